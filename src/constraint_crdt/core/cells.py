@@ -1,0 +1,219 @@
+"""Cells: the unit of state, and their wire form.
+
+A cell is the latest value that one replica wrote under one key: `(seq, value)`. On the wire and in the store it is one msgpack
+array `[kind, key, value, tag]`, trailing parts left out where they are nil; replica and seq come from where it stands (its run).
+`tag` is room for an authentication tag. The bytes received are what is kept, hashed and forwarded. They are never re-encoded, so
+a cell of a kind that this version does not know travels through it unharmed.
+
+| kind | key | value |
+|---|---|---|
+| 1 ADD | constraint id | nil, or `[when, severity, about]` |
+| 2 REMOVE | nil: its own seq, so nothing ever overwrites it | `[[constraint id, [[node id, incarnation, seq], …]], …]` |
+| 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative |
+| 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
+| 5 NODE | "" | `[software version, wire version]` |
+
+`read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Final
+
+import msgspec
+
+from constraint_crdt.core.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, MAX_COUNT
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.errors import ConstraintCrdtError
+
+ADD: Final = 1
+REMOVE: Final = 2
+COUNTS: Final = 3
+POSITION: Final = 4
+NODE: Final = 5
+MAX_KIND: Final = 127
+
+UNBOUND: Final = Replica("", 0)
+"""Stands for the replica of a cell that was read but not yet bound to its row."""
+
+Key = str | int
+
+
+class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
+    """One cell, bound to its dot. Treat it as immutable: cells are shared between replicas of one process.
+
+    `gc=False`: it holds only strings, bytes and ints and cannot be part of a cycle, and a collector that has to walk
+    100,000 of them costs more than everything else together.
+    """
+
+    kind: int
+    key: Key
+    data: bytes
+    seq: int = 0
+    replica: Replica = UNBOUND
+    digest: int = 0
+    """The keyed hash, filled in by `Digest.fill`; 0 while it is not known."""
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+_Kind = Annotated[int, msgspec.Meta(ge=0, le=MAX_KIND)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_BYTES)]
+_Id = Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
+_Coordinate = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+
+
+class WireDot(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A dot inside a cell's value."""
+
+    node_id: _Name
+    incarnation: _Count
+    seq: _Count
+
+    @property
+    def replica(self) -> Replica:
+        return Replica(self.node_id, self.incarnation)
+
+
+class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of an ADD cell."""
+
+    when: str | None = None
+    severity: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
+    about: Annotated[str, msgspec.Meta(max_length=ABOUT_BYTES)] | None = None
+
+
+class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a POSITION cell; `overwrites` names the cells that it supersedes."""
+
+    a: _Coordinate
+    b: _Coordinate
+    time: _Count
+    overwrites: tuple[WireDot, ...] = ()
+
+
+class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a NODE cell."""
+
+    software: Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
+    wire: _Count
+
+
+class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    id: _Name
+    dots: tuple[WireDot, ...]
+
+
+class _Tail(msgspec.Struct, array_like=True, gc=False, kw_only=True):
+    tag: bytes | None = None
+
+
+class _Add(_Tail):
+    kind: int
+    key: _Name
+    value: DefinitionValue | None = None
+
+
+class _Remove(_Tail):
+    kind: int
+    key: None
+    value: tuple[_Removed, ...]
+
+
+class _Counts(_Tail):
+    kind: int
+    key: _Id
+    value: tuple[_Count, _Count]
+
+
+class _Position(_Tail):
+    kind: int
+    key: _Id
+    value: PositionValue
+
+
+class _Node(_Tail):
+    kind: int
+    key: _Id
+    value: NodeValue
+
+
+class _Unknown(_Tail):
+    kind: _Kind
+    key: _Id | None
+    value: msgspec.Raw = msgspec.Raw()
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_add = msgspec.msgpack.Decoder(_Add)
+_remove = msgspec.msgpack.Decoder(_Remove)
+_counts = msgspec.msgpack.Decoder(_Counts)
+_position = msgspec.msgpack.Decoder(_Position)
+_node = msgspec.msgpack.Decoder(_Node)
+_unknown = msgspec.msgpack.Decoder(_Unknown)
+_KNOWN: dict[
+    int,
+    msgspec.msgpack.Decoder[_Add]
+    | msgspec.msgpack.Decoder[_Remove]
+    | msgspec.msgpack.Decoder[_Counts]
+    | msgspec.msgpack.Decoder[_Position]
+    | msgspec.msgpack.Decoder[_Node],
+] = {ADD: _add, REMOVE: _remove, COUNTS: _counts, POSITION: _position, NODE: _node}
+
+
+def read_cell(data: bytes) -> Cell:
+    """Decode and validate one cell (replica and seq are bound later, see `Run`).
+
+    Raises `msgspec.ValidationError`, `msgspec.DecodeError`, `RecursionError` or `ConstraintCrdtError`; the codec turns them
+    all into the last.
+    """
+    if len(data) > CELL_BYTES:
+        raise ConstraintCrdtError(f"a cell has {len(data)} bytes, more than the {CELL_BYTES} allowed")
+    if len(data) < 2 or not 0x92 <= data[0] <= 0x94:
+        raise ConstraintCrdtError("a cell must be an array of two to four elements: kind, key, value, tag")
+    decoder = _KNOWN.get(data[1], _unknown)
+    head = decoder.decode(data)
+    key = head.key
+    if key is None:
+        return Cell(head.kind, 0, data)
+    if len(key) * 4 > ID_BYTES and len(key.encode()) > ID_BYTES:
+        raise ConstraintCrdtError(f"the key of a cell has more than {ID_BYTES} bytes")
+    return Cell(head.kind, key, data)
+
+
+def make_cell(kind: int, key: str | None, value: object) -> Cell:
+    """Encode a cell. Raises `ConstraintCrdtError` if it is larger than a cell may be."""
+    data = _encode([kind, key] if value is None else [kind, key, value])
+    if len(data) > CELL_BYTES:
+        raise ConstraintCrdtError(f"the cell would have {len(data)} bytes, more than the {CELL_BYTES} that a cell may have")
+    return Cell(kind, 0 if key is None else key, data)
+
+
+def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]]) -> Cell:
+    """Encode a removal: per constraint id, the add-dots it observed."""
+    return make_cell(REMOVE, None, [[id_, [[r.node_id, r.incarnation, seq] for r, seq in dots]] for id_, dots in removed])
+
+
+def removed_dots(cell: Cell) -> Iterable[tuple[str, Replica, int]]:
+    """What a REMOVE cell removes, as (constraint id, replica, seq): that replica's add under the id, up to that seq."""
+    for removed in _remove.decode(cell.data).value:
+        for dot in removed.dots:
+            yield removed.id, dot.replica, dot.seq
+
+
+def definition_value(cell: Cell) -> DefinitionValue:
+    """The value of an ADD cell."""
+    return _add.decode(cell.data).value or DefinitionValue()
+
+
+def counts_value(cell: Cell) -> tuple[int, int]:
+    """The value of a COUNTS cell: (satisfied, violated), cumulative."""
+    return _counts.decode(cell.data).value
+
+
+def position_value(cell: Cell) -> PositionValue:
+    """The value of a POSITION cell."""
+    return _position.decode(cell.data).value
+
+
+def node_value(cell: Cell) -> NodeValue:
+    """The value of a NODE cell."""
+    return _node.decode(cell.data).value

@@ -1,0 +1,43 @@
+"""Every bound of the pure core in one place, with its default and what it protects.
+
+Whatever can grow by input from outside is bounded here; going beyond a bound raises `ConstraintCrdtError` and changes nothing.
+"""
+
+import msgspec
+
+ID_BYTES = 256
+"""A constraint id, a node id or a fleet name, in UTF-8."""
+
+ABOUT_BYTES = 1024
+"""The free text of a definition, in UTF-8. (`when` has its own bound in `expression`.)"""
+
+CELL_BYTES = 32 * 1024
+"""One encoded cell."""
+
+MESSAGE_BYTES = 64 * 1024
+"""One encoded message. A larger Delta, Sync or Ping travels in parts (`split_message`)."""
+
+MAX_COUNT = 2**63 - 1
+"""A cumulative count, a sequence number, an incarnation, a time in ns: what fits a signed 64-bit integer."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one node is willing to hold. Defaults suit a fleet of 10,000 on a small server."""
+
+    rows: int = 65_536
+    """Rows, and so clock entries: lives of nodes that ever wrote."""
+
+    cells: int = 10_000_000
+    """Cells that stand, over all rows."""
+
+    staged_bytes: int = 64 * 1024 * 1024
+    """Parts of transfers that are not complete yet, over all senders."""
+
+    conversations: int = 64
+    """Peers whose recent clocks are kept, so that messages can name them instead of spelling them out. Least recent go first."""
+
+    peers: int = 65_536
+    """Peers whose last evidence is kept."""
+
+
+DEFAULT_LIMITS = Limits()

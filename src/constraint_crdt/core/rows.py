@@ -1,0 +1,350 @@
+"""All rows that a node holds, and the one merge rule of the system (DESIGN 2 to 4).
+
+Rules kept here:
+
+- Each replica writes only its own row; per key the higher seq stands. So two copies of a row never conflict.
+- `apply` takes the whole of a transfer or nothing. It validates first; after the first change nothing in it can fail.
+- A cell at or below the clock that is not held is dead and is never put back.
+- The clock of a row rises only together with the cells up to there.
+- A removal deletes the add cells it names, also ones that arrive later.
+- The digest sums, the tables and the views are brought up to date with each cell, so reads compute nothing.
+
+A *table* holds, for one kind of cell, the standing cells of all rows by key: a bare cell where one row has the key, a dict by
+replica where several have. That is the only index over cells: rows themselves keep just their order.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from constraint_crdt.core import cells as cell_kinds
+from constraint_crdt.core.cells import Cell, Key
+from constraint_crdt.core.clock import ClockMark, VectorClock
+from constraint_crdt.core.digest import Digest, StateHash
+from constraint_crdt.core.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.row import Row
+from constraint_crdt.core.run import Run
+from constraint_crdt.errors import ConstraintCrdtError
+
+Holder = Cell | dict[Replica, Cell]
+Watcher = Callable[[Cell | None, Cell | None], None]
+"""Called with (the cell that fell, the cell that now stands); at least one is given, both have the same replica and key."""
+
+
+class Applied(NamedTuple):
+    """What `Rows.apply` did."""
+
+    changed: bool
+    gap: bool
+    """A run started above my clock, so nothing was applied."""
+
+
+class Rows:
+    """Every cell this node holds, with clock, floors and digest."""
+
+    def __init__(self, digest: Digest | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.digest = digest or Digest()
+        self.limits = limits
+        self._rows: dict[Replica, Row] = {}
+        self._tables: dict[int, dict[Key, Holder]] = {}
+        self._watchers: dict[int, list[Watcher]] = {}
+        self._sums: dict[int, int] = {}
+        self._clock_sum = 0
+        self._count = 0
+        self._pending: dict[str, dict[Replica, int]] = {}
+        self._mark: ClockMark | None = None
+        self._hash: StateHash | None = None
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """How many cells stand, removals included."""
+        return self._count
+
+    def __contains__(self, replica: object) -> bool:
+        return replica in self._rows
+
+    def seq(self, replica: Replica) -> int:
+        """Up to which seq that row is accounted for."""
+        row = self._rows.get(replica)
+        return row.seq if row else 0
+
+    def floor(self, replica: Replica) -> int:
+        """Up to which seq removals of that row were dropped here."""
+        row = self._rows.get(replica)
+        return row.floor if row else 0
+
+    @property
+    def clock_mark(self) -> ClockMark:
+        """The clock as of now. O(rows) after a change, else O(1)."""
+        if self._mark is None:
+            entries = {replica: row.seq for replica, row in self._rows.items() if row.seq}
+            self._mark = ClockMark(entries, self._clock_sum)
+        return self._mark
+
+    @property
+    def clock(self) -> VectorClock:
+        """The clock as of now, a value of its own. O(rows) after a change."""
+        return VectorClock.over(self.clock_mark.entries)
+
+    @property
+    def floors(self) -> dict[Replica, int]:
+        """The floors that are not 0. O(rows)."""
+        return {replica: row.floor for replica, row in self._rows.items() if row.floor}
+
+    @property
+    def state_hash(self) -> StateHash:
+        """The hash of all live cells (removals apart) and the clock. O(1)."""
+        if self._hash is None:
+            self._hash = self.digest.state(sum(self._sums.values()), self._clock_sum)
+        return self._hash
+
+    def kind_hash(self, kind: int) -> StateHash:
+        """The hash of the live cells of one kind, without the clock. O(1)."""
+        return self.digest.state(self._sums.get(kind, 0), 0)
+
+    def kind_sum(self, kind: int) -> int:
+        """The digest sum of the live cells of one kind: equal sums mean equal cells. O(1)."""
+        return self._sums.get(kind, 0)
+
+    def table(self, kind: int) -> Mapping[Key, Holder]:
+        """The standing cells of one kind by key. A live view: do not hold it over a change."""
+        return self._tables.setdefault(kind, {})
+
+    def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
+        """The cell that stands in one row under one key. O(1)."""
+        held = self._tables.get(kind, {}).get(key)
+        if isinstance(held, dict):
+            return held.get(replica)
+        return held if held is not None and held.replica == replica else None
+
+    def held(self, kind: int, key: Key) -> Sequence[Cell]:
+        """The cells of all rows that stand under one key. O(their number)."""
+        held = self._tables.get(kind, {}).get(key)
+        if held is None:
+            return ()
+        return tuple(held.values()) if isinstance(held, dict) else (held,)
+
+    def each(self, kind: int) -> Iterator[Cell]:
+        """Every standing cell of one kind. O(their number)."""
+        for held in self._tables.get(kind, {}).values():
+            if isinstance(held, dict):
+                yield from held.values()
+            else:
+                yield held
+
+    def live_cells(self) -> Iterator[Cell]:
+        """Every standing cell that the hash covers: all but removals. O(cells)."""
+        for kind in self._tables:
+            if kind != cell_kinds.REMOVE:
+                yield from self.each(kind)
+
+    def is_standing(self, cell: Cell) -> bool:
+        """True if this very dot still stands. O(1)."""
+        held = self.get(cell.kind, cell.key, cell.replica)
+        return held is not None and held.seq == cell.seq
+
+    def watch(self, kind: int, watcher: Watcher) -> None:
+        """Have `watcher` called for every change of a cell of this kind. It must not raise and must not write."""
+        self._watchers.setdefault(kind, []).append(watcher)
+
+    # --- the runs that somebody lacks ----------------------------------------------------------------------------
+
+    def serves(self, clock: Mapping[Replica, int]) -> bool:
+        """True if a Delta can serve a peer at `clock`; if not, its clock is below a floor and it needs a Sync. O(rows)."""
+        return all(row.floor <= clock.get(replica, 0) for replica, row in self._rows.items() if row.floor)
+
+    def since(self, clock: Mapping[Replica, int]) -> list[Run]:
+        """A run for every row that is ahead of `clock`. O(rows + cells in the runs)."""
+        runs = []
+        for replica, row in self._rows.items():
+            lo = clock.get(replica, 0)
+            if row.seq > lo:
+                runs.append(Run(replica, lo, row.seq, row.above(lo, self.is_standing)))
+        return runs
+
+    def whole(self) -> list[Run]:
+        """Every row from 0, with its floor: what a Sync carries. O(cells)."""
+        return [Run(replica, 0, row.seq, row.above(0, self.is_standing), row.floor) for replica, row in self._rows.items()]
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, replica: Replica, cell: Cell) -> Cell:
+        """Append one mutation to the writer's own row. Returns the cell, bound to its dot.
+
+        Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        """
+        row = self._rows.get(replica)
+        self._check_room(1, 0 if row else 1)
+        row = row or self._open_row(replica)
+        if row.seq >= MAX_COUNT:
+            raise ConstraintCrdtError(f"the row of {replica} is full")
+        cell.replica, cell.seq = replica, row.seq + 1
+        if cell.key == 0:
+            cell.key = cell.seq
+        self.digest.fill(replica, (cell,))
+        self._put(row, cell)
+        self._raise_clock(row, cell.seq)
+        if cell.kind == cell_kinds.REMOVE:
+            self._act(cell)
+        return cell
+
+    def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
+        """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
+
+        `whole` says that it is a Sync: cells up to `hi` that a run does not list are dead, and its floors are taken.
+        Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        """
+        if any(run.lo > self.seq(run.replica) for run in runs):
+            return Applied(changed=False, gap=True)
+        fresh = [(run, self._above(run)) for run in runs]
+        new_rows = sum(run.replica not in self._rows for run in runs)
+        self._check_room(sum(len(cells) for _, cells in fresh), new_rows)
+        version = self._clock_sum, self._count
+        removals: list[Cell] = []
+        for run, cells in fresh:
+            row = self._rows.get(run.replica) or self._open_row(run.replica)
+            self.digest.fill(run.replica, cells)
+            for cell in cells:
+                self._put(row, cell)
+                if cell.kind == cell_kinds.REMOVE:
+                    removals.append(cell)
+            if whole:
+                self._drop_unlisted(row, run)
+            self._raise_clock(row, run.hi)
+        for cell in removals:
+            self._act(cell)
+        return Applied(changed=(self._clock_sum, self._count) != version, gap=False)
+
+    def merge(self, other: "Rows") -> bool:
+        """Take in everything another set of rows knows. True if that changed what is known here."""
+        if self.digest != other.digest:
+            raise ConstraintCrdtError("states of fleets with different secrets cannot be merged")
+        mine = self.clock_mark.entries
+        whole = not other.serves(mine)
+        return self.apply(other.whole() if whole else other.since(mine), whole=whole).changed
+
+    def collect(self) -> int:
+        """Drop the removals whose every add-dot is within the clock, raising floors. Returns how many. O(removals)."""
+        dropped = [
+            cell
+            for cell in self.each(cell_kinds.REMOVE)
+            if all(seq <= self.seq(replica) for _, replica, seq in cell_kinds.removed_dots(cell))
+        ]
+        for cell in dropped:
+            row = self._rows[cell.replica]
+            row.floor = max(row.floor, cell.seq)
+            self._drop(row, cell)
+        return len(dropped)
+
+    def copy(self) -> "Rows":
+        """An independent copy without watchers; cells are shared. O(cells)."""
+        twin = Rows(self.digest, self.limits)
+        twin._rows = {replica: row.copy() for replica, row in self._rows.items()}
+        twin._tables = {
+            kind: {key: dict(held) if isinstance(held, dict) else held for key, held in table.items()}
+            for kind, table in self._tables.items()
+        }
+        twin._sums = dict(self._sums)
+        twin._clock_sum, twin._count = self._clock_sum, self._count
+        twin._pending = {id_: dict(dots) for id_, dots in self._pending.items()}
+        return twin
+
+    # --- the steps of the rule -----------------------------------------------------------------------------------
+
+    def _check_room(self, cells: int, rows: int) -> None:
+        if self._count + cells > self.limits.cells:
+            raise ConstraintCrdtError(f"more than the {self.limits.cells} cells that this node is set to hold")
+        if rows and len(self._rows) + rows > self.limits.rows:
+            raise ConstraintCrdtError(f"more than the {self.limits.rows} rows that this node is set to hold")
+
+    def _open_row(self, replica: Replica) -> Row:
+        row = self._rows[replica] = Row(replica)
+        return row
+
+    def _above(self, run: Run) -> Sequence[Cell]:
+        """The cells of a run that are news (rule 3): cells are in ascending order, so usually all or none are."""
+        mine = self.seq(run.replica)
+        if run.lo >= mine or not run.cells:
+            return run.cells
+        return [cell for cell in run.cells if cell.seq > mine]
+
+    def _put(self, row: Row, cell: Cell) -> None:
+        kind, key, replica = cell.kind, cell.key, row.replica
+        if kind == cell_kinds.ADD and self._pending and self._pending.get(str(key), {}).get(replica, 0) >= cell.seq:
+            return
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = {}
+        held = table.get(key)
+        old: Cell | None = None
+        if held is None:
+            table[key] = cell
+        elif isinstance(held, dict):
+            old = held.get(replica)
+            held[replica] = cell
+        elif held.replica == replica:
+            old = held
+            table[key] = cell
+        else:
+            table[key] = {held.replica: held, replica: cell}
+        row.append(cell)
+        if old is None:
+            self._count += 1
+        else:
+            row.bury(self.is_standing)
+        if kind != cell_kinds.REMOVE:
+            self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
+            self._hash = None
+        for watcher in self._watchers.get(kind, ()):
+            watcher(old, cell)
+
+    def _drop(self, row: Row, cell: Cell) -> None:
+        """Take a standing cell out."""
+        kind, key = cell.kind, cell.key
+        table = self._tables[kind]
+        held = table[key]
+        if isinstance(held, dict):
+            del held[row.replica]
+            if len(held) == 1:
+                table[key] = next(iter(held.values()))
+        else:
+            del table[key]
+        self._count -= 1
+        row.bury(self.is_standing)
+        if kind != cell_kinds.REMOVE:
+            self._sums[kind] -= cell.digest
+            self._hash = None
+        for watcher in self._watchers.get(kind, ()):
+            watcher(cell, None)
+
+    def _drop_unlisted(self, row: Row, run: Run) -> None:
+        """Rule 4: what a Sync accounts for and does not list is dead."""
+        listed = {cell.seq for cell in run.cells}
+        doomed = [cell for cell in row.above(0, self.is_standing) if cell.seq <= run.hi and cell.seq not in listed]
+        for cell in doomed:
+            self._drop(row, cell)
+        row.floor = max(row.floor, run.floor)
+
+    def _raise_clock(self, row: Row, seq: int) -> None:
+        if seq <= row.seq:
+            return
+        entry = self.digest.clock_entry(row.replica, seq)
+        self._clock_sum += entry - row.entry
+        row.seq, row.entry = seq, entry
+        self._mark = self._hash = None
+
+    def _act(self, removal: Cell) -> None:
+        """Delete the adds that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
+        for id_, replica, seq in cell_kinds.removed_dots(removal):
+            add = self.get(cell_kinds.ADD, id_, replica)
+            if add is not None and add.seq <= seq:
+                self._drop(self._rows[replica], add)
+            if seq > self.seq(replica):
+                pending = self._pending.setdefault(id_, {})
+                pending[replica] = max(seq, pending.get(replica, 0))
+
+
+def dots_of(cells: Iterable[Cell]) -> list[tuple[Replica, int]]:
+    """The dots of some cells, as a removal names them."""
+    return [(cell.replica, cell.seq) for cell in cells]

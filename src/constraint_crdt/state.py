@@ -1,0 +1,99 @@
+"""ConstraintState: everything a fleet shares, as one CRDT.
+
+The types are views over one set of rows. Who writes is named with each write; a `GossipNode` writes as its replica.
+"""
+
+from constraint_crdt.core.cells import ADD, NODE, Cell, make_cell, node_value
+from constraint_crdt.core.clock import VectorClock
+from constraint_crdt.core.digest import StateHash
+from constraint_crdt.core.merge import Merge
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.types.counter import ConstraintGCounter
+from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.register import EisensteinRegister, Position
+from constraint_crdt.types.view import writer
+
+NODE_KEY = ""
+
+
+class ConstraintState(Merge):
+    """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
+
+    __slots__ = ("constraints", "metrics", "register", "rows")
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self.rows = Rows() if rows is None else rows
+        """The cells themselves."""
+        self.constraints = ConstraintORSet(self.rows)
+        """Which constraints are active, with their definitions."""
+        self.metrics = ConstraintGCounter(self.rows)
+        """How often they held and were violated, where."""
+        self.register = EisensteinRegister(self.rows)
+        """The position's register."""
+
+    @property
+    def position(self) -> Position | None:
+        """The fleet's position, or None while nobody has one."""
+        return self.register.position
+
+    @property
+    def active_constraint_count(self) -> int:
+        """How many constraints are active."""
+        return len(self.constraints)
+
+    @property
+    def satisfaction_rate(self) -> float:
+        """Satisfied over all evaluations; 1.0 when nothing was recorded."""
+        total = self.metrics.total
+        return total.satisfied / sum(total) if sum(total) else 1.0
+
+    @property
+    def clock(self) -> VectorClock:
+        """Up to where each replica's row is accounted for. O(rows) after a change."""
+        return self.rows.clock
+
+    @property
+    def state_hash(self) -> StateHash:
+        """Equal exactly where knowledge is equal."""
+        return self.rows.state_hash
+
+    @property
+    def constraints_hash(self) -> StateHash:
+        """Equal where the active definitions are equal, whatever the counts."""
+        return self.rows.kind_hash(ADD)
+
+    @property
+    def nodes(self) -> dict[str, str]:
+        """The software version that each node says it runs. O(nodes)."""
+        return {cell.replica.node_id: node_value(cell).software for cell in self.rows.each(NODE)}
+
+    def describe(self, software: str, wire: int, *, node: str | Replica) -> None:
+        """Say of a node what it runs: one cell in its row, written only if it says something new."""
+        replica = writer(node)
+        cell = make_cell(NODE, NODE_KEY, [software, wire])
+        standing: Cell | None = self.rows.get(NODE, NODE_KEY, replica)
+        if standing is None or standing.data != cell.data:
+            self.rows.write(replica, cell)
+
+    def merge(self, other: "ConstraintState") -> bool:
+        return self.rows.merge(other.rows)
+
+    def merged(self, other: "ConstraintState") -> "ConstraintState":
+        result = ConstraintState(self.rows.copy())
+        result.merge(other)
+        return result
+
+    def subsumes(self, other: "ConstraintState") -> bool:
+        return self.clock.subsumes(other.clock)
+
+    def __eq__(self, other: object) -> bool:
+        return self.state_hash == other.state_hash if isinstance(other, ConstraintState) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return (
+            f"ConstraintState({len(self.constraints)} constraints, {self.metrics.total_satisfied} satisfied, "
+            f"{self.metrics.total_violations} violated, position={self.position})"
+        )

@@ -1,0 +1,134 @@
+"""How often constraints held and how often they were violated: a grow-only counter per node and per constraint.
+
+A cell holds the *cumulative* counts of its writer for one constraint (or, under "", for the node as a whole), so a repeated
+message counts nothing twice, and a missed one is made good by the next.
+"""
+
+from typing import NamedTuple
+
+from constraint_crdt.core.cells import COUNTS, Cell, counts_value, make_cell
+from constraint_crdt.core.limits import MAX_COUNT
+from constraint_crdt.core.replica import Replica, check_id
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.types.view import View, writer
+
+NODE_KEY = ""
+
+
+class Counts(NamedTuple):
+    """Evaluations that held and evaluations that did not."""
+
+    satisfied: int = 0
+    violated: int = 0
+
+    def plus(self, satisfied: int, violated: int) -> "Counts":
+        """These counts moved by a difference."""
+        return Counts(self.satisfied + satisfied, self.violated + violated)
+
+
+ZERO = Counts()
+
+
+class ConstraintGCounter(View):
+    """Counts over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
+
+    KINDS = (COUNTS,)
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self._total = ZERO
+        self._by_node: dict[str, Counts] = {}
+        self._by_constraint: dict[str, Counts] = {}
+        super().__init__(rows)
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        before = counts_value(old) if old is not None else ZERO
+        after = counts_value(new) if new is not None else ZERO
+        satisfied, violated = after[0] - before[0], after[1] - before[1]
+        cell = new if new is not None else old
+        if cell is None:
+            return
+        self._total = self._total.plus(satisfied, violated)
+        node = cell.replica.node_id
+        self._by_node[node] = self._by_node.get(node, ZERO).plus(satisfied, violated)
+        if cell.key != NODE_KEY:
+            key = str(cell.key)
+            self._by_constraint[key] = self._by_constraint.get(key, ZERO).plus(satisfied, violated)
+
+    @property
+    def total(self) -> Counts:
+        """All counts, with a constraint named or not."""
+        return self._total
+
+    @property
+    def total_satisfied(self) -> int:
+        """All evaluations that held."""
+        return self._total.satisfied
+
+    @property
+    def total_violations(self) -> int:
+        """All evaluations that did not hold."""
+        return self._total.violated
+
+    @property
+    def nodes(self) -> frozenset[str]:
+        """The nodes that ever counted. O(nodes)."""
+        return frozenset(self._by_node)
+
+    def node(self, node_id: str) -> Counts:
+        """The counts of one node."""
+        return self._by_node.get(node_id, ZERO)
+
+    def node_satisfied(self, node_id: str) -> int:
+        """Evaluations on one node that held."""
+        return self.node(node_id).satisfied
+
+    def node_violations(self, node_id: str) -> int:
+        """Evaluations on one node that did not hold."""
+        return self.node(node_id).violated
+
+    def constraint(self, id_: str) -> Counts:
+        """The counts of one constraint, over all nodes."""
+        return self._by_constraint.get(id_, ZERO)
+
+    def constraint_satisfied(self, id_: str) -> int:
+        """Evaluations of one constraint that held."""
+        return self.constraint(id_).satisfied
+
+    def constraint_violations(self, id_: str) -> int:
+        """Evaluations of one constraint that did not hold."""
+        return self.constraint(id_).violated
+
+    def at(self, node: str, id_: str) -> Counts:
+        """The counts of one constraint on one node. O(rows that counted it)."""
+        mine = [counts_value(cell) for cell in self._rows.held(COUNTS, id_) if cell.replica.node_id == node]
+        return Counts(sum(satisfied for satisfied, _ in mine), sum(violated for _, violated in mine))
+
+    def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
+        """Count evaluations of one node, of one constraint or of none in particular. Nothing to count writes nothing.
+
+        Raises `ValueError` for a negative number and `ConstraintCrdtError` for one beyond 2**63 - 1 in all.
+        """
+        if satisfied < 0 or violated < 0:
+            raise ValueError("counts only grow: the number to record cannot be negative")
+        if not satisfied and not violated:
+            return
+        key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
+        replica = writer(node)
+        standing = self._rows.get(COUNTS, key, replica)
+        before = counts_value(standing) if standing is not None else ZERO
+        after = (before[0] + satisfied, before[1] + violated)
+        if max(after) > MAX_COUNT:
+            raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
+        self._rows.write(replica, make_cell(COUNTS, key, after))
+
+    def record_satisfied(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
+        """Count evaluations that held, see `record`."""
+        self.record(node, count, 0, constraint=constraint)
+
+    def record_violations(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
+        """Count evaluations that did not hold, see `record`."""
+        self.record(node, 0, count, constraint=constraint)
+
+    def __repr__(self) -> str:
+        return f"ConstraintGCounter(satisfied={self.total_satisfied}, violations={self.total_violations})"
