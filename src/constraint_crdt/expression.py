@@ -28,7 +28,7 @@ from typing import NamedTuple, NoReturn
 MAX_EXPRESSION_BYTES = 1024
 MAX_DEPTH = 32  # of brackets, and of chained operators and fields: 32 levels take a fraction of a 256 KiB thread stack
 MAX_VALUE_DEPTH = 16
-MAX_PATTERN_COST = 1500  # about 10 ms at worst; an unbounded pattern of 1 KiB took 50 ms, and 25 of them a second
+MAX_PATTERN_COST = 1600  # some 8 ms at worst; an unbounded pattern of 1 KiB took 50 ms, and 25 of them a second
 COMPILED_EXPRESSIONS_KEPT = 4096
 
 
@@ -123,14 +123,12 @@ _CALENDAR = ("FullYear", "Month", "Date", "DayOfYear", "DayOfMonth", "DayOfWeek"
 _CLOCK = ("Hours", "Minutes", "Seconds", "Milliseconds")
 _METHODS = {  # name: what it is called on, its arguments, what comes out
     "size": (_SIZED, 0, _Kind.INT),
-    **{name: (_Kind.STRING, 1, _Kind.BOOL) for name in ("contains", "startsWith", "endsWith", "matches")},
+    **dict.fromkeys(("contains", "startsWith", "endsWith", "matches"), (_Kind.STRING, 1, _Kind.BOOL)),
     **{f"get{unit}": (_Kind.TIMESTAMP, 0, _Kind.INT) for unit in _CALENDAR},
     **{f"get{unit}": (_TIMES, 0, _Kind.INT) for unit in _CLOCK},
 }
 _MACROS = frozenset({"all", "exists", "exists_one", "existsOne", "map", "filter"})
-_TYPE_NAMES = frozenset(
-    {"bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type"}
-)
+_TYPE_NAMES = frozenset({"bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type"})
 
 
 def _describe(kinds: _Kind) -> str:
@@ -322,7 +320,7 @@ class _Reader:
             return part._replace(start=token.start, end=self._expect(")"), literal=False)
         if self._at("[", "{"):
             return self._container(self._take())
-        self._unexpected("a value")
+        return self._unexpected("a value")
 
     def _named(self, name: _Token) -> _Part:
         end = name.start + len(name.text)
@@ -422,7 +420,7 @@ class _Reader:
             self._need(right, _Kind.BOOL, f"`{mark}`", right.start)
         elif mark == "in":
             self._need(right, _LISTS | _MAPS, "`in`", right.start)
-        elif mark not in ("==", "!=") and not (a & _NUMBER and b & _NUMBER or a & b & _ORDERED_WITHIN):
+        elif mark not in ("==", "!=") and not ((a & _NUMBER and b & _NUMBER) or a & b & _ORDERED_WITHIN):
             self.refuse(f"`{mark}` cannot compare {_describe(a)} with {_describe(b)}", operator.start)
         return _Kind.BOOL
 
@@ -457,7 +455,7 @@ def _pattern_cost(pattern: str) -> int:
             groups *= count
         else:
             atoms = max(atoms, count)
-    return (len(pattern) + 30 * len(re.findall(r"\\[wWdDsSpPbB]", pattern))) * groups * atoms
+    return (len(pattern) + 60 * len(re.findall(r"\\[wWdDsSpPbB]", pattern))) * groups * atoms
 
 
 # --- measurements -----------------------------------------------------------------------------------------------------
@@ -492,3 +490,186 @@ def _coerce(value: object, depth: int = 0) -> object:
             raise _UnusableError("has a key that is not text")
         return {_coerce(key, depth + 1): _coerce(item, depth + 1) for key, item in value.items()}
     raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
+
+
+class Measurements(Mapping[str, object]):
+    """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
+
+    __slots__ = ("_context", "_names", "_unusable", "_values")
+
+    def __init__(self, values: dict[str, object], unusable: dict[str, str]) -> None:
+        self._values = values
+        self._unusable = unusable
+        self._names = frozenset(values)
+        self._context: object | None = None
+
+    def __getitem__(self, name: str) -> object:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def covers(self, variables: frozenset[str]) -> bool:
+        """Whether every one of these variables has a usable value."""
+        return variables <= self._names
+
+    def why_not(self, variables: frozenset[str]) -> str:
+        """Why `covers` is false, naming every variable concerned, in order."""
+        missing = sorted(variables - self._names - self._unusable.keys())
+        reasons = [f"no measurement of {', '.join(missing)}"] if missing else []
+        return "; ".join(reasons + [f"{name} {self._unusable[name]}" for name in sorted(variables & self._unusable.keys())])
+
+    def context(self) -> object:
+        """The values in the library's own form. Converting all of them takes as long as 50 evaluations, so it is kept."""
+        if self._context is None:
+            import cel
+
+            self._context = cel.Context(variables=self._values)
+        return self._context
+
+
+def measurements(values: Mapping[str, object]) -> Measurements:
+    """Convert measured values once, to evaluate many expressions against them.
+
+    A value is a bool, int, float or str, or lists and mappings (with str keys) of those. Numbers become doubles at any
+    depth. A variable with NaN, an int too large for a double or any other type has no usable value: what reads it is
+    `UNKNOWN`. Infinities are values. Raises nothing.
+    """
+    usable: dict[str, object] = {}
+    unusable: dict[str, str] = {}
+    for name, value in values.items():
+        if name in _TYPE_NAMES:  # CEL reads these as types, and a variable would hide the type
+            continue
+        try:
+            usable[name] = _coerce(value)
+        except _UnusableError as error:
+            unusable[name] = str(error)
+    return Measurements(usable, unusable)
+
+
+# --- expressions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled `when`. Equal when the text is; safe to share between threads."""
+
+    source: str
+    variables: frozenset[str]  # top-level names that it reads
+    _execute: Callable[..., object] = field(repr=False, compare=False)
+
+    def evaluate(self, values: Mapping[str, object]) -> Outcome:
+        """Evaluate against measured values (see `measurements`, which is worth calling first for many expressions).
+
+        `UNKNOWN` when any variable that the expression names has no usable value, also where the rest would decide;
+        and when the evaluation fails or does not give a bool. Raises nothing.
+        """
+        if type(values) is not Measurements:
+            values = measurements({name: values[name] for name in self.variables if name in values})
+        if not values.covers(self.variables):
+            return Outcome(Verdict.UNKNOWN, values.why_not(self.variables))
+        try:
+            result = self._execute(values.context())
+        except BaseException as error:
+            _reraise_unless_from_library(error)
+            return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {_failure(error)}")
+        if result is True:
+            return _SATISFIED
+        if result is False:
+            return _VIOLATED
+        return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {type(result).__name__}")
+
+
+def _reraise_unless_from_library(error: BaseException) -> None:
+    """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class that cannot be imported."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _failure(error: BaseException) -> str:
+    """What the library says when an evaluation fails, as part of a sentence."""
+    if isinstance(error, KeyError):
+        return f"there is no field {error.args[0]}" if error.args else "a field is missing"
+    text = str(error).strip()
+    if text.startswith("No such overload"):
+        return "an operator or function does not take the kind of value measured"
+    undefined = re.match(r"Undefined variable or function: '(\w+)'", text)
+    if undefined:
+        return f"`{undefined[1]}` does not take the kind of value measured"
+    first_sentence = re.split(r"\.\s|\.?$|\n", text, maxsplit=1)[0]
+    return first_sentence or type(error).__name__
+
+
+def compile_expression(source: str) -> Expression:
+    """Check and compile a `when`. The last few thousand that compiled are kept, so that asking again costs nothing.
+
+    Raises `ExpressionError` naming the column for anything that could not work (see the top of this file).
+    """
+    # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
+    try:
+        size = len(source.encode()) if len(source) <= MAX_EXPRESSION_BYTES else len(source)
+    except UnicodeEncodeError as error:
+        raise ExpressionError("the text is not valid Unicode", error.start + 1) from None
+    if size > MAX_EXPRESSION_BYTES:
+        raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
+    return _compile(source)
+
+
+@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
+def _compile(source: str) -> Expression:
+    reader = _Reader(source)
+    reader.read()
+    # Patterns first: an expression of constants only is evaluated below, and must not find a costly one.
+    _check_patterns(reader)
+    execute, variables = _hand_to_library(source)
+    # Were the two readings ever to differ, the checks above would have been made on another expression.
+    if variables != reader.variables:
+        raise ExpressionError("the expression is ambiguous: write it more simply", 1)
+    expression = Expression(source, variables, execute)
+    if not variables:
+        outcome = expression.evaluate(Measurements({}, {}))
+        if outcome.verdict is Verdict.UNKNOWN:
+            raise ExpressionError(f"the expression has no variable and no value either: {outcome.reason}", 1)
+    return expression
+
+
+def _check_patterns(reader: _Reader) -> None:
+    cost = 0
+    for pattern in reader.patterns:
+        if not pattern.literal:
+            reader.refuse("`matches` needs its pattern as a string literal", pattern.start)
+        text = reader.text(pattern)
+        try:
+            cost += _pattern_cost(str(_hand_to_library(text)[0]({})))
+        except ExpressionError:
+            reader.refuse("this string has an escape that CEL does not know: write `\\\\` for a backslash", pattern.start)
+        if cost > MAX_PATTERN_COST:
+            reader.refuse("the patterns of `matches` are too costly: shorten them or lower their {counts}", pattern.start)
+        try:
+            _hand_to_library(f"''.matches({text})")[0]({})
+        except BaseException as error:
+            _reraise_unless_from_library(error)
+            detail = re.search(r"error: (?!\w* ?'|.*not a valid)(.+)", str(error))
+            why = f": {detail[1].split('. Check')[0]}" if detail else ""
+            reader.refuse(f"this pattern is not a valid regular expression{why}", pattern.start)
+
+
+def _hand_to_library(source: str) -> tuple[Callable[..., object], frozenset[str]]:
+    """Compile with the CEL library. Returns what evaluates it, and the variables that the library sees."""
+    import cel
+
+    try:
+        program = cel.compile(source)
+        names = frozenset(program.variables())
+    except BaseException as error:
+        _reraise_unless_from_library(error)
+        place = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)", str(error))
+        if place is None:
+            raise ExpressionError("this is not CEL", 1) from None
+        # The parser lists everything that could have stood there, which helps nobody.
+        what = re.sub(r" expecting \{.*", "", place[3])
+        raise ExpressionError(what or "this is not CEL", int(place[2]), int(place[1])) from None
+    return program.execute, names - _TYPE_NAMES

@@ -16,13 +16,13 @@ a cell of a kind that this version does not know travels through it unharmed.
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import msgspec
 
 from constraint_crdt.core.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, MAX_COUNT
-from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.replica import Replica, check_id, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
 
 ADD: Final = 1
@@ -31,6 +31,7 @@ COUNTS: Final = 3
 POSITION: Final = 4
 NODE: Final = 5
 MAX_KIND: Final = 127
+SEVERITIES: Final = 3
 
 UNBOUND: Final = Replica("", 0)
 """Stands for the replica of a cell that was read but not yet bound to its row."""
@@ -54,19 +55,16 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     """The keyed hash, filled in by `Digest.fill`; 0 while it is not known."""
 
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
-_Kind = Annotated[int, msgspec.Meta(ge=0, le=MAX_KIND)]
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_BYTES)]
-_Id = Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
-_Coordinate = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+# Bounds are checked by `_CHECKS`, not declared with `msgspec.Meta`: with it, building a decoder crashes the interpreter when the
+# collector runs at the wrong moment (msgspec issue 717, seen with 0.22.0 on CPython 3.11).
 
 
 class WireDot(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A dot inside a cell's value."""
 
-    node_id: _Name
-    incarnation: _Count
-    seq: _Count
+    node_id: str
+    incarnation: int
+    seq: int
 
     @property
     def replica(self) -> Replica:
@@ -77,28 +75,28 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The value of an ADD cell."""
 
     when: str | None = None
-    severity: Annotated[int, msgspec.Meta(ge=0, le=2)] = 1
-    about: Annotated[str, msgspec.Meta(max_length=ABOUT_BYTES)] | None = None
+    severity: int = 1
+    about: str | None = None
 
 
 class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The value of a POSITION cell; `overwrites` names the cells that it supersedes."""
 
-    a: _Coordinate
-    b: _Coordinate
-    time: _Count
+    a: int
+    b: int
+    time: int
     overwrites: tuple[WireDot, ...] = ()
 
 
 class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The value of a NODE cell."""
 
-    software: Annotated[str, msgspec.Meta(max_length=ID_BYTES)]
-    wire: _Count
+    software: str
+    wire: int
 
 
 class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    id: _Name
+    id: str
     dots: tuple[WireDot, ...]
 
 
@@ -108,7 +106,7 @@ class _Tail(msgspec.Struct, array_like=True, gc=False, kw_only=True):
 
 class _Add(_Tail):
     kind: int
-    key: _Name
+    key: str
     value: DefinitionValue | None = None
 
 
@@ -120,25 +118,25 @@ class _Remove(_Tail):
 
 class _Counts(_Tail):
     kind: int
-    key: _Id
-    value: tuple[_Count, _Count]
+    key: str
+    value: tuple[int, int]
 
 
 class _Position(_Tail):
     kind: int
-    key: _Id
+    key: str
     value: PositionValue
 
 
 class _Node(_Tail):
     kind: int
-    key: _Id
+    key: str
     value: NodeValue
 
 
 class _Unknown(_Tail):
-    kind: _Kind
-    key: _Id | None
+    kind: int
+    key: str | None
     value: msgspec.Raw = msgspec.Raw()
 
 
@@ -149,34 +147,76 @@ _counts = msgspec.msgpack.Decoder(_Counts)
 _position = msgspec.msgpack.Decoder(_Position)
 _node = msgspec.msgpack.Decoder(_Node)
 _unknown = msgspec.msgpack.Decoder(_Unknown)
-_KNOWN: dict[
-    int,
-    msgspec.msgpack.Decoder[_Add]
-    | msgspec.msgpack.Decoder[_Remove]
-    | msgspec.msgpack.Decoder[_Counts]
-    | msgspec.msgpack.Decoder[_Position]
-    | msgspec.msgpack.Decoder[_Node],
-] = {ADD: _add, REMOVE: _remove, COUNTS: _counts, POSITION: _position, NODE: _node}
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ConstraintCrdtError(f"{what} is out of bounds")
+
+
+def _check_add(cell: _Add) -> None:
+    value = cell.value
+    if value is not None:
+        _require(0 <= value.severity < SEVERITIES, "the severity of a definition")
+        _require(value.about is None or len(value.about.encode()) <= ABOUT_BYTES, "the text of a definition")
+
+
+def _check_dots(dots: Iterable[WireDot]) -> None:
+    for dot in dots:
+        check_replica(dot.node_id, dot.incarnation)
+        _require(0 <= dot.seq <= MAX_COUNT, "the seq of a dot")
+
+
+def _check_remove(cell: _Remove) -> None:
+    for removed in cell.value:
+        check_id(removed.id, "a constraint id")
+        _check_dots(removed.dots)
+
+
+def _check_counts(cell: _Counts) -> None:
+    _require(min(cell.value) >= 0 and max(cell.value) <= MAX_COUNT, "a count")
+
+
+def _check_position(cell: _Position) -> None:
+    value = cell.value
+    _require(min(value.a, value.b) >= -(2**31) and max(value.a, value.b) < 2**31, "a coordinate of a position")
+    _require(0 <= value.time <= MAX_COUNT, "the time of a position")
+    _check_dots(value.overwrites)
+
+
+def _check_node(cell: _Node) -> None:
+    _require(len(cell.value.software.encode()) <= ID_BYTES, "the software version of a node")
+    _require(0 <= cell.value.wire <= MAX_COUNT, "the wire version of a node")
+
+
+_READERS: dict[int, tuple[Callable[[bytes], Any], Callable[[Any], None]]] = {
+    ADD: (_add.decode, _check_add),
+    REMOVE: (_remove.decode, _check_remove),
+    COUNTS: (_counts.decode, _check_counts),
+    POSITION: (_position.decode, _check_position),
+    NODE: (_node.decode, _check_node),
+}
+_UNKNOWN_READER: tuple[Callable[[bytes], Any], Callable[[Any], None]] = (_unknown.decode, lambda _: None)
 
 
 def read_cell(data: bytes) -> Cell:
-    """Decode and validate one cell (replica and seq are bound later, see `Run`).
+    """Decode and validate one cell (replica and seq are bound later, see `UnboundRun`).
 
-    Raises `msgspec.ValidationError`, `msgspec.DecodeError`, `RecursionError` or `ConstraintCrdtError`; the codec turns them
-    all into the last.
+    Raises `msgspec.DecodeError`, `RecursionError`, `UnicodeError` or `ConstraintCrdtError`; the codec turns them all into the last.
     """
     if len(data) > CELL_BYTES:
         raise ConstraintCrdtError(f"a cell has {len(data)} bytes, more than the {CELL_BYTES} allowed")
-    if len(data) < 2 or not 0x92 <= data[0] <= 0x94:
+    if len(data) < 3 or not 0x92 <= data[0] <= 0x94 or data[1] > MAX_KIND:
         raise ConstraintCrdtError("a cell must be an array of two to four elements: kind, key, value, tag")
-    decoder = _KNOWN.get(data[1], _unknown)
-    head = decoder.decode(data)
+    decode, check = _READERS.get(data[1], _UNKNOWN_READER)
+    head = decode(data)
+    check(head)
     key = head.key
     if key is None:
-        return Cell(head.kind, 0, data)
-    if len(key) * 4 > ID_BYTES and len(key.encode()) > ID_BYTES:
-        raise ConstraintCrdtError(f"the key of a cell has more than {ID_BYTES} bytes")
-    return Cell(head.kind, key, data)
+        return Cell(data[1], 0, data)
+    if (len(key) * 4 > ID_BYTES and len(key.encode()) > ID_BYTES) or (not key and data[1] == ADD):
+        raise ConstraintCrdtError(f"the key of a cell must have 1 to {ID_BYTES} bytes")
+    return Cell(data[1], key, data)
 
 
 def make_cell(kind: int, key: str | None, value: object) -> Cell:

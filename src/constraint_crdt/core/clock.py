@@ -122,17 +122,21 @@ class ClockMark:
     Never changes, so it is shared freely; `entries` must not be written to.
     """
 
-    __slots__ = ("_order", "entries", "total")
+    __slots__ = ("_order", "count", "entries", "total")
 
-    def __init__(self, entries: dict[Replica, int], total: int, order: list[Replica] | None = None) -> None:
+    def __init__(self, entries: dict[Replica, int], total: int, count: int, order: list[Replica] | None = None) -> None:
         self.entries = entries
         self.total = total
+        self.count = count
+        """The sum of the seqs: one life's clock only grows, so of two of its clocks the one with more is the later."""
         self._order = order
 
     @classmethod
-    def of(cls, entries: dict[Replica, int], digest: Digest) -> "ClockMark":
+    def of(cls, entries: Mapping[Replica, int], digest: Digest) -> "ClockMark":
         """The mark of a clock that was spelled out. O(entries)."""
-        return cls(entries, sum(digest.clock_entry(replica, seq) for replica, seq in entries.items() if seq))
+        entries = {replica: seq for replica, seq in entries.items() if seq}
+        total = sum(digest.clock_entry(replica, seq) for replica, seq in entries.items())
+        return cls(entries, total, sum(entries.values()))
 
     def __eq__(self, other: object) -> bool:
         return self.total == other.total if isinstance(other, ClockMark) else NotImplemented
@@ -141,11 +145,12 @@ class ClockMark:
 
     def changed(self, changes: Iterable[tuple[Replica, int]], digest: Digest) -> "ClockMark":
         """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries)."""
-        entries, total, same_keys = self.entries.copy(), self.total, True
+        entries, total, count, same_keys = self.entries.copy(), self.total, self.count, True
         for replica, seq in changes:
             before = entries.get(replica, 0)
             if before == seq:
                 continue
+            count += seq - before
             if before:
                 total -= digest.clock_entry(replica, before)
             if seq:
@@ -154,7 +159,7 @@ class ClockMark:
             else:
                 del entries[replica]
             same_keys = same_keys and bool(before and seq)
-        return ClockMark(entries, total, self._order if same_keys else None)
+        return ClockMark(entries, total, count, self._order if same_keys else None)
 
     def name(self, reader: Replica) -> bytes:
         """8 bytes that name this clock to one life of one reader; another life cannot resolve them."""

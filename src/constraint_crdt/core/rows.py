@@ -50,6 +50,7 @@ class Rows:
         self._watchers: dict[int, list[Watcher]] = {}
         self._sums: dict[int, int] = {}
         self._clock_sum = 0
+        self._clock_count = 0
         self._count = 0
         self._pending: dict[str, dict[Replica, int]] = {}
         self._mark: ClockMark | None = None
@@ -79,7 +80,7 @@ class Rows:
         """The clock as of now. O(rows) after a change, else O(1)."""
         if self._mark is None:
             entries = {replica: row.seq for replica, row in self._rows.items() if row.seq}
-            self._mark = ClockMark(entries, self._clock_sum)
+            self._mark = ClockMark(entries, self._clock_sum, self._clock_count)
         return self._mark
 
     @property
@@ -235,6 +236,11 @@ class Rows:
             row = self._rows[cell.replica]
             row.floor = max(row.floor, cell.seq)
             self._drop(row, cell)
+        self._pending = {
+            id_: ahead
+            for id_, dots in self._pending.items()
+            if (ahead := {replica: seq for replica, seq in dots.items() if seq > self.seq(replica)})
+        }
         return len(dropped)
 
     def copy(self) -> "Rows":
@@ -246,7 +252,7 @@ class Rows:
             for kind, table in self._tables.items()
         }
         twin._sums = dict(self._sums)
-        twin._clock_sum, twin._count = self._clock_sum, self._count
+        twin._clock_sum, twin._clock_count, twin._count = self._clock_sum, self._clock_count, self._count
         twin._pending = {id_: dict(dots) for id_, dots in self._pending.items()}
         return twin
 
@@ -331,6 +337,7 @@ class Rows:
             return
         entry = self.digest.clock_entry(row.replica, seq)
         self._clock_sum += entry - row.entry
+        self._clock_count += seq - row.seq
         row.seq, row.entry = seq, entry
         self._mark = self._hash = None
 

@@ -1,0 +1,137 @@
+"""Runs on the wire.
+
+A run is `[ref, span, cells, gaps, lo, floor]`, trailing parts left out where they are empty or 0:
+
+- `ref`: an index into the sorted replicas of a clock that both sides know (the message names it), or `[node id, incarnation]`;
+- `span`: hi - lo. Where `ref` is an index, lo is that clock's entry; otherwise it is spelled out as `lo`;
+- `cells`: their own bytes, in ascending order of seq;
+- `gaps`: left out where the cells are the last `len(cells)` mutations up to hi, so that seqs cost nothing. Otherwise, counted
+  downwards from hi, how many seqs are skipped before each cell, the last cell first.
+
+What arrives is an `UnboundRun`; `bind` gives it its replica and seqs, and checks that they fit.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from constraint_crdt.core.cells import Cell, read_cell
+from constraint_crdt.core.clock import ClockMark
+from constraint_crdt.core.limits import MAX_COUNT
+from constraint_crdt.core.replica import Replica, check_replica
+from constraint_crdt.core.run import Run
+from constraint_crdt.errors import ConstraintCrdtError
+
+Ref = int | tuple[str, int]
+"""A reference to a replica as msgpack has it."""
+
+
+class WireRun(msgspec.Struct, array_like=True, gc=False):
+    """A run as msgpack has it."""
+
+    ref: Ref
+    span: int
+    cells: list[msgspec.Raw]
+    gaps: list[int] = []
+    lo: int = 0
+    floor: int = 0
+
+
+class UnboundRun(msgspec.Struct, gc=False, eq=False):
+    """A run that was read but whose replica may still be an index, so that its cells have no dots yet."""
+
+    ref: int | Replica
+    span: int
+    cells: Sequence[Cell]
+    gaps: Sequence[int] = ()
+    lo: int = 0
+    floor: int = 0
+
+    def bind(self, base: ClockMark | None) -> Run:
+        """Resolve against the clock that the message names. Raises `ConstraintCrdtError` if it does not fit."""
+        replica, lo = self._origin(base)
+        hi = seq = lo + self.span
+        if self.gaps and len(self.gaps) != len(self.cells):
+            raise ConstraintCrdtError(f"a run of {replica} has {len(self.cells)} cells and {len(self.gaps)} gaps")
+        gaps = iter(self.gaps)
+        for cell in reversed(self.cells):
+            seq -= next(gaps, 0)
+            cell.replica, cell.seq = replica, seq
+            if not isinstance(cell.key, str):
+                cell.key = seq
+            seq -= 1
+        if seq < lo or hi > MAX_COUNT:
+            raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
+        return Run(replica, lo, hi, self.cells, self.floor)
+
+    def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
+        replica = resolve(self.ref, base)
+        return replica, (base.entries[replica] if base is not None and isinstance(self.ref, int) else self.lo)
+
+
+def resolve(ref: int | Replica, base: ClockMark | None) -> Replica:
+    """The replica that a reference means. Raises `ConstraintCrdtError` for an index that the clock does not have."""
+    if isinstance(ref, Replica):
+        return ref
+    if base is None or ref >= len(base.order):
+        raise ConstraintCrdtError(f"a run refers to entry {ref} of a clock that has no such entry")
+    return base.order[ref]
+
+
+def ref_of(replica: Replica, base: ClockMark | None) -> int | tuple[str, int]:
+    """The shortest reference to a replica, given the clock that the message names."""
+    index = base.index(replica) if base is not None else None
+    return (replica.node_id, replica.incarnation) if index is None else index
+
+
+def read_ref(ref: int | tuple[str, int]) -> int | Replica:
+    """A reference as decoded, checked."""
+    if not isinstance(ref, int):
+        return check_replica(*ref)
+    if ref < 0:
+        raise ConstraintCrdtError("an index into a clock cannot be negative")
+    return ref
+
+
+def read_run(wire: WireRun) -> UnboundRun:
+    """Validate a decoded run and all of its cells."""
+    if min(wire.span, wire.lo, wire.floor, *wire.gaps) < 0 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
+        raise ConstraintCrdtError("a number in a run is out of bounds")
+    cells = [read_cell(bytes(raw)) for raw in wire.cells]
+    return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor)
+
+
+def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
+    """A run as msgspec is to encode it. Encoding a run that was decoded gives the same bytes again."""
+    if isinstance(run, Run):
+        ref: object = ref_of(run.replica, base)
+        lo = 0 if isinstance(ref, int) else run.lo
+        parts = [ref, run.hi - run.lo, _joined(run.cells), _gaps(run), lo, run.floor]
+    else:
+        parts = [run.ref, run.span, _joined(run.cells), run.gaps, run.lo, run.floor]
+    while len(parts) > 3 and not parts[-1]:
+        parts.pop()
+    return parts
+
+
+def _gaps(run: Run) -> list[int]:
+    cells, hi = run.cells, run.hi
+    if not cells or hi - cells[0].seq + 1 == len(cells):
+        return []
+    above, gaps = hi + 1, []
+    for cell in reversed(cells):
+        gaps.append(above - cell.seq - 1)
+        above = cell.seq
+    return gaps
+
+
+def _joined(cells: Sequence[Cell]) -> msgspec.Raw:
+    """An array of the cells' own bytes."""
+    count = len(cells)
+    if count < 16:
+        header = bytes((0x90 | count,))
+    elif count < 2**16:
+        header = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        header = b"\xdd" + count.to_bytes(4, "big")
+    return msgspec.Raw(header + b"".join([cell.data for cell in cells]))

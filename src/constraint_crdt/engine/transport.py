@@ -1,0 +1,87 @@
+"""What the node asks of an engine: `Transport`, the protocol, and the words it uses.
+
+Rules every engine keeps:
+
+1. A peer is a name *and* a session. The session is new at each open, so two processes of one name are two peers.
+2. Fleets never mix: a transport sees and answers only peers that opened with its own fleet.
+3. `peers()` and `changed` are hints. Only an answered request proves that a peer is there.
+4. The handler and `changed` run on the loop that called `open`, and never inside a call into the transport.
+5. A request has an answer, whole and in order, or it raises `Unreachable`. Part of an answer is no answer.
+6. A handler that raises costs its requester the answer and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from constraint_crdt.errors import ConstraintCrdtError
+
+MAX_PAYLOAD = 256 * 1024
+"""The longest request, and the longest single reply, in bytes. The node keeps to a quarter of it."""
+
+
+class Peer(NamedTuple):
+    """One opened transport: the node's name, and a hex session that no other open ever has."""
+
+    name: str
+    session: str
+
+
+Handler = Callable[[bytes], Sequence[bytes]]
+"""A request in, its replies out, possibly none."""
+
+Changed = Callable[[Peer, bool], None]
+"""A peer came (True) or went (False)."""
+
+
+class TransportError(ConstraintCrdtError):
+    """The transport could not open, or is not open. `str()` is one sentence that says what to do."""
+
+
+class Unreachable(TransportError):
+    """A request got no answer: the peer is gone, cut off, too slow, or failed at answering."""
+
+
+class Transport(Protocol):
+    """Discovery, membership and request/reply between the nodes of one fleet."""
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where other nodes can connect to this one; empty while it is not open or does not listen."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """Payload bytes of requests and replies handed to the network since construction."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Payload bytes of requests and replies taken from the network since construction."""
+
+    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+        """Join `fleet` as `name` and return who this transport now is. `changed` is never called for it.
+
+        Raises `TransportError` when it cannot open or is open already; nothing is left behind then.
+        """
+
+    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
+        """Leave and join again as a new session: the cure for links that broke and that nothing repairs.
+
+        `extra_connect` are endpoints learned from other nodes, tried beside the configured ones until the next
+        reopen; malformed ones are skipped. Peers are reported gone, and come again as they are found.
+        Raises `TransportError` when it cannot; the transport has no peers then, and may be reopened or closed.
+        """
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - it bounds each silence, and a caller's own timeout around it could not
+        """Send `payload` and return the replies, in the order the peer's handler gave them.
+
+        `timeout` is in seconds, for each silence: a long list of replies may take longer in all.
+        Never blocks the loop. Raises `Unreachable`, or `ValueError` for a payload above `MAX_PAYLOAD`.
+        """
+
+    def peers(self) -> frozenset[Peer]:
+        """The peers believed to be there now."""
+
+    async def close(self) -> None:
+        """Leave. Idempotent, also after a failed open; takes 2 s at most whatever the network does.
+
+        Requests that wait raise `Unreachable`. `changed` is not called for what this transport itself ends.
+        """

@@ -1,0 +1,94 @@
+"""Opening a Zenoh session: ports chosen where none was asked for, and Zenoh's errors put into one sentence.
+
+Everything here blocks; call it off the loop. Zenoh does not say which port it got for port 0, so we choose a free one
+ourselves, and choose again when somebody was faster. What we chose before is tried first: others know us by it.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import re
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import zenoh
+
+from constraint_crdt.engine.transport import TransportError
+from constraint_crdt.engine.zenoh.settings import Settings, parse_endpoint, reachable_endpoints, zenoh_config
+
+_ATTEMPTS = 8
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
+class RouterUnreachableError(TransportError):
+    """A client found none of its routers; it may try again."""
+
+
+class Opened(NamedTuple):
+    """An open Zenoh session, what it listens on, and where others reach that."""
+
+    session: zenoh.Session
+    listening: tuple[str, ...]
+    endpoints: tuple[str, ...]
+
+
+def open_session(settings: Settings, before: Sequence[str]) -> Opened:
+    """Open a session; `before` is what the last one listened on. Raises `TransportError`."""
+    chose = any(parse_endpoint(endpoint)[1] == 0 for endpoint in settings.listen)
+    for attempt in range(_ATTEMPTS):
+        keep = before if attempt == 0 and len(before) == len(settings.listen) else settings.listen
+        listening = tuple(_with_port(endpoint) for endpoint in keep)
+        try:
+            session = zenoh.open(zenoh.Config.from_json5(json.dumps(zenoh_config(settings, listening))))
+        except zenoh.ZError as error:
+            if chose and _os_error(str(error)) == errno.EADDRINUSE and attempt + 1 < _ATTEMPTS:
+                continue
+            raise _explained(settings, listening, str(error)) from None
+        return Opened(session, listening, reachable_endpoints(listening, _own_addresses()))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _with_port(endpoint: str) -> str:
+    """`endpoint`, with a port that is free now in place of port 0."""
+    host, port = parse_endpoint(endpoint)
+    if port:
+        return endpoint
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+            port = probe.getsockname()[1]
+    except OSError as error:
+        raise TransportError(f"Cannot listen on {endpoint}: {error.strerror or error}; use another address.") from None
+    return f"{endpoint.rpartition(':')[0]}:{port}"
+
+
+def _own_addresses() -> list[str]:
+    """The addresses that this machine is reached by, one per IP version it has a route for; loopback without any."""
+    found: list[str] = []
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # sends nothing: it asks the routing table
+            found.append(probe.getsockname()[0])
+    return found or ["127.0.0.1"]
+
+
+def _os_error(message: str) -> int:
+    match = _OS_ERROR.search(message)
+    return int(match[1]) if match else 0
+
+
+def _explained(settings: Settings, listening: Sequence[str], message: str) -> TransportError:
+    if settings.role == "client" and "Unable to connect" in message:
+        return RouterUnreachableError(f"No router answers at {', '.join(settings.connect)}; start one there.")
+    endpoint = next((each for each in listening if each in message), ", ".join(listening))
+    number = _os_error(message)
+    if number == errno.EADDRINUSE:
+        return TransportError(f"Cannot listen on {endpoint}: the port is taken; choose another, or end what uses it.")
+    if number == errno.EADDRNOTAVAIL:
+        return TransportError(f"Cannot listen on {endpoint}: this machine has no such address; use one that it has.")
+    # Zenoh ends its messages in places of its source code, which help nobody here.
+    reason = os.strerror(number) if number else message.split(" at /")[0].strip().rstrip(".")
+    return TransportError(f"Cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint.")

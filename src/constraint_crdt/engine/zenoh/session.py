@@ -1,0 +1,178 @@
+"""One open Zenoh session of one node: its token, its view of the others, and the bridge to asyncio.
+
+Rules, each because the other way froze, hung or lost something when measured:
+1. Every callback is direct (`indirect=False`), runs in a network thread, and only hands over to the loop.
+   An indirect one keeps the process from ending.
+2. A query is answered on the loop. One that cannot be handed over or answered is dropped, never kept.
+3. Requests, and with them their replies, are dropped rather than wait for a full queue: waiting freezes the loop.
+4. Nothing that a callback hands over counts once the session is closed.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import zenoh
+from zenoh.handlers import Callback
+
+from constraint_crdt.engine.answer import answer, check_payload
+from constraint_crdt.engine.transport import Changed, Handler, Peer, Unreachable
+from constraint_crdt.engine.zenoh.keys import alive_key, alive_keys, node_key, peer_of
+from constraint_crdt.engine.zenoh.offload import in_daemon_thread
+from constraint_crdt.engine.zenoh.paging import Page, Shelf, encode_turn
+
+CLOSE_SECONDS = 1.5
+ANSWER_BYTES = 256 * 1024 * 1024
+"""The longest whole answer that a request takes in."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Traffic:
+    """Payload bytes, over all sessions of one transport."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a node gave when it opened."""
+
+    name: str
+    fleet: str
+    handler: Handler
+    changed: Changed
+
+
+class ZenohSession:
+    """See the module. Made, used and closed on the loop; the Zenoh session given to it becomes its own."""
+
+    def __init__(self, raw: zenoh.Session, member: Member, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
+        self._raw = raw
+        self._member = member
+        self._is_me = is_me
+        self._traffic = traffic
+        self._loop = asyncio.get_running_loop()
+        self._shelf = Shelf()
+        self._waiting: set[asyncio.Future[Page]] = set()
+        self._closed = False
+        self.peers: set[Peer] = set()
+        # The token comes last: whoever sees it finds the answering key already declared.
+        self._held = (
+            raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
+            raw.liveliness().declare_subscriber(alive_keys(member.fleet), Callback(self._on_token, indirect=False), history=True),
+            raw.liveliness().declare_token(alive_key(member.fleet, me)),
+        )
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
+        """See `Transport.request`."""
+        self._traffic.sent += len(check_payload(payload))
+        page = await self._fetch(peer, payload, None, 0, timeout)
+        if page.header is None:
+            raise Unreachable(f"{peer.name} did not answer.")
+        token, total = page.header.token, page.header.total
+        replies, size = page.payloads, sum(map(len, page.payloads))
+        while len(replies) < total:
+            page = await self._fetch(peer, b"", encode_turn(token, len(replies)), len(replies), timeout)
+            replies += page.payloads
+            size += sum(map(len, page.payloads))
+            if not page.payloads or size > ANSWER_BYTES:
+                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts.")
+        self._traffic.received += size
+        return replies
+
+    async def close(self) -> None:
+        """End it within `CLOSE_SECONDS`; what does not end by then ends in the background."""
+        if self._closed:
+            return
+        self._closed = True
+        self.peers.clear()
+        for page in self._waiting:
+            if not page.done():
+                page.set_exception(Unreachable("This transport closed before the answer came."))
+        with contextlib.suppress(TimeoutError, zenoh.ZError):
+            await in_daemon_thread(self._raw.close, CLOSE_SECONDS, lambda _: None)
+
+    async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
+        """Ask for one page and return what came of it, which may be nothing."""
+        if self._closed:
+            raise Unreachable("This transport is closed.")
+        page = Page(start)
+        fetched: asyncio.Future[Page] = self._loop.create_future()
+
+        def finish() -> None:
+            if not fetched.done():
+                fetched.set_result(page)
+
+        def on_reply(reply: zenoh.Reply) -> None:
+            sample = reply.ok
+            if sample is None or sample.attachment is None:  # Zenoh's own word that time is up
+                return
+            if page.add(bytes(sample.attachment), bytes(sample.payload)):
+                self._hand_over(finish)  # not waiting for Zenoh's closing message, which may be lost
+
+        self._waiting.add(fetched)
+        try:
+            self._raw.get(
+                node_key(self._member.fleet, peer),
+                Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
+                consolidation=zenoh.ConsolidationMode.NONE,  # else replies of one key count as versions of one value
+                congestion_control=zenoh.CongestionControl.DROP,
+                timeout=seconds,
+                payload=payload,
+                attachment=turn,
+            )
+            async with asyncio.timeout(seconds):
+                return await fetched
+        except TimeoutError:
+            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s.") from None
+        except zenoh.ZError as error:
+            raise Unreachable(f"{peer.name} could not be asked: {error}.") from None
+        finally:
+            self._waiting.discard(fetched)
+
+    def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
+        """From a network thread to the loop; False when there is no loop any more."""
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _on_query(self, query: zenoh.Query) -> None:
+        if self._closed or not self._hand_over(self._answer, query):
+            query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+    def _on_token(self, sample: zenoh.Sample) -> None:
+        self._hand_over(self._see, str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
+
+    def _see(self, key: str, up: bool) -> None:
+        peer = peer_of(key)
+        if self._closed or peer is None or self._is_me(peer) or (peer in self.peers) == up:
+            return
+        (self.peers.add if up else self.peers.discard)(peer)
+        self._member.changed(peer, up)
+
+    def _answer(self, query: zenoh.Query) -> None:
+        try:
+            for header, payload in () if self._closed else self._replies_to(query):
+                query.reply(query.key_expr, payload, attachment=header)
+                self._traffic.sent += len(payload)
+        except zenoh.ZError as error:
+            _log.debug("a request could not be answered: %s", error)
+        finally:
+            query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+    def _replies_to(self, query: zenoh.Query) -> list[tuple[bytes, bytes]]:
+        """The page that a query asks for; empty when there is no answer."""
+        now = self._loop.time()
+        if query.attachment is not None:
+            return self._shelf.next_page(bytes(query.attachment), now) or []
+        payload = b"" if query.payload is None else bytes(query.payload)
+        self._traffic.received += len(payload)
+        replies = answer(self._member.handler, payload)
+        return [] if replies is None else self._shelf.first_page(replies, now)

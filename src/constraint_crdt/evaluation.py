@@ -1,0 +1,51 @@
+"""Evaluating the active constraints against measurements. Pure.
+
+All definitions that stand for a constraint are in force: it is violated if one of them is, satisfied if all hold, else unknown.
+A definition that cannot be compiled here (it came from a node that knows more) reads unknown, and is kept and forwarded.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
+from constraint_crdt.types.orset import ConstraintORSet
+
+
+class Evaluation(NamedTuple):
+    """What one evaluation of one constraint gave."""
+
+    constraint: str
+    verdict: Verdict
+    reason: str = ""
+    """Why it is unknown; else empty."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """What it adds to (satisfied, violated); unknown counts neither way."""
+        return int(self.verdict is Verdict.SATISFIED), int(self.verdict is Verdict.VIOLATED)
+
+
+def evaluate(constraints: ConstraintORSet, values: Mapping[str, object]) -> list[Evaluation]:
+    """One evaluation per active constraint that has a `when`, ordered by id. O(active constraints)."""
+    prepared = measurements(values)
+    evaluations = []
+    for id_ in sorted(constraints):
+        outcomes = [_outcome(definition.when, prepared) for definition in constraints.definitions(id_) if definition.when]
+        if outcomes:
+            evaluations.append(Evaluation(id_, *_together(outcomes)))
+    return evaluations
+
+
+def _outcome(when: str, values: Mapping[str, object]) -> Outcome:
+    try:
+        return compile_expression(when).evaluate(values)
+    except ExpressionError as error:
+        return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
+
+
+def _together(outcomes: list[Outcome]) -> Outcome:
+    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
+        for outcome in outcomes:
+            if outcome.verdict is verdict:
+                return outcome
+    return outcomes[0]
