@@ -3,7 +3,9 @@
 The types are views over one set of rows. Who writes is named with each write; a `GossipNode` writes as its replica.
 """
 
-from constraint_crdt.core.cells import ADD, NODE, Cell, make_cell, node_value
+from collections.abc import Sequence
+
+from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_value
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.merge import Merge
@@ -64,15 +66,18 @@ class ConstraintState(Merge):
         return self.rows.kind_hash(ADD)
 
     @property
-    def nodes(self) -> dict[str, str]:
-        """The software version that each node says it runs. O(nodes)."""
-        return {cell.replica.node_id: node_value(cell).software for cell in self.rows.each(NODE)}
+    def nodes(self) -> dict[str, NodeValue]:
+        """What each node says of itself: software, wire version, endpoints. Of several lives the one with the most writes counts,
+        for want of a better clue. O(nodes).
+        """
+        cells = sorted(self.rows.each(NODE), key=lambda cell: self.rows.seq(cell.replica))
+        return {cell.replica.node_id: node_value(cell) for cell in cells}
 
-    def describe(self, software: str, wire: int, *, node: str | Replica) -> None:
-        """Say of a node what it runs: one cell in its row, written only if it says something new."""
+    def describe(self, software: str, wire: int, endpoints: Sequence[str] = (), *, node: str | Replica) -> None:
+        """Say of a node what it runs and where it listens: one cell in its row, written only if it says something new."""
         replica = writer(node)
-        cell = make_cell(NODE, NODE_KEY, [software, wire])
-        standing: Cell | None = self.rows.get(NODE, NODE_KEY, replica)
+        cell = make_cell(NODE, NODE_KEY, [software, wire, list(endpoints)])
+        standing = self.rows.get(NODE, NODE_KEY, replica)
         if standing is None or standing.data != cell.data:
             self.rows.write(replica, cell)
 

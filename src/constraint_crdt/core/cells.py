@@ -11,7 +11,7 @@ a cell of a kind that this version does not know travels through it unharmed.
 | 2 REMOVE | nil: its own seq, so nothing ever overwrites it | `[[constraint id, [[node id, incarnation, seq], …]], …]` |
 | 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative |
 | 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
-| 5 NODE | "" | `[software version, wire version]` |
+| 5 NODE | "" | `[software version, wire version, [endpoint, …]]` |
 
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
 """
@@ -93,6 +93,7 @@ class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     software: str
     wire: int
+    endpoints: tuple[str, ...] = ()
 
 
 class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -179,12 +180,14 @@ def _check_counts(cell: _Counts) -> None:
 
 def _check_position(cell: _Position) -> None:
     value = cell.value
+    _require(not cell.key, "the key of a position")
     _require(min(value.a, value.b) >= -(2**31) and max(value.a, value.b) < 2**31, "a coordinate of a position")
     _require(0 <= value.time <= MAX_COUNT, "the time of a position")
     _check_dots(value.overwrites)
 
 
 def _check_node(cell: _Node) -> None:
+    _require(not cell.key, "the key of a node's word on itself")
     _require(len(cell.value.software.encode()) <= ID_BYTES, "the software version of a node")
     _require(0 <= cell.value.wire <= MAX_COUNT, "the wire version of a node")
 
@@ -220,8 +223,11 @@ def read_cell(data: bytes) -> Cell:
 
 
 def make_cell(kind: int, key: str | None, value: object) -> Cell:
-    """Encode a cell. Raises `ConstraintCrdtError` if it is larger than a cell may be."""
-    data = _encode([kind, key] if value is None else [kind, key, value])
+    """Encode a cell. Raises `ConstraintCrdtError` if it is larger than a cell may be, or has text or numbers that do not encode."""
+    try:
+        data = _encode([kind, key] if value is None else [kind, key, value])
+    except (UnicodeError, OverflowError):
+        raise ConstraintCrdtError("a cell holds valid Unicode text and integers of at most 64 bits, nothing else") from None
     if len(data) > CELL_BYTES:
         raise ConstraintCrdtError(f"the cell would have {len(data)} bytes, more than the {CELL_BYTES} that a cell may have")
     return Cell(kind, 0 if key is None else key, data)

@@ -95,7 +95,7 @@ def read_ref(ref: int | tuple[str, int]) -> int | Replica:
 
 def read_run(wire: WireRun) -> UnboundRun:
     """Validate a decoded run and all of its cells."""
-    if min(wire.span, wire.lo, wire.floor, *wire.gaps) < 0 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
+    if min(wire.lo, wire.floor, *wire.gaps) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
         raise ConstraintCrdtError("a number in a run is out of bounds")
     cells = [read_cell(bytes(raw)) for raw in wire.cells]
     return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor)

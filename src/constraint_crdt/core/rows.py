@@ -145,6 +145,11 @@ class Rows:
         held = self.get(cell.kind, cell.key, cell.replica)
         return held is not None and held.seq == cell.seq
 
+    def above(self, replica: Replica, lo: int) -> list[Cell]:
+        """The standing cells of one row with a seq above `lo`, in ascending order. O(cells above lo)."""
+        row = self._rows.get(replica)
+        return row.above(lo, self.is_standing) if row else []
+
     def watch(self, kind: int, watcher: Watcher) -> None:
         """Have `watcher` called for every change of a cell of this kind. It must not raise and must not write."""
         self._watchers.setdefault(kind, []).append(watcher)

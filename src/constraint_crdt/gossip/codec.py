@@ -237,6 +237,8 @@ def _read_ping(wire: _Ping) -> Ping:
 
 
 def _read_sync(wire: _Sync) -> Sync:
+    if any(run.lo or run.floor > run.span for run in wire.runs):
+        raise ConstraintCrdtError("the runs of a Sync must start at 0 and have no floor above their end")
     runs = [read_run(run) for run in wire.runs]
     return Sync(
         node=_sender(wire),
@@ -248,6 +250,8 @@ def _read_sync(wire: _Sync) -> Sync:
 
 
 def _read_delta(wire: _Delta) -> Delta:
+    if any(run.floor for run in wire.runs):
+        raise ConstraintCrdtError("the runs of a Delta have no floors")
     return Delta(
         node=_sender(wire),
         fleet=_fleet(wire),

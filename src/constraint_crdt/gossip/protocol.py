@@ -157,9 +157,9 @@ class GossipNode:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
         self._write(lambda me: self.state.register.update(position, node=me, time=self._now()))
 
-    def describe(self, software: str) -> None:
-        """Say what this node runs."""
-        self._write(lambda me: self.state.describe(software, WIRE_VERSION, node=me))
+    def describe(self, software: str, endpoints: Sequence[str] = ()) -> None:
+        """Say what this node runs and where it listens."""
+        self._write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against these measurements and count the results.

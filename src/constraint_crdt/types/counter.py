@@ -99,10 +99,13 @@ class ConstraintGCounter(View):
         """Evaluations of one constraint that did not hold."""
         return self.constraint(id_).violated
 
-    def at(self, node: str, id_: str) -> Counts:
-        """The counts of one constraint on one node. O(rows that counted it)."""
-        mine = [counts_value(cell) for cell in self._rows.held(COUNTS, id_) if cell.replica.node_id == node]
-        return Counts(sum(satisfied for satisfied, _ in mine), sum(violated for _, violated in mine))
+    def by_node(self, id_: str) -> dict[str, Counts]:
+        """The counts of one constraint per node. O(rows that counted it)."""
+        counts: dict[str, Counts] = {}
+        for cell in self._rows.held(COUNTS, id_):
+            node = cell.replica.node_id
+            counts[node] = counts.get(node, ZERO).plus(*counts_value(cell))
+        return counts
 
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of one node, of one constraint or of none in particular. Nothing to count writes nothing.

@@ -21,6 +21,7 @@ from constraint_crdt.engine.answer import answer, check_payload
 from constraint_crdt.engine.transport import Changed, Handler, Peer, Unreachable
 from constraint_crdt.engine.zenoh.keys import alive_key, alive_keys, node_key, peer_of
 from constraint_crdt.engine.zenoh.offload import in_daemon_thread
+from constraint_crdt.engine.zenoh.opening import close_session
 from constraint_crdt.engine.zenoh.paging import Page, Shelf, encode_turn
 
 CLOSE_SECONDS = 1.5
@@ -94,8 +95,8 @@ class ZenohSession:
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("This transport closed before the answer came."))
-        with contextlib.suppress(TimeoutError, zenoh.ZError):
-            await in_daemon_thread(self._raw.close, CLOSE_SECONDS, lambda _: None)
+        with contextlib.suppress(TimeoutError):
+            await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
         """Ask for one page and return what came of it, which may be nothing."""

@@ -15,7 +15,7 @@ import zenoh
 
 from constraint_crdt.engine.transport import Changed, Handler, Peer, TransportError, Unreachable
 from constraint_crdt.engine.zenoh.offload import in_daemon_thread
-from constraint_crdt.engine.zenoh.opening import Opened, RouterUnreachableError, open_session
+from constraint_crdt.engine.zenoh.opening import Opened, RouterUnreachableError, close_session, open_session
 from constraint_crdt.engine.zenoh.session import CLOSE_SECONDS, Member, Traffic, ZenohSession
 from constraint_crdt.engine.zenoh.settings import Settings, checked, with_more_connects
 
@@ -163,21 +163,23 @@ class ZenohTransport:
         """Open one Zenoh session and make it the current one. Raises `TransportError`."""
         before = self._listening
         try:
-            opened = await in_daemon_thread(lambda: open_session(settings, before), OPEN_SECONDS, _discard)
+            opened = await in_daemon_thread(
+                lambda: open_session(settings, before), OPEN_SECONDS, lambda late: close_session(late.session)
+            )
         except TimeoutError:
             raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints.") from None
         try:
-            if self._member is not member:
-                raise TransportError("This transport was closed while it opened.")
-            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
+            self._adopt(opened, member, me)
         except BaseException:
             with contextlib.suppress(TimeoutError):
-                await in_daemon_thread(lambda: _discard(opened), CLOSE_SECONDS, lambda _: None)
+                await in_daemon_thread(lambda: close_session(opened.session), CLOSE_SECONDS, lambda _: None)
             raise
+
+    def _adopt(self, opened: Opened, member: Member, me: Peer) -> None:
+        if self._member is not member:
+            raise TransportError("This transport was closed while it opened.")
+        try:
+            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
+        except zenoh.ZError as error:
+            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again.") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints
-
-
-def _discard(opened: Opened) -> None:
-    """End a session that nobody uses. Blocks, as closing does."""
-    with contextlib.suppress(zenoh.ZError):
-        opened.session.close()  # type: ignore[no-untyped-call]  # the stub leaves the return type out

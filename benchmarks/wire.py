@@ -1,0 +1,44 @@
+"""Exchanges through bytes: every message encoded, cut into parts where it is too large, decoded and received, and counted."""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from constraint_crdt import GossipMessage, GossipNode, decode_message, encode_message, split_message
+
+MESSAGE_BYTES = 64 * 1024
+
+
+def packets(message: GossipMessage) -> list[bytes]:
+    """A message as what is sent: itself, or parts of at most 64 KiB."""
+    data = encode_message(message)
+    return [data] if len(data) <= MESSAGE_BYTES else [encode_message(part) for part in split_message(message, MESSAGE_BYTES)]
+
+
+def exchange_bytes(a: GossipNode, b: GossipNode, first: GossipMessage | None = None) -> list[tuple[str, int]]:
+    """An exchange that `a` begins (with `first`, if given). What travelled, in order: (type of message, bytes)."""
+    sent: list[tuple[str, int]] = []
+    waiting = deque([(b, first or a.begin(b.node_id))])
+    while waiting:
+        reader, message = waiting.popleft()
+        other = a if reader is b else b
+        size = 0
+        for data in packets(message):
+            size += len(data)
+            waiting.extend((other, response) for response in reader.receive(decode_message(data)).responses)
+        sent.append((type(message).__name__, size))
+    return sent
+
+
+def total(sent: Iterable[tuple[str, int]]) -> int:
+    """All bytes of an exchange."""
+    return sum(size for _, size in sent)
+
+
+def by_message(sent: Iterable[tuple[str, int]]) -> str:
+    """The bytes of an exchange split by message, for people."""
+    return " + ".join(f"{name} {size:,}" for name, size in sent)
+
+
+def type_counts(sent: Iterable[tuple[str, int]]) -> Counter[str]:
+    """How many messages of each type."""
+    return Counter(name for name, _ in sent)

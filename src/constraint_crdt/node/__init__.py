@@ -1,0 +1,1 @@
+"""The running node: timers, exchanges over an engine, probes, evaluation, events."""

@@ -1,0 +1,325 @@
+"""Node: a running member of a fleet, on asyncio. To embed in a program of one's own; the command line is a thin front on it.
+
+    async with Node(name="forge", connect=["tcp/10.0.0.1:7447"]) as node:
+        await node.add_constraint("max_speed", when="speed_mps <= 1.5")
+        await node.measure({"speed_mps": 1.2})
+        async for event in node.events():
+            ...
+
+It runs, until it is stopped: exchanges with peers, a push of each change, probes, evaluation of the active constraints, the
+writing of gathered counts, and a watch over its own view of the fleet. All state lives on one event loop; nothing here is to be
+called from another thread.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from random import Random
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from constraint_crdt import __version__
+from constraint_crdt.core.cells import ADD, Cell
+from constraint_crdt.edge import GossipNode
+from constraint_crdt.engine.transport import Peer, Transport
+from constraint_crdt.evaluation import Evaluation, evaluate
+from constraint_crdt.expression import compile_expression
+from constraint_crdt.gossip.agreement import DefinitionFrontier
+from constraint_crdt.gossip.messages import GossipResult
+from constraint_crdt.node.answers import Answers
+from constraint_crdt.node.evaluating import Tally
+from constraint_crdt.node.events import Event, EventKind, EventStream
+from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.measuring import MeasurementBoard
+from constraint_crdt.node.probes import Probe
+from constraint_crdt.node.reports import ConstraintReport, NodeReport, Status
+from constraint_crdt.node.settings import NodeSettings
+from constraint_crdt.node.view import ViewWatch
+from constraint_crdt.types.orset import Change, Severity
+from constraint_crdt.types.register import Position
+
+VIEW_EVERY = 2.0
+"""Seconds between two looks at whether this node sees the whole fleet."""
+
+FAREWELL = 0.5
+"""Seconds that stopping spends on telling a peer the last counts."""
+
+Result = TypeVar("Result")
+_log = logging.getLogger("constraint_crdt.node")
+
+
+class Node:
+    """One node of a fleet. Use it as an async context manager, or call `start` and `stop`."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        fleet: str | None = None,
+        role: str | None = None,
+        listen: Sequence[str] | None = None,
+        connect: Sequence[str] | None = None,
+        probes: Sequence[Probe] = (),
+        transport: Transport | None = None,
+        settings: NodeSettings | None = None,
+        random: Random | None = None,
+    ) -> None:
+        """Keyword settings win over those in `settings`. `transport`: Zenoh if left out. `random`: for the choice of peers.
+
+        Raises `ConstraintCrdtError` for a name or fleet out of bounds.
+        """
+        given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect}
+        changes = {
+            key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None
+        }
+        self.settings = msgspec.structs.replace(settings or NodeSettings(), **changes)
+        self.gossip = GossipNode(self.settings.name, fleet=self.settings.fleet)
+        self._transport = transport if transport is not None else self._zenoh()
+        self._probes = tuple(probes)
+        self._random = random or Random()  # noqa: S311 - chooses peers, protects nothing
+        self._board = MeasurementBoard(self.settings.max_age)
+        self._tally = Tally()
+        self._events = EventStream()
+        self._frontier = DefinitionFrontier(self.gossip.state.rows)
+        self._view = ViewWatch(self.settings.name)
+        self._exchanger = Exchanger(
+            self.gossip, self._transport, self._received, timeout=self.settings.request_timeout, random=self._random
+        )
+        self._answers = Answers(self.gossip, self._exchanger, self._tally, self._frontier, self._transport)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._touched: set[str] = set()
+        self._listed: dict[str, int] = {}
+        self.gossip.state.rows.watch(ADD, self._definition_moved)
+
+    def _zenoh(self) -> Transport:
+        from constraint_crdt.engine.zenoh import ZenohTransport
+
+        return ZenohTransport(role=self.settings.role, listen=self.settings.listen, connect=self.settings.connect)
+
+    # --- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Join the fleet. Raises `TransportError` (a `ConstraintCrdtError`) if the transport cannot open; nothing runs then."""
+        await self._transport.open(self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed)
+        self._answers.begin()
+        self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
+        settings = self.settings
+        self._spawn("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
+        self._spawn("pushes", self._exchanger.run_pushes)
+        self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
+        self._spawn("counts", lambda: self._repeat(settings.count_every, self._write_counts))
+        self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
+        for probe in self._probes:
+            self._spawn(f"probe {probe.name}", partial(self._run_probe, probe))
+        _log.info("%s joined fleet %s as %s", settings.name, settings.fleet, self.gossip.replica)
+
+    async def stop(self) -> None:
+        """Leave: writes and tells the gathered counts, then closes the transport. Idempotent."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            await self._write_counts()
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await self._exchanger.push_now()
+            except TimeoutError:
+                _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
+        await self._transport.close()
+        self._events.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    # --- what users do -------------------------------------------------------------------------------------------------
+
+    async def add_constraint(
+        self, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
+    ) -> Change:
+        """Make a constraint active in the whole fleet, or give it this definition in place of those known here.
+
+        Raises `ExpressionError` (wrong `when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        """
+        if when:
+            await asyncio.to_thread(compile_expression, when)  # the first use loads the CEL library, which takes a while
+        return self._told(lambda: self.gossip.add_constraint(id_, when=when, severity=severity, about=about))
+
+    async def remove_constraint(self, id_: str) -> None:
+        """End a constraint in the whole fleet. Raises `KeyError` if it is not active here."""
+        self._told(lambda: self.gossip.remove_constraint(id_))
+
+    async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
+        """Count evaluations made elsewhere, of one constraint or of none in particular.
+
+        Raises `ValueError` for a negative number and `KeyError` for a constraint that is not active and never counted.
+        """
+        state = self.gossip.state
+        if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
+            raise KeyError(constraint)
+        self._told(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
+
+    async def measure(self, values: Mapping[str, object]) -> None:
+        """Take measurements in: the latest value per variable counts, until it is older than the maximum age.
+
+        Raises `ConstraintCrdtError` for a value that cannot be measured; nothing is taken then.
+        """
+        self._board.put(values, time.monotonic_ns())
+
+    async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
+        """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
+        fresh = self._board.fresh(time.monotonic_ns())
+        evaluations = await self._evaluate({**fresh, **values})
+        await self._write_counts()
+        self._exchanger.push()
+        return evaluations
+
+    async def update_position(self, position: Position) -> None:
+        """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
+        self._told(lambda: self.gossip.update_position(position))
+
+    def events(self) -> AsyncIterator[Event]:
+        """What happens from now on, until the node stops."""
+        return self._events.subscribe()
+
+    def status(self) -> Status:
+        """How this node and the fleet are doing, from here. O(peers x rows)."""
+        return self._answers.status()
+
+    def constraints(self) -> list[ConstraintReport]:
+        """The active constraints, ordered by id. O(constraints x nodes)."""
+        return self._answers.constraints()
+
+    def nodes(self) -> list[NodeReport]:
+        """The nodes ever heard of, ordered by name. O(nodes x rows)."""
+        return self._answers.nodes()
+
+    # --- what runs -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.create_task(self._supervised(name, run), name=f"{self.settings.name} {name}"))
+
+    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Keep one of the node's activities going: a fault in it is logged and costs the others nothing."""
+        while True:
+            try:
+                await run()
+            except Exception:
+                _log.exception("%s: a fault in %s, which goes on in a second", self.settings.name, name)
+                await asyncio.sleep(1.0)
+
+    async def _repeat(self, every: float, step: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(every)
+            await step()
+
+    async def _run_probe(self, probe: Probe) -> None:
+        while True:
+            try:
+                values = await asyncio.to_thread(probe.read)
+                self._board.put(values, time.monotonic_ns())
+            except Exception as error:
+                _log.warning("probe %s failed: %s", probe.name, error)
+            await asyncio.sleep(self.settings.check_every)
+
+    async def _check_active(self) -> None:
+        await self._evaluate(self._board.fresh(time.monotonic_ns()))
+
+    async def _evaluate(self, values: Mapping[str, object]) -> list[Evaluation]:
+        evaluations = evaluate(self.gossip.state.constraints, values)
+        for turn in self._tally.note(evaluations):
+            kind = EventKind(turn.verdict.value)
+            self._publish(kind, constraint=turn.constraint, node=self.settings.name)
+        return evaluations
+
+    async def _write_counts(self) -> None:
+        for id_, (satisfied, violated) in self._tally.take().items():
+            self._writing(partial(self.gossip.record, satisfied, violated, constraint=id_))
+
+    async def _look_around(self) -> None:
+        missing = self._view.look(self.gossip.state.rows.clock_mark.entries, self._exchanger.live)
+        if missing:
+            described = self.gossip.state.nodes
+            endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
+            _log.warning("%s hears of %s, but not from them: reopening the session", self.settings.name, ", ".join(missing))
+            await self._transport.reopen(endpoints)
+            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
+
+    # --- what follows from a change ------------------------------------------------------------------------------------
+
+    def _told(self, mutate: Callable[[], Result]) -> Result:
+        """Write, and tell others soon."""
+        result = self._writing(mutate)
+        self._exchanger.push()
+        return result
+
+    def _writing(self, mutate: Callable[[], Result]) -> Result:
+        """Write; account for its bytes and for what it changed."""
+        rows, before = self.gossip.state.rows, self.gossip.replica
+        seq = rows.seq(before)
+        result = mutate()
+        after = self.gossip.replica
+        self._answers.wrote(rows.above(after, seq if after == before else 0))
+        if after != before:
+            self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=f"others know more of {before} than it does itself")
+        self._settle()
+        return result
+
+    def _received(self, node_id: str, result: GossipResult) -> None:
+        if result.outlived is not None:
+            _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
+        if result.diverged:
+            _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", node_id)
+            self._publish(EventKind.DIVERGED, node=node_id)
+        if result.state_changed and self._settle():
+            self._exchanger.push()
+
+    def _definition_moved(self, old: Cell | None, new: Cell | None) -> None:
+        cell = new if new is not None else old
+        if cell is not None:
+            self._touched.add(str(cell.key))
+
+    def _settle(self) -> bool:
+        """Say what became of the constraints whose add cells moved. True if any definition changed."""
+        touched, self._touched = self._touched, set()
+        changed = False
+        for id_ in sorted(touched):
+            before, now = self._listed.get(id_), self.gossip.state.constraints.definitions(id_)
+            after = hash(now) if now else None
+            if after == before:
+                continue
+            changed = True
+            self._tally.forget(id_)
+            if after is None:
+                del self._listed[id_]
+                self._publish(EventKind.REMOVED, constraint=id_)
+            else:
+                self._listed[id_] = after
+                self._publish(
+                    EventKind.CHANGED if before is not None else EventKind.ADDED, constraint=id_, detail=now[0].when or ""
+                )
+        return changed
+
+    def _peer_changed(self, peer: Peer, up: bool) -> None:
+        if peer.name == self.settings.name:
+            if up:
+                _log.error("another live node is called %s too: names must be unique in a fleet", peer.name)
+                self._publish(EventKind.DUPLICATE_NAME, node=peer.name)
+            return
+        if not up:
+            self._exchanger.gone(peer)
+        else:
+            self._exchanger.push()
+        _log.info("%s %s", peer.name, "came" if up else "went")
+        self._publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+
+    def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
+        self._events.publish(Event(kind=kind, time=time.time_ns(), constraint=constraint, node=node, detail=detail))

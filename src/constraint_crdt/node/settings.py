@@ -1,0 +1,204 @@
+"""The settings of a node, and where each of them comes from: flag, then environment, then file, then default.
+
+Rules: a value is checked where it comes from, so that an error names the key and its source; a key that does not exist is
+refused by name, with the nearest one that does. The environment is shared with others (a container platform may inject
+`CONSTRAINT_CRDT_PORT`), so there only a near miss of a known name is refused.
+"""
+
+import difflib
+import socket
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from constraint_crdt.core.replica import check_id
+from constraint_crdt.errors import ConstraintCrdtError
+
+Role = Literal["peer", "router", "client"]
+
+ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "check_every": (0.01, 86_400.0),
+    "count_every": (0.01, 86_400.0),
+    "gossip_every": (0.01, 86_400.0),
+    "max_age": (0.01, 86_400.0),
+    "request_timeout": (0.05, 60.0),
+}
+"""Lowest and highest value of each setting that is a time, in seconds."""
+
+
+class SettingsError(ConstraintCrdtError, ValueError):
+    """A setting that cannot be used. `str()` is one sentence naming the key and, where known, its source."""
+
+    def __init__(self, message: str, *, from_flag: bool = False) -> None:
+        super().__init__(message)
+        self.from_flag = from_flag
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one node takes part. Raises `SettingsError` (a `ConstraintCrdtError`) for a value out of bounds."""
+
+    name: str = msgspec.field(default_factory=socket.gethostname)
+    """What the node is called, unique in its fleet. The host's name needs no choice and fails where a host runs two nodes."""
+
+    fleet: str = "default"
+    """Which fleet it belongs to. Fleets on one network never mix; a name of its own keeps a test out of production."""
+
+    role: Role = "peer"
+    """`peer` links to every other peer: simplest, good to some 50 nodes. `router` carries traffic for others as well, at the cost
+    of its own; `client` keeps one link, to a router: cheapest, and cut off when its routers are."""
+
+    listen: tuple[str, ...] = ()
+    """Endpoints `tcp/HOST:PORT` where other nodes connect; port 0 takes a free one. None: a free port on loopback. An address
+    beyond loopback lets other machines in."""
+
+    connect: tuple[str, ...] = ()
+    """Endpoints of other nodes. One that is up is enough to find all; more of them survive its loss."""
+
+    api: str = "127.0.0.1:8470"
+    """`HOST:PORT` of the HTTP API; port 0 takes a free one. It asks for no password: beyond loopback, whoever reaches it may change
+    the constraints of the fleet."""
+
+    probe: tuple[str, ...] = ()
+    """Probes that measure without being asked: `system` or installed ones. Each costs one reading per check."""
+
+    check_every: float = 1.0
+    """Seconds between evaluations of the active constraints. Shorter sees a violation sooner and costs CPU; nothing is sent per
+    check."""
+
+    count_every: float = 2.0
+    """Seconds that counts gather before they are written, one cell a constraint. Longer sends less and shows counts later; a node
+    that is killed loses the counts of that time."""
+
+    gossip_every: float = 0.2
+    """Seconds between rounds of gossip. A change is pushed at once; the rounds bring what a push did not. Shorter repairs sooner
+    and costs a Ping each."""
+
+    max_age: float = 30.0
+    """Seconds after which a measurement is no measurement. Shorter notices a dead sensor sooner, as `unknown`; it must exceed the
+    time between two measurements."""
+
+    request_timeout: float = 1.0
+    """Seconds of silence after which a peer's answer is given up. Shorter goes on to another peer sooner; too short never
+    hears a slow link."""
+
+    def __post_init__(self) -> None:
+        for key in self.__struct_fields__:
+            _check(key, getattr(self, key))
+
+
+def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Path | None = None) -> NodeSettings:
+    """Settings from all sources: a flag wins over the environment, that over the file, that over the default.
+
+    `flags`: values by setting, None for a flag that was not given. `env`: the environment. `file`: TOML, one key a setting.
+    Raises `SettingsError`, its `from_flag` set if a flag is to blame.
+    """
+    values: dict[str, object] = {}
+    if file is not None:
+        values |= _from_file(file)
+    values |= _from_environment(env)
+    for key, value in flags.items():
+        if value is not None:
+            try:
+                values[key] = _converted(key, value, _flag(key))
+            except SettingsError as error:
+                raise SettingsError(str(error), from_flag=True) from None
+    return msgspec.convert(values, NodeSettings)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, an IPv6 address in brackets. Raises `ValueError` saying what is wrong."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r} is not HOST:PORT: put an IPv6 address in brackets")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8470")
+    return host, int(port)
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
+    known = {ENVIRONMENT_PREFIX + key.upper(): key for key in NodeSettings.__struct_fields__}
+    values: dict[str, object] = {}
+    for variable in sorted(env):
+        if variable in known:
+            key = known[variable]
+            text = env[variable]
+            many = key in ("listen", "connect", "probe")
+            value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
+            values[key] = _converted(key, value, variable)
+        elif variable.startswith(ENVIRONMENT_PREFIX):
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.92)
+            if near:
+                raise SettingsError(f"there is no setting {variable} in the environment: {near[0]} is meant, or unset it")
+    return values
+
+
+def _from_file(file: Path) -> dict[str, object]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings in {file}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file} is not TOML: {error}") from None
+    known = NodeSettings.__struct_fields__
+    for key in content:
+        if key not in known:
+            raise SettingsError(f"there is no setting `{key}`, as in {file}: {_nearest(key, known)}")
+    return {key: _converted(key, value, f"`{key}` in {file}", strict=True) for key, value in content.items()}
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    near = difflib.get_close_matches(key, names, n=1)
+    return f"`{near[0]}` may be meant" if near else f"there are {', '.join(names)}"
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+_TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSettings)}
+
+
+def _converted(key: str, value: object, source: str, *, strict: bool = False) -> object:
+    """The value as its setting has it. Raises `SettingsError` naming the source. `strict`: a number is not read from a text."""
+    try:
+        converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
+        _check(key, converted)
+    except msgspec.ValidationError:
+        raise SettingsError(f"{source}: {value!r} is not {_wanted(key)}") from None
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}") from None
+    return converted
+
+
+def _wanted(key: str) -> str:
+    if key == "role":
+        return f"one of {', '.join(get_args(Role))}"
+    return "a number of seconds" if key in BOUNDS else "a list of texts" if _TYPES[key] == tuple[str, ...] else "a text"
+
+
+def _check(key: str, value: object) -> None:
+    """Raise `SettingsError` if the value, of the right type, is out of bounds."""
+    if key in BOUNDS:
+        lowest, highest = BOUNDS[key]
+        if not isinstance(value, int | float) or not lowest <= value <= highest:  # NaN is in no range
+            raise SettingsError(f"{key} must be from {lowest:g} to {highest:g} seconds, not {value!r}")
+    elif key in ("name", "fleet"):
+        try:
+            check_id(str(value), f"the {'name of a node' if key == 'name' else 'name of a fleet'}")
+        except ConstraintCrdtError as error:
+            raise SettingsError(str(error)) from None
+    elif key == "role" and value not in get_args(Role):
+        raise SettingsError(f"{value!r} is not {_wanted(key)}")
+    elif key == "api":
+        try:
+            parse_address(str(value))
+        except ValueError as error:
+            raise SettingsError(str(error)) from None

@@ -1,0 +1,22 @@
+"""How much the property tests do: CONSTRAINT_CRDT_BUDGET is `default` or `nightly`."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
+NIGHTLY_TIMEOUT = 6 * 3600
+
+# A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
+_ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", _ANY_SPEED, max_examples=60, stateful_step_count=40)
+settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
+settings.load_profile(BUDGET)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The nightly budget takes longer than any one test may by default."""
+    if BUDGET == "nightly":
+        for item in items:
+            item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))

@@ -1,0 +1,84 @@
+"""The limits of an expression: nesting that would overflow a stack, and texts that look costly."""
+
+import pytest
+from expression_cases import isolated, refusal
+
+from constraint_crdt.expression import MAX_DEPTH, MAX_EXPRESSION_BYTES
+
+# What is just within the limits; one level more of each is tested to be refused below.
+DEEP = [
+    ("(", "flag", ")"),
+    ("[", "1", "]"),
+    ("{1: ", "1", "}"),
+    ("int(", "x", ")"),
+    ("x[", "0", "]"),
+    ("-", "x", ""),
+    ("", "x", ".a"),
+    ("", "x", "[0]"),
+    ("x + ", "x", ""),
+    ("flag == ", "flag", ""),
+    ("flag ? x < 1 : ", "flag", ""),
+    ("(", "flag", " ? flag : flag)"),
+]
+
+
+def nested(shape: tuple[str, str, str], levels: int) -> str:
+    before, middle, after = shape
+    return f"xs == [{before * levels}{middle}{after * levels}]"
+
+
+@pytest.mark.parametrize("shape", DEEP)
+def test_deep_nesting_is_refused(shape: tuple[str, str, str]) -> None:
+    levels = (MAX_EXPRESSION_BYTES - 20) // len(shape[0] + shape[2])
+    assert f"more than {MAX_DEPTH} deep" in str(refusal(nested(shape, levels)))
+
+
+def test_what_the_limits_allow_does_not_overflow_a_small_stack() -> None:
+    sources = [nested(shape, levels) for shape in DEEP for levels in range(MAX_DEPTH - 6, MAX_DEPTH + 2)]
+    sources += ["(" * 30 + "||".join(["x<1"] * 190) + ")" * 30, f"x in [{','.join('1' * 500)}]"]
+    code = f"""
+import threading
+from constraint_crdt.expression import ExpressionError, compile_expression
+taken = []
+def run():
+    for source in {sources!r}:
+        try:
+            compile_expression(source).evaluate({{"x": 1, "flag": True, "xs": []}})
+        except ExpressionError:
+            continue
+        taken.append(source)
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+print(len(taken))
+"""
+    assert int(isolated(code)) > len(DEEP)
+
+
+def test_costly_looking_expressions_are_quick() -> None:
+    def longest(item: str, joint: str) -> str:
+        return joint.join([item] * ((MAX_EXPRESSION_BYTES + len(joint)) // len(item + joint)))
+
+    sources = [
+        longest("x<1", "||"),
+        longest("flag&&flag", "||"),
+        longest("name.matches('(a*)*b')", "||"),
+        longest("name.matches(r'\\w{20}')", "||"),
+        "name.matches('" + "(a*)*" * 200 + "b')",
+        "name == " + "+".join(["'aaaa'"] * (MAX_DEPTH - 1)),
+    ]
+    code = f"""
+import time
+from constraint_crdt.expression import ExpressionError, compile_expression, measurements
+values = measurements({{"x": 1, "flag": True, "name": "a" * 10_000}})
+compile_expression("x < 1").evaluate(values)
+begun = time.process_time()
+for source in {sources!r}:
+    try:
+        compile_expression(source).evaluate(values)
+    except ExpressionError as error:
+        assert "costly" in str(error), error
+print(time.process_time() - begun)
+"""
+    assert float(isolated(code)) < 1.0  # measured 0.05 s; what is not bounded takes many seconds

@@ -1,0 +1,95 @@
+"""Any text and any expression: compiled or refused in one sentence, evaluated without raising, refused only with reason."""
+
+import re
+
+from expression_cases import VALUES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constraint_crdt.expression import Expression, ExpressionError, Verdict, compile_expression, measurements
+
+FRAGMENTS = [
+    *"()[]{}.,:?!<>+-*/%=&|'\"\\ \n0123ux\x00é",
+    *("x", "y", "flag", "name", "xs", "robot", ".speed", "true", "null", "in", "&&", "||", "==", "<=", "1.5", "2u"),
+    *("size(", ".size()", "has(", "int(", ".matches('", "r'", "b'", "'''", "//", ".all(i,", "type(", "duration('1s')"),
+]
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+SOME_VALUES = st.dictionaries(st.sampled_from([*VALUES, "double", "all"]), VALUE)
+
+
+def extend(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    operator = st.sampled_from(["+", "-", "*", "/", "%", "<", ">=", "==", "!=", "in", "&&", "||"])
+    method = st.sampled_from([".size()", ".speed", "[0]", ".contains('a')", ".matches('a+')", ".getHours()", ".all(i, i)"])
+    function = st.sampled_from(["size", "int", "uint", "double", "string", "type", "dyn", "has", "duration", "nothing"])
+    return (
+        st.tuples(inner, operator, inner).map(" ".join)
+        | inner.map("({})".format)
+        | inner.map("!{}".format)
+        | inner.map("-{}".format)
+        | inner.map("[{}, 1]".format)
+        | inner.map("{{'a': {}}}".format)
+        | st.tuples(inner, method).map("".join)
+        | st.tuples(function, inner).map(lambda call: f"{call[0]}({call[1]})")
+        | st.tuples(inner, inner, inner).map(lambda parts: "({} ? {} : {})".format(*parts))
+    )
+
+
+GENERATED = st.recursive(
+    st.sampled_from([*VALUES, "1", "2u", "0x1f", "1.5", "'a'", "b'a'", "r'\\d'", "true", "null", "double", "robot.arm"]),
+    extend,
+    max_leaves=8,
+)
+
+
+def attempt(source: str, values: dict[str, object]) -> None:
+    compiled: Expression | ExpressionError
+    try:
+        compiled = compile_expression(source)
+    except ExpressionError as error:
+        compiled = error
+    if isinstance(compiled, ExpressionError):
+        assert str(compiled)
+        assert "\n" not in str(compiled)
+        assert compiled.column is None or 1 <= compiled.column <= len(source) + 1
+        return
+    for outcome in (compiled.evaluate(values), compiled.evaluate(measurements(values))):
+        assert (outcome.verdict is Verdict.UNKNOWN) == bool(outcome.reason)
+        assert "\n" not in outcome.reason
+    if not compiled.variables <= values.keys():
+        assert outcome.verdict is Verdict.UNKNOWN
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=2048) | st.lists(st.sampled_from(FRAGMENTS), max_size=60).map("".join), SOME_VALUES)
+def test_any_text_is_compiled_or_refused(source: str, values: dict[str, object]) -> None:
+    attempt(source, values)
+
+
+@settings(max_examples=300, deadline=None)
+@given(GENERATED, SOME_VALUES)
+def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, object]) -> None:
+    attempt(source, values)
+    attempt(f"{source} == x", {**VALUES, **values})
+
+
+@settings(max_examples=300, deadline=None)
+@given(GENERATED)
+def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source: str) -> None:
+    import cel
+
+    try:
+        compile_expression(source)
+    except ExpressionError as error:
+        if not re.search("needs a bool|, which |cannot mix|is for ints|does not work on|cannot compare", str(error)):
+            return
+        if any(mark in source.replace(" - ", "") for mark in ("||", "&&", "?", "-", "!!")):
+            return  # the library may decide without the part that cannot work; it negates a bool, and drops double signs
+        try:
+            result = cel.evaluate(source, dict(measurements(VALUES)))
+        except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError):
+            return
+        assert not isinstance(result, bool)

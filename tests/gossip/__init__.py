@@ -1,0 +1,1 @@
+"""The exchange and its wire form."""

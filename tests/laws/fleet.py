@@ -1,0 +1,238 @@
+"""A fleet of real nodes under watch: every state that any of them reaches is compared with the reference.
+
+`Fleet` makes the mutations on a node and in the log alike, keeps messages on their way in a bag, and after each step of each
+node (also in the middle of an exchange) checks the invariants of DESIGN 7 that can be seen from there.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from constraint_crdt import GossipMessage, GossipNode, GossipResult, Replica, StateHash, decode_message, encode_message, split_message
+from constraint_crdt.core import cells
+from constraint_crdt.core.cells import Cell
+
+from .model import Add, ClockKey, Count, Definition, Log, Move, Mutation, Remove, key_of
+
+NAMES = ("a", "b", "c", "d", "e")
+IDS = ("x", "y", "z")
+MESSAGES_PER_EXCHANGE = 8
+"""More than an exchange of two nodes may take, whatever they knew of each other before."""
+
+Counts = dict[tuple[str, str], tuple[int, int]]
+
+
+class Witnessed(GossipNode):
+    """A node that reports each state it reaches."""
+
+    def __init__(self, name: str, incarnation: int, fleet: "Fleet") -> None:
+        super().__init__(name, incarnation=incarnation, now=lambda: fleet.time, renew=fleet.new_incarnation)
+        self.watch = fleet
+        self.seen_counts: Counts = {}
+
+    def receive(self, message: GossipMessage) -> GossipResult:
+        result = super().receive(message)
+        self.watch.observe(self)
+        return result
+
+
+@dataclass
+class Letter:
+    """A message on its way."""
+
+    to: str
+    content: GossipMessage | bytes
+
+
+@dataclass
+class Fleet:
+    """The nodes, the log of all they did, and the network between them."""
+
+    log: Log = field(default_factory=Log)
+    nodes: dict[str, Witnessed] = field(default_factory=dict)
+    bag: list[Letter] = field(default_factory=list)
+    time: int = 1
+    clocks: list[dict[Replica, int]] = field(default_factory=lambda: [{}])
+    """Every clock that some node was at."""
+    amnesic: set[str] = field(default_factory=set)
+    """Nodes that came back empty under an incarnation that has a row: what peers know of them may be ahead of them."""
+    gone: dict[str, tuple[Replica, int]] = field(default_factory=dict)
+    """Constraints whose every add was observed and removed, with the removal's dot, until somebody adds them again."""
+
+    def __post_init__(self) -> None:
+        self._incarnations = itertools.count(1)
+        self._hash_at: dict[ClockKey, StateHash] = {}
+        self._clock_of: dict[StateHash, ClockKey] = {}
+        self._been: dict[Replica, set[tuple[ClockKey, StateHash]]] = {}
+        self._cells: dict[tuple[Replica, int], tuple[bytes, Mutation]] = {}
+        for name in NAMES:
+            self.start(name, self.new_incarnation())
+
+    # --- lives -------------------------------------------------------------------------------------------------------
+
+    def new_incarnation(self) -> int:
+        return next(self._incarnations)
+
+    def start(self, name: str, incarnation: int) -> None:
+        """A node starts with nothing."""
+        self.nodes[name] = Witnessed(name, incarnation, self)
+        self.amnesic.discard(name)
+        if self.log.length(Replica(name, incarnation)):
+            self.amnesic.add(name)
+        self.observe(self.nodes[name])
+
+    def may_write(self, name: str) -> bool:
+        """A node that forgot its own row must hear of it before it writes: until then nothing could tell it."""
+        node = self.nodes[name]
+        return name not in self.amnesic or bool(node.clock[node.replica])
+
+    # --- mutations ---------------------------------------------------------------------------------------------------
+
+    def write(self, name: str, act: Callable[[GossipNode], object], expected: Callable[[Replica], list[Mutation]]) -> list[Mutation]:
+        """Let a node mutate, and the log in the same way."""
+        node = self.nodes[name]
+        clock, life = node.clock, node.replica
+        act(node)
+        mutations = expected(node.replica)
+        if name in self.amnesic:
+            assert node.replica != life, "wrote on in a life of which others know more"
+            self.amnesic.discard(name)
+        assert node.clock[node.replica] == clock[node.replica] + len(mutations)
+        self.log.append(node.replica, mutations)
+        assert node.clock[node.replica] == self.log.length(node.replica), "a dot was used twice"
+        self.observe(node)
+        return mutations
+
+    def add(self, name: str, id_: str, definition: Definition) -> None:
+        when, severity, about = definition
+        clock = self.nodes[name].clock.as_dict()
+        self.write(
+            name,
+            lambda node: node.add_constraint(id_, when=when, severity=severity, about=about),
+            lambda me: self.log.adding(clock, me, id_, definition),
+        )
+        self.gone.pop(id_, None)
+
+    def remove(self, name: str, id_: str) -> None:
+        clock = self.nodes[name].clock.as_dict()
+        everywhere = self.log.at({replica: len(row) for replica, row in self.log.rows.items()}).adds(id_)
+        self.write(name, lambda node: node.remove_constraint(id_), lambda _: self.log.removing(clock, id_))
+        if everywhere.keys() <= self.log.at(clock).adds(id_).keys():
+            me = self.nodes[name].replica
+            self.gone[id_] = (me, self.log.length(me))
+
+    def record(self, name: str, constraint: str | None, satisfied: int, violated: int) -> None:
+        clock = self.nodes[name].clock.as_dict()
+        self.write(
+            name,
+            lambda node: node.record(satisfied, violated, constraint=constraint),
+            lambda me: self.log.counting(clock, me, constraint or "", satisfied, violated),
+        )
+
+    def move(self, name: str, position: tuple[int, int], time: int) -> None:
+        clock, self.time = self.nodes[name].clock.as_dict(), time
+        self.write(name, lambda node: node.update_position(position), lambda me: self.log.moving(clock, me, position, time))
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def send(self, to: str, message: GossipMessage, form: str, max_bytes: int = 120) -> None:
+        """Put a message on its way: as the object it is, as bytes, or as bytes in parts."""
+        if form == "object":
+            self.bag.append(Letter(to, message))
+            return
+        pieces = split_message(message, max_bytes) if form == "parts" else [message]
+        self.bag += [Letter(to, encode_message(piece)) for piece in pieces]
+
+    def deliver(self, index: int, *, keep: bool, form: str) -> None:
+        """Let one message arrive; `keep`: it will arrive again."""
+        letter = self.bag[index] if keep else self.bag.pop(index)
+        reader = self.nodes.get(letter.to)
+        if reader is None:
+            return
+        content = letter.content
+        message = decode_message(content, max_bytes=None) if isinstance(content, bytes) else content
+        for response in reader.receive(message).responses:
+            self.send(message.node.node_id, response, form)
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    def observe(self, node: Witnessed) -> None:
+        """Check one node as it is now, and remember that it was there."""
+        clock, hash_ = node.clock.as_dict(), node.state_hash
+        key = key_of(clock)
+        assert self._hash_at.setdefault(key, hash_) == hash_, "equal clocks, different hashes"
+        assert self._clock_of.setdefault(hash_, key) == key, "equal hashes, different clocks"
+        if clock not in self.clocks:
+            self.clocks.append(clock)
+        self._been.setdefault(node.replica, set()).add((key, hash_))
+        self._check_cells(node, clock)
+        self._check_views(node, clock)
+        self._check_counts(node)
+        self._check_evidence(node)
+
+    def _check_cells(self, node: Witnessed, clock: dict[Replica, int]) -> None:
+        expected = self.log.at(clock).live
+        found = {(cell.replica, cell.seq): self._read(cell) for cell in node.state.rows.live_cells()}
+        assert found.keys() == expected.keys(), "live cells are not the canonical ones"
+        assert all(_same(mutation, expected[dot]) for dot, mutation in found.items())
+        for cell in node.state.rows.each(cells.REMOVE):
+            assert self._read(cell) == self.log.rows[cell.replica][cell.seq - 1]
+
+    def _read(self, cell: Cell) -> Mutation:
+        """What a cell says; the same dot must say the same, byte for byte, wherever it is."""
+        data, mutation = self._cells.setdefault((cell.replica, cell.seq), (cell.data, _mutation(cell)))
+        assert data == cell.data, "two cells have the same dot"
+        return mutation
+
+    def _check_views(self, node: Witnessed, clock: dict[Replica, int]) -> None:
+        canonical, state = self.log.at(clock), node.state
+        assert set(state.constraints) == canonical.active
+        assert len(state.constraints) == len(canonical.active)
+        assert state.position == canonical.position
+        assert state.metrics.total == canonical.totals()
+        for id_ in IDS:
+            assert (id_ in state.constraints) == (id_ in canonical.active)
+            assert {tuple(each) for each in state.constraints.definitions(id_)} == set(canonical.adds(id_).values())
+            assert state.metrics.constraint(id_) == canonical.totals(key=id_)
+        for name in NAMES:
+            assert state.metrics.node(name) == canonical.totals(node=name)
+
+    @staticmethod
+    def _check_counts(node: Witnessed) -> None:
+        metrics = node.state.metrics
+        now: Counts = {("total", ""): metrics.total}
+        now |= {("constraint", id_): metrics.constraint(id_) for id_ in IDS} | {("node", name): metrics.node(name) for name in NAMES}
+        for reading, before in node.seen_counts.items():
+            assert all(old <= new for old, new in zip(before, now[reading], strict=True)), f"{reading} went down"
+        node.seen_counts = now
+
+    def _check_evidence(self, node: Witnessed) -> None:
+        for name in node.tracker:
+            peer = node.tracker.peer(name)
+            if peer is None or peer.mark is None:
+                continue
+            been = self._been[peer.replica]
+            key = key_of(peer.mark.entries)
+            assert any(clock == key for clock, _ in been), "evidence of a clock that the peer never was at"
+            assert peer.hash is None or (key, peer.hash) in been, "evidence of a hash that the peer never had"
+
+
+def _mutation(cell: Cell) -> Mutation:
+    if cell.kind == cells.ADD:
+        value = cells.definition_value(cell)
+        return Add(str(cell.key), (value.when, ("info", "warning", "critical")[value.severity], value.about))
+    if cell.kind == cells.COUNTS:
+        return Count(str(cell.key), *cells.counts_value(cell))
+    if cell.kind == cells.POSITION:
+        position = cells.position_value(cell)
+        return Move((position.a, position.b), position.time, frozenset((dot.replica, dot.seq) for dot in position.overwrites))
+    assert cell.kind == cells.REMOVE
+    named = list(cells.removed_dots(cell))
+    return Remove(named[0][0], frozenset((replica, seq) for _, replica, seq in named))
+
+
+def _same(found: Mutation, expected: Mutation) -> bool:
+    """Equal; of a move, what it overwrites may be said more briefly than the reference does."""
+    if isinstance(found, Move) and isinstance(expected, Move):
+        return (found.position, found.time) == (expected.position, expected.time) and found.overwrites <= expected.overwrites
+    return found == expected

@@ -1,0 +1,38 @@
+"""A fleet of real nodes on one in-memory network, and how to wait for something to become true of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+
+from constraint_crdt import MemoryNetwork, Node, NodeSettings
+
+QUICK = NodeSettings(name="unnamed", check_every=0.02, count_every=0.04, gossip_every=0.02, max_age=30.0, request_timeout=0.5)
+"""Settings that make everything happen soon."""
+
+
+async def eventually(what: Callable[[], object], within: float = 10.0) -> None:
+    """Return once `what()` is true; fail after `within` seconds. It polls: what it waits for has no single event to wait on."""
+    async with asyncio.timeout(within):
+        while not what():  # noqa: ASYNC110 - the condition is about many nodes at once, none of which could set an event
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def fleet(*names: str, network: MemoryNetwork | None = None, settings: NodeSettings = QUICK) -> AsyncIterator[list[Node]]:
+    """Nodes of these names, started on one network, each seeing all others."""
+    network = network or MemoryNetwork()
+    async with AsyncExitStack() as stack:
+        nodes = [
+            Node(name=name, settings=settings, transport=network.transport(), random=Random(index))
+            for index, name in enumerate(names)
+        ]
+        for node in nodes:
+            await stack.enter_async_context(node)
+        await eventually(lambda: all(node.status().peers == len(names) - 1 for node in nodes))
+        yield nodes
+
+
+def agreed(nodes: list[Node]) -> bool:
+    """True if all nodes know the same, and know that they do."""
+    return len({node.gossip.state_hash for node in nodes}) == 1 and all(node.status().converged for node in nodes)
