@@ -1,5 +1,6 @@
 """Zenoh in one process: ports, seeds that come late or again, routers and clients, reopening."""
 
+import os
 import socket
 
 import pytest
@@ -13,6 +14,24 @@ from .seats import Network, Seat, all_see_all
 def port_of(seat: Seat) -> int:
     (endpoint,) = seat.transport.endpoints
     return int(endpoint.rpartition(":")[2])
+
+
+def break_links(ports: set[int]) -> int:
+    """Break every TCP link of this process that has one of `ports` at either end; say how many ends that were."""
+    broken = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            end = socket.socket(fileno=os.dup(int(name)))
+        except OSError:  # closed meanwhile, or no socket
+            continue
+        with end:
+            try:
+                if ports & {end.getsockname()[1], end.getpeername()[1]}:
+                    end.shutdown(socket.SHUT_RDWR)
+                    broken += 1
+            except (OSError, IndexError):  # not connected, or not of the internet
+                continue
+    return broken
 
 
 async def test_it_says_the_endpoint_it_really_listens_on(zenoh: Network) -> None:
@@ -106,3 +125,23 @@ async def test_reopening_with_an_endpoint_learned_from_others_finds_it(zenoh: Ne
     await all_see_all(a, b)
     assert b.transport.endpoints == listened, "others know it by this endpoint"
     assert await a.ask(b, b"x") == [b"x"]
+
+
+async def test_reopening_mends_a_link_found_by_gossip_that_broke(zenoh: Network) -> None:
+    """Zenoh repairs links to configured endpoints only: without the reopen these two stay apart."""
+    seed, a, b = [await zenoh.join(name) for name in ("seed", "a", "b")]
+    await all_see_all(seed, a, b)
+    assert break_links({port_of(a), port_of(b)})
+    await a.sees(seed)
+    await b.sees(seed)
+    a.me = await a.transport.reopen()
+    await all_see_all(seed, a, b)
+    assert await a.ask(b, b"x") == [b"x"]
+
+
+async def test_a_link_to_a_configured_endpoint_that_broke_is_repaired(zenoh: Network) -> None:
+    seed, a = [await zenoh.join(name) for name in ("seed", "a")]
+    await all_see_all(seed, a)
+    break_links({port_of(seed)})
+    await seed.until(lambda: seed.changes[1:] == [(a.me, False), (a.me, True)])
+    assert await seed.ask(a, b"x") == [b"x"]

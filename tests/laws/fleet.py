@@ -135,7 +135,7 @@ class Fleet:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def send(self, to: str, message: GossipMessage, form: str, max_bytes: int = 120) -> None:
+    def send(self, to: str, message: GossipMessage, form: str, max_bytes: int = 48) -> None:
         """Put a message on its way: as the object it is, as bytes, or as bytes in parts."""
         if form == "object":
             self.bag.append(Letter(to, message))

@@ -4,24 +4,62 @@ Five nodes add, edit, remove, count, move and collect. Messages are late, double
 missing, and made for clocks of long ago; nodes die for good or start again empty. `Fleet` checks every state that a node reaches.
 """
 
+from collections.abc import Callable
+
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from constraint_crdt import VectorClock, exchange
+from constraint_crdt.core.cells import REMOVE
 
 from .fleet import IDS, MESSAGES_PER_EXCHANGE, NAMES, Fleet
+from .model import Definition
 
 FINAL_ROUNDS = 3
+FEWEST_NODES = 3
+STEPS_BETWEEN_LOSSES = 4
+"""A fleet that forgets all the time has nothing to get wrong."""
 
-nodes = st.integers(0, len(NAMES) - 1)
+Mutate = Callable[[Fleet, str], None]
+
+nodes = st.sampled_from(range(len(NAMES)))
 ids = st.sampled_from(IDS)
 forms = st.sampled_from(["object", "bytes", "parts"])
 any_index = st.integers(0, 2**16)
+coordinates = st.integers(-3, 3)
+counts = st.integers(0, 3)
+sizes = st.integers(40, 70)
+"""Of the parts of a message, in bytes."""
 definitions = st.sampled_from(
     [(None, "warning", None), ("v <= 1.0", "warning", None), ("v <= 2.0", "critical", None), (None, "info", "seen")]
 )
-coordinates = st.integers(-3, 3)
-counts = st.integers(0, 3)
+
+
+def _add(id_: str, definition: Definition) -> Mutate:
+    return lambda fleet, name: fleet.add(name, id_, definition)
+
+
+def _remove(index: int) -> Mutate:
+    def act(fleet: Fleet, name: str) -> None:
+        active = sorted(fleet.nodes[name].state.constraints)
+        if active:
+            fleet.remove(name, active[index % len(active)])
+
+    return act
+
+
+def _record(constraint: str | None, satisfied: int, violated: int) -> Mutate:
+    return lambda fleet, name: fleet.record(name, constraint, satisfied, violated)
+
+
+def _move(a: int, b: int, time: int) -> Mutate:
+    return lambda fleet, name: fleet.move(name, (a, b), time)
+
+
+adds = st.builds(_add, ids, definitions)
+removals = st.builds(_remove, nodes)
+records = st.builds(_record, st.none() | ids, counts, counts)
+moves = st.builds(_move, coordinates, coordinates, st.integers(1, 3))
 
 
 class Histories(RuleBasedStateMachine):
@@ -30,74 +68,64 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.fleet = Fleet()
+        self.quiet = 0
+        """Steps since the last time that a node was lost."""
 
     def _name(self, index: int) -> str:
         alive = sorted(self.fleet.nodes)
         return alive[index % len(alive)]
 
-    def _writer(self, index: int) -> str | None:
-        name = self._name(index)
-        return name if self.fleet.may_write(name) else None
-
     # --- mutations ---------------------------------------------------------------------------------------------------
 
-    @rule(node=nodes, id_=ids, definition=definitions)
-    def add(self, node: int, id_: str, definition: tuple[str | None, str, str | None]) -> None:
-        """A first add, an edit of one's own or of another's definition, or an add after a removal."""
-        if name := self._writer(node):
-            self.fleet.add(name, id_, definition)
+    @rule(mutations=st.lists(st.tuples(nodes, adds | removals | records | moves), min_size=1, max_size=4))
+    def mutate(self, mutations: list[tuple[int, "Mutate"]]) -> None:
+        """A few mutations here and there: of one's own, of another's, of what was edited or removed before."""
+        for index, act in mutations:
+            name = self._name(index)
+            if self.fleet.may_write(name):
+                act(self.fleet, name)
 
-    @rule(node=nodes, index=any_index)
-    def remove(self, node: int, index: int) -> None:
-        name = self._writer(node)
-        active = sorted(self.fleet.nodes[name].state.constraints) if name else []
-        if name and active:
-            self.fleet.remove(name, active[index % len(active)])
-
-    @rule(node=nodes, constraint=st.none() | ids, satisfied=counts, violated=counts)
-    def record(self, node: int, constraint: str | None, satisfied: int, violated: int) -> None:
-        if name := self._writer(node):
-            self.fleet.record(name, constraint, satisfied, violated)
-
-    @rule(node=nodes, a=coordinates, b=coordinates, time=st.integers(1, 3))
-    def move(self, node: int, a: int, b: int, time: int) -> None:
-        if name := self._writer(node):
-            self.fleet.move(name, (a, b), time)
-
-    @rule(node=nodes)
-    def collect(self, node: int) -> None:
-        self.fleet.nodes[self._name(node)].collect()
-        self.fleet.observe(self.fleet.nodes[self._name(node)])
+    @precondition(lambda self: any(node.state.rows.table(REMOVE) for node in self.fleet.nodes.values()))
+    @rule(index=nodes)
+    def collect(self, index: int) -> None:
+        removed = [node for node in self.fleet.nodes.values() if node.state.rows.table(REMOVE)]
+        node = removed[index % len(removed)]
+        node.collect()
+        self.fleet.observe(node)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    @rule(sender=nodes, to=nodes, begin=st.booleans(), form=forms)
-    def begin(self, sender: int, to: int, begin: bool, form: str) -> None:
+    @rule(pairs=st.lists(st.tuples(nodes, nodes), min_size=1, max_size=4), bare=st.booleans(), form=forms)
+    def begin(self, pairs: list[tuple[int, int]], bare: bool, form: str) -> None:
         """The first message of an exchange: a bare Ping, or what the sender finds best."""
-        node, peer = self.fleet.nodes[self._name(sender)], self._name(to)
-        if node.node_id != peer:
-            self.fleet.send(peer, node.begin(peer) if begin else node.ping(peer), form)
+        for sender, to in pairs:
+            node, peer = self.fleet.nodes[self._name(sender)], self._name(to)
+            if node.node_id != peer:
+                self.fleet.send(peer, node.ping() if bare else node.begin(peer), form)
 
-    @rule(sender=nodes, to=nodes, index=any_index, form=forms, max_bytes=st.integers(90, 200))
-    def delta_for_some_clock(self, sender: int, to: int, index: int, form: str, max_bytes: int) -> None:
-        """A Delta or Sync that was made for a clock of long ago, or for one of somebody else."""
-        clock = VectorClock(self.fleet.clocks[index % len(self.fleet.clocks)])
-        self.fleet.send(self._name(to), self.fleet.nodes[self._name(sender)].delta_since(clock), form, max_bytes)
+    @rule(sender=nodes, readers=st.lists(nodes, min_size=1, max_size=3), index=any_index, form=forms, size=sizes)
+    def delta_for_some_clock(self, sender: int, readers: list[int], index: int, form: str, size: int) -> None:
+        """A Delta or Sync that was made for a clock of long ago, of whomever, sent to some who may not be there yet."""
+        node = self.fleet.nodes[self._name(sender)]
+        known = [clock for clock in map(VectorClock, self.fleet.clocks) if node.clock.subsumes(clock)]
+        message = node.delta_since(known[index % len(known)])
+        for to in readers:
+            self.fleet.send(self._name(to), message, form, size)
 
     @precondition(lambda self: self.fleet.bag)
-    @rule(deliveries=st.lists(st.tuples(any_index, st.booleans(), forms), min_size=1, max_size=6))
+    @rule(deliveries=st.lists(st.tuples(any_index, st.booleans(), forms), min_size=1, max_size=12))
     def deliver(self, deliveries: list[tuple[int, bool, str]]) -> None:
         for index, keep, form in deliveries:
             if self.fleet.bag:
                 self.fleet.deliver(index % len(self.fleet.bag), keep=keep, form=form)
 
     @precondition(lambda self: self.fleet.bag)
-    @rule(times=st.integers(1, 12), keep=st.booleans())
-    def deliver_in_order(self, times: int, keep: bool) -> None:
+    @rule(times=st.integers(1, 30), keep=st.booleans(), form=forms)
+    def deliver_in_order(self, times: int, keep: bool, form: str) -> None:
         """Oldest first, so that transfers in parts have a chance to complete."""
         for index in range(times):
             if index < len(self.fleet.bag):
-                self.fleet.deliver(index if keep else 0, keep=keep, form="object")
+                self.fleet.deliver(index if keep else 0, keep=keep, form=form)
 
     @precondition(lambda self: self.fleet.bag)
     @rule(index=any_index, several=st.booleans())
@@ -105,44 +133,42 @@ class Histories(RuleBasedStateMachine):
         start = index % len(self.fleet.bag)
         del self.fleet.bag[start : start + (5 if several else 1)]
 
-    @rule(first=nodes, second=nodes)
-    def exchange(self, first: int, second: int) -> None:
-        """One exchange that nothing disturbs leaves both sides equal, whatever they knew of each other."""
+    @rule(first=nodes, second=nodes, how=st.sampled_from(["exchange", "merge"]))
+    def join(self, first: int, second: int, how: str) -> None:
+        """One exchange that nothing disturbs leaves both sides equal, whatever they knew of each other; or without messages."""
         a, b = self.fleet.nodes[self._name(first)], self.fleet.nodes[self._name(second)]
-        if a is not b:
+        if how == "merge":
+            news = not a.state.subsumes(b.state)
+            merged = a.state.merged(b.state)
+            assert a.state.merge(b.state) == news
+            assert a.state == merged
+            self.fleet.observe(a)
+        elif a is not b:
             before = a.rounds + b.rounds
             exchange(a, b)
             assert a.state_hash == b.state_hash
             assert a.rounds + b.rounds - before <= MESSAGES_PER_EXCHANGE
 
-    @rule(first=nodes, second=nodes)
-    def merge(self, first: int, second: int) -> None:
-        """States joined without messages."""
-        a, b = self.fleet.nodes[self._name(first)], self.fleet.nodes[self._name(second)]
-        news = not a.state.subsumes(b.state)
-        merged = a.state.merged(b.state)
-        assert a.state.merge(b.state) == news
-        assert a.state == merged
-        self.fleet.observe(a)
-
     # --- lives -------------------------------------------------------------------------------------------------------
 
-    @rule(node=nodes)
-    def restart(self, node: int) -> None:
-        """Back empty, as it should be: as another life."""
-        self.fleet.start(self._name(node), self.fleet.new_incarnation())
+    @invariant()
+    def time_passes(self) -> None:
+        self.quiet += 1
 
-    @rule(node=nodes)
-    def restart_as_the_same_life(self, node: int) -> None:
-        """Back empty under the old incarnation: a copy that does not know what it has lost."""
+    @precondition(lambda self: self.quiet > STEPS_BETWEEN_LOSSES)
+    @rule(node=nodes, how=st.sampled_from(["new life", "same life", "same life, hears", "for good"]), other=nodes)
+    def lose_a_node(self, node: int, how: str, other: int) -> None:
+        """It comes back empty, as it should: as another life; or as a copy that does not know what it has lost; or never."""
         name = self._name(node)
-        self.fleet.start(name, self.fleet.nodes[name].replica.incarnation)
-
-    @precondition(lambda self: len(self.fleet.nodes) > 3)
-    @rule(node=nodes)
-    def die(self, node: int) -> None:
-        """Lost for good, with all that nobody has heard of."""
-        del self.fleet.nodes[self._name(node)]
+        self.quiet = 0
+        if how == "new life":
+            self.fleet.start(name, self.fleet.new_incarnation())
+        elif how.startswith("same life"):
+            self.fleet.start(name, self.fleet.nodes[name].replica.incarnation)
+            if how == "same life, hears" and self._name(other) != name:
+                exchange(self.fleet.nodes[self._name(other)], self.fleet.nodes[name])
+        elif len(self.fleet.nodes) > FEWEST_NODES:
+            del self.fleet.nodes[name]
 
     # --- the end -----------------------------------------------------------------------------------------------------
 

@@ -138,6 +138,10 @@ class ClockMark:
         total = sum(digest.clock_entry(replica, seq) for replica, seq in entries.items())
         return cls(entries, total, sum(entries.values()))
 
+    def followed_by(self, entries: dict[Replica, int], total: int, count: int) -> "ClockMark":
+        """The mark of a later instant of the same clock, which may have gained entries but has lost none."""
+        return ClockMark(entries, total, count, self._order if len(entries) == len(self.entries) else None)
+
     def __eq__(self, other: object) -> bool:
         return self.total == other.total if isinstance(other, ClockMark) else NotImplemented
 

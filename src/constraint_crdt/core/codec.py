@@ -50,19 +50,23 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
     def bind(self, base: ClockMark | None) -> Run:
         """Resolve against the clock that the message names. Raises `ConstraintCrdtError` if it does not fit."""
         replica, lo = self._origin(base)
-        hi = seq = lo + self.span
+        hi = lo + self.span
         if self.gaps and len(self.gaps) != len(self.cells):
             raise ConstraintCrdtError(f"a run of {replica} has {len(self.cells)} cells and {len(self.gaps)} gaps")
-        gaps = iter(self.gaps)
-        for cell in reversed(self.cells):
-            seq -= next(gaps, 0)
+        seqs = self._seqs(hi)
+        if (seqs and seqs[0] <= lo) or hi > MAX_COUNT:
+            raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
+        for cell, seq in zip(self.cells, seqs, strict=True):
             cell.replica, cell.seq = replica, seq
             if not isinstance(cell.key, str):
                 cell.key = seq
-            seq -= 1
-        if seq < lo or hi > MAX_COUNT:
-            raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
         return Run(replica, lo, hi, self.cells, self.floor)
+
+    def _seqs(self, hi: int) -> Sequence[int]:
+        if not self.gaps:
+            return range(hi - len(self.cells) + 1, hi + 1)
+        above = hi + 1
+        return [above := above - gap - 1 for gap in self.gaps][::-1]
 
     def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
         replica = resolve(self.ref, base)
@@ -118,11 +122,8 @@ def _gaps(run: Run) -> list[int]:
     cells, hi = run.cells, run.hi
     if not cells or hi - cells[0].seq + 1 == len(cells):
         return []
-    above, gaps = hi + 1, []
-    for cell in reversed(cells):
-        gaps.append(above - cell.seq - 1)
-        above = cell.seq
-    return gaps
+    seqs = [cell.seq for cell in reversed(cells)]
+    return [above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)]
 
 
 def _joined(cells: Sequence[Cell]) -> msgspec.Raw:

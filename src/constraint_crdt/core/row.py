@@ -1,55 +1,52 @@
 """One row: the cells that one replica wrote, in the order of their seqs.
 
-New cells always have a seq above all earlier ones, so the order is a list that is only appended to. Cells that fell stay in it
-until half of it has fallen, then it is compacted: amortised O(1), and eight bytes a cell.
+New cells always have a seq above all earlier ones, so the order is a list that is only appended to. Cells that fell stay in it,
+their seqs noted, until half of it has fallen; then it is compacted: amortised O(1), and eight bytes a cell.
 """
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Iterable
+from operator import attrgetter
 
 from constraint_crdt.core.cells import Cell
-from constraint_crdt.core.replica import Replica
 
 SLACK = 16
 """A row is not compacted for fewer fallen cells than this."""
 
+_seq = attrgetter("seq")
+
 
 class Row:
-    """Order, clock entry and floor of one replica's row. Which cells stand is known by the tables, see `Rows`."""
+    """The order of one replica's cells. What stands under which key is known by the tables, see `Rows`."""
 
-    __slots__ = ("_fallen", "_order", "entry", "floor", "replica", "seq")
+    __slots__ = ("_fallen", "_order", "entry")
 
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
-        self.seq = 0
+    def __init__(self) -> None:
         self.entry = 0
-        """The keyed hash of (replica, seq), which the digest's clock sum contains."""
-        self.floor = 0
+        """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
         self._order: list[Cell] = []
-        self._fallen = 0
+        self._fallen: set[int] = set()
 
-    def append(self, cell: Cell) -> None:
-        """Note a cell with a seq above all before it."""
-        self._order.append(cell)
+    def extend(self, cells: Iterable[Cell]) -> None:
+        """Note cells in ascending order of seq, all of them above those before."""
+        self._order.extend(cells)
 
-    def bury(self, stands: Callable[[Cell], bool]) -> None:
-        """Note that one cell of the row fell."""
-        self._fallen += 1
-        if self._fallen > SLACK and self._fallen * 2 > len(self._order):
-            self._order = [cell for cell in self._order if stands(cell)]
-            self._fallen = 0
+    def bury(self, seq: int) -> None:
+        """Note that a cell of the row fell."""
+        fallen = self._fallen
+        fallen.add(seq)
+        if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
+            self._order = [cell for cell in self._order if cell.seq not in fallen]
+            fallen.clear()
 
-    def above(self, lo: int, stands: Callable[[Cell], bool]) -> list[Cell]:
+    def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
-        order = self._order
-        start = len(order)
-        while start and order[start - 1].seq > lo:
-            start -= 1
-        found = order[start:]
-        return [cell for cell in found if stands(cell)] if self._fallen else found
+        found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
+        fallen = self._fallen
+        return [cell for cell in found if cell.seq not in fallen] if fallen else found
 
     def copy(self) -> "Row":
         """An independent copy that shares the cells. O(cells)."""
-        twin = Row(self.replica)
-        twin.seq, twin.entry, twin.floor, twin._fallen = self.seq, self.entry, self.floor, self._fallen
-        twin._order = self._order.copy()
+        twin = Row()
+        twin.entry, twin._order, twin._fallen = self.entry, self._order.copy(), self._fallen.copy()
         return twin

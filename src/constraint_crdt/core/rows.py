@@ -46,6 +46,8 @@ class Rows:
         self.digest = digest or Digest()
         self.limits = limits
         self._rows: dict[Replica, Row] = {}
+        self._clock: dict[Replica, int] = {}
+        self._floors: dict[Replica, int] = {}
         self._tables: dict[int, dict[Key, Holder]] = {}
         self._watchers: dict[int, list[Watcher]] = {}
         self._sums: dict[int, int] = {}
@@ -53,7 +55,8 @@ class Rows:
         self._clock_count = 0
         self._count = 0
         self._pending: dict[str, dict[Replica, int]] = {}
-        self._mark: ClockMark | None = None
+        self._mark = ClockMark({}, 0, 0)
+        self._mark_is_old = False
         self._hash: StateHash | None = None
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -67,20 +70,18 @@ class Rows:
 
     def seq(self, replica: Replica) -> int:
         """Up to which seq that row is accounted for."""
-        row = self._rows.get(replica)
-        return row.seq if row else 0
+        return self._clock.get(replica, 0)
 
     def floor(self, replica: Replica) -> int:
         """Up to which seq removals of that row were dropped here."""
-        row = self._rows.get(replica)
-        return row.floor if row else 0
+        return self._floors.get(replica, 0)
 
     @property
     def clock_mark(self) -> ClockMark:
         """The clock as of now. O(rows) after a change, else O(1)."""
-        if self._mark is None:
-            entries = {replica: row.seq for replica, row in self._rows.items() if row.seq}
-            self._mark = ClockMark(entries, self._clock_sum, self._clock_count)
+        if self._mark_is_old:
+            self._mark = self._mark.followed_by(self._clock.copy(), self._clock_sum, self._clock_count)
+            self._mark_is_old = False
         return self._mark
 
     @property
@@ -91,7 +92,7 @@ class Rows:
     @property
     def floors(self) -> dict[Replica, int]:
         """The floors that are not 0. O(rows)."""
-        return {replica: row.floor for replica, row in self._rows.items() if row.floor}
+        return self._floors.copy()
 
     @property
     def state_hash(self) -> StateHash:
@@ -140,38 +141,35 @@ class Rows:
             if kind != cell_kinds.REMOVE:
                 yield from self.each(kind)
 
-    def is_standing(self, cell: Cell) -> bool:
-        """True if this very dot still stands. O(1)."""
-        held = self.get(cell.kind, cell.key, cell.replica)
-        return held is not None and held.seq == cell.seq
-
     def above(self, replica: Replica, lo: int) -> list[Cell]:
         """The standing cells of one row with a seq above `lo`, in ascending order. O(cells above lo)."""
         row = self._rows.get(replica)
-        return row.above(lo, self.is_standing) if row else []
+        return row.above(lo) if row else []
 
     def watch(self, kind: int, watcher: Watcher) -> None:
-        """Have `watcher` called for every change of a cell of this kind. It must not raise and must not write."""
+        """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash."""
         self._watchers.setdefault(kind, []).append(watcher)
 
     # --- the runs that somebody lacks ----------------------------------------------------------------------------
 
     def serves(self, clock: Mapping[Replica, int]) -> bool:
-        """True if a Delta can serve a peer at `clock`; if not, its clock is below a floor and it needs a Sync. O(rows)."""
-        return all(row.floor <= clock.get(replica, 0) for replica, row in self._rows.items() if row.floor)
+        """True if a Delta can serve a peer at `clock`; if not, its clock is below a floor and it needs a Sync. O(floors)."""
+        return all(floor <= clock.get(replica, 0) for replica, floor in self._floors.items())
+
+    def ahead_of(self, clock: Mapping[Replica, int]) -> int:
+        """How many mutations are accounted for here and not in `clock`. O(rows)."""
+        theirs = clock.get
+        return sum([hi - lo for replica, hi in self._clock.items() if hi > (lo := theirs(replica, 0))])
 
     def since(self, clock: Mapping[Replica, int]) -> list[Run]:
         """A run for every row that is ahead of `clock`. O(rows + cells in the runs)."""
-        runs = []
-        for replica, row in self._rows.items():
-            lo = clock.get(replica, 0)
-            if row.seq > lo:
-                runs.append(Run(replica, lo, row.seq, row.above(lo, self.is_standing)))
-        return runs
+        theirs = clock.get
+        ahead = [(replica, lo, hi) for replica, hi in self._clock.items() if hi > (lo := theirs(replica, 0))]
+        return [Run(replica, lo, hi, self._rows[replica].above(lo)) for replica, lo, hi in ahead]
 
     def whole(self) -> list[Run]:
         """Every row from 0, with its floor: what a Sync carries. O(cells)."""
-        return [Run(replica, 0, row.seq, row.above(0, self.is_standing), row.floor) for replica, row in self._rows.items()]
+        return [Run(replica, 0, hi, self._rows[replica].above(0), self.floor(replica)) for replica, hi in self._clock.items()]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -183,14 +181,16 @@ class Rows:
         row = self._rows.get(replica)
         self._check_room(1, 0 if row else 1)
         row = row or self._open_row(replica)
-        if row.seq >= MAX_COUNT:
+        seq = self.seq(replica) + 1
+        if seq > MAX_COUNT:
             raise ConstraintCrdtError(f"the row of {replica} is full")
-        cell.replica, cell.seq = replica, row.seq + 1
+        cell.replica, cell.seq = replica, seq
         if cell.key == 0:
-            cell.key = cell.seq
+            cell.key = seq
         self.digest.fill(replica, (cell,))
+        row.extend((cell,))
         self._put(row, cell)
-        self._raise_clock(row, cell.seq)
+        self._raise_clock(replica, row, seq)
         if cell.kind == cell_kinds.REMOVE:
             self._act(cell)
         return cell
@@ -211,13 +211,10 @@ class Rows:
         for run, cells in fresh:
             row = self._rows.get(run.replica) or self._open_row(run.replica)
             self.digest.fill(run.replica, cells)
-            for cell in cells:
-                self._put(row, cell)
-                if cell.kind == cell_kinds.REMOVE:
-                    removals.append(cell)
+            removals += self._take(row, cells)
             if whole:
                 self._drop_unlisted(row, run)
-            self._raise_clock(row, run.hi)
+            self._raise_clock(run.replica, row, run.hi)
         for cell in removals:
             self._act(cell)
         return Applied(changed=(self._clock_sum, self._count) != version, gap=False)
@@ -238,9 +235,8 @@ class Rows:
             if all(seq <= self.seq(replica) for _, replica, seq in cell_kinds.removed_dots(cell))
         ]
         for cell in dropped:
-            row = self._rows[cell.replica]
-            row.floor = max(row.floor, cell.seq)
-            self._drop(row, cell)
+            self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
+            self._drop(cell)
         self._pending = {
             id_: ahead
             for id_, dots in self._pending.items()
@@ -252,6 +248,8 @@ class Rows:
         """An independent copy without watchers; cells are shared. O(cells)."""
         twin = Rows(self.digest, self.limits)
         twin._rows = {replica: row.copy() for replica, row in self._rows.items()}
+        twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
+        twin._mark, twin._mark_is_old = self._mark, self._mark_is_old
         twin._tables = {
             kind: {key: dict(held) if isinstance(held, dict) else held for key, held in table.items()}
             for kind, table in self._tables.items()
@@ -270,7 +268,7 @@ class Rows:
             raise ConstraintCrdtError(f"more than the {self.limits.rows} rows that this node is set to hold")
 
     def _open_row(self, replica: Replica) -> Row:
-        row = self._rows[replica] = Row(replica)
+        row = self._rows[replica] = Row()
         return row
 
     def _above(self, run: Run) -> Sequence[Cell]:
@@ -280,9 +278,37 @@ class Rows:
             return run.cells
         return [cell for cell in run.cells if cell.seq > mine]
 
+    def _take(self, row: Row, cells: Sequence[Cell]) -> list[Cell]:
+        """Put new cells of one row; returns the removals among them, which are to act later.
+
+        The first add of an id is put in line: most cells that a blank node takes are one, and `_put` would double the cost.
+        """
+        row.extend(cells)
+        table = self._tables.setdefault(cell_kinds.ADD, {})
+        watchers = self._watchers.get(cell_kinds.ADD, ())
+        firsts = total = 0
+        removals: list[Cell] = []
+        for cell in cells:
+            if cell.kind == cell_kinds.ADD and not self._pending and table.setdefault(cell.key, cell) is cell:
+                firsts += 1
+                total += cell.digest
+                for watcher in watchers:
+                    watcher(None, cell)
+                continue
+            self._put(row, cell)
+            if cell.kind == cell_kinds.REMOVE:
+                removals.append(cell)
+        if firsts:
+            self._count += firsts
+            self._sums[cell_kinds.ADD] = self._sums.get(cell_kinds.ADD, 0) + total
+            self._hash = None
+        return removals
+
     def _put(self, row: Row, cell: Cell) -> None:
-        kind, key, replica = cell.kind, cell.key, row.replica
+        """Let a cell stand that the row has noted."""
+        kind, key, replica = cell.kind, cell.key, cell.replica
         if kind == cell_kinds.ADD and self._pending and self._pending.get(str(key), {}).get(replica, 0) >= cell.seq:
+            row.bury(cell.seq)
             return
         table = self._tables.get(kind)
         if table is None:
@@ -299,30 +325,29 @@ class Rows:
             table[key] = cell
         else:
             table[key] = {held.replica: held, replica: cell}
-        row.append(cell)
         if old is None:
             self._count += 1
         else:
-            row.bury(self.is_standing)
+            row.bury(old.seq)
         if kind != cell_kinds.REMOVE:
             self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
             self._hash = None
         for watcher in self._watchers.get(kind, ()):
             watcher(old, cell)
 
-    def _drop(self, row: Row, cell: Cell) -> None:
+    def _drop(self, cell: Cell) -> None:
         """Take a standing cell out."""
-        kind, key = cell.kind, cell.key
+        kind, key, replica = cell.kind, cell.key, cell.replica
         table = self._tables[kind]
         held = table[key]
         if isinstance(held, dict):
-            del held[row.replica]
+            del held[replica]
             if len(held) == 1:
                 table[key] = next(iter(held.values()))
         else:
             del table[key]
         self._count -= 1
-        row.bury(self.is_standing)
+        self._rows[replica].bury(cell.seq)
         if kind != cell_kinds.REMOVE:
             self._sums[kind] -= cell.digest
             self._hash = None
@@ -332,26 +357,28 @@ class Rows:
     def _drop_unlisted(self, row: Row, run: Run) -> None:
         """Rule 4: what a Sync accounts for and does not list is dead."""
         listed = {cell.seq for cell in run.cells}
-        doomed = [cell for cell in row.above(0, self.is_standing) if cell.seq <= run.hi and cell.seq not in listed]
+        doomed = [cell for cell in row.above(0) if cell.seq <= run.hi and cell.seq not in listed]
         for cell in doomed:
-            self._drop(row, cell)
-        row.floor = max(row.floor, run.floor)
+            self._drop(cell)
+        if run.floor > self.floor(run.replica):
+            self._floors[run.replica] = run.floor
 
-    def _raise_clock(self, row: Row, seq: int) -> None:
-        if seq <= row.seq:
+    def _raise_clock(self, replica: Replica, row: Row, seq: int) -> None:
+        before = self.seq(replica)
+        if seq <= before:
             return
-        entry = self.digest.clock_entry(row.replica, seq)
+        entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
-        self._clock_count += seq - row.seq
-        row.seq, row.entry = seq, entry
-        self._mark = self._hash = None
+        self._clock_count += seq - before
+        self._clock[replica], row.entry = seq, entry
+        self._mark_is_old, self._hash = True, None
 
     def _act(self, removal: Cell) -> None:
         """Delete the adds that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
         for id_, replica, seq in cell_kinds.removed_dots(removal):
             add = self.get(cell_kinds.ADD, id_, replica)
             if add is not None and add.seq <= seq:
-                self._drop(self._rows[replica], add)
+                self._drop(add)
             if seq > self.seq(replica):
                 pending = self._pending.setdefault(id_, {})
                 pending[replica] = max(seq, pending.get(replica, 0))

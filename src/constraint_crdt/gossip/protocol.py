@@ -2,7 +2,7 @@
 
 How an exchange runs. A asks B; whatever the order in which messages arrive, each step is one of these, and each alone is safe:
 
-1. A `begin`s: with a Ping; or, where it knows B's last clock and is ahead of it, with a Delta at once.
+1. A `begin`s: with a Ping; or, where it knows B's last clock and is a little ahead of it, with a Delta at once.
 2. B has the hash that A said: it Acks, and both know that they agree. Otherwise it sends A what A lacks above A's clock, and in
    the same message asks for the rows in which A is ahead.
 3. A applies that, whole; it answers with what B asked for (a Delta against the clock that B just stated), else with an Ack.
@@ -15,6 +15,7 @@ Rules kept here:
 - A message that cannot be resolved here (it names a clock that I do not have, or starts above mine) changes nothing and is
   answered with my clock, whole.
 - A life of mine of which others know more than I do is over: the next write starts a new one.
+- A message for another life of mine is dropped; its sender is told which life this is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,10 @@ from constraint_crdt.types.orset import Change, Severity, check_definition
 from constraint_crdt.types.register import Position
 
 Result = TypeVar("Result")
+
+UNASKED = 32
+"""At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
+others by now: with no bound, 250 random exchanges among 50 nodes carried 1.21 copies of each item, with this one 1.00."""
 
 
 class GossipNode:
@@ -211,12 +216,12 @@ class GossipNode:
         )
 
     def begin(self, peer: str) -> GossipMessage:
-        """The first message of an exchange: a Delta where I know the peer's clock and am ahead of it, else a Ping."""
+        """The first message of an exchange: a Delta where I know the peer's clock and am little ahead of it, else a Ping."""
         known = self.tracker.peer(peer)
         if known is not None and known.mark is not None:
             rows = self.state.rows
             stated = any(each.mark == known.mark for each in self.tracker.conversation(peer).statements)
-            if stated and rows.clock_mark.count > known.mark.count and rows.serves(known.mark.entries):
+            if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
                 return self._transfer(known, known.mark)
         return self.ping(peer)
 
@@ -275,14 +280,23 @@ class GossipNode:
         if message.fleet != self.fleet:
             raise ConstraintCrdtError(f"this message is for fleet {message.fleet!r}; node {self.node_id} is in {self.fleet!r}")
         self.rounds += 1
-        if message.to not in (None, self.replica.incarnation) or message.node == self.replica:
+        if message.node.node_id == self.node_id:  # from a former life of mine, or from a namesake: no peer to talk with
             return GossipResult(converged=self.converged)
+        if message.to not in (None, self.replica.incarnation):
+            return GossipResult(responses=self._who_i_am(message), converged=self.converged)
         before = self.state.rows.seq(self.replica)
         result = self._hear(message, self.tracker.meet(message.node))
         if self.state.rows.seq(self.replica) != before:
             result.outlived = self.replica
         result.converged = self.converged
         return result
+
+    def _who_i_am(self, message: GossipMessage) -> list[GossipMessage]:
+        """What I answer to a message for a former life of mine, of which I take nothing: else its sender would never learn of me."""
+        if isinstance(message, Part) and message.index:
+            return []
+        self.tracker.anyone.state(self.state.rows.clock_mark, self.state_hash)
+        return [self._whole_ping(Peer(message.node))]
 
     def _hear(self, message: GossipMessage, peer: Peer) -> GossipResult:
         match message:

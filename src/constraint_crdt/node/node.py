@@ -98,7 +98,7 @@ class Node:
     def _zenoh(self) -> Transport:
         from constraint_crdt.engine.zenoh import ZenohTransport
 
-        return ZenohTransport(role=self.settings.role, listen=self.settings.listen, connect=self.settings.connect)
+        return ZenohTransport(role=self.settings.role, listen=self.settings.listen or None, connect=self.settings.connect)
 
     # --- life ----------------------------------------------------------------------------------------------------------
 

@@ -170,6 +170,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     """The value as its setting has it. Raises `SettingsError` naming the source. `strict`: a number is not read from a text."""
     try:
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
+        if key == "probe" and converted == ("none",):
+            converted = ()
         _check(key, converted)
     except msgspec.ValidationError:
         raise SettingsError(f"{source}: {value!r} is not {_wanted(key)}") from None
@@ -195,6 +197,8 @@ def _check(key: str, value: object) -> None:
             check_id(str(value), f"the {'name of a node' if key == 'name' else 'name of a fleet'}")
         except ConstraintCrdtError as error:
             raise SettingsError(str(error)) from None
+    elif key == "probe" and isinstance(value, tuple) and "none" in value:
+        raise SettingsError("the probe `none` stands alone: leave out the others, or it")
     elif key == "role" and value not in get_args(Role):
         raise SettingsError(f"{value!r} is not {_wanted(key)}")
     elif key == "api":

@@ -11,7 +11,7 @@ from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica, check_id
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, writer
+from constraint_crdt.types.view import WatchingView, writer
 
 NODE_KEY = ""
 
@@ -30,7 +30,7 @@ class Counts(NamedTuple):
 ZERO = Counts()
 
 
-class ConstraintGCounter(View):
+class ConstraintGCounter(WatchingView):
     """Counts over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
 
     KINDS = (COUNTS,)

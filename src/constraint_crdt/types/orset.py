@@ -55,12 +55,12 @@ class Change(enum.StrEnum):
 
 
 class ConstraintORSet(View):
-    """The active constraints. `in`, `len` and iteration are over constraint ids; `in` and `len` are O(1)."""
+    """The active constraints. `in`, `len` and iteration are over constraint ids; `in` and `len` are O(1).
+
+    The table of add cells is the reading, so there is nothing to keep beside it.
+    """
 
     KINDS = (ADD,)
-
-    def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        """Nothing to do: the table of add cells is the reading."""
 
     def __contains__(self, id_: object) -> bool:
         return id_ in self._rows.table(ADD)

@@ -10,7 +10,7 @@ from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, writer
+from constraint_crdt.types.view import WatchingView, writer
 
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
@@ -26,7 +26,7 @@ def eisenstein_norm(position: Position) -> int:
     return a * a - a * b + b * b
 
 
-class EisensteinRegister(View):
+class EisensteinRegister(WatchingView):
     """The position. Reading is O(1)."""
 
     KINDS = (POSITION,)

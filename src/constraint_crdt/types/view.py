@@ -32,14 +32,6 @@ class View(Merge):
     def __init__(self, rows: Rows | None = None) -> None:
         """`rows`: the cells to look at; new empty ones if left out."""
         self._rows = Rows() if rows is None else rows
-        for kind in self.KINDS:
-            self._rows.watch(kind, self._changed)
-            for cell in self._rows.each(kind):
-                self._changed(None, cell)
-
-    @abstractmethod
-    def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        """Bring the readings up to date: `old` fell, `new` stands now."""
 
     def merge(self, other: Self) -> bool:
         return self._rows.merge(other._rows)
@@ -58,3 +50,18 @@ class View(Merge):
         return all(self._rows.kind_sum(kind) == other._rows.kind_sum(kind) for kind in self.KINDS)
 
     __hash__ = None  # type: ignore[assignment]  # mutable
+
+
+class WatchingView(View):
+    """A view that keeps readings of its own, told of every change of a cell. (The others read the tables of the rows.)"""
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        super().__init__(rows)
+        for kind in self.KINDS:
+            self._rows.watch(kind, self._changed)
+            for cell in self._rows.each(kind):
+                self._changed(None, cell)
+
+    @abstractmethod
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        """Bring the readings up to date: `old` fell, `new` stands now."""

@@ -2,7 +2,7 @@
 
 `transport` is the lifecycle, `session` one opened session and its bridge to asyncio, `settings` what Zenoh is told,
 `keys` the names on the wire, `paging` how a long list of replies travels, `offload` blocking calls off the loop.
-Only `session` and `opening` import the zenoh module, and nothing imports this package before a node asks for it.
+Nothing imports this package, and with it the zenoh module, before a node asks for it.
 """
 
 from constraint_crdt.engine.zenoh.transport import ZenohTransport

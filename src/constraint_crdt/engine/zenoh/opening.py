@@ -14,8 +14,9 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Sequence
-from functools import partial
+from functools import cache
 from typing import NamedTuple
 
 import zenoh
@@ -42,6 +43,7 @@ class Opened(NamedTuple):
 
 def open_session(settings: Settings, before: Sequence[str]) -> Opened:
     """Open a session; `before` is what the last one listened on. Raises `TransportError`."""
+    _close_at_exit()
     chose = any(parse_endpoint(endpoint)[1] == 0 for endpoint in settings.listen)
     for attempt in range(_ATTEMPTS):
         keep = before if attempt == 0 and len(before) == len(settings.listen) else settings.listen
@@ -65,14 +67,20 @@ def close_session(session: zenoh.Session) -> None:
 
 
 _open: set[zenoh.Session] = set()
+_exiting = threading.Event()
+atexit.register(_exiting.set)  # runs before the wait for daemon threads, which was registered earlier
 
 
-def _close_all() -> None:
-    for session in list(_open):
-        start_daemon_thread(partial(close_session, session))
+@cache
+def _close_at_exit() -> None:
+    """Have a thread ready to close what is open in the end: Python 3.12 starts none any more by then."""
 
+    def close_all() -> None:
+        _exiting.wait()
+        for session in list(_open):
+            close_session(session)
 
-atexit.register(_close_all)  # runs before the wait for these threads, which was registered earlier
+    start_daemon_thread(close_all)
 
 
 def _with_port(endpoint: str) -> str:

@@ -2,11 +2,11 @@
 
 import re
 
-from expression_cases import VALUES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import Expression, ExpressionError, Verdict, compile_expression, measurements
+from tests.expression.cases import VALUES
 
 FRAGMENTS = [
     *"()[]{}.,:?!<>+-*/%=&|'\"\\ \n0123ux\x00é",

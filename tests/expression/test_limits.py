@@ -1,9 +1,9 @@
 """The limits of an expression: nesting that would overflow a stack, and texts that look costly."""
 
 import pytest
-from expression_cases import isolated, refusal
 
 from constraint_crdt.expression import MAX_DEPTH, MAX_EXPRESSION_BYTES
+from tests.expression.cases import isolated, refusal
 
 # What is just within the limits; one level more of each is tested to be refused below.
 DEEP = [

@@ -1,9 +1,9 @@
 """Reading an expression: what is taken, and what is refused, where and in which words."""
 
 import pytest
-from expression_cases import VALUES, refusal
 
 from constraint_crdt.expression import MAX_EXPRESSION_BYTES, Outcome, Verdict, compile_expression
+from tests.expression.cases import VALUES, refusal
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from expression_cases import VALUES, isolated, refusal
 
 from constraint_crdt.expression import Expression, Outcome, Verdict, compile_expression, compiled, measurements
+from tests.expression.cases import VALUES, isolated, refusal
 
 
 def test_a_missing_variable_makes_it_unknown_even_where_the_rest_would_decide() -> None:

@@ -1,0 +1,8 @@
+"""`python -m constraint_crdt`: the command line."""
+
+import sys
+
+from constraint_crdt.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

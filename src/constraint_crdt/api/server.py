@@ -1,0 +1,145 @@
+"""Serving the API beside its node, in the same event loop.
+
+Rules: the port is bound before anything else happens, so that a taken one is refused at once; whoever connects in between waits.
+Signals belong to the process, not to the server. Stopping takes 2 s at most, whatever clients do.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from constraint_crdt.api.app import make_app
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.node.node import Node
+
+BACKLOG = 128
+GRACE = 0.5
+"""Seconds that requests have to end when the server stops."""
+
+
+class ApiServer:
+    """The API of `node` at `host`:`port`; port 0 takes a free one. Use `start` and `stop`, or it as an async context manager."""
+
+    def __init__(self, node: Node, host: str = "127.0.0.1", port: int = 8470) -> None:
+        self._node = node
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, with the real port. Raises `RuntimeError` before it is bound."""
+        if self._socket is None:
+            raise RuntimeError("the API is not bound to a port: call bind or start first")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._socket.getsockname()[1]}"
+
+    def bind(self) -> None:
+        """Take the port, without serving yet. Raises `ConstraintCrdtError` if it cannot be had. `start` does it if left out."""
+        if self._socket is None:
+            try:
+                self._socket = _listen(self._host, self._port)
+            except OSError as error:
+                raise _cannot_listen(self._host, self._port, error) from None
+
+    async def start(self) -> None:
+        """Serve from now on. Raises `ConstraintCrdtError` if the port cannot be had."""
+        self.bind()
+        config = uvicorn.Config(
+            make_app(self._node, bound_to=self._host),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,  # a last bound; stop() cuts off before it
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve([self._socket] if self._socket else None), name="api")
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self._serving.done():
+            await self._serving  # raises what went wrong
+
+    async def stop(self) -> None:
+        """Let requests end, for half a second; then cut them off. Idempotent."""
+        server, serving, taken = self._server, self._serving, self._socket
+        self._server = self._serving = self._socket = None
+        if server is not None and serving is not None:
+            server.should_exit = True
+            await asyncio.wait({serving}, timeout=GRACE)
+            if not serving.done():
+                server.cut_off()
+            await serving
+        if taken is not None:
+            taken.close()
+
+    async def __aenter__(self) -> "ApiServer":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, without its signal handlers, and saying when it is ready."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    def cut_off(self) -> None:
+        """End what still runs: an idle half of a request would keep its connection open for ever."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        for task in list(self.server_state.tasks):
+            task.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it would let two servers share the port
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConstraintCrdtError:
+    where = f"{host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return ConstraintCrdtError(f"cannot serve the API at {where}: the port is taken, so choose another with --api HOST:PORT")
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        why = "this machine has no such address"
+    elif error.errno in (errno.EACCES, errno.EPERM):
+        why = "that needs more rights than this process has"
+    else:
+        why = error.strerror or str(error)
+    return ConstraintCrdtError(f"cannot serve the API at {where}: {why}, so choose another with --api HOST:PORT")

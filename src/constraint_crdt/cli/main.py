@@ -1,0 +1,50 @@
+"""Running one command: from its arguments to its exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output. Mistakes give one sentence on stderr.
+"""
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from constraint_crdt.cli.arguments import PROGRAM, make_parser
+from constraint_crdt.cli.failures import CommandFailedError
+
+INTERRUPTED = 130
+NO_READER = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` asks for (`sys.argv` if left out) and return its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an id may hold what the terminal's encoding does not
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NO_READER
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments = make_parser().parse_args(argv)
+    except SystemExit as end:  # --help, --version, and usage errors, which are printed by now
+        return end.code if isinstance(end.code, int) else 0
+    module, _, function = arguments.run.partition(":")
+    try:
+        code: int = getattr(importlib.import_module(module), function)(arguments)
+    except CommandFailedError as error:
+        print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

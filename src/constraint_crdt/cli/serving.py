@@ -1,0 +1,130 @@
+"""`node`: runs a node and its API until SIGTERM or Ctrl-C, and says on stderr what happens.
+
+Rules: nothing on stdout. The port of the API is taken first, so that a taken one is refused before the fleet hears of the node.
+Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from constraint_crdt.api.server import ApiServer
+from constraint_crdt.cli.failures import CommandFailedError, MisuseError
+from constraint_crdt.cli.logs import log_to_stderr
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.node.events import Event, EventKind
+from constraint_crdt.node.node import Node
+from constraint_crdt.node.probes import find_probe
+from constraint_crdt.node.settings import ENVIRONMENT_PREFIX, NodeSettings, SettingsError, load_settings, parse_address
+
+_LOGGED = {
+    EventKind.ADDED: logging.INFO,
+    EventKind.CHANGED: logging.INFO,
+    EventKind.REMOVED: logging.INFO,
+    EventKind.VIOLATED: logging.WARNING,
+    EventKind.SATISFIED: logging.INFO,
+    EventKind.MISSED: logging.WARNING,
+}
+"""The events that the log tells, each with its level. The node itself logs what concerns its peers and its own life."""
+
+_log = logging.getLogger("constraint_crdt.cli")
+
+
+def run_node(arguments: argparse.Namespace) -> int:
+    """Run a node until it is told to stop; exit code 0 then."""
+    settings = _settings(arguments)
+    try:
+        probes = [find_probe(name) for name in settings.probe]
+        node = Node(settings=settings, probes=probes)
+        api = ApiServer(node, *parse_address(settings.api))
+        api.bind()
+        log_to_stderr()
+        asyncio.run(_serve(node, api, while_stdin_open=arguments.while_stdin_open))
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(_sentence(error)) from None
+    return 0
+
+
+def _sentence(error: ConstraintCrdtError) -> str:
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _settings(arguments: argparse.Namespace) -> NodeSettings:
+    given = vars(arguments)
+    flags = {key: given[key] for key in NodeSettings.__struct_fields__ if key in given}
+    config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    try:
+        return load_settings(flags, os.environ, Path(config) if config else None)
+    except SettingsError as error:
+        raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+
+
+async def _serve(node: Node, api: ApiServer, *, while_stdin_open: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _told_to_stop, number.name, stop)
+    if while_stdin_open:
+        loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
+    starting = asyncio.create_task(_start(node, api))
+    stopping = asyncio.create_task(stop.wait())
+    following = asyncio.create_task(_log_events(node))
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting  # raises what kept it from starting
+            await stopping
+    finally:
+        for task in (starting, stopping, following):
+            task.cancel()
+        await asyncio.gather(starting, stopping, following, return_exceptions=True)
+        await api.stop()
+        await node.stop()
+        _log.info("%s stopped", node.settings.name)
+
+
+async def _start(node: Node, api: ApiServer) -> None:
+    await node.start()
+    await api.start()
+    status = node.status()
+    if not _is_loopback(node.settings.api):
+        _log.warning("the API at %s asks for no password: whoever reaches it may change the constraints", node.settings.api)
+    _log.info("ready name=%s api=%s endpoints=%s", status.node, api.url, ",".join(status.endpoints))
+
+
+def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
+    if not stop.is_set():
+        _log.info("stopping: %s", signal_name)
+    stop.set()
+
+
+def _stdin_moved(stop: asyncio.Event) -> None:
+    """Stop once nobody holds the other end of stdin any more. What they write does not matter."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        _told_to_stop("whoever started this node is gone", stop)
+
+
+async def _log_events(node: Node) -> None:
+    async for event in node.events():
+        level = _LOGGED.get(event.kind)
+        if level is not None:
+            _log.log(level, "%s", _line(event))
+
+
+def _line(event: Event) -> str:
+    return f"{event.constraint} {event.kind}" + (f": {event.detail}" if event.detail else "")
+
+
+def _is_loopback(api: str) -> bool:
+    host, _ = parse_address(api)
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -1,0 +1,24 @@
+"""What `import constraint_crdt` costs: CPU, and what it drags in."""
+
+import subprocess
+import sys
+
+MUST_NOT_LOAD = {"zenoh", "starlette", "uvicorn", "cel", "asyncio", "rich", "psutil", "sqlite3", "http", "ssl", "argparse"}
+CPU_MS = 60
+RUNS = 5
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_importing_the_package_loads_no_engine_server_or_event_loop() -> None:
+    loaded = run("import sys, constraint_crdt; print(*sys.modules)").split()
+    assert "constraint_crdt.gossip.protocol" in loaded
+    assert MUST_NOT_LOAD.isdisjoint(loaded)
+
+
+def test_importing_the_package_costs_at_most_60_ms() -> None:
+    """CPU beside that of starting Python; the best of several runs, as the others measure who else uses the machine."""
+    measure = "import time; before = time.process_time(); import constraint_crdt; print(time.process_time() - before)"
+    assert min(1000 * float(run(measure)) for _ in range(RUNS)) <= CPU_MS

@@ -1,0 +1,116 @@
+"""The shape of the package: who may import whom, and what the pure part may not touch (DESIGN 6).
+
+Read from the source of every module, imports for type checking and inside of functions included, so new files are covered.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import constraint_crdt
+
+PACKAGE = "constraint_crdt"
+ROOT = Path(constraint_crdt.__file__).parent
+
+ROOMS = [
+    ("errors",),
+    ("core",),
+    ("types", "expression"),
+    ("state", "evaluation"),
+    ("gossip",),
+    ("edge",),
+    ("simulation", "engine", "store"),
+    ("node",),
+    ("api", "dashboard"),
+    ("cli", "demo"),
+]
+"""From the bottom up. A room imports from itself and from rooms further down, never from its neighbours."""
+
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+PURE = {"errors", "core", "types", "expression", "state", "evaluation", "gossip", "simulation"}
+IMPURE_MODULES = {
+    "asyncio", "concurrent", "ctypes", "datetime", "glob", "http", "io", "logging", "multiprocessing", "os", "pathlib", "psutil",
+    "random", "sched", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "starlette", "subprocess",
+    "sys", "tempfile", "threading", "time", "urllib", "uuid", "uvicorn", "zenoh", "zoneinfo",
+}  # fmt: skip
+IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
+
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join((PACKAGE, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[tuple[str, int]]:
+    """Every module that is imported, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
+            assert node.module is not None
+            if node.module == PACKAGE:  # names of the package itself, or a module of it
+                yield from ((f"{PACKAGE}.{alias.name}", node.lineno) for alias in node.names)
+            else:
+                yield node.module, node.lineno
+
+
+def violations(source: str, module: str) -> list[str]:
+    """What in one module is against the layers."""
+    tree, room, found = ast.parse(source), room_of(module), []
+    for imported, line in imports(tree, module):
+        target = room_of(imported)
+        if imported.split(".")[0] == PACKAGE and target != room:
+            if target not in LEVEL:
+                found.append(f"{module}:{line} imports {imported}: import from the module that defines it")
+            elif LEVEL[target] >= LEVEL[room]:
+                found.append(f"{module}:{line} imports {imported}: {room} does not stand above {target}")
+        if room in PURE and imported.split(".")[0] in IMPURE_MODULES:
+            found.append(f"{module}:{line} imports {imported}: {room} is pure")
+    if room in PURE:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.AsyncFunctionDef | ast.Await):
+                found.append(f"{module}:{node.lineno} is asynchronous: {room} is pure")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS:
+                found.append(f"{module}:{node.lineno} calls {node.func.id}: {room} is pure")
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room_of(name_of(path))], ids=name_of)
+def test_a_module_stays_in_its_layer(path: Path) -> None:
+    module = name_of(path)
+    assert room_of(module) in LEVEL, f"{module} is in no room: give it a place in ROOMS"
+    assert violations(path.read_text(), module) == []
+
+
+def test_the_pure_part_is_there() -> None:
+    rooms = {room_of(name_of(path)) for path in MODULES}
+    assert rooms >= {"errors", "core", "types", "expression", "state", "evaluation", "gossip"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("core.rows", "import asyncio"),
+        ("core.rows", "from time import time_ns"),
+        ("core.rows", "def f() -> None:\n    import random"),
+        ("core.rows", "from constraint_crdt.types.counter import Counts"),
+        ("core.rows", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from constraint_crdt.state import ConstraintState"),
+        ("gossip.codec", "import constraint_crdt.edge"),
+        ("gossip.codec", "from constraint_crdt import GossipNode"),
+        ("engine.memory", "from constraint_crdt.node.node import Node"),
+        ("types.counter", "from constraint_crdt.expression import Verdict"),
+        ("state", "async def f() -> None: ..."),
+        ("evaluation", "print('x')"),
+    ],
+)
+def test_a_breach_is_seen(module: str, source: str) -> None:
+    assert len(violations(source, f"{PACKAGE}.{module}")) == 1
