@@ -54,7 +54,11 @@ def test_the_sums_kept_up_to_date_equal_the_sums_from_scratch() -> None:
 
 
 def cell(rng: random.Random) -> Cell:
-    return make_cell(ADD, rng.choice("xyz"), None) if rng.random() < 0.5 else make_cell(COUNTS, rng.choice("xyz"), [rng.randrange(9), 1])
+    return (
+        make_cell(ADD, rng.choice("xyz"), None)
+        if rng.random() < 0.5
+        else make_cell(COUNTS, rng.choice("xyz"), [rng.randrange(9), 1])
+    )
 
 
 def test_fleets_with_different_secrets_hash_differently() -> None:

@@ -52,7 +52,9 @@ def test_every_part_encodes_within_the_size_asked_for(max_bytes: int) -> None:
 
 
 @given(st.integers(64, 500), st.randoms(use_true_random=False), st.integers(0, 9))
-def test_parts_in_any_order_and_doubled_give_the_whole_and_only_with_the_last(max_bytes: int, rng: random.Random, doubled: int) -> None:
+def test_parts_in_any_order_and_doubled_give_the_whole_and_only_with_the_last(
+    max_bytes: int, rng: random.Random, doubled: int
+) -> None:
     parts = as_parts(split_message(WHOLE, max_bytes))
     missing = parts.pop(rng.randrange(len(parts)))
     parts += rng.choices(parts, k=doubled) if parts else []

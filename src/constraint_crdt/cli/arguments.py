@@ -60,6 +60,7 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
     node.add_argument("--listen", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT for other nodes; may be repeated")
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
+    node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")

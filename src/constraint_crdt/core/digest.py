@@ -17,7 +17,8 @@ from constraint_crdt.core.replica import Replica
 if TYPE_CHECKING:
     from constraint_crdt.core.cells import Cell
 
-SUM_MODULUS = 2**256
+_MODULO = 2**256 - 1
+"""`x & _MODULO` is x modulo 2**256, in half the time of `%`."""
 STATE_HASH_BYTES = 32
 HASH_TOKEN_BYTES = 8
 
@@ -46,29 +47,28 @@ def replica_bytes(replica: Replica) -> bytes:
     return replica.incarnation.to_bytes(8, "big") + len(name).to_bytes(2, "big") + name
 
 
-@lru_cache(maxsize=16)
-def _clock_hasher(key: bytes) -> "blake2b":
-    return blake2b(key=key, digest_size=32, person=b"clock")
+@lru_cache(maxsize=64)
+def _hasher(key: bytes, person: bytes) -> blake2b:
+    """A hasher that has taken in the key, to be copied: that costs a third of making one."""
+    return blake2b(key=key, digest_size=STATE_HASH_BYTES, person=person)
 
 
 @lru_cache(maxsize=4096)
 def _clock_entry(key: bytes, replica: Replica, seq: int) -> int:
     """Remembered, because each message of an exchange moves the same few entries from and to the same values."""
-    hasher = _clock_hasher(key).copy()
+    hasher = _hasher(key, b"clock").copy()
     hasher.update(seq.to_bytes(8, "big") + replica_bytes(replica))
     return int.from_bytes(hasher.digest())
 
 
 class Digest:
-    """The keyed hash functions of one fleet. Hashers that have taken in the key are copied, which costs a third of making one."""
+    """The keyed hash functions of one fleet."""
 
-    __slots__ = ("_cell_hasher", "_key", "_state_hasher")
+    __slots__ = ("_key",)
 
     def __init__(self, secret: bytes = b"") -> None:
         """`secret` is the fleet's; empty means none, which still tells accidents apart but not attackers."""
         self._key = blake2b(secret, digest_size=32, person=b"constraint-crdt").digest()
-        self._cell_hasher = blake2b(key=self._key, digest_size=32, person=b"cell")
-        self._state_hasher = blake2b(key=self._key, digest_size=STATE_HASH_BYTES, person=b"state")
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Digest) else NotImplemented
@@ -78,7 +78,7 @@ class Digest:
 
     def fill(self, replica: Replica, cells: "Iterable[Cell]") -> None:
         """Give each cell of one row its keyed hash, unless it has it already."""
-        row_hasher = self._cell_hasher.copy()
+        row_hasher = _hasher(self._key, b"cell").copy()
         row_hasher.update(replica_bytes(replica))
         copy, number = row_hasher.copy, int.from_bytes
         for cell in cells:
@@ -93,6 +93,6 @@ class Digest:
 
     def state(self, cells: int, clock: int) -> StateHash:
         """The hash of a state from its two sums."""
-        hasher = self._state_hasher.copy()
-        hasher.update((cells % SUM_MODULUS).to_bytes(32, "big") + (clock % SUM_MODULUS).to_bytes(32, "big"))
+        hasher = _hasher(self._key, b"state").copy()
+        hasher.update((cells & _MODULO).to_bytes(32, "big") + (clock & _MODULO).to_bytes(32, "big"))
         return StateHash(hasher.digest())

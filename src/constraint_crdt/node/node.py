@@ -98,7 +98,8 @@ class Node:
     def _zenoh(self) -> Transport:
         from constraint_crdt.engine.zenoh import ZenohTransport
 
-        return ZenohTransport(role=self.settings.role, listen=self.settings.listen or None, connect=self.settings.connect)
+        settings = self.settings
+        return ZenohTransport(settings.role, listen=settings.listen or None, connect=settings.connect, discover=settings.discover)
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,8 @@ class Node:
         self._spawn("pushes", self._exchanger.run_pushes)
         self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
         self._spawn("counts", lambda: self._repeat(settings.count_every, self._write_counts))
-        self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
+        if settings.discover:
+            self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
         for probe in self._probes:
             self._spawn(f"probe {probe.name}", partial(self._run_probe, probe))
         _log.info("%s joined fleet %s as %s", settings.name, settings.fleet, self.gossip.replica)

@@ -59,6 +59,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     connect: tuple[str, ...] = ()
     """Endpoints of other nodes. One that is up is enough to find all; more of them survive its loss."""
 
+    discover: bool = True
+    """Link also to nodes that the connected ones know of. Without it only to those in `connect`: for networks in which routes are
+    a decision; state then travels along these links only."""
+
     api: str = "127.0.0.1:8470"
     """`HOST:PORT` of the HTTP API; port 0 takes a free one. It asks for no password: beyond loopback, whoever reaches it may change
     the constraints of the fleet."""
@@ -183,6 +187,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
 def _wanted(key: str) -> str:
     if key == "role":
         return f"one of {', '.join(get_args(Role))}"
+    if _TYPES[key] is bool:
+        return "true or false"
     return "a number of seconds" if key in BOUNDS else "a list of texts" if _TYPES[key] == tuple[str, ...] else "a text"
 
 

@@ -25,9 +25,12 @@ class Settings:
     connect: tuple[str, ...]
     multicast: bool
     lease: float
+    discover: bool = True
 
 
-def checked(role: str, listen: Sequence[str] | None, connect: Sequence[str], *, multicast: bool, lease: float) -> Settings:
+def checked(
+    role: str, listen: Sequence[str] | None, connect: Sequence[str], *, multicast: bool, lease: float, discover: bool = True
+) -> Settings:
     """The settings, or `TransportError` naming what is wrong."""
     if role not in ROLES:
         raise TransportError(f"Unknown role {role!r}; use one of {', '.join(ROLES)}.")
@@ -44,7 +47,7 @@ def checked(role: str, listen: Sequence[str] | None, connect: Sequence[str], *, 
     for endpoint in connect:
         if parse_endpoint(endpoint)[1] == 0:
             raise TransportError(f"Cannot connect to {endpoint!r}: port 0 is no one's; give the port it listens on.")
-    return Settings(role, tuple(listen), tuple(connect), multicast, lease)
+    return Settings(role, tuple(listen), tuple(connect), multicast, lease, discover)
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:
@@ -110,7 +113,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
         "scouting": {
             "multicast": {"enabled": settings.multicast},
             "gossip": {
-                "enabled": True,
+                "enabled": settings.discover,
                 "autoconnect_strategy": {"peer": {"to_router": "always", "to_peer": "greater-zid"}},
             },
         },

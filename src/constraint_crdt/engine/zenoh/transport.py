@@ -34,6 +34,7 @@ class ZenohTransport:
         listen: endpoints `tcp/HOST:PORT`; port 0 takes a free one. Loopback when left out; nothing for a client.
         connect: endpoints of others, tried for ever. Links to them are repaired; links found by gossip are not.
         multicast: find others by multicast on the local network too.
+        discover: also link to nodes that the connected ones know; without it, to those in `connect` only.
         lease: seconds of silence after which a link, and with it a peer, counts as gone.
 
     Raises `TransportError` for a role, endpoint or lease that cannot work.
@@ -47,8 +48,9 @@ class ZenohTransport:
         connect: Sequence[str] = (),
         multicast: bool = False,
         lease: float = 4.0,
+        discover: bool = True,
     ) -> None:
-        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease)
+        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
         self._lock = asyncio.Lock()
         self._member: Member | None = None
         self._mine: set[str] = set()

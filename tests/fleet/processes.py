@@ -1,0 +1,109 @@
+"""Node processes on loopback, driven as a user drives them: by the command line."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+COMMAND = [sys.executable, "-m", "constraint_crdt"]
+START_SECONDS = 30.0
+_READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=(?P<endpoints>\S*)$")
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without settings of a node that a developer may have set."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("CONSTRAINT_CRDT_")}
+
+
+class NodeProcess:
+    """One `constraint-crdt node` process, ready once constructed."""
+
+    def __init__(self, name: str, *flags: str) -> None:
+        command = [*COMMAND, "node", "--name", name, "--api", "127.0.0.1:0", "--probe", "none", *flags]
+        self.name = name
+        self.log: list[str] = []
+        self.api = ""
+        self.endpoints: list[str] = []
+        self._ready = threading.Event()
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment())
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(START_SECONDS) or not self.api:
+            self.kill()
+            raise AssertionError(f"{name} did not start: {self.log}")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line.rstrip())
+            found = _READY.search(self.log[-1])
+            if found:
+                self.api, self.endpoints = found["api"], found["endpoints"].split(",")
+                self._ready.set()
+        self._ready.set()
+
+    def run(self, *arguments: str) -> str:
+        """What a client command prints; it must succeed."""
+        done = subprocess.run(
+            [*COMMAND, *arguments, "--node", self.api],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=clean_environment(),
+            check=False,
+        )
+        assert done.returncode == 0, f"{arguments}: {done.stderr}"
+        return done.stdout
+
+    def ask(self, *arguments: str) -> Any:
+        """What a read command answers as JSON."""
+        return json.loads(self.run(*arguments, "--json"))
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self._end()
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        self.process.wait(timeout=10)
+        self._end()
+        return self.process.returncode
+
+    def _end(self) -> None:
+        self.process.wait()
+        self._reader.join(timeout=10)
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@contextmanager
+def processes() -> Iterator[Callable[..., NodeProcess]]:
+    """A starter of node processes that are gone when the block ends."""
+    started: list[NodeProcess] = []
+
+    def start(name: str, *flags: str) -> NodeProcess:
+        started.append(NodeProcess(name, *flags))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for node in started:
+            node.kill()
+
+
+def seconds_until(what: Callable[[], object], within: float) -> float:
+    """How long until `what()` is true; fails after `within` seconds. Each look is a request to a process, so it needs no pause."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > within:
+            raise AssertionError(f"not so within {within} s")
+    return time.monotonic() - began
