@@ -59,7 +59,7 @@ async def test_a_port_above_ones_rights_is_refused(node: Node, monkeypatch: pyte
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(server, "_listen", refuse)
-    with pytest.raises(ConstraintCrdtError, match="127.0.0.1:80: that needs more rights"):
+    with pytest.raises(ConstraintCrdtError, match=r"127\.0\.0\.1:80: that needs more rights"):
         ApiServer(node, "127.0.0.1", 80).bind()
 
 

@@ -30,7 +30,8 @@ def test_the_order_of_writers_does_not_matter_but_all_else_does() -> None:
 
     assert hash_of(("a", "x"), ("b", "y")) == hash_of(("b", "y"), ("a", "x"))
     hashes = {
-        hash_of(("a", "x"), ("b", "y")), hash_of(("a", "y"), ("b", "x")), hash_of(("a", "x"), ("a", "y")), hash_of(("a", "y"), ("a", "x")),
+        hash_of(("a", "x"), ("b", "y")), hash_of(("a", "y"), ("b", "x")), hash_of(("a", "x"), ("a", "y")),
+        hash_of(("a", "y"), ("a", "x")),
         hash_of(("a", "xy")), hash_of(("ax", "y")), hash_of(("a", "ab"), ("a", "c")), hash_of(("a", "a"), ("a", "bc")), hash_of(),
     }  # fmt: skip
     assert len(hashes) == 9

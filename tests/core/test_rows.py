@@ -145,7 +145,7 @@ def test_a_write_beyond_a_limit_changes_nothing() -> None:
 
 def test_watchers_see_every_change_of_their_kind() -> None:
     rows, seen = Rows(), list[tuple[int | None, int | None]]()
-    rows.watch(ADD, lambda old, new: seen.append((old and old.seq, new and new.seq)))
+    rows.watch(ADD, lambda old, new: seen.append((old.seq if old else None, new.seq if new else None)))
     rows.write(A, add("x"))
     rows.write(A, make_cell(COUNTS, "x", [1, 0]))
     rows.write(A, add("x"))

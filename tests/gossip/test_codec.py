@@ -9,8 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, GossipMessage, GossipNode, Ping, VectorClock
-from constraint_crdt import decode_message, encode_message, exchange, split_message  # fmt: skip
+from constraint_crdt import (  # fmt: skip
+    ConstraintCrdtError,
+    GossipMessage,
+    GossipNode,
+    Ping,
+    VectorClock,
+    decode_message,
+    encode_message,
+    exchange,
+    split_message,
+)
 from constraint_crdt.core.cells import Cell, make_cell, read_cell
 from constraint_crdt.core.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 

@@ -12,9 +12,6 @@ as structure (another value, a doubled or lost or swapped part, anywhere down to
 import copy
 import os
 import random
-import subprocess
-import sys
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,15 +20,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, GossipMessage, GossipNode, Replica, VectorClock
-from constraint_crdt import decode_message, encode_message, exchange, split_message  # fmt: skip
-from constraint_crdt.core.cells import ADD, COUNTS, NODE, POSITION, REMOVE, Cell, make_cell, make_removal
+from constraint_crdt import (  # fmt: skip
+    ConstraintCrdtError,
+    GossipMessage,
+    GossipNode,
+    Replica,
+    VectorClock,
+    decode_message,
+    encode_message,
+    exchange,
+    split_message,
+)
+from constraint_crdt.core.cells import ADD, COUNTS, NODE, POSITION, REMOVE, Cell, make_cell
 from constraint_crdt.core.digest import Digest
 from constraint_crdt.core.limits import Limits
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
 MESSAGES = 100_000 if NIGHTLY else 10_000
 SEED = int(os.environ.get("CONSTRAINT_CRDT_SEED", "0")) or random.SystemRandom().getrandbits(32)
+START_AGAIN = 0.25
+"""How likely a node that took a message starts from its first state: some damage shows only when a second message builds on it."""
 LIMITS = Limits(rows=12, cells=400, staged_bytes=10_000, peers=6)
 
 encode = msgspec.msgpack.Encoder().encode
@@ -50,7 +58,7 @@ def write(node: GossipNode, cell: Cell) -> None:
 
 
 def scene() -> tuple[GossipNode, GossipNode]:
-    """A victim in the middle of a life, and a peer of it that has news: cells of all kinds, gaps, a removal, floors, an own past."""
+    """A victim in the middle of a life, and a peer of it that has news: cells of all kinds, gaps, a removal, floors."""
     victim, peer, third = node("v", 1), node("p", 2), node("q", 3)
     for name in ("a", "b", "c", "d"):
         victim.add_constraint(name, when="x < 1.0")
@@ -115,7 +123,8 @@ HEADERS = [
 NASTY: list[Any] = [
     0, 1, 2, 3, 5, 7, 19, -1, 127, 128, 255, 256, 2**31, 2**32, -(2**31) - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1, -(2**63),
     None, True, False, 0.0, 1.0, 1.5, float("nan"), float("inf"), "", "a", "b", "future", "v", "p", "q", "\0", "é" * 128, "x" * 257,
-    "x < ", b"", b"\0", b"\xff" * 8, b"\xff" * 32, [], [0], [[]], {}, {"a": 1}, ["v", 1], ["p", 2], ["q", 3], ["z", 0], ["v", 1, 99],
+    "x < ", b"", b"\0", b"\xff" * 8, b"\xff" * 32, [], [0], [[]], {}, {"a": 1}, ["v", 1], ["p", 2], ["q", 3], ["z", 0],
+    ["v", 1, 99],
     ["p", 2, 2**63 - 1], [99, None, 5], [98, "k"], [1, ""], [1, "a"], [1, None], [1, "n", ["x", 9]], [2, None, []], [2, "a", []],
     [2, None, [["a", [["q", 3, 99], ["v", 1, 1]]], ["a", []]]], [3, "", [2**63 - 1, 2**63 - 1]], [3, "c", [0, 0]], [3, 5, [0, 0]],
     [3, "c", [2**63, 0]], [4, "", [1, 1, 1, [["p", 2, 9]]]], [4, "other", [1, 1, 1]], [4, None, [1, 1, 1]], [4, "", [2**31, 0, 0]],
@@ -260,7 +269,7 @@ INCARNATIONS = {"v": 1, "p": 2, "q": 3, "z": 0}
 def everything(node: GossipNode) -> object:
     """All that a node holds, as one value to compare."""
     rows, tracker = node.state.rows, node.tracker
-    talks = {name: talk for name, talk in tracker._conversations.items()}
+    talks = tracker._conversations
     return (
         node.state_hash,
         rows.clock,
@@ -313,7 +322,7 @@ def check_usable(victim: GossipNode) -> None:
 
 
 def test_damaged_messages_are_refused_or_harmless() -> None:
-    rng, taken, refused = random.Random(SEED), Counter[str](), Counter[str]()
+    rng, taken, refused, sentences = random.Random(SEED), Counter[str](), Counter[str](), set[str]()
     pristine, _ = scene()
     victim, before, staged = twin(pristine), everything(pristine), pristine._staging.bytes
     for number in range(MESSAGES):
@@ -324,7 +333,7 @@ def test_damaged_messages_are_refused_or_harmless() -> None:
             message = decode_message(data)
         except ConstraintCrdtError as error:
             refused[damage.__name__] += 1
-            assert "\n" not in str(error), where
+            sentences.add(str(error))
             continue
         except Exception as error:
             pytest.fail(f"{error!r} from decode_message; {where}")
@@ -337,6 +346,7 @@ def test_damaged_messages_are_refused_or_harmless() -> None:
             refused[damage.__name__] += 1
             if victim._staging.bytes < staged:  # the parts of a transfer that contradict each other are gone together
                 victim = twin(pristine)
+                before, staged = everything(victim), victim._staging.bytes
             continue
         except Exception as error:
             pytest.fail(f"{error!r} from receive; {where}")
@@ -344,73 +354,13 @@ def test_damaged_messages_are_refused_or_harmless() -> None:
         try:
             for response in result.responses:
                 decode_message(encode_message(response), None)
-            check_usable(victim)
+            check_usable(twin(victim))
         except Exception as error:
             pytest.fail(f"{error!r} after taking; {where}")
-        victim = twin(pristine)
+        if rng.random() < START_AGAIN:
+            victim = twin(pristine)
+        before, staged = everything(victim), victim._staging.bytes
     print(f"taken {dict(taken)}, refused {dict(refused)}")  # noqa: T201  # shown with -s
+    assert not [sentence for sentence in sentences if "\n" in sentence]
     assert taken["changed"] > MESSAGES // 100
     assert min(refused[damage.__name__] for damage in DAMAGES) > MESSAGES // 100
-
-
-# --- memory ------------------------------------------------------------------------------------------------------------
-
-
-def hostile() -> dict[str, bytes]:
-    """Messages of some 60 KB that decode into as many objects as they can."""
-    count = b"\xdc" + (20_000).to_bytes(2, "big")
-    named = b"".join(encode([[chr(0x4E00 + index // 100), index % 100], 1]) for index in range(8_000))
-    ping, sync = b"\x97\x11\xc0\xa1p\x02\xc4\x20" + bytes(32), b"\x96\x12\xc0\xa1p\x02\xc4\x20" + bytes(32)
-    run = b"\x91\x93\x92\xa1p\x02\xcd\x4e\x20"
-    return {
-        "no cells": sync + run + count + b"\xc0" * 20_000,
-        "tiny cells": sync + run + count + b"\x92\x63\xc0" * 20_000,
-        "tiny runs": sync + b"\xdc\x3a\x98" + b"\x93\x00\x01\x90" * 15_000,
-        "tiny entries": ping + b"\xc4\x08" + bytes(8) + count + b"\x92\x00\x01" * 20_000,
-        "many names": ping + b"\xc0\xdc" + (8_000).to_bytes(2, "big") + named,
-        "a forged length": sync + b"\xdd\xff\xff\xff\xff" + b"\x93\x00\x01\x90" * 15_000,
-        "deep nesting": sync + run + b"\x91\x93\x63\xa1k" + b"\x91" * 60_000,
-    }
-
-
-MEMORY_FACTOR = 100
-"""What a message may take while it is read, as a multiple of its size: an object costs Python 60 bytes and the wire 1."""
-
-
-@pytest.mark.parametrize("name", hostile())
-def test_reading_takes_memory_in_proportion_to_the_bytes_read(name: str) -> None:
-    data = hostile()[name]
-    victim, _ = scene()
-    tracemalloc.start()
-    try:
-        victim.receive(decode_message(data, None))
-    except ConstraintCrdtError:
-        pass
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < MEMORY_FACTOR * len(data)
-
-
-def test_deep_nesting_does_not_overflow_a_small_stack() -> None:
-    """In a process of its own: what this is about would end the process."""
-    code = r"""
-import threading
-from constraint_crdt import ConstraintCrdtError, decode_message
-head = bytes.fromhex("9612c0a17002c420") + bytes(32) + bytes.fromhex("919392a1700201919363a16b")
-def read():
-    for depth in (10, 500, 5_000, 60_000):
-        for nest in (b"\x91", b"\x81\xa1k", b"\x81"):
-            for data in (head + nest * depth + b"\xc0", nest * depth):
-                try:
-                    decode_message(data, None)
-                except ConstraintCrdtError:
-                    pass
-    print("done")
-threading.stack_size(256 * 1024)
-thread = threading.Thread(target=read)
-thread.start()
-thread.join()
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

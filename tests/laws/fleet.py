@@ -57,7 +57,7 @@ class Fleet:
     amnesic: set[str] = field(default_factory=set)
     """Nodes that came back empty under an incarnation that has a row: what peers know of them may be ahead of them."""
     gone: dict[str, tuple[Replica, int]] = field(default_factory=dict)
-    """Constraints whose every add was observed and removed, with the removal's dot, until somebody adds them again."""
+    """Constraints whose every add was known where they were removed, with the removal's dot, until somebody adds them again."""
 
     def __post_init__(self) -> None:
         self._incarnations = itertools.count(1)
@@ -115,9 +115,8 @@ class Fleet:
 
     def remove(self, name: str, id_: str) -> None:
         clock = self.nodes[name].clock.as_dict()
-        everywhere = self.log.at({replica: len(row) for replica, row in self.log.rows.items()}).adds(id_)
         self.write(name, lambda node: node.remove_constraint(id_), lambda _: self.log.removing(clock, id_))
-        if everywhere.keys() <= self.log.at(clock).adds(id_).keys():
+        if all(seq <= clock.get(replica, 0) for replica, seq in self.log.adds_ever(id_)):
             me = self.nodes[name].replica
             self.gone[id_] = (me, self.log.length(me))
 

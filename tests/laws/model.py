@@ -133,6 +133,15 @@ class Log:
         """How many mutations a replica has made."""
         return len(self.rows.get(replica, ()))
 
+    def adds_ever(self, id_: str) -> list[tuple[Replica, int]]:
+        """The dots of all adds of one constraint, standing or not, known to whomever."""
+        return [
+            (replica, seq)
+            for replica, row in self.rows.items()
+            for seq, each in enumerate(row, start=1)
+            if isinstance(each, Add) and each.id == id_
+        ]
+
     def at(self, clock: Clock) -> Canonical:
         """The state at a clock. A log only grows, so what was computed once holds for ever."""
         key = key_of(clock)

@@ -99,7 +99,8 @@ def _address(node: str) -> tuple[str, int]:
     try:
         parts = urllib.parse.urlsplit(node if "://" in node else f"http://{node}")
         port = parts.port
-    except ValueError:
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port out of range, an unclosed bracket; or UnicodeError, a host that no resolver could take
         raise wrong from None
     if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.username:
         raise wrong

@@ -1,0 +1,54 @@
+"""Node processes for the tests of the command line, as a user would start them."""
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+_READY = re.compile(r" ready name=(\S+) api=(\S+) endpoints=(\S*)$")
+
+
+@dataclass
+class NodeProcess:
+    """A running `constraint-crdt node`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    log: list[str]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "constraint_crdt", *arguments]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Ours, without settings of nodes, which the machine that runs the tests may have."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("CONSTRAINT_CRDT_")} | more
+
+
+@contextmanager
+def running_node(*flags: str, stdin: int = subprocess.DEVNULL) -> Iterator[NodeProcess]:
+    """A node of a fleet of its own, on free ports; ended however the block ends."""
+    line = command("node", "--name", "forge", "--fleet", f"test-{secrets.token_hex(4)}", "--api", "127.0.0.1:0", *flags)
+    with subprocess.Popen(
+        line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        try:
+            yield _wait_until_ready(process)
+        finally:
+            process.kill()
+
+
+def _wait_until_ready(process: subprocess.Popen[str]) -> NodeProcess:
+    assert process.stderr is not None
+    log = []
+    for text in process.stderr:
+        log.append(text.rstrip("\n"))
+        found = _READY.search(log[-1])
+        if found:
+            return NodeProcess(process, found[2], log)
+    raise AssertionError(f"the node did not start: {log}")

@@ -1,0 +1,145 @@
+"""`apply`: a file with a mistake changes nothing and names all of its mistakes; a right one does what it says."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constraint_crdt.cli.main import main
+
+FLEET = """
+[[constraint]]
+id = "thermal"
+when = "gpu_temp_c < 85.0"
+severity = "critical"
+about = "the fan gives up"
+
+[[constraint]]
+id = "speed"
+when = "speed_mps <= 1.5"
+"""
+
+
+@pytest.fixture
+def empty_url(node_url: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """A node without constraints."""
+    for id_ in active(node_url, capsys):
+        main(["remove", "--node", node_url, "--", id_])
+    capsys.readouterr()
+    return node_url
+
+
+def active(url: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["constraints", "--node", url, "--json"]) == 0
+    return {each["id"]: each for each in json.loads(capsys.readouterr().out)}
+
+
+def test_it_adds_edits_and_says_so(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET)
+    argv = ["apply", "--node", empty_url, str(file)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out == "thermal: added\nspeed: added\n2 added\n"
+    file.write_text(FLEET.replace("1.5", "1.2"))
+    assert main(argv) == 0
+    assert capsys.readouterr().out == "thermal: unchanged\nspeed: replaced\n1 replaced, 1 unchanged\n"
+    now = active(empty_url, capsys)
+    assert {key: now["thermal"][key] for key in ("when", "severity", "about")} == {
+        "when": "gpu_temp_c < 85.0",
+        "severity": "critical",
+        "about": "the fan gives up",
+    }
+    assert now["speed"]["when"] == "speed_mps <= 1.2"
+
+
+def test_prune_removes_what_is_not_listed_and_only_then(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["add", "--node", empty_url, "old one"])
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET)
+    assert main(["apply", "--node", empty_url, str(file)]) == 0
+    assert active(empty_url, capsys).keys() == {"thermal", "speed", "old one"}
+    assert main(["apply", "--node", empty_url, str(file), "--prune", "--json"]) == 0
+    changes = {each["id"]: each["change"] for each in json.loads(capsys.readouterr().out)}
+    assert changes == {"thermal": "unchanged", "speed": "unchanged", "old one": "removed"}
+    assert active(empty_url, capsys).keys() == {"thermal", "speed"}
+
+
+def test_a_dry_run_foresees_and_does_nothing(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["add", "--node", empty_url, "old one"])
+    main(["add", "--node", empty_url, "thermal", "--when", "gpu_temp_c < 80.0"])
+    main(["add", "--node", empty_url, "speed", "--when", "speed_mps <= 1.5"])
+    before = active(empty_url, capsys)
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET + '[[constraint]]\nid = "new"\n')
+    argv = ["apply", "--node", empty_url, str(file), "--prune"]
+    assert main([*argv, "--dry-run", "--json"]) == 0
+    foreseen = json.loads(capsys.readouterr().out)
+    assert {each["id"]: each["change"] for each in foreseen} == {
+        "thermal": "replaced",
+        "speed": "unchanged",
+        "new": "added",
+        "old one": "removed",
+    }
+    assert active(empty_url, capsys) == before
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == foreseen
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[[constraint]]\nid = "a"\nwhen = "x <"\n', ["line 1, constraint 1 (a): column 4"]),
+        ('[[constraint]]\nid = "a"\nwhen = "x * 2 < 1"\n', ["(a): column 3", "x * 2.0"]),
+        ('[[constraint]]\nid = "a"\n\n[[constraint]]\nid = "a"\n', ["line 4, constraint 2 (a): the id is there twice"]),
+        ('[[constraint]]\nwhen = "x < 1.0"\n', ["line 1, constraint 1: `id` is missing"]),
+        ('[[constraint]]\nid = "a"\nwen = "x"\n', ["`wen`: `when` may be meant"]),
+        ("[[constraint]]\nid = 7\n", ["`id` must be a text, not 7"]),
+        ('[[constraint]]\nid = ""\n', ["1 to 256 bytes"]),
+        ('[[constraint]]\nid = "a"\nseverity = "fatal"\n', ["severity must be one of info, warning, critical"]),
+        ('[[constraints]]\nid = "a"\n', ["`constraints` means nothing: there is only [[constraint]]"]),
+        ('[constraint]\nid = "a"\n', ["double brackets"]),
+        ('constraint = [{id = "a", wen = "x"}]\n', ["constraint 1 (a): there is no field `wen`"]),
+        ("[[constraint\n", ["is not TOML", "line 1"]),
+        ('name = 1\n[[constraint]]\nid = "a"\nwen = "x"\n', ["`name`", "line 2, constraint 1 (a)"]),
+    ],
+)
+def test_a_mistake_sends_nothing(
+    empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, says: list[str]
+) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(text)
+    assert main(["apply", "--node", empty_url, str(file)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    for part in says:
+        assert part in err
+    assert str(file) in err
+    assert active(empty_url, capsys) == {}
+
+
+def test_one_mistake_keeps_the_right_ones_back(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "fleet.toml"
+    file.write_text(FLEET + '[[constraint]]\nid = "last"\nwhen = "x <"\n')
+    assert main(["apply", "--node", empty_url, str(file)]) == 2
+    assert active(empty_url, capsys) == {}
+
+
+def test_a_file_that_cannot_be_read_is_named(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", "--node", empty_url, str(tmp_path / "nope.toml")]) == 2
+    assert "nope.toml: No such file" in capsys.readouterr().err
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    assert main(["apply", "--node", empty_url, str(tmp_path / "bytes.toml")]) == 2
+    assert "is not TOML" in capsys.readouterr().err
+
+
+def test_an_empty_file_does_not_empty_the_fleet(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["add", "--node", empty_url, "kept"])
+    file = tmp_path / "fleet.toml"
+    file.write_text("")
+    assert main(["apply", "--node", empty_url, str(file), "--prune"]) == 2
+    assert "would remove all" in capsys.readouterr().err
+    assert main(["apply", "--node", empty_url, str(file)]) == 0
+    assert capsys.readouterr().out == "nothing to do\n"
+    assert active(empty_url, capsys).keys() == {"kept"}

@@ -1,0 +1,104 @@
+"""Settings: which source wins, and that a wrong value or key is named with where it came from."""
+
+import math
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from constraint_crdt.node.settings import BOUNDS, NodeSettings, SettingsError, load_settings, parse_address
+
+
+def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('name = "file"\nfleet = "file"\nmax_age = 5\nlisten = ["tcp/127.0.0.1:1"]\n')
+    env = {"CONSTRAINT_CRDT_NAME": "env", "CONSTRAINT_CRDT_FLEET": "env", "HOME": "/"}
+    settings = load_settings({"name": "flag", "fleet": None, "listen": None}, env, file)
+    assert (settings.name, settings.fleet, settings.max_age, settings.listen) == ("flag", "env", 5.0, ("tcp/127.0.0.1:1",))
+    assert settings.gossip_every == NodeSettings().gossip_every
+
+
+def test_nothing_given_is_the_default() -> None:
+    assert load_settings({}, {}) == NodeSettings()
+    assert NodeSettings().name == socket.gethostname()
+
+
+def test_the_environment_gives_lists_and_numbers_as_text() -> None:
+    env = {"CONSTRAINT_CRDT_CONNECT": "tcp/a:1, tcp/b:2,", "CONSTRAINT_CRDT_CHECK_EVERY": "0.5", "CONSTRAINT_CRDT_PROBE": "none"}
+    settings = load_settings({}, env)
+    assert (settings.connect, settings.check_every, settings.probe) == (("tcp/a:1", "tcp/b:2"), 0.5, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("chek_every = 1", "`chek_every`.*`check_every` may be meant"),
+        ("zzz = 1", "`zzz`.*there are api"),
+        ('check_every = "1"', "`check_every` in .*node.toml: '1' is not a number of seconds"),
+        ("check_every = 0", "`check_every` in .*: check_every must be from 0.01"),
+        ("max_age = nan", "max_age"),
+        ('listen = "tcp/x:1"', "`listen` in .* is not a list of texts"),
+        ('role = "king"', "`role` in .*'king' is not one of peer, router, client"),
+        ("name = ", "node.toml is not TOML"),
+        ('fleet = ""', "`fleet` in .*name of a fleet"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says) as caught:
+        load_settings({}, {}, file)
+    assert not caught.value.from_flag
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the settings"):
+        load_settings({}, {}, tmp_path / "nope.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        load_settings({}, {}, tmp_path / "bytes.toml")
+
+
+def test_a_mistake_in_the_environment_is_named() -> None:
+    with pytest.raises(SettingsError, match="CONSTRAINT_CRDT_MAX_AGE: 'old' is not a number"):
+        load_settings({}, {"CONSTRAINT_CRDT_MAX_AGE": "old"})
+    with pytest.raises(SettingsError, match=r"CONSTRAINT_CRDT_LISTNE.*CONSTRAINT_CRDT_LISTEN is meant"):
+        load_settings({}, {"CONSTRAINT_CRDT_LISTNE": "x"})
+
+
+@pytest.mark.parametrize("variable", ["NODE", "CONFIG", "BUDGET", "PORT", "SERVICE_HOST", "PORT_8470_TCP_ADDR"])
+def test_variables_of_others_are_left_alone(variable: str) -> None:
+    """The client, the tests, and container platforms use the same prefix."""
+    assert load_settings({}, {f"CONSTRAINT_CRDT_{variable}": "whatever"}) == NodeSettings()
+
+
+def test_a_mistake_in_a_flag_says_so() -> None:
+    with pytest.raises(SettingsError, match="--gossip-every: ") as caught:
+        load_settings({"gossip_every": "-1"}, {})
+    assert caught.value.from_flag
+
+
+@pytest.mark.parametrize("key", sorted(BOUNDS))
+def test_times_are_bounded_also_without_a_source(key: str) -> None:
+    lowest, highest = BOUNDS[key]
+    for value in (lowest, highest):
+        msgspec.structs.replace(NodeSettings(), **{key: value})
+    for value in (0.0, -1.0, lowest / 2, highest * 2, math.nan, math.inf):
+        with pytest.raises(SettingsError, match=key):
+            msgspec.structs.replace(NodeSettings(), **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("127.0.0.1:8470", ("127.0.0.1", 8470)), ("[::1]:0", ("::1", 0)), ("forge:65535", ("forge", 65535))]
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8470", ":8470", "forge", "forge:", "forge:x", "forge:65536", "::1:8470", "forge:-1", "forge:\u0661"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        parse_address(text)

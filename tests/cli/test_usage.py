@@ -1,0 +1,71 @@
+"""What is wrong with a command is said in one line on stderr, before any node is asked, with exit code 2."""
+
+import pytest
+
+from constraint_crdt import __version__
+from constraint_crdt.cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ([], "COMMAND"),
+        (["nope"], "'nope'"),
+        (["status", "--nope"], "--nope"),
+        (["status", "--js"], "--js"),
+        (["add"], "ID"),
+        (["add", "x", "--severity", "fatal"], "'fatal'"),
+        (["remove"], "ID"),
+        (["record"], "--satisfied N"),
+        (["record", "--satisfied", "-1"], "whole number"),
+        (["record", "--violations", "1.5"], "whole number"),
+        (["check"], "VAR=VALUE"),
+        (["check", "gpu_temp_c"], "gpu_temp_c=91.5"),
+        (["check", "=3"], "VAR=VALUE"),
+        (["check", "x=1", "x=2"], "two values"),
+        (["status", "--node", "https://127.0.0.1:1"], "http://HOST:PORT"),
+        (["status", "--node", "127.0.0.1:x"], "HOST:PORT"),
+        (["status", "--node", "127.0.0.1:0"], "HOST:PORT"),
+        (["status", "--node", "127.0.0.1:99999"], "HOST:PORT"),
+        (["status", "--node", ""], "HOST:PORT"),
+        (["status", "--node", "x" * 64], "HOST:PORT"),
+        (["status", "--node", "[::1"], "HOST:PORT"),
+        (["status", "--node", "http://127.0.0.1:1/v2"], "HOST:PORT"),
+        (["node", "--role", "king"], "peer, router, client"),
+        (["node", "--check-every", "0"], "--check-every"),
+        (["node", "--check-every", "soon"], "number of seconds"),
+        (["node", "--api", "8470"], "127.0.0.1:8470"),
+        (["node", "--api", "::1:8470"], "brackets"),
+        (["node", "--name", ""], "name of a node"),
+        (["node", "--probe", "none", "--probe", "system"], "none"),
+        (["demo", "--nodes", "1"], "2 to 20"),
+        (["demo", "--seconds", "1"], "8 seconds"),
+        (["demo", "--seconds", "nan"], "8 seconds"),
+    ],
+)
+def test_misuse_is_one_line_and_two(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+    assert err.startswith("constraint-crdt")
+
+
+def test_the_node_of_the_environment_is_checked_like_the_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CONSTRAINT_CRDT_NODE", "ftp://x")
+    assert main(["status"]) == 2
+    assert "CONSTRAINT_CRDT_NODE" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"constraint-crdt {__version__}\n"
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    for name in ("node", "add", "apply", "remove", "record", "check", "status", "constraints", "nodes", "demo"):
+        assert f"\n    {name} " in told or f"\n    {name}\n" in told
+        assert main([name, "--help"]) == 0
+    assert "--while-stdin-open" not in capsys.readouterr().out
