@@ -2,11 +2,13 @@
 
 Each library does it in the way that suits it best. Here: constraints and the node's counter. pycrdt: a map of items, and, as it
 has no counter, a map with one cumulative count per replica. loro: a map of items and its counter. Their push-pull is an exchange
-of state vectors and of the updates above them, in their standard binary form; it has no other. Only the push-pulls are timed.
+of state vectors and of the updates above them, in their standard binary form; it has no other. A replica counts as it adds, in
+turns, as a node that measures does. Only the push-pulls are timed.
 """
 
 import random
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from report import cpu
@@ -14,7 +16,9 @@ from wire import exchange_bytes, total
 
 from constraint_crdt import GossipNode, exchange
 
-REPLICAS, ADDS, INCREMENTS, EXCHANGES = 50, 200, 200, 250
+REPLICAS, ROUNDS, EXCHANGES = 50, 200, 250
+FORMS = {"short ids": "r%d-c%d", "realistic ids": "constraint-%02d-%03d"}
+"""How an id is made of the number of its replica and its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,31 +37,30 @@ def _pairs(seed: int) -> list[tuple[int, int]]:
     return [tuple(chance.sample(range(REPLICAS), 2)) for _ in range(EXCHANGES)]  # type: ignore[misc]  # a sample of 2 is a pair
 
 
-def _nodes() -> list[GossipNode]:
+def _nodes(form: str) -> list[GossipNode]:
     nodes = [GossipNode(f"r{index}") for index in range(REPLICAS)]
     for index, node in enumerate(nodes):
-        for item in range(ADDS):
-            node.add_constraint(f"r{index}-c{item}")
-        for _ in range(INCREMENTS):
+        for number in range(ROUNDS):
+            node.add_constraint(form % (index, number))
             node.record_satisfied(1)
     return nodes
 
 
-def run_objects(seed: int) -> Outcome:
-    """constraint-crdt, with messages handed over as objects; their bytes are counted in a second pass over the same pairs."""
-    nodes, pairs = _nodes(), _pairs(seed)
+def run_objects(seed: int, form: str) -> Outcome:
+    """constraint-crdt, with messages handed over as objects, so without bytes."""
+    nodes, pairs = _nodes(form), _pairs(seed)
 
     def work() -> None:
         for a, b in pairs:
             exchange(nodes[a], nodes[b])
 
     seconds = cpu(work)
-    return Outcome(seconds, run_wire(seed).bytes, sum(len(node.state.constraints) for node in nodes))
+    return Outcome(seconds, 0, sum(len(node.state.constraints) for node in nodes))
 
 
-def run_wire(seed: int) -> Outcome:
+def run_wire(seed: int, form: str) -> Outcome:
     """constraint-crdt, with every message encoded, split where it is large, and decoded."""
-    nodes, sizes = _nodes(), []
+    nodes, sizes = _nodes(form), []
 
     def work() -> None:
         for a, b in _pairs(seed):
@@ -67,18 +70,17 @@ def run_wire(seed: int) -> Outcome:
     return Outcome(seconds, sum(sizes), sum(len(node.state.constraints) for node in nodes))
 
 
-def run_pycrdt(seed: int) -> Outcome:
+def run_pycrdt(seed: int, form: str) -> Outcome:
     """pycrdt (Yjs). Raises `ImportError` where it is not installed."""
     from pycrdt import Doc, Map
 
     docs = []
     for index in range(REPLICAS):
-        doc: Doc[Map[float]] = Doc(client_id=index + 1)
+        doc: Doc[Map[float]] = Doc()
         items, counts = doc.get("items", type=Map), doc.get("counts", type=Map)
-        for item in range(ADDS):
-            items[f"r{index}-c{item}"] = 1
-        for count in range(INCREMENTS):
-            counts[f"r{index}"] = count + 1
+        for number in range(ROUNDS):
+            items[form % (index, number)] = 1
+            counts[str(index)] = number + 1
         docs.append((doc, items))
     sent = 0
 
@@ -96,18 +98,16 @@ def run_pycrdt(seed: int) -> Outcome:
     return Outcome(seconds, sent, sum(len(items) for _, items in docs))
 
 
-def run_loro(seed: int) -> Outcome:
+def run_loro(seed: int, form: str) -> Outcome:
     """loro. Raises `ImportError` where it is not installed."""
     from loro import ExportMode, LoroDoc, VersionVector
 
     docs = []
     for index in range(REPLICAS):
         doc = LoroDoc()
-        doc.peer_id = index + 1
         items, counter = doc.get_map("items"), doc.get_counter("count")
-        for item in range(ADDS):
-            items.insert(f"r{index}-c{item}", 1)
-        for _ in range(INCREMENTS):
+        for number in range(ROUNDS):
+            items.insert(form % (index, number), 1)
             counter.increment(1)
         doc.commit()
         docs.append(doc)
@@ -128,4 +128,13 @@ def run_loro(seed: int) -> Outcome:
     return Outcome(seconds, sent, sum(len(doc.get_map("items")) for doc in docs))
 
 
-RIVALS: dict[str, Callable[[int], Outcome]] = {"pycrdt": run_pycrdt, "loro": run_loro}
+_RIVALS: dict[str, Callable[[int, str], Outcome]] = {"pycrdt": run_pycrdt, "loro": run_loro}
+
+
+def run_rivals(seed: int, form: str) -> Iterator[tuple[str, Outcome]]:
+    """The other libraries, as far as they are installed; says on stderr which are not."""
+    for name, run in _RIVALS.items():
+        try:
+            yield name, run(seed, form)
+        except ImportError:
+            print(f"{name} is not installed here, so it is left out (pip install {name})", file=sys.stderr)

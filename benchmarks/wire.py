@@ -1,6 +1,6 @@
 """Exchanges through bytes: every message encoded, cut into parts where it is too large, decoded and received, and counted."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 from constraint_crdt import GossipMessage, GossipNode, decode_message, encode_message, split_message
@@ -37,8 +37,3 @@ def total(sent: Iterable[tuple[str, int]]) -> int:
 def by_message(sent: Iterable[tuple[str, int]]) -> str:
     """The bytes of an exchange split by message, for people."""
     return " + ".join(f"{name} {size:,}" for name, size in sent)
-
-
-def type_counts(sent: Iterable[tuple[str, int]]) -> Counter[str]:
-    """How many messages of each type."""
-    return Counter(name for name, _ in sent)

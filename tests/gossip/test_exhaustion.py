@@ -30,7 +30,7 @@ def hostile() -> dict[str, bytes]:
 
 
 MEMORY_FACTOR = 150
-"""What a message may take while it is taken in, as a multiple of its size: the smallest cell is 3 bytes, and some 370 as objects."""
+"""What a message may take while it is read, as a multiple of its size: the smallest cell is 3 bytes, and some 370 as objects."""
 
 
 @pytest.mark.parametrize("name", hostile())

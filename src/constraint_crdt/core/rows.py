@@ -58,6 +58,7 @@ class Rows:
         self._mark = ClockMark({}, 0, 0)
         self._mark_is_old = False
         self._hash: StateHash | None = None
+        self._fallen: list[Cell] | None = None
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -149,6 +150,13 @@ class Rows:
     def watch(self, kind: int, watcher: Watcher) -> None:
         """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash."""
         self._watchers.setdefault(kind, []).append(watcher)
+
+    def take_fallen(self) -> list[Cell]:
+        """The cells that were taken out, not superseded, since the last call. With the runs above a clock, and the floors, that is
+        all that changed since: what a store needs to follow. Kept from the first call on.
+        """
+        fallen, self._fallen = self._fallen, []
+        return fallen or []
 
     # --- the runs that somebody lacks ----------------------------------------------------------------------------
 
@@ -348,6 +356,8 @@ class Rows:
             del table[key]
         self._count -= 1
         self._rows[replica].bury(cell.seq)
+        if self._fallen is not None:
+            self._fallen.append(cell)
         if kind != cell_kinds.REMOVE:
             self._sums[kind] -= cell.digest
             self._hash = None

@@ -118,7 +118,8 @@ def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> lis
     data = encode_message(message)
     if len(data) <= max_bytes:
         return [message]
-    transfer = blake2b(data, digest_size=TRANSFER_BYTES, person=b"transfer").digest()
+    cut = max_bytes.to_bytes(8, "big")  # the same message cut in another way is another transfer
+    transfer = blake2b(data, digest_size=TRANSFER_BYTES, key=cut, person=b"transfer").digest()
 
     def part(index: int, count: int, chunk: bytes) -> Part:
         return Part(

@@ -109,6 +109,8 @@ class Node:
         self._answers.begin()
         self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
         settings = self.settings
+        # The CEL library takes a while to load: now, and aside, or the first definition that arrives would hold up the loop.
+        self._tasks.append(asyncio.create_task(asyncio.to_thread(_load_expressions), name=f"{settings.name} loading"))
         self._spawn("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
         self._spawn("pushes", self._exchanger.run_pushes)
         self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
@@ -152,7 +154,7 @@ class Node:
         Raises `ExpressionError` (wrong `when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            await asyncio.to_thread(compile_expression, when)  # the first use loads the CEL library, which takes a while
+            await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
         return self._told(lambda: self.gossip.add_constraint(id_, when=when, severity=severity, about=about))
 
     async def remove_constraint(self, id_: str) -> None:
@@ -325,3 +327,7 @@ class Node:
 
     def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
         self._events.publish(Event(kind=kind, time=time.time_ns(), constraint=constraint, node=node, detail=detail))
+
+
+def _load_expressions() -> None:
+    compile_expression("true")

@@ -1,0 +1,114 @@
+"""The `node` command as a process: ready, told to stop, and refused where it cannot start."""
+
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt.cli.main import main
+from tests.cli.process import command, environment, running_node
+
+pytestmark = pytest.mark.processes
+
+END_SECONDS = 2.0
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (info|warning|error) \S.*")
+
+
+def run_to_its_end(*flags: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A node that is expected to give up by itself."""
+    line = command("node", "--api", "127.0.0.1:0", *flags)
+    return subprocess.run(line, check=False, capture_output=True, text=True, env=environment(**more), timeout=30)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_two_seconds(number: signal.Signals) -> None:
+    with running_node("--probe", "system") as node:
+        assert main(["add", "--node", node.url, "ends\nwell", "--when", "cpu_percent <= 100.0"]) == 0
+        with socket.create_connection(("127.0.0.1", int(node.url.rpartition(":")[2]))):
+            began = time.monotonic()
+            node.process.send_signal(number)
+            out, err = node.process.communicate(timeout=10)
+            took = time.monotonic() - began
+    assert (node.process.returncode, out) == (0, "")
+    assert took < END_SECONDS
+    lines = [*node.log, *err.splitlines()]
+    assert all(LOG_LINE.fullmatch(line) for line in lines)
+    assert any(r"ends\nwell added: cpu_percent <= 100.0" in line for line in lines)
+
+
+def test_it_ends_with_whoever_holds_its_stdin() -> None:
+    with running_node("--while-stdin-open", stdin=subprocess.PIPE) as node:
+        assert main(["status", "--node", node.url]) == 0
+        began = time.monotonic()
+        _, err = node.process.communicate(timeout=10)  # closes stdin
+        assert time.monotonic() - began < END_SECONDS
+    assert node.process.returncode == 0
+    assert "whoever started this node is gone" in err
+
+
+def test_the_end_comes_also_while_it_starts() -> None:
+    line = command("node", "--api", "127.0.0.1:0", "--role", "client", "--connect", "tcp/127.0.0.1:1")
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        try:
+            assert process.stderr is not None
+            assert "No router answers" in process.stderr.readline()  # so it runs, and waits for the router
+            began = time.monotonic()
+            process.terminate()
+            assert process.wait(10) == 0
+            assert time.monotonic() - began < END_SECONDS
+        finally:
+            process.kill()
+
+
+def test_a_taken_port_of_the_api_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run_to_its_end("--api", address)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"constraint-crdt node: cannot serve the API at {address}: the port is taken, so choose another with --api HOST:PORT\n"
+    )
+
+
+def test_a_taken_port_of_the_engine_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        endpoint = f"tcp/127.0.0.1:{taken.getsockname()[1]}"
+        done = run_to_its_end("--listen", endpoint)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert endpoint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--listen", "udp:1"], "endpoint 'udp:1'"),
+        (["--connect", "tcp/127.0.0.1:0"], "port 0"),
+        (["--role", "client"], "needs a router"),
+        (["--probe", "nope"], "no probe 'nope'"),
+        (["--api", "192.0.2.1:0"], "no such address"),
+        (["--config", "/nope/node.toml"], "/nope/node.toml"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_one_sentence(flags: list[str], says: str) -> None:
+    done = run_to_its_end(*flags)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert done.stderr.startswith("constraint-crdt node: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_its_settings_come_from_the_file_and_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('nmae = "x"\n')
+    done = run_to_its_end(CONSTRAINT_CRDT_CONFIG=str(file))
+    assert done.returncode == 1
+    assert "`nmae`" in done.stderr
+    assert "`name` may be meant" in done.stderr
+    done = run_to_its_end(CONSTRAINT_CRDT_MAX_AGE="0")
+    assert done.returncode == 1
+    assert "CONSTRAINT_CRDT_MAX_AGE" in done.stderr
