@@ -5,7 +5,7 @@ The types are views over one set of rows. Who writes is named with each write; a
 
 from collections.abc import Sequence
 
-from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_value
+from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_value, read_cell
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.merge import Merge
@@ -14,6 +14,7 @@ from constraint_crdt.core.rows import Rows
 from constraint_crdt.types.counter import ConstraintGCounter
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.register import EisensteinRegister, Position
+from constraint_crdt.types.retirement import Retirements
 from constraint_crdt.types.view import writer
 
 NODE_KEY = ""
@@ -22,7 +23,7 @@ NODE_KEY = ""
 class ConstraintState(Merge):
     """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
 
-    __slots__ = ("constraints", "metrics", "register", "rows")
+    __slots__ = ("constraints", "metrics", "register", "retirements", "rows")
 
     def __init__(self, rows: Rows | None = None) -> None:
         self.rows = Rows() if rows is None else rows
@@ -33,6 +34,8 @@ class ConstraintState(Merge):
         """How often they held and were violated, where."""
         self.register = EisensteinRegister(self.rows)
         """The position's register."""
+        self.retirements = Retirements(self.rows)
+        """Which lives, and which whole nodes, are over."""
 
     @property
     def position(self) -> Position | None:
@@ -74,9 +77,12 @@ class ConstraintState(Merge):
         return {cell.replica.node_id: node_value(cell) for cell in cells}
 
     def describe(self, software: str, wire: int, endpoints: Sequence[str] = (), *, node: str | Replica) -> None:
-        """Say of a node what it runs and where it listens: one cell in its row, written only if it says something new."""
+        """Say of a node what it runs and where it listens: one cell in its row, written only if it says something new.
+
+        Raises `ConstraintCrdtError` for what no peer would take.
+        """
         replica = writer(node)
-        cell = make_cell(NODE, NODE_KEY, [software, wire, list(endpoints)])
+        cell = read_cell(make_cell(NODE, NODE_KEY, [software, wire, list(endpoints)]).data)
         standing = self.rows.get(NODE, NODE_KEY, replica)
         if standing is None or standing.data != cell.data:
             self.rows.write(replica, cell)

@@ -50,12 +50,12 @@ def test_it_ends_with_whoever_holds_its_stdin() -> None:
     assert "whoever started this node is gone" in err
 
 
-def test_the_end_comes_also_while_it_starts() -> None:
+def test_the_end_comes_also_while_its_router_is_down() -> None:
     line = command("node", "--api", "127.0.0.1:0", "--role", "client", "--connect", "tcp/127.0.0.1:1")
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         try:
             assert process.stderr is not None
-            assert "No router answers" in process.stderr.readline()  # so it runs, and waits for the router
+            assert "No router answers" in process.stderr.readline()  # and it goes on trying
             began = time.monotonic()
             process.terminate()
             assert process.wait(10) == 0

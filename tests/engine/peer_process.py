@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from constraint_crdt.engine.zenoh import ZenohTransport
 
 
-def handler(request: bytes) -> Sequence[bytes]:
+async def handler(request: bytes) -> Sequence[bytes]:
     return [bytes(200_000)] * 200 if request == b"long" else [request]
 
 

@@ -4,14 +4,54 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from constraint_crdt.engine import Handler, MemoryNetwork, Peer, Transport
+from constraint_crdt.engine.answer import ANSWERS_AT_ONCE
 from constraint_crdt.engine.zenoh import ZenohTransport
 
 DEADLINE = 15.0
 
 
-def echo(request: bytes) -> Sequence[bytes]:
+async def echo(request: bytes) -> Sequence[bytes]:
     """Answer with the request."""
     return [request]
+
+
+def always(*replies: bytes) -> Handler:
+    """A handler that answers every request with `replies`."""
+
+    async def answer(_request: bytes) -> Sequence[bytes]:
+        return replies
+
+    return answer
+
+
+class Gate:
+    """A handler that echoes, but holds its answers back while it is shut; and what became of its runs."""
+
+    def __init__(self) -> None:
+        self.entered: list[bytes] = []
+        self.cancelled: list[bytes] = []
+        self._open = asyncio.Event()
+        self._moved = asyncio.Event()
+
+    async def handler(self, request: bytes) -> Sequence[bytes]:
+        self.entered.append(request)
+        self._moved.set()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request)
+            raise
+        return [request]
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def holds(self, number: int) -> None:
+        """Wait until `number` requests have come in."""
+        async with asyncio.timeout(DEADLINE):
+            while len(self.entered) < number:
+                self._moved.clear()
+                await self._moved.wait()
 
 
 class Seat:
@@ -61,11 +101,11 @@ class Network:
         self.memory = MemoryNetwork()
         self.seats: list[Seat] = []
 
-    def transport(self) -> Transport:
+    def transport(self, answers_at_once: int = ANSWERS_AT_ONCE) -> Transport:
         if self.engine == "memory":
-            return self.memory.transport()
+            return self.memory.transport(answers_at_once=answers_at_once)
         seeds = [seat.transport.endpoints for seat in self.seats if seat.transport.endpoints]
-        return ZenohTransport(connect=seeds[0] if seeds else ())
+        return ZenohTransport(connect=seeds[0] if seeds else (), answers_at_once=answers_at_once)
 
     async def join(self, name: str, *, fleet: str = "fleet", handler: Handler = echo, transport: Transport | None = None) -> Seat:
         seat = Seat(transport or self.transport())

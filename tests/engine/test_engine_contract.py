@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from constraint_crdt.engine import Peer, TransportError, Unreachable
+from constraint_crdt.engine.answer import ANSWERS_AT_ONCE
 from constraint_crdt.engine.transport import MAX_PAYLOAD
 
-from .seats import DEADLINE, Network, Seat, all_see_all
+from .seats import DEADLINE, Network, Seat, all_see_all, always
 
 
 async def test_two_see_each_other_and_talk(network: Network) -> None:
@@ -41,14 +42,14 @@ async def test_three_find_each_other_through_the_first(network: Network) -> None
     ids=["none", "one-empty", "empties-between", "200-of-64KiB", "1000-small", "largest"],
 )
 async def test_replies_come_whole_and_in_order(network: Network, replies: Sequence[bytes]) -> None:
-    a, b = await network.join("a"), await network.join("b", handler=lambda _: replies)
+    a, b = await network.join("a"), await network.join("b", handler=always(*replies))
     await a.sees(b)
     assert await a.ask(b, b"x" * 65536) == list(replies)
     assert await a.ask(b) == list(replies)
 
 
 async def test_payload_bytes_are_counted_on_both_sides(network: Network) -> None:
-    a, b = await network.join("a"), await network.join("b", handler=lambda _: [b"123", b"4567"])
+    a, b = await network.join("a"), await network.join("b", handler=always(b"123", b"4567"))
     await a.sees(b)
     await a.ask(b, b"12345")
     assert (a.transport.bytes_sent, a.transport.bytes_received) == (5, 7)
@@ -58,14 +59,14 @@ async def test_payload_bytes_are_counted_on_both_sides(network: Network) -> None
 async def test_many_requests_at_once_each_get_their_own_answer(network: Network) -> None:
     a, b = await network.join("a"), await network.join("b")
     await a.sees(b)
-    asked = [n.to_bytes(2, "big") * 100 for n in range(500)]
+    asked = [n.to_bytes(2, "big") * 100 for n in range(ANSWERS_AT_ONCE)]
     assert await asyncio.gather(*(a.ask(b, each) for each in asked)) == [[each] for each in asked]
 
 
 async def test_a_handler_may_start_a_request_to_the_one_who_asks(network: Network) -> None:
     asked_back: list[asyncio.Task[list[bytes]]] = []
 
-    def ask_back(request: bytes) -> Sequence[bytes]:
+    async def ask_back(request: bytes) -> Sequence[bytes]:
         asked_back.append(asyncio.get_running_loop().create_task(b.ask(a, b"back")))
         return [b"answer"]
 
@@ -95,7 +96,7 @@ async def test_a_peer_that_never_was_is_unreachable(network: Network) -> None:
 
 
 async def test_a_handler_that_fails_costs_its_answer_only(network: Network, caplog: pytest.LogCaptureFixture) -> None:
-    def fail_on_bad(request: bytes) -> Sequence[bytes]:
+    async def fail_on_bad(request: bytes) -> Sequence[bytes]:
         if request == b"bad":
             raise KeyError(request)
         return [bytes(MAX_PAYLOAD + 1)] if request == b"long" else [b"good"]
@@ -122,8 +123,8 @@ async def test_fleets_do_not_mix(network: Network) -> None:
 async def test_two_of_one_name_are_two_peers(network: Network) -> None:
     a = await network.join("a")
     twins = [
-        await network.join("twin", handler=lambda _: [b"1"]),
-        await network.join("twin", handler=lambda _: [b"2"]),
+        await network.join("twin", handler=always(b"1")),
+        await network.join("twin", handler=always(b"2")),
     ]
     await all_see_all(a, *twins)
     assert [await a.ask(twin) for twin in twins] == [[b"1"], [b"2"]]

@@ -26,6 +26,7 @@ OWN = "tcp/127.0.0.1:7447"
         ({"role": "client"}, "router"),
         ({"role": "client", "connect": [OWN], "listen": [OWN]}, OWN),
         ({"lease": 0.0}, "0 s"),
+        ({"answers_at_once": 0}, "0 requests"),
     ],
 )
 def test_what_cannot_work_is_refused_by_name(arguments: dict[str, Any], named: str) -> None:

@@ -8,7 +8,16 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from constraint_crdt import GossipMessage, GossipNode, GossipResult, Replica, StateHash, decode_message, encode_message, split_message
+from constraint_crdt import (
+    GossipMessage,
+    GossipNode,
+    GossipResult,
+    Replica,
+    StateHash,
+    decode_message,
+    encode_message,
+    split_message,
+)
 from constraint_crdt.core import cells
 from constraint_crdt.core.cells import Cell
 
@@ -88,7 +97,9 @@ class Fleet:
 
     # --- mutations ---------------------------------------------------------------------------------------------------
 
-    def write(self, name: str, act: Callable[[GossipNode], object], expected: Callable[[Replica], list[Mutation]]) -> list[Mutation]:
+    def write(
+        self, name: str, act: Callable[[GossipNode], object], expected: Callable[[Replica], list[Mutation]]
+    ) -> list[Mutation]:
         """Let a node mutate, and the log in the same way."""
         node = self.nodes[name]
         clock, life = node.clock, node.replica
@@ -200,7 +211,9 @@ class Fleet:
     def _check_counts(node: Witnessed) -> None:
         metrics = node.state.metrics
         now: Counts = {("total", ""): metrics.total}
-        now |= {("constraint", id_): metrics.constraint(id_) for id_ in IDS} | {("node", name): metrics.node(name) for name in NAMES}
+        now |= {("constraint", id_): metrics.constraint(id_) for id_ in IDS} | {
+            ("node", name): metrics.node(name) for name in NAMES
+        }
         for reading, before in node.seen_counts.items():
             assert all(old <= new for old, new in zip(before, now[reading], strict=True)), f"{reading} went down"
         node.seen_counts = now

@@ -100,7 +100,10 @@ class Canonical:
             (row, seq): move
             for (row, seq), move in moves.items()
             if not any(
-                named == row and upto >= seq for (other, _), rival in moves.items() if other != row for named, upto in rival.overwrites
+                named == row and upto >= seq
+                for (other, _), rival in moves.items()
+                if other != row
+                for named, upto in rival.overwrites
             )
         }
 

@@ -77,7 +77,10 @@ def wild_states(draw: st.DrawFn) -> list[ConstraintState]:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["add", "remove", "count", "move", "merge", "collect"]), st.integers(0, 3), st.integers(0, 3), st.integers(-2, 2)
+        st.sampled_from(["add", "remove", "count", "move", "merge", "collect"]),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.integers(-2, 2),
     ),
     max_size=25,
 )
@@ -126,7 +129,12 @@ def reading(value: Any) -> object:
         case ConstraintORSet():
             return {id_: value.additions(id_) for id_ in value}, len(value)
         case ConstraintGCounter():
-            return value.total, value.nodes, {node: value.node(node) for node in "abcd"}, [(value.constraint(id_), value.by_node(id_)) for id_ in "xy"]
+            return (
+                value.total,
+                value.nodes,
+                {node: value.node(node) for node in "abcd"},
+                [(value.constraint(id_), value.by_node(id_)) for id_ in "xy"],
+            )
         case EisensteinRegister():
             return value.position, value.norm, value.time, [value.node_position(node) for node in "abcd"]
     assert isinstance(value, VectorClock)

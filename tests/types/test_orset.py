@@ -2,7 +2,17 @@
 
 import pytest
 
-from constraint_crdt import Change, ConstraintCrdtError, ConstraintORSet, ConstraintState, Definition, Dot, Limits, Replica, Severity
+from constraint_crdt import (
+    Change,
+    ConstraintCrdtError,
+    ConstraintORSet,
+    ConstraintState,
+    Definition,
+    Dot,
+    Limits,
+    Replica,
+    Severity,
+)
 from constraint_crdt.core.rows import Rows
 
 
@@ -123,7 +133,7 @@ def test_removing_what_is_not_active_is_a_key_error_and_writes_nothing() -> None
         ({"id_": "c", "severity": "fatal"}, "severity must be one of info, warning, critical"),
         ({"id_": "c", "when": "x" * 1025}, "when must have at most 1024 bytes"),
         ({"id_": "c", "about": "é" * 513}, "about must have at most 1024 bytes"),
-        ({"id_": "c", "about": "\ud800"}, "about .*Unicode"),
+        ({"id_": "c", "about": "\ud800"}, "Unicode"),
         ({"id_": "c", "node": "n" * 257}, "1 to 256 bytes"),
         ({"id_": "c", "node": ""}, "1 to 256 bytes"),
     ],
@@ -133,7 +143,7 @@ def test_what_is_out_of_bounds_is_refused_and_writes_nothing(arguments: dict[str
     s.add("c", node="a", when="x < 1.0")
     before = ConstraintORSet().merged(s)
     with pytest.raises(ConstraintCrdtError, match=what):
-        s.add(**{"node": "a", **arguments})  # type: ignore[arg-type]  # the parameters are all strings here
+        s.add(**{"node": "a", **arguments})
     assert before.subsumes(s)
     assert s == before
 

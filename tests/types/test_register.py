@@ -22,7 +22,9 @@ def written(position: tuple[int, int], node: str | Replica, time: int = 1) -> Ei
     return register
 
 
-@pytest.mark.parametrize(("position", "norm"), [((0, 0), 0), ((3, 1), 7), ((1, 1), 1), ((-2, 3), 19), ((2**31, -(2**31)), 3 * 2**62)])
+@pytest.mark.parametrize(
+    ("position", "norm"), [((0, 0), 0), ((3, 1), 7), ((1, 1), 1), ((-2, 3), 19), ((2**31, -(2**31)), 3 * 2**62)]
+)
 def test_the_norm_is_exact(position: tuple[int, int], norm: int) -> None:
     assert eisenstein_norm(position) == norm
 

@@ -12,6 +12,7 @@ a cell of a kind that this version does not know travels through it unharmed.
 | 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative |
 | 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
 | 5 NODE | "" | `[software version, wire version, [endpoint, …]]` |
+| 6 RETIRE | node id, or one replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
 """
@@ -30,6 +31,7 @@ REMOVE: Final = 2
 COUNTS: Final = 3
 POSITION: Final = 4
 NODE: Final = 5
+RETIRE: Final = 6
 MAX_KIND: Final = 127
 SEVERITIES: Final = 3
 
@@ -42,7 +44,7 @@ Key = str | int
 class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     """One cell, bound to its dot. Treat it as immutable: cells are shared between replicas of one process.
 
-    `gc=False`: it holds only strings, bytes and ints and cannot be part of a cycle, and a collector that has to walk
+    `gc=False`: it holds only strings, bytes, ints and tuples of those and cannot be part of a cycle, and a collector that has to walk
     100,000 of them costs more than everything else together.
     """
 
@@ -53,6 +55,8 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     replica: Replica = UNBOUND
     digest: int = 0
     """The keyed hash, filled in by `Digest.fill`; 0 while it is not known."""
+    counts: tuple[int, int] | None = None
+    """The value of a COUNTS cell, kept because it is read with every change of the cell."""
 
 
 # Bounds are checked by `_CHECKS`, not declared with `msgspec.Meta`: with it, building a decoder crashes the interpreter when the
@@ -96,6 +100,14 @@ class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     endpoints: tuple[str, ...] = ()
 
 
+class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a RETIRE cell: lives that are over, each with the highest seq of it that the writer knew."""
+
+    whole_node: bool
+    """The node itself is retired, in all of its lives; else only these lives, which the node went on from."""
+    lives: tuple[WireDot, ...]
+
+
 class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: str
     dots: tuple[WireDot, ...]
@@ -135,6 +147,12 @@ class _Node(_Tail):
     value: NodeValue
 
 
+class _Retire(_Tail):
+    kind: int
+    key: str
+    value: RetireValue
+
+
 class _Unknown(_Tail):
     kind: int
     key: str | None
@@ -147,6 +165,7 @@ _remove = msgspec.msgpack.Decoder(_Remove)
 _counts = msgspec.msgpack.Decoder(_Counts)
 _position = msgspec.msgpack.Decoder(_Position)
 _node = msgspec.msgpack.Decoder(_Node)
+_retire = msgspec.msgpack.Decoder(_Retire)
 _unknown = msgspec.msgpack.Decoder(_Unknown)
 
 
@@ -192,12 +211,18 @@ def _check_node(cell: _Node) -> None:
     _require(0 <= cell.value.wire <= MAX_COUNT, "the wire version of a node")
 
 
+def _check_retire(cell: _Retire) -> None:
+    _require(bool(cell.value.lives), "the number of lives retired")
+    _check_dots(cell.value.lives)
+
+
 _READERS: dict[int, tuple[Callable[[bytes], Any], Callable[[Any], None]]] = {
     ADD: (_add.decode, _check_add),
     REMOVE: (_remove.decode, _check_remove),
     COUNTS: (_counts.decode, _check_counts),
     POSITION: (_position.decode, _check_position),
     NODE: (_node.decode, _check_node),
+    RETIRE: (_retire.decode, _check_retire),
 }
 _UNKNOWN_READER: tuple[Callable[[bytes], Any], Callable[[Any], None]] = (_unknown.decode, lambda _: None)
 
@@ -225,7 +250,10 @@ def read_cell(data: bytes) -> Cell:
         return Cell(data[1], 0, data)
     if (len(key) * 4 > ID_BYTES and len(key.encode()) > ID_BYTES) or (not key and data[1] == ADD):
         raise ConstraintCrdtError(f"the key of a cell must have 1 to {ID_BYTES} bytes")
-    return Cell(data[1], key, data)
+    cell = Cell(data[1], key, data)
+    if data[1] == COUNTS:
+        cell.counts = head.value
+    return cell
 
 
 def make_cell(kind: int, key: str | None, value: object) -> Cell:
@@ -258,7 +286,10 @@ def definition_value(cell: Cell) -> DefinitionValue:
 
 def counts_value(cell: Cell) -> tuple[int, int]:
     """The value of a COUNTS cell: (satisfied, violated), cumulative."""
-    return _counts.decode(cell.data).value
+    value = cell.counts
+    if value is None:
+        value = cell.counts = _counts.decode(cell.data).value
+    return value
 
 
 def position_value(cell: Cell) -> PositionValue:
@@ -269,3 +300,8 @@ def position_value(cell: Cell) -> PositionValue:
 def node_value(cell: Cell) -> NodeValue:
     """The value of a NODE cell."""
     return _node.decode(cell.data).value
+
+
+def retire_value(cell: Cell) -> RetireValue:
+    """The value of a RETIRE cell."""
+    return _retire.decode(cell.data).value

@@ -53,6 +53,14 @@ def _hasher(key: bytes, person: bytes) -> blake2b:
     return blake2b(key=key, digest_size=STATE_HASH_BYTES, person=person)
 
 
+@lru_cache(maxsize=64)
+def _row_hasher(key: bytes, replica: Replica) -> blake2b:
+    """A hasher that has taken in the replica too, to be copied for each cell of its row."""
+    hasher = _hasher(key, b"cell").copy()
+    hasher.update(replica_bytes(replica))
+    return hasher
+
+
 @lru_cache(maxsize=4096)
 def _clock_entry(key: bytes, replica: Replica, seq: int) -> int:
     """Remembered, because each message of an exchange moves the same few entries from and to the same values."""
@@ -78,9 +86,7 @@ class Digest:
 
     def fill(self, replica: Replica, cells: "Iterable[Cell]") -> None:
         """Give each cell of one row its keyed hash, unless it has it already."""
-        row_hasher = _hasher(self._key, b"cell").copy()
-        row_hasher.update(replica_bytes(replica))
-        copy, number = row_hasher.copy, int.from_bytes
+        copy, number = _row_hasher(self._key, replica).copy, int.from_bytes
         for cell in cells:
             if not cell.digest:
                 hasher = copy()

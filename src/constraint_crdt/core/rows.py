@@ -203,6 +203,14 @@ class Rows:
             self._act(cell)
         return cell
 
+    def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
+        """Append several mutations as one transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
+        self._check_room(len(cells), 0 if replica in self._rows else 1)
+        if self.seq(replica) + len(cells) > MAX_COUNT:
+            raise ConstraintCrdtError(f"the row of {replica} is full")
+        for cell in cells:
+            self.write(replica, cell)
+
     def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
         """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
 
@@ -289,27 +297,26 @@ class Rows:
     def _take(self, row: Row, cells: Sequence[Cell]) -> list[Cell]:
         """Put new cells of one row; returns the removals among them, which are to act later.
 
-        The first add of an id is put in line: most cells that a blank node takes are one, and `_put` would double the cost.
+        The first cell under a key is put in line: most cells that a blank node takes are, and `_put` would double the cost.
         """
         row.extend(cells)
-        table = self._tables.setdefault(cell_kinds.ADD, {})
-        watchers = self._watchers.get(cell_kinds.ADD, ())
-        firsts = total = 0
+        tables, watchers, sums = self._tables, self._watchers, self._sums
         removals: list[Cell] = []
+        firsts = 0
         for cell in cells:
-            if cell.kind == cell_kinds.ADD and not self._pending and table.setdefault(cell.key, cell) is cell:
+            kind = cell.kind
+            if kind == cell_kinds.REMOVE:
+                removals.append(cell)
+            elif kind in sums and not self._pending and tables[kind].setdefault(cell.key, cell) is cell:
                 firsts += 1
-                total += cell.digest
-                for watcher in watchers:
-                    watcher(None, cell)
+                sums[kind] += cell.digest
+                if kind in watchers:
+                    for watcher in watchers[kind]:
+                        watcher(None, cell)
                 continue
             self._put(row, cell)
-            if cell.kind == cell_kinds.REMOVE:
-                removals.append(cell)
-        if firsts:
-            self._count += firsts
-            self._sums[cell_kinds.ADD] = self._sums.get(cell_kinds.ADD, 0) + total
-            self._hash = None
+        self._count += firsts
+        self._hash = None
         return removals
 
     def _put(self, row: Row, cell: Cell) -> None:

@@ -1,6 +1,7 @@
 """The in-memory engine: any number of transports in one asyncio loop, with faults that tests ask for.
 
-Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from the generator it is given.
+Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from the generator it is given. What
+handlers wait for is theirs: replies go back in the order in which handlers end.
 A message that is lost or has no route fails its request at once, since the network knows, so tests wait for nothing.
 """
 
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from random import Random
 
-from constraint_crdt.engine.answer import answer, check_payload
+from constraint_crdt.engine.answer import ANSWERS_AT_ONCE, Answering, Deliver, check_answers_at_once, check_payload
 from constraint_crdt.engine.transport import Changed, Handler, Peer, TransportError, Unreachable
 
 
@@ -23,9 +24,12 @@ class MemoryNetwork:
         self._loss = 0.0
         self._random: Random | None = None
 
-    def transport(self) -> "MemoryTransport":
-        """A new transport on this network, not open yet."""
-        return MemoryTransport(self)
+    def transport(self, *, answers_at_once: int = ANSWERS_AT_ONCE) -> "MemoryTransport":
+        """A new transport on this network, not open yet. It leaves requests beyond `answers_at_once` unanswered.
+
+        Raises `TransportError` when that is below 1.
+        """
+        return MemoryTransport(self, check_answers_at_once(answers_at_once))
 
     def cut(self, these: Iterable[str], those: Iterable[str]) -> None:
         """Take away the route, both ways, between every name in `these` and every name in `those`."""
@@ -87,13 +91,14 @@ class MemoryTransport:
 
     endpoints: tuple[str, ...] = ()
 
-    def __init__(self, network: MemoryNetwork) -> None:
+    def __init__(self, network: MemoryNetwork, answers_at_once: int) -> None:
         self._network = network
+        self._answers_at_once = answers_at_once
         self._me: Peer | None = None
-        self._handler: Handler | None = None
+        self._answering: Answering | None = None
         self._changed: Changed | None = None
         self._peers: frozenset[Peer] = frozenset()
-        self._waiting: set[asyncio.Future[list[bytes]]] = set()
+        self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: a set's order would be another every run
         self.fleet = ""
         self.bytes_sent = 0
         self.bytes_received = 0
@@ -104,15 +109,17 @@ class MemoryTransport:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
-        self.fleet, self._handler, self._changed = fleet, handler, changed
+        self.fleet, self._changed = fleet, changed
+        self._answering = Answering(handler, self._answers_at_once)
         self._me = self._network.join(self, name)
         return self._me
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
         """See `Transport.reopen`."""
-        if self._me is None:
+        if self._me is None or self._answering is None:
             raise TransportError("This transport is not open; open it first.")
         self._network.leave(self._me)
+        self._answering.cancel()
         self._give_up_waiting()
         asyncio.get_running_loop().call_soon(self._see, frozenset())
         self._me = self._network.join(self, self._me.name)
@@ -123,7 +130,7 @@ class MemoryTransport:
         check_payload(payload)
         loop = asyncio.get_running_loop()
         answered: asyncio.Future[list[bytes]] = loop.create_future()
-        self._waiting.add(answered)
+        self._waiting[answered] = None
         loop.call_soon(self._arrive, peer, payload, answered)
         self.bytes_sent += len(payload)
         try:
@@ -132,7 +139,7 @@ class MemoryTransport:
         except TimeoutError:
             raise Unreachable(f"{peer.name} did not answer within {timeout:g} s.") from None
         finally:
-            self._waiting.discard(answered)
+            del self._waiting[answered]
 
     def peers(self) -> frozenset[Peer]:
         """See `Transport.peers`."""
@@ -140,13 +147,18 @@ class MemoryTransport:
 
     async def close(self) -> None:
         """See `Transport.close`."""
+        answering = self._answering
         self.end()
+        if answering is not None:
+            await answering.wait()
 
     def end(self) -> None:
         """Leave at once, telling this side nothing."""
         if self._me is not None:
             self._network.leave(self._me)
-        self._me = self._handler = self._changed = None
+        if self._answering is not None:
+            self._answering.cancel()
+        self._me = self._answering = self._changed = None
         self._peers = frozenset()
         self._give_up_waiting()
 
@@ -160,14 +172,20 @@ class MemoryTransport:
         if self._me is not None:
             self._see(self._network.reachable(self._me))
 
-    def serve(self, payload: bytes) -> list[bytes] | None:
-        """Answer a request that arrived here; None when there is no answer."""
-        if self._handler is None:
-            return None
+    def serve(self, payload: bytes, deliver: Deliver) -> None:
+        """Answer a request that arrived here."""
+        me = self._me
+        if self._answering is None:
+            deliver(None)
+            return
+
+        def send(replies: list[bytes] | None) -> None:
+            if self._me == me:  # else this session ended meanwhile, and nothing leaves it any more
+                self.bytes_sent += sum(map(len, replies or ()))
+            deliver(replies)
+
         self.bytes_received += len(payload)
-        replies = answer(self._handler, payload)
-        self.bytes_sent += sum(map(len, replies or ()))
-        return replies
+        self._answering.begin(payload, send)
 
     def _see(self, now: frozenset[Peer]) -> None:
         """Change the view to `now` and tell the node the difference."""
@@ -179,10 +197,16 @@ class MemoryTransport:
 
     def _arrive(self, peer: Peer, payload: bytes, answered: asyncio.Future[list[bytes]]) -> None:
         """The request is at the peer, or lost."""
-        me = self._me
+        me, loop = self._me, asyncio.get_running_loop()
+
+        def deliver(replies: list[bytes] | None) -> None:
+            loop.call_soon(self._return, me, peer, replies, answered)
+
         there = self._network.route(me, peer)
-        replies = None if there is None or self._network.lost() else there.serve(payload)
-        asyncio.get_running_loop().call_soon(self._return, me, peer, replies, answered)
+        if there is None or self._network.lost():
+            deliver(None)
+        else:
+            there.serve(payload, deliver)
 
     def _return(self, me: Peer | None, peer: Peer, replies: list[bytes] | None, answered: asyncio.Future[list[bytes]]) -> None:
         """The answer is back, or lost."""

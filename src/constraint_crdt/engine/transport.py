@@ -8,9 +8,11 @@ Rules every engine keeps:
 4. The handler and `changed` run on the loop that called `open`, and never inside a call into the transport.
 5. A request has an answer, whole and in order, or it raises `Unreachable`. Part of an answer is no answer.
 6. A handler that raises costs its requester the answer and nothing else.
+7. Each request's handler is a task of its own, so handlers run interleaved. A request beyond the number that a transport
+   runs at once stays unanswered. A handler still running when its transport closes or reopens is cancelled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.errors import ConstraintCrdtError
@@ -26,8 +28,8 @@ class Peer(NamedTuple):
     session: str
 
 
-Handler = Callable[[bytes], Sequence[bytes]]
-"""A request in, its replies out, possibly none."""
+Handler = Callable[[bytes], Awaitable[Sequence[bytes]]]
+"""A request in, its replies out, possibly none. They are sent once it returns: whatever they tell may be on disk by then."""
 
 Changed = Callable[[Peer, bool], None]
 """A peer came (True) or went (False)."""
@@ -84,4 +86,6 @@ class Transport(Protocol):
         """Leave. Idempotent, also after a failed open; takes 2 s at most whatever the network does.
 
         Requests that wait raise `Unreachable`. `changed` is not called for what this transport itself ends.
+        Handlers are cancelled and waited for, but one that does not end promptly is left to end later. A handler that
+        calls this itself is not cancelled.
         """

@@ -292,7 +292,7 @@ class GossipNode:
         return result
 
     def _who_i_am(self, message: GossipMessage) -> list[GossipMessage]:
-        """What I answer to a message for a former life of mine, of which I take nothing: else its sender would never learn of me."""
+        """What I answer to a message for another life of mine, of which I take nothing: its sender has to learn of this one."""
         if isinstance(message, Part) and message.index:
             return []
         self.tracker.anyone.state(self.state.rows.clock_mark, self.state_hash)

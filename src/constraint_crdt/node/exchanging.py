@@ -60,7 +60,7 @@ class Exchanger:
         """The names of the peers that are there, by their own evidence."""
         return frozenset(self._live)
 
-    def answer(self, payload: bytes) -> list[bytes]:
+    async def answer(self, payload: bytes) -> list[bytes]:
         """A message of a peer in, what to reply out."""
         return [data for response in self._receive(payload) for data in _encoded(response)]
 

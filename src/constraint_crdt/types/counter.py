@@ -4,9 +4,10 @@ A cell holds the *cumulative* counts of its writer for one constraint (or, under
 message counts nothing twice, and a missed one is made good by the next.
 """
 
+from operator import index
 from typing import NamedTuple
 
-from constraint_crdt.core.cells import COUNTS, Cell, counts_value, make_cell
+from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_cell
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica, check_id
 from constraint_crdt.core.rows import Rows
@@ -36,39 +37,41 @@ class ConstraintGCounter(WatchingView):
     KINDS = (COUNTS,)
 
     def __init__(self, rows: Rows | None = None) -> None:
-        self._total = ZERO
-        self._by_node: dict[str, Counts] = {}
-        self._by_constraint: dict[str, Counts] = {}
+        self._satisfied = self._violated = 0
+        self._by_node: dict[str, tuple[int, int]] = {}
+        self._by_constraint: dict[Key, tuple[int, int]] = {}
         super().__init__(rows)
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        before = counts_value(old) if old is not None else ZERO
-        after = counts_value(new) if new is not None else ZERO
-        satisfied, violated = after[0] - before[0], after[1] - before[1]
         cell = new if new is not None else old
         if cell is None:
             return
-        self._total = self._total.plus(satisfied, violated)
-        node = cell.replica.node_id
-        self._by_node[node] = self._by_node.get(node, ZERO).plus(satisfied, violated)
+        moved = counts_value(new) if new is not None else (0, 0)
+        if old is not None:
+            before = counts_value(old)
+            moved = (moved[0] - before[0], moved[1] - before[1])
+        self._satisfied += moved[0]
+        self._violated += moved[1]
+        node = self._by_node.get(cell.replica.node_id)
+        self._by_node[cell.replica.node_id] = moved if node is None else (node[0] + moved[0], node[1] + moved[1])
         if cell.key != NODE_KEY:
-            key = str(cell.key)
-            self._by_constraint[key] = self._by_constraint.get(key, ZERO).plus(satisfied, violated)
+            each = self._by_constraint.get(cell.key)
+            self._by_constraint[cell.key] = moved if each is None else (each[0] + moved[0], each[1] + moved[1])
 
     @property
     def total(self) -> Counts:
         """All counts, with a constraint named or not."""
-        return self._total
+        return Counts(self._satisfied, self._violated)
 
     @property
     def total_satisfied(self) -> int:
         """All evaluations that held."""
-        return self._total.satisfied
+        return self._satisfied
 
     @property
     def total_violations(self) -> int:
         """All evaluations that did not hold."""
-        return self._total.violated
+        return self._violated
 
     @property
     def nodes(self) -> frozenset[str]:
@@ -77,7 +80,7 @@ class ConstraintGCounter(WatchingView):
 
     def node(self, node_id: str) -> Counts:
         """The counts of one node."""
-        return self._by_node.get(node_id, ZERO)
+        return Counts(*self._by_node.get(node_id, ZERO))
 
     def node_satisfied(self, node_id: str) -> int:
         """Evaluations on one node that held."""
@@ -89,7 +92,7 @@ class ConstraintGCounter(WatchingView):
 
     def constraint(self, id_: str) -> Counts:
         """The counts of one constraint, over all nodes."""
-        return self._by_constraint.get(id_, ZERO)
+        return Counts(*self._by_constraint.get(id_, ZERO))
 
     def constraint_satisfied(self, id_: str) -> int:
         """Evaluations of one constraint that held."""
@@ -110,8 +113,10 @@ class ConstraintGCounter(WatchingView):
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of one node, of one constraint or of none in particular. Nothing to count writes nothing.
 
-        Raises `ValueError` for a negative number and `ConstraintCrdtError` for one beyond 2**63 - 1 in all.
+        Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
+        2**63 - 1 in all.
         """
+        satisfied, violated = index(satisfied), index(violated)
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         if not satisfied and not violated:

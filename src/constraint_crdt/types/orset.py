@@ -6,7 +6,7 @@ are in force until somebody edits again, which replaces them all.
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from constraint_crdt.core.cells import ADD, Cell, definition_value, make_cell, make_removal
@@ -17,6 +17,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import View, writer
 
 MAX_WHEN_BYTES = 1024
+DOTS_PER_REMOVAL = 100
+"""So many always fit into a cell. A fleet that applies one file on every node has an add of each constraint per node."""
 
 
 class Severity(enum.StrEnum):
@@ -102,12 +104,8 @@ class ConstraintORSet(View):
         observed = self._rows.held(ADD, id_)
         if observed and self.definitions(id_) == (definition,):
             return Change.UNCHANGED
-        cell = make_cell(ADD, id_, _value(definition))
-        others = [held for held in observed if held.replica != replica]
-        removal = make_removal([(id_, dots_of(others))]) if others else None
-        self._rows.write(replica, cell)  # takes over this row's own earlier add of the id
-        if removal is not None:
-            self._rows.write(replica, removal)
+        others = [held for held in observed if held.replica != replica]  # this row's own earlier add is taken over by the new one
+        self._rows.write_all(replica, [make_cell(ADD, id_, _value(definition)), *_removals(id_, others)])
         return Change.REPLACED if observed else Change.ADDED
 
     def remove(self, id_: str, *, node: str | Replica) -> None:
@@ -115,7 +113,7 @@ class ConstraintORSet(View):
         observed = self._rows.held(ADD, id_)
         if not observed:
             raise KeyError(id_)
-        self._rows.write(writer(node), make_removal([(id_, dots_of(observed))]))
+        self._rows.write_all(writer(node), _removals(id_, observed))
 
 
 def check_definition(when: str | None, severity: str, about: str | None) -> Definition:
@@ -128,6 +126,12 @@ def check_definition(when: str | None, severity: str, about: str | None) -> Defi
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
     return Definition(when or None, level, about or None)
+
+
+def _removals(id_: str, observed: Sequence[Cell]) -> list[Cell]:
+    """As many removals as it takes to name the adds observed."""
+    starts = range(0, len(observed), DOTS_PER_REMOVAL)
+    return [make_removal([(id_, dots_of(observed[start : start + DOTS_PER_REMOVAL]))]) for start in starts]
 
 
 def _value(definition: Definition) -> list[object] | None:

@@ -5,6 +5,8 @@ cells that no other overwrites the lowest norm wins, then the latest time, then 
 is no candidate: a fresh node takes part with nothing, never with (0, 0).
 """
 
+from operator import index
+
 from constraint_crdt.core.cells import POSITION, Cell, PositionValue, make_cell, position_value
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica
@@ -116,9 +118,10 @@ class EisensteinRegister(WatchingView):
     def update(self, position: Position, *, node: str | Replica, time: int) -> None:
         """Move to `position` (any two 32-bit integers); `time` in ns since the epoch.
 
-        Raises `ConstraintCrdtError` for a coordinate or time out of bounds, or for more concurrent positions than a cell can name.
+        Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for a coordinate or time out of bounds, or for
+        more concurrent positions than a cell can name.
         """
-        a, b = position
+        a, b, time = (int(index(number)) for number in (*position, time))
         if not all(COORDINATE_MIN <= x <= COORDINATE_MAX for x in (a, b)):
             raise ConstraintCrdtError(f"a position has two 32-bit integer coordinates, not {position!r}")
         if not 0 <= time <= MAX_COUNT:

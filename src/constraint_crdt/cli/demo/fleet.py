@@ -88,7 +88,7 @@ class DemoNode:
             return None
         try:
             return await asyncio.to_thread(client.get, path)
-        except NoAnswerError:
+        except CommandFailedError:  # also half an answer, of a process that ended over it
             return None
 
     async def status(self) -> Any:
@@ -102,7 +102,10 @@ class DemoNode:
         """What the API answers. Raises `CommandFailedError`."""
         if self._client is None:
             raise CommandFailedError(f"{self.name} has not started")
-        return await asyncio.to_thread(self._client.post, path, body)
+        try:
+            return await asyncio.to_thread(self._client.post, path, body)
+        except NoAnswerError:
+            raise CommandFailedError(f"{self.name} does not answer any more") from None
 
     async def kill(self) -> None:
         """End the process without a word, as a power cut would."""

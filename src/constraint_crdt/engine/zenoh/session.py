@@ -3,7 +3,8 @@
 Rules, each because the other way froze, hung or lost something when measured:
 1. Every callback is direct (`indirect=False`), runs in a network thread, and only hands over to the loop.
    An indirect one keeps the process from ending.
-2. A query is answered on the loop. One that cannot be handed over or answered is dropped, never kept.
+2. A query is answered on the loop. One that cannot be handed over or answered is dropped, never kept longer than its
+   handler runs.
 3. Requests, and with them their replies, are dropped rather than wait for a full queue: waiting freezes the loop.
 4. Nothing that a callback hands over counts once the session is closed.
 """
@@ -17,8 +18,8 @@ from dataclasses import dataclass
 import zenoh
 from zenoh.handlers import Callback
 
-from constraint_crdt.engine.answer import answer, check_payload
-from constraint_crdt.engine.transport import Changed, Handler, Peer, Unreachable
+from constraint_crdt.engine.answer import Answering, check_payload
+from constraint_crdt.engine.transport import Changed, Peer, Unreachable
 from constraint_crdt.engine.zenoh.keys import alive_key, alive_keys, node_key, peer_of
 from constraint_crdt.engine.zenoh.offload import in_daemon_thread
 from constraint_crdt.engine.zenoh.opening import close_session
@@ -41,11 +42,11 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Member:
-    """What a node gave when it opened."""
+    """What a node gave when it opened, its handler as what runs it."""
 
     name: str
     fleet: str
-    handler: Handler
+    answering: Answering
     changed: Changed
 
 
@@ -87,7 +88,7 @@ class ZenohSession:
         return replies
 
     async def close(self) -> None:
-        """End it within `CLOSE_SECONDS`; what does not end by then ends in the background."""
+        """End it within `CANCEL_SECONDS` and `CLOSE_SECONDS`; what does not end by then ends in the background."""
         if self._closed:
             return
         self._closed = True
@@ -95,8 +96,12 @@ class ZenohSession:
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("This transport closed before the answer came."))
-        with contextlib.suppress(TimeoutError):
-            await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
+        self._member.answering.cancel()
+        try:
+            await self._member.answering.wait()  # first: the queries that they hold are dropped while the session lives
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
         """Ask for one page and return what came of it, which may be nothing."""
@@ -159,21 +164,27 @@ class ZenohSession:
         self._member.changed(peer, up)
 
     def _answer(self, query: zenoh.Query) -> None:
+        """Take in a query: a request for the handler, or for the next page of what it returned."""
+        if self._closed:
+            self._reply(query, [])
+        elif query.attachment is not None:
+            self._reply(query, self._shelf.next_page(bytes(query.attachment), self._loop.time()) or [])
+        else:
+            payload = b"" if query.payload is None else bytes(query.payload)
+            self._traffic.received += len(payload)
+            self._member.answering.begin(payload, lambda replies: self._deliver(query, replies))
+
+    def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
+        unanswered = replies is None or self._closed
+        self._reply(query, [] if unanswered else self._shelf.first_page(replies, self._loop.time()))
+
+    def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
+        """Send a page, if there is any in it, and end the query."""
         try:
-            for header, payload in () if self._closed else self._replies_to(query):
+            for header, payload in page:
                 query.reply(query.key_expr, payload, attachment=header)
                 self._traffic.sent += len(payload)
         except zenoh.ZError as error:
             _log.debug("a request could not be answered: %s", error)
         finally:
             query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
-
-    def _replies_to(self, query: zenoh.Query) -> list[tuple[bytes, bytes]]:
-        """The page that a query asks for; empty when there is no answer."""
-        now = self._loop.time()
-        if query.attachment is not None:
-            return self._shelf.next_page(bytes(query.attachment), now) or []
-        payload = b"" if query.payload is None else bytes(query.payload)
-        self._traffic.received += len(payload)
-        replies = answer(self._member.handler, payload)
-        return [] if replies is None else self._shelf.first_page(replies, now)

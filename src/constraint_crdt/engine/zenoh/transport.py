@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import zenoh
 
+from constraint_crdt.engine.answer import ANSWERS_AT_ONCE, Answering, check_answers_at_once
 from constraint_crdt.engine.transport import Changed, Handler, Peer, TransportError, Unreachable
 from constraint_crdt.engine.zenoh.offload import in_daemon_thread
 from constraint_crdt.engine.zenoh.opening import Opened, RouterUnreachableError, close_session, open_session
@@ -36,8 +37,9 @@ class ZenohTransport:
         multicast: find others by multicast on the local network too.
         discover: also link to nodes that the connected ones know; without it, to those in `connect` only.
         lease: seconds of silence after which a link, and with it a peer, counts as gone.
+        answers_at_once: handlers that run at once; a request beyond them stays unanswered.
 
-    Raises `TransportError` for a role, endpoint or lease that cannot work.
+    Raises `TransportError` for a role, endpoint, lease or number that cannot work.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class ZenohTransport:
         multicast: bool = False,
         lease: float = 4.0,
         discover: bool = True,
+        answers_at_once: int = ANSWERS_AT_ONCE,
     ) -> None:
         self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
+        self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
         self._member: Member | None = None
         self._mine: set[str] = set()
@@ -85,7 +89,7 @@ class ZenohTransport:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
-        self._member = member = Member(name, fleet, handler, changed)
+        self._member = member = Member(name, fleet, Answering(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
                 return await self._join(member, self._settings)

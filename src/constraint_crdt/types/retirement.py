@@ -1,0 +1,104 @@
+"""Which lives are over, and up to where each was known to have written.
+
+Two ways that a life ends: its node goes on under a new incarnation and says so (`end_lives`), or somebody retires the whole node
+for good (`retire_node`). The cells of an ended life stand, and its counts stay counted. What changes:
+
+- a retired node's messages are not taken any more; cells of it that others relay are (refusing them makes replicas diverge);
+- the clock entry of an ended life stops travelling, by the rule of DESIGN 4, which `spoken` and `heard` implement.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from constraint_crdt.core.cells import RETIRE, Cell, make_cell, retire_value
+from constraint_crdt.core.replica import Dot, Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.types.view import View, writer
+
+
+class Retirements(View):
+    """The retire cells. Readings are O(1), or O(retired lives) for a clock."""
+
+    KINDS = (RETIRE,)
+
+    def __init__(self, rows: Rows | None = None) -> None:
+        self._ends: dict[Replica, dict[tuple[Replica, int], int]] = {}
+        self._nodes: dict[str, set[Dot]] = {}
+        super().__init__(rows)
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        if old is not None:
+            self._note(old, stands=False)
+        if new is not None:
+            self._note(new, stands=True)
+
+    def _note(self, cell: Cell, *, stands: bool) -> None:
+        dot, value = Dot(cell.replica, cell.seq), retire_value(cell)
+        for life in value.lives:
+            ends = self._ends.setdefault(life.replica, {})
+            if stands:
+                ends[dot] = life.seq
+            else:
+                ends.pop(dot, None)
+            if value.whole_node:
+                by = self._nodes.setdefault(life.node_id, set())
+                (by.add if stands else by.discard)(dot)
+
+    def __contains__(self, node_id: object) -> bool:
+        """True if this node is retired for good."""
+        return bool(self._nodes.get(str(node_id)))
+
+    def by(self, node_id: str) -> str | None:
+        """Who retired a node; None if nobody did."""
+        dots = self._nodes.get(node_id)
+        return min(dots).replica.node_id if dots else None
+
+    def is_over(self, replica: Replica) -> bool:
+        """True if this life is over."""
+        return bool(self._ends.get(replica)) or replica.node_id in self
+
+    def retire_node(self, node_id: str, *, node: str | Replica) -> list[Dot]:
+        """Retire a node for good, in all of its lives known here; returns them. Raises `KeyError` if none is known."""
+        clock = self._rows.clock_mark.entries
+        lives = [Dot(replica, seq) for replica, seq in sorted(clock.items()) if replica.node_id == node_id]
+        if not lives:
+            raise KeyError(node_id)
+        self._write(writer(node), node_id, lives, whole_node=True)
+        return lives
+
+    def end_lives(self, over: Iterable[Replica], *, node: str | Replica) -> None:
+        """Say of earlier lives of the writer's own node that they are over."""
+        for replica in over:
+            self._write(writer(node), str(replica), [Dot(replica, self._rows.seq(replica))], whole_node=False)
+
+    def _write(self, by: Replica, key: str, lives: Iterable[Dot], *, whole_node: bool) -> None:
+        value = [whole_node, [[life.replica.node_id, life.replica.incarnation, life.seq] for life in lives]]
+        self._rows.write(by, make_cell(RETIRE, key, value))
+
+    def spoken(self, clock: Mapping[Replica, int]) -> dict[Replica, int]:
+        """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included."""
+        entries = dict(clock)
+        for replica, ends in self._ends.items():
+            if not ends:
+                continue
+            if clock.get(replica, 0) == max(ends.values()):
+                entries.pop(replica, None)
+            else:
+                entries.setdefault(replica, 0)
+        return entries
+
+    def heard(self, entries: Mapping[Replica, int]) -> dict[Replica, int]:
+        """The clock that `entries` speak of: a missing entry means the highest end whose retire cell that clock covers, else 0.
+
+        The writer of a retire cell may be an ended life itself, whose entry is missing too: so until nothing more is found.
+        """
+        clock = dict(entries)
+        missing = [replica for replica in self._ends if replica not in entries]
+        found = True
+        while found:
+            found = False
+            for replica in missing:
+                end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
+                if end > clock.get(replica, 0):
+                    clock[replica] = end
+                    found = True
+        return {replica: seq for replica, seq in clock.items() if seq}
