@@ -23,7 +23,6 @@ from constraint_crdt.core.cells import ADD, make_cell
 FORMS = {"short ids": "c%06d", "realistic ids": "constraint-%06d"}
 ONE_REPEATS, MANY_REPEATS, BLANK_REPEATS, HASH_REPEATS = 300, 7, 5, 3000
 MANY = 1000
-FIFTY_SEED = 1
 
 
 def entry_bytes(id_: str) -> int:
@@ -98,9 +97,9 @@ def hash_after_change(a: GossipNode) -> Iterator[Row]:
             digest.clock_entry(cell.replica, next(seqs))
 
     inside = median_cpu(hashing, 5) / HASH_REPEATS
-    yield Row("state hash after one change: reading it", reading * 1e6, "µs", note="[write + state_hash] - [write]")
+    yield Row("state hash after one change: reading it", reading * 1e6, "µs", 3, 1, note="[write + state_hash] - [write]")
     yield Row("state hash after one change: inside the write", inside * 1e6, "µs", note="hash of the cell and of the clock entry")
-    yield Row("state hash after one change: both", (reading + inside) * 1e6, "µs", 3, 1)
+    yield Row("state hash after one change: both", (reading + inside) * 1e6, "µs")
     yield Row("the whole write, hash not read", statistics.median(silent) * 1e6, "µs")
 
 
@@ -133,13 +132,13 @@ def memory(constraints: int, form: str, name: str) -> Iterator[Row]:
 
 def fifty_replicas(*, rivals: bool) -> Iterator[Row]:
     """50 replicas x (200 adds + 200 increments), 250 random push-pulls."""
-    for name, form in fifty.FORMS.items():
-        what = f"50 x 50, {name}"
-        ours, wired = fifty.run_objects(FIFTY_SEED, form), fifty.run_wire(FIFTY_SEED, form)
+    for scenario in fifty.SCENARIOS:
+        what = f"50 x 50, {scenario.name}"
+        ours, wired = (fifty.median_of(run, scenario) for run in (fifty.run_objects, fifty.run_wire))
         yield Row(f"{what}: CPU, messages as objects", ours.cpu * 1e3, "ms")
         yield Row(f"{what}: CPU, encoded and decoded", wired.cpu * 1e3, "ms")
         yield Row(f"{what}: bytes", wired.bytes / 1e6, "MB")
-        outcomes = dict(fifty.run_rivals(FIFTY_SEED, form)) if rivals else {}
+        outcomes = dict(fifty.run_rivals(scenario)) if rivals else {}
         for rival, outcome in outcomes.items():
             yield Row(f"{what}: CPU of {rival}", outcome.cpu * 1e3, "ms")
             yield Row(f"{what}: bytes of {rival}", outcome.bytes / 1e6, "MB")
@@ -147,8 +146,8 @@ def fifty_replicas(*, rivals: bool) -> Iterator[Row]:
                 sys.exit(f"{rival} did not do the same work: {outcome.known} items known in the end, here {ours.known}")
         if outcomes:
             best_cpu, best_bytes = min(each.cpu for each in outcomes.values()), min(each.bytes for each in outcomes.values())
-            demanded = name == "short ids"
-            yield Row(f"{what}: CPU as objects / better rival", ours.cpu / best_cpu, "x", 0.5, 0.2)
+            demanded = scenario.demanded
+            yield Row(f"{what}: CPU as objects / better rival", ours.cpu / best_cpu, "x", *((0.5, 0.2) if demanded else ()))
             yield Row(f"{what}: CPU encoded and decoded / better rival", wired.cpu / best_cpu, "x")
             yield Row(f"{what}: bytes / better rival", wired.bytes / best_bytes, "x", 0.6 if demanded else None)
 

@@ -16,9 +16,10 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_on_a_page_runs(page: Path) -> None:
     namespace: dict[str, object] = {}
+    text = page.read_text()
 
     async def run() -> None:
-        for block in BLOCK.finditer(page.read_text()):
+        for block in BLOCK.finditer(text):
             code = compile(block[1], page.name, "exec", flags=PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, namespace)
             if inspect.isawaitable(result):

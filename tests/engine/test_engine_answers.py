@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 
 import pytest
@@ -56,23 +57,26 @@ async def test_a_handler_may_wait_for_an_answer_of_the_one_who_asks(network: Net
     assert await a.ask(b, b"x") == [b"back of x"]
 
 
-async def test_a_run_is_kept_although_only_the_engine_knows_it(memory: Network) -> None:
-    """Only a weak reference leads to the cycle of this handler's task and what it awaits, but for the engine's own."""
-    awaited: list[Callable[[], None]] = []
+async def test_a_run_is_kept_although_only_the_engine_knows_it(network: Network) -> None:
+    """What the handler awaits and its task refer to each other only: without the engine's reference both are garbage."""
+    begun = asyncio.Event()
+    awaited: list[weakref.ref[asyncio.Future[bytes]]] = []
 
-    async def wait(request: bytes) -> Sequence[bytes]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        awaited.append(lambda: future.set_result(None))
-        await future
-        return [request]
+    async def wait(_request: bytes) -> Sequence[bytes]:
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        awaited.append(weakref.ref(future))
+        begun.set()
+        return [await future]
 
-    a, b = await memory.join("a"), await memory.join("b", handler=wait)
+    a, b = await network.join("a"), await network.join("b", handler=wait)
+    await a.sees(b)
     asked = asking(a, b, b"x")
-    while not awaited:
-        await asyncio.sleep(0)
+    await begun.wait()
     gc.collect()
-    awaited[0]()
-    assert await asked == [b"x"]
+    future = awaited[0]()
+    assert future is not None
+    future.set_result(b"kept")
+    assert await asked == [b"kept"]
 
 
 async def test_requests_beyond_the_bound_stay_unanswered_until_one_is_done(
@@ -122,25 +126,33 @@ async def test_ending_a_transport_cancels_the_handlers_that_wait(network: Networ
     assert b.transport.bytes_sent == 0
 
 
-async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing(network: Network) -> None:
-    gate, resisting, released = Gate(), asyncio.Event(), asyncio.Event()
+class Resisting(Gate):
+    """A gate whose handler goes on after it was cancelled, and answers once it is released."""
 
-    async def resist(request: bytes) -> Sequence[bytes]:
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = asyncio.Event()
+        self.resisting = asyncio.Event()
+
+    async def handler(self, request: bytes) -> Sequence[bytes]:
         try:
-            return await gate.handler(request)
+            return await super().handler(request)
         except asyncio.CancelledError:
-            resisting.set()
-            await released.wait()
+            self.resisting.set()
+            await self.released.wait()
             return [b"too late"]
 
-    a, b = await network.join("a"), await network.join("b", handler=resist)
+
+async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing(network: Network) -> None:
+    gate = Resisting()
+    a, b = await network.join("a"), await network.join("b", handler=gate.handler)
     await a.sees(b)
     asked = asking(a, b, b"x")
     await gate.holds(1)
     async with asyncio.timeout(2):
         await b.transport.close()
-    assert resisting.is_set()
-    released.set()
+    assert gate.resisting.is_set()
+    gate.released.set()
     with pytest.raises(Unreachable):
         await asked
     assert b.transport.bytes_sent == 0
@@ -163,28 +175,18 @@ async def test_a_handler_may_close_its_own_transport(network: Network) -> None:
 
 
 async def test_closing_that_is_cancelled_says_so_and_still_closes(network: Network) -> None:
-    resisting, released = asyncio.Event(), asyncio.Event()
-
-    async def resist(request: bytes) -> Sequence[bytes]:
-        try:
-            await released.wait()
-        except asyncio.CancelledError:
-            resisting.set()
-            await released.wait()
-        return [request]
-
-    a, b = await network.join("a"), await network.join("b", handler=resist)
+    gate = Resisting()
+    a, b = await network.join("a"), await network.join("b", handler=gate.handler)
     await a.sees(b)
     asked = asking(a, b, b"x")
-    while b.transport.bytes_received == 0:
-        await asyncio.sleep(0)
+    await gate.holds(1)
     closing = asyncio.get_running_loop().create_task(b.transport.close())
-    await resisting.wait()
+    await gate.resisting.wait()
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
     await a.sees()
-    released.set()
+    gate.released.set()
     with pytest.raises(Unreachable):
         await asked
 

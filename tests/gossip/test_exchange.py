@@ -7,6 +7,7 @@ import pytest
 from constraint_crdt import (
     Ack,
     ConstraintCrdtError,
+    ConstraintDelta,
     Delta,
     GossipMessage,
     GossipNode,
@@ -293,6 +294,19 @@ def test_a_transfer_of_which_a_part_is_missing_changes_nothing(collected: bool) 
     assert (b.state_hash, len(b.state.rows), b.state.rows.floors) == (before, cells, floors)
     assert b.receive(decode_message(parts[0])).state_changed
     assert b.state == a.state
+
+
+def test_a_sync_that_leaves_out_the_start_of_a_row_is_refused() -> None:
+    """Whatever a Sync does not list is dropped, so it must list all that it accounts for."""
+    a, b = node("a", "x"), node("b")
+    exchange(a, b)
+    a.add_constraint("y")
+    forged = Sync(node=a.replica, state_hash=a.state_hash, state=ConstraintDelta(a.state.rows.since(b.clock.as_dict())))
+    hash_ = b.state_hash
+    with pytest.raises(ConstraintCrdtError, match="every row from its start"):
+        b.receive(forged)
+    assert b.state_hash == hash_
+    assert "x" in b.state.constraints
 
 
 def test_the_same_message_cut_in_two_ways_does_not_mix() -> None:

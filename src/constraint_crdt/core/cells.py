@@ -44,8 +44,8 @@ Key = str | int
 class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     """One cell, bound to its dot. Treat it as immutable: cells are shared between replicas of one process.
 
-    `gc=False`: it holds only strings, bytes, ints and tuples of those and cannot be part of a cycle, and a collector that has to walk
-    100,000 of them costs more than everything else together.
+    `gc=False`: it holds only strings, bytes, ints and tuples of those, so it cannot be part of a cycle, and a collector that has to
+    walk 100,000 of them costs more than everything else together.
     """
 
     kind: int

@@ -147,10 +147,10 @@ _Body = tuple[int, list[object], int]
 
 
 def _write_ping(message: Ping) -> _Body:
-    if message.base is None:
-        entries = _entries(message.clock.items() if message.clock is not None else (), None)
-    else:
-        entries = _entries(message.changes, message.basis)
+    changes = message.changes
+    if message.base is None and not changes and message.clock is not None:
+        changes = list(message.clock.items())
+    entries = _entries(changes, message.basis)
     return 1, [bytes(message.state_hash), message.base, entries, message.to], 1
 
 
@@ -231,10 +231,9 @@ def _read_clock(entries: Sequence[tuple[int | tuple[str, int], int]]) -> VectorC
 
 def _read_ping(wire: _Ping) -> Ping:
     node, fleet, state_hash = _sender(wire), _fleet(wire), StateHash(_sized(wire.state_hash, STATE_HASH_BYTES))
-    if wire.base is None:
-        return Ping(node=node, fleet=fleet, to=_to(wire), state_hash=state_hash, clock=_read_clock(wire.entries))
-    changes = _read_entries(wire.entries)
-    return Ping(node=node, fleet=fleet, to=_to(wire), state_hash=state_hash, base=_base(wire), changes=changes)
+    changes, base = _read_entries(wire.entries), _base(wire)
+    clock = _read_clock(wire.entries) if base is None else None
+    return Ping(node=node, fleet=fleet, to=_to(wire), state_hash=state_hash, base=base, changes=changes, clock=clock)
 
 
 def _read_sync(wire: _Sync) -> Sync:

@@ -53,7 +53,8 @@ class Ping(GossipMessage):
 
     state_hash: StateHash
     changes: Sequence[Entry] = ()
-    """With a `base`: the entries in which the sender's clock differs from it."""
+    """With a `base`: the entries in which the sender's clock differs from it. Without: the clock as it travels, in which ended lives
+    may be left out."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -25,7 +25,7 @@ from constraint_crdt.core.clock import ClockMark, VectorClock
 from constraint_crdt.core.codec import UnboundRun, resolve
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
-from constraint_crdt.core.replica import Replica, check_id, check_replica
+from constraint_crdt.core.replica import Dot, Replica, check_id, check_replica
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.core.run import Run
 from constraint_crdt.errors import ConstraintCrdtError
@@ -84,6 +84,7 @@ class GossipNode:
         """Times that a peer had my clock and another hash: corruption on one of the two sides."""
         self._now = now
         self._renew = renew
+        self._limits = limits
         self._staging = Staging(limits.staged_bytes)
         self._written = 0
 
@@ -162,6 +163,27 @@ class GossipNode:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
         self._write(lambda me: self.state.register.update(position, node=me, time=self._now()))
 
+    def retire(self, node_id: str) -> list[Dot]:
+        """End a node for good, in all of its lives; returns the lives with the last seq known of each. Its counts stay.
+
+        Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this one.
+        """
+        if node_id == self.node_id:
+            raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
+        lives = self._write(lambda me: self.state.retirements.retire_node(node_id, node=me))
+        self._forget_retired()
+        return lives
+
+    def _forget_retired(self) -> None:
+        """A retired node is no peer any more: nobody waits for its agreement."""
+        for node_id in self.state.retirements.nodes:
+            self.tracker.forget(node_id)
+
+    @property
+    def retired_by(self) -> str | None:
+        """Who retired this node for good; None while nobody did."""
+        return self.state.retirements.by(self.node_id)
+
     def describe(self, software: str, endpoints: Sequence[str] = ()) -> None:
         """Say what this node runs and where it listens."""
         self._write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
@@ -183,15 +205,23 @@ class GossipNode:
     def _write(self, mutate: Callable[[Replica], Result]) -> Result:
         """Write as this life of mine; if others know more of it than I do, as a new one."""
         rows = self.state.rows
+        if self.retired_by is not None:
+            raise ConstraintCrdtError(f"node {self.node_id} was retired by {self.retired_by}: start it under another name")
         if rows.seq(self.replica) != self._written:
-            self.replica = check_replica(self.node_id, self._renew())
-            if self.replica in rows:
-                raise ConstraintCrdtError(f"incarnation {self.replica.incarnation} of {self.node_id} was used before")
-            self._written = 0
+            self._start_life()
         try:
             return mutate(self.replica)
         finally:
             self._written = rows.seq(self.replica)
+
+    def _start_life(self) -> None:
+        """Go on under another incarnation; the life before is over, and is said to be."""
+        over, rows = self.replica, self.state.rows
+        replica = check_replica(self.node_id, self._renew())
+        if replica in rows:
+            raise ConstraintCrdtError(f"incarnation {replica.incarnation} of {self.node_id} was used before")
+        self.state.retirements.end_lives([over], node=replica)
+        self.replica, self._written = replica, rows.seq(replica)
 
     # --- saying --------------------------------------------------------------------------------------------------------
 
@@ -200,7 +230,7 @@ class GossipNode:
         mark, known = self.state.rows.clock_mark, self.tracker.peer(peer) if peer is not None else None
         if known is None:
             self.tracker.anyone.state(mark, self.state_hash)
-            return Ping(node=self.replica, fleet=self.fleet, clock=self.clock, state_hash=self.state_hash)
+            return self._whole_ping(None)
         talk = self.tracker.conversation(known.replica.node_id)
         talk.state(mark, self.state_hash)
         if talk.common is None:
@@ -232,15 +262,24 @@ class GossipNode:
             return self._sync(None)
         return Delta(node=self.replica, fleet=self.fleet, clock=self.clock, delta=ConstraintDelta(rows.since(entries)))
 
-    def _whole_ping(self, peer: Peer) -> Ping:
-        return Ping(node=self.replica, fleet=self.fleet, to=peer.replica.incarnation, clock=self.clock, state_hash=self.state_hash)
+    def _whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
+        """My whole clock. Ended lives are left out where the reader can tell, unless it is to be `spelled_out`."""
+        entries = self.state.rows.clock_mark.entries
+        return Ping(
+            node=self.replica,
+            fleet=self.fleet,
+            to=peer.replica.incarnation if peer else None,
+            clock=self.clock,
+            state_hash=self.state_hash,
+            changes=list((entries if spelled_out else self.state.retirements.spoken(entries)).items()),
+        )
 
     def _my_clock(self, peer: Peer) -> list[GossipMessage]:
-        """What I answer to something that cannot be applied here: where I stand, spelled out."""
+        """What I answer to something that cannot be applied here: where I stand, spelled out so that nothing is left to infer."""
         talk = self.tracker.conversation(peer.replica.node_id)
         talk.common = None
         talk.state(self.state.rows.clock_mark, self.state_hash)
-        return [self._whole_ping(peer)]
+        return [self._whole_ping(peer, spelled_out=True)]
 
     def _transfer(self, peer: Peer, theirs: ClockMark) -> Delta | Sync:
         """What `peer` lacks at its clock `theirs`, and what I lack of it."""
@@ -284,8 +323,12 @@ class GossipNode:
             return GossipResult(converged=self.converged)
         if message.to not in (None, self.replica.incarnation):
             return GossipResult(responses=self._who_i_am(message), converged=self.converged)
+        if message.node.node_id in self.state.retirements:
+            return self._on_retired(message)
         before = self.state.rows.seq(self.replica)
         result = self._hear(message, self.tracker.meet(message.node))
+        if result.state_changed:
+            self._forget_retired()
         if self.state.rows.seq(self.replica) != before:
             result.outlived = self.replica
         result.converged = self.converged
@@ -297,6 +340,12 @@ class GossipNode:
             return []
         self.tracker.anyone.state(self.state.rows.clock_mark, self.state_hash)
         return [self._whole_ping(Peer(message.node))]
+
+    def _on_retired(self, message: GossipMessage) -> GossipResult:
+        """A retired node is told that it is, and nothing is taken from it; what others relay of it is."""
+        if isinstance(message, Ping):
+            return GossipResult(responses=[self._sync(Peer(message.node))], converged=self.converged)
+        raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 
     def _hear(self, message: GossipMessage, peer: Peer) -> GossipResult:
         match message:
@@ -316,15 +365,17 @@ class GossipNode:
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
         data = self._staging.add(part)
         if data is None:
+            self.tracker.admit(peer)
             return GossipResult()
         message = decode_message(data, max_bytes=None)
-        if isinstance(message, Part) or (message.node, message.fleet) != (part.node, part.fleet):
-            raise ConstraintCrdtError("the parts of a transfer make up a message of another sender")
+        if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
+            raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
         return self._hear(message, peer)
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
-        talk = self.tracker.conversation(peer.replica.node_id)
         theirs = self._stated_clock(ping, peer)
+        self.tracker.admit(peer)
+        talk = self.tracker.conversation(peer.replica.node_id)
         if theirs is None:
             return GossipResult(responses=self._my_clock(peer))
         talk.state(theirs, ping.state_hash)
@@ -340,13 +391,21 @@ class GossipNode:
     def _stated_clock(self, ping: Ping, peer: Peer) -> ClockMark | None:
         digest = self.state.rows.digest
         if ping.base is None:
-            return ClockMark.of((ping.clock or VectorClock()).as_dict(), digest)
+            spoken = dict(_resolved(ping.changes, None)) or (ping.clock or VectorClock()).as_dict()
+            return self._bounded(ClockMark.of(self.state.retirements.heard(spoken), digest))
         base = self.tracker.find(peer, ping.base, self.replica)
-        return base and base.changed(_resolved(ping.changes, base), digest)
+        return base and self._bounded(base.changed(_resolved(ping.changes, base), digest))
+
+    def _bounded(self, theirs: ClockMark) -> ClockMark:
+        """A clock that a peer stated, if it has no more entries than this node would hold."""
+        if len(theirs.entries) > self._limits.rows:
+            raise ConstraintCrdtError(f"a clock of {len(theirs.entries)} entries is more than the {self._limits.rows} rows allowed")
+        return theirs
 
     def _on_delta(self, delta: Delta, peer: Peer) -> GossipResult:
         base = self.tracker.find(peer, delta.base, self.replica) if delta.base is not None else None
         if delta.base is not None and base is None:
+            self.tracker.admit(peer)
             return GossipResult(responses=self._my_clock(peer))
         runs = _bound(delta.delta.runs, base)
         digest = self.state.rows.digest
@@ -355,7 +414,9 @@ class GossipNode:
             theirs = base.changed([*ends, *_resolved(delta.behind, base)], digest)
         else:
             theirs = ClockMark.of((delta.clock or VectorClock()).as_dict(), digest)
+        self._bounded(theirs)
         applied = self.state.rows.apply(runs)
+        self.tracker.admit(peer)
         if applied.gap:
             return GossipResult(responses=self._my_clock(peer))
         proven = delta.proof is not None and delta.proof == self.state_hash.token(self.replica)
@@ -363,8 +424,12 @@ class GossipNode:
 
     def _on_sync(self, sync: Sync, peer: Peer) -> GossipResult:
         runs = _bound(sync.state.runs, None)
+        if any(run.lo for run in runs):  # what it does not list would be taken for dead, also below
+            raise ConstraintCrdtError("a Sync must hold every row from its start")
         theirs = ClockMark.of({run.replica: run.hi for run in runs}, self.state.rows.digest)
+        self._bounded(theirs)
         applied = self.state.rows.apply(runs, whole=True)
+        self.tracker.admit(peer)
         return self._after_transfer(peer, theirs, changed=applied.changed, proven=sync.state_hash == self.state_hash)
 
     def _after_transfer(self, peer: Peer, theirs: ClockMark, *, changed: bool, proven: bool | None) -> GossipResult:
@@ -394,6 +459,7 @@ class GossipNode:
 
     def _on_ack(self, ack: Ack, peer: Peer) -> GossipResult:
         said = self.tracker.find_hash(peer, ack.answers, self.replica)
+        self.tracker.admit(peer)
         if said is not None:
             talk = self.tracker.conversation(peer.replica.node_id)
             talk.state(said.mark, said.hash)
@@ -436,7 +502,7 @@ def _changes(base: ClockMark, now: ClockMark) -> list[Entry]:
     return changes
 
 
-def _resolved(entries: Sequence[Entry], base: ClockMark) -> list[tuple[Replica, int]]:
+def _resolved(entries: Sequence[Entry], base: ClockMark | None) -> list[tuple[Replica, int]]:
     return [(ref if isinstance(ref, Replica) else resolve(ref, base), seq) for ref, seq in entries]
 
 

@@ -1,22 +1,29 @@
 """Parts of transfers that are not complete yet.
 
 A transfer is put together from the slices of one encoded message, in any order, also repeated; nothing of it is looked at before
-the last slice is there. One transfer per sender is kept, the newest, and all of them within one bound on memory.
+the last slice is there. One transfer per node is kept, the one heard from last, and all of them within one bound on memory: where
+it is reached, the transfers that have been waiting longest give way, so that a sender that went away holds up nobody.
 """
 
-from constraint_crdt.core.replica import Replica
+from collections import OrderedDict
+
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.messages import Part
 
+PART_BYTES = 128
+"""What keeping one slice costs beside its content."""
+
 
 class _Transfer:
-    __slots__ = ("chunks", "name", "shape", "stored")
+    __slots__ = ("chunks", "name", "size", "stored")
 
-    def __init__(self, part: Part) -> None:
-        self.name = part.transfer
-        self.shape = (part.count, part.size)
+    def __init__(self, name: tuple[object, ...]) -> None:
+        self.name = name
         self.chunks: dict[int, bytes] = {}
+        self.size = 0
+        """Bytes of content so far."""
         self.stored = 0
+        """The same with what keeping it costs."""
 
 
 class Staging:
@@ -24,9 +31,9 @@ class Staging:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._transfers: dict[Replica, _Transfer] = {}
+        self._transfers: OrderedDict[str, _Transfer] = OrderedDict()
         self.bytes = 0
-        """Bytes held at present."""
+        """Bytes held at present, `PART_BYTES` per slice included."""
 
     def __len__(self) -> int:
         return len(self._transfers)
@@ -34,39 +41,41 @@ class Staging:
     def add(self, part: Part) -> bytes | None:
         """Keep one part. The whole message once it is complete, else None.
 
-        Raises `ConstraintCrdtError` if it does not fit the others, or the bound; the sender's transfer is dropped then.
+        Raises `ConstraintCrdtError` if it contradicts the others, which are dropped then, or if the whole would not fit here.
         """
-        transfer = self._transfers.get(part.node)
-        if transfer is None or transfer.name != part.transfer:
-            self.drop(part.node)
-            if part.size > self._max_bytes:
-                raise ConstraintCrdtError(f"a transfer of {part.size} bytes is larger than the {self._max_bytes} to be staged")
-            transfer = self._transfers[part.node] = _Transfer(part)
+        sender, cost = part.node.node_id, len(part.chunk) + PART_BYTES
+        if part.size + part.count * PART_BYTES > self._max_bytes:
+            raise ConstraintCrdtError(f"a transfer of {part.size} bytes is larger than the {self._max_bytes} to be staged")
+        transfer = self._current(part)
         if part.index in transfer.chunks:
             return None
         transfer.chunks[part.index] = part.chunk
-        transfer.stored += len(part.chunk)
-        self.bytes += len(part.chunk)
-        if transfer.shape != (part.count, part.size) or transfer.stored > part.size:
-            self.drop(part.node)
-            raise ConstraintCrdtError("the parts of a transfer contradict each other")
-        if self.bytes > self._max_bytes:
-            self.drop(part.node)
-            raise ConstraintCrdtError(f"the parts staged here would exceed {self._max_bytes} bytes")
-        return self._complete(part)
+        transfer.size += len(part.chunk)
+        transfer.stored += cost
+        self.bytes += cost
+        complete = len(transfer.chunks) == part.count
+        if transfer.size > part.size or (complete and transfer.size != part.size):
+            self.drop(sender)
+            raise ConstraintCrdtError("the parts of a transfer do not add up to its size")
+        while self.bytes > self._max_bytes:
+            self.drop(next(iter(self._transfers)))
+        if not complete:
+            return None
+        self.drop(sender)
+        return b"".join(transfer.chunks[index] for index in range(part.count))
 
-    def drop(self, sender: Replica) -> None:
-        """Forget the incomplete transfer of one sender."""
+    def drop(self, sender: str) -> None:
+        """Forget the incomplete transfer of one node."""
         transfer = self._transfers.pop(sender, None)
         if transfer is not None:
             self.bytes -= transfer.stored
 
-    def _complete(self, part: Part) -> bytes | None:
-        transfer = self._transfers[part.node]
-        if len(transfer.chunks) < part.count:
-            return None
-        self.drop(part.node)
-        whole = b"".join(transfer.chunks[index] for index in range(part.count))
-        if len(whole) != part.size:
-            raise ConstraintCrdtError("the parts of a transfer do not add up to its size")
-        return whole
+    def _current(self, part: Part) -> _Transfer:
+        """The transfer that a part belongs to, which takes the place of another one of the same node; now the last heard from."""
+        sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size)
+        transfer = self._transfers.get(sender)
+        if transfer is None or transfer.name != name:
+            self.drop(sender)
+            transfer = self._transfers[sender] = _Transfer(name)
+        self._transfers.move_to_end(sender)
+        return transfer

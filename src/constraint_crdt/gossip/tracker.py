@@ -108,20 +108,21 @@ class DeltaTracker:
         return self._hashes[hash_] == len(self._peers)
 
     def meet(self, replica: Replica) -> Peer:
-        """Hear from one life of a peer. Another life of it than the last known one starts with no evidence.
+        """The evidence of one life of a peer, none yet for another life than the last known one. Changes nothing, see `admit`.
 
         Raises `ConstraintCrdtError` for one peer too many.
         """
         peer = self._peers.get(replica.node_id)
-        if peer is not None and peer.replica == replica:
-            return peer
-        if peer is not None:
-            self.forget(replica.node_id)
-        elif len(self._peers) >= self._limits.peers:
+        if peer is None and len(self._peers) >= self._limits.peers:
             raise ConstraintCrdtError(f"more than the {self._limits.peers} peers that this node is set to know")
-        peer = self._peers[replica.node_id] = Peer(replica)
-        self._hashes[None] += 1
-        return peer
+        return peer if peer is not None and peer.replica == replica else Peer(replica)
+
+    def admit(self, peer: Peer) -> None:
+        """Note that a message of a peer was taken in; what was known of another life of it is forgotten."""
+        if not self._is_current(peer):
+            self.forget(peer.replica.node_id)
+            self._peers[peer.replica.node_id] = peer
+            self._hashes[None] += 1
 
     def forget(self, node_id: str) -> None:
         """Drop all that is known of a peer."""
@@ -132,11 +133,16 @@ class DeltaTracker:
 
     def find(self, peer: Peer, name: bytes, reader: Replica) -> ClockMark | None:
         """The clock that a peer names to `reader`, among those stated to or by it lately."""
-        return self.conversation(peer.replica.node_id).find(name, reader) or self.anyone.find(name, reader)
+        talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
+        return (talk.find(name, reader) if talk else None) or self.anyone.find(name, reader)
 
     def find_hash(self, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
         """The statement whose hash a peer echoes to `reader`."""
-        return self.conversation(peer.replica.node_id).find_hash(token, reader) or self.anyone.find_hash(token, reader)
+        talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
+        return (talk.find_hash(token, reader) if talk else None) or self.anyone.find_hash(token, reader)
+
+    def _is_current(self, peer: Peer) -> bool:
+        return self._peers.get(peer.replica.node_id) is peer
 
     def conversation(self, node_id: str) -> Conversation:
         """The named clocks of one peer, made the most recent of those kept."""

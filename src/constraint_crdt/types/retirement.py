@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from constraint_crdt.core.cells import RETIRE, Cell, make_cell, retire_value
 from constraint_crdt.core.replica import Dot, Replica
 from constraint_crdt.core.rows import Rows
-from constraint_crdt.types.view import View, writer
+from constraint_crdt.types.view import WatchingView, writer
 
 
-class Retirements(View):
+class Retirements(WatchingView):
     """The retire cells. Readings are O(1), or O(retired lives) for a clock."""
 
     KINDS = (RETIRE,)
@@ -46,6 +46,11 @@ class Retirements(View):
     def __contains__(self, node_id: object) -> bool:
         """True if this node is retired for good."""
         return bool(self._nodes.get(str(node_id)))
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes that are retired for good, in order of their names. O(retired nodes)."""
+        return sorted(node_id for node_id, by in self._nodes.items() if by)
 
     def by(self, node_id: str) -> str | None:
         """Who retired a node; None if nobody did."""

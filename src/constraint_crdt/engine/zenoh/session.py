@@ -175,8 +175,8 @@ class ZenohSession:
             self._member.answering.begin(payload, lambda replies: self._deliver(query, replies))
 
     def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
-        unanswered = replies is None or self._closed
-        self._reply(query, [] if unanswered else self._shelf.first_page(replies, self._loop.time()))
+        now = self._loop.time()
+        self._reply(query, [] if replies is None or self._closed else self._shelf.first_page(replies, now))
 
     def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
         """Send a page, if there is any in it, and end the query."""

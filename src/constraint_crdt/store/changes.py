@@ -1,0 +1,125 @@
+"""What of a node's rows is not on disk yet.
+
+Rules: a batch holds everything that changed since the last one that reached the disk, so its cells, clock and floors belong
+together. What a failed batch held is in the next one again. Deletes come before puts, since a key may have been written again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Self
+
+from constraint_crdt.core.cells import Key
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.run import Run
+
+_MASK = 2**63 - 1
+
+
+class Seal(NamedTuple):
+    """What the state on disk has to come to when it is loaded. Written with every commit."""
+
+    state_hash: bytes
+    hash_key: bytes
+    """Stands for the key of the hash: the hash of the empty state. A store whose fleet changed its secret is not damaged."""
+    cells: int
+    rows: int
+    floors: int
+    """The sum of the floors, modulo 2**63."""
+
+    @classmethod
+    def of(cls, rows: Rows) -> Self:
+        """The seal of rows as they are. O(floors)."""
+        empty = rows.digest.state(0, 0)
+        floors = sum(rows.floors.values()) & _MASK
+        return cls(bytes(rows.state_hash), bytes(empty), len(rows), len(rows.clock_mark.entries), floors)
+
+
+class Life(NamedTuple):
+    """One life of the node: its incarnation, when it began (ns since the epoch), and why."""
+
+    incarnation: int
+    began: int
+    why: str
+
+
+class Fallen(NamedTuple):
+    """A cell to be deleted, up to a seq."""
+
+    replica: Replica
+    kind: int
+    key: Key
+    seq: int
+
+
+class Batch(NamedTuple):
+    """One commit."""
+
+    runs: Sequence[Run]
+    fallen: Sequence[Fallen]
+    floors: Mapping[Replica, int]
+    """The floors that changed."""
+    seal: Seal
+    lives: Sequence[Life] = ()
+    """Lives that begin with this commit."""
+    life_ends: bool = False
+    """The life on disk must not go on after this commit, whatever the marker says."""
+
+
+class Changes:
+    """Follows one `Rows`: nothing else may call its `take_fallen`."""
+
+    def __init__(self, rows: Rows) -> None:
+        """`rows` are as on disk now."""
+        self._rows = rows
+        self._clock = rows.clock_mark.entries
+        self._floors = rows.floors
+        self._fallen: dict[tuple[Replica, int, Key], int] = {}
+        self._lives: list[Life] = []
+        self._life_ends = False
+        self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
+        rows.take_fallen()
+
+    @property
+    def on_disk(self) -> Mapping[Replica, int]:
+        """The clock of what is on disk."""
+        return self._clock
+
+    def begin_life(self, life: Life) -> None:
+        """Have the next batch begin a life of the node."""
+        self._lives.append(life)
+        self._life_ends = False
+
+    def end_life(self) -> None:
+        """Have the next batch end the life on disk."""
+        self._life_ends = True
+
+    def take(self) -> Batch | None:
+        """All that is not on disk, or None. Call `done` when it is; before that, the next one holds it again. O(rows + changes)."""
+        rows = self._rows
+        clock, floors = rows.clock_mark.entries, rows.floors
+        self._gather_fallen()
+        if clock is self._clock and floors == self._floors and not (self._fallen or self._lives or self._life_ends):
+            return None
+        self._taken = clock, floors, len(self._lives)
+        changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
+        fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
+        return Batch(rows.since(self._clock), fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends)
+
+    def done(self, batch: Batch) -> None:
+        """The batch that was taken last is on disk."""
+        assert self._taken is not None, "nothing was taken"  # noqa: S101 - a fault of the caller, not of the input
+        self._clock, self._floors, lives = self._taken
+        self._taken = None
+        self._fallen.clear()  # only `take` adds to it
+        del self._lives[:lives]
+        if batch.life_ends and not lives:
+            self._life_ends = self._life_ends and bool(self._lives)
+
+    def _gather_fallen(self) -> None:
+        on_disk = self._clock
+        for cell in self._rows.take_fallen():
+            # A cell without a key of its own that never reached the disk has nothing there to delete. One with a key may have: an
+            # older cell that it took over. So what gathers while the disk is full is bounded by what is on it, and by the keys.
+            if isinstance(cell.key, str) or cell.seq <= on_disk.get(cell.replica, 0):
+                place = (cell.replica, cell.kind, cell.key)
+                self._fallen[place] = max(cell.seq, self._fallen.get(place, 0))

@@ -1,0 +1,68 @@
+"""What can be wrong with a store, each as one sentence that says what to do.
+
+`StoreError`: it cannot be opened or used. `WritesRefused`: it takes no writes at the moment; what is on disk stays as it was.
+"""
+
+import errno
+import sqlite3
+from pathlib import Path
+
+from constraint_crdt.errors import ConstraintCrdtError
+
+REJOIN = "restore it from a peer: constraint-crdt node --rejoin"
+
+_BY_CODE = {
+    sqlite3.SQLITE_FULL: "the disk is full, so nothing can be written to {path}: free some space",
+    sqlite3.SQLITE_READONLY: "{path} is read-only: make the file, its directory and its file system writable",
+    sqlite3.SQLITE_IOERR: "the disk under {path} fails ({error}): check it, and that it is mounted and not full",
+    sqlite3.SQLITE_CANTOPEN: "{path} cannot be opened: check that it is there and that this user may read and write it",
+    sqlite3.SQLITE_PERM: "{path} cannot be opened: check that it is there and that this user may read and write it",
+    sqlite3.SQLITE_BUSY: "another program holds {path}: close what reads or copies it",
+    sqlite3.SQLITE_LOCKED: "another program holds {path}: close what reads or copies it",
+}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PRIMARY = 0xFF
+"""SQLite's extended codes carry the primary one in their lowest byte."""
+
+
+class StoreError(ConstraintCrdtError):
+    """A store cannot be opened or used. `str()` is one sentence that says what to do."""
+
+
+class WritesRefused(StoreError):
+    """A store takes no writes now: disk full, read-only, failing. The state on disk stays as it was; trying again is safe."""
+
+
+def damaged(path: Path, what: str) -> StoreError:
+    """The error for a file whose content cannot be trusted. It is never read in part."""
+    return StoreError(f"the store {path} is damaged ({what}): {REJOIN}")
+
+
+def refused(error: Exception, path: Path) -> WritesRefused:
+    """The error for a commit that failed."""
+    if isinstance(error, OSError):
+        return WritesRefused(_of_system(error, path))
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    if code in _DAMAGED:
+        return WritesRefused(f"{damaged(path, str(error))}")
+    return WritesRefused(_BY_CODE.get(code, "{path} takes no writes ({error}): check its disk").format(path=path, error=error))
+
+
+def unusable(error: Exception, path: Path) -> StoreError:
+    """The error for a file that could not be opened or read."""
+    if isinstance(error, OSError):
+        return StoreError(_of_system(error, path))
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    sentence = _BY_CODE.get(code)
+    return damaged(path, str(error)) if sentence is None else StoreError(sentence.format(path=path, error=error))
+
+
+def _of_system(error: OSError, path: Path) -> str:
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full, so nothing can be written to {where}: free some space"
+    if error.errno == errno.EROFS:
+        return f"{where} is read-only: make its file system writable, or give --store a path that is"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"this user may not use {where}: give it the permission, or give --store another path"
+    return f"the store {path} cannot be used ({error.strerror} at {where}): give --store a path where a file can be kept"

@@ -1,0 +1,130 @@
+"""What a store file looks like inside, how one is made, and how an older one is brought up to date.
+
+Rules: the file says whose it is (`application_id`) and which form it has (`user_version`). A newer form is refused, never guessed at.
+Migrations are steps from one version to the next, all in one transaction: a file has its old form or the newest, nothing between.
+Version 1 is the first, so there are no steps yet.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from constraint_crdt.store.failures import REJOIN, StoreError, damaged
+
+APPLICATION_ID = int.from_bytes(b"CCRD")
+VERSION = 1
+
+TABLES = (
+    """CREATE TABLE identity (
+        one INTEGER PRIMARY KEY CHECK (one = 1), node TEXT NOT NULL, fleet TEXT NOT NULL, nonce BLOB NOT NULL)""",
+    """CREATE TABLE life (
+        number INTEGER PRIMARY KEY, incarnation INTEGER NOT NULL UNIQUE, began INTEGER NOT NULL, why TEXT NOT NULL,
+        ended INTEGER NOT NULL DEFAULT 0)""",
+    """CREATE TABLE row (
+        id INTEGER PRIMARY KEY, node TEXT NOT NULL, incarnation INTEGER NOT NULL, seq INTEGER NOT NULL, floor INTEGER NOT NULL,
+        UNIQUE (node, incarnation))""",
+    # `key` has no type: it is text, or the seq of a cell without a key.
+    """CREATE TABLE cell (
+        row INTEGER NOT NULL, kind INTEGER NOT NULL, key NOT NULL, seq INTEGER NOT NULL, data BLOB NOT NULL, crc INTEGER NOT NULL,
+        PRIMARY KEY (row, kind, key)) WITHOUT ROWID""",
+    """CREATE TABLE seal (
+        one INTEGER PRIMARY KEY CHECK (one = 1), state_hash BLOB NOT NULL, hash_key BLOB NOT NULL, cells INTEGER NOT NULL,
+        rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
+)
+
+Step = Callable[[sqlite3.Connection], None]
+STEPS: Mapping[int, Step] = {}
+"""By the version it starts from: what makes the next version of it."""
+
+CHECKPOINT_PAGES = 1000
+"""The log is copied into the file when it has this many pages of 4 KiB: it stays at some 4 MB unless one commit is larger."""
+
+LOG_BYTES = 16 * 1024 * 1024
+"""A log that one large commit made longer is cut back to this."""
+
+BUSY_SECONDS = 5.0
+"""How long a commit waits for a tool that reads the file (a backup, `sqlite3`)."""
+
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+
+
+def check_header(path: Path) -> None:
+    """See that a file is a store of a form known here, before SQLite touches it. Raises `StoreError` or `OSError`."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
+        raise damaged(path, "it is empty" if not header else "it is no SQLite file")
+    if int.from_bytes(header[68:72]) != APPLICATION_ID:
+        raise StoreError(f"{path} is a database of another program: give --store another path")
+    check_version(path, int.from_bytes(header[60:64]))
+
+
+def check_version(path: Path, version: int, newest: int = VERSION) -> None:
+    """Raises `StoreError` for a form that this version does not know."""
+    if version > newest:
+        raise StoreError(
+            f"{path} was written by a newer version of constraint-crdt (form {version}, this one knows {newest}): "
+            f"upgrade this one, or {REJOIN}"
+        )
+
+
+def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
+    """Open a file that is there, durable: a commit is on disk when it returns. Raises `sqlite3.Error`."""
+    connection = sqlite3.connect(
+        f"file:{quote(os.fspath(path))}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,  # used from one thread at a time, not always the same
+        timeout=BUSY_SECONDS,
+        factory=factory,
+    )
+    try:
+        for pragma in (
+            "trusted_schema = OFF",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+            f"journal_size_limit = {LOG_BYTES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables of the newest form in an empty database, within the transaction that is open."""
+    for table in TABLES:
+        connection.execute(table)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step] = STEPS, newest: int = VERSION) -> None:
+    """Bring an older form up to `newest`, whole or not at all. Raises `StoreError` or `sqlite3.Error`."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    check_version(path, version, newest)
+    if version == newest:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for start in range(version, newest):
+            if start not in steps:
+                raise StoreError(f"{path} has the old form {start}, which this version cannot bring up to date: {REJOIN}")
+            steps[start](connection)
+        connection.execute(f"PRAGMA user_version = {newest}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def check_pages(connection: sqlite3.Connection, path: Path) -> None:
+    """Have SQLite look over every page. Raises `StoreError` for a damaged file, `sqlite3.Error` for an unreadable one."""
+    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise damaged(path, " ".join(str(verdict).split()))

@@ -1,0 +1,140 @@
+"""Lives that are over: what is refused, what is still taken, and which clock entries travel."""
+
+from itertools import count
+
+import pytest
+
+from constraint_crdt import ConstraintCrdtError, GossipNode, Ping, Replica, decode_message, encode_message, exchange
+
+
+def nodes(*names: str) -> list[GossipNode]:
+    return [GossipNode(name, incarnation=1, renew=count(100).__next__) for name in names]
+
+
+def wired(a: GossipNode, b: GossipNode) -> None:
+    """An exchange over bytes."""
+    waiting = [(b, a.begin(b.node_id))]
+    for _ in range(20):
+        if not waiting:
+            return
+        reader, message = waiting.pop(0)
+        other = a if reader is b else b
+        waiting += [(other, response) for response in reader.receive(decode_message(encode_message(message))).responses]
+    raise AssertionError("the exchange did not end")
+
+
+def test_a_retired_nodes_counts_stay_and_its_messages_are_refused() -> None:
+    a, b, c = nodes("a", "b", "c")
+    c.record_satisfied(5)
+    exchange(a, c)
+    exchange(a, b)
+    assert [(str(life.replica), life.seq) for life in a.retire("c")] == [("c~1", 1)]
+    exchange(a, b)
+    assert b.state.metrics.node_satisfied("c") == 5
+    assert "c" in b.state.retirements
+    before = b.state_hash
+    c.record_satisfied(1)
+    with pytest.raises(ConstraintCrdtError, match="c was retired"):
+        b.receive(c.delta_since(b.clock))
+    assert b.state_hash == before
+
+
+def test_a_retired_node_that_returns_is_told_and_cannot_write() -> None:
+    a, b = nodes("a", "b")
+    b.record_satisfied(5)
+    exchange(a, b)
+    a.retire("b")
+    (answer,) = a.receive(b.ping("a")).responses
+    b.receive(answer)
+    assert b.retired_by == "a"
+    with pytest.raises(ConstraintCrdtError, match="retired by a"):
+        b.record_satisfied(1)
+    assert b.state.metrics.node_satisfied("b") == 5
+
+
+def test_another_life_of_a_retired_node_is_refused_too() -> None:
+    a, b = nodes("a", "b")
+    b.record_satisfied(5)
+    exchange(a, b)
+    a.retire("b")
+    again = GossipNode("b", incarnation=2)
+    again.add_constraint("mine")
+    with pytest.raises(ConstraintCrdtError, match="b was retired"):
+        exchange(again, a)
+    assert "mine" not in a.state.constraints
+    assert again.retired_by == "a"
+
+
+def test_cells_of_a_retired_node_that_others_relay_are_taken() -> None:
+    a, b, c = nodes("a", "b", "c")
+    c.add_constraint("early")
+    exchange(a, c)
+    c.add_constraint("late")
+    exchange(b, c)  # only b hears of the last write
+    a.retire("c")
+    exchange(a, b)
+    assert sorted(a.state.constraints) == ["early", "late"]
+    assert a.state == b.state
+
+
+def test_retiring_needs_a_node_that_wrote_and_another_one_than_oneself() -> None:
+    (a,) = nodes("a")
+    with pytest.raises(KeyError):
+        a.retire("b")
+    with pytest.raises(ConstraintCrdtError, match="itself"):
+        a.retire("a")
+
+
+def test_the_clock_entry_of_an_ended_life_stops_travelling() -> None:
+    a, b, c = nodes("a", "b", "c")
+    for node in (b, c):
+        node.record_satisfied(1)
+        exchange(a, node)
+    a.retire("c")
+    exchange(a, b)
+    ping = decode_message(encode_message(a.ping()))
+    assert isinstance(ping, Ping)
+    assert ping.clock is not None
+    assert Replica("c", 1) not in ping.clock
+    (answer,) = b.receive(ping).responses
+    assert type(answer).__name__ == "Ack", "b infers the entry, and so that it knows the same"
+
+
+def test_an_entry_other_than_the_end_is_spelled_out_zero_included() -> None:
+    a, b, c = nodes("a", "b", "c")
+    c.record_satisfied(1)
+    exchange(b, c)
+    b.retire("c")
+    c.record_satisfied(1)
+    a.state.rows.apply([run for run in b.state.rows.whole() if run.replica.node_id == "b"])  # the retire cell without c's row
+    assert (Replica("c", 1), 0) in a.ping().changes
+
+
+def test_somebody_who_lacks_the_retire_cell_still_gets_everything() -> None:
+    a, b, c, d = nodes("a", "b", "c", "d")
+    c.record_satisfied(3)
+    exchange(a, c)
+    a.retire("c")
+    d.add_constraint("new")
+    wired(a, d)
+    wired(d, b)
+    wired(b, a)
+    assert a.state == b.state == d.state
+    assert a.converged
+
+
+def test_a_chain_of_lives_each_retiring_the_one_before_is_inferred_whole() -> None:
+    a, b = nodes("a", "b")
+    for _ in range(5):
+        a.record_satisfied(1)
+        exchange(a, b)
+        a._written = -1  # as if it had started again without a marker
+    a.record_satisfied(1)
+    exchange(a, b)
+    assert b.state.metrics.node_satisfied("a") == 6
+    ping = decode_message(encode_message(a.ping()))
+    assert isinstance(ping, Ping)
+    assert ping.clock is not None
+    assert len(ping.clock) == 1, "one entry, however many lives there were"
+    (answer,) = b.receive(ping).responses
+    assert type(answer).__name__ == "Ack"
