@@ -160,7 +160,7 @@ def median_of(run: Callable[[int, Scenario], Outcome], scenario: Scenario) -> Ou
     """Medians over the seeds, which are the same for all libraries; what is known in the end, summed."""
     runs = [run(seed, scenario) for seed in SEEDS]
     cpu_median, bytes_median = median(each.cpu for each in runs), median(each.bytes for each in runs)
-    return Outcome(cpu_median, bytes_median, sum(each.known for each in runs))
+    return Outcome(cpu_median, int(bytes_median), sum(each.known for each in runs))
 
 
 def run_rivals(scenario: Scenario) -> Iterator[tuple[str, Outcome]]:

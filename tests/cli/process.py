@@ -27,7 +27,11 @@ def command(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Ours, without settings of nodes, which the machine that runs the tests may have."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("CONSTRAINT_CRDT_")} | more
+    return (
+        {key: value for key, value in os.environ.items() if not key.startswith("CONSTRAINT_CRDT_")}
+        | {"CONSTRAINT_CRDT_STORE": "memory"}
+        | more
+    )
 
 
 @contextmanager

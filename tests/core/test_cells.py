@@ -47,7 +47,7 @@ def test_values_come_back() -> None:
     )  # fmt: skip
     assert node_value(make_cell(NODE, "", ["1.0", 1])).software == "1.0"
     removal = make_removal([("c", [(A, 3)]), ("d", [(A, 4), (Replica("b", 0), 1)])])
-    assert list(removed_dots(removal)) == [("c", A, 3), ("d", A, 4), ("d", Replica("b", 0), 1)]
+    assert list(removed_dots(removal)) == [(ADD, "c", A, 3), (ADD, "d", A, 4), (ADD, "d", Replica("b", 0), 1)]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_is_within_bounds_is_read_and_kept_as_it_is(cell: list[Any]) -> Non
         ([ADD, "c", [None, 1, "y" * (ABOUT_BYTES + 1)]], "text of a definition"),
         ([REMOVE, "c", []], "Expected `null`"),
         ([REMOVE, None], "missing required|at least"),
-        ([REMOVE, None, [["", []]]], "a constraint id must have"),
+        ([REMOVE, None, [["", []]]], "the key of what is removed must have"),
         ([REMOVE, None, [["c", [["", 0, 1]]]]], "a node id must have"),
         ([REMOVE, None, [["c", [["a", -1, 1]]]]], "an incarnation must be"),
         ([REMOVE, None, [["c", [["a", 0, MAX_COUNT + 1]]]]], "seq of a dot"),

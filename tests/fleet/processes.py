@@ -25,7 +25,7 @@ class NodeProcess:
     """One `constraint-crdt node` process, ready once constructed."""
 
     def __init__(self, name: str, *flags: str) -> None:
-        command = [*COMMAND, "node", "--name", name, "--api", "127.0.0.1:0", "--probe", "none", *flags]
+        command = [*COMMAND, "node", "--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", "memory", *flags]
         self.name = name
         self.log: list[str] = []
         self.api = ""

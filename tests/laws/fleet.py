@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from constraint_crdt import (
+    ConstraintCrdtError,
     GossipMessage,
     GossipNode,
     GossipResult,
@@ -21,7 +22,7 @@ from constraint_crdt import (
 from constraint_crdt.core import cells
 from constraint_crdt.core.cells import Cell
 
-from .model import Add, ClockKey, Count, Definition, Log, Move, Mutation, Remove, key_of
+from .model import Add, ClockKey, Count, Definition, End, Log, Move, Mutation, Remove, key_of
 
 NAMES = ("a", "b", "c", "d", "e")
 IDS = ("x", "y", "z")
@@ -105,6 +106,8 @@ class Fleet:
         clock, life = node.clock, node.replica
         act(node)
         mutations = expected(node.replica)
+        if node.replica != life:
+            mutations.insert(0, self.log.ending(clock.as_dict(), life))
         if name in self.amnesic:
             assert node.replica != life, "wrote on in a life of which others know more"
             self.amnesic.discard(name)
@@ -143,6 +146,12 @@ class Fleet:
         clock, self.time = self.nodes[name].clock.as_dict(), time
         self.write(name, lambda node: node.update_position(position), lambda me: self.log.moving(clock, me, position, time))
 
+    def retire(self, name: str, dead: str) -> None:
+        """Have a node that is no more retired for good."""
+        clock = self.nodes[name].clock.as_dict()
+        if any(replica.node_id == dead for replica in clock):
+            self.write(name, lambda node: node.retire(dead), lambda _: self.log.retiring(clock, dead))
+
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def send(self, to: str, message: GossipMessage, form: str, max_bytes: int = 48) -> None:
@@ -161,7 +170,12 @@ class Fleet:
             return
         content = letter.content
         message = decode_message(content, max_bytes=None) if isinstance(content, bytes) else content
-        for response in reader.receive(message).responses:
+        try:
+            responses = reader.receive(message).responses
+        except ConstraintCrdtError:
+            assert message.node.node_id in reader.state.retirements, "nothing else is refused among the well-meaning"
+            responses = []
+        for response in responses:
             self.send(message.node.node_id, response, form)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
@@ -219,14 +233,17 @@ class Fleet:
         node.seen_counts = now
 
     def _check_evidence(self, node: Witnessed) -> None:
+        """What a peer is believed to have, it had. A clock that leaves out ended lives may read lower than it was, never higher."""
+        ended = any(isinstance(each, End) for row in self.log.rows.values() for each in row)
         for name in node.tracker:
             peer = node.tracker.peer(name)
             if peer is None or peer.mark is None:
                 continue
-            been = self._been[peer.replica]
-            key = key_of(peer.mark.entries)
-            assert any(clock == key for clock, _ in been), "evidence of a clock that the peer never was at"
-            assert peer.hash is None or (key, peer.hash) in been, "evidence of a hash that the peer never had"
+            been, entries = self._been[peer.replica], peer.mark.entries.items()
+            exact = key_of(peer.mark.entries) in {clock for clock, _ in been}
+            below = ended and any(all(dict(clock).get(row, 0) >= seq for row, seq in entries) for clock, _ in been)
+            assert exact or below, "evidence of a clock that the peer never was at"
+            assert peer.hash in {None} | {hash_ for _, hash_ in been}, "evidence of a hash that the peer never had"
 
 
 def _mutation(cell: Cell) -> Mutation:
@@ -238,9 +255,12 @@ def _mutation(cell: Cell) -> Mutation:
     if cell.kind == cells.POSITION:
         position = cells.position_value(cell)
         return Move((position.a, position.b), position.time, frozenset((dot.replica, dot.seq) for dot in position.overwrites))
+    if cell.kind == cells.RETIRE:
+        ended = cells.retire_value(cell)
+        return End(str(cell.key), frozenset((dot.replica, dot.seq) for dot in ended.lives), ended.whole_node)
     assert cell.kind == cells.REMOVE
     named = list(cells.removed_dots(cell))
-    return Remove(named[0][0], frozenset((replica, seq) for _, replica, seq in named))
+    return Remove(named[0].key, frozenset((each.replica, each.seq) for each in named))
 
 
 def _same(found: Mutation, expected: Mutation) -> bool:

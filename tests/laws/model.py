@@ -53,7 +53,16 @@ class Move:
     overwrites: frozenset[tuple[Replica, int]]
 
 
-Mutation = Add | Remove | Count | Move
+@dataclass(frozen=True)
+class End:
+    """Lives that are over, with the last mutation known of each: of a node retired for good, or one former life of the writer."""
+
+    key: str
+    lives: frozenset[tuple[Replica, int]]
+    whole_node: bool
+
+
+Mutation = Add | Remove | Count | Move | End
 Live = dict[tuple[Replica, int], Mutation]
 
 
@@ -184,6 +193,15 @@ class Log:
         """Cumulative counts; nothing if there is nothing to count."""
         before = self.at(clock).counts(replica, key)
         return [Count(key, before[0] + satisfied, before[1] + violated)] if satisfied or violated else []
+
+    def ending(self, clock: Clock, replica: Replica) -> Mutation:
+        """A new life of a node says of the one before it that it is over."""
+        return End(str(replica), frozenset({(replica, clock.get(replica, 0))}), whole_node=False)
+
+    def retiring(self, clock: Clock, node: str) -> list[Mutation]:
+        """The end of a node in all lives known; nothing if none is."""
+        lives = frozenset((replica, seq) for replica, seq in clock.items() if seq and replica.node_id == node)
+        return [End(node, lives, whole_node=True)] if lives else []
 
     def moving(self, clock: Clock, replica: Replica, position: tuple[int, int], time: int) -> list[Mutation]:
         """A position that supersedes the candidates, and for good all that this row's position superseded before."""

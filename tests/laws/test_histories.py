@@ -170,6 +170,15 @@ class Histories(RuleBasedStateMachine):
         elif len(self.fleet.nodes) > FEWEST_NODES:
             del self.fleet.nodes[name]
 
+    @precondition(lambda self: len(self.fleet.nodes) < len(NAMES))
+    @rule(node=nodes, index=nodes)
+    def retire_a_lost_node(self, node: int, index: int) -> None:
+        """Its clock entries stop travelling; its cells do not."""
+        lost = [name for name in NAMES if name not in self.fleet.nodes]
+        name = self._name(node)
+        if self.fleet.may_write(name):
+            self.fleet.retire(name, lost[index % len(lost)])
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:

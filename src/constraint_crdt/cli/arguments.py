@@ -62,6 +62,7 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
+    node.add_argument("--store", metavar="PATH", help="a file, or memory; default: one below the XDG state directory")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")

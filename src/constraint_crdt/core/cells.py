@@ -8,7 +8,7 @@ a cell of a kind that this version does not know travels through it unharmed.
 | kind | key | value |
 |---|---|---|
 | 1 ADD | constraint id | nil, or `[when, severity, about]` |
-| 2 REMOVE | nil: its own seq, so nothing ever overwrites it | `[[constraint id, [[node id, incarnation, seq], …]], …]` |
+| 2 REMOVE | nil: its own seq, so nothing ever overwrites it | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
 | 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative |
 | 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
 | 5 NODE | "" | `[software version, wire version, [endpoint, …]]` |
@@ -17,8 +17,8 @@ a cell of a kind that this version does not know travels through it unharmed.
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -109,8 +109,9 @@ class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    id: str
+    key: str
     dots: tuple[WireDot, ...]
+    kind: int = ADD
 
 
 class _Tail(msgspec.Struct, array_like=True, gc=False, kw_only=True):
@@ -189,7 +190,8 @@ def _check_dots(dots: Iterable[WireDot]) -> None:
 
 def _check_remove(cell: _Remove) -> None:
     for removed in cell.value:
-        check_id(removed.id, "a constraint id")
+        check_id(removed.key, "the key of what is removed")
+        _require(removed.kind in (ADD, COUNTS), "the kind of what is removed")
         _check_dots(removed.dots)
 
 
@@ -267,16 +269,28 @@ def make_cell(kind: int, key: str | None, value: object) -> Cell:
     return Cell(kind, 0 if key is None else key, data)
 
 
-def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]]) -> Cell:
-    """Encode a removal: per constraint id, the add-dots it observed."""
-    return make_cell(REMOVE, None, [[id_, [[r.node_id, r.incarnation, seq] for r, seq in dots]] for id_, dots in removed])
+class Removed(NamedTuple):
+    """What a removal removes: the cell of this kind and key in one replica's row, up to that seq."""
+
+    kind: int
+    key: str
+    replica: Replica
+    seq: int
 
 
-def removed_dots(cell: Cell) -> Iterable[tuple[str, Replica, int]]:
-    """What a REMOVE cell removes, as (constraint id, replica, seq): that replica's add under the id, up to that seq."""
+def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]], kind: int = ADD) -> Cell:
+    """Encode a removal: per key (a constraint id), the dots of cells of one kind that it observed."""
+    parts: list[list[object]] = [[key, [[r.node_id, r.incarnation, seq] for r, seq in dots]] for key, dots in removed]
+    if kind != ADD:
+        parts = [[*part, kind] for part in parts]
+    return make_cell(REMOVE, None, parts)
+
+
+def removed_dots(cell: Cell) -> Iterator[Removed]:
+    """What a REMOVE cell removes."""
     for removed in _remove.decode(cell.data).value:
         for dot in removed.dots:
-            yield removed.id, dot.replica, dot.seq
+            yield Removed(removed.kind, removed.key, dot.replica, dot.seq)
 
 
 def definition_value(cell: Cell) -> DefinitionValue:

@@ -86,12 +86,14 @@ class Digest:
 
     def fill(self, replica: Replica, cells: "Iterable[Cell]") -> None:
         """Give each cell of one row its keyed hash, unless it has it already."""
+        unknown = [cell for cell in cells if not cell.digest]
+        if not unknown:
+            return
         copy, number = _row_hasher(self._key, replica).copy, int.from_bytes
-        for cell in cells:
-            if not cell.digest:
-                hasher = copy()
-                hasher.update(cell.seq.to_bytes(8, "big") + cell.data)
-                cell.digest = number(hasher.digest())
+        for cell in unknown:
+            hasher = copy()
+            hasher.update(cell.seq.to_bytes(8, "big") + cell.data)
+            cell.digest = number(hasher.digest())
 
     def clock_entry(self, replica: Replica, seq: int) -> int:
         """The keyed hash of one clock entry."""

@@ -25,7 +25,7 @@ class Row:
         self.entry = 0
         """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
         self._order: list[Cell] = []
-        self._fallen: set[int] = set()
+        self._fallen: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
 
     def extend(self, cells: Iterable[Cell]) -> None:
         """Note cells in ascending order of seq, all of them above those before."""
@@ -33,11 +33,11 @@ class Row:
 
     def bury(self, seq: int) -> None:
         """Note that a cell of the row fell."""
-        fallen = self._fallen
+        fallen = self._fallen = self._fallen or set()
         fallen.add(seq)
         if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
             self._order = [cell for cell in self._order if cell.seq not in fallen]
-            fallen.clear()
+            self._fallen = None
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
@@ -48,5 +48,5 @@ class Row:
     def copy(self) -> "Row":
         """An independent copy that shares the cells. O(cells)."""
         twin = Row()
-        twin.entry, twin._order, twin._fallen = self.entry, self._order.copy(), self._fallen.copy()
+        twin.entry, twin._order, twin._fallen = self.entry, self._order.copy(), self._fallen and self._fallen.copy()
         return twin

@@ -54,7 +54,7 @@ class Rows:
         self._clock_sum = 0
         self._clock_count = 0
         self._count = 0
-        self._pending: dict[str, dict[Replica, int]] = {}
+        self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
         self._mark = ClockMark({}, 0, 0)
         self._mark_is_old = False
         self._hash: StateHash | None = None
@@ -243,19 +243,23 @@ class Rows:
         whole = not other.serves(mine)
         return self.apply(other.whole() if whole else other.since(mine), whole=whole).changed
 
-    def collect(self) -> int:
-        """Drop the removals whose every add-dot is within the clock, raising floors. Returns how many. O(removals)."""
+    def collect(self, upto: Mapping[Replica, int] | None = None) -> int:
+        """Drop the removals whose every named dot is within the clock, raising floors. Returns how many. O(removals).
+
+        `upto`: only those within this clock, which all who matter have reached, so that none of them will need a Sync.
+        """
         dropped = [
             cell
             for cell in self.each(cell_kinds.REMOVE)
-            if all(seq <= self.seq(replica) for _, replica, seq in cell_kinds.removed_dots(cell))
+            if (upto is None or cell.seq <= upto.get(cell.replica, 0))
+            and all(named.seq <= self.seq(named.replica) for named in cell_kinds.removed_dots(cell))
         ]
         for cell in dropped:
             self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
             self._drop(cell)
         self._pending = {
-            id_: ahead
-            for id_, dots in self._pending.items()
+            slot: ahead
+            for slot, dots in self._pending.items()
             if (ahead := {replica: seq for replica, seq in dots.items() if seq > self.seq(replica)})
         }
         return len(dropped)
@@ -272,7 +276,7 @@ class Rows:
         }
         twin._sums = dict(self._sums)
         twin._clock_sum, twin._clock_count, twin._count = self._clock_sum, self._clock_count, self._count
-        twin._pending = {id_: dict(dots) for id_, dots in self._pending.items()}
+        twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
         return twin
 
     # --- the steps of the rule -----------------------------------------------------------------------------------
@@ -322,7 +326,7 @@ class Rows:
     def _put(self, row: Row, cell: Cell) -> None:
         """Let a cell stand that the row has noted."""
         kind, key, replica = cell.kind, cell.key, cell.replica
-        if kind == cell_kinds.ADD and self._pending and self._pending.get(str(key), {}).get(replica, 0) >= cell.seq:
+        if self._pending and self._pending.get((kind, key), {}).get(replica, 0) >= cell.seq:
             row.bury(cell.seq)
             return
         table = self._tables.get(kind)
@@ -391,13 +395,13 @@ class Rows:
         self._mark_is_old, self._hash = True, None
 
     def _act(self, removal: Cell) -> None:
-        """Delete the adds that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
-        for id_, replica, seq in cell_kinds.removed_dots(removal):
-            add = self.get(cell_kinds.ADD, id_, replica)
-            if add is not None and add.seq <= seq:
-                self._drop(add)
+        """Delete the cells that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
+        for kind, key, replica, seq in cell_kinds.removed_dots(removal):
+            named = self.get(kind, key, replica)
+            if named is not None and named.seq <= seq:
+                self._drop(named)
             if seq > self.seq(replica):
-                pending = self._pending.setdefault(id_, {})
+                pending = self._pending.setdefault((kind, key), {})
                 pending[replica] = max(seq, pending.get(replica, 0))
 
 

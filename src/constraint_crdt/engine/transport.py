@@ -22,7 +22,7 @@ MAX_PAYLOAD = 256 * 1024
 
 
 class Peer(NamedTuple):
-    """One opened transport: the node's name, and a hex session that no other open ever has."""
+    """One opened transport: the node's name, and a hex session that no other open ever has; they sort by when they were opened."""
 
     name: str
     session: str

@@ -18,7 +18,7 @@ Rules kept here:
 - A message for another life of mine is dropped; its sender is told which life this is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from constraint_crdt.core.clock import ClockMark, VectorClock
@@ -50,6 +50,9 @@ from constraint_crdt.types.orset import Change, Severity, check_definition
 from constraint_crdt.types.register import Position
 
 Result = TypeVar("Result")
+
+NEVER = -1
+"""No seq: what a life wrote that must not write again."""
 
 UNASKED = 32
 """At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
@@ -87,6 +90,14 @@ class GossipNode:
         self._limits = limits
         self._staging = Staging(limits.staged_bytes)
         self._written = 0
+
+    def resume(self, incarnation: int, *, vouched: bool) -> None:
+        """Go on as the life that a store remembers, whose rows were put into the state before.
+
+        `vouched`: nothing that this life told others can be missing in them. If not, the next write starts another life.
+        """
+        self.replica = check_replica(self.node_id, incarnation)
+        self._written = self.state.rows.seq(self.replica) if vouched else NEVER
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
@@ -198,9 +209,17 @@ class GossipNode:
             self.record(*each.counts, constraint=each.constraint)
         return evaluations
 
-    def collect(self) -> int:
-        """Drop the removals that may be dropped; returns how many cells. Peers below the floors then need a Sync."""
-        return self.state.rows.collect()
+    def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
+        """Drop the removals that may be dropped; returns how many cells. Peers below the floors then need a Sync.
+
+        `acknowledged_by`: only those that all of these peers have given evidence of, so that none of them will.
+        """
+        if acknowledged_by is None:
+            return self.state.rows.collect()
+        clocks = [self.tracker.clock(node_id) for node_id in acknowledged_by]
+        mine = self.state.rows.clock_mark.entries
+        upto = {replica: min([seq, *(clock[replica] if clock else 0 for clock in clocks)]) for replica, seq in mine.items()}
+        return self.state.rows.collect(upto)
 
     def _write(self, mutate: Callable[[Replica], Result]) -> Result:
         """Write as this life of mine; if others know more of it than I do, as a new one."""

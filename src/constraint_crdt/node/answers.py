@@ -4,33 +4,55 @@ import time
 from collections.abc import Iterable
 
 from constraint_crdt import __version__
-from constraint_crdt.core.cells import Cell
+from constraint_crdt.core.cells import REMOVE, Cell
 from constraint_crdt.core.clock import VectorClock
+from constraint_crdt.core.replica import Replica
 from constraint_crdt.engine.transport import Transport
 from constraint_crdt.gossip.agreement import DefinitionFrontier
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.node.evaluating import Tally
 from constraint_crdt.node.exchanging import Exchanger
-from constraint_crdt.node.reports import ConstraintReport, DefinitionReport, NodeReport, Status
+from constraint_crdt.node.forgetting import Forgetting
+from constraint_crdt.node.keeping import Keeping
+from constraint_crdt.node.reports import (
+    ConstraintReport,
+    DefinitionReport,
+    IdentityReport,
+    LifeReport,
+    NodeReport,
+    RetireReport,
+    Status,
+    StorageReport,
+)
+from constraint_crdt.store import Life
 
 
 class Answers:
     """Reads; changes nothing."""
 
     def __init__(
-        self, gossip: GossipNode, exchanger: Exchanger, tally: Tally, frontier: DefinitionFrontier, transport: Transport
+        self,
+        gossip: GossipNode,
+        exchanger: Exchanger,
+        tally: Tally,
+        frontier: DefinitionFrontier,
+        transport: Transport,
+        keeping: Keeping,
+        forgetting: Forgetting,
     ) -> None:
         self._gossip = gossip
         self._exchanger = exchanger
         self._tally = tally
         self._frontier = frontier
         self._transport = transport
-        self._began = time.monotonic()
+        self._keeping = keeping
+        self._forgetting = forgetting
+        self._began, self._began_at = time.monotonic(), time.time_ns()
         self._written_bytes = 0
 
     def begin(self) -> None:
         """The node starts now."""
-        self._began = time.monotonic()
+        self._began, self._began_at = time.monotonic(), time.time_ns()
 
     def wrote(self, cells: Iterable[Cell]) -> None:
         """This node wrote these cells."""
@@ -63,6 +85,7 @@ class Answers:
             bytes_received=self._transport.bytes_received,
             written_bytes=self._written_bytes,
             cells=len(state.rows),
+            trouble=self._keeping.trouble,
             alarms=gossip.alarms,
             endpoints=tuple(self._transport.endpoints),
             uptime=time.monotonic() - self._began,
@@ -76,6 +99,67 @@ class Answers:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
         return [self._node(name, described[name].software if name in described else "") for name in sorted(self._names())]
+
+    def storage(self) -> StorageReport:
+        """See `Node.storage`."""
+        rows = self._gossip.state.rows
+        live_bytes = sum(len(cell.data) for cell in rows.live_cells())
+        removed_bytes = sum(len(cell.data) for cell in rows.each(REMOVE))
+        removed = len(self._forgetting)
+        return StorageReport(
+            path=self._keeping.path,
+            bytes_on_disk=self._keeping.size,
+            live=len(rows) - removed,
+            removed=removed,
+            live_bytes=live_bytes,
+            removed_bytes=removed_bytes,
+            floors={str(replica): floor for replica, floor in sorted(rows.floors.items())},
+            dropped=dict(self._forgetting.dropped),
+            holding=tuple(self._forgetting.holding(self._exchanger.live)),
+            trouble=self._keeping.trouble,
+        )
+
+    def identity(self) -> IdentityReport:
+        """See `Node.identity`."""
+        gossip, rows = self._gossip, self._gossip.state.rows
+        lives = self._keeping.lives or (Life(gossip.replica.incarnation, self._began_at, "started without a store"),)
+        return IdentityReport(
+            node=gossip.node_id,
+            fleet=gossip.fleet,
+            replica=str(gossip.replica),
+            store=self._keeping.path,
+            lives=tuple(
+                LifeReport(
+                    incarnation=f"{life.incarnation:x}",
+                    began=life.began,
+                    why=life.why,
+                    seq=rows.seq(Replica(gossip.node_id, life.incarnation)),
+                )
+                for life in lives
+            ),
+            retired_by=gossip.retired_by,
+        )
+
+    def retirement(self, name: str) -> RetireReport:
+        """What retiring a node would mean, or meant. Raises `KeyError` for one that never wrote."""
+        gossip = self._gossip
+        lives = {r: seq for r, seq in gossip.state.rows.clock_mark.entries.items() if r.node_id == name}
+        if not lives:
+            raise KeyError(name)
+        counts = gossip.state.metrics.node(name)
+        others = sorted(self._exchanger.live - {name})
+        clocks = {other: gossip.tracker.clock(other) or VectorClock() for other in others}
+        having = [other for other in others if all(clocks[other][r] >= seq for r, seq in lives.items())]
+        return RetireReport(
+            node=name,
+            live=name in self._exchanger.live,
+            done=name in gossip.state.retirements,
+            lives={str(replica): seq for replica, seq in sorted(lives.items())},
+            satisfied=counts.satisfied,
+            violations=counts.violated,
+            acknowledged=tuple(having),
+            missing=tuple(other for other in others if other not in having),
+        )
 
     def _names(self) -> set[str]:
         written = {replica.node_id for replica in self._gossip.state.rows.clock_mark.entries}
@@ -98,6 +182,7 @@ class Answers:
             same_constraints=me or self._same_constraints(name),
             same_state=me or gossip.tracker.hash(name) == gossip.state_hash,
             software=software,
+            retired=name in state.retirements,
         )
 
     def _constraint(self, id_: str) -> ConstraintReport:

@@ -35,6 +35,12 @@ class EventKind(enum.StrEnum):
     """A peer has our clock and another hash: one of the two is corrupted."""
     NEW_LIFE = "new life"
     """Others know more of this node than it does itself: it goes on under a new incarnation."""
+    RETIRED = "retired"
+    """A node was retired for good."""
+    TROUBLE = "trouble"
+    """Writes are refused: the detail says why."""
+    RECOVERED = "recovered"
+    """Writes are taken again."""
     MISSED = "missed"
     """This subscriber was too slow; the detail says how many events it lost."""
 

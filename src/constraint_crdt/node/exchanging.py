@@ -5,12 +5,13 @@ Rules kept here:
 - One exchange at a time is begun; answering others goes on meanwhile.
 - A peer is live once it has answered or spoken to us, until it goes or fails. The transport's list of peers is only a hint.
 - A peer that fails is left alone for a while that doubles, so that one sick node costs the others little.
+- Nothing is said before what it tells is on disk, where the node has one (`durable`).
 - What comes in and cannot be taken is refused, counted and logged once per sentence, and never ends the node.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
@@ -33,16 +34,22 @@ REFUSALS_LOGGED = 256
 
 _log = logging.getLogger(__name__)
 Received = Callable[[str, GossipResult], None]
+Durable = Callable[[], Awaitable[None]]
 
 
 class Exchanger:
     """Exchanges between one `GossipNode` and the peers on a transport."""
 
-    def __init__(self, gossip: GossipNode, transport: Transport, received: Received, *, timeout: float, random: Random) -> None:
-        """`received(node_id, result)` is called after each message; `timeout` in seconds bounds each silence of a peer."""
+    def __init__(
+        self, gossip: GossipNode, transport: Transport, received: Received, durable: Durable, *, timeout: float, random: Random
+    ) -> None:
+        """`received(node_id, result)` is called after each message, `durable()` awaited before anything is said; `timeout` in
+        seconds bounds each silence of a peer.
+        """
         self._gossip = gossip
         self._transport = transport
         self._received = received
+        self._durable = durable
         self._timeout = timeout
         self._random = random
         self._turn = asyncio.Lock()
@@ -62,7 +69,9 @@ class Exchanger:
 
     async def answer(self, payload: bytes) -> list[bytes]:
         """A message of a peer in, what to reply out."""
-        return [data for response in self._receive(payload) for data in _encoded(response)]
+        replies = [data for response in self._receive(payload) for data in _encoded(response)]
+        await self._durable()
+        return replies
 
     def gone(self, peer: Peer) -> None:
         """The transport lost sight of a peer."""
@@ -114,7 +123,9 @@ class Exchanger:
         for _ in range(LONGEST_EXCHANGE):
             if not waiting:
                 return
-            for data in _encoded(waiting.pop(0)):
+            parts = _encoded(waiting.pop(0))
+            await self._durable()
+            for data in parts:
                 for reply in await self._transport.request(peer, data, self._timeout):
                     waiting += self._receive(reply)
         _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)

@@ -12,6 +12,7 @@ called from another thread.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -25,25 +26,33 @@ import msgspec
 from constraint_crdt import __version__
 from constraint_crdt.core.cells import ADD, Cell
 from constraint_crdt.edge import GossipNode
-from constraint_crdt.engine.transport import Peer, Transport
+from constraint_crdt.engine.transport import Peer, Transport, Unreachable
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.evaluation import Evaluation, evaluate
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip.agreement import DefinitionFrontier
+from constraint_crdt.gossip.codec import encode_message
 from constraint_crdt.gossip.messages import GossipResult
 from constraint_crdt.node.answers import Answers
 from constraint_crdt.node.evaluating import Tally
 from constraint_crdt.node.events import Event, EventKind, EventStream
 from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.forgetting import Forgetting
+from constraint_crdt.node.keeping import Keeping
 from constraint_crdt.node.measuring import MeasurementBoard
 from constraint_crdt.node.probes import Probe
-from constraint_crdt.node.reports import ConstraintReport, NodeReport, Status
+from constraint_crdt.node.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.node.settings import NodeSettings
 from constraint_crdt.node.view import ViewWatch
+from constraint_crdt.store import WritesRefused
 from constraint_crdt.types.orset import Change, Severity
 from constraint_crdt.types.register import Position
 
 VIEW_EVERY = 2.0
 """Seconds between two looks at whether this node sees the whole fleet."""
+
+FORGET_EVERY = 1.0
+"""Seconds between two looks at which removals may go."""
 
 FAREWELL = 0.5
 """Seconds that stopping spends on telling a peer the last counts."""
@@ -86,10 +95,19 @@ class Node:
         self._events = EventStream()
         self._frontier = DefinitionFrontier(self.gossip.state.rows)
         self._view = ViewWatch(self.settings.name)
+        self._keeping = Keeping(self.settings, self.gossip, self._health_changed)
         self._exchanger = Exchanger(
-            self.gossip, self._transport, self._received, timeout=self.settings.request_timeout, random=self._random
+            self.gossip, self._transport, self._received, self._settled, timeout=self.settings.request_timeout, random=self._random
         )
-        self._answers = Answers(self.gossip, self._exchanger, self._tally, self._frontier, self._transport)
+        self._forgetting = Forgetting(
+            self.gossip, most=self.settings.keep_removals, longest=self.settings.keep_removals_for, now=time.monotonic
+        )
+        self._answers = Answers(
+            self.gossip, self._exchanger, self._tally, self._frontier, self._transport, self._keeping, self._forgetting
+        )
+        self._over: asyncio.Future[str] | None = None
+        self._me: Peer | None = None
+        self._namesakes: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._touched: set[str] = set()
         self._listed: dict[str, int] = {}
@@ -103,11 +121,27 @@ class Node:
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Join the fleet. Raises `TransportError` (a `ConstraintCrdtError`) if the transport cannot open; nothing runs then."""
-        await self._transport.open(self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed)
+    async def start(self, *, rejoin: bool = False) -> None:
+        """Take up the store and join the fleet. `rejoin`: with an empty store, the old one set aside; peers bring its content back.
+
+        Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
+        """
+        self._over = asyncio.get_running_loop().create_future()
+        aside = await self._keeping.open(rejoin=rejoin)
+        if aside is not None:
+            _log.warning("the old store is kept as %s", aside)
+        self._settle()
+        try:
+            self._me = await self._transport.open(
+                self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed
+            )
+        except BaseException:
+            await self._keeping.close()
+            raise
         self._answers.begin()
-        self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
+        self._end_if_retired()
+        if self.gossip.retired_by is None:
+            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
         settings = self.settings
         # The CEL library takes a while to load: now, and aside, or the first definition that arrives would hold up the loop.
         self._tasks.append(asyncio.create_task(asyncio.to_thread(_load_expressions), name=f"{settings.name} loading"))
@@ -115,6 +149,7 @@ class Node:
         self._spawn("pushes", self._exchanger.run_pushes)
         self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
         self._spawn("counts", lambda: self._repeat(settings.count_every, self._write_counts))
+        self._spawn("forgetting", lambda: self._repeat(FORGET_EVERY, self._forget))
         if settings.discover:
             self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
         for probe in self._probes:
@@ -124,9 +159,9 @@ class Node:
     async def stop(self) -> None:
         """Leave: writes and tells the gathered counts, then closes the transport. Idempotent."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
+        for task in [*tasks, *self._namesakes]:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._namesakes, return_exceptions=True)
         if tasks:
             await self._write_counts()
             try:
@@ -135,6 +170,7 @@ class Node:
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self._transport.close()
+        await self._keeping.close()
         self._events.close()
 
     async def __aenter__(self) -> Self:
@@ -143,6 +179,12 @@ class Node:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
+
+    async def over(self) -> str:
+        """Wait until this node has to end, for good, and return why: it was retired, or another live node has its name."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._over)
 
     # --- what users do -------------------------------------------------------------------------------------------------
 
@@ -155,11 +197,11 @@ class Node:
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
-        return self._told(lambda: self.gossip.add_constraint(id_, when=when, severity=severity, about=about))
+        return await self._told(lambda: self.gossip.add_constraint(id_, when=when, severity=severity, about=about))
 
     async def remove_constraint(self, id_: str) -> None:
         """End a constraint in the whole fleet. Raises `KeyError` if it is not active here."""
-        self._told(lambda: self.gossip.remove_constraint(id_))
+        await self._told(lambda: self.gossip.remove_constraint(id_))
 
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations made elsewhere, of one constraint or of none in particular.
@@ -169,7 +211,7 @@ class Node:
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
             raise KeyError(constraint)
-        self._told(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
+        await self._told(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
 
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in: the latest value per variable counts, until it is older than the maximum age.
@@ -181,14 +223,33 @@ class Node:
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
         fresh = self._board.fresh(time.monotonic_ns())
+        self._keeping.check()
         evaluations = await self._evaluate({**fresh, **values})
         await self._write_counts()
         self._exchanger.push()
+        await self._keeping.durable()
         return evaluations
 
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self._told(lambda: self.gossip.update_position(position))
+        await self._told(lambda: self.gossip.update_position(position))
+
+    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+        """End a node for good: its counts stay, its return is refused, its name is not to be used again.
+
+        `dry_run` only says what would be. Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this one,
+        and for one that is live unless `force` is given: what it wrote and nobody has taken yet is lost with it.
+        """
+        report = self._answers.retirement(node)
+        if dry_run:
+            return report
+        if report.live and not force:
+            raise ConstraintCrdtError(
+                f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
+            )
+        await self._told(lambda: self.gossip.retire(node))
+        self._publish(EventKind.RETIRED, node=node)
+        return self._answers.retirement(node)
 
     def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the node stops."""
@@ -205,6 +266,14 @@ class Node:
     def nodes(self) -> list[NodeReport]:
         """The nodes ever heard of, ordered by name. O(nodes x rows)."""
         return self._answers.nodes()
+
+    def storage(self) -> StorageReport:
+        """What this node holds, and what it could forget. O(cells)."""
+        return self._answers.storage()
+
+    def identity(self) -> IdentityReport:
+        """Who this node is, and who it was."""
+        return self._answers.identity()
 
     # --- what runs -----------------------------------------------------------------------------------------------------
 
@@ -245,8 +314,17 @@ class Node:
         return evaluations
 
     async def _write_counts(self) -> None:
+        if self._keeping.trouble is not None or self.gossip.retired_by is not None:
+            return  # they wait in memory
         for id_, (satisfied, violated) in self._tally.take().items():
             self._writing(partial(self.gossip.record, satisfied, violated, constraint=id_))
+
+    async def _forget(self) -> None:
+        reason = self._forgetting.step(self._exchanger.live)
+        if reason:
+            behind = ", ".join(each.node for each in self._forgetting.holding(self._exchanger.live)) or "nodes that are away"
+            _log.info("dropped removals by %s that not all have heard of: %s will need a Sync", reason, behind)
+        self._keeping.changed()
 
     async def _look_around(self) -> None:
         missing = self._view.look(self.gossip.state.rows.clock_mark.entries, self._exchanger.live)
@@ -259,11 +337,18 @@ class Node:
 
     # --- what follows from a change ------------------------------------------------------------------------------------
 
-    def _told(self, mutate: Callable[[], Result]) -> Result:
-        """Write, and tell others soon."""
+    async def _told(self, mutate: Callable[[], Result]) -> Result:
+        """Write, tell others soon, and return once it is on disk. Raises `WritesRefused`, at best before anything happened."""
+        self._keeping.check()
         result = self._writing(mutate)
         self._exchanger.push()
+        await self._keeping.durable()
         return result
+
+    async def _settled(self) -> None:
+        """All that can be said now is on disk; or the disk takes nothing, and this life is not vouched for any more."""
+        with contextlib.suppress(WritesRefused):
+            await self._keeping.durable()
 
     def _writing(self, mutate: Callable[[], Result]) -> Result:
         """Write; account for its bytes and for what it changed."""
@@ -273,18 +358,42 @@ class Node:
         after = self.gossip.replica
         self._answers.wrote(rows.above(after, seq if after == before else 0))
         if after != before:
+            self._keeping.begin_life(after.incarnation, f"after {before}")
             self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=f"others know more of {before} than it does itself")
         self._settle()
+        self._keeping.changed()
         return result
 
     def _received(self, node_id: str, result: GossipResult) -> None:
         if result.outlived is not None:
             _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
+            self._keeping.end_life()
         if result.diverged:
             _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", node_id)
             self._publish(EventKind.DIVERGED, node=node_id)
-        if result.state_changed and self._settle():
-            self._exchanger.push()
+        if result.state_changed:
+            self._keeping.changed()
+            self._end_if_retired()
+            if self._settle():
+                self._exchanger.push()
+
+    def _end_if_retired(self) -> None:
+        by = self.gossip.retired_by
+        if by is not None:
+            self._end(f"node {self.settings.name} was retired by {by}: start it under another name")
+
+    def _end(self, why: str) -> None:
+        if self._over is not None and not self._over.done():
+            _log.error("%s", why)
+            self._over.set_result(why)
+
+    def _health_changed(self, trouble: str | None) -> None:
+        if trouble is None:
+            _log.info("writes are taken again")
+            self._publish(EventKind.RECOVERED)
+        else:
+            _log.error("writes are refused: %s", trouble)
+            self._publish(EventKind.TROUBLE, detail=trouble)
 
     def _definition_moved(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -315,8 +424,9 @@ class Node:
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         if peer.name == self.settings.name:
             if up:
-                _log.error("another live node is called %s too: names must be unique in a fleet", peer.name)
-                self._publish(EventKind.DUPLICATE_NAME, node=peer.name)
+                task = asyncio.create_task(self._meet_namesake(peer))
+                self._namesakes.add(task)
+                task.add_done_callback(self._namesakes.discard)
             return
         if not up:
             self._exchanger.gone(peer)
@@ -324,6 +434,18 @@ class Node:
             self._exchanger.push()
         _log.info("%s %s", peer.name, "came" if up else "went")
         self._publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+
+    async def _meet_namesake(self, peer: Peer) -> None:
+        """Another session has this node's name. If it answers, and is not just the trace of one that died, the later one ends."""
+        try:
+            await self._transport.request(peer, encode_message(self.gossip.ping()), self.settings.request_timeout)
+        except Unreachable:
+            return
+        name = self.settings.name
+        _log.error("another live node is called %s too: names must be unique in a fleet", name)
+        self._publish(EventKind.DUPLICATE_NAME, node=name)
+        if self._me is not None and self._me.session > peer.session:  # sessions sort by when they were opened
+            self._end(f"a node called {name} is live already: start this one under another name")
 
     def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
         self._events.publish(Event(kind=kind, time=time.time_ns(), constraint=constraint, node=node, detail=detail))

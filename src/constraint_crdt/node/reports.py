@@ -38,6 +38,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     written_bytes: int
     """Bytes of the cells that this node wrote itself: what the fleet has to learn of it."""
     cells: int
+    trouble: str | None
+    """Why writes are refused: the store's disk is full, read-only or broken. Reads and gossip go on."""
     alarms: int
     """Times that a peer had our clock and another hash: corruption on one side."""
     endpoints: tuple[str, ...]
@@ -90,3 +92,75 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     same_state: bool
     """Its last evidenced hash is ours."""
     software: str
+    retired: bool
+    """It was retired for good; its counts stay."""
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """A live peer for whose sake removals are kept."""
+
+    node: str
+    removals: int
+    """How many it gave no evidence of yet."""
+    seconds: float
+    """Since when."""
+
+
+class StorageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node holds, and what it could forget."""
+
+    path: str
+    """The store's file, or "memory"."""
+    bytes_on_disk: int
+    live: int
+    """Cells that say what is so: definitions, counts, positions, nodes."""
+    removed: int
+    """Cells that say what is no more, kept until all have heard."""
+    live_bytes: int
+    removed_bytes: int
+    floors: dict[str, int]
+    """By replica: up to where removals of its row were dropped. A peer below it gets a Sync instead of a Delta."""
+    dropped: dict[str, int]
+    """Removals dropped since the start, by reason: acknowledged by all live peers, size, age."""
+    holding: tuple[Holding, ...]
+    trouble: str | None
+    """Why writes are refused, if they are."""
+
+
+class LifeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of this node."""
+
+    incarnation: str
+    began: int
+    """ns since the epoch."""
+    why: str
+    seq: int
+    """How many mutations of it are known here."""
+
+
+class IdentityReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this node is, and who it was."""
+
+    node: str
+    fleet: str
+    replica: str
+    store: str
+    lives: tuple[LifeReport, ...]
+    retired_by: str | None
+
+
+class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What retiring a node does, or did."""
+
+    node: str
+    live: bool
+    done: bool
+    lives: dict[str, int]
+    """Its replicas, each with the last seq known here. What it wrote beyond is lost, unless another node has it."""
+    satisfied: int
+    violations: int
+    """Its counts, which stay."""
+    acknowledged: tuple[str, ...]
+    """Live peers with evidence of all that is known here of it."""
+    missing: tuple[str, ...]
+    """Live peers without."""

@@ -21,12 +21,17 @@ Role = Literal["peer", "router", "client"]
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
+MEMORY_STORE = "memory"
+DEFAULT_STORE = "default"
+MOST_REMOVALS = 10_000_000
+
 BOUNDS: dict[str, tuple[float, float]] = {
     "check_every": (0.01, 86_400.0),
     "count_every": (0.01, 86_400.0),
     "gossip_every": (0.01, 86_400.0),
     "max_age": (0.01, 86_400.0),
     "request_timeout": (0.05, 60.0),
+    "keep_removals_for": (0.0, 31_536_000.0),
 }
 """Lowest and highest value of each setting that is a time, in seconds."""
 
@@ -90,6 +95,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds of silence after which a peer's answer is given up. Shorter goes on to another peer sooner; too short never
     hears a slow link."""
 
+    store: str = MEMORY_STORE
+    """Where the state is kept: a file; `default` for one below the XDG state directory, named after fleet and node; or `memory`,
+    which is fastest and forgets all when the node ends. (The command line takes `default` where nothing is said.)"""
+
+    keep_removals: int = 10_000
+    """Removals kept for live peers that have not heard of them. More spares those peers a whole Sync, and costs memory and disk."""
+
+    keep_removals_for: float = 3600.0
+    """Seconds that a removal is kept at most for such peers."""
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _check(key, getattr(self, key))
@@ -111,6 +126,7 @@ def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Pat
                 values[key] = _converted(key, value, _flag(key))
             except SettingsError as error:
                 raise SettingsError(str(error), from_flag=True) from None
+    values.setdefault("store", DEFAULT_STORE)
     return msgspec.convert(values, NodeSettings)
 
 
@@ -189,6 +205,8 @@ def _wanted(key: str) -> str:
         return f"one of {', '.join(get_args(Role))}"
     if _TYPES[key] is bool:
         return "true or false"
+    if _TYPES[key] is int:
+        return "a whole number"
     return "a number of seconds" if key in BOUNDS else "a list of texts" if _TYPES[key] == tuple[str, ...] else "a text"
 
 
@@ -205,6 +223,10 @@ def _check(key: str, value: object) -> None:
             raise SettingsError(str(error)) from None
     elif key == "probe" and isinstance(value, tuple) and "none" in value:
         raise SettingsError("the probe `none` stands alone: leave out the others, or it")
+    elif key == "keep_removals" and not (isinstance(value, int) and 0 <= value <= MOST_REMOVALS):
+        raise SettingsError(f"keep_removals must be from 0 to {MOST_REMOVALS}, not {value!r}")
+    elif key == "store" and not value:
+        raise SettingsError("store must name a file, or be `default` or `memory`")
     elif key == "role" and value not in get_args(Role):
         raise SettingsError(f"{value!r} is not {_wanted(key)}")
     elif key == "api":

@@ -4,11 +4,12 @@
 `location` is where it lies. `docs/store.md` explains it for those who run a node.
 """
 
+from constraint_crdt.store.changes import Life
 from constraint_crdt.store.committer import Committer
 from constraint_crdt.store.failures import StoreError, WritesRefused
 from constraint_crdt.store.location import default_path, set_aside
 from constraint_crdt.store.marker import Marker, marker_for
-from constraint_crdt.store.store import Identity, Life, Store
+from constraint_crdt.store.store import Identity, Store
 
 __all__ = [
     "Committer",

@@ -73,6 +73,8 @@ class Changes:
         self._rows = rows
         self._clock = rows.clock_mark.entries
         self._floors = rows.floors
+        self._tried = self._clock
+        """The clock of the last batch: a commit that failed may have reached the disk all the same."""
         self._fallen: dict[tuple[Replica, int, Key], int] = {}
         self._lives: list[Life] = []
         self._life_ends = False
@@ -100,6 +102,7 @@ class Changes:
         self._gather_fallen()
         if clock is self._clock and floors == self._floors and not (self._fallen or self._lives or self._life_ends):
             return None
+        self._tried = clock
         self._taken = clock, floors, len(self._lives)
         changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
@@ -112,14 +115,14 @@ class Changes:
         self._taken = None
         self._fallen.clear()  # only `take` adds to it
         del self._lives[:lives]
-        if batch.life_ends and not lives:
-            self._life_ends = self._life_ends and bool(self._lives)
+        if batch.life_ends and not self._lives:  # else it is the end of a life that began since
+            self._life_ends = False
 
     def _gather_fallen(self) -> None:
-        on_disk = self._clock
+        tried = self._tried
         for cell in self._rows.take_fallen():
-            # A cell without a key of its own that never reached the disk has nothing there to delete. One with a key may have: an
-            # older cell that it took over. So what gathers while the disk is full is bounded by what is on it, and by the keys.
-            if isinstance(cell.key, str) or cell.seq <= on_disk.get(cell.replica, 0):
+            # A cell without a key of its own that was in no batch has nothing on disk to delete. One with a key may have: an older
+            # cell that it took over. So the many removals that come and go between two commits cost nothing here.
+            if isinstance(cell.key, str) or cell.seq <= tried.get(cell.replica, 0):
                 place = (cell.replica, cell.kind, cell.key)
                 self._fallen[place] = max(cell.seq, self._fallen.get(place, 0))

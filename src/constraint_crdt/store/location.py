@@ -72,8 +72,8 @@ def set_aside(path: Path) -> Path | None:
             return None
         with StoreLock.take(path):
             found = False
-            # The log first: a log that stayed behind alone would be in the way of the new store, a file without it is whole enough.
-            for ending in (*SIDE_FILES, ""):
+            # The file first: without its log it would pass for an older state, a log alone is never taken for a store.
+            for ending in ("", *SIDE_FILES):
                 with contextlib.suppress(FileNotFoundError):
                     Path(f"{path}{ending}").rename(f"{target}{ending}")
                     found = True

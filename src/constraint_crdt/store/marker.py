@@ -112,7 +112,7 @@ class Marker:
             os.close(handle)
         if not whole:
             raise OSError(f"only a part of {fresh} could be written")
-        os.replace(fresh, file)  # noqa: PTH105 - a third of the time of Path.replace, and this is on the path of every commit
+        os.replace(fresh, file)
 
     def _head(self, session: Session) -> str:
         boot, generation = self._machine
@@ -120,7 +120,7 @@ class Marker:
 
 
 def marker_for(store: Path, environ: Mapping[str, str] = os.environ) -> Marker:
-    """The marker of the store at a path: below `$XDG_RUNTIME_DIR`, else the user's runtime directory, else a private temporary one."""
+    """The marker of the store at a path: below `$XDG_RUNTIME_DIR`, else `/run/user`, else in a private temporary directory."""
     machine = Machine.this()
     name = blake2b(str(store.resolve()).encode(), digest_size=16).hexdigest()
     for directory in _directories(environ):

@@ -1,8 +1,8 @@
 """What a store file looks like inside, how one is made, and how an older one is brought up to date.
 
-Rules: the file says whose it is (`application_id`) and which form it has (`user_version`). A newer form is refused, never guessed at.
-Migrations are steps from one version to the next, all in one transaction: a file has its old form or the newest, nothing between.
-Version 1 is the first, so there are no steps yet.
+Rules: the file says whose it is (`application_id`) and which form it has (`user_version`). A newer form is refused, never
+guessed at. Migrations are steps from one version to the next, all in one transaction: a file has its old form or the newest,
+nothing between. Version 1 is the first, so there are no steps yet.
 """
 
 import os
@@ -34,7 +34,7 @@ TABLES = (
         rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
 )
 
-Step = Callable[[sqlite3.Connection], None]
+Step = Callable[[sqlite3.Connection], object]
 STEPS: Mapping[int, Step] = {}
 """By the version it starts from: what makes the next version of it."""
 
@@ -108,13 +108,13 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step
     """Bring an older form up to `newest`, whole or not at all. Raises `StoreError` or `sqlite3.Error`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     check_version(path, version, newest)
+    if any(start not in steps for start in range(version, newest)):
+        raise StoreError(f"{path} has the old form {version}, which this version cannot bring up to date: {REJOIN}")
     if version == newest:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         for start in range(version, newest):
-            if start not in steps:
-                raise StoreError(f"{path} has the old form {start}, which this version cannot bring up to date: {REJOIN}")
             steps[start](connection)
         connection.execute(f"PRAGMA user_version = {newest}")
         connection.execute("COMMIT")
@@ -125,6 +125,6 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step
 
 def check_pages(connection: sqlite3.Connection, path: Path) -> None:
     """Have SQLite look over every page. Raises `StoreError` for a damaged file, `sqlite3.Error` for an unreadable one."""
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))

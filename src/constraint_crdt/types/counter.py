@@ -4,13 +4,14 @@ A cell holds the *cumulative* counts of its writer for one constraint (or, under
 message counts nothing twice, and a missed one is made good by the next.
 """
 
+from collections.abc import Iterable
 from operator import index
 from typing import NamedTuple
 
-from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_cell
+from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_cell, make_removal
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica, check_id
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
 
@@ -129,6 +130,24 @@ class ConstraintGCounter(WatchingView):
         if max(after) > MAX_COUNT:
             raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
         self._rows.write(replica, make_cell(COUNTS, key, after))
+
+    def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
+        """Take the writer's own counts of these constraints into its node total, and their cells away; returns how many.
+
+        For constraints that are long gone: totals and the node's counts stay as they are, only the split by constraint goes. It is
+        two mutations that never part, the new total and a removal, so nobody sees a count twice or not at all.
+        """
+        replica = writer(node)
+        cells = [cell for id_ in ids if (cell := self._rows.get(COUNTS, id_, replica)) is not None]
+        if not cells:
+            return 0
+        standing = self._rows.get(COUNTS, NODE_KEY, replica)
+        values = [counts_value(cell) for cell in (cells if standing is None else [*cells, standing])]
+        total = make_cell(COUNTS, NODE_KEY, (sum(each[0] for each in values), sum(each[1] for each in values)))
+        removal = make_removal([(str(cell.key), dots_of([cell])) for cell in cells], COUNTS)
+        self._rows.write(replica, total)
+        self._rows.write(replica, removal)
+        return len(cells)
 
     def record_satisfied(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
         """Count evaluations that held, see `record`."""

@@ -43,7 +43,8 @@ class DemoNode:
     async def start(self, connect: tuple[str, ...]) -> None:
         """Start a process, and wait until it serves. Raises `CommandFailedError` if it does not."""
         command = [sys.executable, "-m", "constraint_crdt", "node", "--name", self.name, "--fleet", self._fleet]
-        command += ["--api", "127.0.0.1:0", "--listen", "tcp/127.0.0.1:0", "--probe", "system", "--while-stdin-open"]
+        command += ["--api", "127.0.0.1:0", "--listen", "tcp/127.0.0.1:0", "--probe", "system", "--store", "memory"]
+        command += ["--while-stdin-open"]
         for endpoint in connect:
             command += ["--connect", endpoint]
         self._ready = asyncio.Event()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Sequence
 
 import zenoh
@@ -142,7 +143,7 @@ class ZenohTransport:
             await session.close()
 
     async def _join(self, member: Member, settings: Settings) -> Peer:
-        me = Peer(member.name, secrets.token_hex(8))
+        me = Peer(member.name, f"{time.time_ns():016x}{secrets.token_hex(4)}")
         self._mine.add(me.session)
         try:
             await self._attach(member, me, settings)

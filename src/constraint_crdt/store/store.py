@@ -1,0 +1,281 @@
+"""Store: what one node keeps on disk, in one SQLite file.
+
+Rules: one process at a time. A commit is on disk when it returns, whole or not at all, and what it says of the node's own row is
+in the marker by then. A file that cannot be trusted is refused whole. Every opening renews the session nonce; where the marker does
+not vouch, the life on disk is ended in the same transaction, so that a crash right after it cannot make it look sound again.
+
+Synchronous, and used from one thread at a time.
+"""
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.store import schema
+from constraint_crdt.store.changes import Batch, Life, Seal
+from constraint_crdt.store.failures import REJOIN, StoreError, damaged, refused, unusable
+from constraint_crdt.store.loading import checksum, load
+from constraint_crdt.store.location import SIDE_FILES, make_private, sync_directory
+from constraint_crdt.store.lock import StoreLock
+from constraint_crdt.store.marker import Marker, Session
+
+NONCE_BYTES = 16
+FIRST_START = "first start"
+
+_DELETE = "DELETE FROM cell WHERE row = ? AND kind = ? AND key = ? AND seq <= ?"
+_PUT = """INSERT INTO cell (row, kind, key, seq, data, crc) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (row, kind, key) DO UPDATE SET seq = excluded.seq, data = excluded.data, crc = excluded.crc"""
+_PUT_ROW = """INSERT INTO row (id, node, incarnation, seq, floor) VALUES (?, ?, ?, ?, 0)
+    ON CONFLICT (id) DO UPDATE SET seq = excluded.seq"""
+_FLOOR = "UPDATE row SET floor = ? WHERE id = ?"
+_SEAL = "INSERT OR REPLACE INTO seal (one, state_hash, hash_key, cells, rows, floors) VALUES (1, ?, ?, ?, ?, ?)"
+_LIFE = "INSERT INTO life (incarnation, began, why) VALUES (?, ?, ?) ON CONFLICT (incarnation) DO NOTHING"
+_END_LIFE = "UPDATE life SET ended = 1 WHERE number = (SELECT max(number) FROM life)"
+
+
+class Identity(NamedTuple):
+    """Whose store it is, and whether that life may go on."""
+
+    node: str
+    fleet: str
+    incarnation: int
+    """Of the latest life."""
+    vouched: bool
+    """True if nothing that this life told others can be missing here. If not, the next write has to begin a new life."""
+    earlier: tuple[int, ...]
+    """The incarnations before the latest, oldest first."""
+
+
+class Store:
+    """An open store. Made by `Store.open`; to be closed."""
+
+    def __init__(self, path: Path, lock: StoreLock, marker: Marker, factory: type[sqlite3.Connection]) -> None:
+        """Use `open`."""
+        self.path = path
+        self._lock = lock
+        self._marker = marker
+        self._factory = factory
+        self._connection: sqlite3.Connection | None = None
+        self._numbers: dict[Replica, int] = {}
+        self._lives: tuple[Life, ...] = ()
+        self._vouched = False
+        self._owner = ("", "")
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        node: str,
+        fleet: str,
+        marker: Marker,
+        fresh_incarnation: Callable[[], int],
+        factory: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> Self:
+        """Open the store of a node, or make it, with a first life from `fresh_incarnation`. `factory` lets tests inject faults.
+
+        Raises `StoreError`: in use, not permitted, another node's, damaged, of a newer version, or on a disk that takes no writes.
+        """
+        path = path.absolute()
+        try:
+            make_private(path.parent)
+            path = path.resolve()
+            lock = StoreLock.take(path)
+        except OSError as error:
+            raise unusable(error, path) from error
+        store = cls(path, lock, marker, factory)
+        try:
+            made = not os.path.lexists(path)
+            if made:
+                store._make(node, fleet, fresh_incarnation())
+            schema.check_header(path)
+            store._begin_session(node, fleet, made=made)
+        except (OSError, sqlite3.Error) as error:
+            store.close()
+            raise unusable(error, path) from error
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @property
+    def identity(self) -> Identity:
+        """Who this store's node is."""
+        *earlier, latest = self._lives
+        return Identity(*self._owner, latest.incarnation, self._vouched, tuple(life.incarnation for life in earlier))
+
+    @property
+    def lives(self) -> tuple[Life, ...]:
+        """The node's lives, oldest first."""
+        return self._lives
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, the log included."""
+        files = (Path(f"{self.path}{ending}") for ending in ("", *SIDE_FILES[:1]))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def restore(self, rows: Rows) -> None:
+        """Put all that is on disk into empty rows.
+
+        Raises `StoreError` if the file is damaged or holds more than the limits of `rows`; throw `rows` away then.
+        """
+        runs, seal = load(self._connected(), self.path)
+        try:
+            rows.apply(runs, whole=True)
+        except ConstraintCrdtError as error:
+            raise StoreError(f"the store {self.path} holds {error}: raise that limit") from error
+        found = Seal.of(rows)
+        if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
+            found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
+        if found != seal:
+            raise damaged(self.path, "its cells do not come to the state that was committed")
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch: on disk, and in the marker, when this returns. Writing one again is harmless.
+
+        Raises `WritesRefused`; then the state on disk is the one before, or all of the batch is there.
+        """
+        try:
+            numbers = self._write(self._connected(), batch)
+        except (sqlite3.Error, OSError) as error:
+            self._disconnect()
+            raise refused(error, self.path) from error
+        self._numbers = numbers
+        known = {life.incarnation for life in self._lives}
+        fresh = tuple(life for life in batch.lives if life.incarnation not in known)
+        self._lives += fresh
+        if fresh or batch.life_ends:
+            self._vouched = not batch.life_ends
+        try:
+            self._note(batch)
+        except OSError as error:
+            raise refused(error, self.path) from error
+
+    def close(self) -> None:
+        """Close the file and give it free. Idempotent."""
+        self._disconnect()
+        self._lock.release()
+
+    # --- opening ---------------------------------------------------------------------------------------------------
+
+    def _make(self, node: str, fleet: str, incarnation: int) -> None:
+        """Make the file under another name first, so that a crash leaves a whole one or none."""
+        for ending in SIDE_FILES[:1]:
+            if Path(f"{self.path}{ending}").exists():
+                raise StoreError(
+                    f"the store {self.path} is gone but its log {self.path}{ending} is there: put it back, or {REJOIN}"
+                )
+        fresh = self.path.with_name(f"{self.path.name}.new")
+        for ending in ("", *SIDE_FILES, "-journal"):
+            Path(f"{fresh}{ending}").unlink(missing_ok=True)
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        connection = schema.connect(fresh, self._factory)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            schema.create(connection)
+            values = (node, fleet, secrets.token_bytes(NONCE_BYTES))
+            connection.execute("INSERT INTO identity (one, node, fleet, nonce) VALUES (1, ?, ?, ?)", values)
+            connection.execute(_LIFE, Life(incarnation, time.time_ns(), FIRST_START))
+            connection.execute(_SEAL, Seal(b"", b"", 0, 0, 0))
+            connection.execute("COMMIT")
+        finally:
+            connection.close()  # the last connection to close copies the log into the file, and deletes it
+        fresh.rename(self.path)
+        sync_directory(self.path.parent)
+
+    def _begin_session(self, node: str, fleet: str, *, made: bool) -> None:
+        connection = self._connected()
+        schema.check_pages(connection, self.path)
+        schema.migrate(connection, self.path)
+        identity = connection.execute("SELECT node, fleet, nonce FROM identity").fetchall()
+        lives = connection.execute("SELECT incarnation, began, why, ended FROM life ORDER BY number").fetchall()
+        if len(identity) != 1 or not lives:
+            raise damaged(self.path, "it does not say whose it is")
+        *owner, nonce = identity[0]
+        if owner != [node, fleet]:
+            raise StoreError(f"the store {self.path} is that of node {owner[0]!r} of fleet {owner[1]!r}: give --store another path")
+        self._owner = (node, fleet)
+        self._lives = tuple(Life(*life[:3]) for life in lives)
+        incarnation, ended = lives[-1][0], lives[-1][3]
+        found = self.path.stat()
+        session = Session(nonce, found.st_dev, found.st_ino)
+        seq = self._own_seq(connection)
+        self._vouched = made or (not ended and self._marker.vouches(session, incarnation, seq))
+        session = session._replace(nonce=secrets.token_bytes(NONCE_BYTES))
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE identity SET nonce = ?", (session.nonce,))
+        if not self._vouched:
+            connection.execute(_END_LIFE)
+        connection.execute("COMMIT")
+        self._marker.begin(session, incarnation, seq)
+
+    def _own_seq(self, connection: sqlite3.Connection) -> int:
+        own = (self._owner[0], self._lives[-1].incarnation)
+        found = connection.execute("SELECT seq FROM row WHERE node = ? AND incarnation = ?", own).fetchone()
+        return int(found[0]) if found else 0
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; a new one after a failure, for what a failed one has in its caches is not to be built on."""
+        if self._connection is None:
+            connection = schema.connect(self.path, self._factory)
+            try:
+                found = connection.execute("SELECT node, incarnation, id FROM row").fetchall()
+            except BaseException:
+                connection.close()
+                raise
+            self._numbers = {Replica(node, incarnation): number for node, incarnation, number in found}
+            self._connection = connection
+        return self._connection
+
+    def _disconnect(self) -> None:
+        """Let go of the file, whatever a broken disk says to it. A transaction is rolled back first: closing alone keeps its lock for
+        as long as anything, a traceback for example, holds one of its cursors.
+        """
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _write(self, connection: sqlite3.Connection, batch: Batch) -> dict[Replica, int]:
+        """One transaction. Returns the numbers of the rows after it."""
+        numbers = self._numbers.copy()
+        for run in batch.runs:
+            numbers.setdefault(run.replica, len(numbers) + 1)
+        connection.execute("BEGIN IMMEDIATE")
+        fallen = (f for f in batch.fallen if f.replica in numbers)
+        connection.executemany(_DELETE, ((numbers[f.replica], f.kind, f.key, f.seq) for f in fallen))
+        connection.executemany(_PUT_ROW, ((numbers[run.replica], *run.replica, run.hi) for run in batch.runs))
+        connection.executemany(_PUT, _cells(batch, numbers))
+        connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
+        connection.executemany(_LIFE, batch.lives)
+        if batch.life_ends:
+            connection.execute(_END_LIFE)
+        connection.execute(_SEAL, batch.seal)
+        connection.execute("COMMIT")
+        return numbers
+
+    def _note(self, batch: Batch) -> None:
+        own = Replica(self._owner[0], self._lives[-1].incarnation)
+        seq = next((run.hi for run in batch.runs if run.replica == own), 0)
+        if seq or batch.lives:
+            self._marker.note(own.incarnation, seq)
+
+
+def _cells(batch: Batch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:
+    for run in batch.runs:
+        number = numbers[run.replica]
+        for cell in run.cells:
+            yield number, cell.kind, cell.key, cell.seq, cell.data, checksum(number, cell.seq, cell.data)

@@ -1,0 +1,204 @@
+"""The committer: what it calls durable is on disk, commits are shared, and a disk that fails is waited for."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.store import Committer, Store, WritesRefused
+from tests.store.disk import ME, account, add, copy_store, loaded, open_store, remove, reopened
+
+QUICK = 0.01
+
+
+class Disk:
+    """A store on a disk that can be made to fail, and counts commits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.full, self.commits = path, False, 0
+        self.committing = threading.Event()
+        disk = self
+
+        class Connection(sqlite3.Connection):
+            def execute(self, sql: str, *rest: object) -> sqlite3.Cursor:
+                if sql == "COMMIT":
+                    disk.commits += 1
+                    disk.committing.set()
+                    if disk.full:
+                        error = sqlite3.OperationalError("database or disk is full")
+                        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                        raise error
+                return super().execute(sql, *rest)  # type: ignore[arg-type]
+
+        self.store: Store = open_store(path, factory=Connection)
+        self.rows = loaded(self.store)
+        self.health: list[str | None] = []
+        self.changed = asyncio.Event()
+        self.committing.clear()
+        self.committer = Committer(self.store, self.rows, on_health=self.on_health, retry_seconds=QUICK)
+        self.committer.start()
+        self.commits = 0
+
+    def on_health(self, trouble: str | None) -> None:
+        self.health.append(trouble)
+        self.changed.set()
+
+    def as_after_a_crash(self) -> object:
+        """What the files hold now."""
+        image = self.path.with_name("image.db")
+        copy_store(self.path, image)
+        return reopened(image)
+
+
+@pytest.fixture
+async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
+    disk = Disk(tmp_path / "a.db")
+    yield disk
+    disk.full = False
+    await disk.committer.close()
+
+
+async def test_durable_means_on_disk(disk: Disk) -> None:
+    for step in range(5):
+        add(disk.rows, f"c{step}")
+        if step % 2:
+            remove(disk.rows, f"c{step}")
+        await disk.committer.durable()
+        assert disk.as_after_a_crash() == account(disk.rows)
+        assert disk.committer.on_disk == disk.rows.clock.as_dict()
+
+
+async def test_it_costs_no_commit_where_nothing_changed(disk: Disk) -> None:
+    await disk.committer.durable()
+    await disk.committer.durable()
+    assert disk.commits == 0
+
+
+async def test_a_touch_alone_gets_it_written(disk: Disk) -> None:
+    add(disk.rows, "x")
+    disk.committer.touch()
+    assert await asyncio.to_thread(disk.committing.wait, 30)
+    await disk.committer.durable()
+    assert disk.commits == 1
+    assert disk.committer.on_disk == {ME: 1}
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_many_that_wait_share_commits(disk: Disk) -> None:
+    async def write(name: int) -> None:
+        for number in range(5):
+            add(disk.rows, f"{name}-{number}")
+            await disk.committer.durable()
+
+    await asyncio.gather(*(write(name) for name in range(40)))
+    assert disk.commits <= 12, "five rounds, each in one commit or two"
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_what_changes_during_a_commit_is_in_the_next(disk: Disk) -> None:
+    for number in range(20):
+        add(disk.rows, f"c{number}")
+        disk.committer.touch()
+        await asyncio.sleep(0)
+    await disk.committer.durable()
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_a_full_disk_refuses_those_that_wait_and_recovers_by_itself(disk: Disk) -> None:
+    add(disk.rows, "before")
+    await disk.committer.durable()
+    before = account(disk.rows)
+    disk.full = True
+    add(disk.rows, "during")
+    waiting = [asyncio.create_task(disk.committer.durable()) for _ in range(3)]
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in done} == {WritesRefused}
+    sentence = f"the disk is full, so nothing can be written to {disk.path}: free some space"
+    assert {str(error) for error in done} == {sentence}
+    assert (disk.committer.healthy, disk.committer.trouble) == (False, sentence)
+    assert disk.as_after_a_crash() == before
+    remove(disk.rows, "before")
+    with pytest.raises(WritesRefused):
+        await disk.committer.durable()
+    disk.changed.clear()
+    disk.full = False
+    await disk.changed.wait()  # nobody touches it
+    assert disk.health == [sentence, None]
+    assert disk.committer.healthy
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_it_tries_at_once_when_something_changes(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "a.db")
+    await disk.committer.close()
+    disk = Disk(tmp_path / "a.db")
+    disk.committer._retry_seconds = 3600
+    disk.full = True
+    add(disk.rows, "x")
+    with pytest.raises(WritesRefused):
+        await disk.committer.durable()
+    disk.full = False
+    disk.committer.touch()
+    await disk.changed.wait()
+    while not disk.committer.healthy:
+        disk.changed.clear()
+        await disk.changed.wait()
+    await disk.committer.close()
+    assert reopened(disk.path) == account(disk.rows)
+
+
+async def test_closing_writes_what_is_left(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "a.db")
+    add(disk.rows, "x")
+    disk.committer.touch()
+    await asyncio.sleep(0)
+    add(disk.rows, "y")
+    await disk.committer.close()
+    assert reopened(disk.path) == account(disk.rows)
+    with pytest.raises(WritesRefused, match="is closed"):
+        await disk.committer.durable()
+
+
+async def test_closing_on_a_full_disk_says_what_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    disk = Disk(tmp_path / "a.db")
+    disk.full = True
+    add(disk.rows, "x")
+    await disk.committer.close()
+    assert "the last changes are not on disk: the disk is full" in caplog.text
+    assert reopened(disk.path) == account(Rows())
+
+
+async def test_one_that_stops_waiting_disturbs_nobody(disk: Disk) -> None:
+    add(disk.rows, "x")
+    gone, stays = (asyncio.create_task(disk.committer.durable()) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await stays
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_a_fault_of_ours_is_told_and_hangs_nobody(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk.store, "commit", lambda batch: 1 // 0)
+    add(disk.rows, "x")
+    with pytest.raises(WritesRefused, match=r"failed \(integer division .*\): see the log, and restart the node"):
+        await disk.committer.durable()
+    monkeypatch.undo()
+    await disk.committer.durable()
+    assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_a_new_life_is_on_disk_with_its_first_cells(disk: Disk) -> None:
+    disk.committer.end_life()
+    await disk.committer.durable()
+    assert not disk.store.identity.vouched
+    disk.committer.begin_life(2, "others know more of the life before")
+    add(disk.rows, "x", Replica("a", 2))
+    await disk.committer.durable()
+    assert disk.commits == 2
+    assert disk.store.identity[2:] == (2, True, (1,))
+    assert disk.store.lives[-1].why == "others know more of the life before"
