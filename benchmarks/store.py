@@ -3,10 +3,13 @@
     python benchmarks/store.py [--directory DIR] [--json]
 
 Times here are wall-clock: a durable commit waits for the disk, and so do people. Run it on the disk that nodes use (`--directory`).
+What that disk takes for one sync is measured before and after and printed: it varies tenfold with what else the machine does, so
+figures can be compared only where it is alike.
 """
 
 import argparse
 import asyncio
+import os
 import statistics
 import tempfile
 import time
@@ -131,6 +134,17 @@ def note_seconds(directory: Path) -> float:
     return statistics.median(clocked(lambda seq=seq: marker.note(1, seq)) for seq in range(1, 1_000))  # type: ignore[misc]
 
 
+def sync_seconds(directory: Path) -> float:
+    """Seconds of one sync of one page, by the disk alone: the median."""
+    with (directory / "probe").open("wb", buffering=0) as file:
+
+        def sync() -> None:
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+
+        return statistics.median(clocked(sync) for _ in range(COMMITS))
+
+
 def at(times: list[float], share: float) -> float:
     return times[int(len(times) * share)]
 
@@ -142,6 +156,7 @@ def measured(base: Path) -> list[Row]:
         (base / name).mkdir()
         return base / name
 
+    sync_before = sync_seconds(base)
     large = fresh("large")
     whole, whole_log = filled(large)
     start = start_up(large)
@@ -152,7 +167,9 @@ def measured(base: Path) -> list[Row]:
     records = asyncio.run(throughput(fresh("records"), 3))
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as memory:
         note = note_seconds(Path(memory))
+    sync_after = sync_seconds(base)
     return [
+        Row("one sync of this disk, p50", sync_before * 1e3, "ms", note=f"{sync_after * 1e3:.2f} ms afterwards"),
         Row("start-up: 100,000 constraints, 1,000 rows", start, "s", must=1.0, note="opened, checked and in memory"),
         Row("commit of 100 cells, p50", at(small, 0.5) * 1e3, "ms", must=10.0),
         Row("commit of 100 cells, p99", at(small, 0.99) * 1e3, "ms"),

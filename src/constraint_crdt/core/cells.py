@@ -8,8 +8,8 @@ a cell of a kind that this version does not know travels through it unharmed.
 | kind | key | value |
 |---|---|---|
 | 1 ADD | constraint id | nil, or `[when, severity, about]` |
-| 2 REMOVE | nil: its own seq, so nothing ever overwrites it | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
-| 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative |
+| 2 REMOVE | nil: its own seq, never overwritten | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
+| 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative; only `satisfied` while nothing was violated |
 | 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
 | 5 NODE | "" | `[software version, wire version, [endpoint, …]]` |
 | 6 RETIRE | node id, or one replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
@@ -133,7 +133,11 @@ class _Remove(_Tail):
 class _Counts(_Tail):
     kind: int
     key: str
-    value: tuple[int, int]
+    value: int | tuple[int, int]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return (self.value, 0) if isinstance(self.value, int) else self.value
 
 
 class _Position(_Tail):
@@ -196,7 +200,7 @@ def _check_remove(cell: _Remove) -> None:
 
 
 def _check_counts(cell: _Counts) -> None:
-    _require(min(cell.value) >= 0 and max(cell.value) <= MAX_COUNT, "a count")
+    _require(min(cell.counts) >= 0 and max(cell.counts) <= MAX_COUNT, "a count")
 
 
 def _check_position(cell: _Position) -> None:
@@ -254,7 +258,7 @@ def read_cell(data: bytes) -> Cell:
         raise ConstraintCrdtError(f"the key of a cell must have 1 to {ID_BYTES} bytes")
     cell = Cell(data[1], key, data)
     if data[1] == COUNTS:
-        cell.counts = head.value
+        cell.counts = head.counts
     return cell
 
 
@@ -267,6 +271,13 @@ def make_cell(kind: int, key: str | None, value: object) -> Cell:
     if len(data) > CELL_BYTES:
         raise ConstraintCrdtError(f"the cell would have {len(data)} bytes, more than the {CELL_BYTES} that a cell may have")
     return Cell(kind, 0 if key is None else key, data)
+
+
+def make_counts(key: str, satisfied: int, violated: int) -> Cell:
+    """Encode cumulative counts."""
+    cell = make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
+    cell.counts = (satisfied, violated)
+    return cell
 
 
 class Removed(NamedTuple):
@@ -302,7 +313,7 @@ def counts_value(cell: Cell) -> tuple[int, int]:
     """The value of a COUNTS cell: (satisfied, violated), cumulative."""
     value = cell.counts
     if value is None:
-        value = cell.counts = _counts.decode(cell.data).value
+        value = cell.counts = _counts.decode(cell.data).counts
     return value
 
 

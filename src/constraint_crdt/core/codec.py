@@ -6,12 +6,13 @@ A run is `[ref, span, cells, gaps, lo, floor]`, trailing parts left out where th
 - `span`: hi - lo. Where `ref` is an index, lo is that clock's entry; otherwise it is spelled out as `lo`;
 - `cells`: their own bytes, in ascending order of seq;
 - `gaps`: left out where the cells are the last `len(cells)` mutations up to hi, so that seqs cost nothing. Otherwise, counted
-  downwards from hi, how many seqs are skipped before each cell, the last cell first.
+  downwards from hi, how many seqs are skipped before each cell, the last cell first; -n repeats the number before it n more times.
 
 What arrives is an `UnboundRun`; `bind` gives it its replica and seqs, and checks that they fit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, repeat
 
 import msgspec
 
@@ -51,8 +52,6 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
         """Resolve against the clock that the message names. Raises `ConstraintCrdtError` if it does not fit."""
         replica, lo = self._origin(base)
         hi = lo + self.span
-        if self.gaps and len(self.gaps) != len(self.cells):
-            raise ConstraintCrdtError(f"a run of {replica} has {len(self.cells)} cells and {len(self.gaps)} gaps")
         seqs = self._seqs(hi)
         if (seqs and seqs[0] <= lo) or hi > MAX_COUNT:
             raise ConstraintCrdtError(f"a run of {replica} has cells outside of {lo} < seq <= {hi}")
@@ -66,7 +65,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
         if not self.gaps:
             return range(hi - len(self.cells) + 1, hi + 1)
         above = hi + 1
-        return [above := above - gap - 1 for gap in self.gaps][::-1]
+        return [above := above - gap - 1 for gap in _spread(self.gaps)][::-1]
 
     def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
         replica = resolve(self.ref, base)
@@ -99,8 +98,10 @@ def read_ref(ref: int | tuple[str, int]) -> int | Replica:
 
 def read_run(wire: WireRun) -> UnboundRun:
     """Validate a decoded run and all of its cells."""
-    if min(wire.lo, wire.floor, *wire.gaps) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
+    if min(wire.lo, wire.floor) < 0 or wire.span < 1 or max(wire.span, wire.lo, wire.floor) > MAX_COUNT:
         raise ConstraintCrdtError("a number in a run is out of bounds")
+    if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(wire.cells)):
+        raise ConstraintCrdtError(f"a run has {len(wire.cells)} cells, and gaps for another number of them")
     cells = [read_cell(bytes(raw)) for raw in wire.cells]
     return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor)
 
@@ -123,7 +124,32 @@ def _gaps(run: Run) -> list[int]:
     if not cells or hi - cells[0].seq + 1 == len(cells):
         return []
     seqs = [cell.seq for cell in reversed(cells)]
-    return [above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)]
+    return _squeezed([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
+
+
+def _squeezed(gaps: Iterable[int]) -> list[int]:
+    """Gaps as they travel: a row in which counts are overwritten in turn has the same gap over and over."""
+    squeezed: list[int] = []
+    for gap, same in groupby(gaps):
+        repeats = sum(1 for _ in same) - 1
+        squeezed += [gap, -repeats] if repeats else [gap]
+    return squeezed
+
+
+def _count(gaps: Iterable[int]) -> int:
+    """For how many cells gaps stand that travel so."""
+    return sum(-gap if gap < 0 else 1 for gap in gaps)
+
+
+def _spread(gaps: Iterable[int]) -> Iterator[int]:
+    """A gap for each cell."""
+    last = 0
+    for gap in gaps:
+        if gap < 0:
+            yield from repeat(last, -gap)
+        else:
+            last = gap
+            yield gap
 
 
 def _joined(cells: Sequence[Cell]) -> msgspec.Raw:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from operator import index
 from typing import NamedTuple
 
-from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_cell, make_removal
+from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_counts, make_removal
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica, check_id
 from constraint_crdt.core.rows import Rows, dots_of
@@ -129,7 +129,7 @@ class ConstraintGCounter(WatchingView):
         after = (before[0] + satisfied, before[1] + violated)
         if max(after) > MAX_COUNT:
             raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
-        self._rows.write(replica, make_cell(COUNTS, key, after))
+        self._rows.write(replica, make_counts(key, *after))
 
     def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
         """Take the writer's own counts of these constraints into its node total, and their cells away; returns how many.
@@ -143,7 +143,7 @@ class ConstraintGCounter(WatchingView):
             return 0
         standing = self._rows.get(COUNTS, NODE_KEY, replica)
         values = [counts_value(cell) for cell in (cells if standing is None else [*cells, standing])]
-        total = make_cell(COUNTS, NODE_KEY, (sum(each[0] for each in values), sum(each[1] for each in values)))
+        total = make_counts(NODE_KEY, sum(each[0] for each in values), sum(each[1] for each in values))
         removal = make_removal([(str(cell.key), dots_of([cell])) for cell in cells], COUNTS)
         self._rows.write(replica, total)
         self._rows.write(replica, removal)
