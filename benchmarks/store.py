@@ -182,7 +182,7 @@ def measured(base: Path) -> list[Row]:
             must=20.0,
             note=f"{records:,.0f} records/s; one writer: {single:,.0f}",
         ),
-        Row("one commit of 100,000 cells", whole, "s", note=f"log {whole_log / 2**20:.1f} MiB, cut back afterwards"),
+        Row("one commit of 100,000 cells", whole, "s", note=f"log {whole_log / 2**20:.1f} MiB"),
         Row("log after 300 commits of 100, at most", log / 2**20, "MiB", must=16.0),
         Row("one note in the marker", note * 1e6, "µs", must=100.0, note="in memory, where runtime directories are"),
     ]

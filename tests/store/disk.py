@@ -103,7 +103,7 @@ def write_history(rows: Rows) -> Iterator[str]:
 def copy_store(source: Path, target: Path) -> None:
     """Copy a store as a backup of its files would: the file and its log, over what is there."""
     Path(f"{target}-shm").unlink(missing_ok=True)
+    Path(f"{target}-wal").unlink(missing_ok=True)
     for ending in ("", "-wal"):
-        Path(f"{target}{ending}").unlink(missing_ok=True)
         if Path(f"{source}{ending}").exists():
-            shutil.copyfile(f"{source}{ending}", f"{target}{ending}")
+            shutil.copyfile(f"{source}{ending}", f"{target}{ending}")  # keeps the inode of a file that is there, as `cp` does

@@ -164,6 +164,13 @@ async def test_closing_writes_what_is_left(tmp_path: Path) -> None:
         await disk.committer.durable()
 
 
+async def test_one_that_never_ran_closes_its_store_too(tmp_path: Path) -> None:
+    committer = Committer(open_store(tmp_path / "a.db"), Rows())
+    await committer.close()
+    await committer.close()
+    open_store(tmp_path / "a.db").close()
+
+
 async def test_closing_on_a_full_disk_says_what_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     disk = Disk(tmp_path / "a.db")
     disk.full = True

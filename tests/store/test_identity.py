@@ -170,8 +170,10 @@ def test_a_copy_from_an_earlier_session_is_not_vouched_for(place: Place, tmp_pat
 
 
 def put_back(backup: Path, path: Path) -> None:
-    """Restore a copy in place, as `cp` does: the file keeps its inode."""
+    """Restore a copy in place: the file keeps its inode, so that only nonce and seq can tell."""
+    inode = path.stat().st_ino
     copy_store(backup, path)
+    assert path.stat().st_ino == inode
 
 
 def test_clones_are_not_vouched_for_not_even_with_their_marker_on_the_same_boot(place: Place, tmp_path: Path) -> None:
@@ -220,6 +222,20 @@ def test_a_life_that_begins_while_the_end_of_the_one_before_is_being_written_is_
     assert store.identity == ("a", "f", 2, True, (1,))
     store.close()
     assert place.vouched()
+
+
+def test_a_life_that_begins_and_ends_while_another_end_is_being_written_stays_ended(place: Place) -> None:
+    store, changes = place.open(), Changes(Rows())
+    changes.end_life()
+    batch = taken(changes)
+    changes.begin_life(Life(2, 0, "others knew more"))
+    changes.end_life()
+    store.commit(batch)
+    changes.done(batch)
+    store.commit(taken(changes))
+    assert store.identity == ("a", "f", 2, False, (1,))
+    store.close()
+    assert not place.vouched()
 
 
 # --- the marker itself ---------------------------------------------------------------------------------------------------

@@ -55,6 +55,16 @@ def cuts(log: bytes, random: Random) -> list[int]:
     return sorted({at for at in near if at <= len(log)} | {random.randrange(len(log)) for _ in range(CUTS)})
 
 
+def test_every_commit_is_synced(tmp_path: Path) -> None:
+    """No test here can cut the power; that SQLite is told to sync at each commit is what can be seen."""
+    open_store(tmp_path / "a.db").close()
+    connection = schema.connect(tmp_path / "a.db")
+    full = 2
+    assert connection.execute("PRAGMA synchronous").fetchone() == (full,)
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
 def test_a_log_cut_at_any_byte_opens_to_the_commits_that_are_whole_in_it(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     assert recorded.log_sizes == sorted(recorded.log_sizes), "no checkpoint came between"
@@ -112,6 +122,15 @@ def test_a_changed_bit_in_the_file_is_seen_or_matters_to_nothing(tmp_path: Path)
     assert refused, "so many changed bits cannot all be where nothing is"
 
 
+def test_a_file_that_garbles_even_the_message_about_it_is_refused(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    whole = recorded.path.read_bytes()
+    target = tmp_path / "damaged.db"
+    target.write_bytes(whole.replace(b"CREATE TABLE cell", b"CREATE TABL\xc5 cell"))
+    with pytest.raises(StoreError, match="damaged"):
+        reopened(target)
+
+
 @pytest.mark.parametrize("statement", [
     "UPDATE row SET floor = floor + 1 WHERE id = 1",
     "UPDATE row SET seq = seq + 1 WHERE id = 1",
@@ -128,6 +147,8 @@ def test_a_changed_bit_in_the_file_is_seen_or_matters_to_nothing(tmp_path: Path)
     "DELETE FROM seal",
     "UPDATE seal SET state_hash = zeroblob(32)",
     "DELETE FROM identity",
+    "UPDATE identity SET nonce = 'text'",
+    "UPDATE life SET incarnation = 'text'",
     "DELETE FROM life",
     "DROP TABLE cell",
 ])  # fmt: skip

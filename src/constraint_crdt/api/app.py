@@ -17,12 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from constraint_crdt.api.bodies import Counted, Measured, NewConstraint, read_body
+from constraint_crdt.api.bodies import MAX_BATCH_BYTES, Batch, Counted, Measured, NewConstraint, Retiring, read_body
 from constraint_crdt.api.origin import OriginGuard
 from constraint_crdt.api.problems import Problem
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError
+from constraint_crdt.node.batches import BatchError
 from constraint_crdt.node.node import Node
+from constraint_crdt.store import WritesRefused
 from constraint_crdt.types.orset import Change
 
 Endpoint = Callable[[Node, Request], Awaitable[Response]]
@@ -57,7 +59,11 @@ def make_app(node: Node, *, bound_to: str | None = None) -> Starlette:
         _route(node, "/v1/record", POST=_record),
         _route(node, "/v1/check", POST=_check),
         _route(node, "/v1/measure", POST=_measure),
+        _route(node, "/v1/batch", POST=_batch),
         _route(node, "/v1/nodes", GET=_nodes),
+        _route(node, "/v1/storage", GET=_storage),
+        _route(node, "/v1/identity", GET=_identity),
+        _route(node, "/v1/retire", POST=_retire),
     ]
     app = Starlette(
         routes=routes,
@@ -78,6 +84,8 @@ def _route(node: Node, path: str, **endpoints: Endpoint) -> Route:
             return problem.response()
         except ExpressionError as error:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`when`: {error}", field="when").response()
+        except WritesRefused as error:
+            return _refused(error).response()
         except ConstraintCrdtError as error:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)).response()
         except Exception:
@@ -116,10 +124,20 @@ async def _nodes(node: Node, _: Request) -> Response:
     return _json(node.nodes())
 
 
+async def _storage(node: Node, _: Request) -> Response:
+    return _json(node.storage())
+
+
+async def _identity(node: Node, _: Request) -> Response:
+    return _json(node.identity())
+
+
 async def _add(node: Node, request: Request) -> Response:
     body = await read_body(request, NewConstraint)
     try:
         change = await node.add_constraint(body.id, when=body.when, severity=body.severity, about=body.about)
+    except WritesRefused:
+        raise
     except ConstraintCrdtError as error:
         named = (field for field in body.__struct_fields__ if str(error).startswith((field, f"a constraint {field}")))
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), field=next(named, None)) from None
@@ -158,6 +176,34 @@ async def _measure(node: Node, request: Request) -> Response:
     body = await read_body(request, Measured)
     await node.measure(body.values)
     return _json({})
+
+
+async def _batch(node: Node, request: Request) -> Response:
+    body = await read_body(request, Batch, MAX_BATCH_BYTES)
+    try:
+        results = await node.batch(body.taken_apart())
+    except BatchError as error:
+        place = f"changes[{error.index}].{error.field}"
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`{place}`: {error}", field=place) from None
+    return _json({"results": results})
+
+
+async def _retire(node: Node, request: Request) -> Response:
+    body = await read_body(request, Retiring)
+    try:
+        report = await node.retire(body.node, dry_run=body.dry_run, force=body.force)
+    except KeyError:
+        raise Problem(HTTPStatus.NOT_FOUND, f"no node {body.node!r} ever wrote, as far as is known here", field="node") from None
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
+    return _json(report)
+
+
+def _refused(error: WritesRefused) -> Problem:
+    """The disk takes nothing at the moment. The node tries again every second, so asking again is worth it."""
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"retry-after": "1"})
 
 
 def _not_active(id_: str, *, field: str | None = None) -> Problem:

@@ -1,7 +1,8 @@
 """What clients send: the shape of each body, and reading one within bounds.
 
-Rules: at most `MAX_BODY_BYTES`, whether or not the client says how many it sends; JSON, and said to be JSON (a page of another
-origin cannot say so without being asked first); no field that does not exist. Everything else is a `Problem`.
+Rules: at most `MAX_BODY_BYTES` (`MAX_BATCH_BYTES` for a batch), whether or not the client says how many it sends; JSON, and said to
+be JSON (a page of another origin cannot say so without being asked first); no field that does not exist. Everything else is a
+`Problem`.
 """
 
 import re
@@ -12,9 +13,11 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from constraint_crdt.api.problems import Problem
+from constraint_crdt.node.batches import AddConstraint, BatchChange, RecordCounts, RemoveConstraint
 from constraint_crdt.types.orset import Severity
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BATCH_BYTES = 16 * 1024 * 1024
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -42,16 +45,56 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     values: dict[str, object]
 
 
-Body = TypeVar("Body", NewConstraint, Counted, Measured)
+class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/retire`."""
+
+    node: str
+    dry_run: bool = False
+    force: bool = False
 
 
-async def read_body(request: Request, shape: type[Body]) -> Body:
-    """The body as `shape`. Raises `Problem`: 415 if it is not JSON, 413 too large, 400 malformed, 422 wrong."""
+class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One change of a batch: exactly one of these."""
+
+    add: AddConstraint | None = None
+    remove: RemoveConstraint | None = None
+    record: RecordCounts | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/batch`."""
+
+    changes: list[BatchEntry]
+
+    def taken_apart(self) -> list[BatchChange]:
+        """The changes. Raises `Problem` for an entry that is none, or several."""
+        found: list[BatchChange] = []
+        for index, entry in enumerate(self.changes):
+            given = [change for change in (entry.add, entry.remove, entry.record) if change is not None]
+            if len(given) != 1:
+                place = f"changes[{index}]"
+                message = f"`{place}`: a change has exactly one of add, remove, record"
+                raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, message, field=place)
+            found += given
+        return found
+
+
+Body = TypeVar("Body", NewConstraint, Counted, Measured, Retiring, Batch)
+
+_INNER: dict[str, type[msgspec.Struct]] = {"add": AddConstraint, "remove": RemoveConstraint, "record": RecordCounts}
+"""The shape of what stands under a name inside of a body."""
+
+
+async def read_body(request: Request, shape: type[Body], most: int = MAX_BODY_BYTES) -> Body:
+    """The body as `shape`, of at most `most` bytes.
+
+    Raises `Problem`: 415 if it is not JSON, 413 too large, 400 malformed, 422 wrong.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with `Content-Type: application/json`")
     try:
-        return msgspec.json.decode(await _read(request), type=shape)
+        return msgspec.json.decode(await _read(request, most), type=shape)
     except msgspec.ValidationError as error:
         raise _wrong(str(error), shape) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -59,39 +102,49 @@ async def read_body(request: Request, shape: type[Body]) -> Body:
         raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}") from None
 
 
-async def _read(request: Request) -> bytes:
-    too_large = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {MAX_BODY_BYTES} bytes: send less at once")
+async def _read(request: Request, most: int) -> bytes:
+    too_large = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes: send less at once")
     stated = request.headers.get("content-length", "")
-    if stated.isdigit() and int(stated) > MAX_BODY_BYTES:
+    if stated.isdigit() and int(stated) > most:
         raise too_large
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
+            if len(body) > most:
                 raise too_large
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
     return bytes(body)
 
 
-_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`")
+_AT_FIELD = re.compile(r"(.*) - at `\$\.([^`]+)`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
 _MISSING_FIELD = re.compile(r"Object missing required field `(.*?)`")
-_AT_FIELD = re.compile(r"(.*) - at `\$\.(\w+).*`", re.DOTALL)
 
 
 def _wrong(message: str, shape: type[msgspec.Struct]) -> Problem:
     """What msgspec says of a body, for whoever sent it."""
-    fields = shape.__struct_fields__
     field: str | None = None
+    if found := _AT_FIELD.fullmatch(message):
+        message, field = found[1], found[2]
+    fields = ", ".join(_shape_at(field, shape).__struct_fields__)
+    inside = "" if field is None else f"{field}."
     if found := _UNKNOWN_FIELD.match(message):
-        field, message = found[1], f"there is no field `{found[1]}`: there are {', '.join(fields)}"
+        field, message = f"{inside}{found[1]}", f"there is no field `{inside}{found[1]}`: there are {fields}"
     elif found := _MISSING_FIELD.match(message):
-        field, message = found[1], f"the field `{found[1]}` is missing"
-    elif found := _AT_FIELD.fullmatch(message):
-        field, message = found[2], f"`{found[2]}`: {found[1][0].lower()}{found[1][1:]}"
+        field, message = f"{inside}{found[1]}", f"the field `{inside}{found[1]}` is missing"
+    elif field is not None:
+        message = f"`{field}`: {message[0].lower()}{message[1:]}"
     else:
-        message = f"the body must be an object with {', '.join(fields)}"
-    if field == "severity":
+        message = f"the body must be an object with {fields}"
+    if field is not None and field.rpartition(".")[2] == "severity":
         message += f"; it is one of {', '.join(Severity)}"
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, message, field=field)
+
+
+def _shape_at(field: str | None, shape: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """What should stand at a place of the body."""
+    if field is None:
+        return shape
+    return _INNER.get(field.rpartition(".")[2], BatchEntry)

@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     client = _client_flags()
     _writes(commands, client)
     _reads(commands, client)
+    _retire(commands, client)
     _demo(commands)
     return parser
 
@@ -62,7 +63,8 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
-    node.add_argument("--store", metavar="PATH", help="a file, or memory; default: one below the XDG state directory")
+    node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
+    node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
@@ -98,6 +100,18 @@ def _reads(commands: _Commands, client: _Parser) -> None:
     _command(commands, "status", "reading:status", "how the node and its fleet are doing", client)
     _command(commands, "constraints", "reading:constraints", "the active constraints and their counts", client)
     _command(commands, "nodes", "reading:nodes", "the nodes of the fleet, as this node sees them", client)
+
+    _command(commands, "storage", "keeping:storage", "what the node holds, and what keeps it from forgetting", client)
+    _command(commands, "identity", "keeping:identity", "who the node is, and its lives so far", client)
+
+
+def _retire(commands: _Commands, client: _Parser) -> None:
+    retire = _command(commands, "retire", "keeping:retire", "end another node for good; its counts stay", client)
+    retire.add_argument("name", metavar="NODE", help="the node to retire; its name cannot be used again")
+    retire.add_argument("--dry-run", action="store_true", help="say what it would mean, and do nothing")
+    retire.add_argument(
+        "--force", action="store_true", help="retire it though it is live: what it wrote and no other node has taken yet is lost"
+    )
 
 
 def _demo(commands: _Commands) -> None:

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.tables import Column, print_json, print_table, printable
+from constraint_crdt.cli.tables import Column, print_json, print_lines, print_table
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -27,10 +27,11 @@ def status(arguments: argparse.Namespace) -> int:
         ("bytes", f"{answer['bytes_sent']} sent, {answer['bytes_received']} received, {answer['written_bytes']} written here"),
         ("endpoints", ", ".join(answer["endpoints"]) or "none"),
     ]
+    if answer["trouble"]:
+        lines.append(("TROUBLE", f"writes are refused: {answer['trouble']}"))
     if answer["alarms"]:
         lines.append(("ALARM", f"{answer['alarms']} times a peer with the same clock had another state: one is corrupted"))
-    for name, text in lines:
-        print(f"{name:<12} {printable(text)}")
+    print_lines(lines)
     return 0
 
 
@@ -79,7 +80,7 @@ def nodes(arguments: argparse.Namespace) -> int:
     rows = [
         [
             each["node"],
-            _yes(each["live"]),
+            "retired" if each["retired"] else _yes(each["live"]),
             each["satisfied"],
             each["violations"],
             "-" if each["position"] is None else "{}, {}".format(*each["position"]),

@@ -1,4 +1,4 @@
-"""`node`: runs a node and its API until SIGTERM or Ctrl-C, and says on stderr what happens.
+"""`node`: runs a node and its API until SIGTERM or Ctrl-C, or until it has to end for good, and says on stderr what happens.
 
 Rules: nothing on stdout. The port of the API is taken first, so that a taken one is refused before the fleet hears of the node.
 Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
@@ -16,13 +16,22 @@ from pathlib import Path
 from typing import NoReturn
 
 from constraint_crdt.api.server import ApiServer
+from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.failures import CommandFailedError, MisuseError
 from constraint_crdt.cli.logs import log_to_stderr
+from constraint_crdt.cli.tables import printable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.node.events import Event, EventKind
 from constraint_crdt.node.node import Node
 from constraint_crdt.node.probes import find_probe
-from constraint_crdt.node.settings import ENVIRONMENT_PREFIX, NodeSettings, SettingsError, load_settings, parse_address
+from constraint_crdt.node.settings import (
+    ENVIRONMENT_PREFIX,
+    MEMORY_STORE,
+    NodeSettings,
+    SettingsError,
+    load_settings,
+    parse_address,
+)
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -30,6 +39,7 @@ _LOGGED = {
     EventKind.REMOVED: logging.INFO,
     EventKind.VIOLATED: logging.WARNING,
     EventKind.SATISFIED: logging.INFO,
+    EventKind.RETIRED: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
 """The events that the log tells, each with its level. The node itself logs what concerns its peers and its own life."""
@@ -38,21 +48,28 @@ _log = logging.getLogger("constraint_crdt.cli")
 
 
 def run_node(arguments: argparse.Namespace) -> NoReturn:
-    """Run a node until it is told to stop, and end the process with exit code 0 then. Raises `CommandFailedError`."""
+    """Run a node until it is told to stop, and end the process with exit code 0 then; with 1 and a sentence if it has to end.
+
+    Raises `CommandFailedError` if it cannot start.
+    """
     settings = _settings(arguments)
+    if arguments.rejoin and settings.store == MEMORY_STORE:
+        raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
     try:
         probes = [find_probe(name) for name in settings.probe]
         node = Node(settings=settings, probes=probes)
         api = ApiServer(node, *parse_address(settings.api))
         api.bind()
         log_to_stderr()
-        asyncio.run(_serve(node, api, while_stdin_open=arguments.while_stdin_open))
+        over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
         raise CommandFailedError(_sentence(error)) from None
+    if over is not None:
+        print(f"{PROGRAM} node: {printable(over)}", file=sys.stderr, flush=True)
     logging.shutdown()
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
-    os._exit(0)
+    os._exit(0 if over is None else CommandFailedError.exit_code)
 
 
 def _sentence(error: ConstraintCrdtError) -> str:
@@ -70,37 +87,38 @@ def _settings(arguments: argparse.Namespace) -> NodeSettings:
         raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
 
 
-async def _serve(node: Node, api: ApiServer, *, while_stdin_open: bool) -> None:
+async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
+    """Run until told to stop (None), or until the node has to end for good: why."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _told_to_stop, number.name, stop)
     if while_stdin_open:
         loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
-    starting = asyncio.create_task(_start(node, api))
+    running = asyncio.create_task(_run(node, api, rejoin=rejoin))
     stopping = asyncio.create_task(stop.wait())
     following = asyncio.create_task(_log_events(node))
     try:
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting  # raises what kept it from starting
-            await stopping
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return await running if running.done() else None  # raises what kept it from starting
     finally:
-        for task in (starting, stopping, following):
+        for task in (running, stopping, following):
             task.cancel()
-        await asyncio.gather(starting, stopping, following, return_exceptions=True)
+        await asyncio.gather(running, stopping, following, return_exceptions=True)
         await api.stop()
         await node.stop()
         _log.info("%s stopped", node.settings.name)
 
 
-async def _start(node: Node, api: ApiServer) -> None:
-    await node.start()
+async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
+    """Start, and return once the node has to end for good: why."""
+    await node.start(rejoin=rejoin)
     await api.start()
     status = node.status()
     if not _is_loopback(node.settings.api):
         _log.warning("the API at %s asks for no password: whoever reaches it may change the constraints", node.settings.api)
     _log.info("ready name=%s api=%s endpoints=%s", status.node, api.url, ",".join(status.endpoints))
+    return await node.over()
 
 
 def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
@@ -124,7 +142,7 @@ async def _log_events(node: Node) -> None:
 
 
 def _line(event: Event) -> str:
-    return f"{event.constraint} {event.kind}" + (f": {event.detail}" if event.detail else "")
+    return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "")
 
 
 def _is_loopback(api: str) -> bool:

@@ -51,6 +51,12 @@ def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[s
     ]
 
 
+def print_lines(lines: Sequence[tuple[str, object]]) -> None:
+    """Named values, one a line."""
+    for name, value in lines:
+        print(f"{name:<12} {printable(value)}")
+
+
 def _print_drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table

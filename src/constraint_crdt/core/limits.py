@@ -33,6 +33,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     staged_bytes: int = 64 * 1024 * 1024
     """Parts of transfers that are not complete yet, over all senders."""
 
+    burst_bytes: int = 1024 * 1024
+    """Parts of one large message sent in one go; the reader asks for the next ones."""
+
+    kept_bytes: int = 64 * 1024 * 1024
+    """Large messages, encoded, of which peers may still ask for the rest, over all peers. One that exceeds it is sent in one go."""
+
     conversations: int = 64
     """Peers whose recent clocks are kept, so that messages can name them instead of spelling them out. Least recent go first."""
 

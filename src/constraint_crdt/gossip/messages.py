@@ -6,7 +6,11 @@
 | `Delta` | every run above a clock of yours; and where your clock is ahead of mine | `Delta` if I hold more, else `Ack` |
 | `Sync` | every row from 0, with floors: for one whose clock is below them | `Delta` if I hold more, else `Ack` |
 | `Ack` | I have the hash that you said | nothing |
-| `Part` | a slice of one of the above that is too large for one message | as that one, once the last part is there |
+| `Part` | a slice of a message that is too large to be sent as one | as the whole, once it is there; where its sender pauses, by `Resume` |
+| `Resume` | of that transfer I have all parts below this one | the next parts, or `Gone` |
+| `Gone` | that transfer I do not keep any more | `Ping`: it starts again |
+| `Buckets` | you have my clock and not my hash: these are my sums | `Mend`, or `Ack` if it was my sums that were wrong |
+| `Mend` | these are my cells in the buckets that differ; or: so they stand now | `Mend`, at last `Ack` |
 
 Every message names its sender's life. It names its receiver's life too, either as `to` or inside an 8-byte name (of a clock, of
 a hash), which is computed over the reader's replica and so means nothing to another life of it.
@@ -15,6 +19,7 @@ A clock that both sides know is *named* and the rest given against it. So a mess
 its receiver derives it. A message made here has it always.
 """
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -53,7 +58,7 @@ class Ping(GossipMessage):
 
     state_hash: StateHash
     changes: Sequence[Entry] = ()
-    """With a `base`: the entries in which the sender's clock differs from it. Without: the clock as it travels, in which ended lives
+    """With a `base`: the entries in which the sender's clock differs from it. Without: the clock as it travels, where ended lives
     may be left out."""
 
 
@@ -108,6 +113,60 @@ class Part(GossipMessage):
     size: int
     """Bytes of the whole message."""
     chunk: bytes
+    pause: bool = False
+    """The sender waits here until it is asked for the rest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Resume(GossipMessage):
+    """The sender has all parts of a transfer of the receiver's below `index`, and asks for the rest."""
+
+    transfer: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gone(GossipMessage):
+    """The sender does not keep this transfer any more."""
+
+    transfer: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Buckets(GossipMessage):
+    """The sender is at `base`, as the receiver was, with another hash. Opens a repair."""
+
+    base: bytes
+    state_hash: StateHash
+    sums: bytes
+    """Eight bytes per bucket: the sum of the hashes of its cells, modulo 2**64."""
+
+
+class MendStep(enum.IntEnum):
+    """What a `Mend` is for."""
+
+    MINE = 1
+    """My cells in these buckets; say yours."""
+    EVIDENCE = 2
+    """My cells in these buckets; decide."""
+    OUTCOME = 3
+    """What stands in these buckets from now on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Mend(GossipMessage):
+    """Cells in some buckets, of a sender at `base`."""
+
+    base: bytes
+    step: MendStep
+    buckets: int
+    """Which ones: a bit each."""
+    cells: ConstraintDelta
+    """All of the sender's in these buckets. Its runs say nothing beyond their cells."""
+    doubt: int = 0
+    """The buckets in which the sender found itself damaged."""
+    dead: Sequence[tuple[Replica, int]] = ()
+    """The dots of cells that the receiver said it has, which removals that the sender holds name."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,5 +180,7 @@ class GossipResult:
     """Every known peer's last evidenced hash equals mine now."""
     diverged: bool = False
     """The peer has the same clock and another hash: one of the two is corrupted."""
+    mended: bool = False
+    """Damage here was repaired: sums were corrected, or cells dropped, put back or replaced."""
     outlived: Replica | None = None
     """A life of mine that others know more of than I do: my next write starts a new one."""

@@ -14,23 +14,19 @@ Rules kept here:
 - A transfer is the sender's whole state above one clock, made at one instant, and applied as one.
 - A message that cannot be resolved here (it names a clock that I do not have, or starts above mine) changes nothing and is
   answered with my clock, whole.
-- A life of mine of which others know more than I do is over: the next write starts a new one.
 - A message for another life of mine is dropped; its sender is told which life this is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
 
 from constraint_crdt.core.clock import ClockMark, VectorClock
 from constraint_crdt.core.codec import UnboundRun, resolve
-from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
-from constraint_crdt.core.replica import Dot, Replica, check_id, check_replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.replica import Dot, Replica
 from constraint_crdt.core.run import Run
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.evaluation import Evaluation, evaluate
-from constraint_crdt.gossip.codec import WIRE_VERSION, decode_message
+from constraint_crdt.gossip.codec import decode_message
+from constraint_crdt.gossip.local import LocalReplica
 from constraint_crdt.gossip.messages import (
     DEFAULT_FLEET,
     Ack,
@@ -45,21 +41,13 @@ from constraint_crdt.gossip.messages import (
 )
 from constraint_crdt.gossip.staging import Staging
 from constraint_crdt.gossip.tracker import DeltaTracker, Peer
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.orset import Change, Severity, check_definition
-from constraint_crdt.types.register import Position
-
-Result = TypeVar("Result")
-
-NEVER = -1
-"""No seq: what a life wrote that must not write again."""
 
 UNASKED = 32
 """At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
 others by now: with no bound, 250 random exchanges among 50 nodes carried 1.21 copies of each item, with this one 1.00."""
 
 
-class GossipNode:
+class GossipNode(LocalReplica):
     """One replica of a fleet's state. Feed it messages, send what it returns."""
 
     def __init__(
@@ -75,9 +63,7 @@ class GossipNode:
         """`incarnation` tells this life from every other of the node; `renew` supplies another one when this life turns out to be
         over; `now` is the time in ns since the epoch. Raises `ConstraintCrdtError` for a name or incarnation out of bounds.
         """
-        self.replica = check_replica(node_id, incarnation)
-        self.fleet = check_id(fleet, "a fleet name")
-        self.state = ConstraintState(Rows(limits=limits))
+        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
         self.tracker = DeltaTracker(limits)
         self.rounds = 0
         """Messages received."""
@@ -85,41 +71,8 @@ class GossipNode:
         """Pings answered whose hash was not mine."""
         self.alarms = 0
         """Times that a peer had my clock and another hash: corruption on one of the two sides."""
-        self._now = now
-        self._renew = renew
         self._limits = limits
         self._staging = Staging(limits.staged_bytes)
-        self._written = 0
-
-    def resume(self, incarnation: int, *, vouched: bool) -> None:
-        """Go on as the life that a store remembers, whose rows were put into the state before.
-
-        `vouched`: nothing that this life told others can be missing in them. If not, the next write starts another life.
-        """
-        self.replica = check_replica(self.node_id, incarnation)
-        self._written = self.state.rows.seq(self.replica) if vouched else NEVER
-
-    # --- reading -------------------------------------------------------------------------------------------------------
-
-    @property
-    def node_id(self) -> str:
-        """The node's name, the same in all of its lives."""
-        return self.replica.node_id
-
-    @property
-    def state_hash(self) -> StateHash:
-        """Equal exactly where knowledge is equal."""
-        return self.state.state_hash
-
-    @property
-    def constraints_hash(self) -> StateHash:
-        """Equal where the active definitions are equal."""
-        return self.state.constraints_hash
-
-    @property
-    def clock(self) -> VectorClock:
-        """Up to where each replica's row is accounted for here. O(rows) after a change."""
-        return self.state.clock
 
     @property
     def peer_count(self) -> int:
@@ -137,43 +90,6 @@ class GossipNode:
             f"{self.rounds} rounds, hash={self.state_hash})"
         )
 
-    # --- writing -------------------------------------------------------------------------------------------------------
-
-    def add_constraint(
-        self, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
-    ) -> Change:
-        """Make a constraint active, or give it this definition in place of those known here.
-
-        Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for what is out of bounds.
-        """
-        if check_definition(when, severity, about).when is not None:
-            from constraint_crdt.expression import compile_expression
-
-            compile_expression(when or "")
-        return self._write(lambda me: self.state.constraints.add(id_, node=me, when=when, severity=severity, about=about))
-
-    def remove_constraint(self, id_: str) -> None:
-        """End a constraint. Raises `KeyError` if it is not active here; then nothing changes."""
-        if id_ not in self.state.constraints:
-            raise KeyError(id_)
-        self._write(lambda me: self.state.constraints.remove(id_, node=me))
-
-    def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
-        """Count evaluations, of one constraint or of none in particular. Raises `ValueError` for a negative number."""
-        self._write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
-
-    def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
-        """Count evaluations that held."""
-        self.record(count, 0, constraint=constraint)
-
-    def record_violations(self, count: int = 1, *, constraint: str | None = None) -> None:
-        """Count evaluations that did not hold."""
-        self.record(0, count, constraint=constraint)
-
-    def update_position(self, position: Position) -> None:
-        """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self._write(lambda me: self.state.register.update(position, node=me, time=self._now()))
-
     def retire(self, node_id: str) -> list[Dot]:
         """End a node for good, in all of its lives; returns the lives with the last seq known of each. Its counts stay.
 
@@ -190,25 +106,6 @@ class GossipNode:
         for node_id in self.state.retirements.nodes:
             self.tracker.forget(node_id)
 
-    @property
-    def retired_by(self) -> str | None:
-        """Who retired this node for good; None while nobody did."""
-        return self.state.retirements.by(self.node_id)
-
-    def describe(self, software: str, endpoints: Sequence[str] = ()) -> None:
-        """Say what this node runs and where it listens."""
-        self._write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
-
-    def check(self, values: Mapping[str, object]) -> list[Evaluation]:
-        """Evaluate every active constraint that has a `when` against these measurements and count the results.
-
-        One evaluation per such constraint, ordered by id; `unknown` counts neither way.
-        """
-        evaluations = evaluate(self.state.constraints, values)
-        for each in evaluations:
-            self.record(*each.counts, constraint=each.constraint)
-        return evaluations
-
     def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
         """Drop the removals that may be dropped; returns how many cells. Peers below the floors then need a Sync.
 
@@ -220,27 +117,6 @@ class GossipNode:
         mine = self.state.rows.clock_mark.entries
         upto = {replica: min([seq, *(clock[replica] if clock else 0 for clock in clocks)]) for replica, seq in mine.items()}
         return self.state.rows.collect(upto)
-
-    def _write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Write as this life of mine; if others know more of it than I do, as a new one."""
-        rows = self.state.rows
-        if self.retired_by is not None:
-            raise ConstraintCrdtError(f"node {self.node_id} was retired by {self.retired_by}: start it under another name")
-        if rows.seq(self.replica) != self._written:
-            self._start_life()
-        try:
-            return mutate(self.replica)
-        finally:
-            self._written = rows.seq(self.replica)
-
-    def _start_life(self) -> None:
-        """Go on under another incarnation; the life before is over, and is said to be."""
-        over, rows = self.replica, self.state.rows
-        replica = check_replica(self.node_id, self._renew())
-        if replica in rows:
-            raise ConstraintCrdtError(f"incarnation {replica.incarnation} of {self.node_id} was used before")
-        self.state.retirements.end_lives([over], node=replica)
-        self.replica, self._written = replica, rows.seq(replica)
 
     # --- saying --------------------------------------------------------------------------------------------------------
 

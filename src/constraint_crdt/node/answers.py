@@ -8,6 +8,7 @@ from constraint_crdt.core.cells import REMOVE, Cell
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.engine.transport import Transport
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.agreement import DefinitionFrontier
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.node.evaluating import Tally
@@ -141,8 +142,10 @@ class Answers:
         )
 
     def retirement(self, name: str) -> RetireReport:
-        """What retiring a node would mean, or meant. Raises `KeyError` for one that never wrote."""
+        """What retiring a node would mean, or meant. Raises `KeyError` for one that never wrote, `ConstraintCrdtError` for this."""
         gossip = self._gossip
+        if name == gossip.node_id:
+            raise ConstraintCrdtError(f"{name} cannot retire itself: stop it, and retire it on another node")
         lives = {r: seq for r, seq in gossip.state.rows.clock_mark.entries.items() if r.node_id == name}
         if not lives:
             raise KeyError(name)

@@ -95,7 +95,7 @@ class Committer:
         self.touch()
 
     async def close(self) -> None:
-        """Commit what is left, end the thread, close the store. What the disk does not take is lost, and said in the log."""
+        """Commit what is left, then close the store. What the disk does not take is lost, and said in the log. Idempotent."""
         self._closing = True
         task, self._task = self._task, None
         if task is not None:
@@ -103,8 +103,8 @@ class Committer:
             await task
             if self._trouble is not None:
                 _log.error("the last changes are not on disk: %s", self._trouble)
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._store.close)
         self._thread.shutdown()
+        await asyncio.to_thread(self._store.close)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,9 @@ _BY_CODE = {
     sqlite3.SQLITE_LOCKED: "another program holds {path}: close what reads or copies it",
 }
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+SQLITE_FAILURES = (sqlite3.Error, UnicodeError)
+"""What SQLite raises. A damaged file can garble its messages too, and then Python cannot decode them."""
+
 _PRIMARY = 0xFF
 """SQLite's extended codes carry the primary one in their lowest byte."""
 

@@ -21,7 +21,7 @@ from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.store import schema
 from constraint_crdt.store.changes import Batch, Life, Seal
-from constraint_crdt.store.failures import REJOIN, StoreError, damaged, refused, unusable
+from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, StoreError, damaged, refused, unusable
 from constraint_crdt.store.loading import checksum, load
 from constraint_crdt.store.location import SIDE_FILES, make_private, sync_directory
 from constraint_crdt.store.lock import StoreLock
@@ -98,7 +98,7 @@ class Store:
                 store._make(node, fleet, fresh_incarnation())
             schema.check_header(path)
             store._begin_session(node, fleet, made=made)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, *SQLITE_FAILURES) as error:
             store.close()
             raise unusable(error, path) from error
         except BaseException:
@@ -128,7 +128,11 @@ class Store:
 
         Raises `StoreError` if the file is damaged or holds more than the limits of `rows`; throw `rows` away then.
         """
-        runs, seal = load(self._connected(), self.path)
+        try:
+            connection = self._connected()
+        except SQLITE_FAILURES as error:
+            raise unusable(error, self.path) from error
+        runs, seal = load(connection, self.path)
         try:
             rows.apply(runs, whole=True)
         except ConstraintCrdtError as error:
@@ -146,8 +150,10 @@ class Store:
         """
         try:
             numbers = self._write(self._connected(), batch)
-        except (sqlite3.Error, OSError) as error:
+        except (OSError, *SQLITE_FAILURES) as error:
             self._disconnect()
+            with contextlib.suppress(OSError):
+                self._note(batch)  # gossip goes on from memory: a restart from this file must not give those seqs to other writes
             raise refused(error, self.path) from error
         self._numbers = numbers
         known = {life.incarnation for life in self._lives}
@@ -198,9 +204,11 @@ class Store:
         schema.migrate(connection, self.path)
         identity = connection.execute("SELECT node, fleet, nonce FROM identity").fetchall()
         lives = connection.execute("SELECT incarnation, began, why, ended FROM life ORDER BY number").fetchall()
-        if len(identity) != 1 or not lives:
+        if len(identity) != 1 or not lives or not all(isinstance(life[0], int) for life in lives):
             raise damaged(self.path, "it does not say whose it is")
         *owner, nonce = identity[0]
+        if not isinstance(nonce, bytes):
+            raise damaged(self.path, "it does not say when it was opened")
         if owner != [node, fleet]:
             raise StoreError(f"the store {self.path} is that of node {owner[0]!r} of fleet {owner[1]!r}: give --store another path")
         self._owner = (node, fleet)
@@ -239,8 +247,8 @@ class Store:
         return self._connection
 
     def _disconnect(self) -> None:
-        """Let go of the file, whatever a broken disk says to it. A transaction is rolled back first: closing alone keeps its lock for
-        as long as anything, a traceback for example, holds one of its cursors.
+        """Let go of the file, whatever a broken disk says to it. A transaction is rolled back first: closing alone keeps its lock
+        for as long as anything, a traceback for example, holds one of its cursors.
         """
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 from constraint_crdt.engine.transport import Peer
 
 _ROOT = "constraint-crdt"
-_SESSION = re.compile(r"[0-9a-f]{16}")
+_SESSION = re.compile(r"[0-9a-f]{24}")
 
 
 def node_key(fleet: str, peer: Peer) -> str:

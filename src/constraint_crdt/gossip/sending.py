@@ -1,0 +1,133 @@
+"""Messages that are too large to be sent as one: cut into parts, and kept while their reader may still ask for the rest.
+
+Rules kept here:
+
+- Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
+  (`Resume`), also after a broken connection, or a day later. So nobody is flooded, and what arrived need not come again.
+- One message per peer is kept, encoded, so that it is the same one that goes on: the sender's state as of one instant, whatever
+  has changed since. It is let go once the peer has shown to know what was in it, when a newer one takes its place, and when all
+  that are kept would exceed their bound (the one least lately asked for first).
+- What is kept is for one life of the peer. Another life of it knows nothing of the parts that came before.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import blake2b
+
+from constraint_crdt.core.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.gossip.codec import TRANSFER_BYTES, encode_message
+from constraint_crdt.gossip.messages import GossipMessage, Part
+
+
+class CutMessage:
+    """One encoded message, and how it is cut. The same message cut in the same way is the same transfer."""
+
+    __slots__ = ("_data", "_message", "_room", "count", "transfer")
+
+    def __init__(self, message: GossipMessage, data: bytes, max_bytes: int) -> None:
+        """`max_bytes`: of each part, encoded. Raises `ConstraintCrdtError` if that leaves no room for content."""
+        self._message, self._data = message, data
+        cut = max_bytes.to_bytes(8, "big")  # the same message cut in another way is another transfer
+        self.transfer = blake2b(data, digest_size=TRANSFER_BYTES, key=cut, person=b"transfer").digest()
+        longest = self._part(len(data), len(data), b"", pause=True)
+        self._room = max_bytes - len(encode_message(longest)) - 4  # 4: the chunk's own length
+        if self._room < 1:
+            raise ConstraintCrdtError(f"{max_bytes} bytes leave no room for any part of a message")
+        self.count = -(-len(data) // self._room)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole."""
+        return len(self._data)
+
+    @property
+    def clock(self) -> Mapping[Replica, int] | None:
+        """What its reader knows once it has all of it; None where the message does not say."""
+        return None if self._message.clock is None else self._message.clock.as_dict()
+
+    def burst(self, start: int, max_bytes: int | None = None) -> list[GossipMessage]:
+        """The parts from `start` on: all, or at least one and as many as have `max_bytes` of content."""
+        end = self.count if max_bytes is None else min(self.count, start + max(1, max_bytes // self._room))
+        return [self._part(index, self.count, self._chunk(index), pause=end - 1 == index < self.count - 1) for index in range(start, end)]
+
+    def _chunk(self, index: int) -> bytes:
+        return self._data[index * self._room : (index + 1) * self._room]
+
+    def _part(self, index: int, count: int, chunk: bytes, *, pause: bool) -> Part:
+        whole = self._message
+        return Part(
+            node=whole.node, fleet=whole.fleet, to=whole.to, transfer=self.transfer,
+            index=index, count=count, size=len(self._data), chunk=chunk, pause=pause,
+        )  # fmt: skip
+
+
+def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
+    """The message itself if it encodes within `max_bytes`, else parts that each do; `receive` puts them together.
+
+    Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
+    """
+    data = encode_message(message)
+    return [message] if len(data) <= max_bytes else CutMessage(message, data, max_bytes).burst(0)
+
+
+class Sending:
+    """What is on its way in parts, by peer."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._kept: OrderedDict[str, tuple[Replica, CutMessage]] = OrderedDict()
+        self.bytes = 0
+        """Bytes of messages kept at present."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
+        """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
+
+        One that cannot be kept, for want of a known reader or of room, goes out whole: there would be nothing to resume.
+        """
+        data = encode_message(message)
+        if len(data) <= max_bytes:
+            return [data]
+        cut = CutMessage(message, data, max_bytes)
+        kept = reader is not None and self._keep(reader, cut)
+        return [encode_message(part) for part in cut.burst(0, self._limits.burst_bytes if kept else None)]
+
+    def go_on(self, reader: Replica, transfer: bytes, start: int) -> list[GossipMessage] | None:
+        """The next burst of a transfer; None if it is not kept any more, or never was."""
+        kept = self._kept.get(reader.node_id)
+        if kept is None or kept[0] != reader or kept[1].transfer != transfer or start >= kept[1].count:
+            return None
+        self._kept.move_to_end(reader.node_id)
+        return kept[1].burst(start, self._limits.burst_bytes)
+
+    def settle(self, node_id: str, known: Mapping[Replica, int]) -> None:
+        """A peer has given evidence of this clock: what would tell it nothing is let go. O(rows) while something is kept for it."""
+        kept = self._kept.get(node_id)
+        clock = kept and kept[1].clock
+        if clock and all(known.get(replica, 0) >= seq for replica, seq in clock.items()):
+            self.drop(node_id)
+
+    def drop(self, node_id: str) -> None:
+        """Let go of what is kept for one peer."""
+        kept = self._kept.pop(node_id, None)
+        if kept is not None:
+            self.bytes -= kept[1].size
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._kept.clear()
+        self.bytes = 0
+
+    def _keep(self, reader: Replica, cut: CutMessage) -> bool:
+        if cut.size > self._limits.kept_bytes:
+            return False
+        self.drop(reader.node_id)
+        self._kept[reader.node_id] = (reader, cut)
+        self.bytes += cut.size
+        while self.bytes > self._limits.kept_bytes:
+            self.drop(next(iter(self._kept)))
+        return True
