@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.evaluation import Evaluation
     from constraint_crdt.expression import ExpressionError, Verdict
-    from constraint_crdt.gossip.codec import decode_message, encode_message, split_message
+    from constraint_crdt.gossip.codec import decode_message, encode_message
     from constraint_crdt.gossip.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
     from constraint_crdt.gossip.protocol import exchange
+    from constraint_crdt.gossip.sending import split_message
     from constraint_crdt.gossip.tracker import DeltaTracker
     from constraint_crdt.node.events import Event, EventKind
     from constraint_crdt.node.node import Node
@@ -63,7 +64,6 @@ _HOMES = {
     "constraint_crdt.gossip.codec": (
         "decode_message",
         "encode_message",
-        "split_message",
     ),
     "constraint_crdt.gossip.messages": (
         "Ack",
@@ -76,6 +76,7 @@ _HOMES = {
         "Sync",
     ),
     "constraint_crdt.gossip.protocol": ("exchange",),
+    "constraint_crdt.gossip.sending": ("split_message",),
     "constraint_crdt.gossip.tracker": ("DeltaTracker",),
     "constraint_crdt.node.events": (
         "Event",

@@ -18,7 +18,21 @@ class NodeProcess:
 
     process: subprocess.Popen[str]
     url: str
+    endpoint: str
+    """Where other nodes connect."""
     log: list[str]
+
+    def ends(self) -> tuple[int, list[str]]:
+        """Wait until it ends by itself: its exit code, and all that it said on stderr."""
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, [*self.log, *err.splitlines()]
+
+    def stop(self) -> list[str]:
+        """End it in order, and return what it said on stderr."""
+        self.process.terminate()
+        code, lines = self.ends()
+        assert code == 0, lines
+        return lines
 
 
 def command(*arguments: str) -> list[str]:
@@ -35,11 +49,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def running_node(*flags: str, stdin: int = subprocess.DEVNULL) -> Iterator[NodeProcess]:
-    """A node of a fleet of its own, on free ports; ended however the block ends."""
+def running_node(*flags: str, stdin: int = subprocess.DEVNULL, **more: str) -> Iterator[NodeProcess]:
+    """A node of a fleet of its own unless the flags say another, on free ports; ended however the block ends. `more`: environment."""
     line = command("node", "--name", "forge", "--fleet", f"test-{secrets.token_hex(4)}", "--api", "127.0.0.1:0", *flags)
     with subprocess.Popen(
-        line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+        line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
     ) as process:
         try:
             yield _wait_until_ready(process)
@@ -54,5 +68,11 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> NodeProcess:
         log.append(text.rstrip("\n"))
         found = _READY.search(log[-1])
         if found:
-            return NodeProcess(process, found[2], log)
+            return NodeProcess(process, found[2], found[3].partition(",")[0], log)
     raise AssertionError(f"the node did not start: {log}")
+
+
+def run_to_its_end(*flags: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """A node that is expected to give up by itself."""
+    line = command("node", "--api", "127.0.0.1:0", *flags)
+    return subprocess.run(line, check=False, capture_output=True, text=True, env=environment(**more), timeout=30)

@@ -10,18 +10,12 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli.main import main
-from tests.cli.process import command, environment, running_node
+from tests.cli.process import command, environment, run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes
 
 END_SECONDS = 2.0
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (info|warning|error) \S.*")
-
-
-def run_to_its_end(*flags: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """A node that is expected to give up by itself."""
-    line = command("node", "--api", "127.0.0.1:0", *flags)
-    return subprocess.run(line, check=False, capture_output=True, text=True, env=environment(**more), timeout=30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

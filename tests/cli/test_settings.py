@@ -19,8 +19,14 @@ def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_pat
     assert settings.gossip_every == NodeSettings().gossip_every
 
 
+ON_DISK = NodeSettings(store="default")
+"""What the command line starts with: a node that is embedded keeps its state in memory unless told otherwise, this one does not."""
+
+
 def test_nothing_given_is_the_default() -> None:
-    assert load_settings({}, {}) == NodeSettings()
+    assert load_settings({}, {}) == ON_DISK
+    assert load_settings({"store": None}, {"CONSTRAINT_CRDT_STORE": "memory"}) == NodeSettings()
+    assert NodeSettings().store == "memory"
     assert NodeSettings().name == socket.gethostname()
 
 
@@ -70,7 +76,7 @@ def test_a_mistake_in_the_environment_is_named() -> None:
 @pytest.mark.parametrize("variable", ["NODE", "CONFIG", "BUDGET", "PORT", "SERVICE_HOST", "PORT_8470_TCP_ADDR"])
 def test_variables_of_others_are_left_alone(variable: str) -> None:
     """The client, the tests, and container platforms use the same prefix."""
-    assert load_settings({}, {f"CONSTRAINT_CRDT_{variable}": "whatever"}) == NodeSettings()
+    assert load_settings({}, {f"CONSTRAINT_CRDT_{variable}": "whatever"}) == ON_DISK
 
 
 def test_a_mistake_in_a_flag_says_so() -> None:
@@ -84,7 +90,7 @@ def test_times_are_bounded_also_without_a_source(key: str) -> None:
     lowest, highest = BOUNDS[key]
     for value in (lowest, highest):
         msgspec.structs.replace(NodeSettings(), **{key: value})
-    for value in (0.0, -1.0, lowest / 2, highest * 2, math.nan, math.inf):
+    for value in (-1.0, lowest - 0.001, highest * 2, math.nan, math.inf):
         with pytest.raises(SettingsError, match=key):
             msgspec.structs.replace(NodeSettings(), **{key: value})
 

@@ -38,6 +38,9 @@ from constraint_crdt.cli.main import main
         (["node", "--api", "::1:8470"], "brackets"),
         (["node", "--name", ""], "name of a node"),
         (["node", "--probe", "none", "--probe", "system"], "none"),
+        (["node", "--store", ""], "--store"),
+        (["node", "--store", "memory", "--rejoin"], "--rejoin"),
+        (["retire"], "NODE"),
         (["demo", "--nodes", "1"], "2 to 20"),
         (["demo", "--seconds", "1"], "8 seconds"),
         (["demo", "--seconds", "nan"], "8 seconds"),
@@ -65,7 +68,23 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"constraint-crdt {__version__}\n"
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    for name in ("node", "add", "apply", "remove", "record", "check", "status", "constraints", "nodes", "demo"):
+    for name in (
+        "node",
+        "add",
+        "apply",
+        "remove",
+        "record",
+        "check",
+        "status",
+        "constraints",
+        "nodes",
+        "storage",
+        "identity",
+        "retire",
+        "demo",
+    ):
         assert f"\n    {name} " in told or f"\n    {name}\n" in told
         assert main([name, "--help"]) == 0
-    assert "--while-stdin-open" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "--while-stdin-open" not in told
+    assert "no other node has taken yet is lost" in " ".join(told.split())  # what forcing a retirement means

@@ -10,8 +10,8 @@ import pytest
 
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.rows import Rows
-from constraint_crdt.store import Committer, Store, WritesRefused
-from tests.store.disk import ME, account, add, copy_store, loaded, open_store, remove, reopened
+from constraint_crdt.store import Committer, Marker, Store, WritesRefused
+from tests.store.disk import BOOT, ME, account, add, copy_store, loaded, open_store, remove, reopened
 
 QUICK = 0.01
 
@@ -35,7 +35,8 @@ class Disk:
                         raise error
                 return super().execute(sql, *rest)  # type: ignore[arg-type]
 
-        self.store: Store = open_store(path, factory=Connection)
+        self.marker = path.with_name("marker")
+        self.store: Store = open_store(path, Marker(self.marker, BOOT), factory=Connection)
         self.rows = loaded(self.store)
         self.health: list[str | None] = []
         self.changed = asyncio.Event()
@@ -107,6 +108,21 @@ async def test_what_changes_during_a_commit_is_in_the_next(disk: Disk) -> None:
         await asyncio.sleep(0)
     await disk.committer.durable()
     assert disk.as_after_a_crash() == account(disk.rows)
+
+
+async def test_while_the_disk_refuses_this_life_is_not_vouched_for(disk: Disk) -> None:
+    """What it lacks may be told to others meanwhile: after a crash, the node must not write those dots again."""
+    add(disk.rows, "before")
+    await disk.committer.durable()
+    assert disk.marker.exists()
+    disk.full = True
+    add(disk.rows, "during")
+    with pytest.raises(WritesRefused):
+        await disk.committer.durable()
+    assert not disk.marker.exists()
+    disk.full = False
+    await disk.committer.durable()
+    assert disk.marker.exists(), "all that was told is on disk again"
 
 
 async def test_a_full_disk_refuses_those_that_wait_and_recovers_by_itself(disk: Disk) -> None:

@@ -45,6 +45,11 @@ class Row:
         fallen = self._fallen
         return [cell for cell in found if cell.seq not in fallen] if fallen else found
 
+    def restart(self, cells: Iterable[Cell]) -> None:
+        """Note exactly these cells, in whatever order they come: for repair only."""
+        self._order = sorted(cells, key=_seq)
+        self._fallen = None
+
     def copy(self) -> "Row":
         """An independent copy that shares the cells. O(cells)."""
         twin = Row()

@@ -59,6 +59,8 @@ class Rows:
         self._mark_is_old = False
         self._hash: StateHash | None = None
         self._fallen: list[Cell] | None = None
+        self._mended: list[Cell] | None = None
+        self._readings: list[tuple[int, Watcher, Callable[[], None]]] = []
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -147,16 +149,45 @@ class Rows:
         row = self._rows.get(replica)
         return row.above(lo) if row else []
 
-    def watch(self, kind: int, watcher: Watcher) -> None:
-        """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash."""
+    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None) -> None:
+        """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash.
+
+        With `restart` it keeps readings: after a repair that is called, and then `watcher` for each cell as if it were new.
+        """
         self._watchers.setdefault(kind, []).append(watcher)
+        if restart is not None:
+            self._readings.append((kind, watcher, restart))
 
     def take_fallen(self) -> list[Cell]:
-        """The cells that were taken out, not superseded, since the last call. With the runs above a clock, and the floors, that is
-        all that changed since: what a store needs to follow. Kept from the first call on.
+        """The cells that were taken out, not superseded, since the last call. With the runs above a clock, the floors, and what was
+        mended, that is all that changed since: what a store needs to follow. Kept from the first call on.
         """
         fallen, self._fallen = self._fallen, []
         return fallen or []
+
+    def take_mended(self) -> list[Cell]:
+        """The cells that a repair put at or below the clock since the last call. Kept from the first call on."""
+        mended, self._mended = self._mended, []
+        return mended or []
+
+    def note_mended(self, moved: Sequence[tuple[Cell | None, Cell | None]]) -> None:
+        """Tell of a repair, once all is in place: which cells fell, and which stand instead."""
+        for old, new in moved:
+            if old is not None and self._fallen is not None:
+                self._fallen.append(old)
+            if new is not None and self._mended is not None:
+                self._mended.append(new)
+        keepers = [watcher for _, watcher, _ in self._readings]
+        for old, new in moved:
+            cell = new if new is not None else old
+            for watcher in self._watchers.get(cell.kind, ()) if cell is not None else ():
+                if watcher not in keepers:
+                    watcher(old, new)
+        for _, _, restart in self._readings:
+            restart()
+        for kind, watcher, _ in self._readings:
+            for each in self.each(kind):
+                watcher(None, each)
 
     # --- the runs that somebody lacks ----------------------------------------------------------------------------
 

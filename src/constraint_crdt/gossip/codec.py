@@ -6,16 +6,20 @@ One msgpack array a message: `[version and type, fleet, node id, incarnation, â€
 - Sync 2: `state hash, runs, to, auth`
 - Delta 3: `base, proof, runs, behind, clock, to, auth`
 - Ack 4: `answers, auth`
-- Part 5: `transfer, index, count, size, chunk, to, auth`
+- Part 5: `transfer, index, count, size, chunk, to, pause, auth`
+- Resume 6: `transfer, index, to, auth`
+- Gone 7: `transfer, to, auth`
+- Buckets 8: `base, state hash, sums, to, auth`
+- Mend 9: `base, step, buckets, runs, doubt, dead, to, auth`
 
 with trailing parts left out where they are empty. The first element is 16 x the wire version + the type; `fleet` is nil for the
-default one; an entry is `[ref, seq]`, with `ref` as in a run; `auth` is room for an authentication tag.
+default one; an entry is `[ref, seq]`, with `ref` as in a run; `buckets` and `doubt` have a bit per bucket; `auth` is room for an
+authentication tag.
 
 Decoding validates everything, down to each cell, and knows one error. It copies what it keeps, so no message is held by its parts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -24,9 +28,25 @@ from constraint_crdt.core.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.core.codec import Ref, WireRun, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.core.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, StateHash
 from constraint_crdt.core.limits import MAX_COUNT, MESSAGE_BYTES
+from constraint_crdt.core.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.core.replica import Replica, check_id, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.messages import DEFAULT_FLEET, Ack, ConstraintDelta, Delta, Entry, GossipMessage, Part, Ping, Sync
+from constraint_crdt.gossip.messages import (
+    DEFAULT_FLEET,
+    Ack,
+    Buckets,
+    ConstraintDelta,
+    Delta,
+    Entry,
+    Gone,
+    GossipMessage,
+    Mend,
+    MendStep,
+    Part,
+    Ping,
+    Resume,
+    Sync,
+)
 
 WIRE_VERSION: Final = 1
 TRANSFER_BYTES: Final = 8
@@ -78,16 +98,49 @@ class _Part(_Envelope, tag=_TYPE + 5):
     size: int
     chunk: bytes
     to: int | None = None
+    pause: bool | None = None
     auth: bytes | None = None
 
 
-_Wire = _Ping | _Sync | _Delta | _Ack | _Part
+class _Resume(_Envelope, tag=_TYPE + 6):
+    transfer: bytes
+    index: int
+    to: int | None = None
+    auth: bytes | None = None
+
+
+class _Gone(_Envelope, tag=_TYPE + 7):
+    transfer: bytes
+    to: int | None = None
+    auth: bytes | None = None
+
+
+class _Buckets(_Envelope, tag=_TYPE + 8):
+    base: bytes
+    state_hash: bytes
+    sums: bytes
+    to: int | None = None
+    auth: bytes | None = None
+
+
+class _Mend(_Envelope, tag=_TYPE + 9):
+    base: bytes
+    step: MendStep
+    buckets: bytes
+    runs: list[WireRun]
+    doubt: bytes | None = None
+    dead: list[_WireEntry] = []
+    to: int | None = None
+    auth: bytes | None = None
+
+
+_Wire = _Ping | _Sync | _Delta | _Ack | _Part | _Resume | _Gone | _Buckets | _Mend
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Wire).decode
 
 
 def encode_message(message: GossipMessage) -> bytes:
-    """A message as bytes, of whatever size (see `split_message`)."""
+    """A message as bytes, of whatever size (see `gossip.sending`)."""
     kind, body, keep = _WRITERS[type(message)](message)
     while len(body) > keep and not body[-1] and body[-1] != 0:
         body.pop()
@@ -108,30 +161,6 @@ def decode_message(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> Gossip
         return _READERS[type(wire)](wire)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConstraintCrdtError(f"this is not a well-formed message: {error}") from error
-
-
-def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
-    """The message itself if it encodes within `max_bytes`, else parts that each do; `receive` puts them together.
-
-    Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
-    """
-    data = encode_message(message)
-    if len(data) <= max_bytes:
-        return [message]
-    cut = max_bytes.to_bytes(8, "big")  # the same message cut in another way is another transfer
-    transfer = blake2b(data, digest_size=TRANSFER_BYTES, key=cut, person=b"transfer").digest()
-
-    def part(index: int, count: int, chunk: bytes) -> Part:
-        return Part(
-            node=message.node, fleet=message.fleet, to=message.to, transfer=transfer,
-            index=index, count=count, size=len(data), chunk=chunk,
-        )  # fmt: skip
-
-    room = max_bytes - len(encode_message(part(len(data), len(data), b""))) - 4  # 4: the chunk's own length
-    if room < 1:
-        raise ConstraintCrdtError(f"{max_bytes} bytes leave no room for any part of a message")
-    chunks = [data[start : start + room] for start in range(0, len(data), room)]
-    return [part(index, len(chunks), chunk) for index, chunk in enumerate(chunks)]
 
 
 def _check_version(data: bytes) -> None:
@@ -169,7 +198,30 @@ def _write_ack(message: Ack) -> _Body:
 
 
 def _write_part(message: Part) -> _Body:
-    return 5, [message.transfer, message.index, message.count, message.size, message.chunk, message.to], 5
+    return 5, [message.transfer, message.index, message.count, message.size, message.chunk, message.to, message.pause or None], 5
+
+
+def _write_resume(message: Resume) -> _Body:
+    return 6, [message.transfer, message.index, message.to], 2
+
+
+def _write_gone(message: Gone) -> _Body:
+    return 7, [message.transfer, message.to], 1
+
+
+def _write_buckets(message: Buckets) -> _Body:
+    return 8, [message.base, bytes(message.state_hash), message.sums, message.to], 3
+
+
+def _write_mend(message: Mend) -> _Body:
+    runs = [wire_run(run, None) for run in message.cells.runs]
+    doubt = _bits(message.doubt) if message.doubt else None
+    dead = _entries(message.dead, None)
+    return 9, [message.base, int(message.step), _bits(message.buckets), runs, doubt, dead, message.to], 4
+
+
+def _bits(buckets: int) -> bytes:
+    return buckets.to_bytes(BUCKETS // 8, "little")
 
 
 def _entries(entries: Iterable[Entry], base: ClockMark | None) -> list[tuple[object, int]]:
@@ -182,6 +234,10 @@ _WRITERS: dict[type[GossipMessage], Callable[..., _Body]] = {
     Delta: _write_delta,
     Ack: _write_ack,
     Part: _write_part,
+    Resume: _write_resume,
+    Gone: _write_gone,
+    Buckets: _write_buckets,
+    Mend: _write_mend,
 }
 
 
@@ -196,7 +252,7 @@ def _sender(wire: _Envelope) -> Replica:
     return check_replica(wire.node_id, wire.incarnation)
 
 
-def _to(wire: _Ping | _Sync | _Delta | _Part) -> int | None:
+def _to(wire: _Ping | _Sync | _Delta | _Part | _Resume | _Gone | _Buckets | _Mend) -> int | None:
     return None if wire.to is None else _count(wire.to)
 
 
@@ -280,7 +336,55 @@ def _read_part(wire: _Part) -> Part:
         count=wire.count,
         size=wire.size,
         chunk=wire.chunk,
+        pause=bool(wire.pause),
     )
+
+
+def _read_resume(wire: _Resume) -> Resume:
+    transfer = _sized(wire.transfer, TRANSFER_BYTES)
+    return Resume(node=_sender(wire), fleet=_fleet(wire), to=_to(wire), transfer=transfer, index=_count(wire.index))
+
+
+def _read_gone(wire: _Gone) -> Gone:
+    return Gone(node=_sender(wire), fleet=_fleet(wire), to=_to(wire), transfer=_sized(wire.transfer, TRANSFER_BYTES))
+
+
+def _read_buckets(wire: _Buckets) -> Buckets:
+    return Buckets(
+        node=_sender(wire),
+        fleet=_fleet(wire),
+        to=_to(wire),
+        base=_sized(wire.base, CLOCK_NAME_BYTES),
+        state_hash=StateHash(_sized(wire.state_hash, STATE_HASH_BYTES)),
+        sums=_sized(wire.sums, BUCKETS * SUM_BYTES),
+    )
+
+
+def _read_mend(wire: _Mend) -> Mend:
+    if any(run.lo or run.floor for run in wire.runs):
+        raise ConstraintCrdtError("the runs of a Mend start at 0 and have no floors")
+    return Mend(
+        node=_sender(wire),
+        fleet=_fleet(wire),
+        to=_to(wire),
+        base=_sized(wire.base, CLOCK_NAME_BYTES),
+        step=wire.step,
+        buckets=_read_bits(wire.buckets),
+        cells=ConstraintDelta([read_run(run) for run in wire.runs]),
+        doubt=0 if wire.doubt is None else _read_bits(wire.doubt),
+        dead=_read_dots(wire.dead),
+    )
+
+
+def _read_dots(entries: Sequence[tuple[int | tuple[str, int], int]]) -> list[tuple[Replica, int]]:
+    dots = [(ref, seq) for ref, seq in _read_entries(entries) if isinstance(ref, Replica)]
+    if len(dots) < len(entries):
+        raise ConstraintCrdtError("a dot must name its replica")
+    return dots
+
+
+def _read_bits(bits: bytes) -> int:
+    return int.from_bytes(_sized(bits, BUCKETS // 8), "little")
 
 
 _READERS: dict[type[_Wire], Callable[..., GossipMessage]] = {
@@ -289,4 +393,8 @@ _READERS: dict[type[_Wire], Callable[..., GossipMessage]] = {
     _Delta: _read_delta,
     _Ack: _read_ack,
     _Part: _read_part,
+    _Resume: _read_resume,
+    _Gone: _read_gone,
+    _Buckets: _read_buckets,
+    _Mend: _read_mend,
 }

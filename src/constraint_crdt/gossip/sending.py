@@ -50,7 +50,10 @@ class CutMessage:
     def burst(self, start: int, max_bytes: int | None = None) -> list[GossipMessage]:
         """The parts from `start` on: all, or at least one and as many as have `max_bytes` of content."""
         end = self.count if max_bytes is None else min(self.count, start + max(1, max_bytes // self._room))
-        return [self._part(index, self.count, self._chunk(index), pause=end - 1 == index < self.count - 1) for index in range(start, end)]
+        return [
+            self._part(index, self.count, self._chunk(index), pause=end - 1 == index < self.count - 1)
+            for index in range(start, end)
+        ]
 
     def _chunk(self, index: int) -> bytes:
         return self._data[index * self._room : (index + 1) * self._room]

@@ -16,9 +16,10 @@ from random import Random
 
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.codec import decode_message, encode_message, split_message
+from constraint_crdt.gossip.codec import decode_message, encode_message
 from constraint_crdt.gossip.messages import GossipMessage, GossipResult
 from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.gossip.sending import split_message
 
 FANOUT = 3
 """Peers that a change is pushed to at once; they push it on."""

@@ -363,18 +363,20 @@ class Node:
             await self._keeping.durable()
 
     def _writing(self, mutate: Callable[[], Result]) -> Result:
-        """Write; account for its bytes and for what it changed."""
+        """Write; account for its bytes and for what it changed. One that is refused may have begun a new life all the same."""
         rows, before = self.gossip.state.rows, self.gossip.replica
         seq = rows.seq(before)
-        result = mutate()
-        after = self.gossip.replica
-        self._answers.wrote(rows.above(after, seq if after == before else 0))
-        if after != before:
-            self._keeping.begin_life(after.incarnation, f"after {before}")
-            self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=f"others know more of {before} than it does itself")
-        self._settle()
-        self._keeping.changed()
-        return result
+        try:
+            return mutate()
+        finally:
+            after = self.gossip.replica
+            self._answers.wrote(rows.above(after, seq if after == before else 0))
+            if after != before:
+                self._keeping.begin_life(after.incarnation, f"after {before}")
+                detail = f"others know more of {before} than it does itself"
+                self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=detail)
+            self._settle()
+            self._keeping.changed()
 
     def _received(self, node_id: str, result: GossipResult) -> None:
         if result.outlived is not None:

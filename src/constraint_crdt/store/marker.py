@@ -101,6 +101,15 @@ class Marker:
                 self._noted = before
                 raise
 
+    def void(self) -> None:
+        """Vouch for nothing until the next `note`: the disk takes no writes, and what it lacks may be known to others from now on.
+
+        Raises `OSError` if the marker cannot be removed: then nothing may leave the node.
+        """
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+            self._noted = (0, 0)
+
     def _write(self, file: Path, session: Session) -> None:
         """Replace the file at once. Not synced: a power cut is another boot, and then it vouches for nothing anyway."""
         data = "{} {} {} end\n".format(self._head(session), *self._noted).encode()

@@ -37,11 +37,10 @@ class ConstraintGCounter(WatchingView):
 
     KINDS = (COUNTS,)
 
-    def __init__(self, rows: Rows | None = None) -> None:
+    def _clear(self) -> None:
         self._satisfied = self._violated = 0
         self._by_node: dict[str, tuple[int, int]] = {}
         self._by_constraint: dict[Key, tuple[int, int]] = {}
-        super().__init__(rows)
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old

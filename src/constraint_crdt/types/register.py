@@ -33,12 +33,11 @@ class EisensteinRegister(WatchingView):
 
     KINDS = (POSITION,)
 
-    def __init__(self, rows: Rows | None = None) -> None:
+    def _clear(self) -> None:
         self._values: dict[Replica, tuple[int, PositionValue]] = {}
         self._overwritten: dict[Replica, int] = {}
         self._candidates: dict[Replica, tuple[int, PositionValue]] = {}
         self._winner: PositionValue | None = None
-        super().__init__(rows)
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if old is not None:

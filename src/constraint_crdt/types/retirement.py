@@ -20,10 +20,9 @@ class Retirements(WatchingView):
 
     KINDS = (RETIRE,)
 
-    def __init__(self, rows: Rows | None = None) -> None:
+    def _clear(self) -> None:
         self._ends: dict[Replica, dict[tuple[Replica, int], int]] = {}
         self._nodes: dict[str, set[Dot]] = {}
-        super().__init__(rows)
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if old is not None:

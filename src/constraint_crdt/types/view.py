@@ -57,10 +57,15 @@ class WatchingView(View):
 
     def __init__(self, rows: Rows | None = None) -> None:
         super().__init__(rows)
+        self._clear()
         for kind in self.KINDS:
-            self._rows.watch(kind, self._changed)
+            self._rows.watch(kind, self._changed, self._clear)
             for cell in self._rows.each(kind):
                 self._changed(None, cell)
+
+    @abstractmethod
+    def _clear(self) -> None:
+        """Forget all readings: each cell that stands is told of anew after this."""
 
     @abstractmethod
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
