@@ -153,7 +153,7 @@ class Store:
         except (OSError, *SQLITE_FAILURES) as error:
             self._disconnect()
             with contextlib.suppress(OSError):
-                self._note(batch)  # gossip goes on from memory: a restart from this file must not give those seqs to other writes
+                self._marker.void()  # gossip goes on from memory: a restart from this file must not give its seqs to other writes
             raise refused(error, self.path) from error
         self._numbers = numbers
         known = {life.incarnation for life in self._lives}
