@@ -131,7 +131,7 @@ class Node:
         aside = await self._keeping.open(rejoin=rejoin)
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
-        self._settle()
+        self._settle(tell=False)  # what the store remembers is no news
         try:
             self._me = await self._transport.open(
                 self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed
@@ -414,8 +414,8 @@ class Node:
         if cell is not None:
             self._touched.add(str(cell.key))
 
-    def _settle(self) -> bool:
-        """Say what became of the constraints whose add cells moved. True if any definition changed."""
+    def _settle(self, *, tell: bool = True) -> bool:
+        """Follow, and say unless told not to, what became of the constraints whose add cells moved. True if a definition changed."""
         touched, self._touched = self._touched, set()
         changed = False
         for id_ in sorted(touched):
@@ -427,12 +427,12 @@ class Node:
             self._tally.forget(id_)
             if after is None:
                 del self._listed[id_]
-                self._publish(EventKind.REMOVED, constraint=id_)
+                kind, detail = EventKind.REMOVED, ""
             else:
                 self._listed[id_] = after
-                self._publish(
-                    EventKind.CHANGED if before is not None else EventKind.ADDED, constraint=id_, detail=now[0].when or ""
-                )
+                kind, detail = EventKind.CHANGED if before is not None else EventKind.ADDED, now[0].when or ""
+            if tell:
+                self._publish(kind, constraint=id_, detail=detail)
         return changed
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
