@@ -2,9 +2,9 @@
 
     python benchmarks/churn.py [--changes 1000000] [--ids 1000] [--nodes 5] [--directory DIR] [--json]
 
-Nodes with stores, in one process, on an in-memory network, with the settings that nodes have by default. One after another, each adds
-all ids in a batch, with a definition that is new every time, and removes them in another; gossip goes on meanwhile. Every tenth of
-the way, what the largest node holds is noted: nobody waits for the fleet to agree first.
+Nodes with stores, in one process, on an in-memory network, with the settings that nodes have by default. One after another, each
+adds all ids in a batch, with a definition that is new every time, and removes them in another; gossip goes on meanwhile. Every
+tenth of the way, what the largest node holds is noted: nobody waits for the fleet to agree first.
 """
 
 import argparse

@@ -50,7 +50,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @contextmanager
 def running_node(*flags: str, stdin: int = subprocess.DEVNULL, **more: str) -> Iterator[NodeProcess]:
-    """A node of a fleet of its own unless the flags say another, on free ports; ended however the block ends. `more`: environment."""
+    """A node on free ports, of a fleet of its own unless the flags say another; ended however the block ends.
+
+    `more`: variables of its environment.
+    """
     line = command("node", "--name", "forge", "--fleet", f"test-{secrets.token_hex(4)}", "--api", "127.0.0.1:0", *flags)
     with subprocess.Popen(
         line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)

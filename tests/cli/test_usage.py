@@ -5,6 +5,8 @@ import pytest
 from constraint_crdt import __version__
 from constraint_crdt.cli.main import main
 
+CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constraints", "nodes", "storage", "identity", "retire"
+
 
 @pytest.mark.parametrize(
     ("argv", "says"),
@@ -68,21 +70,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"constraint-crdt {__version__}\n"
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    for name in (
-        "node",
-        "add",
-        "apply",
-        "remove",
-        "record",
-        "check",
-        "status",
-        "constraints",
-        "nodes",
-        "storage",
-        "identity",
-        "retire",
-        "demo",
-    ):
+    for name in (*CLIENT_COMMANDS, "node", "demo"):
         assert f"\n    {name} " in told or f"\n    {name}\n" in told
         assert main([name, "--help"]) == 0
     told = capsys.readouterr().out

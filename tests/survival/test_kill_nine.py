@@ -5,11 +5,13 @@ victim leaves are read as well. Every now and then the victim starts on what is,
 """
 
 import asyncio
+import logging
 import random
 from pathlib import Path
 from random import Random
 
 import httpx
+import pytest
 
 from constraint_crdt import Node, NodeSettings
 from tests.conftest import BUDGET
@@ -25,6 +27,9 @@ LONGEST_START = 1.2
 """Seconds between start and kill, where it is killed before it is ready, or soon after."""
 START_KILLED, REBOOTED = 3, 10
 """Each how many kills."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Trial:
@@ -110,6 +115,7 @@ class Trial:
         self.look_at_what_it_left()
 
 
+@pytest.mark.processes
 async def test_what_was_acknowledged_is_there_once_after_every_kill(tmp_path: Path) -> None:
     settings = NodeSettings(name="other", listen=("tcp/127.0.0.1:0",))
     async with Node(settings=settings) as other:
@@ -119,6 +125,8 @@ async def test_what_was_acknowledged_is_there_once_after_every_kill(tmp_path: Pa
         await trial.end()
         acknowledged = sum(client.acknowledged for client in trial.clients)
         lives = sum(replica.node_id == "victim" for replica in other.gossip.state.rows.clock_mark.entries)
-        print(f"seed {trial.seed}: {KILLS} kills, {acknowledged} writes acknowledged, {lives} lives, {len(trial.watch)} dots seen")
+        _log.info(
+            "seed %d: %d kills, %d writes acknowledged, %d lives, %d dots", trial.seed, KILLS, acknowledged, lives, len(trial.watch)
+        )
         assert acknowledged > KILLS
         assert lives <= 1 + KILLS // REBOOTED

@@ -3,14 +3,18 @@
 The state is large enough for the Sync to travel in several parts, and the line is cut in the middle of them.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
+from constraint_crdt.core.cells import ADD
 from constraint_crdt.engine.transport import Changed, Handler, Peer, Transport, Unreachable
 from constraint_crdt.gossip.codec import decode_message, encode_message
 from constraint_crdt.gossip.messages import GossipMessage, Part
@@ -33,13 +37,17 @@ def adds(names: set[str]) -> list[AddConstraint]:
 
 
 class TornLine:
-    """A transport over which transfers in parts break: their sending after some parts, their answers by all after some parts."""
+    """A transport over which transfers in parts break: while they are sent, and while they are the answer."""
 
-    def __init__(self, line: Transport, cuts: list[int]) -> None:
-        """`cuts`: after how many parts each of the next transfers breaks; it holds from then on."""
+    def __init__(self, line: Transport) -> None:
         self._line = line
-        self.cuts = cuts
+        self.cuts: list[int] = []
+        """After how many parts each of the next transfers breaks. It holds from then on."""
+        self.wall: int | None = None
+        """The first part that never gets through."""
         self._sent = 0
+        self.broken = 0
+        """Transfers that broke."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -54,23 +62,30 @@ class TornLine:
         return self._line.bytes_received
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
-        async def answer(payload: bytes) -> list[bytes]:
+        async def answer(payload: bytes) -> Sequence[bytes]:
             replies = await handler(payload)
-            if self.cuts and is_part(replies):
+            parts = [message.index for reply in replies if isinstance(message := decode_message(reply), Part)]
+            if parts and self.cuts:
+                self.broken += 1
                 return replies[: self.cuts.pop(0)]
+            if parts and self.wall is not None and parts[-1] >= self.wall:
+                self.broken += 1
+                return replies[: max(0, self.wall - parts[0])]
             return replies
 
         return await self._line.open(name, fleet, answer, changed)
 
-    async def reopen(self, extra_connect: tuple[str, ...] = ()) -> Peer:
+    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
         return await self._line.reopen(extra_connect)
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
-        if self.cuts and is_part([payload]):
+        message = decode_message(payload)
+        if isinstance(message, Part) and (self.cuts or self.wall is not None):
             self._sent += 1
-            if self._sent > self.cuts[0]:
+            if self._sent > self.cuts[0] if self.cuts else message.index >= (self.wall or 0):
+                self.broken += 1
                 self._sent = 0
-                self.cuts.pop(0)
+                self.cuts = self.cuts[1:]
                 raise Unreachable("the line is cut")
         return await self._line.request(peer, payload, timeout)
 
@@ -81,16 +96,12 @@ class TornLine:
         await self._line.close()
 
 
-def is_part(payloads: list[bytes]) -> bool:
-    return bool(payloads) and isinstance(decode_message(payloads[0]), Part)
-
-
 class Scene:
     """`a` and `b` are there all the time; `c` has a store and goes away."""
 
-    def __init__(self, directory: Path, cuts: list[int]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.network, self.watch, self.store = MemoryNetwork(), DotWatch(), directory / "node.db"
-        self.lines = [TornLine(self.network.transport(), list(cuts)) for _ in range(2)]
+        self.lines = [TornLine(self.network.transport()) for _ in range(2)]
         self.a, self.b = (node_on(self.network, name, transport=line) for name, line in zip("ab", self.lines, strict=True))
 
     async def start_c(self) -> Node:
@@ -99,22 +110,31 @@ class Scene:
         self.watch.follow(c.gossip.state.rows)
         return c
 
+    @staticmethod
+    def _has(node: Node, names: set[str]) -> bool:
+        return names <= ids(node)
+
     async def go_on_without_c(self) -> None:
         """Adds and removes, until everything removed is forgotten."""
         await self.a.batch([RemoveConstraint(id=id_) for id_ in sorted(OLD)])
         for start in range(0, CHURN, BATCH):
             names = {f"passing-{number}" for number in range(start, start + BATCH)}
             await self.a.batch(adds(names))
-            await eventually(lambda names=names: names <= ids(self.b))
+            await eventually(partial(self._has, self.b, names))
             await self.b.batch([RemoveConstraint(id=id_) for id_ in sorted(names)])
         await self.a.batch(adds(NEW))
         await self.a.record(17)
         await eventually(lambda: agreed([self.a, self.b]) and not (self.a.storage().removed or self.b.storage().removed))
 
 
+def ids_on_disk(store: Path, directory: Path) -> set[str]:
+    """The active constraints in a store, read from a copy."""
+    return {str(key) for key in stored(store, directory / "scratch", node="c").table(ADD)}
+
+
 @asynccontextmanager
-async def scene(directory: Path, cuts: list[int]) -> AsyncIterator[Scene]:
-    made = Scene(directory, cuts)
+async def scene(directory: Path) -> AsyncIterator[Scene]:
+    made = Scene(directory)
     async with made.a, made.b:
         for node in (made.a, made.b):
             made.watch.follow(node.gossip.state.rows)
@@ -127,7 +147,7 @@ async def test_a_node_that_was_away_gets_a_sync_and_revives_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuts: list[int], *, stopped: bool
 ) -> None:
     boot(monkeypatch, tmp_path / "run")
-    async with scene(tmp_path, cuts) as fleet:
+    async with scene(tmp_path) as fleet:
         a, b = fleet.a, fleet.b
         c = await fleet.start_c()
         await a.batch(adds(OLD))
@@ -143,6 +163,8 @@ async def test_a_node_that_was_away_gets_a_sync_and_revives_nothing(
             c = await fleet.start_c()
         assert ids(c) == OLD
         await c.add_constraint("of-c", about="added while it was alone")
+        for line in fleet.lines:
+            line.cuts = list(cuts)
         fleet.network.heal()
         await eventually(lambda: agreed([a, b, c]))
         for node in (a, b, c):
@@ -150,30 +172,60 @@ async def test_a_node_that_was_away_gets_a_sync_and_revives_nothing(
             assert counts(node)[0] == 22
             assert node.gossip.alarms == 0
         if cuts:
-            assert min(len(line.cuts) for line in fleet.lines) < len(cuts), "no transfer was ever cut"
+            assert sum(line.broken for line in fleet.lines), "no transfer was ever cut"
         await c.stop()
-    on_disk = stored(fleet.store, tmp_path / "scratch", node="c")
-    assert {str(key) for key in on_disk.table(1)} == NEW | {"of-c"}
-    fleet.watch.read(on_disk)
+    assert ids_on_disk(fleet.store, tmp_path) == NEW | {"of-c"}
     assert fleet.watch.conflicts == []
+
+
+async def test_a_sync_that_breaks_every_time_is_resumed_where_it_broke_while_the_state_moves_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more part gets through each time, of a snapshot that is no longer what the sender has: begun anew, it would never end."""
+    boot(monkeypatch, tmp_path / "run")
+    async with scene(tmp_path) as fleet:
+        c = await fleet.start_c()
+        await fleet.a.batch(adds(OLD))
+        await eventually(lambda: agreed([fleet.a, fleet.b, c]))
+        fleet.network.cut(["c"], ["a", "b"])
+        await fleet.go_on_without_c()
+        for line in fleet.lines:
+            line.cuts = [1] * 100_000
+        fleet.network.heal()
+        async with asyncio.timeout(20):
+            for number in count():
+                await fleet.a.add_constraint("moving", about=str(number))
+                if OLD.isdisjoint(ids(c)):
+                    break
+                await asyncio.sleep(0.01)  # the pace at which the state moves
+        assert ids(c) >= NEW
+        assert sum(line.broken for line in fleet.lines) >= 2
+        for line in fleet.lines:
+            line.cuts = []
+        await eventually(lambda: agreed([fleet.a, fleet.b, c]))
+        assert ids(c) == NEW | {"moving"}
+        await c.stop()
+        assert fleet.watch.conflicts == []
 
 
 async def test_a_sync_that_never_completes_changes_nothing_also_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     boot(monkeypatch, tmp_path / "run")
-    async with scene(tmp_path, [2] * 100_000) as fleet:
+    async with scene(tmp_path) as fleet:
         c = await fleet.start_c()
         await fleet.a.batch(adds(OLD))
         await eventually(lambda: agreed([fleet.a, fleet.b, c]))
         fleet.network.cut(["c"], ["a", "b"])
         await fleet.go_on_without_c()
         before = c.gossip.state_hash
+        for line in fleet.lines:
+            line.wall = 2
         fleet.network.heal()
-        left = [len(line.cuts) for line in fleet.lines]
-        await eventually(lambda: sum(len(line.cuts) for line in fleet.lines) < sum(left) - 5)
+        await eventually(lambda: sum(line.broken for line in fleet.lines) >= 5)
         assert c.gossip.state_hash == before
         assert ids(c) == OLD
+        assert ids_on_disk(fleet.store, tmp_path) == OLD
         for line in fleet.lines:
-            line.cuts.clear()
+            line.wall = None
         await eventually(lambda: agreed([fleet.a, fleet.b, c]))
         assert ids(c) == NEW
         await c.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -28,7 +29,7 @@ class Victim:
     @classmethod
     async def launch(cls, name: str, store: Path, runtime: Path, *connect: str) -> "Victim":
         """Start a process; it is not ready yet."""
-        runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(runtime, mode=0o700, exist_ok=True)
         flags = ["--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", str(store)]
         for endpoint in connect:
             flags += ["--connect", endpoint]

@@ -100,14 +100,15 @@ async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: 
     following = asyncio.create_task(_log_events(node))
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return await running if running.done() else None  # raises what kept it from starting
+        over = await running if running.done() else None  # raises what kept it from starting
     finally:
         for task in (running, stopping, following):
             task.cancel()
         await asyncio.gather(running, stopping, following, return_exceptions=True)
         await api.stop()
         await node.stop()
-        _log.info("%s stopped", node.settings.name)
+    _log.info("%s stopped", node.settings.name)
+    return over
 
 
 async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:

@@ -17,6 +17,9 @@ CELL_BYTES = 32 * 1024
 MESSAGE_BYTES = 64 * 1024
 """One encoded message. A larger Delta, Sync or Ping travels in parts (`split_message`)."""
 
+REPAIR_BYTES = 1024 * 1024
+"""The cells that one attempt at a repair compares, on each side. What is left is for the next attempt."""
+
 MAX_COUNT = 2**63 - 1
 """A cumulative count, a sequence number, an incarnation, a time in ns: what fits a signed 64-bit integer."""
 

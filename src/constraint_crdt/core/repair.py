@@ -40,7 +40,7 @@ class Audit(NamedTuple):
 
     found: bool
     doubt: int
-    """The buckets whose content may be wrong, a bit each. Sums that were wrong by themselves leave none once all else fits."""
+    """The buckets whose content may be wrong, a bit each."""
 
 
 class Side(NamedTuple):
@@ -88,10 +88,10 @@ def cells_in(rows: Rows, buckets: int, max_bytes: int) -> tuple[int, list[Cell]]
     return chosen, found
 
 
-def named_dead(rows: Rows) -> Mapping[Slot, int]:
-    """Up to which seq removals that stand here name the cell of a slot."""
+def named_dead(removals: Iterable[Cell]) -> dict[Slot, int]:
+    """Up to which seq removals name the cell of a slot."""
     dead: dict[Slot, int] = {}
-    for removal in rows.each(REMOVE):
+    for removal in removals:
         for kind, key, replica, seq in removed_dots(removal):
             dead[kind, key, replica] = max(seq, dead.get((kind, key, replica), 0))
     return dead
@@ -102,27 +102,23 @@ def named_dead(rows: Rows) -> Mapping[Slot, int]:
 
 def audit(rows: Rows) -> Audit:
     """Check all that a node holds, correct what can be, and drop the cells that are not what they were."""
-    held = list(_standing(rows))
-    sound, doubt = [], 0
-    for slot, cell in held:
-        seen = _doubt(rows, slot, cell)
-        doubt |= seen
-        if not seen:
-            sound.append((slot, cell))
-        elif slot[0] == REMOVE:  # what it said is lost here, as if it had been collected: peers below it need a Sync
-            rows._floors[slot[2]] = max(rows.floor(slot[2]), min(cell.seq, rows.seq(slot[2])))
-    dropped = len(held) - len(sound)
-    if dropped == 0:
-        dead = named_dead(rows)
-        sound = [(slot, cell) for slot, cell in held if cell.seq > dead.get(slot, 0)]
-        for slot, cell in held:
-            if cell.seq <= dead.get(slot, 0):
-                doubt |= bucket_bit(cell)
-    if not _adds_up(rows, held):
+    broken = {slot: bits for slot, cell in _standing(rows) if (bits := _doubt(rows, slot, cell))}
+    removals = (cell for cell in rows.each(REMOVE) if (REMOVE, cell.key, cell.replica) not in broken)
+    for slot, seq in named_dead(removals).items():
+        named = rows.get(*slot)
+        if named is not None and named.seq <= seq:
+            broken[slot] = bucket_bit(named)
+    doubt = 0
+    for slot, bits in broken.items():
+        if slot[0] != REMOVE:
+            doubt |= bits
+        elif (lost := rows.get(*slot)) is not None:  # as if it had been collected: peers below it need a Sync
+            rows._floors[slot[2]] = max(rows.floor(slot[2]), min(lost.seq, rows.seq(slot[2])))
+    if not _adds_up(rows):
         doubt = EVERYWHERE
-    found = len(sound) < len(held) or doubt != 0 or not _clock_adds_up(rows)
+    found = bool(broken or doubt) or not _clock_adds_up(rows)
     if found:
-        rebuild(rows, [cell for _, cell in sound])
+        rebuild(rows, [cell for slot, cell in _standing(rows) if slot not in broken])
     return Audit(found, doubt)
 
 
@@ -144,19 +140,20 @@ def _doubt(rows: Rows, slot: Slot, cell: Cell) -> int:
     return bucket_bit(cell) | bucket_bit(again)
 
 
-def _adds_up(rows: Rows, held: Sequence[tuple[Slot, Cell]]) -> bool:
-    """True if the sums and the orders of the rows are those of the cells in the tables."""
-    sums: dict[int, int] = {}
-    by_row: dict[Replica, list[Cell]] = {}
-    for (kind, _, replica), cell in held:
-        by_row.setdefault(replica, []).append(cell)
-        if kind != REMOVE:
-            sums[kind] = sums.get(kind, 0) + cell.digest
-    if any(sums.get(kind, 0) != rows._sums.get(kind, 0) for kind in sums.keys() | rows._sums.keys()):
+def _adds_up(rows: Rows) -> bool:
+    """True if the sums, the counts and the orders of the rows are those of the cells in the tables."""
+    if any(rows._sums.get(kind, 0) != _kind_sum(rows, kind) for kind in rows._sums.keys() | rows._tables.keys() if kind != REMOVE):
         return False
-    return rows._count == len(held) and all(
-        {id(cell) for cell in row.above(0)} == {id(cell) for cell in by_row.get(replica, ())} for replica, row in rows._rows.items()
+    if rows._count != sum(1 for _ in _standing(rows)):
+        return False
+    ordered = [row.above(0) for row in rows._rows.values()]
+    return rows._count == sum(map(len, ordered)) and all(
+        rows.get(cell.kind, cell.key, cell.replica) is cell for cells in ordered for cell in cells
     )
+
+
+def _kind_sum(rows: Rows, kind: int) -> int:
+    return sum(cell.digest for cell in rows.each(kind))
 
 
 def _clock_adds_up(rows: Rows) -> bool:
@@ -216,7 +213,7 @@ def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:
     moved = [(before.get(slot), after.get(slot)) for slot in before | after if before.get(slot) is not after.get(slot)]
     _stand(rows, after)
     _sum_up(rows)
-    rows.note_mended(moved)
+    _tell(rows, moved)
     return len(moved)
 
 
@@ -239,10 +236,29 @@ def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
 
 
 def _sum_up(rows: Rows) -> None:
-    rows._sums = {kind: sum(cell.digest for cell in rows.each(kind)) for kind in rows._tables if kind != REMOVE}
+    rows._sums = {kind: _kind_sum(rows, kind) for kind in rows._tables if kind != REMOVE}
     rows._count = sum(1 for _ in _standing(rows))
     for replica, seq in rows._clock.items():
         rows._rows[replica].entry = rows.digest.clock_entry(replica, seq)
     rows._clock_sum = sum(rows._rows[replica].entry for replica in rows._clock)
     rows._clock_count = sum(rows._clock.values())
     rows._mark_is_old, rows._hash = True, None
+
+
+def _tell(rows: Rows, moved: Sequence[tuple[Cell | None, Cell | None]]) -> None:
+    """Tell the store which cells fell and which stand instead, those who watch the same, and have readings made anew."""
+    readings = [watcher for _, watcher, _ in rows._readings]
+    for old, new in moved:
+        if old is not None and rows._fallen is not None:
+            rows._fallen.append(old)
+        if new is not None and rows._mended is not None:
+            rows._mended.append(new)
+        cell = new if new is not None else old
+        for watcher in rows._watchers.get(cell.kind, ()) if cell is not None else ():
+            if watcher not in readings:
+                watcher(old, new)
+    for _, _, restart in rows._readings:
+        restart()
+    for kind, watcher, _ in rows._readings:
+        for each in rows.each(kind):
+            watcher(None, each)

@@ -170,25 +170,6 @@ class Rows:
         mended, self._mended = self._mended, []
         return mended or []
 
-    def note_mended(self, moved: Sequence[tuple[Cell | None, Cell | None]]) -> None:
-        """Tell of a repair, once all is in place: which cells fell, and which stand instead."""
-        for old, new in moved:
-            if old is not None and self._fallen is not None:
-                self._fallen.append(old)
-            if new is not None and self._mended is not None:
-                self._mended.append(new)
-        keepers = [watcher for _, watcher, _ in self._readings]
-        for old, new in moved:
-            cell = new if new is not None else old
-            for watcher in self._watchers.get(cell.kind, ()) if cell is not None else ():
-                if watcher not in keepers:
-                    watcher(old, new)
-        for _, _, restart in self._readings:
-            restart()
-        for kind, watcher, _ in self._readings:
-            for each in self.each(kind):
-                watcher(None, each)
-
     # --- the runs that somebody lacks ----------------------------------------------------------------------------
 
     def serves(self, clock: Mapping[Replica, int]) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.limits import Limits
-from constraint_crdt.core.replica import Dot, Replica, check_id, check_replica
+from constraint_crdt.core.replica import Replica, check_id, check_replica
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.evaluation import Evaluation, evaluate

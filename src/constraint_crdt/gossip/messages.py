@@ -6,7 +6,7 @@
 | `Delta` | every run above a clock of yours; and where your clock is ahead of mine | `Delta` if I hold more, else `Ack` |
 | `Sync` | every row from 0, with floors: for one whose clock is below them | `Delta` if I hold more, else `Ack` |
 | `Ack` | I have the hash that you said | nothing |
-| `Part` | a slice of a message that is too large to be sent as one | as the whole, once it is there; where its sender pauses, by `Resume` |
+| `Part` | a slice of a message too large to be sent as one | as the whole, once it is there; where its sender pauses, `Resume` |
 | `Resume` | of that transfer I have all parts below this one | the next parts, or `Gone` |
 | `Gone` | that transfer I do not keep any more | `Ping`: it starts again |
 | `Buckets` | you have my clock and not my hash: these are my sums | `Mend`, or `Ack` if it was my sums that were wrong |

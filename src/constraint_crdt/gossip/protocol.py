@@ -11,7 +11,7 @@ How an exchange runs. A asks B; whatever the order in which messages arrive, eac
 Rules kept here:
 
 - Nothing about a peer is believed but what it stated: its clock in a Ping, Delta or Sync, its hash by stating or echoing it.
-- A transfer is the sender's whole state above one clock, made at one instant, and applied as one.
+- A transfer is applied as one: nothing of it counts before its last part is there.
 - A message that cannot be resolved here (it names a clock that I do not have, or starts above mine) changes nothing and is
   answered with my clock, whole.
 - A message for another life of mine is dropped; its sender is told which life this is.
@@ -20,34 +20,31 @@ Rules kept here:
 from collections.abc import Callable, Iterable, Sequence
 
 from constraint_crdt.core.clock import ClockMark, VectorClock
-from constraint_crdt.core.codec import UnboundRun, resolve
 from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
-from constraint_crdt.core.replica import Dot, Replica
-from constraint_crdt.core.run import Run
+from constraint_crdt.core.replica import Dot
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.local import LocalReplica
+from constraint_crdt.gossip.entries import bound, resolved
 from constraint_crdt.gossip.messages import (
     DEFAULT_FLEET,
     Ack,
-    ConstraintDelta,
+    Buckets,
     Delta,
-    Entry,
+    Gone,
     GossipMessage,
     GossipResult,
+    Mend,
     Part,
     Ping,
+    Resume,
     Sync,
 )
-from constraint_crdt.gossip.staging import Staging
-from constraint_crdt.gossip.tracker import DeltaTracker, Peer
-
-UNASKED = 32
-"""At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
-others by now: with no bound, 250 random exchanges among 50 nodes carried 1.21 copies of each item, with this one 1.00."""
+from constraint_crdt.gossip.repairing import Outcome, Repairs
+from constraint_crdt.gossip.speaking import Speaker
+from constraint_crdt.gossip.tracker import Peer
 
 
-class GossipNode(LocalReplica):
+class GossipNode(Speaker):
     """One replica of a fleet's state. Feed it messages, send what it returns."""
 
     def __init__(
@@ -64,7 +61,6 @@ class GossipNode(LocalReplica):
         over; `now` is the time in ns since the epoch. Raises `ConstraintCrdtError` for a name or incarnation out of bounds.
         """
         super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
-        self.tracker = DeltaTracker(limits)
         self.rounds = 0
         """Messages received."""
         self.syncs = 0
@@ -72,7 +68,7 @@ class GossipNode(LocalReplica):
         self.alarms = 0
         """Times that a peer had my clock and another hash: corruption on one of the two sides."""
         self._limits = limits
-        self._staging = Staging(limits.staged_bytes)
+        self._repairs = Repairs(self)
 
     @property
     def peer_count(self) -> int:
@@ -83,6 +79,16 @@ class GossipNode(LocalReplica):
     def converged(self) -> bool:
         """Every known peer's last evidenced hash equals mine now."""
         return self.tracker.all_have(self.state_hash)
+
+    @property
+    def repairs(self) -> int:
+        """Times that damage here was put right."""
+        return self._repairs.repairs
+
+    @property
+    def cells_repaired(self) -> int:
+        """Cells that were put back, replaced or taken out in agreement with a peer."""
+        return self._repairs.cells
 
     def __str__(self) -> str:
         return (
@@ -118,92 +124,6 @@ class GossipNode(LocalReplica):
         upto = {replica: min([seq, *(clock[replica] if clock else 0 for clock in clocks)]) for replica, seq in mine.items()}
         return self.state.rows.collect(upto)
 
-    # --- saying --------------------------------------------------------------------------------------------------------
-
-    def ping(self, peer: str | None = None) -> Ping:
-        """My hash and clock; the clock as changes against one that `peer` is known to have, if there is one."""
-        mark, known = self.state.rows.clock_mark, self.tracker.peer(peer) if peer is not None else None
-        if known is None:
-            self.tracker.anyone.state(mark, self.state_hash)
-            return self._whole_ping(None)
-        talk = self.tracker.conversation(known.replica.node_id)
-        talk.state(mark, self.state_hash)
-        if talk.common is None:
-            return self._whole_ping(known)
-        return Ping(
-            node=self.replica,
-            fleet=self.fleet,
-            clock=self.clock,
-            state_hash=self.state_hash,
-            base=talk.common.name(known.replica),
-            basis=talk.common,
-            changes=_changes(talk.common, mark),
-        )
-
-    def begin(self, peer: str) -> GossipMessage:
-        """The first message of an exchange: a Delta where I know the peer's clock and am little ahead of it, else a Ping."""
-        known = self.tracker.peer(peer)
-        if known is not None and known.mark is not None:
-            rows = self.state.rows
-            stated = any(each.mark == known.mark for each in self.tracker.conversation(peer).statements)
-            if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
-                return self._transfer(known, known.mark)
-        return self.ping(peer)
-
-    def delta_since(self, clock: VectorClock) -> Delta | Sync:
-        """Everything above `clock`, for whoever is there: a Delta, or a Sync where `clock` is below a floor."""
-        rows, entries = self.state.rows, clock.as_dict()
-        if not rows.serves(entries):
-            return self._sync(None)
-        return Delta(node=self.replica, fleet=self.fleet, clock=self.clock, delta=ConstraintDelta(rows.since(entries)))
-
-    def _whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
-        """My whole clock. Ended lives are left out where the reader can tell, unless it is to be `spelled_out`."""
-        entries = self.state.rows.clock_mark.entries
-        return Ping(
-            node=self.replica,
-            fleet=self.fleet,
-            to=peer.replica.incarnation if peer else None,
-            clock=self.clock,
-            state_hash=self.state_hash,
-            changes=list((entries if spelled_out else self.state.retirements.spoken(entries)).items()),
-        )
-
-    def _my_clock(self, peer: Peer) -> list[GossipMessage]:
-        """What I answer to something that cannot be applied here: where I stand, spelled out so that nothing is left to infer."""
-        talk = self.tracker.conversation(peer.replica.node_id)
-        talk.common = None
-        talk.state(self.state.rows.clock_mark, self.state_hash)
-        return [self._whole_ping(peer, spelled_out=True)]
-
-    def _transfer(self, peer: Peer, theirs: ClockMark) -> Delta | Sync:
-        """What `peer` lacks at its clock `theirs`, and what I lack of it."""
-        rows = self.state.rows
-        mine = rows.clock_mark
-        self.tracker.conversation(peer.replica.node_id).state(mine, self.state_hash)
-        if not rows.serves(theirs.entries):
-            return self._sync(peer)
-        return Delta(
-            node=self.replica,
-            fleet=self.fleet,
-            clock=self.clock,
-            base=theirs.name(peer.replica),
-            basis=theirs,
-            proof=self.state_hash.token(peer.replica),
-            delta=ConstraintDelta(rows.since(theirs.entries)),
-            behind=[(replica, mine.entries.get(replica, 0)) for replica in _ahead(theirs, mine)],
-        )
-
-    def _sync(self, peer: Peer | None) -> Sync:
-        return Sync(
-            node=self.replica,
-            fleet=self.fleet,
-            to=peer.replica.incarnation if peer else None,
-            clock=self.clock,
-            state_hash=self.state_hash,
-            state=ConstraintDelta(self.state.rows.whole()),
-        )
-
     # --- hearing -------------------------------------------------------------------------------------------------------
 
     def receive(self, message: GossipMessage) -> GossipResult:
@@ -221,7 +141,10 @@ class GossipNode(LocalReplica):
         if message.node.node_id in self.state.retirements:
             return self._on_retired(message)
         before = self.state.rows.seq(self.replica)
-        result = self._hear(message, self.tracker.meet(message.node))
+        peer = self.tracker.meet(message.node)
+        result = self._hear(message, peer)
+        if peer.mark is not None:
+            self._sending.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
             self._forget_retired()
         if self.state.rows.seq(self.replica) != before:
@@ -242,30 +165,48 @@ class GossipNode(LocalReplica):
             return GossipResult(responses=[self._sync(Peer(message.node))], converged=self.converged)
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 
-    def _hear(self, message: GossipMessage, peer: Peer) -> GossipResult:
+    def _hear(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
+        """`basis`: clocks that the message may name beside those stated lately."""
         match message:
             case Ping():
                 return self._on_ping(message, peer)
             case Delta():
-                return self._on_delta(message, peer)
+                return self._on_delta(message, peer, basis)
             case Sync():
                 return self._on_sync(message, peer)
             case Ack():
                 return self._on_ack(message, peer)
             case Part():
                 return self._on_part(message, peer)
+            case Resume() | Gone():
+                return self._on_rest(message, peer)
+            case Buckets():
+                return self._on_repair(self._repairs.compare(message, self.rounds), peer)
+            case Mend():
+                return self._on_repair(self._repairs.take(message), peer)
             case _:
                 raise ConstraintCrdtError(f"a node cannot receive a {type(message).__name__}")
 
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
-        data = self._staging.add(part)
+        basis = self._staging.basis(peer.replica.node_id)
+        data = self._staging.add(part, self.tracker.marks(peer))
         if data is None:
             self.tracker.admit(peer)
-            return GossipResult()
+            return GossipResult(responses=self._rest(peer, anew=False) if part.pause else [])
         message = decode_message(data, max_bytes=None)
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
-        return self._hear(message, peer)
+        return self._hear(message, peer, basis)
+
+    def _on_rest(self, message: Resume | Gone, peer: Peer) -> GossipResult:
+        """The peer asks for the rest of a transfer, or says that it has none."""
+        self.tracker.admit(peer)
+        if isinstance(message, Gone):
+            waited = self._staging.give_up(peer.replica, message.transfer)
+            return GossipResult(responses=[self.ping(peer.replica.node_id)] if waited else [])
+        burst = self._sending.go_on(peer.replica, message.transfer, message.index)
+        gone = Gone(node=self.replica, fleet=self.fleet, to=peer.replica.incarnation, transfer=message.transfer)
+        return GossipResult(responses=[gone] if burst is None else burst)
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
         theirs = self._stated_clock(ping, peer)
@@ -277,19 +218,23 @@ class GossipNode(LocalReplica):
         talk.common = theirs
         self.tracker.evidence(peer, theirs, ping.state_hash)
         if ping.state_hash == self.state_hash:
+            self._repairs.agreed()
             return GossipResult(responses=[self._ack(peer)])
         if theirs == self.state.rows.clock_mark:
-            return self._alarm()
+            return self._on_divergence(peer, lambda: ping.state_hash == self.state_hash)
+        rest = self._rest(peer, anew=True)
+        if rest:
+            return GossipResult(responses=rest)
         self.syncs += 1
         return GossipResult(responses=[self._transfer(peer, theirs)])
 
     def _stated_clock(self, ping: Ping, peer: Peer) -> ClockMark | None:
         digest = self.state.rows.digest
         if ping.base is None:
-            spoken = dict(_resolved(ping.changes, None)) or (ping.clock or VectorClock()).as_dict()
+            spoken = dict(resolved(ping.changes, None)) or (ping.clock or VectorClock()).as_dict()
             return self._bounded(ClockMark.of(self.state.retirements.heard(spoken), digest))
         base = self.tracker.find(peer, ping.base, self.replica)
-        return base and self._bounded(base.changed(_resolved(ping.changes, base), digest))
+        return base and self._bounded(base.changed(resolved(ping.changes, base), digest))
 
     def _bounded(self, theirs: ClockMark) -> ClockMark:
         """A clock that a peer stated, if it has no more entries than this node would hold."""
@@ -297,16 +242,18 @@ class GossipNode(LocalReplica):
             raise ConstraintCrdtError(f"a clock of {len(theirs.entries)} entries is more than the {self._limits.rows} rows allowed")
         return theirs
 
-    def _on_delta(self, delta: Delta, peer: Peer) -> GossipResult:
+    def _on_delta(self, delta: Delta, peer: Peer, basis: Sequence[ClockMark]) -> GossipResult:
         base = self.tracker.find(peer, delta.base, self.replica) if delta.base is not None else None
+        if base is None and basis:
+            base = next((mark for mark in basis if mark.name(self.replica) == delta.base), None)
         if delta.base is not None and base is None:
             self.tracker.admit(peer)
             return GossipResult(responses=self._my_clock(peer))
-        runs = _bound(delta.delta.runs, base)
+        runs = bound(delta.delta.runs, base)
         digest = self.state.rows.digest
         if base is not None:
             ends = [(run.replica, run.hi) for run in runs]
-            theirs = base.changed([*ends, *_resolved(delta.behind, base)], digest)
+            theirs = base.changed([*ends, *resolved(delta.behind, base)], digest)
         else:
             theirs = ClockMark.of((delta.clock or VectorClock()).as_dict(), digest)
         self._bounded(theirs)
@@ -314,21 +261,21 @@ class GossipNode(LocalReplica):
         self.tracker.admit(peer)
         if applied.gap:
             return GossipResult(responses=self._my_clock(peer))
-        proven = delta.proof is not None and delta.proof == self.state_hash.token(self.replica)
-        return self._after_transfer(peer, theirs, changed=applied.changed, proven=proven if delta.proof else None)
+        proves = None if delta.proof is None else lambda: delta.proof == self.state_hash.token(self.replica)
+        return self._after_transfer(peer, theirs, applied.changed, proves)
 
     def _on_sync(self, sync: Sync, peer: Peer) -> GossipResult:
-        runs = _bound(sync.state.runs, None)
+        runs = bound(sync.state.runs, None)
         if any(run.lo for run in runs):  # what it does not list would be taken for dead, also below
             raise ConstraintCrdtError("a Sync must hold every row from its start")
         theirs = ClockMark.of({run.replica: run.hi for run in runs}, self.state.rows.digest)
         self._bounded(theirs)
         applied = self.state.rows.apply(runs, whole=True)
         self.tracker.admit(peer)
-        return self._after_transfer(peer, theirs, changed=applied.changed, proven=sync.state_hash == self.state_hash)
+        return self._after_transfer(peer, theirs, applied.changed, lambda: sync.state_hash == self.state_hash)
 
-    def _after_transfer(self, peer: Peer, theirs: ClockMark, *, changed: bool, proven: bool | None) -> GossipResult:
-        """The sender's state is in: say what it lacks, or that we are equal. `proven`: the hashes agree (None: it did not say)."""
+    def _after_transfer(self, peer: Peer, theirs: ClockMark, changed: bool, proves: Callable[[], bool] | None) -> GossipResult:
+        """The sender's state is in: say what it lacks, or that we are equal. `proves`: the hash that it stated is mine."""
         mine = self.state.rows.clock_mark
         talk = self.tracker.conversation(peer.replica.node_id)
         if theirs != mine:
@@ -336,21 +283,12 @@ class GossipNode(LocalReplica):
             talk.common = theirs
             self.tracker.evidence(peer, theirs, None)
             return GossipResult(responses=[self._transfer(peer, theirs)], state_changed=changed)
-        if proven is False:
-            alarm = self._alarm()
-            alarm.state_changed = changed
-            return alarm
-        self.tracker.evidence(peer, mine, self.state_hash if proven else None)
+        if proves is not None and not proves():
+            result = self._on_divergence(peer, proves)
+            result.state_changed |= changed
+            return result
+        self.tracker.evidence(peer, mine, self.state_hash if proves is not None else None)
         return GossipResult(responses=[self._ack(peer)], state_changed=changed)
-
-    def _ack(self, peer: Peer) -> Ack:
-        """Say that I have the hash that the peer stated, which is mine."""
-        mine = self.state.rows.clock_mark
-        talk = self.tracker.conversation(peer.replica.node_id)
-        talk.state(mine, self.state_hash)
-        talk.common = mine
-        token = self.state_hash.token(peer.replica)
-        return Ack(node=self.replica, fleet=self.fleet, clock=self.clock, answers=token, state_hash=self.state_hash)
 
     def _on_ack(self, ack: Ack, peer: Peer) -> GossipResult:
         said = self.tracker.find_hash(peer, ack.answers, self.replica)
@@ -360,11 +298,31 @@ class GossipNode(LocalReplica):
             talk.state(said.mark, said.hash)
             talk.common = said.mark
             self.tracker.evidence(peer, said.mark, said.hash)
+            if said.hash == self.state_hash:
+                self._repairs.agreed()
         return GossipResult()
 
-    def _alarm(self) -> GossipResult:
+    def _on_divergence(self, peer: Peer, agrees: Callable[[], bool]) -> GossipResult:
+        """The peer is at my clock with another hash: one of us is damaged."""
         self.alarms += 1
-        return GossipResult(diverged=True)
+        return self._on_repair(self._repairs.open(peer.replica, self.rounds, agrees), peer, alarm=False)
+
+    def _on_repair(self, outcome: Outcome, peer: Peer, *, alarm: bool = True) -> GossipResult:
+        """`alarm`: count it, if the peer says that we differ and it is, or was, so."""
+        self.tracker.admit(peer)
+        diverged = outcome.diverged or outcome.agrees
+        if alarm and diverged:
+            self.alarms += 1
+        result = GossipResult(state_changed=outcome.mended, mended=outcome.mended, diverged=diverged)
+        if outcome.says is not None:
+            result.responses = [outcome.says]
+        elif outcome.agrees:
+            self._repairs.agreed()
+            self.tracker.evidence(peer, self.state.rows.clock_mark, self.state_hash)
+            result.responses = [self._ack(peer)]
+        elif outcome.ended:
+            result.responses = [self.ping(peer.replica.node_id)]
+        return result
 
 
 def exchange(a: GossipNode, b: GossipNode) -> bool:
@@ -378,31 +336,3 @@ def exchange(a: GossipNode, b: GossipNode) -> bool:
         other = a if reader is b else b
         waiting += [(other, response) for response in result.responses]
     return changed
-
-
-def _ahead(theirs: ClockMark, mine: ClockMark) -> list[Replica]:
-    """The rows in which they are ahead of me."""
-    if theirs.entries is mine.entries:
-        return []
-    get = mine.entries.get
-    return [replica for replica, seq in theirs.entries.items() if seq > get(replica, 0)]
-
-
-def _changes(base: ClockMark, now: ClockMark) -> list[Entry]:
-    if base == now:
-        return []
-    before, after = base.entries, now.entries
-    changes: list[Entry] = [(replica, seq) for replica, seq in after.items() if before.get(replica, 0) != seq]
-    changes += [(replica, 0) for replica in before if replica not in after]
-    return changes
-
-
-def _resolved(entries: Sequence[Entry], base: ClockMark | None) -> list[tuple[Replica, int]]:
-    return [(ref if isinstance(ref, Replica) else resolve(ref, base), seq) for ref, seq in entries]
-
-
-def _bound(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> list[Run]:
-    bound = [run if isinstance(run, Run) else run.bind(base) for run in runs]
-    if len({run.replica for run in bound}) != len(bound):
-        raise ConstraintCrdtError("a transfer has two runs of one replica")
-    return bound

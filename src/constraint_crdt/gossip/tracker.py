@@ -44,7 +44,7 @@ class Conversation:
         """Note that one side stated this clock to the other."""
         for known in self.statements:
             if known.mark == mark:
-                known.hash = known.hash or hash_
+                known.hash = hash_ or known.hash  # the later one: a repair changes the hash, not the clock
                 return
         self.statements.append(Statement(mark, hash_))
 
@@ -135,6 +135,11 @@ class DeltaTracker:
         """The clock that a peer names to `reader`, among those stated to or by it lately."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return (talk.find(name, reader) if talk else None) or self.anyone.find(name, reader)
+
+    def marks(self, peer: Peer) -> list[ClockMark]:
+        """All clocks that a peer can name at present."""
+        talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
+        return [known.mark for each in (talk, self.anyone) if each for known in each.statements]
 
     def find_hash(self, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
         """The statement whose hash a peer echoes to `reader`."""

@@ -16,10 +16,9 @@ from random import Random
 
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.codec import decode_message, encode_message
-from constraint_crdt.gossip.messages import GossipMessage, GossipResult
+from constraint_crdt.gossip.codec import decode_message
+from constraint_crdt.gossip.messages import GossipMessage, GossipResult, Part
 from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.gossip.sending import split_message
 
 FANOUT = 3
 """Peers that a change is pushed to at once; they push it on."""
@@ -28,8 +27,10 @@ FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
 """Seconds that a peer is left alone after it failed: doubling between these."""
 
-LONGEST_EXCHANGE = 64
-"""Messages after which an exchange is broken off: it takes four, and more only while both sides keep changing."""
+LONGEST_EXCHANGE = 128
+"""Messages, or bursts of parts, after which an exchange is broken off: it takes four, and more only while both sides keep changing,
+or a large state is on its way. What is on its way then goes on in the next exchange.
+"""
 
 REFUSALS_LOGGED = 256
 
@@ -70,7 +71,8 @@ class Exchanger:
 
     async def answer(self, payload: bytes) -> list[bytes]:
         """A message of a peer in, what to reply out."""
-        replies = [data for response in self._receive(payload) for data in _encoded(response)]
+        peer, responses = self._receive(payload)
+        replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
         await self._durable()
         return replies
 
@@ -124,25 +126,26 @@ class Exchanger:
         for _ in range(LONGEST_EXCHANGE):
             if not waiting:
                 return
-            parts = _encoded(waiting.pop(0))
+            parts = self._gossip.encoded(waiting.pop(0), peer.name)
             await self._durable()
             for data in parts:
                 for reply in await self._transport.request(peer, data, self._timeout):
-                    waiting += self._receive(reply)
+                    waiting += self._receive(reply)[1]
         _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
 
-    def _receive(self, payload: bytes) -> list[GossipMessage]:
+    def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
+        """Take a message in: who said it, and what to respond."""
         try:
             message = decode_message(payload)
             result = self._gossip.receive(message)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
-            return []
+            return "", []
         name = message.node.node_id
         if name != self._gossip.node_id:
             self._live.add(name)
         self._received(name, result)
-        return result.responses
+        return name, result.responses
 
     def _refuse(self, why: str) -> None:
         self.refused += 1
@@ -163,7 +166,3 @@ class Exchanger:
         if peer.name in self._live:
             self._live.discard(peer.name)
             _log.info("%s does not answer (%s); asking it again in %.1f s", peer.name, why, pause)
-
-
-def _encoded(message: GossipMessage) -> list[bytes]:
-    return [encode_message(part) for part in split_message(message)]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from constraint_crdt.core.cells import COUNTS, Cell, Key, counts_value, make_counts, make_removal
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica, check_id
-from constraint_crdt.core.rows import Rows, dots_of
+from constraint_crdt.core.rows import dots_of
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
 

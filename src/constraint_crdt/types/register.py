@@ -10,7 +10,6 @@ from operator import index
 from constraint_crdt.core.cells import POSITION, Cell, PositionValue, make_cell, position_value
 from constraint_crdt.core.limits import MAX_COUNT
 from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
 

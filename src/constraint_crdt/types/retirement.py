@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 
 from constraint_crdt.core.cells import RETIRE, Cell, make_cell, retire_value
 from constraint_crdt.core.replica import Dot, Replica
-from constraint_crdt.core.rows import Rows
 from constraint_crdt.types.view import WatchingView, writer
 
 

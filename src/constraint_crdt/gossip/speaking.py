@@ -1,0 +1,154 @@
+"""Speaker: what a node has to say, and to whom it said what. Nothing here changes the state.
+
+Rules kept here:
+
+- A transfer is the sender's whole state above one clock, made at one instant.
+- A clock is named where the peer has shown to know it, and spelled out where not. What can be named is noted as it is said.
+"""
+
+from collections.abc import Callable
+
+from constraint_crdt.core.clock import ClockMark, VectorClock
+from constraint_crdt.core.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.gossip.entries import changed_entries, rows_ahead
+from constraint_crdt.gossip.local import LocalReplica
+from constraint_crdt.gossip.messages import Ack, ConstraintDelta, Delta, GossipMessage, Ping, Resume, Sync
+from constraint_crdt.gossip.sending import Sending
+from constraint_crdt.gossip.staging import Staging
+from constraint_crdt.gossip.tracker import DeltaTracker, Peer
+
+UNASKED = 32
+"""At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
+others by now: with no bound, 250 random exchanges among 50 nodes carried 1.21 copies of each item, with this one 1.00."""
+
+
+class Speaker(LocalReplica):
+    """One replica that can speak of its state."""
+
+    def __init__(
+        self, node_id: str, *, incarnation: int, now: Callable[[], int], renew: Callable[[], int], fleet: str, limits: Limits
+    ) -> None:
+        """See `GossipNode`."""
+        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
+        self.tracker = DeltaTracker(limits)
+        self._staging = Staging(limits.staged_bytes)
+        self._sending = Sending(limits)
+
+    def _start_life(self) -> None:
+        super()._start_life()
+        self._staging.clear()  # what is on its way to, or from, the life before
+        self._sending.clear()
+
+    def ping(self, peer: str | None = None) -> Ping:
+        """My hash and clock; the clock as changes against one that `peer` is known to have, if there is one."""
+        mark, known = self.state.rows.clock_mark, self.tracker.peer(peer) if peer is not None else None
+        if known is None:
+            self.tracker.anyone.state(mark, self.state_hash)
+            return self._whole_ping(None)
+        talk = self.tracker.conversation(known.replica.node_id)
+        talk.state(mark, self.state_hash)
+        if talk.common is None:
+            return self._whole_ping(known)
+        return Ping(
+            node=self.replica,
+            fleet=self.fleet,
+            clock=self.clock,
+            state_hash=self.state_hash,
+            base=talk.common.name(known.replica),
+            basis=talk.common,
+            changes=changed_entries(talk.common, mark),
+        )
+
+    def begin(self, peer: str) -> GossipMessage:
+        """The first message of an exchange: a question for the rest of what the peer began to send; a Delta where I know its clock
+        and am little ahead of it; else a Ping.
+        """
+        known = self.tracker.peer(peer)
+        rest = self._rest(known, anew=True) if known is not None else []
+        if rest:
+            return rest[0]
+        if known is not None and known.mark is not None:
+            rows = self.state.rows
+            stated = any(each.mark == known.mark for each in self.tracker.conversation(peer).statements)
+            if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
+                return self._transfer(known, known.mark)
+        return self.ping(peer)
+
+    def delta_since(self, clock: VectorClock) -> Delta | Sync:
+        """Everything above `clock`, for whoever is there: a Delta, or a Sync where `clock` is below a floor."""
+        rows, entries = self.state.rows, clock.as_dict()
+        if not rows.serves(entries):
+            return self._sync(None)
+        return Delta(node=self.replica, fleet=self.fleet, clock=self.clock, delta=ConstraintDelta(rows.since(entries)))
+
+    def _whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
+        """My whole clock. Ended lives are left out where the reader can tell, unless it is to be `spelled_out`."""
+        entries = self.state.rows.clock_mark.entries
+        return Ping(
+            node=self.replica,
+            fleet=self.fleet,
+            to=peer.replica.incarnation if peer else None,
+            clock=self.clock,
+            state_hash=self.state_hash,
+            changes=list((entries if spelled_out else self.state.retirements.spoken(entries)).items()),
+        )
+
+    def _my_clock(self, peer: Peer) -> list[GossipMessage]:
+        """What I answer to something that cannot be applied here: where I stand, spelled out so that nothing is left to infer."""
+        talk = self.tracker.conversation(peer.replica.node_id)
+        talk.common = None
+        talk.state(self.state.rows.clock_mark, self.state_hash)
+        return [self._whole_ping(peer, spelled_out=True)]
+
+    def _transfer(self, peer: Peer, theirs: ClockMark) -> Delta | Sync:
+        """What `peer` lacks at its clock `theirs`, and what I lack of it."""
+        rows = self.state.rows
+        mine = rows.clock_mark
+        self.tracker.conversation(peer.replica.node_id).state(mine, self.state_hash)
+        if not rows.serves(theirs.entries):
+            return self._sync(peer)
+        return Delta(
+            node=self.replica,
+            fleet=self.fleet,
+            clock=self.clock,
+            base=theirs.name(peer.replica),
+            basis=theirs,
+            proof=self.state_hash.token(peer.replica),
+            delta=ConstraintDelta(rows.since(theirs.entries)),
+            behind=[(replica, mine.entries.get(replica, 0)) for replica in rows_ahead(theirs, mine)],
+        )
+
+    def _sync(self, peer: Peer | None) -> Sync:
+        return Sync(
+            node=self.replica,
+            fleet=self.fleet,
+            to=peer.replica.incarnation if peer else None,
+            clock=self.clock,
+            state_hash=self.state_hash,
+            state=ConstraintDelta(self.state.rows.whole()),
+        )
+
+    def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
+        """A message to `peer` as bytes, none of them longer than `max_bytes`: itself, or a first burst of parts.
+
+        The rest of it is kept, and goes out when the peer asks for it.
+        """
+        known = self.tracker.peer(peer)
+        return self._sending.encoded(message, known.replica if known else None, max_bytes)
+
+    def _rest(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
+        """The question for the rest of what a peer began to send, if there is one to be put."""
+        asked = self._staging.ask(peer.replica, anew=anew)
+        if asked is None:
+            return []
+        transfer, index = asked
+        return [Resume(node=self.replica, fleet=self.fleet, to=peer.replica.incarnation, transfer=transfer, index=index)]
+
+    def _ack(self, peer: Peer) -> Ack:
+        """Say that I have the hash that the peer stated, which is mine."""
+        mine = self.state.rows.clock_mark
+        talk = self.tracker.conversation(peer.replica.node_id)
+        talk.state(mine, self.state_hash)
+        talk.common = mine
+        token = self.state_hash.token(peer.replica)
+        return Ack(node=self.replica, fleet=self.fleet, clock=self.clock, answers=token, state_hash=self.state_hash)

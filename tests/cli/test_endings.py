@@ -1,0 +1,112 @@
+"""Nodes that have to end for good: one that was retired, and one whose name is taken. Exit code 1, and the sentence on stderr."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from constraint_crdt.cli.client import ApiClient
+from constraint_crdt.cli.main import main
+from tests.cli.process import NodeProcess, running_node
+
+pytestmark = pytest.mark.processes
+
+RETIRED = "constraint-crdt node: node anvil was retired by forge: start it under another name"
+Capture = pytest.CaptureFixture[str]
+
+
+def seen(by: NodeProcess, name: str) -> Any:
+    """What one node says of another; nothing while it has not heard of it."""
+    nodes: Any = ApiClient(by.url).get("nodes")
+    return next((each for each in nodes if each["node"] == name), {})
+
+
+def run(capsys: Capture, node: NodeProcess, *argv: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([argv[0], "--node", node.url, *argv[1:]])
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: Capture) -> None:
+    with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as forge:
+        flags = ("--name", "anvil", "--fleet", "f", "--connect", forge.endpoint, "--store", str(tmp_path / "anvil.db"))
+        with running_node(*flags) as anvil:
+            assert main(["record", "--node", anvil.url, "--satisfied", "5"]) == 0
+            while seen(forge, "anvil").get("satisfied") != 5:  # each look is a request, so it needs no pause
+                pass
+            code, out, err = run(capsys, forge, "retire", "anvil")
+            assert (code, out) == (1, "")
+            assert err.startswith("constraint-crdt retire: anvil is live: stop it first, or force it")
+            code, out, _ = run(capsys, forge, "retire", "anvil", "--dry-run")
+            assert code == 0
+            assert out.startswith("anvil is live, so retiring it would be refused without --force; nothing was done (dry run)\n")
+            assert "counts       5 satisfied, 0 violated: they stay\n" in out
+            anvil.stop()
+        while seen(forge, "anvil")["live"]:
+            pass
+        assert "anvil is not live, and would be retired for good" in run(capsys, forge, "retire", "anvil", "--dry-run")[1]
+        assert not seen(forge, "anvil")["retired"]
+        code, out, err = run(capsys, forge, "retire", "anvil", "--json")
+        assert (code, err) == (0, "")
+        report = json.loads(out)
+        assert (report["done"], report["live"], report["satisfied"]) == (True, False, 5)
+        assert "is retired already" in run(capsys, forge, "retire", "anvil", "--dry-run")[1]
+
+        with running_node(*flags) as returned:  # with its store: it does not know yet
+            code, lines = returned.ends()
+        assert (code, lines[-1]) == (1, RETIRED)
+        with running_node(*flags[:-2], "--store", "memory") as blank:  # it has to hear it as well
+            code, lines = blank.ends()
+        assert (code, lines[-1]) == (1, RETIRED)
+        told = seen(forge, "anvil")
+        assert (told["retired"], told["satisfied"]) == (True, 5)
+        [line] = [line for line in run(capsys, forge, "nodes")[1].splitlines() if line.startswith("anvil")]
+        assert line.split()[:3] == ["anvil", "retired", "5"]
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_live_node_that_is_retired_by_force_ends(capsys: Capture) -> None:
+    with (
+        running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as forge,
+        running_node("--name", "anvil", "--fleet", "f", "--connect", forge.endpoint) as anvil,
+    ):
+        while not seen(forge, "anvil").get("live"):
+            pass
+        out = run(capsys, forge, "retire", "anvil", "--dry-run", "--force")[1]
+        assert "would be retired with the loss of what it wrote and nobody has taken yet (dry run)" in out
+        code, out, _ = run(capsys, forge, "retire", "anvil", "--force")
+        assert (code, out.splitlines()[0].partition(":")[0]) == (0, "anvil is retired for good")
+        code, lines = anvil.ends()
+        assert (code, lines[-1]) == (1, RETIRED)
+        assert any("warning anvil retired" in line for line in forge.stop())
+
+
+def test_a_name_that_is_unknown_or_ones_own_is_not_retired(capsys: Capture) -> None:
+    with running_node() as forge:
+        assert run(capsys, forge, "retire", "nope")[::2] == (
+            1,
+            "constraint-crdt retire: no node 'nope' ever wrote, as far as is known here\n",
+        )
+        for flags in ([], ["--dry-run"], ["--force"]):
+            code, _, err = run(capsys, forge, "retire", "forge", *flags)
+            assert code == 1
+            assert err == "constraint-crdt retire: forge cannot retire itself: stop it, and retire it on another node\n"
+
+
+def test_of_two_nodes_with_one_name_the_later_ends(capsys: Capture) -> None:
+    with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as first:
+        assert main(["add", "--node", first.url, "kept"]) == 0
+        with running_node("--fleet", "f", "--connect", first.endpoint) as second:
+            code, lines = second.ends()
+        assert code == 1
+        assert lines[-1] == "constraint-crdt node: a node called forge is live already: start this one under another name"
+        assert run(capsys, first, "constraints")[0] == 0
+        assert main(["remove", "--node", first.url, "kept"]) == 0
+        assert any("another live node is called forge too" in line for line in first.stop())

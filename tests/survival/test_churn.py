@@ -1,0 +1,28 @@
+"""Constraints that come and go for ever: what nodes keep, in memory and on disk, levels off. The benchmark, in small."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tests.survival.nodes import boot
+
+CHANGES, IDS, NODES = 20_000, 200, 3
+ROOM = 1.5
+"""How much more a store may take the second time: it depends on how much was under way at once. Kept for ever, it were 2."""
+
+
+async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the same, the second time with the stores of the first: in them, what was freed is used again."""
+    boot(monkeypatch, tmp_path / "run")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    churn = importlib.import_module("churn")
+    largest = []
+    for _ in range(2):
+        samples = await churn.run(tmp_path, CHANGES, ids=IDS, nodes=NODES, tell=lambda _: None)
+        assert samples[-2].changes >= CHANGES
+        end = samples[-1]
+        assert end.removals == 0
+        assert end.cells == end.rows == NODES, "what each node says of itself, and nothing else"
+        largest.append(max(sample.store_bytes for sample in samples))
+    assert largest[1] < ROOM * largest[0], largest
