@@ -34,6 +34,9 @@ from constraint_crdt import (  # fmt: skip
 from constraint_crdt.core.cells import ADD, COUNTS, NODE, POSITION, REMOVE, Cell, make_cell
 from constraint_crdt.core.digest import Digest
 from constraint_crdt.core.limits import Limits
+from constraint_crdt.core.repair import rebuild
+from constraint_crdt.gossip.codec import WIRE_VERSION
+from constraint_crdt.gossip.messages import Resume
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
 MESSAGES = 100_000 if NIGHTLY else 10_000
@@ -107,7 +110,27 @@ def corpus() -> list[bytes]:
     messages += 2 * in_parts(peer)[-1:]
     messages += split_message(peer.begin("v"), 130)
     messages += victim.receive(answer).responses
-    return [encode_message(message) for message in messages]
+    messages += [peer.receive(resume).responses[0] for resume in [victim.begin("p")] if isinstance(resume, Resume)]
+    return [encode_message(message) for message in messages] + repair_messages()
+
+
+def repair_messages() -> list[bytes]:
+    """What two nodes at one clock say to each other when one of them is damaged. The victim waits for none of it."""
+    one, other = scene()
+    exchange(one, other)
+    other.state.rows._sums[ADD] += 1
+    other.state.rows._hash = None
+    lost = next(cell for cell in one.state.rows.each(ADD))
+    rebuild(
+        one.state.rows, [cell for kind in list(one.state.rows._tables) for cell in one.state.rows.each(kind) if cell is not lost]
+    )
+    said, waiting = list[bytes](), [(other, one.begin("p"))]
+    while waiting:
+        reader, message = waiting.pop()
+        said.append(encode_message(message))
+        waiting += [(one if reader is other else other, each) for each in reader.receive(message).responses]
+    assert {data[1] for data in said} >= {WIRE_VERSION * 16 + 8, WIRE_VERSION * 16 + 9}
+    return said
 
 
 # --- damage ----------------------------------------------------------------------------------------------------------
@@ -203,7 +226,7 @@ def splice(data: bytes, rng: random.Random) -> bytes:
 
 def invent(_: bytes, rng: random.Random) -> bytes:
     """An array that begins like a message and goes on at random."""
-    head = [rng.randrange(15, 24), rng.choice((None, "default", "other")), rng.choice("pvqz"), rng.choice((1, 2, 3, 9))]
+    head = [rng.randrange(15, 28), rng.choice((None, "default", "other")), rng.choice("pvqz"), rng.choice((1, 2, 3, 9))]
     return encode(head + [rng.choice(NASTY) for _ in range(rng.randrange(8))])
 
 

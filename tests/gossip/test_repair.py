@@ -14,6 +14,7 @@ from constraint_crdt import (  # fmt: skip
     GossipNode,
     GossipResult,
     Replica,
+    StateHash,
     VectorClock,
     decode_message,
     encode_message,
@@ -323,10 +324,11 @@ def test_what_stands_again_and_what_fell_is_told_to_the_store() -> None:
 # --- the property ------------------------------------------------------------------------------------------------------------
 
 
-@given(st.randoms(use_true_random=False), st.booleans(), st.integers(1, 6))
+@given(st.integers(0, 2**32), st.booleans(), st.integers(1, 6))
 def test_random_damage_to_one_of_two_is_always_repaired_and_the_other_keeps_all(
-    rng: random.Random, damaged_begins: bool, times: int
+    seed: int, damaged_begins: bool, times: int
 ) -> None:
+    rng = random.Random(seed)
     sound, damaged = pair(12)
     own_cells(damaged)
     before = everything(sound)
@@ -360,10 +362,16 @@ def test_random_damage_to_one_of_two_is_always_repaired_and_the_other_keeps_all(
 # --- ends ----------------------------------------------------------------------------------------------------------------------
 
 
+class Broken(Digest):
+    """Sums up to another hash, whatever the cells are."""
+
+    def state(self, cells: int, clock: int) -> StateHash:
+        return super().state(cells + 1, clock)
+
+
 def test_a_difference_that_cannot_be_repaired_stays_an_alarm_ends_and_is_not_tried_all_the_time() -> None:
-    """Here the two have different secrets, so the same cells have different hashes."""
     a, b = node("a"), node("b")
-    b.state.rows.digest = Digest(b"another secret")
+    b.state.rows.digest = Broken()
     a.add_constraint("x")
     b.add_constraint("y")
     logs = [run(a, b) for _ in range(10 * PAUSE)]

@@ -189,10 +189,17 @@ def decide(mine: Side, theirs: Side, dead: Mapping[Slot, int]) -> list[Cell]:
     return [cell for credible, _, _, _, _, cell in best if credible]
 
 
-def replace(rows: Rows, buckets: int, cells: Iterable[Cell]) -> int:
+def replace(rows: Rows, buckets: int, cells: Sequence[Cell]) -> int:
     """Let these cells stand in these buckets, in place of those that do. Returns how many that changed."""
+    standing = [cell for _, cell in _standing(rows) if cell.kind != REMOVE and buckets & bucket_bit(cell)]
+    if len(standing) == len(cells) and {_content(cell) for cell in standing} == {_content(cell) for cell in cells}:
+        return 0
     others = [cell for _, cell in _standing(rows) if cell.kind == REMOVE or not buckets & bucket_bit(cell)]
     return rebuild(rows, [*others, *cells])
+
+
+def _content(cell: Cell) -> tuple[object, ...]:
+    return cell.replica, cell.kind, cell.key, cell.seq, cell.data
 
 
 def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:

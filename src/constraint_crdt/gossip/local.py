@@ -6,7 +6,7 @@ Rules kept here:
 - What the node cannot do leaves no trace: each write raises before anything has changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from constraint_crdt.core.clock import VectorClock
@@ -103,6 +103,10 @@ class LocalReplica:
     def record_violations(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count evaluations that did not hold."""
         self.record(0, count, constraint=constraint)
+
+    def fold(self, ids: Iterable[str]) -> int:
+        """Take this life's own counts of some constraints into the node's total; returns of how many. Totals stay as they are."""
+        return self._write(lambda me: self.state.metrics.fold(ids, node=me))
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""

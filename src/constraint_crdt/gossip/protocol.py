@@ -149,6 +149,8 @@ class GossipNode(Speaker):
             self._forget_retired()
         if self.state.rows.seq(self.replica) != before:
             result.outlived = self.replica
+        if self.retired_by is not None:
+            result.responses = []  # nobody takes anything from me any more
         result.converged = self.converged
         return result
 
@@ -161,7 +163,7 @@ class GossipNode(Speaker):
 
     def _on_retired(self, message: GossipMessage) -> GossipResult:
         """A retired node is told that it is, and nothing is taken from it; what others relay of it is."""
-        if isinstance(message, Ping):
+        if isinstance(message, Ping | Delta):
             return GossipResult(responses=[self._sync(Peer(message.node))], converged=self.converged)
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 

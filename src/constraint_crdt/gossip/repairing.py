@@ -11,7 +11,8 @@ Rules kept here:
 
 - Each step names the clock that both are at. Where that has moved since, or the step is not the one that is due, nothing happens.
 - One repair at a time, one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
-  many each time that an attempt changed nothing: a difference that cannot be repaired stays an alarm and costs little.
+  many each time that an attempt changed nothing: a difference that cannot be repaired stays an alarm and costs little. Who is
+  told goes along with each attempt, but audits itself no more often than that.
 - What a node doubts of itself it goes on doubting until some peer agrees with it.
 - A large repair is done in pieces of bounded size, one per attempt.
 """
@@ -104,9 +105,7 @@ class Repairs:
     def compare(self, said: Buckets, heard: int) -> Outcome:
         """A peer says that it is at my clock with another hash, and what its buckets sum up to."""
         rows = self._node.state.rows
-        if not self._begins(heard):
-            return Outcome(diverged=rows.clock_mark.name(self._node.replica) == said.base)
-        mended = self._audit()
+        mended = self._begins(heard) and self._audit()
         if rows.clock_mark.name(self._node.replica) != said.base:
             return Outcome(mended=mended)
         if said.state_hash == self._node.state_hash:

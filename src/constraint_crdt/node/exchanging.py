@@ -17,7 +17,7 @@ from random import Random
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.messages import GossipMessage, GossipResult, Part
+from constraint_crdt.gossip.messages import GossipMessage, GossipResult
 from constraint_crdt.gossip.protocol import GossipNode
 
 FANOUT = 3

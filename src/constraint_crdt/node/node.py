@@ -38,6 +38,7 @@ from constraint_crdt.node.batches import BatchChange, BatchResult, apply_changes
 from constraint_crdt.node.evaluating import Tally
 from constraint_crdt.node.events import Event, EventKind, EventStream
 from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.folding import Folding
 from constraint_crdt.node.forgetting import Forgetting
 from constraint_crdt.node.keeping import Keeping
 from constraint_crdt.node.measuring import MeasurementBoard
@@ -54,6 +55,9 @@ VIEW_EVERY = 2.0
 
 FORGET_EVERY = 1.0
 """Seconds between two looks at which removals may go."""
+
+FOLD_EVERY = 60.0
+"""Seconds between two looks at which counts are to be folded."""
 
 FAREWELL = 0.5
 """Seconds that stopping spends on telling a peer the last counts."""
@@ -103,6 +107,7 @@ class Node:
         self._forgetting = Forgetting(
             self.gossip, most=self.settings.keep_removals, longest=self.settings.keep_removals_for, now=time.monotonic
         )
+        self._folding = Folding(self.gossip, after=self.settings.fold_counts_after, now=time.monotonic)
         self._answers = Answers(
             self.gossip, self._exchanger, self._tally, self._frontier, self._transport, self._keeping, self._forgetting
         )
@@ -150,6 +155,7 @@ class Node:
         self._spawn("pushes", self._exchanger.run_pushes)
         self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
         self._spawn("counts", lambda: self._repeat(settings.count_every, self._write_counts))
+        self._spawn("folding", lambda: self._repeat(FOLD_EVERY, self._fold))
         self._spawn("forgetting", lambda: self._repeat(FORGET_EVERY, self._forget))
         if settings.discover:
             self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
@@ -330,6 +336,11 @@ class Node:
             return  # they wait in memory
         for id_, (satisfied, violated) in self._tally.take().items():
             self._writing(partial(self.gossip.record, satisfied, violated, constraint=id_))
+
+    async def _fold(self) -> None:
+        ids = self._folding.due()
+        if ids and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(lambda: self.gossip.fold(ids))
 
     async def _forget(self) -> None:
         reason = self._forgetting.step(self._exchanger.live)

@@ -32,6 +32,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "max_age": (0.01, 86_400.0),
     "request_timeout": (0.05, 60.0),
     "keep_removals_for": (0.0, 31_536_000.0),
+    "fold_counts_after": (0.0, 31_536_000.0),
 }
 """Lowest and highest value of each setting that is a time, in seconds."""
 
@@ -104,6 +105,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     keep_removals_for: float = 3600.0
     """Seconds that a removal is kept at most for such peers."""
+
+    fold_counts_after: float = 86_400.0
+    """Seconds after which the counts of a constraint that is gone go into the node's total. Sooner keeps less, and tells less of
+    the past."""
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:

@@ -143,7 +143,9 @@ def marker_for(store: Path, environ: Mapping[str, str] = os.environ) -> Marker:
 def _directories(environ: Mapping[str, str]) -> list[Path]:
     user = os.getuid()
     given = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    parents = [parent for parent in (given, Path(f"/run/user/{user}")) if parent.is_absolute() and parent.is_dir()]
+    candidates = (given, Path(f"/run/user/{user}"))
+    # Not Path.is_dir, which raises where a directory above is closed to us.
+    parents = [candidate for candidate in candidates if candidate.is_absolute() and os.path.isdir(candidate)]
     return [*(parent / APPLICATION for parent in parents), Path(tempfile.gettempdir()) / f"{APPLICATION}-{user}"]
 
 
