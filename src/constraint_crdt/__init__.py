@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from constraint_crdt.gossip.protocol import exchange
     from constraint_crdt.gossip.sending import split_message
     from constraint_crdt.gossip.tracker import DeltaTracker
+    from constraint_crdt.node.batches import AddConstraint, BatchError, BatchResult, RecordCounts, RemoveConstraint
     from constraint_crdt.node.events import Event, EventKind
     from constraint_crdt.node.node import Node
     from constraint_crdt.node.probes import Probe, SystemProbe
     from constraint_crdt.node.settings import NodeSettings
     from constraint_crdt.state import ConstraintState
+    from constraint_crdt.store import StoreError, WritesRefused
     from constraint_crdt.types.counter import ConstraintGCounter, Counts
     from constraint_crdt.types.orset import Addition, Change, ConstraintORSet, Definition, Severity
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm
@@ -78,6 +80,7 @@ _HOMES = {
     "constraint_crdt.gossip.protocol": ("exchange",),
     "constraint_crdt.gossip.sending": ("split_message",),
     "constraint_crdt.gossip.tracker": ("DeltaTracker",),
+    "constraint_crdt.node.batches": ("AddConstraint", "BatchError", "BatchResult", "RecordCounts", "RemoveConstraint"),
     "constraint_crdt.node.events": (
         "Event",
         "EventKind",
@@ -89,6 +92,7 @@ _HOMES = {
     ),
     "constraint_crdt.node.settings": ("NodeSettings",),
     "constraint_crdt.state": ("ConstraintState",),
+    "constraint_crdt.store": ("StoreError", "WritesRefused"),
     "constraint_crdt.types.counter": (
         "ConstraintGCounter",
         "Counts",
@@ -109,7 +113,10 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Ack",
+    "AddConstraint",
     "Addition",
+    "BatchError",
+    "BatchResult",
     "CausalOrder",
     "Change",
     "ConstraintCrdtError",
@@ -138,15 +145,19 @@ __all__ = [
     "Part",
     "Ping",
     "Probe",
+    "RecordCounts",
+    "RemoveConstraint",
     "Replica",
     "Severity",
     "StateHash",
+    "StoreError",
     "Sync",
     "SystemProbe",
     "Transport",
     "TransportError",
     "VectorClock",
     "Verdict",
+    "WritesRefused",
     "ZenohTransport",
     "decode_message",
     "eisenstein_norm",

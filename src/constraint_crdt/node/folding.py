@@ -1,7 +1,7 @@
 """Folding the counts of constraints that are long gone.
 
 Each constraint that a node ever counted leaves a cell in its row. Once the constraint has not been active for a while, the node
-takes its own counts of it into its node total. Totals stay exact; only the split by constraint goes, which nobody asks for any more.
+takes its own counts of it into its node total. Totals stay exact; only the split by constraint goes.
 """
 
 from collections.abc import Callable

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from types import TracebackType
@@ -24,7 +24,6 @@ from typing import Self, TypeVar
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.core.cells import ADD, Cell
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
@@ -33,6 +32,7 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip.agreement import DefinitionFrontier
 from constraint_crdt.gossip.codec import encode_message
 from constraint_crdt.gossip.messages import GossipResult
+from constraint_crdt.node.activities import Activities
 from constraint_crdt.node.answers import Answers
 from constraint_crdt.node.batches import BatchChange, BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.node.evaluating import Tally
@@ -42,6 +42,7 @@ from constraint_crdt.node.folding import Folding
 from constraint_crdt.node.forgetting import Forgetting
 from constraint_crdt.node.keeping import Keeping
 from constraint_crdt.node.measuring import MeasurementBoard
+from constraint_crdt.node.news import DefinitionNews
 from constraint_crdt.node.probes import Probe
 from constraint_crdt.node.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.node.settings import NodeSettings
@@ -113,11 +114,8 @@ class Node:
         )
         self._over: asyncio.Future[str] | None = None
         self._me: Peer | None = None
-        self._namesakes: set[asyncio.Task[None]] = set()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._touched: set[str] = set()
-        self._listed: dict[str, int] = {}
-        self.gossip.state.rows.watch(ADD, self._definition_moved)
+        self._activities = Activities(self.settings.name)
+        self._news = DefinitionNews(self.gossip.state)
 
     def _zenoh(self) -> Transport:
         from constraint_crdt.engine.zenoh import ZenohTransport
@@ -148,28 +146,27 @@ class Node:
         self._end_if_retired()
         if self.gossip.retired_by is None:
             self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
-        settings = self.settings
+        self._begin_activities()
+        _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _begin_activities(self) -> None:
+        settings, activities = self.settings, self._activities
         # The CEL library takes a while to load: now, and aside, or the first definition that arrives would hold up the loop.
-        self._tasks.append(asyncio.create_task(asyncio.to_thread(_load_expressions), name=f"{settings.name} loading"))
-        self._spawn("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
-        self._spawn("pushes", self._exchanger.run_pushes)
-        self._spawn("checks", lambda: self._repeat(settings.check_every, self._check_active))
-        self._spawn("counts", lambda: self._repeat(settings.count_every, self._write_counts))
-        self._spawn("folding", lambda: self._repeat(FOLD_EVERY, self._fold))
-        self._spawn("forgetting", lambda: self._repeat(FORGET_EVERY, self._forget))
+        activities.once("loading", asyncio.to_thread(_load_expressions))
+        activities.run("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
+        activities.run("pushes", self._exchanger.run_pushes)
+        activities.repeat("checks", settings.check_every, self._check_active)
+        activities.repeat("counts", settings.count_every, self._write_counts)
+        activities.repeat("folding", FOLD_EVERY, self._fold)
+        activities.repeat("forgetting", FORGET_EVERY, self._forget)
         if settings.discover:
-            self._spawn("view", lambda: self._repeat(VIEW_EVERY, self._look_around))
+            activities.repeat("view", VIEW_EVERY, self._look_around)
         for probe in self._probes:
-            self._spawn(f"probe {probe.name}", partial(self._run_probe, probe))
-        _log.info("%s joined fleet %s as %s", settings.name, settings.fleet, self.gossip.replica)
+            activities.run(f"probe {probe.name}", partial(self._run_probe, probe))
 
     async def stop(self) -> None:
         """Leave: writes and tells the gathered counts, then closes the transport. Idempotent."""
-        tasks, self._tasks = self._tasks, []
-        for task in [*tasks, *self._namesakes]:
-            task.cancel()
-        await asyncio.gather(*tasks, *self._namesakes, return_exceptions=True)
-        if tasks:
+        if await self._activities.stop():
             await self._write_counts()
             try:
                 async with asyncio.timeout(FAREWELL):
@@ -295,23 +292,6 @@ class Node:
 
     # --- what runs -----------------------------------------------------------------------------------------------------
 
-    def _spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(asyncio.create_task(self._supervised(name, run), name=f"{self.settings.name} {name}"))
-
-    async def _supervised(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Keep one of the node's activities going: a fault in it is logged and costs the others nothing."""
-        while True:
-            try:
-                await run()
-            except Exception:
-                _log.exception("%s: a fault in %s, which goes on in a second", self.settings.name, name)
-                await asyncio.sleep(1.0)
-
-    async def _repeat(self, every: float, step: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(every)
-            await step()
-
     async def _run_probe(self, probe: Probe) -> None:
         while True:
             try:
@@ -420,38 +400,19 @@ class Node:
             _log.error("writes are refused: %s", trouble)
             self._publish(EventKind.TROUBLE, detail=trouble)
 
-    def _definition_moved(self, old: Cell | None, new: Cell | None) -> None:
-        cell = new if new is not None else old
-        if cell is not None:
-            self._touched.add(str(cell.key))
-
     def _settle(self, *, tell: bool = True) -> bool:
-        """Follow, and say unless told not to, what became of the constraints whose add cells moved. True if a definition changed."""
-        touched, self._touched = self._touched, set()
-        changed = False
-        for id_ in sorted(touched):
-            before, now = self._listed.get(id_), self.gossip.state.constraints.definitions(id_)
-            after = hash(now) if now else None
-            if after == before:
-                continue
-            changed = True
+        """Follow, and say unless told not to, what became of the constraints that moved. True if a definition changed."""
+        news = self._news.take()
+        for kind, id_, when in news:
             self._tally.forget(id_)
-            if after is None:
-                del self._listed[id_]
-                kind, detail = EventKind.REMOVED, ""
-            else:
-                self._listed[id_] = after
-                kind, detail = EventKind.CHANGED if before is not None else EventKind.ADDED, now[0].when or ""
             if tell:
-                self._publish(kind, constraint=id_, detail=detail)
-        return changed
+                self._publish(kind, constraint=id_, detail=when)
+        return bool(news)
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         if peer.name == self.settings.name:
             if up:
-                task = asyncio.create_task(self._meet_namesake(peer))
-                self._namesakes.add(task)
-                task.add_done_callback(self._namesakes.discard)
+                self._activities.once("namesake", self._meet_namesake(peer))
             return
         if not up:
             self._exchanger.gone(peer)

@@ -3,7 +3,9 @@
 `StoreError`: it cannot be opened or used. `WritesRefused`: it takes no writes at the moment; what is on disk stays as it was.
 """
 
+import contextlib
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def refused(error: Exception, path: Path) -> WritesRefused:
     """The error for a commit that failed."""
     if isinstance(error, OSError):
         return WritesRefused(_of_system(error, path))
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+    code = _code(error, path)
     if code in _DAMAGED:
         return WritesRefused(f"{damaged(path, str(error))}")
     return WritesRefused(_BY_CODE.get(code, "{path} takes no writes ({error}): check its disk").format(path=path, error=error))
@@ -55,9 +57,18 @@ def unusable(error: Exception, path: Path) -> StoreError:
     """The error for a file that could not be opened or read."""
     if isinstance(error, OSError):
         return StoreError(_of_system(error, path))
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
-    sentence = _BY_CODE.get(code)
+    sentence = _BY_CODE.get(_code(error, path))
     return damaged(path, str(error)) if sentence is None else StoreError(sentence.format(path=path, error=error))
+
+
+def _code(error: Exception, path: Path) -> int:
+    """SQLite's primary code. Where it only says that it could not open a file, the file system may say why."""
+    code = int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
+    if code == sqlite3.SQLITE_CANTOPEN:
+        with contextlib.suppress(OSError):
+            if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+                return sqlite3.SQLITE_READONLY
+    return code
 
 
 def _of_system(error: OSError, path: Path) -> str:

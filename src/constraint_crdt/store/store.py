@@ -120,8 +120,11 @@ class Store:
     @property
     def size(self) -> int:
         """Bytes on disk, the log included."""
-        files = (Path(f"{self.path}{ending}") for ending in ("", *SIDE_FILES[:1]))
-        return sum(file.stat().st_size for file in files if file.exists())
+        found = 0
+        for ending in ("", *SIDE_FILES[:1]):
+            with contextlib.suppress(FileNotFoundError):  # the thread that commits may just have closed the file: its log goes then
+                found += Path(f"{self.path}{ending}").stat().st_size
+        return found
 
     def restore(self, rows: Rows) -> None:
         """Put all that is on disk into empty rows.
