@@ -48,6 +48,23 @@ class Seat:
         return await self.transport.open(self.gossip.node_id, "default", self.exchanger.answer, lambda peer, up: None)
 
 
+async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a large state goes over in one exchange, also where its sender began."""
+    monkeypatch.setattr("constraint_crdt.node.exchanging.LONGEST_EXCHANGE", 12)
+    network = MemoryNetwork()
+    full, blank = Seat("full", network), Seat("blank", network)
+    for number in range(20_000):
+        full.gossip.add_constraint(f"a constraint with a long name, number {number}")
+    await full.open()
+    peer = await blank.open()
+    await eventually(full.transport.peers)
+    assert await full.exchanger.exchange(peer)
+    assert full.transport.parts > 12
+    assert full.gossip.state == blank.gossip.state
+    await full.transport.close()
+    await blank.transport.close()
+
+
 @pytest.mark.parametrize("full_begins", [False, True])
 async def test_an_exchange_that_failed_in_the_middle_goes_on_where_it_stopped(full_begins: bool) -> None:
     network = MemoryNetwork()

@@ -31,6 +31,7 @@ def status(arguments: argparse.Namespace) -> int:
         lines.append(("TROUBLE", f"writes are refused: {answer['trouble']}"))
     if answer["alarms"]:
         lines.append(("ALARM", f"{answer['alarms']} times a peer with the same clock had another state: one is corrupted"))
+        lines.append(("repaired", f"{answer['repairs']} times, {answer['cells_repaired']} cells here"))
     print_lines(lines)
     return 0
 

@@ -217,7 +217,7 @@ def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:
             after[slot] = old if old is not None and (old.seq, old.data, old.digest) == (cell.seq, cell.data, cell.digest) else cell
     if len(after) > rows.limits.cells:
         raise ConstraintCrdtError(f"more than the {rows.limits.cells} cells that this node is set to hold")
-    moved = [(before.get(slot), after.get(slot)) for slot in before | after if before.get(slot) is not after.get(slot)]
+    moved = [(slot, before.get(slot), after.get(slot)) for slot in before | after if before.get(slot) is not after.get(slot)]
     _stand(rows, after)
     _sum_up(rows)
     _tell(rows, moved)
@@ -252,16 +252,18 @@ def _sum_up(rows: Rows) -> None:
     rows._mark_is_old, rows._hash = True, None
 
 
-def _tell(rows: Rows, moved: Sequence[tuple[Cell | None, Cell | None]]) -> None:
-    """Tell the store which cells fell and which stand instead, those who watch the same, and have readings made anew."""
+def _tell(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) -> None:
+    """Tell the store which cells fell and which stand instead, those who watch the same, and have readings made anew.
+
+    Of what fell only the slot is told, up to the clock: the seq of a damaged cell may be wrong.
+    """
     readings = [watcher for _, watcher, _ in rows._readings]
-    for old, new in moved:
+    for (kind, key, replica), old, new in moved:
         if old is not None and rows._fallen is not None:
-            rows._fallen.append(old)
+            rows._fallen.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
         if new is not None and rows._mended is not None:
             rows._mended.append(new)
-        cell = new if new is not None else old
-        for watcher in rows._watchers.get(cell.kind, ()) if cell is not None else ():
+        for watcher in rows._watchers.get(kind, ()):
             if watcher not in readings:
                 watcher(old, new)
     for _, _, restart in rows._readings:

@@ -166,7 +166,9 @@ class Rows:
         return fallen or []
 
     def take_mended(self) -> list[Cell]:
-        """The cells that a repair put at or below the clock since the last call. Kept from the first call on."""
+        """The cells that a repair put at or below the clock since the last call; some may have been superseded since. What they
+        took the place of is among the fallen. Kept from the first call on.
+        """
         mended, self._mended = self._mended, []
         return mended or []
 

@@ -88,6 +88,8 @@ class Answers:
             cells=len(state.rows),
             trouble=self._keeping.trouble,
             alarms=gossip.alarms,
+            repairs=gossip.repairs,
+            cells_repaired=gossip.cells_repaired,
             endpoints=tuple(self._transport.endpoints),
             uptime=time.monotonic() - self._began,
         )

@@ -33,6 +33,8 @@ class EventKind(enum.StrEnum):
     """Another live node bears this node's name."""
     DIVERGED = "diverged"
     """A peer has our clock and another hash: one of the two is corrupted."""
+    REPAIRED = "repaired"
+    """Cells here that differed from a peer's were repaired; the detail says how many since the start."""
     NEW_LIFE = "new life"
     """Others know more of this node than it does itself: it goes on under a new incarnation."""
     RETIRED = "retired"

@@ -17,7 +17,7 @@ from random import Random
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.messages import GossipMessage, GossipResult
+from constraint_crdt.gossip.messages import GossipMessage, GossipResult, Part
 from constraint_crdt.gossip.protocol import GossipNode
 
 FANOUT = 3
@@ -123,15 +123,18 @@ class Exchanger:
 
     async def _carry(self, peer: Peer) -> None:
         waiting = [self._gossip.begin(peer.name)]
-        for _ in range(LONGEST_EXCHANGE):
-            if not waiting:
+        said = 0
+        while waiting:
+            message = waiting.pop(0)
+            said += not isinstance(message, Part) or message.pause  # a burst counts as one
+            if said > LONGEST_EXCHANGE:
+                _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
                 return
-            parts = self._gossip.encoded(waiting.pop(0), peer.name)
+            payloads = self._gossip.encoded(message, peer.name)
             await self._durable()
-            for data in parts:
+            for data in payloads:
                 for reply in await self._transport.request(peer, data, self._timeout):
                     waiting += self._receive(reply)[1]
-        _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
 
     def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
         """Take a message in: who said it, and what to respond."""

@@ -376,6 +376,9 @@ class Node:
         if result.diverged:
             _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", node_id)
             self._publish(EventKind.DIVERGED, node=node_id)
+        if result.mended:
+            _log.warning("repaired the state here with what %s holds: %d cells so far", node_id, self.gossip.cells_repaired)
+            self._publish(EventKind.REPAIRED, node=node_id, detail=f"{self.gossip.cells_repaired} cells so far")
         if result.state_changed:
             self._keeping.changed()
             self._end_if_retired()

@@ -42,6 +42,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why writes are refused: the store's disk is full, read-only or broken. Reads and gossip go on."""
     alarms: int
     """Times that a peer had our clock and another hash: corruption on one side."""
+    repairs: int
+    """Repairs that followed, and the cells they changed here."""
+    cells_repaired: int
     endpoints: tuple[str, ...]
     uptime: float
     """Seconds since the start."""

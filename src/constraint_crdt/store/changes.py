@@ -7,7 +7,7 @@ together. What a failed batch held is in the next one again. Deletes come before
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
-from constraint_crdt.core.cells import Key
+from constraint_crdt.core.cells import Cell, Key
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.core.run import Run
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class Changes:
-    """Follows one `Rows`: nothing else may call its `take_fallen`."""
+    """Follows one `Rows`: nothing else may call its `take_fallen` and `take_mended`."""
 
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
@@ -76,10 +76,12 @@ class Changes:
         self._tried = self._clock
         """The clock of the last batch: a commit that failed may have reached the disk all the same."""
         self._fallen: dict[tuple[Replica, int, Key], int] = {}
+        self._mended: list[Cell] = []
         self._lives: list[Life] = []
         self._life_ends = False
         self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
         rows.take_fallen()
+        rows.take_mended()
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
@@ -100,13 +102,16 @@ class Changes:
         rows = self._rows
         clock, floors = rows.clock_mark.entries, rows.floors
         self._gather_fallen()
-        if clock is self._clock and floors == self._floors and not (self._fallen or self._lives or self._life_ends):
+        self._mended += rows.take_mended()
+        if clock is self._clock and floors == self._floors and not (self._fallen or self._mended or self._lives or self._life_ends):
             return None
         self._tried = clock
         self._taken = clock, floors, len(self._lives)
         changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        return Batch(rows.since(self._clock), fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends)
+        return Batch(
+            [*self._repaired(), *rows.since(self._clock)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends
+        )
 
     def done(self, batch: Batch) -> None:
         """The batch that was taken last is on disk."""
@@ -114,9 +119,16 @@ class Changes:
         self._clock, self._floors, lives = self._taken
         self._taken = None
         self._fallen.clear()  # only `take` adds to it
+        self._mended.clear()  # the same
         del self._lives[:lives]
         if batch.life_ends and not self._lives:  # else it is the end of a life that began since
             self._life_ends = False
+
+    def _repaired(self) -> list[Run]:
+        """The cells that a repair put below the clock on disk and that still stand: no complete runs, but what is to be written."""
+        rows = self._rows
+        standing = [cell for cell in self._mended if rows.get(cell.kind, cell.key, cell.replica) is cell]
+        return [Run(cell.replica, cell.seq - 1, rows.seq(cell.replica), [cell]) for cell in standing]
 
     def _gather_fallen(self) -> None:
         tried = self._tried

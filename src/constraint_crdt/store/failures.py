@@ -30,6 +30,10 @@ _PRIMARY = 0xFF
 """SQLite's extended codes carry the primary one in their lowest byte."""
 
 
+_LITTLE = 64 * 1024
+"""Bytes free below which a disk counts as full: SQLite needs half of it to open a log."""
+
+
 class StoreError(ConstraintCrdtError):
     """A store cannot be opened or used. `str()` is one sentence that says what to do."""
 
@@ -62,12 +66,15 @@ def unusable(error: Exception, path: Path) -> StoreError:
 
 
 def _code(error: Exception, path: Path) -> int:
-    """SQLite's primary code. Where it only says that it could not open a file, the file system may say why."""
+    """SQLite's primary code. Where it only says that it could not use a file, the file system may say why."""
     code = int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
-    if code == sqlite3.SQLITE_CANTOPEN:
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
         with contextlib.suppress(OSError):
-            if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            disk = os.statvfs(path.parent)
+            if disk.f_flag & os.ST_RDONLY:
                 return sqlite3.SQLITE_READONLY
+            if disk.f_bavail * disk.f_frsize < _LITTLE:
+                return sqlite3.SQLITE_FULL
     return code
 
 
