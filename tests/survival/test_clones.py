@@ -1,7 +1,7 @@
 """A machine image, cloned, with a store on it: both copies run, write, and meet. One name is one too many; no dot is used twice.
 
-What no node can tell from inside, and these tests leave out: a virtual machine that is cloned or rolled back *with the memory of the
-running node in it*, so that nothing is opened anew. Until it hears from others, such a node writes on as the life it was.
+What no node can tell from inside, and these tests leave out: a virtual machine that is cloned or rolled back with the memory of
+the running node in it, so that nothing is opened anew. Until it hears from others, such a node writes on as the life it was.
 """
 
 from collections.abc import AsyncIterator
