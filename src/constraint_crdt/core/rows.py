@@ -200,30 +200,28 @@ class Rows:
 
         Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
-        row = self._rows.get(replica)
-        self._check_room(1, 0 if row else 1)
-        row = row or self._open_row(replica)
-        seq = self.seq(replica) + 1
-        if seq > MAX_COUNT:
-            raise ConstraintCrdtError(f"the row of {replica} is full")
-        cell.replica, cell.seq = replica, seq
-        if cell.key == 0:
-            cell.key = seq
-        self.digest.fill(replica, (cell,))
-        row.extend((cell,))
-        self._put(row, cell)
-        self._raise_clock(replica, row, seq)
-        if cell.kind == cell_kinds.REMOVE:
-            self._act(cell)
+        self.write_all(replica, (cell,))
         return cell
 
     def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
         """Append several mutations as one transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
-        self._check_room(len(cells), 0 if replica in self._rows else 1)
-        if self.seq(replica) + len(cells) > MAX_COUNT:
+        row, last = self._rows.get(replica), self.seq(replica)
+        self._check_room(len(cells), 0 if row else 1)
+        if last + len(cells) > MAX_COUNT:
             raise ConstraintCrdtError(f"the row of {replica} is full")
+        row = row or self._open_row(replica)
+        for seq, cell in enumerate(cells, start=last + 1):
+            cell.replica, cell.seq = replica, seq
+            if cell.key == 0:
+                cell.key = seq
+        self.digest.fill(replica, cells)
+        row.extend(cells)
         for cell in cells:
-            self.write(replica, cell)
+            self._put(row, cell)
+        self._raise_clock(replica, row, last + len(cells))
+        for cell in cells:
+            if cell.kind == cell_kinds.REMOVE:
+                self._act(cell)
 
     def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
         """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).

@@ -96,6 +96,10 @@ class LocalReplica:
         """Count evaluations, of one constraint or of none in particular. Raises `ValueError` for a negative number."""
         self._write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
 
+    def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
+        """Count (satisfied, violated) evaluations of several constraints, None for none in particular, as one transaction."""
+        self._write(lambda me: self.state.metrics.record_all(me, counts))
+
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count evaluations that held."""
         self.record(count, 0, constraint=constraint)

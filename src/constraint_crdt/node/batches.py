@@ -107,8 +107,7 @@ def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange]) -> list[Ba
             gossip.remove_constraint(change.id)
             results.append(BatchResult(change.id, Effect.REMOVED))
     # Counts do not depend on what is active, so they may come last: their order among the others cannot be seen.
-    for constraint, (satisfied, violations) in sums.items():
-        gossip.record(satisfied, violations, constraint=constraint)
+    gossip.record_all(sums)
     return results
 
 

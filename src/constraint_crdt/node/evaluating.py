@@ -21,7 +21,7 @@ class Tally:
     """Gathers the evaluations of one node."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, tuple[int, int]] = {}
+        self._waiting: dict[str | None, tuple[int, int]] = {}
         self._unknown: dict[str, int] = {}
         self._last: dict[str, Evaluation] = {}
         self._violated: set[str] = set()
@@ -42,7 +42,7 @@ class Tally:
                 self._violated ^= {id_}
         return turns
 
-    def take(self) -> dict[str, tuple[int, int]]:
+    def take(self) -> dict[str | None, tuple[int, int]]:
         """The counts gathered since the last take: (satisfied, violated) by constraint."""
         waiting, self._waiting = self._waiting, {}
         return waiting

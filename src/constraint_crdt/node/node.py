@@ -314,8 +314,9 @@ class Node:
     async def _write_counts(self) -> None:
         if self._keeping.trouble is not None or self.gossip.retired_by is not None:
             return  # they wait in memory
-        for id_, (satisfied, violated) in self._tally.take().items():
-            self._writing(partial(self.gossip.record, satisfied, violated, constraint=id_))
+        counts = self._tally.take()
+        if counts:
+            self._writing(lambda: self.gossip.record_all(counts))
 
     async def _fold(self) -> None:
         ids = self._folding.due()

@@ -4,7 +4,7 @@ A cell holds the *cumulative* counts of its writer for one constraint (or, under
 message counts nothing twice, and a missed one is made good by the next.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import index
 from typing import NamedTuple
 
@@ -116,19 +116,30 @@ class ConstraintGCounter(WatchingView):
         Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
         2**63 - 1 in all.
         """
+        self.record_all(node, {constraint: (satisfied, violated)})
+
+    def record_all(self, node: str | Replica, counts: Mapping[str | None, tuple[int, int]]) -> None:
+        """Count evaluations of several constraints (None: of none in particular) as one transaction. Raises as `record` does."""
+        replica = writer(node)
+        cells = [self._counted(replica, constraint, *moved) for constraint, moved in counts.items()]
+        written = [cell for cell in cells if cell is not None]
+        if written:
+            self._rows.write_all(replica, written)
+
+    def _counted(self, replica: Replica, constraint: str | None, satisfied: int, violated: int) -> Cell | None:
+        """The cell that counts so much more; None for nothing."""
         satisfied, violated = index(satisfied), index(violated)
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         if not satisfied and not violated:
-            return
+            return None
         key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
-        replica = writer(node)
         standing = self._rows.get(COUNTS, key, replica)
         before = counts_value(standing) if standing is not None else ZERO
         after = (before[0] + satisfied, before[1] + violated)
         if max(after) > MAX_COUNT:
             raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
-        self._rows.write(replica, make_counts(key, *after))
+        return make_counts(key, *after)
 
     def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
         """Take the writer's own counts of these constraints into its node total, and their cells away; returns how many.
@@ -144,8 +155,7 @@ class ConstraintGCounter(WatchingView):
         values = [counts_value(cell) for cell in (cells if standing is None else [*cells, standing])]
         total = make_counts(NODE_KEY, sum(each[0] for each in values), sum(each[1] for each in values))
         removal = make_removal([(str(cell.key), dots_of([cell])) for cell in cells], COUNTS)
-        self._rows.write(replica, total)
-        self._rows.write(replica, removal)
+        self._rows.write_all(replica, (total, removal))
         return len(cells)
 
     def record_satisfied(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
