@@ -84,7 +84,8 @@ def _verdict(answer: Any, *, dry_run: bool, force: bool) -> str:
 
 
 def _held(holding: Any) -> str:
-    return f"by {holding['node']}: {holding['removals']} removals that it has not acknowledged, for {holding['seconds']:.0f} s"
+    removals, size = holding["removals"], holding["bytes"]
+    return f"by {holding['node']}: {removals} removals, {size} bytes, that it has not acknowledged, for {holding['seconds']:.0f} s"
 
 
 def _names(names: Iterable[str], nobody: str) -> str:

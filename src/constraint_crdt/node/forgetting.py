@@ -57,11 +57,16 @@ class Forgetting:
         return self._now() - next(iter(self._since.values())) if self._since else 0.0
 
     def holding(self, live: Iterable[str]) -> list[Holding]:
-        """Which live peers hold removals back: how many, and since how many seconds. O(removals x live peers)."""
+        """Which live peers hold removals back: how many, what that costs, and since when. O(removals x live peers)."""
         found = []
         for node_id in sorted(live):
             clock = self._gossip.tracker.clock(node_id)
-            held = [since for (replica, seq), since in self._since.items() if clock is None or clock[replica] < seq]
+            held = [dot for dot in self._since if clock is None or clock[dot.replica] < dot.seq]
             if held:
-                found.append(Holding(node=node_id, removals=len(held), seconds=self._now() - min(held)))
+                longest = self._now() - min(self._since[dot] for dot in held)
+                found.append(Holding(node=node_id, removals=len(held), bytes=sum(map(self._size, held)), seconds=longest))
         return found
+
+    def _size(self, dot: Dot) -> int:
+        cell = self._gossip.state.rows.get(REMOVE, dot.seq, dot.replica)
+        return len(cell.data) if cell is not None else 0

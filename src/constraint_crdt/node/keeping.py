@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from constraint_crdt.core.replica import Dot, Replica
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.node.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
@@ -32,6 +33,7 @@ class Keeping:
         self._on_health = on_health
         self._store: Store | None = None
         self._committer: Committer | None = None
+        self._former: dict[Replica, int] = {}
 
     @property
     def path(self) -> str:
@@ -78,6 +80,8 @@ class Keeping:
         store, aside = await asyncio.to_thread(opened)
         identity = store.identity
         gossip.resume(identity.incarnation, vouched=identity.vouched)
+        replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
+        self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
         self._store = store
         self._committer = Committer(store, gossip.state.rows, on_health=self._on_health)
         self._committer.start()
@@ -97,6 +101,17 @@ class Keeping:
         """Return once all that changed up to now is on disk. Raises `WritesRefused` if it cannot be."""
         if self._committer:
             await self._committer.durable()
+
+    def recovered(self) -> list[Dot]:
+        """The former lives of which others turned out to know more than the store, since the last call: each with up to where."""
+        rows, found = self._gossip.state.rows, []
+        for replica, known in self._former.items():
+            seq = rows.seq(replica)
+            if seq > known:
+                self._former[replica] = seq
+                if replica != self._gossip.replica:
+                    found.append(Dot(replica, seq))
+        return found
 
     def begin_life(self, incarnation: int, why: str) -> None:
         """The node goes on under another incarnation."""

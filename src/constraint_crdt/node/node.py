@@ -381,6 +381,10 @@ class Node:
             _log.warning("repaired the state here with what %s holds: %d cells so far", node_id, self.gossip.cells_repaired)
             self._publish(EventKind.REPAIRED, node=node_id, detail=f"{self.gossip.cells_repaired} cells so far")
         if result.state_changed:
+            for replica, seq in self._keeping.recovered():
+                _log.warning(
+                    "%s knew more of this node's former life %s than its store did: took it over, up to %d", node_id, replica, seq
+                )
             self._keeping.changed()
             self._end_if_retired()
             if self._settle():

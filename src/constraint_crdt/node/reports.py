@@ -105,6 +105,8 @@ class Holding(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     removals: int
     """How many it gave no evidence of yet."""
+    bytes: int
+    """What keeping them costs: bytes of their cells."""
     seconds: float
     """Since when."""
 
