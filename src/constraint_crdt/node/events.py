@@ -36,7 +36,7 @@ class EventKind(enum.StrEnum):
     REPAIRED = "repaired"
     """Cells here that differed from a peer's were repaired; the detail says how many since the start."""
     NEW_LIFE = "new life"
-    """Others know more of this node than it does itself: it goes on under a new incarnation."""
+    """This node goes on under a new incarnation, since its former life may have written more than is known here."""
     RETIRED = "retired"
     """A node was retired for good."""
     TROUBLE = "trouble"

@@ -365,7 +365,7 @@ class Node:
             self._answers.wrote(rows.above(after, seq if after == before else 0))
             if after != before:
                 self._keeping.begin_life(after.incarnation, f"after {before}")
-                detail = f"others know more of {before} than it does itself"
+                detail = f"{after} goes on from {before}, which may have written more than is known here"
                 self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=detail)
             self._settle()
             self._keeping.changed()
