@@ -317,3 +317,19 @@ def test_the_same_message_cut_in_two_ways_does_not_mix() -> None:
     for part in (first[0], *second):
         b.receive(part)
     assert b.state == a.state
+
+
+def test_a_delta_that_builds_on_what_i_lack_changes_nothing_also_where_it_has_no_run_for_it() -> None:
+    """A Delta is the sender's whole state only to one who has all below it: also in the rows that it has no news of."""
+    a, b, c = GossipNode("a"), GossipNode("b"), GossipNode("c")
+    b.add_constraint("x")
+    exchange(a, b)
+    a.remove_constraint("x")
+    delta = a.delta_since(b.clock)  # for b: nothing of b's row in it
+    before = c.state_hash
+    result = c.receive(delta)
+    assert c.state_hash == before
+    assert not result.state_changed
+    assert [type(response).__name__ for response in result.responses] == ["Ping"], "it is told where c stands"
+    exchange(a, c)
+    assert c.state == a.state

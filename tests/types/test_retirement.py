@@ -138,3 +138,18 @@ def test_a_chain_of_lives_each_retiring_the_one_before_is_inferred_whole() -> No
     assert len(ping.clock) == 1, "one entry, however many lives there were"
     (answer,) = b.receive(ping).responses
     assert type(answer).__name__ == "Ack"
+
+
+def test_a_clock_that_is_spelled_out_says_0_for_an_ended_life_that_is_not_held() -> None:
+    """Else its reader would infer more than the speaker has: found by the histories, where a node had lost what it knew."""
+    a, b, c = nodes("a", "b", "c")
+    c.record_satisfied(1)
+    exchange(b, c)
+    b.retire("c")
+    exchange(a, b)
+    d = GossipNode("d", incarnation=1)
+    d.state.rows.apply([run for run in b.state.rows.whole() if run.replica.node_id == "b"])  # the retire cell without c's row
+    ping = d._whole_ping(None, spelled_out=True)
+    assert (Replica("c", 1), 0) in ping.changes
+    a.receive(decode_message(encode_message(ping)))
+    assert a.tracker.clock("d") == d.clock

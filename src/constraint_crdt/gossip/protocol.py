@@ -24,7 +24,7 @@ from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.core.replica import Dot
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.entries import bound, resolved
+from constraint_crdt.gossip.entries import bound, resolved, rows_ahead
 from constraint_crdt.gossip.messages import (
     DEFAULT_FLEET,
     Ack,
@@ -259,9 +259,11 @@ class GossipNode(Speaker):
         else:
             theirs = ClockMark.of((delta.clock or VectorClock()).as_dict(), digest)
         self._bounded(theirs)
-        applied = self.state.rows.apply(runs)
+        # It is the sender's whole state only to one who has all that it builds on, also in rows of which it brings nothing.
+        lacking = set(rows_ahead(theirs, self.state.rows.clock_mark)).difference(run.replica for run in runs)
+        applied = None if lacking else self.state.rows.apply(runs)
         self.tracker.admit(peer)
-        if applied.gap:
+        if applied is None or applied.gap:
             return GossipResult(responses=self._my_clock(peer))
         proves = None if delta.proof is None else lambda: delta.proof == self.state_hash.token(self.replica)
         return self._after_transfer(peer, theirs, applied.changed, proves)

@@ -90,7 +90,7 @@ class Speaker(LocalReplica):
             to=peer.replica.incarnation if peer else None,
             clock=self.clock,
             state_hash=self.state_hash,
-            changes=list((entries if spelled_out else self.state.retirements.spoken(entries)).items()),
+            changes=list(self.state.retirements.spoken(entries, spelled_out=spelled_out).items()),
         )
 
     def _my_clock(self, peer: Peer) -> list[GossipMessage]:

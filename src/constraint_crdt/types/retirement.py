@@ -77,15 +77,16 @@ class Retirements(WatchingView):
         value = [whole_node, [[life.replica.node_id, life.replica.incarnation, life.seq] for life in lives]]
         self._rows.write(by, make_cell(RETIRE, key, value))
 
-    def spoken(self, clock: Mapping[Replica, int]) -> dict[Replica, int]:
-        """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included."""
+    def spoken(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> dict[Replica, int]:
+        """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included.
+
+        `spelled_out`: leave none out, for a reader that may infer something else.
+        """
         entries = dict(clock)
         for replica, ends in self._ends.items():
-            if not ends:
-                continue
-            if clock.get(replica, 0) == max(ends.values()):
+            if ends and not spelled_out and clock.get(replica, 0) == max(ends.values()):
                 entries.pop(replica, None)
-            else:
+            elif ends:
                 entries.setdefault(replica, 0)
         return entries
 
