@@ -27,8 +27,8 @@ from .model import Add, ClockKey, Count, Definition, End, Log, Move, Mutation, R
 NAMES = ("a", "b", "c", "d", "e")
 IDS = ("x", "y", "z")
 MESSAGES_PER_EXCHANGE = 12
-"""More than an exchange of two nodes may take, whatever they knew of each other before: four for the exchange itself, two for a clock
-that cannot be resolved, and two on each side for a transfer begun earlier that is asked for and is gone."""
+"""More than an exchange of two nodes may take, whatever they knew of each other before: four for the exchange itself, two for
+a clock that cannot be resolved, and two on each side for a transfer begun earlier that is asked for and is gone."""
 
 Counts = dict[tuple[str, str], tuple[int, int]]
 
