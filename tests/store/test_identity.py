@@ -52,9 +52,14 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+_CRASHED: list[Store] = []
+"""Kept, so that their connections are not collected in the middle of another test: from 3.13 on Python warns of that."""
+
+
 def crash(store: Store) -> None:
     """End without closing: the lock goes with the process, the files stay as they are."""
     store._lock.release()
+    _CRASHED.append(store)
 
 
 def test_a_new_store_begins_its_first_life(place: Place) -> None:
