@@ -8,8 +8,11 @@ import msgspec
 ID_BYTES = 256
 """A constraint id, a node id or a fleet name, in UTF-8."""
 
+WHEN_BYTES = 1024
+"""The expression of a definition, in UTF-8."""
+
 ABOUT_BYTES = 1024
-"""The free text of a definition, in UTF-8. (`when` has its own bound in `expression`.)"""
+"""The free text of a definition, in UTF-8."""
 
 CELL_BYTES = 32 * 1024
 """One encoded cell."""

@@ -4,13 +4,14 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from constraint_crdt.core.limits import WHEN_BYTES
 from constraint_crdt.expression.library import compile_in_library, failure, reraise_unless_from_library
 from constraint_crdt.expression.measurements import Measurements, measurements
 from constraint_crdt.expression.outcome import ExpressionError, Outcome, Verdict
 from constraint_crdt.expression.patterns import check_patterns
 from constraint_crdt.expression.reader import read
 
-MAX_EXPRESSION_BYTES = 1024
+MAX_EXPRESSION_BYTES = WHEN_BYTES
 COMPILED_EXPRESSIONS_KEPT = 4096
 
 _SATISFIED = Outcome(Verdict.SATISFIED, "")

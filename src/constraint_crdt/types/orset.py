@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from constraint_crdt.core.cells import ADD, Cell, definition_value, make_cell, make_removal
-from constraint_crdt.core.limits import ABOUT_BYTES
+from constraint_crdt.core.limits import ABOUT_BYTES, WHEN_BYTES
 from constraint_crdt.core.replica import Dot, Replica, check_id
 from constraint_crdt.core.rows import dots_of
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import View, writer
 
-MAX_WHEN_BYTES = 1024
 DOTS_PER_REMOVAL = 100
 """So many always fit into a cell. A fleet that applies one file on every node has an add of each constraint per node."""
 
@@ -122,7 +121,7 @@ def check_definition(when: str | None, severity: str, about: str | None) -> Defi
         level = Severity(severity)
     except ValueError:
         raise ConstraintCrdtError(f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}") from None
-    for what, text, limit in (("when", when, MAX_WHEN_BYTES), ("about", about, ABOUT_BYTES)):
+    for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
     return Definition(when or None, level, about or None)

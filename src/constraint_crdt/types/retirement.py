@@ -55,10 +55,6 @@ class Retirements(WatchingView):
         dots = self._nodes.get(node_id)
         return min(dots).replica.node_id if dots else None
 
-    def is_over(self, replica: Replica) -> bool:
-        """True if this life is over."""
-        return bool(self._ends.get(replica)) or replica.node_id in self
-
     def retire_node(self, node_id: str, *, node: str | Replica) -> list[Dot]:
         """Retire a node for good, in all of its lives known here; returns them. Raises `KeyError` if none is known."""
         clock = self._rows.clock_mark.entries
