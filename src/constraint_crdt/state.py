@@ -3,7 +3,7 @@
 The types are views over one set of rows. Who writes is named with each write; a `GossipNode` writes as its replica.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_value, read_cell
 from constraint_crdt.core.clock import VectorClock
@@ -20,12 +20,19 @@ from constraint_crdt.types.view import writer
 NODE_KEY = ""
 
 
+def _no_time() -> int:
+    return 0
+
+
 class ConstraintState(Merge):
     """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
 
-    __slots__ = ("constraints", "metrics", "register", "retirements", "rows")
+    __slots__ = ("constraints", "metrics", "now", "register", "retirements", "rows")
 
-    def __init__(self, rows: Rows | None = None) -> None:
+    def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = _no_time) -> None:
+        """`now`: the time in ns since the epoch, for the readings that depend on it. Without it no time ever passes."""
+        self.now = now
+        """The time that readings go by."""
         self.rows = Rows() if rows is None else rows
         """The cells themselves."""
         self.constraints = ConstraintORSet(self.rows)
@@ -91,7 +98,7 @@ class ConstraintState(Merge):
         return self.rows.merge(other.rows)
 
     def merged(self, other: "ConstraintState") -> "ConstraintState":
-        result = ConstraintState(self.rows.copy())
+        result = ConstraintState(self.rows.copy(), now=self.now)
         result.merge(other)
         return result
 

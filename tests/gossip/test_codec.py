@@ -41,7 +41,7 @@ def twin(one: GossipNode) -> GossipNode:
 
 def write(writer: GossipNode, cell: Cell) -> Cell:
     """A mutation of a kind that the node itself has no name for."""
-    return writer._write(lambda me: writer.state.rows.write(me, cell))
+    return writer.write(lambda me: writer.state.rows.write(me, cell))
 
 
 def refusal(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> str:

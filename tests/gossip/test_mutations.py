@@ -57,7 +57,7 @@ def node(name: str, incarnation: int) -> GossipNode:
 
 def write(node: GossipNode, cell: Cell) -> None:
     """A mutation of a kind that the node itself has no name for."""
-    node._write(lambda me: node.state.rows.write(me, cell))
+    node.write(lambda me: node.state.rows.write(me, cell))
 
 
 def scene() -> tuple[GossipNode, GossipNode]:

@@ -7,33 +7,94 @@ a cell of a kind that this version does not know travels through it unharmed.
 
 | kind | key | value |
 |---|---|---|
-| 1 ADD | constraint id | nil, or `[when, severity, about]` |
+| 1 ADD | constraint id | nil, or `[when, severity, about, [[label, value], …], expires at, added at]`; times in ns |
 | 2 REMOVE | nil: its own seq, never overwritten | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
 | 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative; only `satisfied` while nothing was violated |
 | 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
-| 5 NODE | "" | `[software version, wire version, [endpoint, …]]` |
+| 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or one replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
+| 7 COUNTER | counter name | `[increments, decrements]`, cumulative |
+| 8 DECAY | counter name | `[time, [[half-life in s, value], …]]` |
+| 9 RATE | constraint id | `[time, [[half-life in s, satisfied, violated], …]]` |
+| 10 SKETCH | sketch name | `[width, depth, total, [[frequent item, count], …], saturated]` |
+| 11 SKETCH_PAGE | sketch name, page | bytes: this row's own counters, compressed |
+| 12 BLOOM | filter name | `[bits, hashes, expected items, inserted]` |
+| 13 BLOOM_PAGE | filter name, page | bytes: the bits that this row set, compressed |
+| 14 TILE | room, tile id | `[created, author]` |
+| 15 CONTENT | room, tile id | `[time, size, hash]` |
+| 16 CONTENT_PAGE | room, tile id, page | bytes |
+| 17 ELEMENT | room, tile id, `t` for a tag or `k` for a constraint, element | nil, or `[[node, seq], …]`: foreign tags |
+| 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: foreign tags that are removed |
+| 19 TILE_COUNTS | room, tile id, who counted | `[satisfied, violated]`, cumulative |
+| 20 TILE_POSITION | room, tile id | as POSITION |
+| 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells that were seen |
+| 22 INCREMENTS | room, foreign node, its seq | `[satisfied, violated]` |
+| 23 APPLIED | room, foreign node | `[[[first seq, last seq], …], satisfied, violated]`: increments taken into one sum |
 
+A key of several parts has them joined by `SEPARATOR`; see `make_key`.
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.core.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, MAX_COUNT
-from constraint_crdt.core.replica import Replica, check_id, check_replica
+from constraint_crdt.core.limits import CELL_BYTES, ID_BYTES, KEY_BYTES
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.shapes import SHAPES, CountsCell, RemoveCell, UnknownCell
+from constraint_crdt.core.values import (
+    ADD,
+    COUNTER,
+    COUNTS,
+    DECAY,
+    NODE,
+    POSITION,
+    RATE,
+    REMOVE,
+    RETIRE,
+    DefinitionValue,
+    NodeValue,
+    PositionValue,
+    RetireValue,
+    WireDot,
+)
 from constraint_crdt.errors import ConstraintCrdtError
 
-ADD: Final = 1
-REMOVE: Final = 2
-COUNTS: Final = 3
-POSITION: Final = 4
-NODE: Final = 5
-RETIRE: Final = 6
+__all__ = [  # with the kinds and values that nearly every reader of cells wants
+    "ADD",
+    "COUNTS",
+    "NODE",
+    "POSITION",
+    "REMOVE",
+    "RETIRE",
+    "SEPARATOR",
+    "UNBOUND",
+    "Cell",
+    "DefinitionValue",
+    "Key",
+    "NodeValue",
+    "PositionValue",
+    "Removed",
+    "RetireValue",
+    "WireDot",
+    "counts_value",
+    "definition_value",
+    "make_cell",
+    "make_counts",
+    "make_key",
+    "make_removal",
+    "node_value",
+    "position_value",
+    "read_cell",
+    "removals_of",
+    "removed_dots",
+    "retire_value",
+    "split_key",
+    "value_of",
+]
+
 MAX_KIND: Final = 127
-SEVERITIES: Final = 3
 
 UNBOUND: Final = Replica("", 0)
 """Stands for the replica of a cell that was read but not yet bound to its row."""
@@ -59,178 +120,20 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     """The value of a COUNTS cell, kept because it is read with every change of the cell."""
 
 
-# Bounds are checked by `_CHECKS`, not declared with `msgspec.Meta`: with it, building a decoder crashes the interpreter when the
-# collector runs at the wrong moment (msgspec issue 717, seen with 0.22.0 on CPython 3.11).
-
-
-class WireDot(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A dot inside a cell's value."""
-
-    node_id: str
-    incarnation: int
-    seq: int
-
-    @property
-    def replica(self) -> Replica:
-        return Replica(self.node_id, self.incarnation)
-
-
-class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of an ADD cell."""
-
-    when: str | None = None
-    severity: int = 1
-    about: str | None = None
-
-
-class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a POSITION cell; `overwrites` names the cells that it supersedes."""
-
-    a: int
-    b: int
-    time: int
-    overwrites: tuple[WireDot, ...] = ()
-
-
-class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a NODE cell."""
-
-    software: str
-    wire: int
-    endpoints: tuple[str, ...] = ()
-
-
-class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a RETIRE cell: lives that are over, each with the highest seq of it that the writer knew."""
-
-    whole_node: bool
-    """The node itself is retired, in all of its lives; else only these lives, which the node went on from."""
-    lives: tuple[WireDot, ...]
-
-
-class _Removed(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    key: str
-    dots: tuple[WireDot, ...]
-    kind: int = ADD
-
-
-class _Tail(msgspec.Struct, array_like=True, gc=False, kw_only=True):
-    tag: bytes | None = None
-
-
-class _Add(_Tail):
-    kind: int
-    key: str
-    value: DefinitionValue | None = None
-
-
-class _Remove(_Tail):
-    kind: int
-    key: None
-    value: tuple[_Removed, ...]
-
-
-class _Counts(_Tail):
-    kind: int
-    key: str
-    value: int | tuple[int, int]
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        return (self.value, 0) if isinstance(self.value, int) else self.value
-
-
-class _Position(_Tail):
-    kind: int
-    key: str
-    value: PositionValue
-
-
-class _Node(_Tail):
-    kind: int
-    key: str
-    value: NodeValue
-
-
-class _Retire(_Tail):
-    kind: int
-    key: str
-    value: RetireValue
-
-
-class _Unknown(_Tail):
-    kind: int
-    key: str | None
-    value: msgspec.Raw = msgspec.Raw()
-
-
 _encode = msgspec.msgpack.Encoder().encode
-_add = msgspec.msgpack.Decoder(_Add)
-_remove = msgspec.msgpack.Decoder(_Remove)
-_counts = msgspec.msgpack.Decoder(_Counts)
-_position = msgspec.msgpack.Decoder(_Position)
-_node = msgspec.msgpack.Decoder(_Node)
-_retire = msgspec.msgpack.Decoder(_Retire)
-_unknown = msgspec.msgpack.Decoder(_Unknown)
+_READERS: Final = {kind: (msgspec.msgpack.Decoder(shape).decode, check) for kind, (shape, check) in SHAPES.items()}
+_UNKNOWN_READER: Final = (msgspec.msgpack.Decoder(UnknownCell).decode, lambda _: None)
+_read_remove: Final = msgspec.msgpack.Decoder(RemoveCell).decode
+_read_counts: Final = msgspec.msgpack.Decoder(CountsCell).decode
 
+_PLAIN_KEYS: Final = frozenset((ADD, COUNTS, POSITION, NODE, RETIRE, COUNTER, DECAY, RATE))
+"""The kinds whose key is one id, or empty. Those of the others are made of parts, see `make_key`."""
 
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise ConstraintCrdtError(f"{what} is out of bounds")
+DOTS_PER_REMOVAL: Final = 20
+"""So many always fit into a cell, however long the keys."""
 
-
-def _check_add(cell: _Add) -> None:
-    value = cell.value
-    if value is not None:
-        _require(0 <= value.severity < SEVERITIES, "the severity of a definition")
-        _require(value.about is None or len(value.about.encode()) <= ABOUT_BYTES, "the text of a definition")
-
-
-def _check_dots(dots: Iterable[WireDot]) -> None:
-    for dot in dots:
-        check_replica(dot.node_id, dot.incarnation)
-        _require(0 <= dot.seq <= MAX_COUNT, "the seq of a dot")
-
-
-def _check_remove(cell: _Remove) -> None:
-    for removed in cell.value:
-        check_id(removed.key, "the key of what is removed")
-        _require(removed.kind in (ADD, COUNTS), "the kind of what is removed")
-        _check_dots(removed.dots)
-
-
-def _check_counts(cell: _Counts) -> None:
-    _require(min(cell.counts) >= 0 and max(cell.counts) <= MAX_COUNT, "a count")
-
-
-def _check_position(cell: _Position) -> None:
-    value = cell.value
-    _require(not cell.key, "the key of a position")
-    _require(min(value.a, value.b) >= -(2**31) and max(value.a, value.b) < 2**31, "a coordinate of a position")
-    _require(0 <= value.time <= MAX_COUNT, "the time of a position")
-    _check_dots(value.overwrites)
-
-
-def _check_node(cell: _Node) -> None:
-    _require(not cell.key, "the key of a node's word on itself")
-    _require(len(cell.value.software.encode()) <= ID_BYTES, "the software version of a node")
-    _require(0 <= cell.value.wire <= MAX_COUNT, "the wire version of a node")
-
-
-def _check_retire(cell: _Retire) -> None:
-    _require(bool(cell.value.lives), "the number of lives retired")
-    _check_dots(cell.value.lives)
-
-
-_READERS: dict[int, tuple[Callable[[bytes], Any], Callable[[Any], None]]] = {
-    ADD: (_add.decode, _check_add),
-    REMOVE: (_remove.decode, _check_remove),
-    COUNTS: (_counts.decode, _check_counts),
-    POSITION: (_position.decode, _check_position),
-    NODE: (_node.decode, _check_node),
-    RETIRE: (_retire.decode, _check_retire),
-}
-_UNKNOWN_READER: tuple[Callable[[bytes], Any], Callable[[Any], None]] = (_unknown.decode, lambda _: None)
+SEPARATOR: Final = "\x1f"
+"""Between the parts of a key. No part but the last may contain it."""
 
 
 _BARE_ADD_HEADS: Final = {3 + size: bytes((0x92, ADD, 0xA0 | size)) for size in range(1, 32)}
@@ -254,8 +157,9 @@ def read_cell(data: bytes) -> Cell:
     key = head.key
     if key is None:
         return Cell(data[1], 0, data)
-    if (len(key) * 4 > ID_BYTES and len(key.encode()) > ID_BYTES) or (not key and data[1] == ADD):
-        raise ConstraintCrdtError(f"the key of a cell must have 1 to {ID_BYTES} bytes")
+    most = ID_BYTES if data[1] in _PLAIN_KEYS else KEY_BYTES
+    if (len(key) * 4 > most and len(key.encode()) > most) or (not key and data[1] == ADD):
+        raise ConstraintCrdtError(f"the key of a cell must have 1 to {most} bytes")
     cell = Cell(data[1], key, data)
     if data[1] == COUNTS:
         cell.counts = head.counts
@@ -271,6 +175,18 @@ def make_cell(kind: int, key: str | None, value: object) -> Cell:
     if len(data) > CELL_BYTES:
         raise ConstraintCrdtError(f"the cell would have {len(data)} bytes, more than the {CELL_BYTES} that a cell may have")
     return Cell(kind, 0 if key is None else key, data)
+
+
+def make_key(*parts: str) -> str:
+    """The key made of several parts. Raises `ConstraintCrdtError` for a part but the last that contains the separator."""
+    if any(SEPARATOR in part for part in parts[:-1]):
+        raise ConstraintCrdtError("a name that others are combined with must not contain the control character U+001F")
+    return SEPARATOR.join(parts)
+
+
+def split_key(key: Key, parts: int) -> list[str]:
+    """The parts of a key that has so many; fewer if whoever wrote it knew no better."""
+    return str(key).split(SEPARATOR, parts - 1)
 
 
 def make_counts(key: str, satisfied: int, violated: int) -> Cell:
@@ -297,36 +213,58 @@ def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]], k
     return make_cell(REMOVE, None, parts)
 
 
+def removals_of(cells: Iterable[Cell]) -> list[Cell]:
+    """As many removals as it takes to name these cells, of whatever kinds and keys."""
+    found: list[Cell] = []
+    chosen = list(cells)
+    for start in range(0, len(chosen), DOTS_PER_REMOVAL):
+        named: dict[tuple[int, Key], list[list[object]]] = {}
+        for cell in chosen[start : start + DOTS_PER_REMOVAL]:
+            dots = named.setdefault((cell.kind, cell.key), [])
+            dots.append([cell.replica.node_id, cell.replica.incarnation, cell.seq])
+        parts = [[key, dots] if kind == ADD else [key, dots, kind] for (kind, key), dots in named.items()]
+        found.append(make_cell(REMOVE, None, parts))
+    return found
+
+
 def removed_dots(cell: Cell) -> Iterator[Removed]:
     """What a REMOVE cell removes."""
-    for removed in _remove.decode(cell.data).value:
+    for removed in _read_remove(cell.data).value:
         for dot in removed.dots:
             yield Removed(removed.kind, removed.key, dot.replica, dot.seq)
 
 
+def value_of(cell: Cell) -> Any:
+    """The value of a cell of a known kind, as the type that `values` has for it. It was checked when the cell was read."""
+    return _READERS[cell.kind][0](cell.data).value
+
+
 def definition_value(cell: Cell) -> DefinitionValue:
     """The value of an ADD cell."""
-    return _add.decode(cell.data).value or DefinitionValue()
+    return value_of(cell) or DefinitionValue()
 
 
 def counts_value(cell: Cell) -> tuple[int, int]:
     """The value of a COUNTS cell: (satisfied, violated), cumulative."""
     value = cell.counts
     if value is None:
-        value = cell.counts = _counts.decode(cell.data).counts
+        value = cell.counts = _read_counts(cell.data).counts
     return value
 
 
 def position_value(cell: Cell) -> PositionValue:
-    """The value of a POSITION cell."""
-    return _position.decode(cell.data).value
+    """The value of a POSITION or TILE_POSITION cell."""
+    value: PositionValue = value_of(cell)
+    return value
 
 
 def node_value(cell: Cell) -> NodeValue:
     """The value of a NODE cell."""
-    return _node.decode(cell.data).value
+    value: NodeValue = value_of(cell)
+    return value
 
 
 def retire_value(cell: Cell) -> RetireValue:
     """The value of a RETIRE cell."""
-    return _retire.decode(cell.data).value
+    value: RetireValue = value_of(cell)
+    return value

@@ -14,8 +14,32 @@ WHEN_BYTES = 1024
 ABOUT_BYTES = 1024
 """The free text of a definition, in UTF-8."""
 
+KEY_BYTES = 4 * (ID_BYTES + 1)
+"""The key of a cell that is made of several parts, such as a tile's room, id and one element of it."""
+
 CELL_BYTES = 32 * 1024
 """One encoded cell."""
+
+PAGE_BYTES = 24 * 1024
+"""One page of a tile's content, of a sketch or of a Bloom filter: what one cell carries of it."""
+
+PAGES = 256
+"""Of one sketch or Bloom filter: 6 MiB."""
+
+TILE_BYTES = 1024 * 1024
+"""The content of one tile."""
+
+LABELS = 32
+"""Of one node, or in one selector."""
+
+HALF_LIVES = 8
+"""At which one value decays side by side."""
+
+DURATION_MAX = 10 * 365 * 86_400.0
+"""Seconds: the longest half-life."""
+
+CANDIDATES = 128
+"""Items that one row of a sketch remembers by name."""
 
 MESSAGE_BYTES = 64 * 1024
 """One encoded message. A larger Delta, Sync or Ping travels in parts (`split_message`)."""

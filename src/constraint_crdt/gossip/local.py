@@ -36,7 +36,7 @@ class LocalReplica:
         """See `GossipNode`."""
         self.replica = check_replica(node_id, incarnation)
         self.fleet = check_id(fleet, "a fleet name")
-        self.state = ConstraintState(Rows(limits=limits))
+        self.state = ConstraintState(Rows(limits=limits), now=now)
         self._now = now
         self._renew = renew
         self._written = 0
@@ -84,21 +84,21 @@ class LocalReplica:
             from constraint_crdt.expression import compile_expression
 
             compile_expression(when or "")
-        return self._write(lambda me: self.state.constraints.add(id_, node=me, when=when, severity=severity, about=about))
+        return self.write(lambda me: self.state.constraints.add(id_, node=me, when=when, severity=severity, about=about))
 
     def remove_constraint(self, id_: str) -> None:
         """End a constraint. Raises `KeyError` if it is not active here; then nothing changes."""
         if id_ not in self.state.constraints:
             raise KeyError(id_)
-        self._write(lambda me: self.state.constraints.remove(id_, node=me))
+        self.write(lambda me: self.state.constraints.remove(id_, node=me))
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations, of one constraint or of none in particular. Raises `ValueError` for a negative number."""
-        self._write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
+        self.write(lambda me: self.state.metrics.record(me, satisfied, violated, constraint=constraint))
 
     def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
         """Count (satisfied, violated) evaluations of several constraints, None for none in particular, as one transaction."""
-        self._write(lambda me: self.state.metrics.record_all(me, counts))
+        self.write(lambda me: self.state.metrics.record_all(me, counts))
 
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count evaluations that held."""
@@ -110,11 +110,11 @@ class LocalReplica:
 
     def fold(self, ids: Iterable[str]) -> int:
         """Take this life's own counts of some constraints into the node's total; returns of how many. Totals stay as they are."""
-        return self._write(lambda me: self.state.metrics.fold(ids, node=me))
+        return self.write(lambda me: self.state.metrics.fold(ids, node=me))
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self._write(lambda me: self.state.register.update(position, node=me, time=self._now()))
+        self.write(lambda me: self.state.register.update(position, node=me, time=self._now()))
 
     @property
     def retired_by(self) -> str | None:
@@ -123,7 +123,7 @@ class LocalReplica:
 
     def describe(self, software: str, endpoints: Sequence[str] = ()) -> None:
         """Say what this node runs and where it listens."""
-        self._write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
+        self.write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against these measurements and count the results.
@@ -135,8 +135,11 @@ class LocalReplica:
             self.record(*each.counts, constraint=each.constraint)
         return evaluations
 
-    def _write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Write as this life of mine; if others know more of it than I do, as a new one."""
+    def write(self, mutate: Callable[[Replica], Result]) -> Result:
+        """Have `mutate` write to the state as this life of mine; if others know more of it than I do, as a new one.
+
+        Raises what `mutate` raises, and `ConstraintCrdtError` if this node was retired.
+        """
         rows = self.state.rows
         if self.retired_by is not None:
             raise ConstraintCrdtError(f"node {self.node_id} was retired by {self.retired_by}: start it under another name")

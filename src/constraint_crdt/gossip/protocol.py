@@ -103,7 +103,7 @@ class GossipNode(Speaker):
         """
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
-        lives = self._write(lambda me: self.state.retirements.retire_node(node_id, node=me))
+        lives = self.write(lambda me: self.state.retirements.retire_node(node_id, node=me))
         self._forget_retired()
         return lives
 
