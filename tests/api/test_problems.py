@@ -38,7 +38,7 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ("constraints", {"id": "x", "when": "a <"}, "when", "column"),
         ("constraints", {"id": "x", "when": "a" * 1025}, "when", "1024"),
         ("constraints", ["x"], None, "must be an object"),
-        ("record", {"satisfied": -1}, "satisfied", ">= 0"),
+        ("record", {"satisfied": -1}, "satisfied", "cannot be negative"),
         ("record", {"violations": 1.5}, "violations", "`int`"),
         ("record", {"violations": 2**63}, None, ""),
         ("record", {"count": 1}, "count", "satisfied, violations, constraint"),

@@ -156,6 +156,9 @@ async def _remove(node: Node, request: Request) -> Response:
 
 async def _record(node: Node, request: Request) -> Response:
     body = await read_body(request, Counted)
+    for field, count in (("satisfied", body.satisfied), ("violations", body.violations)):
+        if count < 0:
+            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`{field}`: counts only grow, so it cannot be negative", field=field)
     try:
         await node.record(body.satisfied, body.violations, constraint=body.constraint)
     except KeyError:

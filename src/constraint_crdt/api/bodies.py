@@ -7,7 +7,7 @@ be JSON (a page of another origin cannot say so without being asked first); no f
 
 import re
 from http import HTTPStatus
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -18,8 +18,6 @@ from constraint_crdt.types.orset import Severity
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,8 +32,8 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/record`."""
 
-    satisfied: Count = 0
-    violations: Count = 0
+    satisfied: int = 0
+    violations: int = 0
     constraint: str | None = None
 
 
@@ -79,7 +77,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return found
 
 
-Body = TypeVar("Body", NewConstraint, Counted, Measured, Retiring, Batch)
+Body = TypeVar("Body", bound=msgspec.Struct)
 
 _INNER: dict[str, type[msgspec.Struct]] = {"add": AddConstraint, "remove": RemoveConstraint, "record": RecordCounts}
 """The shape of what stands under a name inside of a body."""
