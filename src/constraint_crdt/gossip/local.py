@@ -49,6 +49,11 @@ class LocalReplica:
         self.replica = check_replica(self.node_id, incarnation)
         self._written = self.state.rows.seq(self.replica) if vouched else NEVER
 
+    @property
+    def goes_on(self) -> bool:
+        """This life may write: nobody is known to know more of it than this node does."""
+        return self.state.rows.seq(self.replica) == self._written
+
     # --- reading -------------------------------------------------------------------------------------------------------
 
     @property
@@ -143,7 +148,7 @@ class LocalReplica:
         rows = self.state.rows
         if self.retired_by is not None:
             raise ConstraintCrdtError(f"node {self.node_id} was retired by {self.retired_by}: start it under another name")
-        if rows.seq(self.replica) != self._written:
+        if not self.goes_on:
             self._start_life()
         try:
             return mutate(self.replica)

@@ -67,7 +67,6 @@ class GossipNode(Speaker):
         """Pings answered whose hash was not mine."""
         self.alarms = 0
         """Times that a peer had my clock and another hash: corruption on one of the two sides."""
-        self._limits = limits
         self._repairs = Repairs(self)
 
     @property
@@ -125,6 +124,14 @@ class GossipNode(Speaker):
         return self.state.rows.collect(upto)
 
     # --- hearing -------------------------------------------------------------------------------------------------------
+
+    def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
+        """Take in one message as it came: what it was, and what it led to.
+
+        Raises `ConstraintCrdtError` for one that cannot be decoded, and as `receive` does; nothing changes then.
+        """
+        message = decode_message(payload)
+        return message, self.receive(message)
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """Take in one message.

@@ -30,14 +30,24 @@ class Speaker(LocalReplica):
     ) -> None:
         """See `GossipNode`."""
         super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
+        self._limits = limits
         self.tracker = DeltaTracker(limits)
         self._staging = Staging(limits.staged_bytes)
         self._sending = Sending(limits)
 
     def _start_life(self) -> None:
         super()._start_life()
-        self._staging.clear()  # what is on its way to, or from, the life before
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Drop what is on its way to, or from, the life before."""
+        self._staging.clear()
         self._sending.clear()
+
+    def forget_peers(self) -> None:
+        """Know nothing of any peer any more, as after a restart: the next exchange with each begins with a whole Ping."""
+        self.tracker = DeltaTracker(self._limits)
+        self._begin_anew()
 
     def ping(self, peer: str | None = None) -> Ping:
         """My hash and clock; the clock as changes against one that `peer` is known to have, if there is one."""

@@ -16,7 +16,6 @@ from random import Random
 
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.codec import decode_message
 from constraint_crdt.gossip.messages import GossipMessage, GossipResult, Part
 from constraint_crdt.gossip.protocol import GossipNode
 
@@ -139,8 +138,7 @@ class Exchanger:
     def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
         """Take a message in: who said it, and what to respond."""
         try:
-            message = decode_message(payload)
-            result = self._gossip.receive(message)
+            message, result = self._gossip.hear(payload)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
