@@ -19,9 +19,9 @@ ROOMS = [
     ("core",),
     ("types", "expression"),
     ("state", "evaluation"),
-    ("gossip",),
-    ("edge",),
-    ("simulation", "engine", "store"),
+    ("gossip", "portable", "plato"),
+    ("edge", "plato_client"),
+    ("simulation", "engine", "store", "testing"),
     ("node",),
     ("api", "dashboard"),
     ("cli", "demo"),
@@ -33,7 +33,7 @@ VERSION = f"{PACKAGE}.__version__"
 """The one name that is taken from the package itself, which is all of the library: no room below its edge may."""
 
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"errors", "core", "types", "expression", "state", "evaluation", "gossip", "simulation"}
+PURE = {"errors", "core", "types", "expression", "state", "evaluation", "gossip", "simulation", "plato", "portable", "testing"}
 IMPURE_MODULES = {
     "asyncio", "concurrent", "ctypes", "datetime", "glob", "http", "io", "logging", "multiprocessing", "os", "pathlib", "psutil",
     "random", "sched", "secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "starlette", "subprocess",

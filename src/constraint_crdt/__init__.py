@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from constraint_crdt.core.limits import Limits
     from constraint_crdt.core.merge import Merge
     from constraint_crdt.core.replica import Dot, Replica
-    from constraint_crdt.edge import GossipNode
+    from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile, GossipNode
     from constraint_crdt.engine.memory import MemoryNetwork
     from constraint_crdt.engine.transport import Transport, TransportError
     from constraint_crdt.engine.zenoh import ZenohTransport
@@ -30,11 +30,33 @@ if TYPE_CHECKING:
     from constraint_crdt.node.node import Node
     from constraint_crdt.node.probes import Probe, SystemProbe
     from constraint_crdt.node.settings import NodeSettings
+    from constraint_crdt.plato.shapes import (
+        PlatoAdd,
+        PlatoChange,
+        PlatoConstraints,
+        PlatoCounter,
+        PlatoDelta,
+        PlatoMetrics,
+        PlatoMove,
+        PlatoPosition,
+        PlatoRemove,
+        PlatoRoom,
+        PlatoTile,
+    )
+    from constraint_crdt.plato.showing import plato_tile
+    from constraint_crdt.plato_client import PlatoClient, PlatoError
+    from constraint_crdt.portable import StateFileError, from_json, to_json
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.store import StoreError, WritesRefused
+    from constraint_crdt.types.bloom import BloomCRDT
     from constraint_crdt.types.counter import ConstraintGCounter, Counts
+    from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import Addition, Change, ConstraintORSet, Definition, Severity
-    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm
+    from constraint_crdt.types.pncounter import Moves, PNCounter, PNCounters
+    from constraint_crdt.types.rates import Rates
+    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
+    from constraint_crdt.types.sketch import Frequent, SketchCRDT
+    from constraint_crdt.types.tiles import FleetTiles
 
 __version__ = "0.1.0"
 
@@ -50,7 +72,7 @@ _HOMES = {
         "Dot",
         "Replica",
     ),
-    "constraint_crdt.edge": ("GossipNode",),
+    "constraint_crdt.edge": ("DecayConstraintState", "DecayCounter", "FleetTile", "GossipNode"),
     "constraint_crdt.engine.memory": ("MemoryNetwork",),
     "constraint_crdt.engine.transport": (
         "Transport",
@@ -91,12 +113,30 @@ _HOMES = {
         "SystemProbe",
     ),
     "constraint_crdt.node.settings": ("NodeSettings",),
+    "constraint_crdt.plato.shapes": (
+        "PlatoAdd",
+        "PlatoChange",
+        "PlatoConstraints",
+        "PlatoCounter",
+        "PlatoDelta",
+        "PlatoMetrics",
+        "PlatoMove",
+        "PlatoPosition",
+        "PlatoRemove",
+        "PlatoRoom",
+        "PlatoTile",
+    ),
+    "constraint_crdt.plato.showing": ("plato_tile",),
+    "constraint_crdt.plato_client": ("PlatoClient", "PlatoError"),
+    "constraint_crdt.portable": ("StateFileError", "from_json", "to_json"),
     "constraint_crdt.state": ("ConstraintState",),
     "constraint_crdt.store": ("StoreError", "WritesRefused"),
+    "constraint_crdt.types.bloom": ("BloomCRDT",),
     "constraint_crdt.types.counter": (
         "ConstraintGCounter",
         "Counts",
     ),
+    "constraint_crdt.types.increments": ("RoomIncrements",),
     "constraint_crdt.types.orset": (
         "Addition",
         "Change",
@@ -104,10 +144,11 @@ _HOMES = {
         "Definition",
         "Severity",
     ),
-    "constraint_crdt.types.register": (
-        "EisensteinRegister",
-        "eisenstein_norm",
-    ),
+    "constraint_crdt.types.pncounter": ("Moves", "PNCounter", "PNCounters"),
+    "constraint_crdt.types.rates": ("Rates",),
+    "constraint_crdt.types.register": ("EisensteinRegister", "eisenstein_norm", "hex_distance"),
+    "constraint_crdt.types.sketch": ("Frequent", "SketchCRDT"),
+    "constraint_crdt.types.tiles": ("FleetTiles",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -117,6 +158,7 @@ __all__ = [
     "Addition",
     "BatchError",
     "BatchResult",
+    "BloomCRDT",
     "CausalOrder",
     "Change",
     "ConstraintCrdtError",
@@ -125,6 +167,8 @@ __all__ = [
     "ConstraintORSet",
     "ConstraintState",
     "Counts",
+    "DecayConstraintState",
+    "DecayCounter",
     "Definition",
     "Delta",
     "DeltaTracker",
@@ -134,21 +178,44 @@ __all__ = [
     "Event",
     "EventKind",
     "ExpressionError",
+    "FleetTile",
+    "FleetTiles",
+    "Frequent",
     "GossipMessage",
     "GossipNode",
     "GossipResult",
     "Limits",
     "MemoryNetwork",
     "Merge",
+    "Moves",
     "Node",
     "NodeSettings",
+    "PNCounter",
+    "PNCounters",
     "Part",
     "Ping",
+    "PlatoAdd",
+    "PlatoChange",
+    "PlatoClient",
+    "PlatoConstraints",
+    "PlatoCounter",
+    "PlatoDelta",
+    "PlatoError",
+    "PlatoMetrics",
+    "PlatoMove",
+    "PlatoPosition",
+    "PlatoRemove",
+    "PlatoRoom",
+    "PlatoTile",
     "Probe",
+    "Rates",
     "RecordCounts",
     "RemoveConstraint",
     "Replica",
+    "RoomIncrements",
     "Severity",
+    "SketchCRDT",
+    "StateFileError",
     "StateHash",
     "StoreError",
     "Sync",
@@ -163,7 +230,11 @@ __all__ = [
     "eisenstein_norm",
     "encode_message",
     "exchange",
+    "from_json",
+    "hex_distance",
+    "plato_tile",
     "split_message",
+    "to_json",
 ]
 
 

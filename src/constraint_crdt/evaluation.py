@@ -1,7 +1,8 @@
 """Evaluating the active constraints against measurements. Pure.
 
 All definitions that stand for a constraint are in force: it is violated if one of them is, satisfied if all hold, else unknown.
-A definition that cannot be compiled here (it came from a node that knows more) reads unknown, and is kept and forwarded.
+A definition with a selector applies only to nodes that have all of its labels; a constraint of which no definition applies is not
+evaluated. A definition that cannot be compiled here (it came from a node that knows more) reads unknown, and is kept and forwarded.
 """
 
 from collections.abc import Mapping
@@ -25,12 +26,19 @@ class Evaluation(NamedTuple):
         return int(self.verdict is Verdict.SATISFIED), int(self.verdict is Verdict.VIOLATED)
 
 
-def evaluate(constraints: ConstraintORSet, values: Mapping[str, object]) -> list[Evaluation]:
-    """One evaluation per active constraint that has a `when`, ordered by id. O(active constraints)."""
+NO_LABELS: Mapping[str, str] = {}
+
+
+def evaluate(constraints: ConstraintORSet, values: Mapping[str, object], labels: Mapping[str, str] = NO_LABELS) -> list[Evaluation]:
+    """One evaluation per active constraint that has a `when` and applies to a node with these labels, ordered by id.
+
+    O(active constraints).
+    """
     prepared = measurements(values)
     evaluations = []
     for id_ in sorted(constraints):
-        outcomes = [_outcome(definition.when, prepared) for definition in constraints.definitions(id_) if definition.when]
+        applying = [each.when for each in constraints.definitions(id_) if each.when and each.applies_to(labels)]
+        outcomes = [_outcome(when, prepared) for when in dict.fromkeys(applying)]
         if outcomes:
             evaluations.append(Evaluation(id_, *_together(outcomes)))
     return evaluations

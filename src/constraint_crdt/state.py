@@ -9,38 +9,83 @@ from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_val
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.merge import Merge
-from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.replica import Replica, check_id
 from constraint_crdt.core.rows import Rows
+from constraint_crdt.types.aging import MAX_SKEW, Ages
+from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counter import ConstraintGCounter
+from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import Labels, check_labels
+from constraint_crdt.types.increments import RoomIncrements
+from constraint_crdt.types.named import Blooms, Sketches
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.pncounter import PNCounters
+from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.retirement import Retirements
-from constraint_crdt.types.view import writer
+from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, SketchShape
+from constraint_crdt.types.tiles import FleetTiles
+from constraint_crdt.types.view import no_time, writer
 
 NODE_KEY = ""
-
-
-def _no_time() -> int:
-    return 0
 
 
 class ConstraintState(Merge):
     """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
 
-    __slots__ = ("constraints", "metrics", "now", "register", "retirements", "rows")
+    __slots__ = (
+        "ages",
+        "blooms",
+        "constraints",
+        "counters",
+        "increments",
+        "metrics",
+        "now",
+        "rates",
+        "register",
+        "retirements",
+        "rows",
+        "sketches",
+        "tiles",
+    )
 
-    def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = _no_time) -> None:
-        """`now`: the time in ns since the epoch, for the readings that depend on it. Without it no time ever passes."""
+    def __init__(
+        self,
+        rows: Rows | None = None,
+        *,
+        now: Callable[[], int] = no_time,
+        own_time: Callable[[], int] | None = None,
+        max_skew: float = MAX_SKEW,
+    ) -> None:
+        """`now`: the time in ns since the epoch, for the readings that depend on it. Without it no time ever passes.
+
+        `own_time`: this machine's own clock, by which decaying values age, where `now` takes those of others into account.
+        `max_skew`: seconds that whoever wrote such a value may be ahead of it without being counted.
+        """
         self.now = now
         """The time that readings go by."""
         self.rows = Rows() if rows is None else rows
         """The cells themselves."""
-        self.constraints = ConstraintORSet(self.rows)
+        self.constraints = ConstraintORSet(self.rows, now=now)
         """Which constraints are active, with their definitions."""
         self.metrics = ConstraintGCounter(self.rows)
         """How often they held and were violated, where."""
+        self.ages = Ages(self.rows, now if own_time is None else own_time, max_skew)
+        """How old decaying values are."""
+        self.rates = DecayConstraintState(rows=self.rows, ages=self.ages)
+        """How often constraints held and were violated lately, where."""
+        self.counters = PNCounters(self.rows)
+        """Counters that go up and down, by name."""
         self.register = EisensteinRegister(self.rows)
         """The position's register."""
+        self.tiles = FleetTiles(self.rows, now=now)
+        """The tiles, by room and id."""
+        self.sketches = Sketches(self.rows)
+        """The sketches that stand, by name."""
+        self.blooms = Blooms(self.rows)
+        """The Bloom filters that stand, by name."""
+        self.increments = RoomIncrements(self.rows)
+        """What foreign nodes counted in rooms, told in increments."""
         self.retirements = Retirements(self.rows)
         """Which lives, and which whole nodes, are over."""
 
@@ -48,6 +93,13 @@ class ConstraintState(Merge):
     def position(self) -> Position | None:
         """The fleet's position, or None while nobody has one."""
         return self.register.position
+
+    def decay(self, name: str, half_life: float) -> DecayCounter:
+        """A counter that forgets: half of what is recorded goes in each half-life, in seconds.
+
+        Raises `TypeError` for a half-life that is no number, and `ConstraintCrdtError` for one, or a name, out of bounds.
+        """
+        return DecayCounter(half_life, name=check_id(name, "the name of a counter"), rows=self.rows, ages=self.ages)
 
     @property
     def active_constraint_count(self) -> int:
@@ -72,7 +124,7 @@ class ConstraintState(Merge):
 
     @property
     def constraints_hash(self) -> StateHash:
-        """Equal where the active definitions are equal, whatever the counts."""
+        """Equal where the definitions that stand are equal, whatever the counts, and whatever time it is."""
         return self.rows.kind_hash(ADD)
 
     @property
@@ -83,22 +135,37 @@ class ConstraintState(Merge):
         cells = sorted(self.rows.each(NODE), key=lambda cell: self.rows.seq(cell.replica))
         return {cell.replica.node_id: node_value(cell) for cell in cells}
 
-    def describe(self, software: str, wire: int, endpoints: Sequence[str] = (), *, node: str | Replica) -> None:
-        """Say of a node what it runs and where it listens: one cell in its row, written only if it says something new.
+    def describe(
+        self, software: str, wire: int, endpoints: Sequence[str] = (), labels: Labels = (), *, node: str | Replica
+    ) -> None:
+        """Say of a node what it runs, where it listens and how it is labelled: one cell, written only if it says something new.
 
         Raises `ConstraintCrdtError` for what no peer would take.
         """
         replica = writer(node)
-        cell = read_cell(make_cell(NODE, NODE_KEY, [software, wire, list(endpoints)]).data)
+        value: list[object] = [software, wire, list(endpoints), check_labels(labels)]
+        cell = read_cell(make_cell(NODE, NODE_KEY, value if value[-1] else value[:-1]).data)
         standing = self.rows.get(NODE, NODE_KEY, replica)
         if standing is None or standing.data != cell.data:
             self.rows.write(replica, cell)
+
+    def sketch(self, name: str, epsilon: float = EPSILON, delta: float = DELTA) -> SketchCRDT:
+        """The sketch of this name, which the first record begins.
+
+        Raises `ConstraintCrdtError` if it stands in other dimensions, for what is out of bounds, and beyond the number of sketches.
+        """
+        return self.sketches.open(name, SketchShape.of(epsilon, delta))
+
+    def bloom(self, name: str, expected_items: int, fp_rate: float) -> BloomCRDT:
+        """The Bloom filter of this name, which the first insertion begins. Raises as `sketch` does."""
+        return self.blooms.open(name, BloomShape.of(expected_items, fp_rate))
 
     def merge(self, other: "ConstraintState") -> bool:
         return self.rows.merge(other.rows)
 
     def merged(self, other: "ConstraintState") -> "ConstraintState":
-        result = ConstraintState(self.rows.copy(), now=self.now)
+        result = ConstraintState(self.rows.copy(), now=self.now, own_time=self.ages.clock, max_skew=self.ages.max_skew)
+        result.ages.recall(self.ages)
         result.merge(other)
         return result
 

@@ -65,11 +65,36 @@ def test_a_merge_leaves_clocks_that_share_its_entries_alone() -> None:
 def test_a_changed_mark_is_the_mark_of_the_changed_clock(before: dict[Replica, int], changes: dict[Replica, int]) -> None:
     mark = ClockMark.of(before, DIGEST)
     assert mark.order == sorted(mark.entries)
-    changed, spelled_out = mark.changed(changes.items(), DIGEST), ClockMark.of({**before, **changes}, DIGEST)
+    changed, spelled_out = mark.changed(changes.items()), ClockMark.of({**before, **changes}, DIGEST)
     assert changed == spelled_out
     assert (changed.entries, changed.count, changed.order) == (spelled_out.entries, spelled_out.count, spelled_out.order)
     assert changed.name(A) == spelled_out.name(A)
     assert mark.entries == VectorClock(before).as_dict()
+
+
+@given(entries, entries)
+def test_a_clock_worked_out_from_another_is_that_clock(near: dict[Replica, int], spelled_out: dict[Replica, int]) -> None:
+    mark, direct = ClockMark.of(near, DIGEST).replaced(spelled_out), ClockMark.of(spelled_out, DIGEST)
+    assert (mark.entries, mark.total, mark.count) == (direct.entries, direct.total, direct.count)
+
+
+def test_a_clock_keeps_the_mark_it_was_made_from_until_it_changes() -> None:
+    mark = ClockMark.of({A: 1}, DIGEST)
+    clock = VectorClock.of(mark)
+    assert clock.mark(Digest()) is mark
+    other = clock.mark(Digest(b"another secret"))
+    assert other.total != mark.total
+    assert other.entries == {A: 1}
+    clock.merge(VectorClock({B: 1}))
+    assert clock.mark(DIGEST) == ClockMark.of({A: 1, B: 1}, DIGEST)
+    assert mark.entries == {A: 1}
+
+
+def test_a_name_is_the_readers_whoever_was_named_before() -> None:
+    mark, again = ClockMark.of({A: 1}, DIGEST), ClockMark.of({A: 1}, DIGEST)
+    names = [mark.name(reader) for reader in (A, B, A)]
+    assert names == [again.name(A), again.name(B), again.name(A)]
+    assert names[0] != names[1]
 
 
 def test_a_name_means_a_clock_to_one_life_of_one_reader() -> None:

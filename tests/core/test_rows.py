@@ -44,7 +44,7 @@ def test_a_run_above_my_clock_is_a_gap_and_then_no_run_is_applied() -> None:
     rows = Rows()
     rows.write(B, add("mine"))
     before = everything(rows)
-    assert rows.apply([run(B, 1, 2, (2, add("y"))), run(A, 1, 2, (2, add("x")))]) == (False, True)
+    assert rows.apply([run(B, 1, 2, (2, add("y"))), run(A, 1, 2, (2, add("x")))]) == (False, True, False)
     assert everything(rows) == before
 
 
@@ -52,7 +52,7 @@ def test_a_dead_cell_is_never_put_back() -> None:
     rows = Rows()
     late = run(A, 0, 1, (1, add("x")))
     rows.apply([run(A, 0, 2)])
-    assert rows.apply([late]) == (False, False)
+    assert rows.apply([late]) == (False, False, False)
     assert adds(rows) == []
 
 
@@ -70,6 +70,39 @@ def test_a_transfer_that_overlaps_what_is_known_brings_only_the_rest() -> None:
     rows.apply([run(A, 0, 3, (1, add("x")), (2, add("y")), (3, add("z")))])
     assert [id_ for id_, _, _ in adds(rows)] == ["x", "y", "z"]
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize(
+    ("runs", "exact"),
+    [
+        ([], True),
+        ([(A, 2, 3), (B, 0, 1)], True),
+        ([(A, 1, 3), (B, 0, 1)], False),
+        ([(A, 0, 2)], False),
+    ],
+)
+def test_a_transfer_says_whether_it_began_where_the_clock_stood(runs: list[tuple[Replica, int, int]], exact: bool) -> None:
+    rows = Rows()
+    rows.apply([run(A, 0, 2)])
+    assert rows.apply([run(*each) for each in runs]).exact is exact
+
+
+def test_many_cells_at_once_stand_as_if_each_had_come_alone() -> None:
+    cells = [(add, "x"), (add, "y"), (add, "x")] + [(add, f"k{number}") for number in range(20)]
+    for known in ([], ["y"], ["k3", "k4"]):
+        together, alone, seen = Rows(), Rows(), list[tuple[int | None, int | None]]()
+        together.watch(ADD, lambda old, new, seen=seen: seen.append((old and old.seq, new and new.seq)))  # type: ignore[misc]  # mypy infers no default of a lambda
+        for rows in (together, alone):
+            for id_ in known:
+                rows.write(B, add(id_))
+        seen.clear()
+        placed = [(seq, make(id_)) for seq, (make, id_) in enumerate(cells, start=1)]
+        together.apply([run(A, 0, len(placed), *placed)])
+        for seq, cell in placed:
+            alone.apply([run(A, seq - 1, seq, (seq, make_cell(ADD, str(cell.key), None)))])
+        assert everything(together) == everything(alone)
+        assert sorted(seen, key=lambda each: each[1] or 0) == [(1 if seq == 3 else None, seq) for seq in range(1, len(placed) + 1)]
+        assert [cell.seq for cell in together.above(A, 0)] == [cell.seq for cell in alone.above(A, 0)]
 
 
 def test_a_sync_drops_what_it_does_not_list_up_to_its_end_and_takes_floors() -> None:
@@ -158,9 +191,9 @@ def test_rows_that_overwrite_the_same_key_for_long_do_not_grow() -> None:
     for number in range(5_000):
         rows.write(A, make_cell(COUNTS, "", [number, 0]))
     rows.write(A, make_cell(POSITION, "", [1, 1, 1]))
+    assert len(rows._own(A)._order) < 100
     [everything_above] = rows.since({})
     assert [cell.seq for cell in everything_above.cells] == [5_000, 5_001]
-    assert len(rows._rows[A]._order) < 100
 
 
 def test_a_copy_goes_its_own_way() -> None:

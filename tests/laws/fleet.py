@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from constraint_crdt import (
     ConstraintCrdtError,
+    ConstraintState,
     GossipMessage,
     GossipNode,
     GossipResult,
@@ -22,10 +23,13 @@ from constraint_crdt import (
 from constraint_crdt.core import cells
 from constraint_crdt.core.cells import Cell
 
-from .model import Add, ClockKey, Count, Definition, End, Log, Move, Mutation, Remove, key_of
+from .model import Add, ClockKey, Count, End, Log, Move, Mutation, Remove, key_of
 
 NAMES = ("a", "b", "c", "d", "e")
 IDS = ("x", "y", "z")
+SECOND = 1_000_000_000
+BEGAN = 1_000_000 * SECOND
+MAX_SKEW = 2 * SECOND
 MESSAGES_PER_EXCHANGE = 12
 """More than an exchange of two nodes may take, whatever they knew of each other before: four for the exchange itself, two for
 a clock that cannot be resolved, and two on each side for a transfer begun earlier that is asked for and is gone."""
@@ -34,10 +38,16 @@ Counts = dict[tuple[str, str], tuple[int, int]]
 
 
 class Witnessed(GossipNode):
-    """A node that reports each state it reaches."""
+    """A node that reports each state it reaches, and goes by a clock of its own."""
 
     def __init__(self, name: str, incarnation: int, fleet: "Fleet") -> None:
-        super().__init__(name, incarnation=incarnation, now=lambda: fleet.time, renew=fleet.new_incarnation)
+        super().__init__(
+            name,
+            incarnation=incarnation,
+            now=lambda: fleet.time_at(name),
+            renew=fleet.new_incarnation,
+            max_skew=MAX_SKEW / SECOND,
+        )
         self.watch = fleet
         self.seen_counts: Counts = {}
 
@@ -62,7 +72,9 @@ class Fleet:
     log: Log = field(default_factory=Log)
     nodes: dict[str, Witnessed] = field(default_factory=dict)
     bag: list[Letter] = field(default_factory=list)
-    time: int = 1
+    time: int = BEGAN
+    skews: dict[str, int] = field(default_factory=dict)
+    """How far the clock of each node is ahead of the time, in ns."""
     clocks: list[dict[Replica, int]] = field(default_factory=lambda: [{}])
     """Every clock that some node was at."""
     amnesic: set[str] = field(default_factory=set)
@@ -118,15 +130,40 @@ class Fleet:
         self.observe(node)
         return mutations
 
-    def add(self, name: str, id_: str, definition: Definition) -> None:
-        when, severity, about = definition
-        clock = self.nodes[name].clock.as_dict()
+    def time_at(self, name: str) -> int:
+        """What time it is by the clock of a node."""
+        return self.time + self.skews.get(name, 0)
+
+    def add(self, name: str, id_: str, says: tuple[str | None, str, str | None], ttl: int | None) -> None:
+        """Add, edit or extend; `ttl` in seconds."""
+        when, severity, about = says
+        clock, now = self.nodes[name].clock.as_dict(), self.nodes[name].state.now()
+        definition = (when, severity, about, (), None if ttl is None else now + ttl * SECOND)
         self.write(
             name,
-            lambda node: node.add_constraint(id_, when=when, severity=severity, about=about),
-            lambda me: self.log.adding(clock, me, id_, definition),
+            lambda node: node.add_constraint(id_, when=when, severity=severity, about=about, ttl=ttl),
+            lambda me: self.log.adding(clock, me, id_, definition, now),
         )
         self.gone.pop(id_, None)
+
+    def remove_expired(self, name: str) -> None:
+        """Let a node remove what expired long ago. Whatever it takes out was over by every clock within the bound."""
+        node = self.nodes[name]
+        clock, now, begun = node.clock.as_dict(), node.state.now(), node.clock[node.replica]
+        standing = self.log.at(clock).expired(now)
+        due = {dot: each for dot, each in standing.items() if (each.definition[4] or 0) + 2 * MAX_SKEW <= now}
+
+        def written(me: Replica) -> list[Mutation]:
+            return [_mutation(cell) for cell in node.state.rows.above(me, begun) if cell.kind == cells.REMOVE]
+
+        others = {replica.node_id for replica in clock}.union(node.tracker) - {name, *node.state.retirements.nodes}
+        may = not node.time.in_doubt and (bool(node.time.offsets) or not others)
+        if due and name not in self.amnesic:
+            mutations = self.write(name, lambda each: each.remove_expired(), written)
+            named = {dot for each in mutations if isinstance(each, Remove) for dot in each.dots}
+            assert named <= due.keys(), "removed what had not expired long ago"
+            assert may or not named, "removed by a clock that nobody confirms"
+            assert not may or {dot for dot in due if dot[0].node_id == name} <= named, "left its own"
 
     def remove(self, name: str, id_: str) -> None:
         clock = self.nodes[name].clock.as_dict()
@@ -143,8 +180,8 @@ class Fleet:
             lambda me: self.log.counting(clock, me, constraint or "", satisfied, violated),
         )
 
-    def move(self, name: str, position: tuple[int, int], time: int) -> None:
-        clock, self.time = self.nodes[name].clock.as_dict(), time
+    def move(self, name: str, position: tuple[int, int]) -> None:
+        clock, time = self.nodes[name].clock.as_dict(), self.time_at(name)
         self.write(name, lambda node: node.update_position(position), lambda me: self.log.moving(clock, me, position, time))
 
     def retire(self, name: str, dead: str) -> None:
@@ -211,13 +248,18 @@ class Fleet:
 
     def _check_views(self, node: Witnessed, clock: dict[Replica, int]) -> None:
         canonical, state = self.log.at(clock), node.state
-        assert set(state.constraints) == canonical.active
-        assert len(state.constraints) == len(canonical.active)
+        active = canonical.active(state.now())
+        assert set(state.constraints) == active
+        assert len(state.constraints) == len(active)
+        assert set(state.constraints.expired_ids) == {each.id for each in canonical.expired(state.now()).values()} - active
+        elsewhere = ConstraintState(state.rows.copy(), now=lambda: self.time)
+        assert set(elsewhere.constraints) == canonical.active(self.time), "equal clocks, different readings at one time"
         assert state.position == canonical.position
         assert state.metrics.total == canonical.totals()
         for id_ in IDS:
-            assert (id_ in state.constraints) == (id_ in canonical.active)
-            assert {tuple(each) for each in state.constraints.definitions(id_)} == set(canonical.adds(id_).values())
+            assert (id_ in state.constraints) == (id_ in active)
+            in_force = set(canonical.in_force(id_, state.now()).values())
+            assert {tuple(each) for each in state.constraints.definitions(id_)} == in_force
             assert state.metrics.constraint(id_) == canonical.totals(key=id_)
         for name in NAMES:
             assert state.metrics.node(name) == canonical.totals(node=name)
@@ -250,7 +292,8 @@ class Fleet:
 def _mutation(cell: Cell) -> Mutation:
     if cell.kind == cells.ADD:
         value = cells.definition_value(cell)
-        return Add(str(cell.key), (value.when, ("info", "warning", "critical")[value.severity], value.about))
+        severity = ("info", "warning", "critical")[value.severity]
+        return Add(str(cell.key), (value.when, severity, value.about, value.on, value.expires_at))
     if cell.kind == cells.COUNTS:
         return Count(str(cell.key), *cells.counts_value(cell))
     if cell.kind == cells.POSITION:
@@ -261,7 +304,7 @@ def _mutation(cell: Cell) -> Mutation:
         return End(str(cell.key), frozenset((dot.replica, dot.seq) for dot in ended.lives), ended.whole_node)
     assert cell.kind == cells.REMOVE
     named = list(cells.removed_dots(cell))
-    return Remove(named[0].key, frozenset((each.replica, each.seq) for each in named))
+    return Remove(frozenset(each.key for each in named), frozenset((each.replica, each.seq) for each in named))
 
 
 def _same(found: Mutation, expected: Mutation) -> bool:

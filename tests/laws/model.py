@@ -5,6 +5,8 @@ clock, `Log.at` gives the one state that every node at that clock must have:
 
 - an add stands unless a later add of the same id in its row superseded it, or a removal within the clock names it;
 - counts and positions: the latest of each row, under each key.
+
+An add that stands is in force until its end, if it has one: that is all that time does, and only the reader's clock matters.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,8 +15,8 @@ from functools import cached_property
 
 from constraint_crdt import Replica
 
-Definition = tuple[str | None, str, str | None]
-"""(when, severity, about)."""
+Definition = tuple[str | None, str, str | None, tuple[tuple[str, str], ...], int | None]
+"""(when, severity, about, on, expires_at)."""
 Clock = Mapping[Replica, int]
 ClockKey = frozenset[tuple[Replica, int]]
 
@@ -29,9 +31,9 @@ class Add:
 
 @dataclass(frozen=True)
 class Remove:
-    """The end of the named adds of one constraint."""
+    """The end of the named adds, all of one constraint unless they had expired."""
 
-    id: str
+    ids: frozenset[str]
     dots: frozenset[tuple[Replica, int]]
 
 
@@ -82,10 +84,17 @@ class Canonical:
         """The standing adds of one constraint."""
         return {dot: each.definition for dot, each in self.live.items() if isinstance(each, Add) and each.id == id_}
 
-    @cached_property
-    def active(self) -> set[str]:
+    def in_force(self, id_: str, now: int) -> dict[tuple[Replica, int], Definition]:
+        """The standing adds of one constraint that have not expired."""
+        return {dot: definition for dot, definition in self.adds(id_).items() if not _expired(definition, now)}
+
+    def active(self, now: int) -> set[str]:
         """The ids of the active constraints."""
-        return {each.id for each in self.live.values() if isinstance(each, Add)}
+        return {each.id for each in self.live.values() if isinstance(each, Add) and not _expired(each.definition, now)}
+
+    def expired(self, now: int) -> dict[tuple[Replica, int], Add]:
+        """The standing adds that have expired."""
+        return {dot: each for dot, each in self.live.items() if isinstance(each, Add) and _expired(each.definition, now)}
 
     def counts(self, replica: Replica, key: str) -> tuple[int, int]:
         """The cumulative counts of one row under one key."""
@@ -123,6 +132,10 @@ class Canonical:
             return None
         ranked = sorted((_norm(move.position), -move.time, row, move.position) for (row, _), move in self.candidates.items())
         return ranked[0][3]
+
+
+def _expired(definition: Definition, now: int) -> bool:
+    return definition[4] is not None and definition[4] <= now
 
 
 def _norm(position: tuple[int, int]) -> int:
@@ -176,18 +189,18 @@ class Log:
 
     # --- what a node at a clock must write, by the rules of the design ---------------------------------------------
 
-    def adding(self, clock: Clock, replica: Replica, id_: str, definition: Definition) -> list[Mutation]:
-        """An add, then a removal that names the observed adds of others; nothing if this is what is in force."""
-        observed = self.at(clock).adds(id_)
-        if observed and set(observed.values()) == {definition}:
+    def adding(self, clock: Clock, replica: Replica, id_: str, definition: Definition, now: int) -> list[Mutation]:
+        """An add, then a removal that names the observed adds of others, expired or not; nothing if this is what is in force."""
+        observed, in_force = self.at(clock).adds(id_), self.at(clock).in_force(id_, now)
+        if in_force and set(in_force.values()) == {definition}:
             return []
         others = frozenset(dot for dot in observed if dot[0] != replica)
-        return [Add(id_, definition), Remove(id_, others)] if others else [Add(id_, definition)]
+        return [Add(id_, definition), Remove(frozenset({id_}), others)] if others else [Add(id_, definition)]
 
     def removing(self, clock: Clock, id_: str) -> list[Mutation]:
         """A removal that names every observed add; nothing if there is none."""
         observed = self.at(clock).adds(id_)
-        return [Remove(id_, frozenset(observed))] if observed else []
+        return [Remove(frozenset({id_}), frozenset(observed))] if observed else []
 
     def counting(self, clock: Clock, replica: Replica, key: str, satisfied: int, violated: int) -> list[Mutation]:
         """Cumulative counts; nothing if there is nothing to count."""

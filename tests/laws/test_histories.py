@@ -1,7 +1,8 @@
 """Random histories of a fleet against the reference (DESIGN 7: invariants 1 to 4, 7, 8, 9).
 
-Five nodes add, edit, remove, count, move and collect. Messages are late, doubled, reordered, lost, in parts of which some are
-missing, and made for clocks of long ago; nodes die for good or start again empty. `Fleet` checks every state that a node reaches.
+Five nodes add, edit, extend, remove, count, move and collect; time passes, differently for each. Messages are late, doubled,
+reordered, lost, in parts of which some are missing, and made for clocks of long ago; nodes die for good or start again empty.
+`Fleet` checks every state that a node reaches.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from constraint_crdt import VectorClock, exchange
 from constraint_crdt.core.cells import REMOVE
 
-from .fleet import IDS, MESSAGES_PER_EXCHANGE, NAMES, Fleet
-from .model import Definition
+from .fleet import IDS, MESSAGES_PER_EXCHANGE, NAMES, SECOND, Fleet
 
 FINAL_ROUNDS = 3
+LONG_ENOUGH = 3600 * SECOND
+"""ns after which every node may remove what any other wrote and has expired."""
 FEWEST_NODES = 3
 STEPS_BETWEEN_LOSSES = 4
 """A fleet that forgets all the time has nothing to get wrong."""
@@ -30,13 +32,17 @@ coordinates = st.integers(-3, 3)
 counts = st.integers(0, 3)
 sizes = st.integers(40, 70)
 """Of the parts of a message, in bytes."""
-definitions = st.sampled_from(
+Says = tuple[str | None, str, str | None]
+sayings = st.sampled_from(
     [(None, "warning", None), ("v <= 1.0", "warning", None), ("v <= 2.0", "critical", None), (None, "info", "seen")]
 )
+ttls = st.sampled_from([None, None, 1, 2, 5])
+seconds = st.sampled_from([0, 1, 2, 5, 70])
+skews = st.sampled_from([-3600, -2, -1, 0, 0, 0, 1, 2, 3600])
 
 
-def _add(id_: str, definition: Definition) -> Mutate:
-    return lambda fleet, name: fleet.add(name, id_, definition)
+def _add(id_: str, says: Says, ttl: int | None) -> Mutate:
+    return lambda fleet, name: fleet.add(name, id_, says, ttl)
 
 
 def _remove(index: int) -> Mutate:
@@ -52,14 +58,14 @@ def _record(constraint: str | None, satisfied: int, violated: int) -> Mutate:
     return lambda fleet, name: fleet.record(name, constraint, satisfied, violated)
 
 
-def _move(a: int, b: int, time: int) -> Mutate:
-    return lambda fleet, name: fleet.move(name, (a, b), time)
+def _move(a: int, b: int) -> Mutate:
+    return lambda fleet, name: fleet.move(name, (a, b))
 
 
-adds = st.builds(_add, ids, definitions)
+adds = st.builds(_add, ids, sayings, ttls)
 removals = st.builds(_remove, nodes)
 records = st.builds(_record, st.none() | ids, counts, counts)
-moves = st.builds(_move, coordinates, coordinates, st.integers(1, 3))
+moves = st.builds(_move, coordinates, coordinates)
 
 
 class Histories(RuleBasedStateMachine):
@@ -92,6 +98,20 @@ class Histories(RuleBasedStateMachine):
         node = removed[index % len(removed)]
         node.collect()
         self.fleet.observe(node)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    @rule(passed=seconds, node=nodes, skew=skews)
+    def pass_time(self, passed: int, node: int, skew: int) -> None:
+        """Some time goes by, and somebody sets a clock."""
+        self.fleet.time += passed * SECOND
+        self.fleet.skews[self._name(node)] = skew * SECOND
+        for each in self.fleet.nodes.values():
+            self.fleet.observe(each)
+
+    @rule(index=nodes)
+    def remove_expired(self, index: int) -> None:
+        self.fleet.remove_expired(self._name(index))
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
@@ -182,21 +202,32 @@ class Histories(RuleBasedStateMachine):
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        """When faults stop, all nodes become equal, know it, and what was removed stays gone."""
+        """When faults stop, all nodes become equal, know it, what was removed stays gone, and what has expired goes."""
         fleet = list(self.fleet.nodes.values())
         for node in fleet:
             for name in list(node.tracker):  # what was said by a life that is no more says nothing
                 if name not in self.fleet.nodes or name in self.fleet.amnesic:
                     node.tracker.forget(name)
+        self._exchange_all()
+        assert len({node.state_hash for node in fleet}) == 1
+        assert all(node.converged and not node.alarms for node in fleet)
+        for id_, (replica, seq) in self.fleet.gone.items():
+            assert fleet[0].clock[replica] < seq or all(id_ not in node.state.constraints for node in fleet)
+        self.fleet.skews.clear()
+        self.fleet.time += LONG_ENOUGH
+        self._exchange_all()  # which tells all nodes what time it is
+        for node in fleet:
+            self.fleet.remove_expired(node.node_id)
+        self._exchange_all()
+        assert not any(node.state.constraints.expired_ids for node in fleet if not self.fleet.amnesic)
+
+    def _exchange_all(self) -> None:
+        fleet = list(self.fleet.nodes.values())
         for _ in range(FINAL_ROUNDS):
             for a in fleet:
                 for b in fleet:
                     if a is not b:
                         exchange(a, b)
-        assert len({node.state_hash for node in fleet}) == 1
-        assert all(node.converged and not node.alarms for node in fleet)
-        for id_, (replica, seq) in self.fleet.gone.items():
-            assert fleet[0].clock[replica] < seq or all(id_ not in node.state.constraints for node in fleet)
 
 
 TestHistories = Histories.TestCase

@@ -1,5 +1,7 @@
 """`ConstraintORSet` standing alone, with the writer named: what is active, what conflicts, what is refused."""
 
+from typing import Any
+
 import pytest
 
 from constraint_crdt import (
@@ -138,7 +140,7 @@ def test_removing_what_is_not_active_is_a_key_error_and_writes_nothing() -> None
         ({"id_": "c", "node": ""}, "1 to 256 bytes"),
     ],
 )
-def test_what_is_out_of_bounds_is_refused_and_writes_nothing(arguments: dict[str, str], what: str) -> None:
+def test_what_is_out_of_bounds_is_refused_and_writes_nothing(arguments: dict[str, Any], what: str) -> None:
     s = ConstraintORSet()
     s.add("c", node="a", when="x < 1.0")
     before = ConstraintORSet().merged(s)

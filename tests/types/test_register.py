@@ -99,6 +99,17 @@ def test_the_position_of_one_node_is_the_last_that_it_wrote_in_any_life() -> Non
     assert register.node_position("a") == (4, 4)
     assert register.node_position("b") == (0, 0)
     assert register.node_position("z") is None
+    assert register.by_node == {"a": (4, 4), "b": (0, 0)}
+    assert EisensteinRegister().by_node == {}
+
+
+def test_it_says_who_wrote_the_position() -> None:
+    a, b = written((5, 0), "a"), written((1, 0), Replica("b", 3))
+    assert (a.by, EisensteinRegister().by) == ("a", None)
+    both = joined(a, b)
+    assert (both.position, both.by) == ((1, 0), "b")
+    both.update((5, 0), node="a", time=2)
+    assert (both.position, both.by) == ((5, 0), "a")
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ a cell of a kind that this version does not know travels through it unharmed.
 | 14 TILE | room, tile id | `[created, author]` |
 | 15 CONTENT | room, tile id | `[time, size, hash]` |
 | 16 CONTENT_PAGE | room, tile id, page | bytes |
-| 17 ELEMENT | room, tile id, `t` for a tag or `k` for a constraint, element | nil, or `[[node, seq], …]`: foreign tags |
+| 17 ELEMENT | room, tile id, letter, element | `t` tag, `k` constraint: nil; `f` constraint by foreign tags: `[[node, seq], …]` |
 | 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: foreign tags that are removed |
 | 19 TILE_COUNTS | room, tile id, who counted | `[satisfied, violated]`, cumulative |
-| 20 TILE_POSITION | room, tile id | as POSITION |
+| 20 TILE_POSITION | room, tile id | as POSITION; and who wrote it, if that was somebody outside of the fleet |
 | 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells that were seen |
 | 22 INCREMENTS | room, foreign node, its seq | `[satisfied, violated]` |
-| 23 APPLIED | room, foreign node | `[[[first seq, last seq], …], satisfied, violated]`: increments taken into one sum |
+| 23 APPLIED | room, foreign node, page | `[[first seq, level, satisfied, violated], …]`: increments of 2**level seqs each |
 
 A key of several parts has them joined by `SEPARATOR`; see `make_key`.
 `read_cell` is the only way from bytes to a cell, and it validates the value of every known kind, so that applying one cannot fail.

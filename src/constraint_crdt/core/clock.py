@@ -35,11 +35,12 @@ class VectorClock(Merge):
     Iterates over replicas; `clock[replica]` is 0 for one it has never heard of. Comparisons and merges cost O(entries).
     """
 
-    __slots__ = ("_entries",)
+    __slots__ = ("_entries", "_mark")
 
     def __init__(self, entries: Mapping[Replica, int] | Iterable[tuple[Replica, int]] = ()) -> None:
         pairs = entries.items() if isinstance(entries, Mapping) else entries
         self._entries: dict[Replica, int] = {replica: seq for replica, seq in pairs if seq}
+        self._mark: ClockMark | None = None
         if any(seq < 0 for seq in self._entries.values()):
             raise ValueError("a clock entry cannot be negative")
 
@@ -47,8 +48,21 @@ class VectorClock(Merge):
     def over(cls, entries: dict[Replica, int]) -> Self:
         """A clock over a dict that the caller promises never to change (no copy, no check)."""
         clock = cls.__new__(cls)
-        clock._entries = entries
+        clock._entries, clock._mark = entries, None
         return clock
+
+    @classmethod
+    def of(cls, mark: "ClockMark") -> Self:
+        """The clock that a mark is of. O(1)."""
+        clock = cls.__new__(cls)
+        clock._entries, clock._mark = mark.entries, mark
+        return clock
+
+    def mark(self, digest: Digest) -> "ClockMark":
+        """The mark of this clock: the one that it was made from, or a new one. O(1) or O(entries)."""
+        if self._mark is None or not self._mark.is_by(digest):
+            self._mark = ClockMark.of(self._entries, digest)
+        return self._mark
 
     def __getitem__(self, replica: Replica) -> int:
         return self._entries.get(replica, 0)
@@ -78,7 +92,7 @@ class VectorClock(Merge):
     def merge(self, other: Self) -> bool:
         raised = {replica: seq for replica, seq in other._entries.items() if seq > self._entries.get(replica, 0)}
         if raised:
-            self._entries = self._entries | raised
+            self._entries, self._mark = self._entries | raised, None
         return bool(raised)
 
     def merged(self, other: Self) -> Self:
@@ -122,33 +136,42 @@ class ClockMark:
     Never changes, so it is shared freely; `entries` must not be written to.
     """
 
-    __slots__ = ("_order", "count", "entries", "total")
+    __slots__ = ("_digest", "_name", "_order", "count", "entries", "total")
 
-    def __init__(self, entries: dict[Replica, int], total: int, count: int, order: list[Replica] | None = None) -> None:
+    def __init__(
+        self, entries: dict[Replica, int], total: int, count: int, digest: Digest, order: list[Replica] | None = None
+    ) -> None:
         self.entries = entries
         self.total = total
         self.count = count
         """The sum of the seqs: one life's clock only grows, so of two of its clocks the one with more is the later."""
+        self._digest = digest
         self._order = order
+        self._name: tuple[Replica, bytes] | None = None
 
     @classmethod
     def of(cls, entries: Mapping[Replica, int], digest: Digest) -> "ClockMark":
         """The mark of a clock that was spelled out. O(entries)."""
         entries = {replica: seq for replica, seq in entries.items() if seq}
-        total = sum(digest.clock_entry(replica, seq) for replica, seq in entries.items())
-        return cls(entries, total, sum(entries.values()))
+        total = sum([digest.clock_entry(replica, seq) for replica, seq in entries.items()])
+        return cls(entries, total, sum(entries.values()), digest)
+
+    def is_by(self, digest: Digest) -> bool:
+        """True if it is summed up with the hash functions of `digest`."""
+        return self._digest == digest
 
     def followed_by(self, entries: dict[Replica, int], total: int, count: int) -> "ClockMark":
         """The mark of a later instant of the same clock, which may have gained entries but has lost none."""
-        return ClockMark(entries, total, count, self._order if len(entries) == len(self.entries) else None)
+        return ClockMark(entries, total, count, self._digest, self._order if len(entries) == len(self.entries) else None)
 
     def __eq__(self, other: object) -> bool:
         return self.total == other.total if isinstance(other, ClockMark) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # nothing keys by a mark
 
-    def changed(self, changes: Iterable[tuple[Replica, int]], digest: Digest) -> "ClockMark":
+    def changed(self, changes: Iterable[tuple[Replica, int]]) -> "ClockMark":
         """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries)."""
+        digest = self._digest
         entries, total, count, same_keys = self.entries.copy(), self.total, self.count, True
         for replica, seq in changes:
             before = entries.get(replica, 0)
@@ -163,12 +186,27 @@ class ClockMark:
             else:
                 del entries[replica]
             same_keys = same_keys and bool(before and seq)
-        return ClockMark(entries, total, count, self._order if same_keys else None)
+        return ClockMark(entries, total, count, digest, self._order if same_keys else None)
+
+    def replaced(self, entries: Mapping[Replica, int]) -> "ClockMark":
+        """The mark of another clock that was spelled out: as `of`, but hashing costs only O(differences)."""
+        mine = self.entries
+        changes = [(replica, seq) for replica, seq in entries.items() if replica not in mine or mine[replica] != seq]
+        changes += [(replica, 0) for replica in mine if replica not in entries]
+        return self.changed(changes)
 
     def name(self, reader: Replica) -> bytes:
-        """8 bytes that name this clock to one life of one reader; another life cannot resolve them."""
+        """8 bytes that name this clock to one life of one reader; another life cannot resolve them.
+
+        The last one is remembered: while two nodes talk, each looks through the same few clocks for the same reader.
+        """
+        last = self._name
+        if last is not None and last[0] == reader:
+            return last[1]
         total = (self.total % 2**256).to_bytes(32, "big")
-        return blake2b(total + replica_bytes(reader), digest_size=CLOCK_NAME_BYTES, person=b"clock name").digest()
+        name = blake2b(total + replica_bytes(reader), digest_size=CLOCK_NAME_BYTES, person=b"clock name").digest()
+        self._name = (reader, name)
+        return name
 
     @property
     def order(self) -> list[Replica]:

@@ -16,6 +16,7 @@ from constraint_crdt.core.replica import Replica
 
 if TYPE_CHECKING:
     from constraint_crdt.core.cells import Cell
+    from constraint_crdt.core.run import Run
 
 _MODULO = 2**256 - 1
 """`x & _MODULO` is x modulo 2**256, in half the time of `%`."""
@@ -37,7 +38,7 @@ class StateHash(bytes):
 
     def token(self, reader: Replica) -> bytes:
         """8 bytes that stand for this hash towards one life of one reader."""
-        return blake2b(self + replica_bytes(reader), digest_size=HASH_TOKEN_BYTES, person=b"hash token").digest()
+        return _token(self, reader)
 
 
 @lru_cache(maxsize=4096)
@@ -51,6 +52,12 @@ def replica_bytes(replica: Replica) -> bytes:
 def _hasher(key: bytes, person: bytes) -> blake2b:
     """A hasher that has taken in the key, to be copied: that costs a third of making one."""
     return blake2b(key=key, digest_size=STATE_HASH_BYTES, person=person)
+
+
+@lru_cache(maxsize=256)
+def _token(state_hash: bytes, reader: Replica) -> bytes:
+    """Remembered, because each message of an exchange says or checks the same few."""
+    return blake2b(state_hash + replica_bytes(reader), digest_size=HASH_TOKEN_BYTES, person=b"hash token").digest()
 
 
 @lru_cache(maxsize=64)
@@ -94,6 +101,11 @@ class Digest:
             hasher = copy()
             hasher.update(cell.seq.to_bytes(8, "big") + cell.data)
             cell.digest = number(hasher.digest())
+
+    def enter(self, runs: "Iterable[Run]") -> None:
+        """Give each run the keyed hash of the clock entry at its end, unless it has it already."""
+        for run in [run for run in runs if not run.entry]:
+            run.entry = self.clock_entry(run.replica, run.hi)
 
     def clock_entry(self, replica: Replica, seq: int) -> int:
         """The keyed hash of one clock entry."""

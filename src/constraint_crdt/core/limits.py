@@ -36,7 +36,7 @@ HALF_LIVES = 8
 """At which one value decays side by side."""
 
 DURATION_MAX = 10 * 365 * 86_400.0
-"""Seconds: the longest half-life."""
+"""Seconds: the longest half-life, and the longest time for which a constraint can be added."""
 
 CANDIDATES = 128
 """Items that one row of a sketch remembers by name."""
@@ -74,6 +74,24 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     peers: int = 65_536
     """Peers whose last evidence is kept."""
+
+    counters: int = 10_000
+    """Names of counters, and as many of decaying counters, beyond which this node opens no further one."""
+
+    tiles: int = 10_000
+    """Tiles, deleted ones included, beyond which this node makes no further one. Those of others are taken all the same."""
+
+    tile_elements: int = 1_000
+    """Tags, constraints and counting names, each, of one tile, beyond which this node adds no further one."""
+
+    foreign_nodes: int = 10_000
+    """Foreign nodes whose increments are counted, over all rooms, beyond which this node takes in no further one's."""
+
+    sketches: int = 64
+    """Names of sketches beyond which this node begins no further one, and sketches that it reads."""
+
+    blooms: int = 64
+    """The same for Bloom filters."""
 
 
 DEFAULT_LIMITS = Limits()

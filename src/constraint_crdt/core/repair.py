@@ -239,14 +239,14 @@ def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
             table[key] = {held.replica: held, replica: cell}
         by_row.setdefault(replica, []).append(cell)
     for replica, cells in by_row.items():
-        rows._rows.setdefault(replica, Row()).restart(cells)
+        rows._rows[replica] = Row(sorted(cells, key=lambda cell: cell.seq))
 
 
 def _sum_up(rows: Rows) -> None:
     rows._sums = {kind: _kind_sum(rows, kind) for kind in rows._tables if kind != REMOVE}
     rows._count = sum(1 for _ in _standing(rows))
     for replica, seq in rows._clock.items():
-        rows._rows[replica].entry = rows.digest.clock_entry(replica, seq)
+        rows._own(replica).entry = rows.digest.clock_entry(replica, seq)
     rows._clock_sum = sum(rows._rows[replica].entry for replica in rows._clock)
     rows._clock_count = sum(rows._clock.values())
     rows._mark_is_old, rows._hash = True, None

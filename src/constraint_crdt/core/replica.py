@@ -27,6 +27,16 @@ class Dot(NamedTuple):
     seq: int
 
 
+def replica_named(text: str) -> Replica | None:
+    """The replica whose text this is; None if it is that of none."""
+    name, _, life = text.rpartition("~")
+    try:
+        replica = Replica(name, int(life, 16))
+    except ValueError:
+        return None
+    return replica if str(replica) == text else None
+
+
 def check_id(text: str, what: str) -> str:
     """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`."""
     try:

@@ -1,4 +1,4 @@
-"""One row: the cells that one replica wrote, in the order of their seqs.
+"""One row of a node's own: the cells that one replica wrote, in the order of their seqs.
 
 New cells always have a seq above all earlier ones, so the order is a list that is only appended to. Cells that fell stay in it,
 their seqs noted, until half of it has fallen; then it is compacted: amortised O(1), and eight bytes a cell.
@@ -17,14 +17,15 @@ _seq = attrgetter("seq")
 
 
 class Row:
-    """The order of one replica's cells. What stands under which key is known by the tables, see `Rows`."""
+    """The order of one replica's cells. What stands under which key is known by the tables, see `Tables`."""
 
     __slots__ = ("_fallen", "_order", "entry")
 
-    def __init__(self) -> None:
-        self.entry = 0
+    def __init__(self, cells: Iterable[Cell] = (), entry: int = 0) -> None:
+        """`cells`: in ascending order of seq."""
+        self.entry = entry
         """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
-        self._order: list[Cell] = []
+        self._order: list[Cell] = list(cells)
         self._fallen: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
 
     def extend(self, cells: Iterable[Cell]) -> None:
@@ -45,13 +46,8 @@ class Row:
         fallen = self._fallen
         return [cell for cell in found if cell.seq not in fallen] if fallen else found
 
-    def restart(self, cells: Iterable[Cell]) -> None:
-        """Note exactly these cells, in whatever order they come: for repair only."""
-        self._order = sorted(cells, key=_seq)
-        self._fallen = None
-
     def copy(self) -> "Row":
         """An independent copy that shares the cells. O(cells)."""
-        twin = Row()
-        twin.entry, twin._order, twin._fallen = self.entry, self._order.copy(), self._fallen and self._fallen.copy()
+        twin = Row(self._order, self.entry)
+        twin._fallen = self._fallen and self._fallen.copy()
         return twin

@@ -9,26 +9,23 @@ Rules kept here:
 - A removal deletes the add cells it names, also ones that arrive later.
 - The digest sums, the tables and the views are brought up to date with each cell, so reads compute nothing.
 
-A *table* holds, for one kind of cell, the standing cells of all rows by key: a bare cell where one row has the key, a dict by
-replica where several have. That is the only index over cells: rows themselves keep just their order.
+Rows are single-writer: two nodes with the same clock for a row have the same row. So a row that came whole, or was given away
+whole, *is* that `Run`, shared by all nodes of the process that have it. A run never changes; a node that has to change a row makes
+it a `Row` of its own first (`_own`), which no other node ever sees. The clock is shared with its mark in the same way.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from constraint_crdt.core import cells as cell_kinds
-from constraint_crdt.core.cells import Cell, Key
+from constraint_crdt.core.cells import REMOVE, Cell, Key, removed_dots
 from constraint_crdt.core.clock import ClockMark, VectorClock
 from constraint_crdt.core.digest import Digest, StateHash
 from constraint_crdt.core.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.row import Row
 from constraint_crdt.core.run import Run
+from constraint_crdt.core.tables import Tables
 from constraint_crdt.errors import ConstraintCrdtError
-
-Holder = Cell | dict[Replica, Cell]
-Watcher = Callable[[Cell | None, Cell | None], None]
-"""Called with (the cell that fell, the cell that now stands); at least one is given, both have the same replica and key."""
 
 
 class Applied(NamedTuple):
@@ -37,36 +34,26 @@ class Applied(NamedTuple):
     changed: bool
     gap: bool
     """A run started above my clock, so nothing was applied."""
+    exact: bool = False
+    """Every run started where my clock stood, so the clock is now what it was with the ends of the runs put in."""
 
 
-class Rows:
+class Rows(Tables):
     """Every cell this node holds, with clock, floors and digest."""
 
     def __init__(self, digest: Digest | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
-        self.digest = digest or Digest()
+        super().__init__(digest)
         self.limits = limits
-        self._rows: dict[Replica, Row] = {}
+        self._rows: dict[Replica, Row | Run] = {}
         self._clock: dict[Replica, int] = {}
         self._floors: dict[Replica, int] = {}
-        self._tables: dict[int, dict[Key, Holder]] = {}
-        self._watchers: dict[int, list[Watcher]] = {}
-        self._sums: dict[int, int] = {}
         self._clock_sum = 0
         self._clock_count = 0
-        self._count = 0
         self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
-        self._mark = ClockMark({}, 0, 0)
+        self._mark = ClockMark({}, 0, 0, self.digest)
         self._mark_is_old = False
-        self._hash: StateHash | None = None
-        self._fallen: list[Cell] | None = None
-        self._mended: list[Cell] | None = None
-        self._readings: list[tuple[int, Watcher, Callable[[], None]]] = []
 
     # --- reading -----------------------------------------------------------------------------------------------
-
-    def __len__(self) -> int:
-        """How many cells stand, removals included."""
-        return self._count
 
     def __contains__(self, replica: object) -> bool:
         return replica in self._rows
@@ -81,16 +68,16 @@ class Rows:
 
     @property
     def clock_mark(self) -> ClockMark:
-        """The clock as of now. O(rows) after a change, else O(1)."""
+        """The clock as of now. O(1); the next change of the clock then costs O(rows)."""
         if self._mark_is_old:
-            self._mark = self._mark.followed_by(self._clock.copy(), self._clock_sum, self._clock_count)
+            self._mark = self._mark.followed_by(self._clock, self._clock_sum, self._clock_count)
             self._mark_is_old = False
         return self._mark
 
     @property
     def clock(self) -> VectorClock:
-        """The clock as of now, a value of its own. O(rows) after a change."""
-        return VectorClock.over(self.clock_mark.entries)
+        """The clock as of now, a value of its own. Costs what `clock_mark` does."""
+        return VectorClock.of(self.clock_mark)
 
     @property
     def floors(self) -> dict[Replica, int]:
@@ -104,73 +91,10 @@ class Rows:
             self._hash = self.digest.state(sum(self._sums.values()), self._clock_sum)
         return self._hash
 
-    def kind_hash(self, kind: int) -> StateHash:
-        """The hash of the live cells of one kind, without the clock. O(1)."""
-        return self.digest.state(self._sums.get(kind, 0), 0)
-
-    def kind_sum(self, kind: int) -> int:
-        """The digest sum of the live cells of one kind: equal sums mean equal cells. O(1)."""
-        return self._sums.get(kind, 0)
-
-    def table(self, kind: int) -> Mapping[Key, Holder]:
-        """The standing cells of one kind by key. A live view: do not hold it over a change."""
-        return self._tables.setdefault(kind, {})
-
-    def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
-        """The cell that stands in one row under one key. O(1)."""
-        held = self._tables.get(kind, {}).get(key)
-        if isinstance(held, dict):
-            return held.get(replica)
-        return held if held is not None and held.replica == replica else None
-
-    def held(self, kind: int, key: Key) -> Sequence[Cell]:
-        """The cells of all rows that stand under one key. O(their number)."""
-        held = self._tables.get(kind, {}).get(key)
-        if held is None:
-            return ()
-        return tuple(held.values()) if isinstance(held, dict) else (held,)
-
-    def each(self, kind: int) -> Iterator[Cell]:
-        """Every standing cell of one kind. O(their number)."""
-        for held in self._tables.get(kind, {}).values():
-            if isinstance(held, dict):
-                yield from held.values()
-            else:
-                yield held
-
-    def live_cells(self) -> Iterator[Cell]:
-        """Every standing cell that the hash covers: all but removals. O(cells)."""
-        for kind in self._tables:
-            if kind != cell_kinds.REMOVE:
-                yield from self.each(kind)
-
     def above(self, replica: Replica, lo: int) -> list[Cell]:
         """The standing cells of one row with a seq above `lo`, in ascending order. O(cells above lo)."""
         row = self._rows.get(replica)
         return row.above(lo) if row else []
-
-    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None) -> None:
-        """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash.
-
-        With `restart` it keeps readings: after a repair that is called, and then `watcher` for each cell as if it were new.
-        """
-        self._watchers.setdefault(kind, []).append(watcher)
-        if restart is not None:
-            self._readings.append((kind, watcher, restart))
-
-    def take_fallen(self) -> list[Cell]:
-        """The cells that were taken out, not superseded, since the last call. With the runs above a clock, the floors, and what was
-        mended, that is all that changed since: what a store needs to follow. Kept from the first call on.
-        """
-        fallen, self._fallen = self._fallen, []
-        return fallen or []
-
-    def take_mended(self) -> list[Cell]:
-        """The cells that a repair put at or below the clock since the last call; some may have been superseded since. What they
-        took the place of is among the fallen. Kept from the first call on.
-        """
-        mended, self._mended = self._mended, []
-        return mended or []
 
     # --- the runs that somebody lacks ----------------------------------------------------------------------------
 
@@ -180,18 +104,37 @@ class Rows:
 
     def ahead_of(self, clock: Mapping[Replica, int]) -> int:
         """How many mutations are accounted for here and not in `clock`. O(rows)."""
-        theirs = clock.get
-        return sum([hi - lo for replica, hi in self._clock.items() if hi > (lo := theirs(replica, 0))])
+        mine, theirs = self._clock, clock.get
+        return sum([mine[replica] - theirs(replica, 0) for replica in self._ahead(clock)])
 
     def since(self, clock: Mapping[Replica, int]) -> list[Run]:
-        """A run for every row that is ahead of `clock`. O(rows + cells in the runs)."""
-        theirs = clock.get
-        ahead = [(replica, lo, hi) for replica, hi in self._clock.items() if hi > (lo := theirs(replica, 0))]
-        return [Run(replica, lo, hi, self._rows[replica].above(lo)) for replica, lo, hi in ahead]
+        """A run for every row that is ahead of `clock`. O(rows + cells in the runs that are no whole rows)."""
+        rows = self._rows
+        return [
+            row if replica not in clock and isinstance(row := rows[replica], Run) else self._run(replica, clock.get(replica, 0))
+            for replica in self._ahead(clock)
+        ]
+
+    def runs(self, above: Iterable[tuple[Replica, int]]) -> list[Run]:
+        """A run for each of these rows above that seq, which is below its end. O(cells in the runs that are no whole rows)."""
+        rows = self._rows
+        return [row if not lo and isinstance(row := rows[replica], Run) else self._run(replica, lo) for replica, lo in above]
+
+    def _ahead(self, clock: Mapping[Replica, int]) -> list[Replica]:
+        return [replica for replica, hi in self._clock.items() if replica not in clock or hi > clock[replica]]
+
+    def _run(self, replica: Replica, lo: int) -> Run:
+        row, hi = self._rows[replica], self._clock[replica]
+        if lo:
+            return Run(replica, lo, hi, row.above(lo))
+        if isinstance(row, Row):
+            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry)
+        return row
 
     def whole(self) -> list[Run]:
-        """Every row from 0, with its floor: what a Sync carries. O(cells)."""
-        return [Run(replica, 0, hi, self._rows[replica].above(0), self.floor(replica)) for replica, hi in self._clock.items()]
+        """Every row from 0, with its floor: what a Sync carries. O(rows + cells of those that are not shared yet)."""
+        floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
+        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry) for run in runs]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -205,23 +148,21 @@ class Rows:
 
     def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
         """Append several mutations as one transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
-        row, last = self._rows.get(replica), self.seq(replica)
-        self._check_room(len(cells), 0 if row else 1)
+        if not cells:
+            return
+        last = self.seq(replica)
+        self._check_room(len(cells), 0 if replica in self._rows else 1)
         if last + len(cells) > MAX_COUNT:
             raise ConstraintCrdtError(f"the row of {replica} is full")
-        row = row or self._open_row(replica)
         for seq, cell in enumerate(cells, start=last + 1):
             cell.replica, cell.seq = replica, seq
             if cell.key == 0:
                 cell.key = seq
         self.digest.fill(replica, cells)
-        row.extend(cells)
-        for cell in cells:
-            self._put(row, cell)
-        self._raise_clock(replica, row, last + len(cells))
-        for cell in cells:
-            if cell.kind == cell_kinds.REMOVE:
-                self._act(cell)
+        self._own(replica).extend(cells)
+        self._put_all(self._not_awaited(cells))
+        self._raise_clock(replica, last + len(cells))
+        self._act_all(cells)
 
     def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
         """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
@@ -229,23 +170,30 @@ class Rows:
         `whole` says that it is a Sync: cells up to `hi` that a run does not list are dead, and its floors are taken.
         Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
-        if any(run.lo > self.seq(run.replica) for run in runs):
+        clock, rows = self._clock, self._rows
+        if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
             return Applied(changed=False, gap=True)
-        fresh = [(run, self._above(run)) for run in runs]
-        new_rows = sum(run.replica not in self._rows for run in runs)
-        self._check_room(sum(len(cells) for _, cells in fresh), new_rows)
+        new = [run for run in runs if run.replica not in rows and run.hi]
+        more = [(run, self._news(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
+        exact = not [run for run, _ in more if run.lo != clock.get(run.replica)]
+        cells = [cell for run in new for cell in run.cells]
+        for _, news in more:
+            cells += news
+        self._check_room(len(cells), len(new))
         version = self._clock_sum, self._count
-        removals: list[Cell] = []
-        for run, cells in fresh:
-            row = self._rows.get(run.replica) or self._open_row(run.replica)
-            self.digest.fill(run.replica, cells)
-            removals += self._take(row, cells)
-            if whole:
-                self._drop_unlisted(row, run)
-            self._raise_clock(run.replica, row, run.hi)
-        for cell in removals:
-            self._act(cell)
-        return Applied(changed=(self._clock_sum, self._count) != version, gap=False)
+        self._open(new, cells)
+        for run, news in more:
+            self.digest.fill(run.replica, news)
+            if news:
+                self._own(run.replica).extend(news)
+        self._put_all(self._not_awaited(cells))
+        if whole:
+            self._drop_unlisted([run for run, _ in more])
+            self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
+        for run, _ in more:
+            self._raise_clock(run.replica, run.hi)
+        self._act_all(cells)
+        return Applied((self._clock_sum, self._count) != version, False, exact)
 
     def merge(self, other: "Rows") -> bool:
         """Take in everything another set of rows knows. True if that changed what is known here."""
@@ -262,9 +210,9 @@ class Rows:
         """
         dropped = [
             cell
-            for cell in self.each(cell_kinds.REMOVE)
+            for cell in self.each(REMOVE)
             if (upto is None or cell.seq <= upto.get(cell.replica, 0))
-            and all(named.seq <= self.seq(named.replica) for named in cell_kinds.removed_dots(cell))
+            and all(named.seq <= self.seq(named.replica) for named in removed_dots(cell))
         ]
         for cell in dropped:
             self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
@@ -277,9 +225,9 @@ class Rows:
         return len(dropped)
 
     def copy(self) -> "Rows":
-        """An independent copy without watchers; cells are shared. O(cells)."""
+        """An independent copy without watchers; cells, and the rows that never change, are shared. O(cells)."""
         twin = Rows(self.digest, self.limits)
-        twin._rows = {replica: row.copy() for replica, row in self._rows.items()}
+        twin._rows = {replica: row.copy() if isinstance(row, Row) else row for replica, row in self._rows.items()}
         twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
         twin._mark, twin._mark_is_old = self._mark, self._mark_is_old
         twin._tables = {
@@ -299,116 +247,79 @@ class Rows:
         if rows and len(self._rows) + rows > self.limits.rows:
             raise ConstraintCrdtError(f"more than the {self.limits.rows} rows that this node is set to hold")
 
-    def _open_row(self, replica: Replica) -> Row:
-        row = self._rows[replica] = Row()
-        return row
+    def _own(self, replica: Replica) -> Row:
+        """A row to be changed, which no other node shares; empty if there was none."""
+        row = self._rows.get(replica)
+        if isinstance(row, Row):
+            return row
+        own = self._rows[replica] = Row() if row is None else Row(row.cells, row.entry)
+        return own
 
-    def _above(self, run: Run) -> Sequence[Cell]:
+    def _bury(self, cell: Cell) -> None:
+        self._own(cell.replica).bury(cell.seq)
+
+    def _news(self, run: Run) -> Sequence[Cell]:
         """The cells of a run that are news (rule 3): cells are in ascending order, so usually all or none are."""
         mine = self.seq(run.replica)
         if run.lo >= mine or not run.cells:
             return run.cells
         return [cell for cell in run.cells if cell.seq > mine]
 
-    def _take(self, row: Row, cells: Sequence[Cell]) -> list[Cell]:
-        """Put new cells of one row; returns the removals among them, which are to act later.
-
-        The first cell under a key is put in line: most cells that a blank node takes are, and `_put` would double the cost.
-        """
-        row.extend(cells)
-        tables, watchers, sums = self._tables, self._watchers, self._sums
-        removals: list[Cell] = []
-        firsts = 0
-        for cell in cells:
-            kind = cell.kind
-            if kind == cell_kinds.REMOVE:
-                removals.append(cell)
-            elif kind in sums and not self._pending and tables[kind].setdefault(cell.key, cell) is cell:
-                firsts += 1
-                sums[kind] += cell.digest
-                if kind in watchers:
-                    for watcher in watchers[kind]:
-                        watcher(None, cell)
-                continue
-            self._put(row, cell)
-        self._count += firsts
-        self._hash = None
-        return removals
-
-    def _put(self, row: Row, cell: Cell) -> None:
-        """Let a cell stand that the row has noted."""
-        kind, key, replica = cell.kind, cell.key, cell.replica
-        if self._pending and self._pending.get((kind, key), {}).get(replica, 0) >= cell.seq:
-            row.bury(cell.seq)
+    def _open(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
+        """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
+        if not runs:
             return
-        table = self._tables.get(kind)
-        if table is None:
-            table = self._tables[kind] = {}
-        held = table.get(key)
-        old: Cell | None = None
-        if held is None:
-            table[key] = cell
-        elif isinstance(held, dict):
-            old = held.get(replica)
-            held[replica] = cell
-        elif held.replica == replica:
-            old = held
-            table[key] = cell
-        else:
-            table[key] = {held.replica: held, replica: cell}
-        if old is None:
-            self._count += 1
-        else:
-            row.bury(old.seq)
-        if kind != cell_kinds.REMOVE:
-            self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
-            self._hash = None
-        for watcher in self._watchers.get(kind, ()):
-            watcher(old, cell)
+        if [cell for cell in cells if not cell.digest]:
+            for run in runs:
+                self.digest.fill(run.replica, run.cells)
+        self.digest.enter(runs)
+        self._rows.update({run.replica: run.without_floor() if run.floor else run for run in runs})
+        self._clock = self._clock | {run.replica: run.hi for run in runs}
+        self._clock_sum += sum([run.entry for run in runs])
+        self._clock_count += sum([run.hi for run in runs])
+        self._mark_is_old, self._hash = True, None
 
-    def _drop(self, cell: Cell) -> None:
-        """Take a standing cell out."""
-        kind, key, replica = cell.kind, cell.key, cell.replica
-        table = self._tables[kind]
-        held = table[key]
-        if isinstance(held, dict):
-            del held[replica]
-            if len(held) == 1:
-                table[key] = next(iter(held.values()))
-        else:
-            del table[key]
-        self._count -= 1
-        self._rows[replica].bury(cell.seq)
-        if self._fallen is not None:
-            self._fallen.append(cell)
-        if kind != cell_kinds.REMOVE:
-            self._sums[kind] -= cell.digest
-            self._hash = None
-        for watcher in self._watchers.get(kind, ()):
-            watcher(cell, None)
+    def _not_awaited(self, cells: Sequence[Cell]) -> Sequence[Cell]:
+        """New cells that their rows have noted, without those that a removal named before they came: these are buried."""
+        if not self._pending:
+            return cells
+        standing = []
+        for cell in cells:
+            if self._pending.get((cell.kind, cell.key), {}).get(cell.replica, 0) >= cell.seq:
+                self._bury(cell)
+            else:
+                standing.append(cell)
+        return standing
 
-    def _drop_unlisted(self, row: Row, run: Run) -> None:
+    def _drop_unlisted(self, runs: Iterable[Run]) -> None:
         """Rule 4: what a Sync accounts for and does not list is dead."""
-        listed = {cell.seq for cell in run.cells}
-        doomed = [cell for cell in row.above(0) if cell.seq <= run.hi and cell.seq not in listed]
-        for cell in doomed:
-            self._drop(cell)
-        if run.floor > self.floor(run.replica):
-            self._floors[run.replica] = run.floor
+        for run in runs:
+            listed = {cell.seq for cell in run.cells}
+            for cell in self.above(run.replica, 0):
+                if cell.seq <= run.hi and cell.seq not in listed:
+                    self._drop(cell)
 
-    def _raise_clock(self, replica: Replica, row: Row, seq: int) -> None:
+    def _raise_clock(self, replica: Replica, seq: int) -> None:
         before = self.seq(replica)
         if seq <= before:
             return
+        row = self._own(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
         self._clock_count += seq - before
+        if self._clock is self._mark.entries:
+            self._clock = self._clock.copy()
         self._clock[replica], row.entry = seq, entry
         self._mark_is_old, self._hash = True, None
 
+    def _act_all(self, cells: Iterable[Cell]) -> None:
+        """Let the removals among new cells act, now that all of the others are there."""
+        for cell in [cell for cell in cells if cell.kind == REMOVE]:
+            self._act(cell)
+
     def _act(self, removal: Cell) -> None:
         """Delete the cells that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
-        for kind, key, replica, seq in cell_kinds.removed_dots(removal):
+        for kind, key, replica, seq in removed_dots(removal):
             named = self.get(kind, key, replica)
             if named is not None and named.seq <= seq:
                 self._drop(named)

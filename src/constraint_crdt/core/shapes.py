@@ -48,6 +48,7 @@ from constraint_crdt.core.values import (
     SEVERITIES,
     SKETCH,
     SKETCH_PAGE,
+    STRETCH_LEVELS,
     TILE,
     TILE_COUNTS,
     TILE_POSITION,
@@ -169,7 +170,7 @@ class ContentCell(_Tail):
 
 
 class ElementCell(_Tail):
-    """ELEMENT: in a tile's set while it stands; or, with tags, while not all of these are under TOMBSTONES."""
+    """ELEMENT: in a tile's set while it stands; one by foreign tags while not all of these are under TOMBSTONES."""
 
     kind: int
     key: str
@@ -257,6 +258,7 @@ def _check_position(cell: PositionCell) -> None:
     _require(not cell.key or cell.kind != POSITION, "the key of a position")
     _require(min(value.a, value.b) >= -(2**31) and max(value.a, value.b) < 2**31, "a coordinate of a position")
     _counted((value.time,), "the time of a position")
+    _require(len(value.by.encode()) <= ID_BYTES, "the name of who wrote a position")
     _check_dots(value.overwrites)
 
 
@@ -342,8 +344,13 @@ def _check_deleted(cell: DeletedCell) -> None:
 
 
 def _check_applied(cell: AppliedCell) -> None:
-    _check_intervals(cell.value.seqs)
-    _counted((cell.value.satisfied, cell.value.violated), "a sum of increments")
+    free = 0
+    for stretch in cell.value:
+        _counted((stretch.first, stretch.satisfied, stretch.violated), "a number of a stretch of increments")
+        _require(0 <= stretch.level <= STRETCH_LEVELS, "the level of a stretch of increments")
+        size = 1 << stretch.level
+        _require(free <= stretch.first and stretch.first % size == 0, "the first seq of a stretch of increments")
+        free = stretch.first + size
 
 
 SHAPES: Final[dict[int, tuple[type[Any], Callable[[Any], None]]]] = {

@@ -36,9 +36,11 @@ APPLIED: Final = 23
 
 SEVERITIES: Final = 3
 CONTENT_HASH_BYTES: Final = 32
+STRETCH_LEVELS: Final = 63
+"""The highest level of a stretch: one that all seqs fit into."""
 
 REMOVABLE: Final = frozenset(
-    (ADD, COUNTS, TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED, INCREMENTS)
+    (ADD, COUNTS, RATE, TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED, INCREMENTS, APPLIED)
 )
 """The kinds of cells that a removal may name. The others are only ever taken over by their own row."""
 
@@ -80,6 +82,8 @@ class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     b: int
     time: int
     overwrites: tuple[WireDot, ...] = ()
+    by: str = ""
+    """Who wrote it, if that was somebody outside of the fleet."""
 
 
 class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -191,9 +195,14 @@ Interval = tuple[int, int]
 """First and last seq of a stretch."""
 
 
-class AppliedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of an APPLIED cell: increments of one foreign node that this row has taken into one sum."""
+class StretchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What the increments of 2**level seqs, from `first` on, make up together; `first` is a multiple of 2**level."""
 
-    seqs: tuple[Interval, ...]
+    first: int
+    level: int
     satisfied: int
     violated: int
+
+
+AppliedValue = tuple[StretchValue, ...]
+"""The value of an APPLIED cell: increments of one foreign node, taken together where seqs follow each other without a gap."""

@@ -7,8 +7,8 @@ added or removed a definition, and it holds nothing that is unknown here.
 
 from collections.abc import Mapping
 
-from constraint_crdt.core.cells import ADD, REMOVE, Cell
-from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.cells import ADD, REMOVE, Cell, removed_dots
+from constraint_crdt.core.replica import Dot, Replica
 from constraint_crdt.core.rows import Rows
 
 
@@ -18,14 +18,24 @@ class DefinitionFrontier:
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
         self._last: dict[Replica, int] = {}
-        for kind in (ADD, REMOVE):
-            rows.watch(kind, self._changed)
+        for kind, watcher in ((ADD, self._changed), (REMOVE, self._removed)):
+            rows.watch(kind, watcher)
             for cell in rows.each(kind):
-                self._changed(None, cell)
+                watcher(None, cell)
 
     def _changed(self, _fell: Cell | None, new: Cell | None) -> None:
         if new is not None and new.seq > self._last.get(new.replica, 0):
             self._last[new.replica] = new.seq
+
+    def _removed(self, fell: Cell | None, new: Cell | None) -> None:
+        """A removal matters if it ends a definition: others end tiles, counts, and so on."""
+        if new is not None and any(removed.kind == ADD for removed in removed_dots(new)):
+            self._changed(fell, new)
+
+    @property
+    def dots(self) -> tuple[Dot, ...]:
+        """These mutations, ordered. O(rows)."""
+        return tuple(sorted(Dot(replica, seq) for replica, seq in self._last.items()))
 
     def covered_by(self, clock: Mapping[Replica, int]) -> bool:
         """True if somebody at this clock has exactly the definitions known here. O(rows).

@@ -2,7 +2,7 @@
 
 One msgpack array a message: `[version and type, fleet, node id, incarnation, …]`, then by type
 
-- Ping 1: `state hash, base, entries, to, auth`
+- Ping 1: `state hash, base, entries, to, auth, time in ms`
 - Sync 2: `state hash, runs, to, auth`
 - Delta 3: `base, proof, runs, behind, clock, to, auth`
 - Ack 4: `answers, auth`
@@ -50,6 +50,8 @@ from constraint_crdt.gossip.messages import (
 
 WIRE_VERSION: Final = 1
 TRANSFER_BYTES: Final = 8
+MS: Final = 1_000_000
+"""ns."""
 
 _WireEntry = tuple[Ref, int]
 _TYPE: Final = 16 * WIRE_VERSION
@@ -67,6 +69,7 @@ class _Ping(_Envelope, tag=_TYPE + 1):
     entries: list[_WireEntry] = []
     to: int | None = None
     auth: bytes | None = None
+    time: int | None = None
 
 
 class _Sync(_Envelope, tag=_TYPE + 2):
@@ -180,7 +183,8 @@ def _write_ping(message: Ping) -> _Body:
     if message.base is None and not changes and message.clock is not None:
         changes = list(message.clock.items())
     entries = _entries(changes, message.basis)
-    return 1, [bytes(message.state_hash), message.base, entries, message.to], 1
+    time = None if message.time is None else max(0, message.time) // MS
+    return 1, [bytes(message.state_hash), message.base, entries, message.to, None, time], 1
 
 
 def _write_sync(message: Sync) -> _Body:
@@ -289,7 +293,8 @@ def _read_ping(wire: _Ping) -> Ping:
     node, fleet, state_hash = _sender(wire), _fleet(wire), StateHash(_sized(wire.state_hash, STATE_HASH_BYTES))
     changes, base = _read_entries(wire.entries), _base(wire)
     clock = _read_clock(wire.entries) if base is None else None
-    return Ping(node=node, fleet=fleet, to=_to(wire), state_hash=state_hash, base=base, changes=changes, clock=clock)
+    time = None if wire.time is None else _count(wire.time) * MS
+    return Ping(node=node, fleet=fleet, to=_to(wire), state_hash=state_hash, base=base, changes=changes, clock=clock, time=time)
 
 
 def _read_sync(wire: _Sync) -> Sync:

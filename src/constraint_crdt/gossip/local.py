@@ -4,6 +4,7 @@ Rules kept here:
 
 - A life of mine of which others know more than I do is over: the next write starts a new one.
 - What the node cannot do leaves no trace: each write raises before anything has changed.
+- Readings that depend on time go by hybrid time; what a write says of when it was made goes by the node's own clock.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,14 +12,17 @@ from typing import TypeVar
 
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.digest import StateHash
-from constraint_crdt.core.limits import Limits
+from constraint_crdt.core.hybrid import SECOND, HybridClock
+from constraint_crdt.core.limits import DURATION_MAX, Limits
 from constraint_crdt.core.replica import Replica, check_id, check_replica
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.evaluation import Evaluation, evaluate
 from constraint_crdt.gossip.codec import WIRE_VERSION
+from constraint_crdt.gossip.expiring import ExpiredAdds
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.orset import Change, Severity, check_definition
+from constraint_crdt.types.definition import Labels, Moment, Severity, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
 Result = TypeVar("Result")
@@ -31,13 +35,26 @@ class LocalReplica:
     """The replica of one node: read it, write to it."""
 
     def __init__(
-        self, node_id: str, *, incarnation: int, now: Callable[[], int], renew: Callable[[], int], fleet: str, limits: Limits
+        self,
+        node_id: str,
+        *,
+        incarnation: int,
+        now: Callable[[], int],
+        renew: Callable[[], int],
+        fleet: str,
+        limits: Limits,
+        max_skew: float,
     ) -> None:
         """See `GossipNode`."""
         self.replica = check_replica(node_id, incarnation)
         self.fleet = check_id(fleet, "a fleet name")
-        self.state = ConstraintState(Rows(limits=limits), now=now)
+        self.time = HybridClock(now, max_skew=_skew(max_skew))
+        """What time it is, by my own clock and those of the peers."""
+        self.state = ConstraintState(Rows(limits=limits), now=self.time.now, own_time=now, max_skew=max_skew)
+        self.labels: Mapping[str, str] = {}
+        """What this node is labelled with: constraints may apply to some labels only."""
         self._now = now
+        self._expired = ExpiredAdds(self.state, self.time)
         self._renew = renew
         self._written = 0
 
@@ -79,17 +96,31 @@ class LocalReplica:
     # --- writing -------------------------------------------------------------------------------------------------------
 
     def add_constraint(
-        self, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
+        self,
+        id_: str,
+        *,
+        when: str | None = None,
+        severity: str = Severity.WARNING,
+        about: str | None = None,
+        on: Labels | None = None,
+        ttl: Span | float | None = None,
+        until: Moment | int | None = None,
+        at: int | None = None,
     ) -> Change:
         """Make a constraint active, or give it this definition in place of those known here.
 
+        `on`: the labels of the nodes that it applies to. `ttl`: how long it lasts (a `timedelta`, or seconds); `until`: when it
+        ends (an aware `datetime`, or ns since the epoch); it lasts until it is removed if neither is given. `at`: when it is said
+        to have been added, in ns since the epoch.
         Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for what is out of bounds.
         """
-        if check_definition(when, severity, about).when is not None:
+        expires_at = None if ttl is None and until is None else end_of(ttl, until, self.time.now())
+        definition = check_definition(when, severity, about, on, expires_at)
+        if definition.when is not None:
             from constraint_crdt.expression import compile_expression
 
-            compile_expression(when or "")
-        return self.write(lambda me: self.state.constraints.add(id_, node=me, when=when, severity=severity, about=about))
+            compile_expression(definition.when)
+        return self.write(lambda me: self.state.constraints.put(id_, definition, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
         """End a constraint. Raises `KeyError` if it is not active here; then nothing changes."""
@@ -126,16 +157,18 @@ class LocalReplica:
         """Who retired this node for good; None while nobody did."""
         return self.state.retirements.by(self.node_id)
 
-    def describe(self, software: str, endpoints: Sequence[str] = ()) -> None:
-        """Say what this node runs and where it listens."""
-        self.write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, node=me))
+    def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None) -> None:
+        """Say what this node runs, where it listens and how it is labelled; without `labels` these stay as they are."""
+        said = dict(check_labels(self.labels if labels is None else labels))
+        self.write(lambda me: self.state.describe(software, WIRE_VERSION, endpoints, said, node=me))
+        self.labels = said
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against these measurements and count the results.
 
-        One evaluation per such constraint, ordered by id; `unknown` counts neither way.
+        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way.
         """
-        evaluations = evaluate(self.state.constraints, values)
+        evaluations = evaluate(self.state.constraints, values, self.labels)
         for each in evaluations:
             self.record(*each.counts, constraint=each.constraint)
         return evaluations
@@ -163,3 +196,10 @@ class LocalReplica:
             raise ConstraintCrdtError(f"incarnation {replica.incarnation} of {self.node_id} was used before")
         self.state.retirements.end_lives([over], node=replica)
         self.replica, self._written = replica, rows.seq(replica)
+
+
+def _skew(seconds: float) -> int:
+    """A bound on the skew of clocks in ns. Raises `ConstraintCrdtError` for one that is none."""
+    if not 0 <= seconds <= DURATION_MAX:  # NaN is in no range
+        raise ConstraintCrdtError(f"the bound on the skew of clocks is in seconds, 0 or more, and cannot be {seconds}")
+    return round(seconds * SECOND)

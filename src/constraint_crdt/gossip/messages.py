@@ -2,7 +2,7 @@
 
 | message | says | is answered by |
 |---|---|---|
-| `Ping` | my hash and clock | `Ack` where the hashes are equal, else `Delta` or `Sync` |
+| `Ping` | my hash and clock, and what time it is here | `Ack` where the hashes are equal, else `Delta` or `Sync` |
 | `Delta` | every run above a clock of yours; and where your clock is ahead of mine | `Delta` if I hold more, else `Ack` |
 | `Sync` | every row from 0, with floors: for one whose clock is below them | `Delta` if I hold more, else `Ack` |
 | `Ack` | I have the hash that you said | nothing |
@@ -30,6 +30,9 @@ from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.run import Run
 
 DEFAULT_FLEET = "default"
+
+DEFAULT_MAX_SKEW = 10.0
+"""Seconds by which the clocks of a fleet may differ."""
 
 Entry = tuple[int | Replica, int]
 """A clock entry whose replica may be an index into the clock that the message names."""
@@ -60,6 +63,8 @@ class Ping(GossipMessage):
     changes: Sequence[Entry] = ()
     """With a `base`: the entries in which the sender's clock differs from it. Without: the clock as it travels, where ended lives
     may be left out."""
+    time: int | None = None
+    """What time it was at the sender, ns since the epoch by its own clock; on the wire in ms."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,5 +187,7 @@ class GossipResult:
     """The peer has the same clock and another hash: one of the two is corrupted."""
     mended: bool = False
     """Damage here was repaired: sums were corrected, or cells dropped, put back or replaced."""
+    skew: float | None = None
+    """The sender's clock was found to be off by more than the bound, and had not been before: seconds that it is ahead."""
     outlived: Replica | None = None
     """A life of mine that others know more of than I do: my next write starts a new one."""

@@ -19,14 +19,16 @@ Rules kept here:
 
 from collections.abc import Callable, Iterable, Sequence
 
-from constraint_crdt.core.clock import ClockMark, VectorClock
+from constraint_crdt.core.clock import ClockMark
+from constraint_crdt.core.hybrid import SECOND
 from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.core.replica import Dot
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.entries import bound, resolved, rows_ahead
+from constraint_crdt.gossip.entries import behind, bound, lowered, resolved
 from constraint_crdt.gossip.messages import (
     DEFAULT_FLEET,
+    DEFAULT_MAX_SKEW,
     Ack,
     Buckets,
     Delta,
@@ -41,7 +43,9 @@ from constraint_crdt.gossip.messages import (
 )
 from constraint_crdt.gossip.repairing import Outcome, Repairs
 from constraint_crdt.gossip.speaking import Speaker
+from constraint_crdt.gossip.stated import Asked, clock_of_applied, clock_of_delta, clock_of_ping
 from constraint_crdt.gossip.tracker import Peer
+from constraint_crdt.state import ConstraintState
 
 
 class GossipNode(Speaker):
@@ -56,11 +60,13 @@ class GossipNode(Speaker):
         renew: Callable[[], int],
         fleet: str = DEFAULT_FLEET,
         limits: Limits = DEFAULT_LIMITS,
+        max_skew: float = DEFAULT_MAX_SKEW,
     ) -> None:
         """`incarnation` tells this life from every other of the node; `renew` supplies another one when this life turns out to be
-        over; `now` is the time in ns since the epoch. Raises `ConstraintCrdtError` for a name or incarnation out of bounds.
+        over; `now` is the time in ns since the epoch; `max_skew` how far clocks in the fleet may differ, in seconds.
+        Raises `ConstraintCrdtError` for what is out of bounds.
         """
-        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
+        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits, max_skew=max_skew)
         self.rounds = 0
         """Messages received."""
         self.syncs = 0
@@ -102,6 +108,8 @@ class GossipNode(Speaker):
         """
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
+        if all(replica.node_id != node_id for replica in self.state.rows.clock_mark.entries):
+            raise KeyError(node_id)  # before a write begins, which may start a new life first
         lives = self.write(lambda me: self.state.retirements.retire_node(node_id, node=me))
         self._forget_retired()
         return lives
@@ -110,6 +118,20 @@ class GossipNode(Speaker):
         """A retired node is no peer any more: nobody waits for its agreement."""
         for node_id in self.state.retirements.nodes:
             self.tracker.forget(node_id)
+            self.time.forget(node_id)
+
+    def remove_expired(self, *, limit: int = 1_000) -> int:
+        """Remove adds that expired long enough ago, `limit` at most; returns how many. `expiring` has the rules for when."""
+        others = {replica.node_id for replica in self.state.rows.clock_mark.entries}.union(self.tracker)
+        others -= {self.node_id, *self.state.retirements.nodes}
+        adds = self._expired.due(self.node_id, alone=not others, most=limit)
+        if adds:
+            try:
+                self.write(lambda me: self.state.constraints.remove_adds(adds, node=me))
+            except ConstraintCrdtError:
+                self._expired.put_back(adds)
+                raise
+        return len(adds)
 
     def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
         """Drop the removals that may be dropped; returns how many cells. Peers below the floors then need a Sync.
@@ -122,6 +144,20 @@ class GossipNode(Speaker):
         mine = self.state.rows.clock_mark.entries
         upto = {replica: min([seq, *(clock[replica] if clock else 0 for clock in clocks)]) for replica, seq in mine.items()}
         return self.state.rows.collect(upto)
+
+    def merge(self, other: ConstraintState) -> GossipResult:
+        """Take in a state that came by another way than a message, such as a file. Nothing is believed of whoever made it.
+
+        Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        before = self.state.rows.seq(self.replica)
+        result = GossipResult(state_changed=self.state.merge(other))
+        if result.state_changed:
+            self._forget_retired()
+        if self.state.rows.seq(self.replica) != before:
+            result.outlived = self.replica
+        result.converged = self.converged
+        return result
 
     # --- hearing -------------------------------------------------------------------------------------------------------
 
@@ -178,7 +214,9 @@ class GossipNode(Speaker):
         """`basis`: clocks that the message may name beside those stated lately."""
         match message:
             case Ping():
-                return self._on_ping(message, peer)
+                result = self._on_ping(message, peer)
+                result.skew = self._hear_time(message)
+                return result
             case Delta():
                 return self._on_delta(message, peer, basis)
             case Sync():
@@ -237,13 +275,17 @@ class GossipNode(Speaker):
         self.syncs += 1
         return GossipResult(responses=[self._transfer(peer, theirs)])
 
+    def _hear_time(self, ping: Ping) -> float | None:
+        """Take in what time it is at the peer. How many seconds it is ahead, if that has just become too much."""
+        ahead = None if ping.time is None else self.time.hear(ping.node.node_id, ping.time)
+        return None if ahead is None else ahead / SECOND
+
     def _stated_clock(self, ping: Ping, peer: Peer) -> ClockMark | None:
-        digest = self.state.rows.digest
-        if ping.base is None:
-            spoken = dict(resolved(ping.changes, None)) or (ping.clock or VectorClock()).as_dict()
-            return self._bounded(ClockMark.of(self.state.retirements.heard(spoken), digest))
-        base = self.tracker.find(peer, ping.base, self.replica)
-        return base and self._bounded(base.changed(resolved(ping.changes, base), digest))
+        base = None if ping.base is None else self.tracker.find(peer, ping.base, self.replica)
+        if ping.base is not None and base is None:
+            return None
+        rows = self.state.rows
+        return self._bounded(clock_of_ping(ping, base, rows.clock_mark, self.state.retirements, rows.digest))
 
     def _bounded(self, theirs: ClockMark) -> ClockMark:
         """A clock that a peer stated, if it has no more entries than this node would hold."""
@@ -256,24 +298,32 @@ class GossipNode(Speaker):
         if base is None and basis:
             base = next((mark for mark in basis if mark.name(self.replica) == delta.base), None)
         if delta.base is not None and base is None:
-            self.tracker.admit(peer)
-            return GossipResult(responses=self._my_clock(peer))
-        runs = bound(delta.delta.runs, base)
-        digest = self.state.rows.digest
-        if base is not None:
-            ends = [(run.replica, run.hi) for run in runs]
-            theirs = base.changed([*ends, *resolved(delta.behind, base)], digest)
-        else:
-            theirs = ClockMark.of((delta.clock or VectorClock()).as_dict(), digest)
-        self._bounded(theirs)
-        # It is the sender's whole state only to one who has all that it builds on, also in rows of which it brings nothing.
-        lacking = set(rows_ahead(theirs, self.state.rows.clock_mark)).difference(run.replica for run in runs)
-        applied = None if lacking else self.state.rows.apply(runs)
+            return self._not_for_me(peer)
+        runs, asked = bound(delta.delta.runs, base), resolved(delta.behind, base)
+        rows = self.state.rows
+        before = rows.clock_mark
+        lower = lowered(before, asked) if base == before else None
+        theirs = None if lower is not None else self._bounded(clock_of_delta(delta, base, runs, asked, rows.digest))
+        # It is the sender's whole state only to one who has all that it builds on, also in rows of which it brings nothing. One who
+        # stands where it was made for has, and need not look through all rows.
+        if theirs is not None and {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
+            return self._not_for_me(peer)
+        applied = rows.apply(runs)
+        if applied.gap:
+            return self._not_for_me(peer)
         self.tracker.admit(peer)
-        if applied is None or applied.gap:
-            return GossipResult(responses=self._my_clock(peer))
+        lacks: Asked | None = None
+        if theirs is None and applied.exact:
+            theirs, lacks = clock_of_applied(delta, rows.clock_mark, asked, lower or 0, rows.digest), asked
+        elif theirs is None:
+            theirs = clock_of_delta(delta, base, runs, asked, rows.digest)
         proves = None if delta.proof is None else lambda: delta.proof == self.state_hash.token(self.replica)
-        return self._after_transfer(peer, theirs, applied.changed, proves)
+        return self._after_transfer(peer, theirs, applied.changed, proves, lacks)
+
+    def _not_for_me(self, peer: Peer) -> GossipResult:
+        """What I answer to a transfer that cannot be applied here: where I stand."""
+        self.tracker.admit(peer)
+        return GossipResult(responses=self._my_clock(peer))
 
     def _on_sync(self, sync: Sync, peer: Peer) -> GossipResult:
         runs = bound(sync.state.runs, None)
@@ -285,15 +335,25 @@ class GossipNode(Speaker):
         self.tracker.admit(peer)
         return self._after_transfer(peer, theirs, applied.changed, lambda: sync.state_hash == self.state_hash)
 
-    def _after_transfer(self, peer: Peer, theirs: ClockMark, changed: bool, proves: Callable[[], bool] | None) -> GossipResult:
-        """The sender's state is in: say what it lacks, or that we are equal. `proves`: the hash that it stated is mine."""
+    def _after_transfer(
+        self,
+        peer: Peer,
+        theirs: ClockMark,
+        changed: bool,
+        proves: Callable[[], bool] | None,
+        lacks: Asked | None = None,
+    ) -> GossipResult:
+        """The sender's state is in: say what it lacks, or that we are equal. `proves`: the hash that it stated is mine.
+
+        `lacks`: its entries where I am ahead, if they are known.
+        """
         mine = self.state.rows.clock_mark
         talk = self.tracker.conversation(peer.replica.node_id)
         if theirs != mine:
             talk.state(theirs, None)
             talk.common = theirs
             self.tracker.evidence(peer, theirs, None)
-            return GossipResult(responses=[self._transfer(peer, theirs)], state_changed=changed)
+            return GossipResult(responses=[self._transfer(peer, theirs, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
             result.state_changed |= changed

@@ -6,11 +6,12 @@ Rules kept here:
 - A clock is named where the peer has shown to know it, and spelled out where not. What can be named is noted as it is said.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from constraint_crdt.core.clock import ClockMark, VectorClock
 from constraint_crdt.core.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.gossip.entries import changed_entries, rows_ahead
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.gossip.entries import behind, changed_entries
 from constraint_crdt.gossip.local import LocalReplica
 from constraint_crdt.gossip.messages import Ack, ConstraintDelta, Delta, GossipMessage, Ping, Resume, Sync
 from constraint_crdt.gossip.sending import Sending
@@ -26,10 +27,18 @@ class Speaker(LocalReplica):
     """One replica that can speak of its state."""
 
     def __init__(
-        self, node_id: str, *, incarnation: int, now: Callable[[], int], renew: Callable[[], int], fleet: str, limits: Limits
+        self,
+        node_id: str,
+        *,
+        incarnation: int,
+        now: Callable[[], int],
+        renew: Callable[[], int],
+        fleet: str,
+        limits: Limits,
+        max_skew: float,
     ) -> None:
         """See `GossipNode`."""
-        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits)
+        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits, max_skew=max_skew)
         self._limits = limits
         self.tracker = DeltaTracker(limits)
         self._staging = Staging(limits.staged_bytes)
@@ -67,6 +76,7 @@ class Speaker(LocalReplica):
             base=talk.common.name(known.replica),
             basis=talk.common,
             changes=changed_entries(talk.common, mark),
+            time=self.time.own(),
         )
 
     def begin(self, peer: str) -> GossipMessage:
@@ -79,7 +89,8 @@ class Speaker(LocalReplica):
             return rest[0]
         if known is not None and known.mark is not None:
             rows = self.state.rows
-            stated = any(each.mark == known.mark for each in self.tracker.conversation(peer).statements)
+            few = rows.clock_mark.count - known.mark.count <= UNASKED  # it is more than that if not, and that takes O(rows) to tell
+            stated = few and any(each.mark == known.mark for each in self.tracker.conversation(peer).statements)
             if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
                 return self._transfer(known, known.mark)
         return self.ping(peer)
@@ -94,13 +105,15 @@ class Speaker(LocalReplica):
     def _whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
         """My whole clock. Ended lives are left out where the reader can tell, unless it is to be `spelled_out`."""
         entries = self.state.rows.clock_mark.entries
+        spoken = self.state.retirements.spoken(entries, spelled_out=spelled_out)
         return Ping(
             node=self.replica,
             fleet=self.fleet,
             to=peer.replica.incarnation if peer else None,
             clock=self.clock,
             state_hash=self.state_hash,
-            changes=list(self.state.retirements.spoken(entries, spelled_out=spelled_out).items()),
+            changes=() if spoken is entries else list(spoken.items()),
+            time=self.time.own(),
         )
 
     def _my_clock(self, peer: Peer) -> list[GossipMessage]:
@@ -110,22 +123,24 @@ class Speaker(LocalReplica):
         talk.state(self.state.rows.clock_mark, self.state_hash)
         return [self._whole_ping(peer, spelled_out=True)]
 
-    def _transfer(self, peer: Peer, theirs: ClockMark) -> Delta | Sync:
-        """What `peer` lacks at its clock `theirs`, and what I lack of it."""
+    def _transfer(self, peer: Peer, theirs: ClockMark, lacks: Sequence[tuple[Replica, int]] | None = None) -> Delta | Sync:
+        """What `peer` lacks at its clock `theirs`, and what I lack of it. `lacks`: its entries where I am ahead, if known."""
         rows = self.state.rows
-        mine = rows.clock_mark
-        self.tracker.conversation(peer.replica.node_id).state(mine, self.state_hash)
+        mine, state_hash = rows.clock_mark, rows.state_hash
+        self.tracker.conversation(peer.replica.node_id).state(mine, state_hash)
         if not rows.serves(theirs.entries):
             return self._sync(peer)
+        runs = rows.since(theirs.entries) if lacks is None else rows.runs(lacks)
+        more = sum([run.hi - run.lo for run in runs])
         return Delta(
             node=self.replica,
             fleet=self.fleet,
             clock=self.clock,
             base=theirs.name(peer.replica),
             basis=theirs,
-            proof=self.state_hash.token(peer.replica),
-            delta=ConstraintDelta(rows.since(theirs.entries)),
-            behind=[(replica, mine.entries.get(replica, 0)) for replica in rows_ahead(theirs, mine)],
+            proof=state_hash.token(peer.replica),
+            delta=ConstraintDelta(runs),
+            behind=behind(mine, theirs, more - (mine.count - theirs.count)),
         )
 
     def _sync(self, peer: Peer | None) -> Sync:
@@ -156,9 +171,9 @@ class Speaker(LocalReplica):
 
     def _ack(self, peer: Peer) -> Ack:
         """Say that I have the hash that the peer stated, which is mine."""
-        mine = self.state.rows.clock_mark
+        mine, state_hash = self.state.rows.clock_mark, self.state_hash
         talk = self.tracker.conversation(peer.replica.node_id)
-        talk.state(mine, self.state_hash)
+        talk.state(mine, state_hash)
         talk.common = mine
-        token = self.state_hash.token(peer.replica)
-        return Ack(node=self.replica, fleet=self.fleet, clock=self.clock, answers=token, state_hash=self.state_hash)
+        token = state_hash.token(peer.replica)
+        return Ack(node=self.replica, fleet=self.fleet, clock=self.clock, answers=token, state_hash=state_hash)

@@ -5,7 +5,8 @@ the last slice is there. One transfer per node is kept, the one heard from last,
 it is reached, the transfers that have been waiting longest give way, so that a sender that went away holds up nobody.
 
 The reader asks for what is missing (`ask`). Within an exchange each question is for a later part than the one before, so it ends,
-whatever the answers are. A transfer of which nothing comes for `STALLED` questions is given up.
+whatever the answers are. A transfer of which nothing comes for `STALLED` questions is given up. Nothing is asked of one that was
+complete before: a slice of it that is late or comes twice would have it sent, and leave a late slice behind, for ever.
 """
 
 from collections import OrderedDict
@@ -21,6 +22,9 @@ PART_BYTES = 128
 
 STALLED = 8
 """Questions for one and the same part after which it is not to be expected any more."""
+
+COMPLETED = 1024
+"""Nodes of which the last transfer that was complete is remembered, by its name."""
 
 
 class _Transfer:
@@ -55,6 +59,7 @@ class Staging:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._transfers: OrderedDict[str, _Transfer] = OrderedDict()
+        self._completed: OrderedDict[str, tuple[Replica, bytes]] = OrderedDict()
         self.bytes = 0
         """Bytes held at present, `PART_BYTES` per slice included."""
 
@@ -83,6 +88,7 @@ class Staging:
         if not complete:
             return None
         self.drop(sender)
+        self._remember(transfer)
         return b"".join(transfer.chunks[index] for index in range(part.count))
 
     def basis(self, sender: str) -> Sequence[ClockMark]:
@@ -97,6 +103,9 @@ class Staging:
         """
         transfer = self._transfers.get(sender.node_id)
         if transfer is None:
+            return None
+        if self._completed.get(sender.node_id) == (transfer.sender, transfer.transfer):
+            self.drop(sender.node_id)
             return None
         advanced = transfer.missing > transfer.asked
         if not (advanced or anew):
@@ -125,7 +134,15 @@ class Staging:
     def clear(self) -> None:
         """Forget all incomplete transfers."""
         self._transfers.clear()
+        self._completed.clear()
         self.bytes = 0
+
+    def _remember(self, transfer: _Transfer) -> None:
+        """Note that a transfer is complete."""
+        self._completed[transfer.sender.node_id] = (transfer.sender, transfer.transfer)
+        self._completed.move_to_end(transfer.sender.node_id)
+        if len(self._completed) > COMPLETED:
+            self._completed.popitem(last=False)
 
     def _current(self, part: Part, basis: Sequence[ClockMark]) -> _Transfer:
         """The transfer that a part belongs to, which takes the place of another one of the same node; now the last heard from."""

@@ -10,7 +10,7 @@ Two kinds of knowledge, kept apart:
 A peer is a node; what was known of an earlier life of it says nothing about the present one and is forgotten with it.
 """
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -36,17 +36,21 @@ class Statement:
 class Conversation:
     """The clocks that can be named between two replicas."""
 
-    statements: deque[Statement] = field(default_factory=lambda: deque(maxlen=STATEMENTS))
+    statements: list[Statement] = field(default_factory=list)
+    """The last of them at the end, `STATEMENTS` at most."""
     common: ClockMark | None = None
     """The latest clock that the peer has shown to know: what my messages are said against."""
 
     def state(self, mark: ClockMark, hash_: StateHash | None) -> None:
         """Note that one side stated this clock to the other."""
+        total = mark.total
         for known in self.statements:
-            if known.mark == mark:
+            if known.mark.total == total:
                 known.hash = hash_ or known.hash  # the later one: a repair changes the hash, not the clock
                 return
         self.statements.append(Statement(mark, hash_))
+        if len(self.statements) > STATEMENTS:
+            del self.statements[0]
 
     def find(self, name: bytes, reader: Replica) -> ClockMark | None:
         """The clock that a peer named to `reader`."""

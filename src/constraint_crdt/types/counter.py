@@ -76,7 +76,7 @@ class ConstraintGCounter(WatchingView):
     @property
     def nodes(self) -> frozenset[str]:
         """The nodes that ever counted. O(nodes)."""
-        return frozenset(self._by_node)
+        return frozenset(node_id for node_id, counts in self._by_node.items() if any(counts))
 
     def node(self, node_id: str) -> Counts:
         """The counts of one node."""

@@ -1,50 +1,43 @@
 """Which constraints are active, with their definitions: an add-wins OR-set.
 
-An add is a cell under the constraint's id in its writer's row; a constraint is active while any add cell of it stands. A removal
-names the add-dots it observed, so an add that it did not observe wins. Concurrent edits leave several definitions: *all* of them
-are in force until somebody edits again, which replaces them all.
+An add is a cell under the constraint's id in its writer's row; a constraint is active while any add cell of it stands that has not
+expired. A removal names the add-dots it observed, so an add that it did not observe wins. Concurrent edits leave several
+definitions: *all* of them are in force until somebody edits again, which replaces them all.
+
+An expiry is only a reading: the cell stands, and whoever edits or extends the constraint names it, until somebody removes it by an
+ordinary removal. So an extension wins over a concurrent expiry, and equal clocks have equal cells whatever time it is where.
 """
 
 import enum
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
 
-from constraint_crdt.core.cells import ADD, Cell, definition_value, make_cell, make_removal
-from constraint_crdt.core.limits import ABOUT_BYTES, WHEN_BYTES
-from constraint_crdt.core.replica import Dot, Replica, check_id
-from constraint_crdt.core.rows import dots_of
-from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, writer
+from constraint_crdt.core.cells import ADD, Cell, Key, make_cell, make_removal
+from constraint_crdt.core.replica import Replica, check_id
+from constraint_crdt.core.rows import Rows, dots_of
+from constraint_crdt.types.definition import (
+    WITHOUT_VALUE,
+    Addition,
+    Definition,
+    Labels,
+    Severity,
+    add_value,
+    addition_of,
+    check_definition,
+    expiry_of,
+)
+from constraint_crdt.types.expiry import Expiries
+from constraint_crdt.types.view import WatchingView, no_time, writer
+
+__all__ = ["DOTS_PER_REMOVAL", "Addition", "Change", "ConstraintORSet", "Definition", "Severity", "check_definition"]
+
+PACKED_BYTES = 24 * 1024
+"""What is named in one removal of adds of many constraints, encoded."""
+
+NAMED_BYTES = 40
+"""What naming an add costs at most beside its id and the name of its node."""
 
 DOTS_PER_REMOVAL = 100
 """So many always fit into a cell. A fleet that applies one file on every node has an add of each constraint per node."""
-
-
-class Severity(enum.StrEnum):
-    """How much a violation matters to people; it changes nothing in how a constraint is evaluated."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
-_LEVELS = tuple(Severity)
-
-
-class Definition(NamedTuple):
-    """What a constraint says. Two definitions are equal if they say the same."""
-
-    when: str | None = None
-    """The CEL expression that must hold; None: the constraint is listed, not evaluated."""
-    severity: Severity = Severity.WARNING
-    about: str | None = None
-
-
-class Addition(NamedTuple):
-    """A definition that stands, and the mutation that put it there."""
-
-    definition: Definition
-    dot: Dot
 
 
 class Change(enum.StrEnum):
@@ -52,37 +45,120 @@ class Change(enum.StrEnum):
 
     ADDED = "added"
     REPLACED = "replaced"
+    EXTENDED = "extended"
+    """It was active with this definition already, and now is for longer."""
     UNCHANGED = "unchanged"
 
 
-class ConstraintORSet(View):
-    """The active constraints. `in`, `len` and iteration are over constraint ids; `in` and `len` are O(1).
+class ConstraintORSet(WatchingView):
+    """The active constraints. `in`, `len` and iteration are over constraint ids. `in` and `len` are O(1), and once O(log n) for
+    each add that has expired since the last reading.
 
-    The table of add cells is the reading, so there is nothing to keep beside it.
+    The table of add cells is the reading, apart from those that have expired, so nothing is kept beside it but these.
     """
 
     KINDS = (ADD,)
 
+    def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
+        """`now`: the time in ns since the epoch. Without it no time ever passes, and nothing expires."""
+        self._now = now
+        self._turned: set[str] | None = None
+        super().__init__(rows)
+
+    def _clear(self) -> None:
+        self._expiries = Expiries(self._rows, self._now())
+        self._ending = self._expiries.standing
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        if not self._ending and (new is None or new.data[0] == WITHOUT_VALUE):
+            return  # this is all that the many without an end may cost
+        expires_at = None if new is None else expiry_of(new)
+        cell = new if new is not None else old
+        if old is not None:
+            self._expiries.drop(old)
+        if new is not None and expires_at is not None:
+            self._expiries.put(new, expires_at)
+        if cell is not None:
+            self._expiries.judge(cell.key)
+
+    def merged(self, other: "ConstraintORSet") -> "ConstraintORSet":
+        result = type(self)(self._rows.copy(), now=self._now)
+        result.merge(other)
+        return result
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._rows.table(ADD)
+        return id_ in self._rows.table(ADD) and not (self._ending and id_ in self._gone())
 
     def __len__(self) -> int:
-        return len(self._rows.table(ADD))
+        return len(self._rows.table(ADD)) - (len(self._gone()) if self._ending else 0)
 
     def __iter__(self) -> Iterator[str]:
-        return (str(id_) for id_ in self._rows.table(ADD))
+        gone = self._gone() if self._ending else ()
+        return (str(id_) for id_ in self._rows.table(ADD) if id_ not in gone)
 
     def __repr__(self) -> str:
         return f"ConstraintORSet({sorted(self)})"
 
     def additions(self, id_: str) -> tuple[Addition, ...]:
-        """The definitions in force for one constraint, ordered by dot; more than one is a conflict. Empty if not active."""
-        cells = sorted(self._rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
-        return tuple(Addition(_definition(cell), Dot(cell.replica, cell.seq)) for cell in cells)
+        """The definitions in force for one constraint, ordered by dot; more than one may be a conflict. Empty if not active."""
+        return self._additions(id_, expired=False)
+
+    def expired(self, id_: str) -> tuple[Addition, ...]:
+        """The definitions of one constraint that have expired and whose cells still stand, ordered by dot."""
+        return self._additions(id_, expired=True)
 
     def definitions(self, id_: str) -> tuple[Definition, ...]:
         """The different definitions in force for one constraint. Empty if it is not active."""
         return tuple(dict.fromkeys(addition.definition for addition in self.additions(id_)))
+
+    @property
+    def expired_ids(self) -> list[str]:
+        """The constraints of which all definitions have expired, ordered; each until somebody removes it."""
+        return sorted(map(str, self._gone())) if self._ending else []
+
+    @property
+    def next_expiry(self) -> int | None:
+        """No definition in force expires before this time (ns since the epoch); None if none ever does. O(1)."""
+        return self._expiries.next if self._ending else None
+
+    def take_turned(self) -> set[str]:
+        """The constraints that time has made something else of since the last call. Kept from the first call on."""
+        if self._ending:
+            self._gone()
+        turned, self._turned = self._turned, set()
+        return turned or set()
+
+    def take_overdue(self, by: int, most: int) -> list[tuple[int, Cell]]:
+        """The adds that expired at `by` (ns since the epoch) at the latest, each with when it did, soonest first, `most` at once.
+
+        Each is given once.
+        """
+        return self._expiries.take_overdue(by, most)
+
+    def _gone(self) -> set[Key]:
+        """The ids whose every add has expired by now."""
+        expiries, now = self._expiries, self._now()
+        if now != expiries.at:
+            moved = expiries.read(now)
+            if moved and self._turned is not None:
+                self._turned.update(map(str, moved))
+        return expiries.gone
+
+    def _additions(self, id_: str, *, expired: bool) -> tuple[Addition, ...]:
+        cells = sorted(self._rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
+        found = map(addition_of, cells)
+        if not self._ending:
+            return () if expired else tuple(found)
+        now = self._now()
+        return tuple(
+            addition
+            for addition in found
+            if (addition.definition.expires_at is not None and addition.definition.expires_at <= now) is expired
+        )
+
+    # --- writing -----------------------------------------------------------------------------------------------------
 
     def add(
         self,
@@ -92,39 +168,51 @@ class ConstraintORSet(View):
         when: str | None = None,
         severity: str = Severity.WARNING,
         about: str | None = None,
+        on: Labels | None = None,
+        expires_at: int | None = None,
+        at: int | None = None,
     ) -> Change:
-        """Make a constraint active with this definition, in place of the definitions observed so far.
+        """Make a constraint active with this definition, in place of the definitions observed so far, expired ones included.
 
-        Adding what is already in force changes nothing. Raises `ConstraintCrdtError` if a part is out of bounds.
+        `on`: the labels of the nodes that it applies to. `expires_at`: when it ends; `at`: the time now, for people to read; both
+        in ns since the epoch. Adding what is in force changes nothing. Raises `ConstraintCrdtError` if a part is out of bounds.
         """
-        definition = check_definition(when, severity, about)
+        return self.put(id_, check_definition(when, severity, about, on, expires_at), node=node, at=at)
+
+    def put(self, id_: str, definition: Definition, *, node: str | Replica, at: int | None = None) -> Change:
+        """The same, of a definition that was checked."""
         check_id(id_, "a constraint id")
         replica = writer(node)
         observed = self._rows.held(ADD, id_)
-        if observed and self.definitions(id_) == (definition,):
+        in_force = self.definitions(id_) if observed else ()
+        if in_force == (definition,):
             return Change.UNCHANGED
         others = [held for held in observed if held.replica != replica]  # this row's own earlier add is taken over by the new one
-        self._rows.write_all(replica, [make_cell(ADD, id_, _value(definition)), *_removals(id_, others)])
-        return Change.REPLACED if observed else Change.ADDED
+        self._rows.write_all(replica, [make_cell(ADD, id_, add_value(definition, at)), *_removals(id_, others)])
+        return change_of(in_force, definition)
 
     def remove(self, id_: str, *, node: str | Replica) -> None:
         """End a constraint: removes every add of it that is known here. Raises `KeyError` if it is not active."""
-        observed = self._rows.held(ADD, id_)
-        if not observed:
+        if id_ not in self:
             raise KeyError(id_)
-        self._rows.write_all(writer(node), _removals(id_, observed))
+        self._rows.write_all(writer(node), _removals(id_, self._rows.held(ADD, id_)))
+
+    def remove_adds(self, adds: Sequence[Cell], *, node: str | Replica) -> None:
+        """Remove exactly these adds, whatever constraints they are of: what a node does with adds that have long expired."""
+        if adds:
+            self._rows.write_all(writer(node), _packed(adds))
 
 
-def check_definition(when: str | None, severity: str, about: str | None) -> Definition:
-    """Make a `Definition`, or raise `ConstraintCrdtError` if a part of it is out of bounds. Does not compile `when`."""
-    try:
-        level = Severity(severity)
-    except ValueError:
-        raise ConstraintCrdtError(f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}") from None
-    for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
-        if text is not None and len(text.encode(errors="replace")) > limit:
-            raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
-    return Definition(when or None, level, about or None)
+def change_of(in_force: Sequence[Definition], definition: Definition) -> Change:
+    """What it means to add a definition where these are in force, none of them for as long."""
+    if not in_force:
+        return Change.ADDED
+    if tuple(in_force) == (definition,):
+        return Change.UNCHANGED
+    same = {each.lasting() for each in in_force} == {definition.lasting()}
+    ends = [each.expires_at for each in in_force if each.expires_at is not None]
+    longer = len(ends) == len(in_force) and (definition.expires_at is None or definition.expires_at > max(ends))
+    return Change.EXTENDED if same and longer else Change.REPLACED
 
 
 def _removals(id_: str, observed: Sequence[Cell]) -> list[Cell]:
@@ -133,14 +221,16 @@ def _removals(id_: str, observed: Sequence[Cell]) -> list[Cell]:
     return [make_removal([(id_, dots_of(observed[start : start + DOTS_PER_REMOVAL]))]) for start in starts]
 
 
-def _value(definition: Definition) -> list[object] | None:
-    value: list[object] = [definition.when, _LEVELS.index(definition.severity), definition.about]
-    defaults: list[object] = [None, _LEVELS.index(Severity.WARNING), None]
-    while value and value[-1] == defaults[len(value) - 1]:
-        value.pop()
-    return value or None
-
-
-def _definition(cell: Cell) -> Definition:
-    value = definition_value(cell)
-    return Definition(value.when, _LEVELS[value.severity], value.about)
+def _packed(adds: Sequence[Cell]) -> list[Cell]:
+    """As few removals as it takes to name adds of many constraints."""
+    found: list[Cell] = []
+    named: dict[str, list[tuple[Replica, int]]] = {}
+    room = PACKED_BYTES
+    for add in adds:
+        size = len(str(add.key).encode()) + len(add.replica.node_id.encode()) + NAMED_BYTES
+        if size > room:
+            found.append(make_removal(named.items()))
+            named, room = {}, PACKED_BYTES
+        named.setdefault(str(add.key), []).append((add.replica, add.seq))
+        room -= size
+    return [*found, make_removal(named.items())]

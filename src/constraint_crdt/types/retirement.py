@@ -73,11 +73,13 @@ class Retirements(WatchingView):
         value = [whole_node, [[life.replica.node_id, life.replica.incarnation, life.seq] for life in lives]]
         self._rows.write(by, make_cell(RETIRE, key, value))
 
-    def spoken(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> dict[Replica, int]:
+    def spoken(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> Mapping[Replica, int]:
         """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included.
 
-        `spelled_out`: leave none out, for a reader that may infer something else.
+        `spelled_out`: leave none out, for a reader that may infer something else. While no life is over, it is `clock` itself.
         """
+        if not self._ends:
+            return clock
         entries = dict(clock)
         for replica, ends in self._ends.items():
             if ends and not spelled_out and clock.get(replica, 0) == max(ends.values()):
@@ -86,11 +88,14 @@ class Retirements(WatchingView):
                 entries.setdefault(replica, 0)
         return entries
 
-    def heard(self, entries: Mapping[Replica, int]) -> dict[Replica, int]:
+    def heard(self, entries: Mapping[Replica, int]) -> Mapping[Replica, int]:
         """The clock that `entries` speak of: a missing entry means the highest end whose retire cell that clock covers, else 0.
 
         The writer of a retire cell may be an ended life itself, whose entry is missing too: so until nothing more is found.
+        While no life is over, it is `entries` itself.
         """
+        if not self._ends:
+            return entries
         clock = dict(entries)
         missing = [replica for replica in self._ends if replica not in entries]
         found = True

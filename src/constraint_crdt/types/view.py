@@ -16,6 +16,11 @@ ALONE = 0
 """The incarnation of a writer that is named by its node id only, as in a type that stands alone."""
 
 
+def no_time() -> int:
+    """The clock of whoever brings none: no time ever passes."""
+    return 0
+
+
 def writer(node: str | Replica) -> Replica:
     """The replica that a caller names: a replica itself, or a node id for a life that needs no telling apart.
 

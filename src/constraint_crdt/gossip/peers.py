@@ -1,0 +1,116 @@
+"""Whom to ask next: policies for the choice of a peer, as functions of who asks, in which round, and chance.
+
+| policy | what it is good for |
+|---|---|
+| `Uniform` | robust, needs to know nothing; a few rounds more than the least possible |
+| `Schedule` | fleets with aligned rounds: the least possible number of rounds, ceil(log3 n), where nothing is lost |
+| `Nearby` | the cost of links: most exchanges are with neighbours, a few reach far |
+
+Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, the one that it begins and the one that it is
+asked for. Who knew what k neighbours on either side know, and hears of those 2k + 1 away on either side, knows three times as much.
+
+Why d^-2: with a chance falling as the square of the distance every scale of a plane is equally likely to be bridged (Kleinberg,
+"The small-world phenomenon", 2000), so what is new spreads in about as many rounds as with `Uniform`, over links a fifth as long.
+
+Nodes are numbers from 0: places in a list that all agree on.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Protocol
+
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.gossip.lattice import ring_point
+from constraint_crdt.types.positions import Position, hex_distance
+
+TRIES = 64
+"""Places of the lattice at which `Nearby` looks for a peer before it weighs all of them."""
+
+
+class Chance(Protocol):
+    """Where random numbers come from; `random.Random` is one."""
+
+    def random(self) -> float:
+        """A number from 0 up to, not including, 1."""
+
+
+class PeerChoice(Protocol):
+    """A policy."""
+
+    def choose(self, me: int, round_: int, chance: Chance) -> int:
+        """Whom `me` asks in this round: another node than itself."""
+
+
+def _check_count(count: int) -> int:
+    if count < 2:
+        raise ConstraintCrdtError(f"a choice of peers needs at least 2 nodes, not {count}")
+    return count
+
+
+class Uniform:
+    """Any other node, all equally likely."""
+
+    def __init__(self, count: int) -> None:
+        """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
+        self._others = _check_count(count) - 1
+
+    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+        """Any other node."""
+        other = int(chance.random() * self._others)
+        return other + (other >= me)
+
+
+class Schedule:
+    """In round r the node 3^r places further on; over and over. For rounds that begin everywhere at the same time."""
+
+    def __init__(self, count: int) -> None:
+        """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
+        self._count = _check_count(count)
+        self._offsets = [1]
+        while self._offsets[-1] * 3 < count:
+            self._offsets.append(self._offsets[-1] * 3)
+
+    @property
+    def rounds(self) -> int:
+        """After so many rounds in which nothing was lost everybody knows everything: ceil(log3 count)."""
+        return len(self._offsets)
+
+    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+        """The node whose turn it is."""
+        return (me + self.offset(round_)) % self._count
+
+    def offset(self, round_: int) -> int:
+        """How far on the node stands that is asked in a round."""
+        return self._offsets[round_ % len(self._offsets)]
+
+
+class Nearby:
+    """Any other node of a hexagonal lattice, with a chance that falls with the square of its distance in hops."""
+
+    def __init__(self, points: Sequence[Position]) -> None:
+        """`points`: where each node stands. Raises `ConstraintCrdtError` for fewer than 2 nodes, or two at one point."""
+        _check_count(len(points))
+        self._points = points
+        self._at = {point: index for index, point in enumerate(points)}
+        if len(self._at) != len(points):
+            raise ConstraintCrdtError("two nodes cannot stand at one point of the lattice")
+        furthest = 2 * max(hex_distance(points[0], point) for point in points)
+        self._rings = list(accumulate(1 / distance for distance in range(1, furthest + 1)))
+        """A ring has 6d places and d^-2 for each: so 1/d for the ring, accumulated."""
+
+    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+        """Draws places of the lattice with that chance until somebody stands there: exact, and O(1) where the lattice is filled."""
+        centre = self._points[me]
+        for _ in range(TRIES):
+            distance = 1 + bisect_left(self._rings, chance.random() * self._rings[-1])
+            found = self._at.get(ring_point(centre, distance, int(chance.random() * 6 * distance)))
+            if found is not None:
+                return found
+        return self._weighed(me, chance)
+
+    def _weighed(self, me: int, chance: Chance) -> int:
+        """The same choice by weighing every node: for points far apart. O(nodes)."""
+        mine = self._points[me]
+        weights = list(accumulate(0.0 if point == mine else hex_distance(mine, point) ** -2.0 for point in self._points))
+        return bisect_left(weights, (1 - chance.random()) * weights[-1])

@@ -1,0 +1,102 @@
+"""Rows as no honest node would write them: what a broken or lying sender can make others take in.
+
+A fleet of liars writes cells that each may be taken for a cell, at whatever dots: counts that go down at a higher seq, positions
+that overwrite each other or themselves, parts of a tile without the rest, one key at several seqs of a run, kinds that nobody
+knows, removals that name dots beyond the clock. What even these must keep: all who know the same say the same.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hypothesis import strategies as st
+
+from constraint_crdt.core.cells import ADD, COUNTS, POSITION, Cell, make_cell, make_removal
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.run import Run
+from constraint_crdt.core.values import REMOVABLE
+
+LONGEST_ROW = 6
+MOST_FORGED = 6
+UNKNOWN_KIND = 126
+
+IDS = ("x", "y")
+WHENS = (None, "v < 1.0", "v < 2.0")
+
+Pool = st.SearchStrategy[Sequence[Cell]]
+"""Cells to lie with."""
+
+
+def lying_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]]:
+    """Rows for each of these replicas that took in some of what one fleet of liars wrote, with cells of the pool."""
+    replicas = [Replica(name, 0) for name in names]
+
+    @st.composite
+    def drawn(draw: st.DrawFn) -> list[Rows]:
+        cells = draw(pool)
+        removals = _removals(replicas, cells)
+        lies = st.one_of(st.sampled_from(cells), removals) if cells else removals
+        logs = {replica: draw(st.lists(lies, max_size=LONGEST_ROW)) for replica in replicas}
+        upto = st.lists(st.integers(0, LONGEST_ROW), min_size=len(names), max_size=len(names))
+        return [_taken(logs, draw(upto)) for _ in names]
+
+    return drawn()
+
+
+def _removals(replicas: Sequence[Replica], cells: Sequence[Cell]) -> st.SearchStrategy[Cell]:
+    """Removals of what the pool has, at dots that may or may not hold it."""
+    slots = sorted({(cell.kind, cell.key) for cell in cells if cell.kind in REMOVABLE and isinstance(cell.key, str) and cell.key})
+    dots = st.lists(st.tuples(st.sampled_from(replicas), st.integers(0, LONGEST_ROW + 2)), max_size=3)
+    return st.builds(
+        lambda slot, named: make_removal([(str(slot[1]), named)], slot[0]), st.sampled_from(slots or [(ADD, IDS[0])]), dots
+    )
+
+
+def forged(new: Callable[[], Any], change: Callable[[Any, str, Any], object], rows_of: Callable[[Any], Rows], steps: Any) -> Pool:
+    """Cells that a writer of this type writes, each to be used without those that belong to it."""
+
+    def written(done: Sequence[Any]) -> list[Cell]:
+        state, cells = new(), dict[bytes, Cell]()
+        for step in done:
+            change(state, "a", step)
+            cells |= {cell.data: cell for cell in rows_of(state).above(Replica("a", 0), 0)}
+        return [Cell(cell.kind, cell.key if isinstance(cell.key, str) else 0, cell.data) for cell in cells.values()]
+
+    return st.lists(steps, min_size=1, max_size=MOST_FORGED).map(written)
+
+
+def wild(*kinds: int) -> Pool:
+    """Cells of these kinds with any values."""
+    ids = st.sampled_from(IDS)
+    dots = st.lists(st.tuples(st.sampled_from("abc"), st.just(0), st.integers(0, LONGEST_ROW + 2)), max_size=3)
+    known: dict[int, st.SearchStrategy[Cell]] = {
+        ADD: st.builds(lambda id_, when: make_cell(ADD, id_, when and [when]), ids, st.sampled_from(WHENS)),
+        COUNTS: st.builds(_counts, st.sampled_from(("", "x")), st.integers(0, 3), st.integers(0, 3)),
+        POSITION: st.builds(_position, st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 2), dots),
+        UNKNOWN_KIND: st.builds(make_cell, st.just(UNKNOWN_KIND), ids, st.integers(0, 3)),
+    }
+    return st.lists(st.one_of(*(known[kind] for kind in kinds)), min_size=1, max_size=MOST_FORGED)
+
+
+def _counts(key: str, satisfied: int, violated: int) -> Cell:
+    return make_cell(COUNTS, key, [satisfied, violated])
+
+
+def _position(a: int, b: int, time: int, overwrites: Sequence[tuple[str, int, int]]) -> Cell:
+    return make_cell(POSITION, "", [a, b, time, [list(dot) for dot in overwrites]])
+
+
+def _taken(logs: dict[Replica, list[Cell]], upto: Sequence[int]) -> Rows:
+    """Rows that took in the first mutations of each log, superseded ones too."""
+    rows = Rows()
+    runs = []
+    for (replica, log), seq in zip(logs.items(), upto, strict=True):
+        cells = [_bound(cell, replica, at) for at, cell in enumerate(log[:seq], start=1)]
+        runs.append(Run(replica, 0, len(cells), cells))
+    rows.apply(runs)
+    return rows
+
+
+def _bound(cell: Cell, replica: Replica, seq: int) -> Cell:
+    """A copy of a cell at its dot."""
+    return Cell(cell.kind, cell.key if isinstance(cell.key, str) else seq, cell.data, seq, replica)

@@ -1,0 +1,183 @@
+"""What a constraint says: the value of an add cell, as users handle it.
+
+A definition may have an end (`expires_at`). It is part of what the definition says; when it was added is not, so whoever adds
+again what is in force changes nothing.
+"""
+
+import enum
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from constraint_crdt.core.cells import Cell, definition_value
+from constraint_crdt.core.hybrid import SECOND
+from constraint_crdt.core.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_COUNT, WHEN_BYTES
+from constraint_crdt.core.replica import Dot, check_id
+from constraint_crdt.core.values import Label
+from constraint_crdt.errors import ConstraintCrdtError
+
+
+class Severity(enum.StrEnum):
+    """How much a violation matters to people; it changes nothing in how a constraint is evaluated."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+_LEVELS = tuple(Severity)
+
+Labels = Mapping[str, str] | Iterable[Label]
+"""Labels as callers give them."""
+
+
+class Definition(NamedTuple):
+    """What a constraint says. Two definitions are equal if they say the same."""
+
+    when: str | None = None
+    """The CEL expression that must hold; None: the constraint is listed, not evaluated."""
+    severity: Severity = Severity.WARNING
+    about: str | None = None
+    on: tuple[Label, ...] = ()
+    """Labels that a node must have for the definition to apply to it, ordered by key. None: it applies to all."""
+    expires_at: int | None = None
+    """ns since the epoch: from then on it is not in force any more. None: it is until somebody removes it."""
+
+    def applies_to(self, labels: Mapping[str, str]) -> bool:
+        """True if a node with these labels is to evaluate it."""
+        return all(labels.get(key) == value for key, value in self.on)
+
+    def lasting(self) -> "Definition":
+        """The same without an end."""
+        return self if self.expires_at is None else self._replace(expires_at=None)
+
+
+class Addition(NamedTuple):
+    """A definition that stands, and the mutation that put it there."""
+
+    definition: Definition
+    dot: Dot
+    added_at: int | None = None
+    """ns since the epoch by its writer's clock, if that said so. For people: nothing is ordered by it."""
+
+
+def check_definition(
+    when: str | None, severity: str, about: str | None, on: Labels | None = None, expires_at: int | None = None
+) -> Definition:
+    """Make a `Definition`, or raise `ConstraintCrdtError` if a part of it is out of bounds. Does not compile `when`."""
+    try:
+        level = Severity(severity)
+    except ValueError:
+        raise ConstraintCrdtError(f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}") from None
+    for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
+        if text is not None and len(text.encode(errors="replace")) > limit:
+            raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
+    if expires_at is not None and not 0 <= expires_at <= MAX_COUNT:
+        raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
+    return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at)
+
+
+def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
+    """Labels in the order of their keys. Raises `ConstraintCrdtError` for what is out of bounds, and for a key with two values.
+
+    `what`: what the sentence of an error begins with.
+    """
+    pairs = sorted(labels.items() if isinstance(labels, Mapping) else labels)
+    if len(pairs) > LABELS:
+        raise ConstraintCrdtError(f"{what}: at most {LABELS} labels, not {len(pairs)}")
+    for key, value in pairs:
+        check_id(key, f"{what}: the key of a label")
+        check_id(value, f"{what}: the value of the label {key}")
+    keys = [key for key, _ in pairs]
+    twice = next((key for key, following in itertools.pairwise(keys) if key == following), None)
+    if twice is not None:
+        raise ConstraintCrdtError(f"{what}: the label {twice} has two values; give one")
+    return tuple(pairs)
+
+
+class Span(Protocol):
+    """A length of time, such as a `datetime.timedelta`."""
+
+    def total_seconds(self) -> float:
+        """In seconds."""
+
+
+class Moment(Protocol):
+    """A point in time, such as a `datetime.datetime`."""
+
+    @property
+    def tzinfo(self) -> object:
+        """Its time zone, or None."""
+
+    def timestamp(self) -> float:
+        """In seconds since the epoch."""
+
+
+def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -> int | None:
+    """When a definition ends that is added `now`, in ns since the epoch; None if it is given no end.
+
+    `ttl`: how long it lasts, in seconds if it is a number. `until`: when it ends, in ns since the epoch if it is a number.
+    Raises `ConstraintCrdtError` for an end that is not in the future, a `ttl` of more than ten years, an `until` without a zone.
+    """
+    if ttl is not None and until is not None:
+        raise ConstraintCrdtError("ttl and until both say when it ends: give one of them")
+    if ttl is not None:
+        seconds = ttl if isinstance(ttl, int | float) else ttl.total_seconds()
+        if isinstance(ttl, bool) or not 0 < seconds <= DURATION_MAX:  # NaN is in no range
+            raise ConstraintCrdtError(f"ttl must be above 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {ttl}")
+        return now + max(1, round(seconds * SECOND))
+    if until is None:
+        return None
+    if not isinstance(until, int):
+        if until.tzinfo is None:
+            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z")
+        until = round(until.timestamp() * SECOND)
+    if until <= now:
+        raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago")
+    if until > MAX_COUNT:
+        raise ConstraintCrdtError("until is later than 2262-04-11, beyond which times cannot be written: leave it out")
+    return until
+
+
+def add_value(definition: Definition, added_at: int | None) -> list[object] | None:
+    """The value of an add cell, as briefly as it can be said."""
+    value: list[object] = [
+        definition.when, _LEVELS.index(definition.severity), definition.about, definition.on, definition.expires_at, added_at
+    ]  # fmt: skip
+    defaults: list[object] = [None, _LEVELS.index(Severity.WARNING), None, (), None, None]
+    while value and value[-1] == defaults[len(value) - 1]:
+        value.pop()
+    return value or None
+
+
+def addition_of(cell: Cell) -> Addition:
+    """What an add cell says."""
+    value = definition_value(cell)
+    definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
+    return Addition(definition, Dot(cell.replica, cell.seq), value.added_at)
+
+
+_NIL, _ARRAY_OF_FOUR, _SHORT_TEXT, _LONGER_TEXT = 0xC0, 0x94, 0b101, 0xD9
+_KEY = 2
+WITHOUT_VALUE: Final = 0x92
+"""How an add without a value begins: an array of two, the kind and the id. Most adds of a large fleet are such."""
+
+
+def expiry_of(cell: Cell) -> int | None:
+    """When an add cell expires, if it does. Most have no end, which shows without decoding them.
+
+    An add is `[1, id, value]`, and the end is the fifth element of the value.
+    """
+    data = cell.data
+    if data[0] == WITHOUT_VALUE:
+        return None
+    head = data[_KEY]
+    if head >> 5 == _SHORT_TEXT:
+        first = data[_KEY + 1 + (head & 0x1F)]
+    elif head == _LONGER_TEXT:
+        first = data[_KEY + 2 + data[_KEY + 1]]
+    else:
+        return definition_value(cell).expires_at
+    if first == _NIL or 0x90 <= first <= _ARRAY_OF_FOUR:
+        return None
+    return definition_value(cell).expires_at

@@ -1,0 +1,213 @@
+"""What foreign nodes counted in a room, told in numbered increments (PLATO deltas): each (node, seq) counts once.
+
+An increment is a cell under (room, foreign node, seq) in the row of whoever took it in. The same one in several rows, because it
+was sent to several nodes, counts once: that is what its seq is for. Now and then a writer takes the increments known to it
+together (`stretches` has why that is safe while others do the same): pages of stretches in its own row, and in the same
+transaction an ordinary removal of the cells that they replace, whosever these were. Totals are the same before and after.
+
+A seq is remembered for good, so a repeat has no effect however late it comes.
+"""
+
+from collections.abc import Iterable
+from operator import index
+from typing import Final
+
+from constraint_crdt.core.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
+from constraint_crdt.core.limits import MAX_COUNT
+from constraint_crdt.core.replica import Replica, check_id
+from constraint_crdt.core.values import APPLIED, INCREMENTS
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.types.counter import Counts
+from constraint_crdt.types.stretches import Stretch, Stretches, joined, summed
+from constraint_crdt.types.view import WatchingView, writer
+
+FOLD_AT: Final = 64
+"""Increments of one foreign node in one room that stand as cells of their own until the next one has them taken together."""
+
+PAGE_LEVELS: Final = 11
+"""A page has the stretches of so many levels: those of levels 0 to 10 within 2048 seqs, of levels 11 to 21 within 2**22, … At most
+1024 of them do not join, which fit into one cell whatever they count."""
+
+_Page = tuple[int, int]
+"""(tier, number): the stretches of levels 11 * tier to 11 * tier + 10 whose seqs, divided by 2**(11 * (tier + 1)), give number."""
+
+
+class _Source:
+    """What one foreign node counted in one room."""
+
+    __slots__ = ("loose", "stretches")
+
+    def __init__(self) -> None:
+        self.stretches = Stretches()
+        self.loose: dict[int, int] = {}
+        """By seq: in how many rows the increment stands as a cell of its own."""
+
+
+class RoomIncrements(WatchingView):
+    """Counts of foreign nodes by room. A reading is O(1) for one node, O(nodes) for a room."""
+
+    KINDS = (INCREMENTS, APPLIED)
+
+    def _clear(self) -> None:
+        self._rooms: dict[str, dict[str, _Source]] = {}
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        if new is not None:
+            self._note(new, stands=True)
+        if old is not None:  # second, so that nothing is missing between an old page and the new one
+            self._note(old, stands=False)
+
+    def _note(self, cell: Cell, *, stands: bool) -> None:
+        named = _named(cell)
+        if named is None:
+            return
+        room, node, seq = named
+        source = self._rooms.setdefault(room, {}).setdefault(node, _Source())
+        note = source.stretches.tell if stands else source.stretches.take_back
+        for stretch, value in _told(cell, seq):
+            note(stretch, value)
+        if cell.kind == INCREMENTS:
+            source.loose[seq] = source.loose.get(seq, 0) + (1 if stands else -1)
+            if not source.loose[seq]:
+                del source.loose[seq]
+        if not len(source.stretches):
+            del self._rooms[room][node]
+            if not self._rooms[room]:
+                del self._rooms[room]
+
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms in which a foreign node counted, sorted. O(rooms)."""
+        return sorted(self._rooms)
+
+    def by_node(self, room: str) -> dict[str, Counts]:
+        """What each foreign node counted in a room, ordered by name; a node that counted nothing included."""
+        return {node: source.stretches.total for node, source in sorted(self._rooms.get(room, {}).items())}
+
+    def total(self, room: str) -> Counts:
+        """What all foreign nodes counted in a room."""
+        return summed(self.by_node(room).values())
+
+    def knows(self, room: str, foreign: str, seq: int) -> bool:
+        """True if this increment was taken in here or at a node that this one has heard of since."""
+        source = self._rooms.get(room, {}).get(foreign)
+        return source is not None and source.stretches.covers(seq)
+
+    def apply(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0, *, node: str | Replica) -> bool:
+        """Take in the increment that `foreign` numbered `seq`. False, and no effect, for one that is known already.
+
+        Raises `TypeError` for what is no whole number, `ValueError` for a negative one, and `ConstraintCrdtError` for names or
+        numbers out of bounds and for a foreign node more than `Limits.foreign_nodes` in all rooms.
+        """
+        replica = writer(node)
+        cell = self.increment_cell(room, foreign, seq, satisfied, violated)
+        if cell is None:
+            return False
+        self.fold(room, foreign, node=replica)
+        self._rows.write(replica, cell)
+        return True
+
+    def increment_cell(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0) -> Cell | None:
+        """The cell that takes an increment in, for a transaction with others; None if it is known. Raises as `apply` does."""
+        seq, satisfied, violated = index(seq), index(satisfied), index(violated)
+        if min(seq, satisfied, violated) < 0:
+            raise ValueError("an increment and its seq cannot be negative")
+        if max(seq, satisfied, violated) > MAX_COUNT:
+            raise ConstraintCrdtError("an increment and its seq cannot exceed 2**63 - 1")
+        key = make_key(check_id(room, "a room"), check_id(foreign, "the name of a node"), str(seq))
+        if self.knows(room, foreign, seq):
+            return None
+        if foreign not in self._rooms.get(room, {}):
+            self._check_room_for_one_more()
+        return make_cell(INCREMENTS, key, [satisfied, violated])
+
+    def fold(self, room: str, foreign: str, *, node: str | Replica) -> None:
+        """Take the increments of a foreign node together, if so many stand that it is worth a write. No reading changes.
+
+        Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        source = self._rooms.get(room, {}).get(foreign)
+        if source is not None and len(source.loose) >= FOLD_AT:
+            self._fold(room, foreign, writer(node))
+
+    def _check_room_for_one_more(self) -> None:
+        most = self._rows.limits.foreign_nodes
+        if sum(map(len, self._rooms.values())) >= most:
+            raise ConstraintCrdtError(f"more than the {most} foreign nodes, over all rooms, that this node is set to count for")
+
+    def _fold(self, room: str, foreign: str, replica: Replica) -> None:
+        """Take the increments together that stand as cells of their own, with the pages that they fall into."""
+        source = self._rooms[room][foreign]
+        loose = [cell for seq in source.loose for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
+        joining = {Stretch(seq, 0): source.stretches.value(Stretch(seq, 0)) for seq in source.loose}
+        written: list[Cell] = []
+        replaced: list[Cell] = loose
+        while joining:
+            risen: dict[Stretch, Counts] = {}
+            for page, parts in _by_page(joining).items():
+                key = make_key(room, foreign, f"{page[0]}.{page[1]}")
+                pages = self._rows.held(APPLIED, key)
+                stretches = joined(self._with_standing(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
+                own = next((cell for cell in pages if cell.replica == replica), None)
+                full = {stretch: value for stretch, value in stretches.items() if _page_of(stretch) != page}
+                risen |= full
+                if stretches and not full:
+                    written.append(_page_cell(key, stretches))
+                    own = None  # the new one takes it over
+                replaced += [cell for cell in pages if cell is own or (cell.replica != replica and _is_within(cell, page))]
+            joining = risen
+        self._rows.write_all(replica, [*written, *removals_of(replaced)])
+
+    def _with_standing(
+        self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Stretch, Counts]
+    ) -> dict[Stretch, Counts]:
+        """`parts` and what stands in this page in any row, without what lies inside of something larger."""
+        standing = {stretch for cell in pages for stretch, _ in _told(cell, 0) if _page_of(stretch) == page}
+        known = {stretch: source.stretches.value(stretch) for stretch in standing} | parts
+        return {stretch: value for stretch, value in known.items() if not source.stretches.lies_inside(stretch)}
+
+    def __repr__(self) -> str:
+        return f"RoomIncrements({len(self._rooms)} rooms)"
+
+
+def _named(cell: Cell) -> tuple[str, str, int] | None:
+    """The room, the foreign node and, of an increment, the seq. None for a key that says no such thing: nobody honest writes it."""
+    parts = split_key(cell.key, 3)
+    if len(parts) < 3 or not parts[0] or not parts[1]:
+        return None
+    if cell.kind == APPLIED:
+        return parts[0], parts[1], 0
+    digits = parts[2]
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 19) or str(int(digits)) != digits or int(digits) > MAX_COUNT:
+        return None
+    return parts[0], parts[1], int(digits)
+
+
+def _told(cell: Cell, seq: int) -> list[tuple[Stretch, Counts]]:
+    """The stretches that a cell tells of; `seq`: of an increment."""
+    value = value_of(cell)
+    if cell.kind == INCREMENTS:
+        return [(Stretch(seq, 0), Counts(*value))]
+    return [(Stretch(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
+
+
+def _page_of(stretch: Stretch) -> _Page:
+    tier = stretch.level // PAGE_LEVELS
+    return tier, stretch.first >> PAGE_LEVELS * (tier + 1)
+
+
+def _by_page(parts: dict[Stretch, Counts]) -> dict[_Page, dict[Stretch, Counts]]:
+    found: dict[_Page, dict[Stretch, Counts]] = {}
+    for stretch, value in parts.items():
+        found.setdefault(_page_of(stretch), {})[stretch] = value
+    return found
+
+
+def _is_within(cell: Cell, page: _Page) -> bool:
+    """True if all that a page cell tells of belongs there, as in every honest one: then what takes its place says all of it."""
+    return all(_page_of(stretch) == page for stretch, _ in _told(cell, 0))
+
+
+def _page_cell(key: str, stretches: dict[Stretch, Counts]) -> Cell:
+    value = [[*stretch, *counts] for stretch, counts in sorted(stretches.items())]
+    return read_cell(make_cell(APPLIED, key, value).data)

@@ -1,0 +1,272 @@
+"""The tags and the constraints of a tile: add-wins OR-sets, as cells of one kind.
+
+An add is a cell under the element's key in its writer's row; the element is in the set while any stands. A removal names the cells
+it observed. Constraints may besides come from other software that keeps an OR-set of its own, by *foreign tags*: each add there has
+a tag (node, seq), and a removal there buries tags. A constraint added so is in the set while not all of its tags are buried. An add
+of ours has such a tag too, (text of its replica, seq of its cell), so that others can carry it and bury it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from constraint_crdt.core.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
+from constraint_crdt.core.limits import MAX_COUNT
+from constraint_crdt.core.replica import Replica, check_id, replica_named
+from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.values import ELEMENT, TOMBSTONES, Interval
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.types.intervals import Intervals, contains, union
+from constraint_crdt.types.tile_index import TileIndex
+from constraint_crdt.types.view import writer
+
+Tag = tuple[str, int]
+"""A foreign add: the node that made it, and which of its adds it was."""
+
+OF_TAGS = "t"
+OF_CONSTRAINTS = "k"
+OF_FOREIGN = "f"
+"""Which set an element's cell belongs to: a part of its key. A constraint may have cells of both of the latter."""
+
+
+class TileSet:
+    """The tags of one tile. `in` is O(1); `len` and iteration, in order, are O(elements)."""
+
+    LETTERS: ClassVar[tuple[str, ...]] = (OF_TAGS,)
+    WHAT: ClassVar[str] = "a tag"
+
+    def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
+        """`key`: that of the tile."""
+        self._rows = rows
+        self._index = index
+        self._key = key
+
+    def __contains__(self, element: object) -> bool:
+        return isinstance(element, str) and bool(self._cells(element))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(element for element in self._named() if element in self))
+
+    def __len__(self) -> int:
+        return sum(element in self for element in self._named())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({list(self)})"
+
+    def add(self, element: str, *, node: str | Replica) -> bool:
+        """Put an element in; False if it was there.
+
+        Raises `ConstraintCrdtError` for one out of bounds, and for one too many (`Limits.tile_elements`).
+        """
+        return self._write(node, self.additions([element]))
+
+    def additions(self, elements: Iterable[str]) -> list[Cell]:
+        """The cells that put in those of these elements that are not there yet. Raises as `add` does."""
+        fresh = [element for element in dict.fromkeys(elements) if check_id(element, self.WHAT) not in self]
+        if fresh:
+            self._check_room(len(fresh))
+        return [make_cell(ELEMENT, self._cell_key(self.LETTERS[0], element), None) for element in fresh]
+
+    def remove(self, element: str, *, node: str | Replica) -> None:
+        """Take an element out: every add of it that is known here. Raises `KeyError` if it is not in."""
+        self._write(node, self.endings([element], writer(node)))
+
+    def endings(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
+        """The cells that `replica` writes to take these elements out. Raises as `remove` does."""
+        return self._endings({element: self._present(element) for element in elements}, replica)
+
+    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
+        return removals_of([cell for cells in present.values() for cell in cells])
+
+    def _present(self, element: str) -> list[Cell]:
+        """What stands for an element that must be in."""
+        if element not in self:
+            raise KeyError(element)
+        return self._cells(element)
+
+    def _write(self, node: str | Replica, cells: list[Cell]) -> bool:
+        if cells:
+            self._rows.write_all(writer(node), cells)
+        return bool(cells)
+
+    def _check_room(self, more: int) -> None:
+        self._index.check_room(self._key)
+        most = self._rows.limits.tile_elements
+        if len(self) + more > most:
+            raise ConstraintCrdtError(f"a tile has at most {most} elements in one set, as this node is set")
+
+    def _cell_key(self, letter: str, element: str) -> str:
+        return SEPARATOR.join((self._key, letter, element))
+
+    def _cells(self, element: str) -> list[Cell]:
+        """What stands for an element, in all rows."""
+        return [cell for letter in self.LETTERS for cell in self._rows.held(ELEMENT, self._cell_key(letter, element))]
+
+    def _named(self) -> set[str]:
+        """The elements that any cell names."""
+        starts = [self._cell_key(letter, "") for letter in self.LETTERS]
+        return {whole[len(start) :] for start in starts for whole in self._index.keys(self._key, ELEMENT, start)}
+
+
+class TileConstraints(TileSet):
+    """The constraints of one tile: ours and, by their tags, those of other software. `in` is O(its adds + tombstones)."""
+
+    LETTERS = (OF_CONSTRAINTS, OF_FOREIGN)
+    WHAT = "a constraint of a tile"
+
+    def __contains__(self, element: object) -> bool:
+        return isinstance(element, str) and bool(self.tags_of(element))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.by_element())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def tags_of(self, element: str) -> set[Tag]:
+        """The tags by which a constraint is in the set; none if it is not. An add of ours has (text of its replica, seq)."""
+        cells = self._cells(element)
+        return self._alive(cells, self.tombstones()) if cells else set()
+
+    def by_element(self) -> dict[str, set[Tag]]:
+        """The constraints in the set, in order, each with the tags by which it is. O(elements + tombstones)."""
+        buried = self.tombstones()
+        tags = {element: self._alive(self._cells(element), buried) for element in sorted(self._named())}
+        return {element: alive for element, alive in tags.items() if alive}
+
+    def tombstones(self) -> dict[str, Intervals]:
+        """The foreign tags that are buried, by node. O(tombstones)."""
+        start = self._tombstones_key("")
+        return {whole[len(start) :]: self._buried(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
+
+    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
+        return self.removals({element: self._alive(cells, {}) for element, cells in present.items()}, replica)
+
+    def removals(self, removed: Mapping[str, Iterable[Tag]], replica: Replica) -> list[Cell]:
+        """The cells that end these adds of these constraints, foreign ones for good.
+
+        Software that starts anew may give a tag a second time, to another constraint. One that would go with the tags of others
+        stays, by an add of ours.
+        """
+        named = {element: _checked(tags) for element, tags in removed.items()}
+        doomed = {tag for tags in named.values() for tag in tags}
+        buried = self.tombstones()
+        then, stay = _beside(buried, doomed), []
+        for element in sorted(self._named()):
+            cells = self._cells(element)
+            if self._alive(cells, buried) - named.get(element, set()) and not self._alive(cells, then):
+                stay.append(make_cell(ELEMENT, self._cell_key(OF_CONSTRAINTS, element), None))
+        return [*stay, *self._ended(doomed, replica)]
+
+    def add_foreign(self, element: str, tags: Iterable[Tag], *, node: str | Replica) -> bool:
+        """Take in a constraint that other software added, by the tags of its adds. False if all of them were known, or buried.
+
+        A tag of an add of ours that is accounted for here is known: it stands, or was removed. Raises as `add` does, and for tags
+        out of bounds or too many for a cell.
+        """
+        return self._write(node, self.foreign_additions({element: tags}, writer(node)))
+
+    def bury(self, tags: Iterable[Tag], *, node: str | Replica) -> bool:
+        """Take in that other software removed these adds: they are out, also if they come later. False if all of it was known.
+
+        Raises `ConstraintCrdtError` for tags out of bounds, or too many for a cell.
+        """
+        return self._write(node, self.burials(tags, writer(node)))
+
+    def foreign_additions(
+        self, added: Mapping[str, Iterable[Tag]], replica: Replica, *, buried_with_it: Iterable[Tag] = ()
+    ) -> list[Cell]:
+        """The cells that do what `add_foreign` does with several elements, some tags being buried in the same transaction."""
+        buried = _beside(self.tombstones(), _checked(buried_with_it))
+        cells, opened = [], 0
+        for element, tags in added.items():
+            standing = self._cells(check_id(element, self.WHAT))
+            known = self._alive(standing, {})
+            fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_over(tag, buried)}
+            if not fresh:
+                continue
+            opened += not self._alive(standing, buried)
+            own = [cell for cell in standing if self._is_foreign(cell) and cell.replica == replica]
+            kept = {tag for cell in own for tag in _tags(cell) if not self._is_over(tag, buried)}
+            cells.append(make_cell(ELEMENT, self._cell_key(OF_FOREIGN, element), sorted(kept | fresh)))
+        if opened:
+            self._check_room(opened)
+        return cells
+
+    def burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+        """The cells that do what `bury` does."""
+        doomed, buried = _checked(tags), self.tombstones()
+        unknown = {tag for tag in doomed if not self._is_over(tag, buried)}
+        if unknown:
+            self._index.check_room(self._key)
+        names = {who for who, _ in unknown} - buried.keys()
+        if names and len(buried) + len(names) > self._rows.limits.tile_elements:
+            raise ConstraintCrdtError(
+                f"a tile has tombstones of at most {self._rows.limits.tile_elements} nodes, as this node is set"
+            )
+        return self._ended(doomed, replica)
+
+    def _ended(self, doomed: set[Tag], replica: Replica) -> list[Cell]:
+        """The cells that end these adds: tombstones for those that may come from elsewhere, removals for what has no other left."""
+        buried = self.tombstones()
+        cells = [cell for element in self._named() for cell in self._cells(element)]
+        carried = {tag for cell in cells if self._is_foreign(cell) for tag in _tags(cell)}
+        fresh = {tag for tag in doomed if not contains(buried.get(tag[0], ()), tag[1])}
+        then = _beside(buried, doomed)
+        dead = [cell for cell in cells if not self._alive([cell], then)]
+        # An add of ours that is accounted for is removed, which is for good; but somebody may carry its tag all the same.
+        under = {tag for tag in fresh if tag in carried or not self._is_our_past(tag)}
+        return [*self._burials(under, replica), *removals_of(dead)]
+
+    def _burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+        """The cells that put tags under this row's tombstones, beside those that are there."""
+        own: dict[str, Intervals] = {}
+        chosen = list(tags)
+        for who in {who for who, _ in chosen}:
+            standing = self._rows.get(TOMBSTONES, self._tombstones_key(who), replica)
+            own[who] = value_of(standing) if standing is not None else ()
+        return [make_cell(TOMBSTONES, self._tombstones_key(who), under) for who, under in sorted(_beside(own, chosen).items())]
+
+    def _tombstones_key(self, who: str) -> str:
+        return self._key + SEPARATOR + who
+
+    def _buried(self, whole: str) -> Intervals:
+        return union(stretch for cell in self._rows.held(TOMBSTONES, whole) for stretch in value_of(cell))
+
+    def _is_over(self, tag: Tag, buried: Mapping[str, Intervals]) -> bool:
+        return contains(buried.get(tag[0], ()), tag[1]) or self._is_our_past(tag)
+
+    def _is_our_past(self, tag: Tag) -> bool:
+        """True for the tag of an add of ours up to the clock."""
+        replica = replica_named(tag[0])
+        return replica is not None and tag[1] <= self._rows.seq(replica)
+
+    def _is_foreign(self, cell: Cell) -> bool:
+        return str(cell.key).startswith(self._cell_key(OF_FOREIGN, ""))
+
+    def _alive(self, cells: Sequence[Cell], buried: Mapping[str, Intervals]) -> set[Tag]:
+        tags: set[Tag] = set()
+        for cell in cells:
+            tags.update(_tags(cell) if self._is_foreign(cell) else ((str(cell.replica), cell.seq),))
+        return {(who, seq) for who, seq in tags if not contains(buried.get(who, ()), seq)}
+
+
+def _tags(cell: Cell) -> tuple[Tag, ...]:
+    tags: tuple[Tag, ...] = value_of(cell) or ()
+    return tags
+
+
+def _beside(buried: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, Intervals]:
+    """Tombstones with some more tags under them."""
+    more: dict[str, list[Interval]] = {}
+    for who, seq in tags:
+        more.setdefault(who, []).append((seq, seq))
+    return {**buried, **{who: union([*buried.get(who, ()), *stretches]) for who, stretches in more.items()}}
+
+
+def _checked(tags: Iterable[Tag]) -> set[Tag]:
+    found = set()
+    for who, seq in tags:
+        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= MAX_COUNT:
+            raise ConstraintCrdtError(f"the seq of a tag is a whole number from 0 to 2**63 - 1, not {seq!r}")
+        found.add((check_id(who, "the node of a tag"), seq))
+    return found
