@@ -4,6 +4,7 @@ The types are views over one set of rows. Who writes is named with each write; a
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from constraint_crdt.core.cells import ADD, NODE, NodeValue, make_cell, node_value, read_cell
 from constraint_crdt.core.clock import VectorClock
@@ -33,22 +34,6 @@ NODE_KEY = ""
 class ConstraintState(Merge):
     """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
 
-    __slots__ = (
-        "ages",
-        "blooms",
-        "constraints",
-        "counters",
-        "increments",
-        "metrics",
-        "now",
-        "rates",
-        "register",
-        "retirements",
-        "rows",
-        "sketches",
-        "tiles",
-    )
-
     def __init__(
         self,
         rows: Rows | None = None,
@@ -72,22 +57,42 @@ class ConstraintState(Merge):
         """How often they held and were violated, where."""
         self.ages = Ages(self.rows, now if own_time is None else own_time, max_skew)
         """How old decaying values are."""
-        self.rates = DecayConstraintState(rows=self.rows, ages=self.ages)
-        """How often constraints held and were violated lately, where."""
-        self.counters = PNCounters(self.rows)
-        """Counters that go up and down, by name."""
         self.register = EisensteinRegister(self.rows)
         """The position's register."""
-        self.tiles = FleetTiles(self.rows, now=now)
-        """The tiles, by room and id."""
-        self.sketches = Sketches(self.rows)
-        """The sketches that stand, by name."""
-        self.blooms = Blooms(self.rows)
-        """The Bloom filters that stand, by name."""
-        self.increments = RoomIncrements(self.rows)
-        """What foreign nodes counted in rooms, told in increments."""
         self.retirements = Retirements(self.rows)
         """Which lives, and which whole nodes, are over."""
+
+    # Made when they are first asked for: a fleet of thousands in one process uses few of them.
+
+    @cached_property
+    def rates(self) -> DecayConstraintState:
+        """How often constraints held and were violated lately, where."""
+        return DecayConstraintState(rows=self.rows, ages=self.ages)
+
+    @cached_property
+    def counters(self) -> PNCounters:
+        """Counters that go up and down, by name."""
+        return PNCounters(self.rows)
+
+    @cached_property
+    def tiles(self) -> FleetTiles:
+        """The tiles, by room and id."""
+        return FleetTiles(self.rows, now=self.now)
+
+    @cached_property
+    def sketches(self) -> Sketches:
+        """The sketches that stand, by name."""
+        return Sketches(self.rows)
+
+    @cached_property
+    def blooms(self) -> Blooms:
+        """The Bloom filters that stand, by name."""
+        return Blooms(self.rows)
+
+    @cached_property
+    def increments(self) -> RoomIncrements:
+        """What foreign nodes counted in rooms, told in increments."""
+        return RoomIncrements(self.rows)
 
     @property
     def position(self) -> Position | None:

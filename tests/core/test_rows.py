@@ -186,6 +186,20 @@ def test_watchers_see_every_change_of_their_kind() -> None:
     assert seen == [(None, 1), (1, 3), (3, None)]
 
 
+def test_whoever_greets_many_new_cells_at_once_hears_of_the_others_one_by_one() -> None:
+    rows, changes, greeted = Rows(), list[tuple[int | None, int | None]](), list[list[int]]()
+    rows.watch(
+        ADD,
+        lambda old, new: changes.append((old.seq if old else None, new.seq if new else None)),
+        greeter=lambda cells: greeted.append([cell.seq for cell in cells]),
+    )
+    rows.apply([run(A, 0, 20, *((seq, add(f"k{seq}")) for seq in range(1, 21)))])
+    assert (changes, greeted) == ([], [list(range(1, 21))])
+    rows.apply([run(A, 20, 40, *((seq, add(f"k{seq + 10 if seq < 31 else seq - 30}")) for seq in range(21, 41)))])
+    assert greeted[1:] == [list(range(21, 31))]
+    assert changes == [(seq - 30, seq) for seq in range(31, 41)]
+
+
 def test_rows_that_overwrite_the_same_key_for_long_do_not_grow() -> None:
     rows = Rows()
     for number in range(5_000):

@@ -1,5 +1,6 @@
 """Messages handed over as objects, within one process, say and do exactly what they do over the wire."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -7,7 +8,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import GossipMessage, GossipNode, decode_message, encode_message
+from constraint_crdt import Delta, GossipMessage, GossipNode, Replica, VectorClock, decode_message, encode_message
 
 NODES = 4
 Carry = Callable[[GossipMessage], GossipMessage]
@@ -104,3 +105,15 @@ def test_both_ways_lead_to_the_same_words_and_states(history: list[tuple[Step, i
         assert [each.state_hash for each in objects.nodes] == [each.state_hash for each in wire.nodes]
         assert [each.clock for each in objects.nodes] == [each.clock for each in wire.nodes]
         assert [each.converged for each in objects.nodes] == [each.converged for each in wire.nodes]
+
+
+def test_a_clock_that_does_not_fit_its_message_is_not_believed() -> None:
+    a, b = Fleet(as_object).nodes[:2]
+    a.add_constraint("x")
+    b.add_constraint("y")
+    b.add_constraint("z")
+    delta = b.receive(a.begin("n1")).responses[0]
+    assert isinstance(delta, Delta)
+    said = dataclasses.replace(delta, clock=VectorClock({**b.clock.as_dict(), Replica("n3", 4): 7}))
+    a.receive(said)
+    assert a.tracker.clock("n1") == b.clock

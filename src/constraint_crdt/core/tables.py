@@ -20,6 +20,9 @@ Holder = Cell | dict[Replica, Cell]
 Watcher = Callable[[Cell | None, Cell | None], None]
 """Called with (the cell that fell, the cell that now stands); at least one is given, both have the same replica and key."""
 
+Greeter = Callable[[Sequence[Cell]], None]
+"""Called with cells that came where nothing stood, at most one under any key, in place of the watcher for each."""
+
 FEW = 8
 """So many cells are put one by one: to sort them by kind first would cost more."""
 
@@ -31,6 +34,7 @@ class Tables(ABC):
         self.digest = digest or Digest()
         self._tables: dict[int, dict[Key, Holder]] = {}
         self._watchers: dict[int, list[Watcher]] = {}
+        self._greeters: dict[Watcher, Greeter] = {}
         self._sums: dict[int, int] = {}
         self._count = 0
         self._hash: StateHash | None = None
@@ -84,14 +88,17 @@ class Tables(ABC):
             if kind != REMOVE:
                 yield from self.each(kind)
 
-    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None) -> None:
+    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, greeter: Greeter | None = None) -> None:
         """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash.
 
         With `restart` it keeps readings: after a repair that is called, and then `watcher` for each cell as if it were new.
+        A `greeter` is called instead where many new cells come at once, so that those that do not matter cost little.
         """
         self._watchers.setdefault(kind, []).append(watcher)
         if restart is not None:
             self._readings.append((kind, watcher, restart))
+        if greeter is not None:
+            self._greeters[watcher] = greeter
 
     def take_fallen(self) -> list[Cell]:
         """The cells that were taken out, not superseded, since the last call. With the runs above a clock, the floors, and what was
@@ -143,7 +150,7 @@ class Tables(ABC):
         self._came(kind, firsts)
 
     def _came(self, kind: int, cells: Sequence[Cell]) -> None:
-        """Account for cells that stand where none stood."""
+        """Account for cells, one under each key, that stand where none stood."""
         if not cells:
             return
         self._count += len(cells)
@@ -151,8 +158,12 @@ class Tables(ABC):
             self._sums[kind] = self._sums.get(kind, 0) + sum([cell.digest for cell in cells])
             self._hash = None
         for watcher in self._watchers.get(kind, ()):
-            for cell in cells:
-                watcher(None, cell)
+            greeter = self._greeters.get(watcher)
+            if greeter is not None:
+                greeter(cells)
+            else:
+                for cell in cells:
+                    watcher(None, cell)
 
     def _put(self, cell: Cell) -> None:
         """Let a new cell stand that its row has noted."""

@@ -18,9 +18,10 @@ from constraint_crdt.gossip.sending import Sending
 from constraint_crdt.gossip.staging import Staging
 from constraint_crdt.gossip.tracker import DeltaTracker, Peer
 
-UNASKED = 32
+UNASKED = 4
 """At most so many mutations are sent to a peer that did not just ask. It may have most of what its last known clock lacks from
-others by now: with no bound, 250 random exchanges among 50 nodes carried 1.21 copies of each item, with this one 1.00."""
+others by now: in fleets of 32 and 100 in rounds, copies of each item received were 1.17 and 1.11 with 32, 1.003 and 1.01 with 4,
+while each saves the same few Pings."""
 
 
 class Speaker(LocalReplica):

@@ -78,6 +78,8 @@ class DeltaTracker:
         self._peers: dict[str, Peer] = {}
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self._hashes: Counter[StateHash | None] = Counter()
+        self.changes = 0
+        """How often what is known of a peer changed: for those who keep what they have read."""
         self.anyone = Conversation()
         """What was stated to no peer in particular: a first Ping, whose answer comes from somebody new."""
 
@@ -126,12 +128,14 @@ class DeltaTracker:
         if not self._is_current(peer):
             self.forget(peer.replica.node_id)
             self._peers[peer.replica.node_id] = peer
+            self.changes += 1
             self._hashes[None] += 1
 
     def forget(self, node_id: str) -> None:
         """Drop all that is known of a peer."""
         peer = self._peers.pop(node_id, None)
         if peer is not None:
+            self.changes += 1
             self._uncount(peer.hash)
             self._conversations.pop(node_id, None)
 
@@ -169,6 +173,7 @@ class DeltaTracker:
         known = peer.mark
         if known is not None and (mark.count < known.count or (mark == known and hash_ is None)):
             return
+        self.changes += mark != known or hash_ != peer.hash
         peer.mark = mark
         if hash_ != peer.hash:
             self._uncount(peer.hash)

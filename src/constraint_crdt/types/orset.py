@@ -81,6 +81,11 @@ class ConstraintORSet(WatchingView):
         if cell is not None:
             self._expiries.judge(cell.key)
 
+    def _greeter(self, cells: Sequence[Cell]) -> None:
+        """Of adds that come where none stood, only those with an end can matter, while no other has one."""
+        for cell in cells if self._ending else [cell for cell in cells if cell.data[0] != WITHOUT_VALUE]:
+            self._changed(None, cell)
+
     def merged(self, other: "ConstraintORSet") -> "ConstraintORSet":
         result = type(self)(self._rows.copy(), now=self._now)
         result.merge(other)

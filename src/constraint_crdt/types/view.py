@@ -11,6 +11,7 @@ from constraint_crdt.core.cells import Cell
 from constraint_crdt.core.merge import Merge
 from constraint_crdt.core.replica import Replica, check_replica
 from constraint_crdt.core.rows import Rows
+from constraint_crdt.core.tables import Greeter
 
 ALONE = 0
 """The incarnation of a writer that is named by its node id only, as in a type that stands alone."""
@@ -60,11 +61,14 @@ class View(Merge):
 class WatchingView(View):
     """A view that keeps readings of its own, told of every change of a cell. (The others read the tables of the rows.)"""
 
+    _greeter: Greeter | None = None
+    """See `Tables.watch`."""
+
     def __init__(self, rows: Rows | None = None) -> None:
         super().__init__(rows)
         self._clear()
         for kind in self.KINDS:
-            self._rows.watch(kind, self._changed, self._clear)
+            self._rows.watch(kind, self._changed, self._clear, self._greeter)
             for cell in self._rows.each(kind):
                 self._changed(None, cell)
 
