@@ -1,0 +1,1 @@
+"""The simulator: many real `GossipNode`s in virtual time, with every fault, decided by one seed."""

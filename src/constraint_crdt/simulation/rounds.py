@@ -1,0 +1,247 @@
+"""Simulation: a fleet of real nodes in aligned rounds, the plain front of the simulator.
+
+Rules kept here:
+
+- In a round every node begins one exchange, with the peer that the policy chooses.
+- A node takes part in one exchange at a time. Whoever finds a partner busy waits, so a round has *turns*: in each turn all
+  exchanges between nodes that are free run side by side. Who comes first is drawn anew in each round.
+- A message that is lost is sent again, `retries` times at most; then the exchange is broken off, and what it brought stands.
+- The same seed gives the same history.
+
+Time here is the round: faults that need a finer one (latency, partitions, crashes, clocks) are in `world`.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.gossip.codec import decode_message
+from constraint_crdt.gossip.messages import GossipMessage
+from constraint_crdt.gossip.peers import PeerChoice, Uniform
+from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.simulation.carrying import mutations_in
+from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.types.orset import Severity
+from constraint_crdt.types.register import Position
+
+MOST_NODES = 100_000
+"""Of one simulation."""
+
+ROUND_NS = 10**9
+"""Virtual time from one round to the next, and the time that the first one begins at."""
+
+RETRIES = 2
+"""How often a lost message is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a simulation has cost so far."""
+
+    nodes: int
+    rounds: int
+    turns: int
+    """How often nodes took turns, over all rounds: the time that the rounds took, in exchanges."""
+    exchanges: int
+    messages: int
+    """Sent, those that were lost included."""
+    lost: int
+    """Messages that did not arrive."""
+    bytes: int | None
+    """Sent, those of lost messages included; None where messages were handed over as objects."""
+    copies: float
+    """Mutations received over mutations taken in: 1.0 if nobody heard of anything twice."""
+    cost: float
+    """The sum of the distances that mutations were carried over, for each mutation taken in. 1.0 a link if none were given."""
+    time_ns: int
+    """Virtual."""
+
+
+class Simulation:
+    """A fleet of `GossipNode`s that exchange in rounds. `sim.nodes` are the nodes themselves."""
+
+    def __init__(
+        self,
+        node_count: int,
+        seed: int = 0,
+        *,
+        choice: PeerChoice | None = None,
+        loss: float = 0.0,
+        retries: int = RETRIES,
+        encoded: bool = False,
+        distance: Callable[[int, int], float] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """`seed` decides everything that is drawn. `choice`: whom to ask, `Uniform` if left out. `loss`: the probability that a
+        message is lost. `encoded`: messages travel as bytes, which then are counted; else as objects, which is faster.
+        `distance`: between two nodes by their numbers, for `Stats.cost`.
+
+        Raises `ConstraintCrdtError` for numbers that make no sense.
+        """
+        if not 2 <= node_count <= MOST_NODES:
+            raise ConstraintCrdtError(f"a simulation needs 2 to {MOST_NODES} nodes, not {node_count}")
+        if not 0.0 <= loss < 1.0:
+            raise ConstraintCrdtError(f"loss is a probability from 0 up to, not including, 1, not {loss}")
+        if retries < 0:
+            raise ConstraintCrdtError(f"a message cannot be sent again {retries} times")
+        self.seed = seed
+        self.time_ns = ROUND_NS
+        self._chance = Chance(seed)
+        self._choice = choice or Uniform(node_count)
+        self._loss, self._retries, self._encoded, self._distance = loss, retries, encoded, distance
+        self._lives = 1
+        self.nodes = [self._make_node(f"n{index}", limits) for index in range(node_count)]
+        self._index = {node.node_id: index for index, node in enumerate(self.nodes)}
+        self._rounds = self._turns = self._exchanges = self._messages = self._lost = self._bytes = self._carried = 0
+        self._cost = 0.0
+
+    def _make_node(self, name: str, limits: Limits) -> GossipNode:
+        return GossipNode(name, incarnation=1, now=lambda: self.time_ns, renew=self._new_life, fleet="simulation", limits=limits)
+
+    def _new_life(self) -> int:
+        self._lives += 1
+        return self._lives
+
+    # --- what nodes do of their own ----------------------------------------------------------------------------------
+
+    def node(self, which: int | str) -> GossipNode:
+        """A node by its number or name. Raises `ConstraintCrdtError` if there is none such."""
+        index = self._index.get(which) if isinstance(which, str) else which
+        if index is None or not 0 <= index < len(self.nodes):
+            raise ConstraintCrdtError(
+                f"there is no node {which!r}: they are 0 to {len(self.nodes) - 1}, or n0 to n{len(self.nodes) - 1}"
+            )
+        return self.nodes[index]
+
+    def add_constraint(
+        self, node: int | str, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
+    ) -> None:
+        """Have a node add a constraint, or edit it. Raises as `GossipNode.add_constraint` does."""
+        self.node(node).add_constraint(id_, when=when, severity=severity, about=about)
+
+    def remove_constraint(self, node: int | str, id_: str) -> None:
+        """Have a node remove a constraint. Raises `KeyError` if it is not active there."""
+        self.node(node).remove_constraint(id_)
+
+    def record_satisfied(self, node: int | str, count: int = 1, *, constraint: str | None = None) -> None:
+        """Have a node count evaluations that held."""
+        self.node(node).record_satisfied(count, constraint=constraint)
+
+    def record_violations(self, node: int | str, count: int = 1, *, constraint: str | None = None) -> None:
+        """Have a node count evaluations that did not hold."""
+        self.node(node).record_violations(count, constraint=constraint)
+
+    def update_position(self, node: int | str, position: Position) -> None:
+        """Have a node move the fleet's position."""
+        self.node(node).update_position(position)
+
+    # --- rounds ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_converged(self) -> bool:
+        """Every node has the same state. O(nodes)."""
+        first = self.nodes[0].state_hash
+        return all(node.state_hash == first for node in self.nodes)
+
+    def step(self) -> None:
+        """One round."""
+        chance = self._chance
+        wanted = [(me, self._choice.choose(me, self._rounds, chance)) for me in range(len(self.nodes))]
+        chance.shuffle(wanted)
+        while wanted:
+            busy = bytearray(len(self.nodes))
+            waiting = []
+            for pair in wanted:
+                me, peer = pair
+                if busy[me] or busy[peer]:
+                    waiting.append(pair)
+                else:
+                    busy[me] = busy[peer] = 1
+                    self._exchange(me, peer)
+            self._turns += 1
+            wanted = waiting
+        self._rounds += 1
+        self.time_ns += ROUND_NS
+
+    def run_until_converged(self, max_rounds: int = 1000) -> int | None:
+        """Rounds until every node has the same state, 0 if that is so now; None if `max_rounds` do not suffice."""
+        for rounds in range(max_rounds + 1):
+            if self.is_converged:
+                return rounds
+            if rounds < max_rounds:
+                self.step()
+        return None
+
+    def _exchange(self, me: int, peer: int) -> None:
+        self._exchanges += 1
+        a, b = self.nodes[me], self.nodes[peer]
+        waiting = deque([(a, b, a.begin(b.node_id))])
+        carried = 0
+        while waiting:
+            sender, reader, message = waiting.popleft()
+            if self._encoded:
+                responses = self._carry_bytes(sender, reader, message)
+            else:
+                responses = reader.receive(message).responses if self._arrives(0) else None
+            if responses is None:
+                break
+            carried += mutations_in(message)
+            waiting.extend((reader, sender, response) for response in responses)
+        self._carried += carried
+        self._cost += carried * (1.0 if self._distance is None else self._distance(me, peer))
+
+    def _carry_bytes(self, sender: GossipNode, reader: GossipNode, message: GossipMessage) -> list[GossipMessage] | None:
+        """What the reader answers to a message that travels encoded; None if a part of it did not arrive."""
+        responses: list[GossipMessage] = []
+        for data in sender.encoded(message, reader.node_id):
+            if not self._arrives(len(data)):
+                return None
+            responses += reader.receive(decode_message(data)).responses
+        return responses
+
+    def _arrives(self, size: int) -> bool:
+        """Send one message, again where it is lost, as often as that is done. False if it did not arrive."""
+        for _ in range(1 + self._retries):
+            self._messages += 1
+            self._bytes += size
+            if not self._chance.happens(self._loss):
+                return True
+            self._lost += 1
+        return False
+
+    # --- what it cost ------------------------------------------------------------------------------------------------
+
+    @property
+    def stats(self) -> Stats:
+        """What it has cost so far. O(nodes x rows)."""
+        taken = 0
+        for node in self.nodes:
+            known = node.clock
+            taken += known.total - sum(seq for replica, seq in known.items() if replica.node_id == node.node_id)
+        return Stats(
+            nodes=len(self.nodes),
+            rounds=self._rounds,
+            turns=self._turns,
+            exchanges=self._exchanges,
+            messages=self._messages,
+            lost=self._lost,
+            bytes=self._bytes if self._encoded else None,
+            copies=self._carried / taken if taken else 1.0,
+            cost=self._cost / taken if taken else 0.0,
+            time_ns=self.time_ns - ROUND_NS,
+        )
+
+    def summary(self) -> str:
+        """The costs, for people."""
+        stats = self.stats
+        hashes = {node.state_hash for node in self.nodes}
+        agreed = "all nodes agree" if len(hashes) == 1 else f"{len(hashes)} different states"
+        sent = f"{stats.messages} messages" + (f", {stats.lost} lost" if stats.lost else "")
+        size = "" if stats.bytes is None else f", {stats.bytes / stats.nodes:.0f} bytes per node"
+        return (
+            f"{stats.nodes} nodes, {stats.rounds} rounds ({stats.turns} turns): {agreed}\n"
+            f"{stats.exchanges} exchanges, {sent}{size}\n"
+            f"{stats.copies:.3f} copies of each item received"
+        )

@@ -1,0 +1,84 @@
+"""Chaos: histories are the same again for the same seed, every kind of fault comes about, and nothing is found in the real code."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import msgspec
+
+from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos
+from constraint_crdt.simulation.histories import replay
+from constraint_crdt.simulation.search import Tally, search_seeds
+from tests.conftest import BUDGET
+
+HISTORIES = 20_000 if BUDGET == "nightly" else 6
+FIRST_SEED = 700_000
+
+_DIGEST = """
+import hashlib, msgspec
+from constraint_crdt.simulation.chaos import Chaos
+outcome = Chaos(11, operations=40).run()
+print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outcome.events, sorted(outcome.fired.items()))
+"""
+
+
+def test_nothing_goes_wrong() -> None:
+    tally, found = search_seeds(FIRST_SEED, HISTORIES)
+    assert found is None, f"seed {found.seed}: {found.sentence}"
+    assert tally.histories == HISTORIES
+    assert tally.operations >= HISTORIES * OPERATIONS
+    assert tally.checks > tally.operations  # each mutation, and what is taken in
+    if BUDGET == "nightly":
+        assert tally.never_fired() == []
+    else:  # a few histories cannot have them all
+        assert len(tally.never_fired()) < len(FAULTS) / 3
+
+
+def test_histories_have_five_nodes_and_more() -> None:
+    for seed in range(20):
+        chaos = Chaos(seed)
+        assert len(chaos.members) >= 5
+        assert len({member.name for member in chaos.members}) == len(chaos.members)
+
+
+def test_the_same_seed_gives_the_same_history_whatever_hashes_are() -> None:
+    """Byte for byte, in processes in which sets and dicts of texts iterate in another order."""
+    outputs = []
+    for seed in ("0", "31337"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", _DIGEST], check=True, capture_output=True, text=True, env=environment, timeout=60
+        )
+        outputs.append(done.stdout)
+    outcome = Chaos(11, operations=40).run()
+    digest = hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest()
+    assert set(outputs) == {f"{digest} {outcome.events} {sorted(outcome.fired.items())}\n"}
+
+
+def test_another_seed_gives_another_history() -> None:
+    one, other = (Chaos(seed, operations=30).run() for seed in (1, 2))
+    assert msgspec.json.encode(list(one.steps)) != msgspec.json.encode(list(other.steps))
+
+
+def test_a_history_replays_from_its_steps_alone() -> None:
+    outcome = Chaos(5, operations=80).run()
+    assert outcome.violation is None
+    assert outcome.history() is None
+    assert replay(outcome.members, outcome.steps) is None
+
+
+def test_what_never_fired_is_told() -> None:
+    tally = Tally(fired=Counter(dict.fromkeys(FAULTS[1:], 1)))
+    assert tally.never_fired() == [FAULTS[0]]
+    tally.add(Tally(histories=2, fired=Counter({FAULTS[0]: 3})))
+    assert tally.never_fired() == []
+    assert tally.histories == 2
+
+
+def test_a_history_has_some_kinds_of_faults_only() -> None:
+    """Else each would hide what only shows without the others."""
+    fired = [Chaos(seed, operations=40).run().fired for seed in range(8)]
+    for fault in ("loss", "duplication", "bandwidth", "collection", "parts"):
+        assert 0 < sum(bool(each[fault]) for each in fired) < len(fired)

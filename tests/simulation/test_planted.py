@@ -1,0 +1,164 @@
+"""Planted bugs: each is found by the search, and shrunk until a person can read it.
+
+What the simulator is worth is what it finds. Ten mistakes that such systems have made are put into the code, one at a time.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from time import process_time
+
+import pytest
+
+from constraint_crdt.core import digest
+from constraint_crdt.core.cells import Cell
+from constraint_crdt.core.hybrid import HybridClock
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.rows import Applied, Rows
+from constraint_crdt.core.run import Run
+from constraint_crdt.gossip.local import LocalReplica
+from constraint_crdt.gossip.tracker import DeltaTracker, Peer, Statement
+from constraint_crdt.simulation.chaos import Chaos
+from constraint_crdt.simulation.histories import History, from_json, replay, to_json
+from constraint_crdt.simulation.shrinking import shrink
+from constraint_crdt.types.counter import ConstraintGCounter
+from tests.conftest import BUDGET
+
+MOST_SECONDS = 120.0
+"""Of CPU time, to find one."""
+
+MOST_STEPS = 15
+"""Of what it is shrunk to."""
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def clock_raised_past_data(patch: pytest.MonkeyPatch) -> None:
+    """A transfer that begins above the clock is applied all the same."""
+    apply = Rows.apply
+
+    def planted(self: Rows, runs: Sequence[Run], *, whole: bool = False) -> Applied:
+        closed = [Run(run.replica, min(run.lo, self.seq(run.replica)), run.hi, run.cells, run.floor) for run in runs]
+        return apply(self, closed, whole=whole)
+
+    patch.setattr(Rows, "apply", planted)
+
+
+def floors_not_carried(patch: pytest.MonkeyPatch) -> None:
+    """A Sync says nothing of the removals that its sender dropped."""
+    whole = Rows.whole
+    patch.setattr(Rows, "whole", lambda self: [run.without_floor() for run in whole(self)])
+
+
+def removal_ignored(patch: pytest.MonkeyPatch) -> None:
+    """A removal is kept and passed on, and does nothing."""
+    patch.setattr(Rows, "_act", lambda self, removal: None)
+
+
+def seq_reused(patch: pytest.MonkeyPatch) -> None:
+    """A node goes on as the life that its disk remembers, whoever vouches for that disk."""
+    resume = LocalReplica.resume
+    patch.setattr(LocalReplica, "resume", lambda self, incarnation, *, vouched: resume(self, incarnation, vouched=True))
+
+
+def count_doubled(patch: pytest.MonkeyPatch) -> None:
+    """A cumulative count is added, where it takes the place of the one before."""
+    changed = ConstraintGCounter._changed
+
+    def planted(self: ConstraintGCounter, old: Cell | None, new: Cell | None) -> None:
+        changed(self, None if new is not None else old, new)
+
+    patch.setattr(ConstraintGCounter, "_changed", planted)
+
+
+def run_applied_halfway(patch: pytest.MonkeyPatch) -> None:
+    """Of each run the first half of the cells is taken, and all of the clock."""
+    apply = Rows.apply
+
+    def planted(self: Rows, runs: Sequence[Run], *, whole: bool = False) -> Applied:
+        halves = [Run(run.replica, run.lo, run.hi, run.cells[: (len(run.cells) + 1) // 2], run.floor) for run in runs]
+        return apply(self, halves, whole=whole)
+
+    patch.setattr(Rows, "apply", planted)
+
+
+def hash_without_length_prefixes(patch: pytest.MonkeyPatch) -> None:
+    """Replica n1 of life 1 and replica n of life 11 are hashed alike."""
+    patch.setattr(digest, "replica_bytes", lambda replica: f"{replica.node_id}{replica.incarnation}".encode())
+
+
+def stale_ack_trusted(patch: pytest.MonkeyPatch) -> None:
+    """An Ack is taken for the last thing said, whatever it answers."""
+    find_hash = DeltaTracker.find_hash
+
+    def planted(self: DeltaTracker, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
+        talk = self._conversations.get(peer.replica.node_id)
+        last = talk.statements[-1] if talk and talk.statements else None
+        return last if last is not None and last.hash else find_hash(self, peer, token, reader)
+
+    patch.setattr(DeltaTracker, "find_hash", planted)
+
+
+def expiry_by_local_clock(patch: pytest.MonkeyPatch) -> None:
+    """A node reads expiries by its own clock, whatever it hears of others."""
+    patch.setattr(HybridClock, "now", lambda self: self.own())
+
+
+def delta_applied_in_parts(patch: pytest.MonkeyPatch) -> None:
+    """The runs of a Delta are taken one at a time; the first will do for now."""
+    apply = Rows.apply
+    patch.setattr(Rows, "apply", lambda self, runs, *, whole=False: apply(self, runs if whole else runs[:1], whole=whole))
+
+
+PLANTS: dict[Plant, int] = {
+    clock_raised_past_data: 17,
+    floors_not_carried: 5,
+    removal_ignored: 1,
+    seq_reused: 5,
+    count_doubled: 3,
+    run_applied_halfway: 1,
+    hash_without_length_prefixes: 33,
+    stale_ack_trusted: 4,
+    expiry_by_local_clock: 2,
+    delta_applied_in_parts: 3,
+}
+"""Each with a seed from which on it is found soon: where the search begins by default. Nightly it begins at 1."""
+
+
+def forget_hashes() -> None:
+    """They are remembered, planted ones too."""
+    for each in vars(digest).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _no_hashes_from_before() -> Iterator[None]:
+    forget_hashes()
+    yield
+    forget_hashes()
+
+
+def search(first_seed: int) -> History | None:
+    """The first history that goes wrong, if there is one in time."""
+    began = process_time()
+    seed = first_seed
+    while process_time() - began < MOST_SECONDS:
+        outcome = Chaos(seed).run()
+        if outcome.violation is not None:
+            return outcome.history()
+        seed += 1
+    return None
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found_and_shrunk(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    found = search(first_seed=1 if BUDGET == "nightly" else PLANTS[plant])
+    assert found is not None, "not found in time"
+    shrunk = from_json(to_json(shrink(found)).encode())
+    assert len(shrunk.steps) <= MOST_STEPS, "\n".join(map(str, shrunk.steps))
+    again = replay(shrunk.members, shrunk.steps)
+    assert again is not None
+    assert (again.invariant, str(again)) == (shrunk.invariant, shrunk.sentence)
+    monkeypatch.undo()
+    forget_hashes()
+    assert replay(shrunk.members, shrunk.steps) is None, "the history goes wrong without the bug"
