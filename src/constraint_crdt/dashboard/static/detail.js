@@ -1,0 +1,231 @@
+// All about one constraint or one node, beside the rest: what `explain` and `convergence` answer, as they answer it now.
+
+import { byId, h } from "./dom.js";
+import { linkWords } from "./fleet.js";
+import { ago, at, count, duration, percent, plural, span } from "./format.js";
+import { STATE_GLYPHS, STATE_WORDS } from "./model.js";
+import { drawSparkline } from "./sparkline.js";
+
+const AGAIN = 2000; // ms between two looks
+const MOST_LISTED = 60;
+
+export class Detail {
+  #subject = null;
+  #shown = "";
+  #timer = null;
+  #turn = 0;
+
+  // `act`: {edit(row), retire(id), close()}
+  constructor(api, model, act) {
+    Object.assign(this, { api, model, act, box: byId("detail") });
+    model.on("connection", () => this.refresh());
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !this.box.hidden && !document.querySelector("dialog[open]")) this.act.close();
+    });
+  }
+
+  // `kind`: constraint, node or null.
+  show(kind, id) {
+    this.#subject = kind === null ? null : { kind, id };
+    this.#shown = "";
+    this.box.hidden = kind === null;
+    document.body.classList.toggle("with-detail", kind !== null);
+    clearTimeout(this.#timer);
+    if (kind === null) return;
+    this.#put(h("p", { class: "note" }, "One moment…"), "");
+    this.box.scrollTop = 0;
+    this.box.scrollIntoView({ block: "nearest" }); // on a phone it takes the place of all else
+    this.refresh().then(() => this.box.querySelector("h2")?.focus({ preventScroll: true }));
+  }
+
+  async refresh() {
+    const subject = this.#subject;
+    if (subject === null) return;
+    clearTimeout(this.#timer);
+    const turn = (this.#turn += 1);
+    try {
+      const content = await (subject.kind === "node" ? this.#node(subject.id) : this.#constraint(subject.id));
+      if (turn === this.#turn && subject === this.#subject) this.#put(content, JSON.stringify(content.from));
+    } catch (error) {
+      if (error.status === undefined) throw error;
+      if (turn === this.#turn && error.status !== 0) this.#put(h("p", { class: "error" }, `${error.message}.`), error.message);
+    }
+    if (turn === this.#turn && this.#subject === subject) this.#timer = setTimeout(() => document.hidden || this.refresh(), AGAIN);
+  }
+
+  // Put in what is new, and leave focus and scroll position where they are.
+  #put(content, from) {
+    if (from !== "" && from === this.#shown) return;
+    this.#shown = from;
+    const scrolled = this.box.scrollTop;
+    const focused = document.activeElement?.closest("#detail") ? document.activeElement.dataset.focus : undefined;
+    const { kind, id } = this.#subject;
+    const close = h("button", { type: "button", class: "quiet close", "aria-label": "Close", "data-focus": "close", click: () => this.act.close() }, "✕");
+    const head = h("header", null, h("p", { class: "note" }, kind === "node" ? "Node" : "Constraint"), close);
+    const title = h("h2", { id: "detail-title", tabindex: "-1", "data-focus": "title" }, id);
+    this.box.replaceChildren(head, title, content);
+    content.drawn?.();
+    this.box.scrollTop = scrolled;
+    if (focused) this.box.querySelector(`[data-focus="${focused}"]`)?.focus({ preventScroll: true });
+  }
+
+  // --- a constraint -------------------------------------------------------------------------------------------------
+
+  async #constraint(id) {
+    const path = encodeURIComponent(id);
+    const [explained, rows] = await Promise.all([this.api.get(`/v1/explain/${path}`), this.api.get(`/v1/overview?id=${path}`)]);
+    this.model.putRows(rows, [id]);
+    const row = this.model.rows.get(id);
+    const canvas = h("canvas", { class: "spark large", "aria-hidden": "true" });
+    const box = h(
+      "div",
+      { class: "body" },
+      row ? this.#head(row, explained) : h("p", { class: "error" }, "No node of the fleet enforces it any more."),
+      row && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Retire…", "retire", () => this.act.retire(id), "danger quiet")),
+      section("How often violated, lately", canvas, ...lately(explained)),
+      section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained.violations)),
+      explained.coverage && section(heardTitle(explained.coverage), coverage(explained.coverage)),
+      section("Who said so", history(explained)),
+    );
+    box.from = [explained, rows];
+    box.drawn = () => row && drawSparkline(canvas, row.samples);
+    return box;
+  }
+
+  #head(row, explained) {
+    const { data, state } = row;
+    return h(
+      "div",
+      { class: "lead" },
+      h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity)),
+      explained.definitions.filter((each) => !each.expired).map((each) => h("pre", null, h("code", null, each.when ?? "evaluated outside of the node"))),
+      explained.conflict && h("p", { class: "error" }, "These definitions differ. All are enforced until somebody edits the constraint."),
+      data.about && h("p", null, data.about),
+      state === "undecided" && data.reason && h("p", { class: "note" }, `Undecided here: ${data.reason}`),
+      !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${labels(data.on)}; this one is not.`),
+      data.expires_at && h("p", { class: "note" }, `Ends ${at(data.expires_at)}.`),
+    );
+  }
+
+  #button(words, focus, click, kind = "") {
+    return h("button", { type: "button", class: kind, "data-focus": focus, click }, words);
+  }
+
+  // --- a node -------------------------------------------------------------------------------------------------------
+
+  async #node(name) {
+    const [converged, evaluated] = await Promise.all([this.api.get("/v1/convergence"), this.api.get(`/v1/overview?limit=500&node=${encodeURIComponent(name)}`)]);
+    const node = this.model.nodes.get(name);
+    const box = h("div", { class: "body" });
+    if (!node) {
+      box.append(h("p", { class: "error" }, "Nobody here has heard of a node of this name."));
+      return box;
+    }
+    const peer = converged.peers.find((each) => each.node === name);
+    const held = this.model.held(name);
+    box.from = [node, peer && { ...peer, heard: 0, staleness: Math.round(peer.staleness ?? 0) }, evaluated];
+    box.append(
+      h("p", { class: "line" }, h("span", { class: `badge ${node.live ? "holding" : "idle"}` }, node.live ? "✓ There" : "– Away"), h("span", null, name === this.model.status?.node ? "this node" : linkWords(node))),
+      facts([
+        ["Held lately", percent(held)],
+        ["Violations, ever", count(node.violations)],
+        ["Held, ever", count(node.satisfied)],
+        ["Position", node.position ? node.position.join(", ") : "none"],
+        ["Clock", node.clock_offset === null ? null : `${Math.abs(node.clock_offset).toFixed(2)} s ${node.clock_offset < 0 ? "behind" : "ahead"}`],
+        ["Labels", labels(node.labels) || null],
+        ["Software", node.software || null],
+      ]),
+      peer ? section("What it knows", convergence(peer)) : "",
+      section("Violated there", this.#violations(evaluated, name)),
+    );
+    return box;
+  }
+
+  #violations(report, name) {
+    const there = report.constraints.filter((each) => each.violated_on > 0);
+    if (!there.length) return h("p", { class: "note" }, `None of the ${plural(report.constraints.length, "constraint", "constraints")} that it evaluated lately.`);
+    there.sort((a, b) => b.violated_now - a.violated_now || b.lately[0][1] - a.lately[0][1]);
+    const line = (each) => {
+      const [satisfied, violated] = each.lately[0];
+      const since = each.violated_now ? `now, since ${at(each.violated_since)}` : `${percent(violated / (satisfied + violated || 1))} lately`;
+      return h("li", null, link("constraint", each.id), h("small", { class: each.violated_now ? "bad" : "" }, since));
+    };
+    return h("ul", { class: "pairs" }, there.slice(0, MOST_LISTED).map(line), more(there.length, name));
+  }
+}
+
+function section(title, ...content) {
+  return h("section", null, h("h3", null, title), ...content);
+}
+
+function link(kind, id) {
+  return h("a", { href: `#/${kind}/${encodeURIComponent(id)}`, "data-focus": `${kind} ${CSS.escape(id)}` }, id);
+}
+
+function facts(pairs) {
+  return h("dl", { class: "pairs" }, pairs.filter(([, value]) => value !== null).map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value))));
+}
+
+function labels(on) {
+  return Object.entries(on ?? {}).map(([key, value]) => `${key}=${value}`).join(", ");
+}
+
+function more(all) {
+  return all > MOST_LISTED && h("li", { class: "note" }, `and ${count(all - MOST_LISTED)} more`);
+}
+
+function lately({ lately: rates }) {
+  return rates.map((rate) => {
+    const fill = h("i", { class: rate.violated_share ? "worse" : null });
+    fill.style.width = `${100 * (rate.violated_share ?? 0)}%`;
+    return h(
+      "p",
+      { class: "rate" },
+      h("span", null, span(rate.half_life)),
+      h("span", { class: "bar", "aria-hidden": "true" }, fill),
+      h("b", null, percent(rate.violated_share)),
+      h("small", null, `${rate.violated_per_minute.toFixed(rate.violated_per_minute < 10 ? 1 : 0)} a minute`),
+    );
+  });
+}
+
+function where(violations) {
+  if (!violations.length) return h("p", { class: "note" }, "No node has evaluated it yet.");
+  const rank = (each) => (each.violated ? 0 : each.violated_share ? 1 : 2);
+  const sorted = [...violations].sort((a, b) => rank(a) - rank(b) || b.violations - a.violations);
+  const line = (each) => {
+    const now = each.violated ? `violated ${each.since ? `since ${at(each.since)}` : "now"}` : each.violated === false ? "holds" : "not known now";
+    const counts = `${count(each.violations)} of ${count(each.satisfied + each.violations)} violated`;
+    return h("li", null, link("node", each.node), h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, away`), h("small", null, counts));
+  };
+  return h("ul", { class: "pairs three" }, sorted.slice(0, MOST_LISTED).map(line), more(sorted.length));
+}
+
+function heardTitle({ have, lack, unknown }) {
+  return `Heard by ${count(have)} of ${count(have + lack + unknown)}`;
+}
+
+function coverage({ nodes, lack, unknown }) {
+  if (!lack && !unknown) return h("p", { class: "note" }, "Every node has shown that it has it.");
+  const waiting = nodes.filter((each) => each.holds !== true);
+  const line = (each) => {
+    const words = each.holds === null ? "no evidence of what it has" : each.since ? `has not heard, for ${duration(Date.now() / 1000 - each.since / 1e9)}` : "has not heard";
+    return h("li", null, link("node", each.node), h("small", { class: each.holds === false ? "warn" : "" }, each.live ? words : `${words}; away`));
+  };
+  return h("ul", { class: "pairs" }, waiting.slice(0, MOST_LISTED).map(line), more(waiting.length));
+}
+
+function history({ definitions, removals }) {
+  const added = definitions.map((each) => h("li", null, link("node", each.added_by), h("small", null, `added it ${each.added_at ? ago(each.added_at) : ""}${each.expired ? ", expired" : ""}`), h("code", null, each.dot)));
+  const removed = removals.map((each) => h("li", null, link("node", each.by), h("small", null, `ended ${plural(each.ended.length, "definition", "definitions")}${each.known_since ? ` ${ago(each.known_since)}` : ""}`), h("code", null, each.dot)));
+  return h("ul", { class: "pairs three" }, added, removed);
+}
+
+function convergence(peer) {
+  return facts([
+    ["State", `${peer.state}${peer.since ? ` since ${at(peer.since)}` : ""}`],
+    ["Behind us by", peer.behind === null ? "not known" : plural(peer.behind, "change", "changes")],
+    ["Ahead of us by", peer.ahead === null ? "not known" : plural(peer.ahead, "change", "changes")],
+    ["Last heard", peer.heard ? ago(peer.heard) : "not since this node started"],
+  ]);
+}

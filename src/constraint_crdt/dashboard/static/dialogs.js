@@ -1,0 +1,151 @@
+// Changing the fleet: adding, editing and retiring a constraint; and the token, where the node asks for one.
+
+import { announce, byId, setText } from "./dom.js";
+import { Problem } from "./api.js";
+
+const CHECK_AFTER = 200; // ms without a key
+
+export class Dialogs {
+  #checked = 0;
+  #timer = null;
+  #retiring = null;
+
+  // `written(id)`: a change was taken by the node.
+  constructor(written) {
+    this.written = written;
+    for (const button of document.querySelectorAll("dialog [data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
+    byId("add-form").addEventListener("submit", (event) => this.#during(event, "add-error", () => this.#add()));
+    byId("retire-form").addEventListener("submit", (event) => this.#during(event, "retire-error", () => this.#retire()));
+    byId("add-when").addEventListener("input", () => this.#soon());
+  }
+
+  // Without `row`: a new one.
+  add(row = null) {
+    const data = row?.data;
+    byId("add-form").reset();
+    setText(byId("add-title"), row ? "Edit a constraint" : "Add a constraint");
+    setText(byId("add-submit"), row ? "Change it" : "Add it");
+    byId("add-id").value = data?.id ?? "";
+    byId("add-id").readOnly = Boolean(row);
+    byId("add-when").value = data?.when ?? "";
+    byId("add-severity").value = data?.severity ?? "warning";
+    byId("add-about").value = data?.about ?? "";
+    byId("add-on").value = Object.entries(data?.on ?? {}).map(([key, value]) => `${key}=${value}`).join(", ");
+    setText(byId("add-error"), "");
+    this.#verdict("", "");
+    byId("add-dialog").showModal();
+    byId(row ? "add-when" : "add-id").focus();
+    if (data?.when) this.#check();
+  }
+
+  retire(id) {
+    this.#retiring = id;
+    setText(byId("retire-id"), id);
+    setText(byId("retire-error"), "");
+    byId("retire-dialog").showModal();
+  }
+
+  // Resolves to the token that somebody typed; or to null if they would not, where that is allowed.
+  askToken(why, optional) {
+    setText(byId("token-error"), why);
+    const dialog = byId("token-dialog");
+    const field = byId("token");
+    field.value = "";
+    byId("token-cancel").hidden = !optional;
+    dialog.showModal();
+    return new Promise((resolve) => {
+      dialog.oncancel = (event) => optional || event.preventDefault(); // nothing can be shown without one
+      dialog.onclose = () => resolve(null);
+      byId("token-form").onsubmit = (event) => {
+        event.preventDefault();
+        const token = field.value.trim();
+        if (!token) return;
+        field.value = "";
+        resolve(token);
+        dialog.close();
+      };
+    });
+  }
+
+  async #during(event, place, work) {
+    event.preventDefault();
+    const button = event.target.querySelector("[type=submit]");
+    button.disabled = true;
+    setText(byId(place), "");
+    try {
+      await work();
+      event.target.closest("dialog").close();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      setText(byId(place), `${error.message.slice(0, 1).toUpperCase()}${error.message.slice(1)}.`);
+      byId(`add-${error.field}`)?.focus();
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  async #add() {
+    const value = (name) => byId(`add-${name}`).value.trim();
+    const id = byId("add-id").value;
+    const wrong = await this.#check();
+    if (wrong) throw new Problem(wrong, 422, "when");
+    const body = { id, severity: value("severity") };
+    if (value("when")) body.when = value("when");
+    if (value("about")) body.about = value("about");
+    if (value("on")) body.on = parseLabels(value("on"));
+    if (value("ttl")) body.ttl = Number(value("ttl"));
+    const { change } = await this.api.send("POST", "/v1/constraints", body);
+    announce(`${id}: ${change}`);
+    this.written(id);
+  }
+
+  async #retire() {
+    await this.api.send("DELETE", `/v1/constraints/${encodeURIComponent(this.#retiring)}`);
+    announce(`${this.#retiring} is retired`);
+    this.written(this.#retiring);
+  }
+
+  #soon() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#check(), CHECK_AFTER);
+  }
+
+  // What is wrong with the expression that stands there now, if anything is. An answer to what stood there before is not shown.
+  async #check() {
+    clearTimeout(this.#timer);
+    const when = byId("add-when").value.trim();
+    const turn = (this.#checked += 1);
+    const show = (kind, words) => turn === this.#checked && this.#verdict(kind, words);
+    if (!when) {
+      show("", "");
+      return null;
+    }
+    try {
+      const { ok, error, variables } = await this.api.send("POST", "/v1/expressions", { when });
+      if (ok) show("good", variables.length ? `Well formed. It needs ${variables.join(", ")}.` : "Well formed.");
+      else show("bad", error);
+      return error;
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      show("", `Not checked: ${error.message}.`);
+      return null; // the node looks at it again when it is added
+    }
+  }
+
+  #verdict(kind, words) {
+    const box = byId("add-verdict");
+    box.className = `verdict ${kind}`;
+    setText(box, words);
+    byId("add-when").setAttribute("aria-invalid", kind === "bad");
+  }
+}
+
+function parseLabels(text) {
+  const labels = {};
+  for (const part of text.split(",").map((each) => each.trim()).filter(Boolean)) {
+    const [key, value] = part.split("=", 2).map((each) => each?.trim());
+    if (!key || !value) throw new Problem(`“${part}” is not a label: write it as kind=press`, 422, "on");
+    labels[key] = value;
+  }
+  return labels;
+}

@@ -1,0 +1,130 @@
+// The fleet: as a lattice, or as a table that says the same. The switch is for everybody; the table is what a screen reader reads.
+
+import { announce, byId, h, setAttribute, setText } from "./dom.js";
+import { count, percent, plural } from "./format.js";
+import { Lattice, LEVEL_WORDS, level } from "./lattice.js";
+import { VirtualTable } from "./table.js";
+
+const BY = {
+  node: (a, b) => order(a.node, b.node),
+  link: (a, b) => standing(b) - standing(a) || order(a.node, b.node),
+  violations: (a, b) => b.violations - a.violations || order(a.node, b.node),
+};
+
+const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
+const standing = (node) => (node.retired ? 3 : !node.live ? 2 : node.same_state ? 0 : 1);
+
+// What a node's ring says, in words.
+export function linkWords(node) {
+  if (node.retired) return "retired";
+  if (!node.live) return "unreachable";
+  return node.same_state ? "same state" : node.same_constraints ? "same constraints" : "behind";
+}
+
+export class Fleet {
+  #by = "node";
+  #descending = false;
+
+  constructor(model, open) {
+    this.model = model;
+    this.lattice = new Lattice(byId("lattice"), model, open, (name) => this.#label(name));
+    this.table = new VirtualTable({
+      box: byId("nodes-box"),
+      table: byId("nodes-table"),
+      columns: columns(model),
+      key: (node) => node.node,
+      open: (node) => open(node.node),
+      sort: (column) => this.#sort(column),
+    });
+    this.table.setSort("node", false);
+    legend();
+    for (const [button, asTable] of [[byId("as-lattice"), false], [byId("as-table"), true]]) {
+      button.addEventListener("click", () => {
+        setAttribute(byId("as-lattice"), "aria-pressed", !asTable);
+        setAttribute(byId("as-table"), "aria-pressed", asTable);
+        byId("lattice-box").hidden = byId("legend").hidden = asTable;
+        byId("nodes-box").hidden = !asTable;
+        this.#show();
+      });
+    }
+    model.on("nodes", () => this.#show());
+  }
+
+  select(name) {
+    this.lattice.select(name);
+    this.table.select(name);
+  }
+
+  #show() {
+    const nodes = [...this.model.nodes.values()];
+    const away = nodes.filter((node) => !node.live && !node.retired).length;
+    const behind = nodes.filter((node) => node.live && !node.same_state).length;
+    const standing = away || behind ? [away && `${count(away)} away`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
+    setText(byId("fleet-note"), `${plural(nodes.length, "node", "nodes")}, ${standing}`);
+    if (byId("nodes-box").hidden) return;
+    nodes.sort(BY[this.#by]);
+    if (this.#descending) nodes.reverse();
+    this.table.setItems(nodes);
+  }
+
+  #sort(column) {
+    this.#descending = this.#by === column && !this.#descending;
+    this.#by = column;
+    this.table.setSort(column, this.#descending);
+    this.#show();
+  }
+
+  #label(name) {
+    const node = name === null ? null : this.model.nodes.get(name);
+    const label = byId("lattice-label");
+    label.hidden = !node;
+    if (!node) return;
+    const held = this.model.held(name);
+    setText(label, `${name} · ${held === null ? "nothing evaluated lately" : `${percent(held)} held lately`} · ${linkWords(node)}`);
+    if (document.activeElement === byId("lattice")) announce(label.textContent);
+  }
+}
+
+function legend() {
+  const swatch = (kind, words) => h("li", null, h("i", { class: `swatch ${kind}` }), words);
+  byId("legend").append(
+    ...LEVEL_WORDS.map((words, step) => swatch(`level-${step}`, words)),
+    swatch("none", "idle"),
+    swatch("same", "same state"),
+    swatch("behind", "behind"),
+    swatch("gone", "away"),
+  );
+}
+
+function columns(model) {
+  const text = (key, title, sorts, words) => ({
+    key,
+    title,
+    sorts,
+    make: (cell) => cell,
+    update: (cell, node) => setText(cell, words(node)),
+  });
+  return [
+    {
+      key: "node",
+      title: "Node",
+      sorts: true,
+      make: (cell) => {
+        const swatch = h("i");
+        const name = h("span", { class: "id" });
+        cell.append(swatch, name);
+        return { swatch, name };
+      },
+      update: ({ swatch, name }, node, element) => {
+        const step = level(model.held(node.node));
+        setAttribute(swatch, "class", `swatch ${!node.live ? "gone" : step === null ? "none" : `level-${step}`}`);
+        setText(name, node.node === model.status?.node ? `${node.node} (this one)` : node.node);
+        setAttribute(element, "data-id", node.node);
+      },
+    },
+    text("link", "Knows", true, linkWords),
+    text("held", "Held lately", false, (node) => percent(model.held(node.node))),
+    text("violations", "Violations", true, (node) => count(node.violations)),
+    text("position", "Position", false, (node) => (node.position ? node.position.join(", ") : "–")),
+  ];
+}

@@ -1,0 +1,45 @@
+// Numbers, shares and times as people read them.
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
+
+const MS = 1e6; // ns
+
+export const count = (number) => (Math.abs(number) < 100000 ? whole.format(number) : compact.format(number));
+
+export const plural = (number, one, many) => `${count(number)} ${number === 1 ? one : many}`;
+
+// 0.0312 → "3.1 %". What is not quite all is never rounded up to all, nor what is not quite nothing down to nothing.
+export function percent(share) {
+  if (share === null || share === undefined) return "–";
+  const hundred = share * 100;
+  if (hundred > 0 && hundred < 0.1) return "< 0.1 %";
+  if (hundred < 100 && hundred > 99.9) return "> 99.9 %";
+  return `${hundred === Math.round(hundred) || hundred >= 99.95 ? hundred.toFixed(0) : hundred.toFixed(1)} %`;
+}
+
+export function duration(seconds) {
+  const s = Math.max(0, Math.round(seconds));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+}
+
+// `time`: ns since the epoch, as the API has it.
+export const at = (time) => {
+  const ms = time / MS;
+  return Math.abs(Date.now() - ms) < 43200e3 ? clock.format(ms) : day.format(ms);
+};
+
+export const ago = (time) => {
+  const seconds = (Date.now() - time / MS) / 1000;
+  return seconds < 2 ? "just now" : `${duration(seconds)} ago`;
+};
+
+export const clockTime = (ms) => clock.format(ms);
+
+// A half-life as a word: 60 → "1 min".
+export const span = (seconds) => (seconds % 3600 === 0 ? `${seconds / 3600} h` : seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`);

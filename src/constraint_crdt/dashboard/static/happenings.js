@@ -1,0 +1,106 @@
+// What happened: the last events, latest first, and a strip that shows when.
+
+import { byId, fitted, h, perFrame, setText } from "./dom.js";
+import { at } from "./format.js";
+import { colour, onTheme } from "./theme.js";
+
+const SHOWN = 120;
+const STRIP_MS = 10 * 60 * 1000;
+
+// Kind: [glyph, tone, words]. `{c}` is the constraint, `{n}` the node.
+const WORDS = {
+  added: ["+", "new", "{c} was added"],
+  changed: ["~", "new", "{c} says something else"],
+  removed: ["–", "calm", "{c} was retired"],
+  expired: ["–", "calm", "{c} expired"],
+  violated: ["✕", "bad", "{c} is violated on {n}"],
+  satisfied: ["✓", "good", "{c} holds again on {n}"],
+  "peer up": ["↑", "good", "{n} is there"],
+  "peer down": ["↓", "warn", "{n} is away"],
+  "duplicate name": ["!", "bad", "another node is called {n}"],
+  diverged: ["!", "bad", "{n} has our clock and another state: one of the two is damaged"],
+  repaired: ["✓", "good", "cells were repaired with {n}"],
+  "clock skew": ["!", "warn", "the clock of {n} differs"],
+  "new life": ["•", "calm", "{n} goes on as a new life"],
+  retired: ["–", "calm", "{n} was retired for good"],
+  "tile put": ["+", "new", "a tile has another content:"],
+  "tile deleted": ["–", "calm", "a tile was deleted:"],
+  trouble: ["!", "bad", "writes are refused"],
+  recovered: ["✓", "good", "writes are taken again"],
+  alert: ["!", "bad", "alert"],
+  "alert resolved": ["✓", "good", "alert over"],
+  gap: ["…", "calm", "events were missed"],
+  dropped: ["…", "calm", "this page was too slow for the node"],
+};
+
+const tone = (event) => (WORDS[event.kind] ?? [])[1] ?? "calm";
+
+export class Happenings {
+  #newest = null;
+
+  constructor(model) {
+    this.model = model;
+    this.list = byId("events");
+    const draw = perFrame(() => this.#strip());
+    const show = perFrame(() => this.#show());
+    model.on("events", () => {
+      show();
+      draw();
+    });
+    onTheme(draw);
+    new ResizeObserver(draw).observe(byId("strip"));
+    setInterval(draw, 5000);
+    show();
+  }
+
+  // New ones are put on top and old ones taken away; what stays is not touched.
+  #show() {
+    const { events } = this.model;
+    setText(byId("timeline-note"), events.length ? `the strip: the last ${STRIP_MS / 60000} minutes` : "none yet");
+    const fresh = this.#newest === null ? events.length : events.indexOf(this.#newest);
+    const added = events.slice(0, Math.min(fresh < 0 ? events.length : fresh, SHOWN));
+    this.list.prepend(...added.map(line));
+    while (this.list.childElementCount > SHOWN) this.list.lastElementChild.remove();
+    this.#newest = events[0] ?? null;
+  }
+
+  #strip() {
+    const { context, width, height } = fitted(byId("strip"));
+    const now = Date.now();
+    context.strokeStyle = colour("line");
+    context.beginPath();
+    for (let minute = 0; minute <= 10; minute += 1) {
+      const x = Math.round((width * minute) / 10) + 0.5;
+      context.moveTo(x, height - (minute % 5 ? 4 : 8));
+      context.lineTo(x, height);
+    }
+    context.moveTo(0, height - 0.5);
+    context.lineTo(width, height - 0.5);
+    context.stroke();
+    for (const event of this.model.events) {
+      const x = width * (1 - (now - event.time / 1e6) / STRIP_MS);
+      if (x < 0) break;
+      const kind = tone(event);
+      const tall = kind === "bad" ? 1 : kind === "calm" ? 0.45 : 0.7;
+      context.fillStyle = colour(`tone-${kind}`);
+      context.fillRect(Math.min(x, width - 2), height - 2 - tall * (height - 4), 2, tall * (height - 4));
+    }
+  }
+}
+
+function line(event) {
+  const [glyph, kind, words] = WORDS[event.kind] ?? ["•", "calm", event.kind];
+  const parts = words.split(/(\{[cn]\})/).map((part) => {
+    if (part === "{c}" && event.constraint) return h("a", { href: `#/constraint/${encodeURIComponent(event.constraint)}` }, event.constraint);
+    if (part === "{n}" && event.node) return h("a", { href: `#/node/${encodeURIComponent(event.node)}` }, event.node);
+    return part.replace(/\{[cn]\}/, "…");
+  });
+  const tile = event.tile ? ` ${event.room}/${event.tile}` : "";
+  return h(
+    "li",
+    { class: kind, "data-kind": event.kind },
+    h("time", { datetime: new Date(event.time / 1e6).toISOString() }, at(event.time)),
+    h("i", { "aria-hidden": "true" }, glyph),
+    h("span", null, ...parts, tile, event.detail ? h("small", null, event.detail) : null),
+  );
+}

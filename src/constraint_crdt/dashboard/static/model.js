@@ -1,0 +1,158 @@
+// What this page knows of the fleet, and what it makes of it. It asks nobody: `refreshing` brings what is new, views listen.
+//
+// Rules: a row, once known, stays the same object, so that whoever holds it sees it move. Listeners are told what moved ("status",
+// "nodes", "rows", "events", "connection") and read the rest here.
+
+const MOST_EVENTS = 500;
+const MOST_SAMPLES = 48;
+const SAMPLE_EVERY = 2000;
+const LEFT = 0.05; // of evaluations: less than this left counts as none lately
+
+// From the most to the least urgent.
+export const STATES = ["violated", "lately", "undecided", "holding", "idle"];
+export const STATE_WORDS = {
+  violated: "Violated",
+  lately: "Lately violated",
+  undecided: "Undecided",
+  holding: "Holds",
+  idle: "Not evaluated",
+};
+export const STATE_GLYPHS = { violated: "✕", lately: "!", undecided: "?", holding: "✓", idle: "–" };
+
+export class Model {
+  status = null;
+  nodes = new Map();
+  lately = {};
+  rows = new Map();
+  total = 0;
+  complete = false; // every row was looked at once
+  shape = 0; // moves when a row comes, goes, or is in another state
+  events = [];
+  connection = { connected: false, since: null, next: null, why: "" };
+  #listeners = new Map();
+
+  on(kinds, listener) {
+    for (const kind of kinds.split(" ")) this.#listeners.set(kind, [...(this.#listeners.get(kind) ?? []), listener]);
+  }
+
+  #tell(kind) {
+    for (const listener of this.#listeners.get(kind) ?? []) listener(kind);
+  }
+
+  setConnection(connection) {
+    this.connection = connection;
+    this.#tell("connection");
+  }
+
+  setStatus(status) {
+    this.status = status;
+    this.#tell("status");
+  }
+
+  setNodes(nodes) {
+    this.nodes = new Map(nodes.map((node) => [node.node, node]));
+    this.#tell("nodes");
+  }
+
+  setLately(report) {
+    this.lately = report.by_node;
+    this.#tell("nodes");
+  }
+
+  // Rows that were asked for; of `asked`, what is not among them is gone.
+  putRows(report, asked = []) {
+    const now = Date.now();
+    this.total = report.total;
+    for (const data of report.constraints) this.#put(data, now);
+    const found = new Set(report.constraints.map((data) => data.id));
+    for (const id of asked) if (!found.has(id) && this.rows.delete(id)) this.shape += 1;
+    this.#tell("rows");
+  }
+
+  // All rows were looked at since `began`: what was not seen is not there.
+  dropUnseen(began) {
+    this.complete = true;
+    for (const [id, row] of this.rows) if (row.looked < began && this.rows.delete(id)) this.shape += 1;
+    this.#tell("rows");
+  }
+
+  #put(data, now) {
+    let row = this.rows.get(data.id);
+    if (row === undefined) {
+      row = new Row(data, now);
+      this.rows.set(data.id, row);
+      this.shape += 1;
+    }
+    if (row.take(data, now)) this.shape += 1;
+  }
+
+  addEvents(events) {
+    this.events = [...events.reverse(), ...this.events].slice(0, MOST_EVENTS);
+    this.#tell("events");
+  }
+
+  // How many constraints are in which state.
+  tally() {
+    const counts = Object.fromEntries(STATES.map((state) => [state, 0]));
+    let conflicts = 0;
+    for (const row of this.rows.values()) {
+      counts[row.state] += 1;
+      conflicts += row.data.definitions > 1;
+    }
+    return { ...counts, conflicts };
+  }
+
+  // The share of a node's evaluations that held lately; null if there were none.
+  held(name) {
+    const [satisfied, violated] = this.lately[name] ?? [0, 0];
+    return satisfied + violated < LEFT ? null : satisfied / (satisfied + violated);
+  }
+}
+
+// One constraint, with the rate of its violations as this page saw it.
+class Row {
+  samples = [];
+  #sampledAt = 0;
+
+  constructor(data, now) {
+    this.id = data.id;
+    this.data = data;
+    this.looked = now;
+    this.found = data.id.toLowerCase();
+    this.covered = null;
+    // What was before this page was opened: the rates at the longer half-lives.
+    for (const pair of [...data.lately].reverse()) this.samples.push(share(pair) ?? 0);
+  }
+
+  // True if it is in another state than before.
+  take(data, now) {
+    const before = `${this.state} ${this.data.violated_on} ${this.data.definitions}`;
+    this.data = data;
+    this.share = share(data.lately[0]); // violated lately; null if nobody evaluated it
+    this.state = stateOf(data);
+    this.urgency = STATES.indexOf(this.state);
+    this.looked = now;
+    this.covered = data.covered ?? this.covered;
+    this.found = [data.id, data.when ?? "", data.about ?? "", data.severity, data.added_by].join("\n").toLowerCase();
+    const sample = this.share ?? 0;
+    if (now - this.#sampledAt >= SAMPLE_EVERY) {
+      this.#sampledAt = now;
+      this.samples.push(sample);
+      if (this.samples.length > MOST_SAMPLES) this.samples.shift();
+    } else {
+      this.samples[this.samples.length - 1] = sample;
+    }
+    return before !== `${this.state} ${data.violated_on} ${data.definitions}`;
+  }
+}
+
+function stateOf({ verdict, violated_now: now, violated_on: on, lately }) {
+  if (now > 0) return "violated";
+  if (on > 0) return "lately";
+  if (verdict === "satisfied" || lately[0][0] + lately[0][1] >= LEFT) return "holding";
+  return verdict === "unknown" ? "undecided" : "idle";
+}
+
+function share([satisfied, violated]) {
+  return satisfied + violated < LEFT ? null : violated / (satisfied + violated);
+}

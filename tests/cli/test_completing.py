@@ -1,0 +1,78 @@
+"""The completion scripts: the shells read them, and offer what there is at each place."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt.cli.arguments import SHELLS
+from constraint_crdt.cli.main import main
+from tests.cli.process import environment
+
+ASK_BASH = r"""
+source "$1"
+COMP_WORDS=("${@:2}")
+COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 ))
+$(complete -p constraint-crdt | sed -E 's/.*-F ([^ ]+).*/\1/')
+printf '%s\n' "${COMPREPLY[@]}"
+"""
+"""What bash does when somebody presses the tabulator after these words."""
+
+
+@pytest.fixture
+def script(tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Path:
+    """The script for a shell, in a file."""
+    assert main(["completion", request.param]) == 0
+    path = tmp_path / "completion"
+    path.write_text(capsys.readouterr().out)
+    return path
+
+
+def shell(name: str) -> str:
+    found = shutil.which(name)
+    return found or pytest.skip(f"{name} is not installed")
+
+
+@pytest.mark.parametrize(("script", "name"), [(name, name) for name in SHELLS], indirect=["script"])
+def test_a_shell_can_read_its_script(script: Path, name: str) -> None:
+    done = subprocess.run([shell(name), "-n", script], check=False, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("script", ["bash"], indirect=True)
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["st"], {"status", "storage"}),
+        (["status", "--j"], {"--json"}),
+        (["tile", "un"], {"untag"}),
+        (["add", "--severity", ""], {"info", "warning", "critical"}),
+        (["completion", ""], set(SHELLS)),
+        (["node", "--while"], {""}),
+        (["node", "--config", "a-"], {"a-file.toml"}),
+        (["apply", "a-"], {"a-file.toml"}),
+    ],
+)
+def test_bash_offers_what_there_is(script: Path, words: list[str], offered: set[str]) -> None:
+    script.with_name("a-file.toml").touch()
+    line = [shell("bash"), "-c", ASK_BASH, "bash", str(script), "constraint-crdt", *words]
+    done = subprocess.run(line, check=True, capture_output=True, text=True, cwd=script.parent, timeout=30)
+    assert {each.strip() for each in done.stdout.splitlines()} == offered, done.stderr
+
+
+@pytest.mark.parametrize("script", ["fish"], indirect=True)
+def test_fish_offers_what_there_is(script: Path) -> None:
+    line = [shell("fish"), "--no-config", "-c", f"source {script}; complete -C 'constraint-crdt tile un'"]
+    done = subprocess.run(line, check=True, capture_output=True, text=True, timeout=30)
+    assert done.stdout.startswith("untag\t")
+
+
+def test_no_other_command_pays_for_it() -> None:
+    code = (
+        "import sys; from constraint_crdt.cli.main import main; main(['status', '--node', '127.0.0.1:1']);"
+        "print(*{'shtab', 'prometheus_client'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment())
+    assert done.stdout.strip() == ""

@@ -1,0 +1,98 @@
+"""Five real nodes on a memory network, in a thread of their own, the first of them serving its API and the dashboard.
+
+The thread is there because a browser is driven by calls that wait.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, TypeVar
+
+import msgspec
+
+from constraint_crdt import MemoryNetwork, Node, NodeSettings
+from constraint_crdt.api.server import ApiServer
+from constraint_crdt.dashboard.pages import dashboard_pages
+
+NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")
+SETTINGS = NodeSettings(name="unnamed", check_every=0.1, count_every=0.1, gossip_every=0.1, rate_every=0.2, request_timeout=1.0)
+
+Result = TypeVar("Result")
+
+
+class LiveFleet:
+    """The fleet. Its methods wait, and are called from any thread but its own."""
+
+    def __init__(self, **serving: Any) -> None:
+        """`serving`: more for `ApiServer`."""
+        self._serving = serving
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fleet", daemon=True)
+        self._thread.start()
+        self._network = MemoryNetwork()
+        self.nodes: list[Node] = []
+        self._api: ApiServer | None = None
+        self.url = ""
+
+    def do(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """What a coroutine gives, run among the nodes."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def ask(self, what: Callable[[], Result]) -> Result:
+        """What a function gives, called among the nodes."""
+
+        async def asking() -> Result:
+            return what()
+
+        return self.do(asking())
+
+    def start(self) -> None:
+        """Start all of them, and serve."""
+        self.nodes = [self._new(name) for name in NAMES]
+        for node in self.nodes:
+            self.do(node.start())
+        self._serve(0)
+
+    def stop_serving(self) -> None:
+        """The first node ends, as if its process did."""
+        assert self._api is not None
+        self.do(self._api.stop())
+        self.do(self.nodes[0].stop())
+
+    def serve_again(self) -> None:
+        """The first node starts anew, with nothing in its memory, at the address that it had."""
+        self.nodes[0] = self._new(NAMES[0])
+        self.do(self.nodes[0].start())
+        self._serve(int(self.url.rpartition(":")[2]))
+
+    def close(self) -> None:
+        """End everything."""
+        if self._api is not None:
+            self.do(self._api.stop())
+        for node in self.nodes:
+            self.do(node.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def _new(self, name: str) -> Node:
+        settings = msgspec.structs.replace(SETTINGS, name=name)
+        return Node(settings=settings, transport=self._network.transport(), random=Random(name))
+
+    def _serve(self, port: int) -> None:
+        self._api = ApiServer(self.nodes[0], port=port, pages=dashboard_pages(), **self._serving)
+        self.do(self._api.start())
+        self.url = self._api.url
+
+
+@contextmanager
+def live_fleet(**serving: Any) -> Iterator[LiveFleet]:
+    """A fleet that is gone when the block ends."""
+    fleet = LiveFleet(**serving)
+    try:
+        fleet.start()
+        yield fleet
+    finally:
+        fleet.close()

@@ -1,0 +1,292 @@
+"""The dashboard in a real browser, on a live fleet of five nodes."""
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from constraint_crdt.api.tokens import Right, Tokens
+from tests.dashboard.chromium import Chromium, chromium, need_browser
+from tests.dashboard.large_fleet import Size, large_fleet
+from tests.dashboard.live_fleet import LiveFleet, live_fleet
+
+SOON = 1.0
+"""Seconds within which a change elsewhere is to be on the screen."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    need_browser()
+    with chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def fleet() -> Iterator[LiveFleet]:
+    with live_fleet() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Chromium, fleet: LiveFleet) -> Iterator[Chromium]:
+    """The dashboard of the first node, connected; afterwards, what is true of every page."""
+    browser.open("about:blank")
+    browser.complaints().clear()
+    browser.requested().clear()
+    browser.size(1440, 900)
+    browser.open(fleet.url)
+    browser.until(lambda: browser.text("#node-name") == "forge", "the node's name")
+    browser.until(lambda: fact(browser, "Nodes there") == "5/5", "five nodes")
+    browser.run("window.stayed = true")
+    yield browser
+    assert browser.run("return window.stayed") is True, "the page was loaded anew"
+    assert browser.complaints() == []
+    assert browser.strangers(fleet.url) == []
+    assert any("/v1/events" in each for each in browser.requested())
+
+
+def fact(page: Chromium, name: str) -> str:
+    """One of the numbers at the top."""
+    lines = page.text("#facts").split("\n")
+    return lines[lines.index(name) + 1] if name in lines else ""
+
+
+def row(id_: str) -> str:
+    return f'#constraints-table tr[data-id="{id_}"]'
+
+
+def shown(page: Chromium, id_: str, within: float = 10.0) -> float:
+    return page.until(lambda: page.count(row(id_)), f"a row for {id_}", within)
+
+
+def gone(page: Chromium, id_: str) -> float:
+    return page.until(lambda: not page.count(row(id_)), f"no row for {id_}")
+
+
+def in_force(fleet: LiveFleet) -> list[list[str]]:
+    """The constraints that each node enforces."""
+    return fleet.ask(lambda: [[each.id for each in node.constraints()] for node in fleet.nodes])
+
+
+def test_it_lists_the_fleet_as_a_lattice_and_as_a_table(page: Chromium) -> None:
+    colours = page.run(
+        "const {width, height} = lattice; const data = lattice.getContext('2d').getImageData(0, 0, width, height).data;"
+        "return new Set(new Uint32Array(data.buffer)).size"
+    )
+    assert colours > 10, "the lattice is blank"
+    page.click("#as-table")
+    page.until(lambda: page.count("#nodes-table tr[data-id]") == 5, "five rows")
+    assert "anvil" in page.text('#nodes-table tr[data-id="anvil"]')
+    assert page.run("return lattice.getBoundingClientRect().height") == 0
+
+
+def test_a_constraint_added_on_another_node_is_there_within_a_second(page: Chromium, fleet: LiveFleet) -> None:
+    took = []
+    for number in range(3):  # the best of three: a shared machine may stand still at any time
+        fleet.do(fleet.nodes[3].add_constraint(f"limit_{number}", when="speed_mps <= 1.5", severity="critical"))
+        took.append(shown(page, f"limit_{number}"))
+    assert min(took) < SOON, took
+    assert "speed_mps <= 1.5" in page.text(row("limit_0"))
+    page.until(lambda: "5/5" in page.text(row("limit_0")), "all have heard of it")
+    fleet.do(fleet.nodes[2].remove_constraint("limit_1"))
+    gone(page, "limit_1")
+    assert "limit_1" in page.text("#events")
+
+
+def test_a_violated_constraint_has_its_colour_wherever_it_is_violated(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].add_constraint("max_speed", when="speed_mps <= 1.5"))
+    fleet.do(fleet.nodes[1].add_constraint("cool", when="gpu_temp_c < 85.0"))
+    shown(page, "cool")
+    shown(page, "max_speed")
+    fleet.do(fleet.nodes[0].check({"speed_mps": 1.0}))
+    page.until(lambda: "Holds" in page.text(row("max_speed")), "it holds")
+    fleet.do(fleet.nodes[0].check({"speed_mps": 3.0}))
+    page.until(lambda: "Violated" in page.text(row("max_speed")), "violated here")
+    page.until(lambda: fact(page, "Violated now") == "1", "one violated")
+    bad = page.run("return getComputedStyle(document.querySelector('.facts .bad dd')).color")
+    assert bad == "rgb(185, 52, 8)"
+    assert page.style(f"{row('max_speed')} .badge", "backgroundColor") == "rgb(194, 65, 12)"
+    page.until(lambda: all("cool" in ids for ids in in_force(fleet)), "all enforce it")
+    for _ in range(2):
+        fleet.do(fleet.nodes[4].check({"gpu_temp_c": 99.0}))
+    page.until(lambda: "Violated" in page.text(row("cool")) and "tongs" in page.text(row("cool")), "violated elsewhere")
+    assert page.count("#constraints-table tr[data-state=violated]") == 2
+
+
+def test_adding_checks_the_expression_while_it_is_typed_and_retiring_asks_first(page: Chromium, fleet: LiveFleet) -> None:
+    page.click("#add")
+    page.type("#add-id", "from <b>here</b>/1")
+    page.type("#add-when", "speed_mps <=")
+    page.until(lambda: page.style("#add-verdict", "color") == "rgb(185, 52, 8)", "the expression is found wrong")
+    page.click("#add-submit")
+    page.until(lambda: page.text("#add-error"), "the node refuses it")
+    page.type("#add-when", "speed_mps <= 2.5")
+    page.until(lambda: "speed_mps" in page.text("#add-verdict") and "Well formed" in page.text("#add-verdict"), "it is well formed")
+    page.type("#add-on", "kind=press")
+    page.click("#add-submit")
+    page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
+    selector = '#constraints-table tr[data-id="from <b>here</b>/1"]'
+    page.until(lambda: page.count(selector), "its row")
+    assert page.run("return document.querySelectorAll('#constraints-table b').length") == 0
+    page.until(lambda: all(ids == ["from <b>here</b>/1"] for ids in in_force(fleet)), "all enforce it")
+    assert fleet.ask(lambda: fleet.nodes[4].constraints()[0].on) == {"kind": "press"}
+    page.click(selector)
+    page.until(lambda: "forge" in page.text("#detail"), "who added it")
+    page.click('#detail [data-focus="retire"]')
+    assert in_force(fleet)[0], "nothing is retired before it is confirmed"
+    page.click("#retire-dialog [type=submit]")
+    page.until(lambda: not page.count(selector), "the row goes")
+    page.until(lambda: not any(in_force(fleet)), "nobody enforces it")
+
+
+def test_an_edit_replaces_the_definition(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[2].add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", about="people"))
+    shown(page, "max_speed")
+    page.click(row("max_speed"))
+    page.click('#detail [data-focus="edit"]')
+    assert page.run("return [document.querySelector('#add-when').value, document.querySelector('#add-about').value]") == [
+        "speed_mps <= 1.5",
+        "people",
+    ]
+    page.type("#add-when", "speed_mps <= 0.5")
+    page.click("#add-submit")
+    page.until(lambda: "0.5" in page.text(row("max_speed")), "the row says so")
+    page.until(lambda: "0.5" in page.text("#detail pre"), "and the detail")
+
+
+def test_it_works_without_a_mouse(page: Chromium, fleet: LiveFleet) -> None:
+    for name in ("a", "b", "c"):
+        fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1"))
+        shown(page, name)
+    body = page.find("body")
+    body.send_keys("/")
+    assert page.run("return document.activeElement.id") == "search"
+    page.driver.switch_to.active_element.send_keys("x <")
+    page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    page.run("document.querySelector('#constraints-table tr[tabindex=\"0\"]').focus()")
+    assert page.run("return document.activeElement.dataset.id") == "a"
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    assert page.run("return document.activeElement.dataset.id") == "b"
+    assert page.count("#constraints-table tr[tabindex='0']") == 1
+    page.driver.switch_to.active_element.send_keys(Keys.END)
+    assert page.run("return document.activeElement.dataset.id") == "c"
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.until(lambda: page.text("#detail h2") == "c" and page.text("#detail pre"), "the detail of c")
+    page.find("body").send_keys(Keys.ESCAPE)
+    page.until(lambda: page.run("return detail.hidden"), "Escape closes it")
+    assert page.run("return document.activeElement.dataset.id") == "c", "and the focus is where it was"
+    page.run("lattice.focus()")
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    page.until(lambda: page.text("#lattice-label"), "the lattice says where one is")
+    page.driver.switch_to.active_element.send_keys(Keys.ENTER)
+    page.until(lambda: page.text("#detail h2") in page.text("#lattice-label") and page.text("#detail h2"), "the detail of a node")
+
+
+def test_every_control_has_a_name_and_every_region_a_heading(page: Chromium) -> None:
+    nameless = page.run(
+        "return [...document.querySelectorAll('button, input, select, textarea, a')].filter((each) =>"
+        " !(each.textContent.trim() || each.getAttribute('aria-label') || each.labels?.length)).map((each) => each.outerHTML)"
+    )
+    assert nameless == []
+    assert page.run("return [...document.querySelectorAll('[aria-labelledby], [aria-describedby]')].every((each) => "
+                    "(each.getAttribute('aria-labelledby') ?? each.getAttribute('aria-describedby')).split(' ').every("
+                    "(id) => id === 'detail-title' || document.getElementById(id)))")  # fmt: skip
+    assert page.run("return document.querySelectorAll('main, h1, header.top').length") == 3
+
+
+def test_nothing_is_wider_than_the_screen(page: Chromium, fleet: LiveFleet) -> None:
+    name = "a_constraint_whose_name_goes_on_and_on/" + "x" * 80
+    fleet.do(fleet.nodes[0].add_constraint(name, when="x < 1 && " * 20 + "y < 2"))
+    shown(page, name)
+    for width in (320, 390, 768, 1024):
+        page.size(width, 800)
+        assert page.run("return document.scrollingElement.scrollWidth") <= width
+        page.run("document.querySelector('#constraints-table tr[data-id]').click()")
+        page.until(lambda: page.text("#detail pre"), "the detail")
+        assert page.run("return document.scrollingElement.scrollWidth") <= width
+        page.click("#detail .close")
+        page.until(lambda: page.run("return detail.hidden"), "it closes")
+
+
+def test_the_theme_follows_the_system_or_the_button(page: Chromium) -> None:
+    light = page.style("body", "color")
+    page.size(1440, 900, dark=True)
+    page.until(lambda: page.style("body", "color") != light, "dark as the system")
+    page.click("#theme")
+    page.until(lambda: page.style("body", "color") == light, "light as chosen")
+    page.click("#theme")
+    page.click("#theme")
+    assert page.run("return localStorage.length") == 0
+
+
+def test_it_says_so_when_its_node_is_away_and_goes_on_when_it_is_back(browser: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[1].add_constraint("before", when="x < 1"))
+    browser.size(1440, 900)
+    browser.open(fleet.url)
+    shown(browser, "before")
+    browser.run("window.stayed = true")
+    browser.complaints().clear()
+    fleet.stop_serving()
+    browser.until(lambda: "Not connected since" in browser.text("#banner"), "a banner")
+    assert "grayscale" in browser.style("#page", "filter")
+    assert browser.count(row("before")) == 1, "what was known stays"
+    fleet.do(fleet.nodes[1].add_constraint("meanwhile", when="x < 2"))
+    fleet.serve_again()
+    browser.until(lambda: browser.run("return document.querySelector('#banner').hidden"), "the banner goes", within=15)
+    shown(browser, "meanwhile")
+    assert browser.count(row("before")) == 1
+    browser.until(lambda: fact(browser, "Nodes there") == "5/5", "all nodes")
+    assert browser.run("return window.stayed") is True
+    # A browser itself writes into the console that a connection was refused; nothing else may stand there.
+    assert [each for each in browser.complaints() if "ERR_" not in each] == []
+
+
+def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: Chromium) -> None:
+    reading, writing = "r" * 24, "w" * 24
+    with live_fleet(tokens=Tokens([(Right.READ, reading), (Right.WRITE, writing)])) as fleet:
+        browser.size(1440, 900)
+        browser.open(fleet.url)
+        browser.requested().clear()
+        browser.run("sessionStorage.clear(); location.reload()")
+        browser.type("#token", "x" * 24)
+        browser.click("#token-form [type=submit]")
+        browser.until(lambda: "does not know" in browser.text("#token-error"), "a wrong token is refused")
+        browser.type("#token", reading)
+        browser.click("#token-form [type=submit]")
+        browser.until(lambda: fact(browser, "Nodes there") == "5/5", "five nodes")
+        fleet.do(fleet.nodes[1].add_constraint("cool", when="x < 1"))
+        shown(browser, "cool")
+        browser.click("#add")
+        browser.type("#add-id", "more")
+        browser.click("#add-submit")
+        browser.until(lambda: "only read" in browser.text("#token-error"), "this token may only read")
+        browser.click("#token-cancel")
+        browser.until(lambda: "allows reading only" in browser.text("#add-error"), "so nothing was added")
+        browser.click("#add-submit")
+        browser.until(lambda: browser.count("#token-dialog[open]"), "it asks again")
+        browser.type("#token", writing)
+        browser.click("#token-form [type=submit]")
+        shown(browser, "more")
+        assert all(token not in each for each in browser.requested() for token in (reading, writing))
+        assert reading not in browser.run(
+            "return document.documentElement.outerHTML + location.href + JSON.stringify(localStorage)"
+        )
+        browser.run("sessionStorage.clear()")
+
+
+def test_of_a_large_fleet_only_what_is_in_sight_is_in_the_document(browser: Chromium) -> None:
+    with large_fleet(Size(nodes=60, constraints=1000)) as url:
+        browser.size(1440, 900)
+        browser.open(url)
+        browser.until(lambda: browser.text("#constraints-note") == "1,000 constraints", "all of them")
+        assert 10 < browser.count("#constraints-table tbody tr") < 60
+        browser.run("document.querySelector('#constraints-table tr[tabindex=\"0\"]').focus()")
+        browser.driver.switch_to.active_element.send_keys(Keys.END)
+        last = browser.run("return document.activeElement.getAttribute('aria-rowindex')")
+        assert last == "1001"
+        assert browser.count("#constraints-table tbody tr") < 60
+        browser.type("#search", "cell-0100 battery")
+        browser.until(lambda: browser.text("#constraints-note") == "1 of 1,000", "the one that is searched for")
+        browser.until(lambda: "/60" in browser.text('#constraints-table tr[data-id="cell-0100/battery"]'), "who has heard of it")
+        browser.click("#as-table")
+        browser.until(lambda: 5 < browser.count("#nodes-table tr[data-id]") < 60, "some of the nodes")
