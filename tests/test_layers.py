@@ -23,7 +23,7 @@ ROOMS = [
     ("edge", "plato_client"),
     ("simulation", "engine", "store", "testing"),
     ("node",),
-    ("api", "dashboard"),
+    ("api", "dashboard", "client"),
     ("cli", "demo"),
     ("__main__",),
 ]

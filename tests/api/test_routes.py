@@ -70,7 +70,7 @@ async def test_readings_have_the_shape_of_their_reports(client: httpx.AsyncClien
     await node.add_constraint("c1")
     answer = await client.get(f"/v1/{path}")
     assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-cache"
     msgspec.json.decode(answer.content, type=shape)
     assert (await client.head(f"/v1/{path}")).status_code == 200
 

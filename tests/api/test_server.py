@@ -11,6 +11,7 @@ import pytest
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.api import server
 from constraint_crdt.api.server import ApiServer
+from constraint_crdt.api.tokens import Right, Tokens
 from constraint_crdt.node.node import Node
 
 
@@ -51,7 +52,7 @@ async def test_a_taken_port_is_named_with_what_to_do(node: Node) -> None:
 
 async def test_an_address_of_another_machine_is_refused(node: Node) -> None:
     with pytest.raises(ConstraintCrdtError, match="no such address"):
-        await ApiServer(node, "192.0.2.1", 0).start()
+        await ApiServer(node, "192.0.2.1", 0, tokens=Tokens([(Right.WRITE, "t" * 16)])).start()
 
 
 async def test_a_port_above_ones_rights_is_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

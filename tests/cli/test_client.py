@@ -1,5 +1,6 @@
 """Who answers, or does not, at the address of a node: each case is one sentence with exit code 1."""
 
+import argparse
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -105,8 +106,12 @@ def test_addresses_are_taken_in_any_usual_form(given: str, url: str) -> None:
     assert ApiClient(given).url == url
 
 
+def flags(node: str | None) -> argparse.Namespace:
+    return argparse.Namespace(node=node, token_file=None)
+
+
 def test_the_default_is_the_nodes_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ApiClient.chosen(None).url == "http://127.0.0.1:8470"
+    assert ApiClient.chosen(flags(None)).url == "http://127.0.0.1:8470"
     monkeypatch.setenv(NODE_VARIABLE, "forge:1")
-    assert ApiClient.chosen(None).url == "http://forge:1"
-    assert ApiClient.chosen("anvil:2").url == "http://anvil:2"
+    assert ApiClient.chosen(flags(None)).url == "http://forge:1"
+    assert ApiClient.chosen(flags("anvil:2")).url == "http://anvil:2"

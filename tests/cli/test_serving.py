@@ -84,7 +84,7 @@ def test_a_taken_port_of_the_engine_is_refused() -> None:
         (["--connect", "tcp/127.0.0.1:0"], "port 0"),
         (["--role", "client"], "needs a router"),
         (["--probe", "nope"], "no probe 'nope'"),
-        (["--api", "192.0.2.1:0"], "no such address"),
+        (["--api", "192.0.2.1:0"], "give --token-file FILE"),
         (["--config", "/nope/node.toml"], "/nope/node.toml"),
     ],
 )

@@ -36,11 +36,27 @@ def test_the_environment_gives_lists_and_numbers_as_text() -> None:
     assert (settings.connect, settings.check_every, settings.probe) == (("tcp/a:1", "tcp/b:2"), 0.5, ())
 
 
+@pytest.mark.parametrize("text", ['labels = { zone = "a", rack = "3" }', 'labels = ["zone=a", "rack=3"]'])
+def test_labels_come_as_a_table_or_a_list(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    wanted = {"zone": "a", "rack": "3"}
+    assert load_settings({}, {}, file).labels == wanted
+    assert load_settings({}, {"CONSTRAINT_CRDT_LABELS": "zone=a, rack=3"}).labels == wanted
+    assert load_settings({"labels": ["zone=a=b"]}, {}, file).labels == {"zone": "a=b"}
+    assert load_settings({"labels": None}, {}).labels == {}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ('labels = ["zone"]', "`labels` in .*'zone' is not a label: give KEY=VALUE"),
+        ("labels = [1]", "1 is not a label"),
+        ("labels = { zone = 1 }", "`labels` in .* is not a table of labels"),
+        ('labels = { zone = "" }', "`labels` in .*the value of the label zone must have 1 to 256 bytes"),
+        ('labels = "zone=a"', "is not a table of labels"),
         ("chek_every = 1", "`chek_every`.*`check_every` may be meant"),
-        ("zzz = 1", "`zzz`.*there are api"),
+        ("zzz = 1", "`zzz`.*there are alert, api"),
         ('check_every = "1"', "`check_every` in .*node.toml: '1' is not a number of seconds"),
         ("check_every = 0", "`check_every` in .*: check_every must be from 0.01"),
         ("max_age = nan", "max_age"),

@@ -1,11 +1,13 @@
-"""The routes of the API: each reads a request, asks the node, and puts the answer into JSON.
+"""The application: the operations of `table`, routed and guarded, and what is served beside them.
 
 Rules: no endpoint decides anything itself. Whatever goes wrong is a `Problem`; what nobody foresaw is logged, and the client is
-told only that it happened.
+told only that it happened. Who asks too often, for another host, from a page of another origin, or without a right, does not get
+as far as an endpoint, in this order.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from http import HTTPStatus
 
 import msgspec
@@ -15,19 +17,24 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from constraint_crdt.api.bodies import MAX_BATCH_BYTES, Batch, Counted, Measured, NewConstraint, Retiring, read_body
+from constraint_crdt.api.answer_cache import AnswerCache
+from constraint_crdt.api.documentation import parts_of_docs
+from constraint_crdt.api.events_stream import CutOff, EventFeed
+from constraint_crdt.api.metrics import NodeMetrics
+from constraint_crdt.api.openapi import make_document
+from constraint_crdt.api.operation import Operation
 from constraint_crdt.api.origin import OriginGuard
 from constraint_crdt.api.problems import Problem
+from constraint_crdt.api.rate_limit import RateLimit
+from constraint_crdt.api.request_counts import RequestCounting, RequestCounts
+from constraint_crdt.api.table import OPERATIONS
+from constraint_crdt.api.tokens import TokenGuard, Tokens, check_right
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError
-from constraint_crdt.node.batches import BatchError
 from constraint_crdt.node.node import Node
 from constraint_crdt.store import WritesRefused
-from constraint_crdt.types.orset import Change
-
-Endpoint = Callable[[Node, Request], Awaitable[Response]]
 
 _log = logging.getLogger("constraint_crdt.api")
 
@@ -47,39 +54,61 @@ class _AnyText(Convertor[str]):
 register_url_convertor("any_text", _AnyText())
 
 
-def make_app(node: Node, *, bound_to: str | None = None) -> Starlette:
+def make_app(
+    node: Node,
+    *,
+    bound_to: str | None = None,
+    pages: Sequence[BaseRoute] = (),
+    cut_off: CutOff = lambda _: None,
+    tokens: Tokens | None = None,
+) -> Starlette:
     """The ASGI application that serves `node`, which must be started, in the node's event loop.
 
-    `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses.
+    `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses. `pages`: what to
+    serve beside the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, everybody who gets
+    here may read and write.
     """
-    routes = [
-        _route(node, "/v1/status", GET=_status),
-        _route(node, "/v1/constraints", GET=_constraints, POST=_add),
-        _route(node, "/v1/constraints/{id:any_text}", DELETE=_remove),
-        _route(node, "/v1/record", POST=_record),
-        _route(node, "/v1/check", POST=_check),
-        _route(node, "/v1/measure", POST=_measure),
-        _route(node, "/v1/batch", POST=_batch),
-        _route(node, "/v1/nodes", GET=_nodes),
-        _route(node, "/v1/storage", GET=_storage),
-        _route(node, "/v1/identity", GET=_identity),
-        _route(node, "/v1/retire", POST=_retire),
-    ]
+    cache, feed = AnswerCache(node), EventFeed(node, cut_off)
+    routes = [*_routes(cache, OPERATIONS), *parts_of_docs(), *pages]
+    counts = RequestCounts(routes)
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(OriginGuard, bound_to=bound_to)],
+        middleware=[
+            Middleware(RequestCounting, counts),
+            Middleware(RateLimit, node.settings.api_rate),
+            Middleware(OriginGuard, bound_to=bound_to, any_host=tokens is not None),
+            Middleware(TokenGuard, tokens),
+        ],
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
+    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed)
+    app.state.document = _document
     return app
 
 
-def _route(node: Node, path: str, **endpoints: Endpoint) -> Route:
-    """One path with an endpoint per method; faults in any of them become problems."""
+@cache
+def _document() -> bytes:
+    return msgspec.json.encode(make_document(OPERATIONS))
+
+
+def _routes(cache: AnswerCache, operations: Iterable[Operation]) -> list[Route]:
+    """One route for each path, in the order in which they are listed first."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.routed_as or operation.path, {}).setdefault(operation.method, operation)
+    return [_route(cache, path, by_method) for path, by_method in by_path.items()]
+
+
+def _route(cache: AnswerCache, path: str, operations: dict[str, Operation]) -> Route:
+    """One path with an operation per method; faults in any of them become problems."""
 
     async def serve(request: Request) -> Response:
+        operation = operations["GET" if request.method == "HEAD" else request.method]
         try:
-            return await endpoints["GET" if request.method == "HEAD" else request.method](node, request)
+            check_right(request.scope, operation.right)
+            _check_parameters(operation, request)
+            return await cache.answer(operation, request)
         except Problem as problem:
             return problem.response()
         except ExpressionError as error:
@@ -93,7 +122,28 @@ def _route(node: Node, path: str, **endpoints: Endpoint) -> Route:
             detail = "the node failed at this request; its log says more"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
 
-    return Route(path, serve, methods=list(endpoints))
+    return Route(path, serve, methods=list(operations))
+
+
+def _check_parameters(operation: Operation, request: Request) -> None:
+    """Raise `Problem` for a parameter that there is not, is missing, or is given twice."""
+    if operation.ignores_others or (not operation.parameters and not request.scope["query_string"]):
+        return
+    known = {each.name: each for each in operation.parameters if each.place == "query"}
+    query = request.query_params
+    for key in query:
+        if key not in known:
+            there_is = f"there is {', '.join(known)}" if known else "there is none"
+            raise _wrong_parameter(f"there is no parameter `{key}`: {there_is}", key)
+        if not known[key].many and len(query.getlist(key)) > 1:
+            raise _wrong_parameter(f"`{key}`: give it once", key)
+    for key, parameter in known.items():
+        if parameter.required and key not in query:
+            raise _wrong_parameter(f"the parameter `{key}` is missing: {request.url.path}?{key}={key.upper()}", key)
+
+
+def _wrong_parameter(detail: str, field: str) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -107,107 +157,6 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     return Problem(status, detail, headers=headers).response()
 
 
-def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    headers = {"cache-control": "no-store"}
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json", headers=headers)
-
-
-async def _status(node: Node, _: Request) -> Response:
-    return _json(node.status())
-
-
-async def _constraints(node: Node, _: Request) -> Response:
-    return _json(node.constraints())
-
-
-async def _nodes(node: Node, _: Request) -> Response:
-    return _json(node.nodes())
-
-
-async def _storage(node: Node, _: Request) -> Response:
-    return _json(node.storage())
-
-
-async def _identity(node: Node, _: Request) -> Response:
-    return _json(node.identity())
-
-
-async def _add(node: Node, request: Request) -> Response:
-    body = await read_body(request, NewConstraint)
-    try:
-        change = await node.add_constraint(body.id, when=body.when, severity=body.severity, about=body.about)
-    except WritesRefused:
-        raise
-    except ConstraintCrdtError as error:
-        named = (field for field in body.__struct_fields__ if str(error).startswith((field, f"a constraint {field}")))
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), field=next(named, None)) from None
-    status = HTTPStatus.CREATED if change is Change.ADDED else HTTPStatus.OK
-    return _json({"id": body.id, "change": change.value}, status)
-
-
-async def _remove(node: Node, request: Request) -> Response:
-    id_ = request.path_params["id"]
-    try:
-        await node.remove_constraint(id_)
-    except KeyError:
-        raise _not_active(id_) from None
-    return _json({"id": id_})
-
-
-async def _record(node: Node, request: Request) -> Response:
-    body = await read_body(request, Counted)
-    for field, count in (("satisfied", body.satisfied), ("violations", body.violations)):
-        if count < 0:
-            raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`{field}`: counts only grow, so it cannot be negative", field=field)
-    try:
-        await node.record(body.satisfied, body.violations, constraint=body.constraint)
-    except KeyError:
-        raise _not_active(str(body.constraint), field="constraint") from None
-    return _json(body)
-
-
-async def _check(node: Node, request: Request) -> Response:
-    body = await read_body(request, Measured)
-    evaluations = [
-        {"constraint": each.constraint, "verdict": each.verdict.value, "reason": each.reason}
-        for each in await node.check(body.values)
-    ]
-    return _json({"evaluations": evaluations})
-
-
-async def _measure(node: Node, request: Request) -> Response:
-    body = await read_body(request, Measured)
-    await node.measure(body.values)
-    return _json({})
-
-
-async def _batch(node: Node, request: Request) -> Response:
-    body = await read_body(request, Batch, MAX_BATCH_BYTES)
-    try:
-        results = await node.batch(body.taken_apart())
-    except BatchError as error:
-        place = f"changes[{error.index}].{error.field}"
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`{place}`: {error}", field=place) from None
-    return _json({"results": results})
-
-
-async def _retire(node: Node, request: Request) -> Response:
-    body = await read_body(request, Retiring)
-    try:
-        report = await node.retire(body.node, dry_run=body.dry_run, force=body.force)
-    except KeyError:
-        raise Problem(HTTPStatus.NOT_FOUND, f"no node {body.node!r} ever wrote, as far as is known here", field="node") from None
-    except WritesRefused:
-        raise
-    except ConstraintCrdtError as error:
-        raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
-    return _json(report)
-
-
 def _refused(error: WritesRefused) -> Problem:
     """The disk takes nothing at the moment. The node tries again every second, so asking again is worth it."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"retry-after": "1"})
-
-
-def _not_active(id_: str, *, field: str | None = None) -> Problem:
-    return Problem(HTTPStatus.NOT_FOUND, f"no constraint {id_!r} is active", field=field)

@@ -1,11 +1,13 @@
 """What clients send: the shape of each body, and reading one within bounds.
 
 Rules: at most `MAX_BODY_BYTES` (`MAX_BATCH_BYTES` for a batch), whether or not the client says how many it sends; JSON, and said to
-be JSON (a page of another origin cannot say so without being asked first); no field that does not exist. Everything else is a
-`Problem`.
+be JSON (a page of another origin cannot say so without being asked first); no field that does not exist; never silent for more than
+`BODY_PAUSE` seconds. Everything else is a `Problem`.
 """
 
+import asyncio
 import re
+from datetime import datetime
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -18,6 +20,8 @@ from constraint_crdt.types.orset import Severity
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BATCH_BYTES = 16 * 1024 * 1024
+BODY_PAUSE = 30.0
+"""Seconds that a body may pause."""
 
 
 class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +31,10 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     when: str | None = None
     severity: Severity = Severity.WARNING
     about: str | None = None
+    on: dict[str, str] | None = None
+    ttl: float | None = None
+    """Seconds."""
+    until: datetime | None = None
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,16 +96,30 @@ async def read_body(request: Request, shape: type[Body], most: int = MAX_BODY_BY
 
     Raises `Problem`: 415 if it is not JSON, 413 too large, 400 malformed, 422 wrong.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with `Content-Type: application/json`")
+    data = await read_json(request, most)
     try:
-        return msgspec.json.decode(await _read(request, most), type=shape)
+        return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:
         raise _wrong(str(error), shape) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
         raise Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}") from None
+
+
+async def read_json(request: Request, most: int) -> bytes:
+    """The bytes of a body that is said to be JSON. Raises `Problem`: 415 if it is not, 413 if it has more than `most` bytes."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with `Content-Type: application/json`")
+    return await _read(request, most)
+
+
+async def read_bytes(request: Request, most: int) -> bytes:
+    """A body that is said to be nothing but bytes. Raises `Problem`: 415 if it is not, 413 if it has more than `most` bytes."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/octet-stream":
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send bytes, with `Content-Type: application/octet-stream`")
+    return await _read(request, most)
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -107,10 +129,15 @@ async def _read(request: Request, most: int) -> bytes:
         raise too_large
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > most:
-                raise too_large
+        async with asyncio.timeout(BODY_PAUSE) as pause:
+            async for chunk in request.stream():
+                pause.reschedule(asyncio.get_running_loop().time() + BODY_PAUSE)
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError:
+        detail = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
     return bytes(body)

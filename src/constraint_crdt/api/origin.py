@@ -1,8 +1,9 @@
 """Who may ask: keeps web pages of others from reaching the API through a browser that runs on the same machine.
 
 Rules: a name that an attacker points at 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the
-address bound to are served. A page of another origin shows in the Origin header, and may not write. The API asks for no password,
-so these two are what stands between a node and any page that its user visits.
+address bound to are served. A page of another origin shows in the Origin header, and may not write. Where the API asks for no
+token, these two are what stands between a node and any page that its user visits. Where it does, such a page has none to send, and
+any name may be served.
 """
 
 import ipaddress
@@ -19,9 +20,10 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 class OriginGuard:
     """ASGI middleware that refuses requests for another host, and writes from another origin."""
 
-    def __init__(self, app: ASGIApp, bound_to: str | None = None) -> None:
-        """`bound_to`: the host that the server listens on; None: loopback."""
+    def __init__(self, app: ASGIApp, bound_to: str | None = None, *, any_host: bool = False) -> None:
+        """`bound_to`: the host that the server listens on; None: loopback. `any_host`: serve whatever name it is called by."""
         self._app = app
+        self._any_host = any_host
         self._bound_to = bound_to
         self._any_address = bound_to is not None and _is_wildcard(bound_to)
 
@@ -36,7 +38,7 @@ class OriginGuard:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._serves(_name_of(host)):
+        if not self._any_host and not self._serves(_name_of(host)):
             detail = f"this API does not serve the host {host!r}: call it by a loopback address or the one it listens on"
             return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
         origin = headers.get("origin")
@@ -60,6 +62,14 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address, or the name, that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_wildcard(host: str) -> bool:

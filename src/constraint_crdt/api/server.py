@@ -9,11 +9,17 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
+from starlette.routing import BaseRoute
+from starlette.types import Scope
 
 from constraint_crdt.api.app import make_app
+from constraint_crdt.api.connection import Connection
+from constraint_crdt.api.events_stream import EventFeed
+from constraint_crdt.api.origin import is_loopback
+from constraint_crdt.api.tokens import Tokens
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.node.node import Node
 
@@ -25,12 +31,32 @@ GRACE = 0.5
 class ApiServer:
     """The API of `node` at `host`:`port`; port 0 takes a free one. Use `start` and `stop`, or it as an async context manager."""
 
-    def __init__(self, node: Node, host: str = "127.0.0.1", port: int = 8470) -> None:
+    def __init__(
+        self,
+        node: Node,
+        host: str = "127.0.0.1",
+        port: int = 8470,
+        *,
+        pages: Sequence[BaseRoute] = (),
+        tokens: Tokens | None = None,
+    ) -> None:
+        """`pages`: what to serve beside the API, such as the dashboard. `tokens`: those that it takes; without, it asks for none.
+
+        Raises `ConstraintCrdtError` for an address beyond loopback without tokens.
+        """
+        if tokens is None and not is_loopback(host):
+            raise ConstraintCrdtError(
+                f"the API at {host}:{port} could be reached from other machines, and would ask for no token: "
+                "give --token-file FILE, or a loopback address"
+            )
         self._node = node
+        self._tokens = tokens
+        self._pages = tuple(pages)
         self._host = host
         self._port = port
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
+        self._feed: EventFeed | None = None
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -52,9 +78,11 @@ class ApiServer:
     async def start(self) -> None:
         """Serve from now on. Raises `ConstraintCrdtError` if the port cannot be had."""
         self.bind()
+        app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
+        self._feed = app.state.feed
         config = uvicorn.Config(
-            make_app(self._node, bound_to=self._host),
-            http="h11",
+            app,
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -76,14 +104,20 @@ class ApiServer:
         """Let requests end, for half a second; then cut them off. Idempotent."""
         server, serving, taken = self._server, self._serving, self._socket
         self._server = self._serving = self._socket = None
+        if self._feed is not None:
+            self._feed.close()
         if server is not None and serving is not None:
             server.should_exit = True
             await asyncio.wait({serving}, timeout=GRACE)
             if not serving.done():
-                server.cut_off()
+                server.cut_off_all()
             await serving
         if taken is not None:
             taken.close()
+
+    def _cut_off(self, scope: Scope) -> None:
+        if self._server is not None:
+            self._server.cut_off(scope["client"])
 
     async def __aenter__(self) -> "ApiServer":
         await self.start()
@@ -108,7 +142,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.ready.set()
 
-    def cut_off(self) -> None:
+    def cut_off(self, client: tuple[str, int]) -> None:
+        """End the connection of this client, in a moment in which it may take what was sent to it last."""
+        loop = asyncio.get_running_loop()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection) and connection.client == client:
+                connection.transport.close()
+                loop.call_later(GRACE, connection.transport.abort)
+
+    def cut_off_all(self) -> None:
         """End what still runs: an idle half of a request would keep its connection open for ever."""
         self.force_exit = True
         for connection in list(self.server_state.connections):

@@ -5,59 +5,100 @@
     when = "gpu_temp_c < 85.0"        # left out: listed, not evaluated
     severity = "critical"             # info, warning (default) or critical
     about = "the fan gives up above"
+    on = { zone = "a" }               # left out: it applies to all nodes
+    ttl = "30m"                       # or until = 2026-12-01T00:00:00Z; left out: until it is removed
 
-The whole file is checked before anything is sent: a file with a mistake changes nothing.
+The whole file is checked before anything is sent: a file with a mistake changes nothing. Applying a file again begins each `ttl`
+anew, so what it lists is extended.
 """
 
 import argparse
 import difflib
 import re
+import time
 import tomllib
 from collections.abc import Collection
+from datetime import date, datetime
+from datetime import time as clock_time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from constraint_crdt.cli.client import ApiClient, NotFoundError
+from constraint_crdt.cli.coverage import check_wait, heard_by, not_enough, wait_for
+from constraint_crdt.cli.durations import parse_duration
 from constraint_crdt.cli.failures import MisuseError
 from constraint_crdt.cli.tables import print_json, printable
 from constraint_crdt.core.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
-from constraint_crdt.types.orset import Definition, check_definition
+from constraint_crdt.types.definition import Definition, check_definition, end_of
+from constraint_crdt.types.orset import change_of
 
-FIELDS = ("id", "when", "severity", "about")
+FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
+TEXTS = ("id", "when", "severity", "about")
+
+
+class Wanted(NamedTuple):
+    """What a file says of one constraint."""
+
+    definition: Definition
+    """Its end reckoned from when the file was read."""
+    ttl: float | None
+    """Seconds."""
+    until: datetime | None
+
+    def body(self, id_: str) -> dict[str, object]:
+        """What to ask of the node."""
+        when, severity, about, on, _ = self.definition
+        until = None if self.until is None else self.until.isoformat()
+        return {
+            "id": id_, "when": when, "severity": str(severity), "about": about, "on": dict(on), "ttl": self.ttl, "until": until
+        }  # fmt: skip
+
+
+CHANGES = ("added", "replaced", "extended", "unchanged", "removed")
+"""In the order in which the summary tells them."""
 
 _HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
 
 
 def apply(arguments: argparse.Namespace) -> int:
-    """Add and edit what the file lists; with `--prune` remove what it does not; with `--dry-run` only say so."""
+    """Add and edit what the file lists; with `--prune` remove what it does not; with `--dry-run` only say so.
+
+    With `--wait` it comes back when enough nodes have heard of all changes of constraints that the node knows then.
+    """
+    check_wait(arguments)
+    if arguments.wait is not None and arguments.dry_run:
+        raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
     wanted = read_constraints(Path(arguments.file))
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
-    client = ApiClient.chosen(arguments.node)
+    client = ApiClient.chosen(arguments)
     done: list[dict[str, object]] = []
     active: Any = client.get("constraints") if arguments.prune or arguments.dry_run else []
-    for id_, definition in wanted.items():
+    for id_, each in wanted.items():
         if arguments.dry_run:
-            change = _foreseen(id_, definition, active)
+            change = _foreseen(id_, each.definition, active)
         else:
-            body = {"id": id_, "when": definition.when, "severity": str(definition.severity), "about": definition.about}
-            answer: Any = client.post("constraints", body)
+            answer: Any = client.post("constraints", each.body(id_))
             change = answer["change"]
         _note(arguments, done, id_, change)
     if arguments.prune:
         for id_ in (each["id"] for each in active if each["id"] not in wanted):
             _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
+    heard = None if arguments.wait is None else wait_for(arguments, None)
     if arguments.json:
         print_json(done)
     else:
-        print(_summary(arguments, done))
+        told = f"; {heard_by(heard)}" if heard is not None and heard["met"] else ""
+        print(_summary(arguments, done) + told)
+    if heard is not None and not heard["met"]:
+        raise not_enough("it is done here", heard)
     return 0
 
 
-def read_constraints(file: Path) -> dict[str, Definition]:
-    """The definitions in `file`, by id. Raises `MisuseError` with a line for each mistake in it."""
+def read_constraints(file: Path) -> dict[str, Wanted]:
+    """What `file` lists, by id. Raises `MisuseError` with a line for each mistake in it."""
     try:
         text = file.read_text(encoding="utf-8")
         content = tomllib.loads(text)
@@ -70,27 +111,27 @@ def read_constraints(file: Path) -> dict[str, Definition]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         mistakes.append("write each constraint under [[constraint]], with double brackets")
         entries = []
-    definitions: dict[str, Definition] = {}
+    wanted: dict[str, Wanted] = {}
     for place, entry in zip(_places(text, len(entries)), entries, strict=True):
         try:
-            id_, definition = _read_entry(entry, definitions)
-            definitions[id_] = definition
-        except (ConstraintCrdtError, ExpressionError) as error:
+            id_, each = _read_entry(entry, wanted)
+            wanted[id_] = each
+        except (ConstraintCrdtError, ExpressionError, MisuseError) as error:
             named = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
             mistakes.append(f"{place}{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
-    return definitions
+    return wanted
 
 
-def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, Definition]:
-    """Raises `ConstraintCrdtError` or `ExpressionError` for what a node would refuse as well."""
+def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, Wanted]:
+    """Raises `ConstraintCrdtError` or `ExpressionError` for what a node would refuse as well, `MisuseError` for times."""
     for key, value in entry.items():
         if key not in FIELDS:
             near = difflib.get_close_matches(key, FIELDS, n=1)
             hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(FIELDS)}"
             raise ConstraintCrdtError(f"there is no field `{key}`: {hint}")
-        if not isinstance(value, str):
+        if key in TEXTS and not isinstance(value, str):
             raise ConstraintCrdtError(f"`{key}` must be a text, not {value!r}")
     if "id" not in entry:
         raise ConstraintCrdtError("`id` is missing")
@@ -98,12 +139,41 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
     id_ = check_id(str(entry["id"]), "a constraint id")
     if id_ in before:
         raise ConstraintCrdtError("the id is there twice")
+    ttl, until = _read_ttl(entry.get("ttl")), _read_until(entry.get("until"))
     definition = check_definition(
-        None if when is None else str(when), str(entry.get("severity", "warning")), None if about is None else str(about)
+        None if when is None else str(when),
+        str(entry.get("severity", "warning")),
+        None if about is None else str(about),
+        _read_labels(entry.get("on", {})),
+        end_of(ttl, until, time.time_ns()),
     )
     if definition.when is not None:
         compile_expression(definition.when)
-    return id_, definition
+    return id_, Wanted(definition, ttl, until)
+
+
+def _read_ttl(value: object) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    if not isinstance(value, str):
+        raise MisuseError(f'`ttl` must be a length of time, as in "30m", not {value!r}')
+    return parse_duration(value)
+
+
+def _read_until(value: object) -> datetime | None:
+    if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+        raise MisuseError(f"`until` must be a point in time with its zone, as in 2026-12-01T00:00:00Z, not {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    return value.isoformat() if isinstance(value, date | clock_time) else repr(value)
+
+
+def _read_labels(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise MisuseError(f'`on` must be a table of labels, as in {{ zone = "a" }}, not {value!r}')
+    return value
 
 
 def _places(text: str, count: int) -> list[str]:
@@ -117,8 +187,11 @@ def _places(text: str, count: int) -> list[str]:
 def _foreseen(id_: str, definition: Definition, active: list[dict[str, Any]]) -> str:
     for each in active:
         if each["id"] == id_:
-            in_force = {(one["when"], one["severity"], one["about"]) for one in each["definitions"]}
-            return "unchanged" if in_force == {tuple(definition)} else "replaced"
+            in_force = dict.fromkeys(
+                check_definition(one["when"], one["severity"], one["about"], one["on"], one["expires_at"])
+                for one in each["definitions"]
+            )
+            return change_of(list(in_force), definition).value
     return "added"
 
 
@@ -137,6 +210,6 @@ def _note(arguments: argparse.Namespace, done: list[dict[str, object]], id_: str
 
 
 def _summary(arguments: argparse.Namespace, done: list[dict[str, object]]) -> str:
-    counts = [(change, sum(each["change"] == change for each in done)) for change in ("added", "replaced", "unchanged", "removed")]
+    counts = [(change, sum(each["change"] == change for each in done)) for change in CHANGES]
     told = ", ".join(f"{count} {change}" for change, count in counts if count) or "nothing to do"
     return f"would be: {told} (dry run, nothing was sent)" if arguments.dry_run else told

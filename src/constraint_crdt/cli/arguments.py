@@ -1,6 +1,7 @@
 """The commands and their flags. Imports nothing but argparse, so that `--help` and usage errors answer at once."""
 
 import argparse
+from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
 from constraint_crdt import __version__
@@ -8,6 +9,8 @@ from constraint_crdt import __version__
 PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
 NODE_VARIABLE = "CONSTRAINT_CRDT_NODE"
+TOKEN_FILE_VARIABLE = "CONSTRAINT_CRDT_TOKEN_FILE"  # noqa: S105 - the name of a variable
+SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
@@ -20,8 +23,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What `argv` asks for (`sys.argv` if left out): with `command`, and `run`, the function of the command, as module:name.
+
+    Raises `SystemExit` after it has printed the help, or what is wrong.
+    """
+    parser = make_parser()
+    found, unknown = parser.parse_known_args(argv)
+    if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
+        parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}; see `{found.prog} --help`\n")
+    return found
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """The parser. What it returns has `command`, and `run`: the function of the command, as module:name."""
+    """The parser of all commands."""
     parser = _Parser(prog=PROGRAM, description="A fleet shares one set of constraints without a server.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
@@ -29,8 +44,16 @@ def make_parser() -> argparse.ArgumentParser:
     client = _client_flags()
     _writes(commands, client)
     _reads(commands, client)
+    _answers(commands, client)
     _retire(commands, client)
+    _files(commands, client)
+    _tiles(commands, client)
+    _approximate(commands, client)
+    _figures(commands, client)
+    _replay(commands)
+    _simulate(commands)
     _demo(commands)
+    _completion(commands)
     return parser
 
 
@@ -41,7 +64,7 @@ def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Pa
     parser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", parents=list(parents), allow_abbrev=False
     )
-    parser.set_defaults(run=f"constraint_crdt.cli.{run}")
+    parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog)
     return parser
 
 
@@ -50,6 +73,7 @@ def _client_flags() -> _Parser:
     flags.add_argument(
         "--node", metavar="URL", help=f"the node to ask, as URL or HOST:PORT; default: {NODE_VARIABLE}, or else {DEFAULT_NODE}"
     )
+    flags.add_argument("--token-file", metavar="FILE", help=f"where the token is, if the node asks; default: {TOKEN_FILE_VARIABLE}")
     flags.add_argument("--json", action="store_true", help="print the node's answer as JSON")
     return flags
 
@@ -63,11 +87,23 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
+    node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes: lines `read TOKEN` or `write TOKEN`")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
     node.add_argument("--check-every", metavar="SECONDS", help="time between evaluations of the constraints; default: 1")
+    node.add_argument(
+        "--label",
+        action="append",
+        dest="labels",
+        metavar="KEY=VALUE",
+        help="a label that constraints may ask for; may be repeated",
+    )
+    node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
+    # For drills: what a fleet does about a clock that is wrong.
+    node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
+    node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
     # For whoever starts nodes and must not leave any behind, however it ends: the system closes the pipe for it.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 
@@ -78,14 +114,22 @@ def _writes(commands: _Commands, client: _Parser) -> None:
     add.add_argument("--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed")
     add.add_argument("--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning")
     add.add_argument("--about", metavar="TEXT", help="what it is for")
+    add.add_argument("--on", action="append", metavar="KEY=VALUE", help="only for nodes with this label; may be repeated")
+    end = add.add_mutually_exclusive_group()
+    end.add_argument("--ttl", metavar="TIME", help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed")
+    end.add_argument("--until", metavar="WHEN", help="when it ends, as in 2026-12-01T00:00:00Z")
 
     apply = _command(commands, "apply", "applying:apply", "add and edit the constraints listed in a TOML file", client)
-    apply.add_argument("file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about")
+    apply.add_argument(
+        "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
+    )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
     remove = _command(commands, "remove", "writing:remove", "remove a constraint from the fleet", client)
     remove.add_argument("id", metavar="ID")
+    for waiting in (add, apply, remove):
+        _waits(waiting)
 
     record = _command(commands, "record", "writing:record", "count evaluations that were made elsewhere", client)
     record.add_argument("--satisfied", type=_count, default=0, metavar="N")
@@ -96,9 +140,33 @@ def _writes(commands: _Commands, client: _Parser) -> None:
     check.add_argument("values", nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text")
 
 
+def _waits(command: _Parser) -> None:
+    about = "come back when so many nodes have acknowledged it: all (of the fleet), live (all that are), majority, or a number"
+    command.add_argument("--wait", metavar="NODES", help=about)
+    command.add_argument("--timeout", metavar="TIME", help="fail when that takes longer, naming who has not; default: 30s")
+
+
+def _answers(commands: _Commands, client: _Parser) -> None:
+    coverage = _command(commands, "coverage", "coverage:coverage", "which nodes have heard of a change, and which have not", client)
+    coverage.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")
+    explain = _command(commands, "explain", "explaining:explain", "who, when, why, where violated: all about a constraint", client)
+    explain.add_argument("id", metavar="ID")
+    watch = _command(commands, "watch", "watching:watch", "the fleet in a table that stays up to date", client)
+    watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
+    events = _command(commands, "events", "following:events", "what happened on the node of late, and what happens", client)
+    events.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
+    events.add_argument("--last", type=_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow")
+    events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
+    _command(commands, "alerts", "alerts:alerts", "what the node's alerts have found", client)
+    doctor = _command(commands, "doctor", "diagnosing:doctor", "look for what is usually wrong, and say what to do", client)
+    doctor.add_argument("--config", metavar="FILE", help="the settings of the node, to be looked at too")
+    _command(commands, "convergence", "explaining:convergence", "how each node stands to this one, and since when", client)
+
+
 def _reads(commands: _Commands, client: _Parser) -> None:
     _command(commands, "status", "reading:status", "how the node and its fleet are doing", client)
-    _command(commands, "constraints", "reading:constraints", "the active constraints and their counts", client)
+    constraints = _command(commands, "constraints", "reading:constraints", "the active constraints and their counts", client)
+    constraints.add_argument("--expired", action="store_true", help="those instead that have expired and were not removed yet")
     _command(commands, "nodes", "reading:nodes", "the nodes of the fleet, as this node sees them", client)
 
     _command(commands, "storage", "keeping:storage", "what the node holds, and what keeps it from forgetting", client)
@@ -114,16 +182,140 @@ def _retire(commands: _Commands, client: _Parser) -> None:
     )
 
 
+def _files(commands: _Commands, client: _Parser) -> None:
+    merge = _command(commands, "merge", "portable:merge", "put together what several state files know")
+    merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
+    merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
+
+    export = _command(commands, "export", "portable:export", "write all that a node knows to a state file", client)
+    export.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")
+
+    import_ = _command(commands, "import", "portable:import_", "have a node take in what a state file knows", client)
+    import_.add_argument("file", metavar="FILE", help="the state file; - for standard input")
+
+
+def _tiles(commands: _Commands, client: _Parser) -> None:
+    listing = _command(commands, "tiles", "tiles:tiles", "the tiles that there are, without their contents", client)
+    listing.add_argument("--room", metavar="ROOM", help="only those in this room")
+    listing.add_argument("--prefix", default="", metavar="TEXT", help="only those in rooms whose name begins so")
+    listing.add_argument("--deleted", action="store_true", help="those that are deleted, and can be restored, instead")
+
+    about = "put, get or remove a tile: a piece of content that the fleet shares"
+    tile = commands.add_parser("tile", help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+    actions = tile.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+    put = _tile(actions, "put", "make this the content of a tile", client)
+    content = put.add_mutually_exclusive_group()
+    content.add_argument("file", nargs="?", metavar="FILE", help="the content; - or nothing for standard input")
+    content.add_argument("--text", metavar="TEXT", help="the content itself")
+    put.add_argument("--author", metavar="NAME", help="who made it; default: the node")
+    get = _tile(actions, "get", "print the content of a tile", client)
+    get.add_argument("-o", "--output", metavar="FILE", help="where to write it; default: standard output")
+    _tile(actions, "rm", "delete a tile; it can be restored for a while", client)
+    _tile(actions, "restore", "undo the deletion of a tile", client)
+    tag = _tile(actions, "tag", "add tags, or constraints that it is about, to a tile", client)
+    untag = _tile(actions, "untag", "take tags, or constraints that it is about, from a tile", client)
+    for action in (put, tag, untag):
+        action.add_argument("--constraint", action="append", default=[], metavar="ID", help="a constraint; may be repeated")
+    put.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="a tag to add; may be repeated")
+    for action in (tag, untag):
+        action.add_argument("tags", nargs="*", metavar="TAG")
+
+
+def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser:
+    parser = _command(actions, name, f"tiles:{name}", about, client)
+    parser.add_argument("room", metavar="ROOM")
+    parser.add_argument("id", metavar="ID")
+    return parser
+
+
+def _approximate(commands: _Commands, client: _Parser) -> None:
+    top = _command(commands, "top", "approximate:top", "what is violated most, or the most frequent items of a tally", client)
+    top.add_argument("-k", type=_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
+    top.add_argument("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations")
+
+    tally = _command(commands, "tally", "approximate:tally", "count an item, of any number of items, in little room", client)
+    tally.add_argument("item", metavar="ITEM")
+    tally.add_argument("--count", type=_count, default=1, metavar="N", help="how often it occurred; default: 1")
+    tally.add_argument("--of", default="items", metavar="NAME", help="the tally to count in; default: items")
+
+    seen = _command(commands, "seen", "approximate:seen", "whether any node has seen an id before", client)
+    seen.add_argument("name", metavar="NAME", help="the filter to ask")
+    seen.add_argument("item", metavar="ITEM")
+    seen.add_argument("--add", action="store_true", help="put it in, too; the first one begins the filter")
+    seen.add_argument("--expect", type=_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
+    seen.add_argument("--fp-rate", type=_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01")
+
+
+def _figures(commands: _Commands, client: _Parser) -> None:
+    rate = _command(commands, "rate", "rates:rate", "how often constraints held and were violated lately", client)
+    rate.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all")
+    rate.add_argument(
+        "--half-life", metavar="TIME", help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked"
+    )
+    rate.add_argument("--by-node", action="store_true", help="a line for each node")
+
+    counter = _command(commands, "counter", "counters:counter", "what a counter of the fleet stands at", client)
+    counter.add_argument("name", metavar="NAME")
+    counter.add_argument("--by", type=int, metavar="N", help="move it by so much first, down by a negative number")
+    _command(commands, "counters", "counters:counters", "the counters of the fleet", client)
+
+    position = _command(commands, "position", "position:position", "where the fleet and its nodes are", client)
+    position.add_argument("to", nargs="*", metavar="A B", help="move the fleet to this lattice point first")
+
+
+def _replay(commands: _Commands) -> None:
+    replay = _command(commands, "replay", "replaying:replay", "run what `node --record` recorded again, and compare")
+    replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
+    replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
+    replay.add_argument("--until", type=_count, metavar="N", help="stop after so many inputs")
+    replay.add_argument("--test", metavar="FILE", help="write a test of the (first) recording there, test_SOMETHING.py")
+    replay.add_argument("--json", action="store_true", help="print the outcome as JSON")
+
+
+def _simulate(commands: _Commands) -> None:
+    simulate = _command(commands, "simulate", "simulating:simulate", "run a fleet in virtual time, or search for what breaks it")
+    simulate.add_argument("--nodes", metavar="N", help="nodes of the fleet; default: 100")
+    simulate.add_argument("--seed", metavar="S", help="decides everything that is drawn, and where a search begins; default: 0")
+    simulate.add_argument("--seeds", metavar="N", help="run so many seeds and show the distribution; of a search: at most so many")
+    simulate.add_argument("--items", metavar="N", help="nodes that have something to tell at the start; default: all")
+    simulate.add_argument("--loss", metavar="P", help="probability that a message is lost, as in 0.2; default: 0")
+    simulate.add_argument("--latency", metavar="TIME", help="of every link, as in 0.02s; default: 0.02s")
+    simulate.add_argument("--partition", metavar="TIME", help="cut the fleet into halves for so long, as in 60s")
+    simulate.add_argument("--churn", metavar="RATE", help="nodes that are killed and come back, as in 5/min")
+    simulate.add_argument("--choice", metavar="HOW", help="how peers are chosen: uniform, nearby or schedule; default: uniform")
+    simulate.add_argument("--plot", metavar="FILE", help="draw what is known and sent over time, as SVG")
+    simulate.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    simulate.add_argument("--chaos", action="store_true", help="search seeds for one that breaks an invariant, under all faults")
+    simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")
+    simulate.add_argument("--workers", metavar="N", help="processes that search; default: 1")
+    simulate.add_argument("--replay", metavar="FILE", help="run a history again that a search wrote")
+
+
 def _demo(commands: _Commands) -> None:
     demo = _command(commands, "demo", "demo.story:run_demo", "run a fleet of processes on this machine, and watch it agree")
     demo.add_argument("--nodes", type=_demo_nodes, default=5, metavar="N", help="processes to start; default: 5")
     demo.add_argument("--seconds", type=_demo_seconds, default=20.0, metavar="S", help="how long to go on; default: 20")
 
 
+def _completion(commands: _Commands) -> None:
+    completion = _command(commands, "completion", "completing:completion", "print a script that completes commands in a shell")
+    completion.add_argument("shell", choices=SHELLS, help="the shell it is for")
+
+
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number, 0 or more")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise argparse.ArgumentTypeError(f"give a share above 0 and below 1, as in 0.01, not {text!r}")
+    return share
 
 
 def _demo_nodes(text: str) -> int:

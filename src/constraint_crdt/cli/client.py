@@ -1,22 +1,25 @@
-"""Speaking to a node over its HTTP API, with the standard library only: a command must start fast.
+"""Speaking to a node: the client of `constraint_crdt.client`, with what goes wrong as the end of a command.
 
-Every failure is one sentence: no node there, no answer in time, something else that answers, or the node's own reason to refuse.
+Commands print what the node answered as it came, so they read answers as JSON. Every failure is one sentence: no node there, no
+answer in time, something else that answers, or the node's own reason to refuse.
 """
 
-import http.client
+import argparse
 import json
 import os
 import urllib.parse
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from constraint_crdt.cli.arguments import DEFAULT_NODE, NODE_VARIABLE, PROGRAM
+from constraint_crdt.cli.arguments import DEFAULT_NODE, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.failures import CommandFailedError, MisuseError
-
-DEFAULT_PORT = 8470
-TIMEOUT = 5.0
-"""Seconds of silence after which a node counts as not answering."""
-
-_WRONG_INPUT = frozenset({400, 413, 422})
+from constraint_crdt.client.address import AddressError
+from constraint_crdt.client.blocking import Client
+from constraint_crdt.client.errors import NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
+from constraint_crdt.client.exchange import TIMEOUT, Answered, check_answer, next_page
+from constraint_crdt.client.token_file import read_token
+from constraint_crdt.errors import ConstraintCrdtError
 
 
 class NoAnswerError(CommandFailedError):
@@ -28,80 +31,107 @@ class NotFoundError(CommandFailedError):
 
 
 class ApiClient:
-    """One node's API. Each call is a connection of its own; safe to use from several threads."""
+    """One node's API. Safe to use from several threads."""
 
-    def __init__(self, node: str, timeout: float = TIMEOUT) -> None:
+    def __init__(self, node: str, timeout: float = TIMEOUT, token: str | None = None) -> None:
         """`node`: URL or HOST:PORT. Raises `MisuseError` if it is neither."""
-        self._host, self._port = _address(node)
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        self.url = f"http://{host}:{self._port}"
-        self._timeout = timeout
+        try:
+            self.client = Client(node, token=token, timeout=timeout)
+        except AddressError as error:
+            raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
+        except ValueError as error:
+            raise MisuseError(str(error)) from None
 
     @classmethod
-    def chosen(cls, node: str | None) -> "ApiClient":
-        """The node of the flag; without it that of the environment; without it the default one."""
-        return cls(node if node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE)
+    def chosen(cls, arguments: argparse.Namespace, timeout: float = TIMEOUT) -> "ApiClient":
+        """The node of the flag; without it that of the environment; without it the default one. The token file likewise."""
+        node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
+        file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
+        try:
+            token = read_token(Path(file)) if file else None
+        except ConstraintCrdtError as error:
+            raise MisuseError(str(error)) from None
+        return cls(node, timeout, token)
+
+    @property
+    def url(self) -> str:
+        """Where the node is asked."""
+        return self.client.address.url
 
     def get(self, path: str) -> object:
-        """`GET /v1/{path}`: the answer. Raises `CommandFailedError`, as all calls do."""
-        return self._call("GET", path)
+        """`GET /v1/{path}`: the answer, all pages of it. Raises `CommandFailedError`, as all calls do."""
+        answered = self._ask("GET", f"/v1/{path}")
+        answer: Any = self._read(answered)
+        while (following := next_page(answered)) is not None:
+            answered = self._ask("GET", following)
+            page: Any = self._read(answered)
+            if isinstance(answer, list):
+                answer += page
+            else:
+                answer["constraints"] += page["constraints"]
+        return answer
 
     def post(self, path: str, body: Mapping[str, object]) -> object:
         """`POST /v1/{path}`."""
-        return self._call("POST", path, json.dumps(body).encode())
+        return self.post_bytes(path, json.dumps(body).encode())
+
+    def put(self, path: str, body: Mapping[str, object]) -> object:
+        """`PUT /v1/{path}`."""
+        return self._read(self._ask("PUT", f"/v1/{path}", json.dumps(body).encode()))
+
+    def get_whole(self, path: str) -> tuple[object, bytes]:
+        """`GET /v1/{path}`: the answer, and the bytes that it was sent as."""
+        answered = self._ask("GET", f"/v1/{path}")
+        return self._read(answered), answered.content
+
+    def post_bytes(self, path: str, body: bytes) -> object:
+        """`POST /v1/{path}` of what is JSON already."""
+        return self._read(self._ask("POST", f"/v1/{path}", body))
+
+    def patch(self, path: str, body: Mapping[str, object]) -> object:
+        """`PATCH /v1/{path}`."""
+        return self._read(self._ask("PATCH", f"/v1/{path}", json.dumps(body).encode()))
+
+    def delete(self, path: str) -> object:
+        """`DELETE /v1/{path}`. Raises `NotFoundError` if it is not there."""
+        return self._read(self._ask("DELETE", f"/v1/{path}"))
 
     def delete_constraint(self, id_: str) -> object:
         """`DELETE /v1/constraints/{id}`. Raises `NotFoundError` if it is not active."""
-        return self._call("DELETE", f"constraints/{urllib.parse.quote(id_, safe='', errors='replace')}")
+        return self.delete(f"constraints/{urllib.parse.quote(id_, safe='', errors='replace')}")
 
-    def _call(self, method: str, path: str, body: bytes | None = None) -> object:
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout)
-        headers = {"Accept": "application/json"} | ({"Content-Type": "application/json"} if body is not None else {})
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Answered:
         try:
-            connection.request(method, f"/v1/{path}", body, headers)
-            response = connection.getresponse()
-            content = response.read()
-        except TimeoutError:
-            raise NoAnswerError(f"the node at {self.url} did not answer within {self._timeout:g} s: see what it does") from None
-        except ConnectionRefusedError:
-            raise NoAnswerError(
-                f"no node answers at {self.url}: start one with `{PROGRAM} node --name NAME`, or name another with --node"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise NoAnswerError(f"cannot reach a node at {self.url}: {reason}; name another with --node") from None
-        except http.client.HTTPException:
-            raise self._stranger() from None
-        finally:
-            connection.close()
-        return self._answer(response.status, content)
+            answered = self.client.ask(method, path, body)
+            check_answer(answered, self.client.address)
+        except ConstraintCrdtError as error:
+            raise as_failure(error) from None
+        return answered
 
-    def _answer(self, status: int, content: bytes) -> object:
+    def _read(self, answered: Answered) -> object:
         try:
-            answer: object = json.loads(content)
+            answer: object = json.loads(answered.content)
         except ValueError:
-            raise self._stranger() from None
-        if status < 400:
-            return answer
-        detail = answer.get("detail") if isinstance(answer, dict) else None
-        if not isinstance(detail, str):
-            raise self._stranger()
-        if status == 404:
-            raise NotFoundError(detail)
-        raise MisuseError(detail) if status in _WRONG_INPUT else CommandFailedError(detail)
-
-    def _stranger(self) -> CommandFailedError:
-        return CommandFailedError(f"what answers at {self.url} is no node of {PROGRAM}: name another with --node")
+            raise CommandFailedError(f"what answers at {self.url} is no node of {PROGRAM}: name another with --node") from None
+        return answer
 
 
-def _address(node: str) -> tuple[str, int]:
-    wrong = MisuseError(f"{node!r} is no address of a node: give http://HOST:PORT or HOST:PORT (--node, {NODE_VARIABLE})")
-    try:
-        parts = urllib.parse.urlsplit(node if "://" in node else f"http://{node}")
-        port = parts.port
-        (parts.hostname or "").encode("idna")
-    except ValueError:  # a port out of range, an unclosed bracket; or UnicodeError, a host that no resolver could take
-        raise wrong from None
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.username:
-        raise wrong
-    return parts.hostname, DEFAULT_PORT if port is None else port
+def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
+    """What went wrong with a call, as the end of a command that says what to do."""
+    match error:
+        case NoAnswer(refused=True):
+            return NoAnswerError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
+        case NoAnswer(timed_out=True):
+            return NoAnswerError(f"{error}: see what it does")
+        case NoAnswer():
+            return NoAnswerError(f"{error}; name another with --node")
+        case Stranger():
+            return CommandFailedError(f"{error}: name another with --node")
+        case NotFound():
+            return NotFoundError(str(error))
+        case WrongInput():
+            return MisuseError(str(error))
+        case Unauthorized() if error.status == 401:
+            return CommandFailedError(f"{error}; name the file that it is in with --token-file, or {TOKEN_FILE_VARIABLE}")
+        case Refused() | _:
+            return CommandFailedError(str(error))

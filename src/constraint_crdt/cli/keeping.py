@@ -14,7 +14,7 @@ from constraint_crdt.cli.tables import Column, print_json, print_lines, print_ta
 
 def storage(arguments: argparse.Namespace) -> int:
     """What the node holds, and what it could forget."""
-    answer: Any = ApiClient.chosen(arguments.node).get("storage")
+    answer: Any = ApiClient.chosen(arguments).get("storage")
     if arguments.json:
         print_json(answer)
         return 0
@@ -37,7 +37,7 @@ def storage(arguments: argparse.Namespace) -> int:
 
 def identity(arguments: argparse.Namespace) -> int:
     """Who the node is, and who it was."""
-    answer: Any = ApiClient.chosen(arguments.node).get("identity")
+    answer: Any = ApiClient.chosen(arguments).get("identity")
     if arguments.json:
         print_json(answer)
         return 0
@@ -54,7 +54,7 @@ def identity(arguments: argparse.Namespace) -> int:
 def retire(arguments: argparse.Namespace) -> int:
     """End another node for good, or say what that would mean."""
     body = {"node": arguments.name, "dry_run": arguments.dry_run, "force": arguments.force}
-    answer: Any = ApiClient.chosen(arguments.node).post("retire", body)
+    answer: Any = ApiClient.chosen(arguments).post("retire", body)
     if arguments.json:
         print_json(answer)
         return 0

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from constraint_crdt.cli.arguments import PROGRAM, make_parser
+from constraint_crdt.cli.arguments import PROGRAM, parse
 from constraint_crdt.cli.failures import CommandFailedError
 
 INTERRUPTED = 130
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        arguments = make_parser().parse_args(argv)
+        arguments = parse(argv)
     except SystemExit as end:  # --help, --version, and usage errors, which are printed by now
         return end.code if isinstance(end.code, int) else 0
     module, _, function = arguments.run.partition(":")

@@ -6,20 +6,21 @@ Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which th
 
 import argparse
 import asyncio
-import contextlib
-import ipaddress
 import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
 from constraint_crdt.api.server import ApiServer
+from constraint_crdt.api.tokens import Tokens
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.failures import CommandFailedError, MisuseError
 from constraint_crdt.cli.logs import log_to_stderr
 from constraint_crdt.cli.tables import printable
+from constraint_crdt.dashboard.pages import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.node.events import Event, EventKind
 from constraint_crdt.node.node import Node
@@ -37,6 +38,7 @@ _LOGGED = {
     EventKind.ADDED: logging.INFO,
     EventKind.CHANGED: logging.INFO,
     EventKind.REMOVED: logging.INFO,
+    EventKind.EXPIRED: logging.INFO,
     EventKind.VIOLATED: logging.WARNING,
     EventKind.SATISFIED: logging.INFO,
     EventKind.RETIRED: logging.WARNING,
@@ -57,8 +59,10 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
     try:
         probes = [find_probe(name) for name in settings.probe]
-        node = Node(settings=settings, probes=probes)
-        api = ApiServer(node, *parse_address(settings.api))
+        ahead = round(arguments.clock_offset * 1e9)
+        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead)
+        tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
+        api = ApiServer(node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens)
         api.bind()
         log_to_stderr()
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
@@ -116,8 +120,6 @@ async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
     await node.start(rejoin=rejoin)
     await api.start()
     status = node.status()
-    if not _is_loopback(node.settings.api):
-        _log.warning("the API at %s asks for no password: whoever reaches it may change the constraints", node.settings.api)
     _log.info("ready name=%s api=%s endpoints=%s", status.node, api.url, ",".join(status.endpoints))
     return await node.over()
 
@@ -144,10 +146,3 @@ async def _log_events(node: Node) -> None:
 
 def _line(event: Event) -> str:
     return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "")
-
-
-def _is_loopback(api: str) -> bool:
-    host, _ = parse_address(api)
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

@@ -5,27 +5,40 @@ import json
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
+from constraint_crdt.cli.coverage import check_wait, heard_by, not_enough, wait_for
+from constraint_crdt.cli.durations import parse_duration, parse_moment
 from constraint_crdt.cli.failures import MisuseError
 from constraint_crdt.cli.tables import Column, print_json, print_table, printable
 
 
 def add(arguments: argparse.Namespace) -> int:
-    """Add a constraint, or replace its definition."""
-    body = {"id": arguments.id, "when": arguments.when, "severity": arguments.severity, "about": arguments.about}
-    answer: Any = ApiClient.chosen(arguments.node).post("constraints", body)
+    """Add a constraint, or replace its definition; with `--wait`, and wait until enough nodes have heard."""
+    check_wait(arguments)
+    body: dict[str, object] = {
+        "id": arguments.id,
+        "when": arguments.when,
+        "severity": arguments.severity,
+        "about": arguments.about,
+        "on": _labels(arguments.on or []),
+        "ttl": None if arguments.ttl is None else parse_duration(arguments.ttl),
+        "until": None if arguments.until is None else parse_moment(arguments.until).isoformat(),
+    }
+    answer: Any = ApiClient.chosen(arguments).post("constraints", body)
     said = {
         "added": "added",
         "replaced": "replaced: it was active with another definition",
+        "extended": "extended: it was active with this definition, and lasts longer now",
         "unchanged": "unchanged: it is active with this definition",
     }
-    _say(arguments, answer, f"{answer['id']}: {said.get(answer['change'], answer['change'])}")
+    _say_once_heard(arguments, answer, f"{answer['id']}: {said.get(answer['change'], answer['change'])}")
     return 0
 
 
 def remove(arguments: argparse.Namespace) -> int:
-    """Remove a constraint."""
-    answer: Any = ApiClient.chosen(arguments.node).delete_constraint(arguments.id)
-    _say(arguments, answer, f"{answer['id']}: removed")
+    """Remove a constraint; with `--wait`, and wait until enough nodes have heard."""
+    check_wait(arguments)
+    answer: Any = ApiClient.chosen(arguments).delete_constraint(arguments.id)
+    _say_once_heard(arguments, answer, f"{answer['id']}: removed")
     return 0
 
 
@@ -34,7 +47,7 @@ def record(arguments: argparse.Namespace) -> int:
     if arguments.satisfied == arguments.violations == 0:
         raise MisuseError("there is nothing to record: give --satisfied N, --violations N or both")
     body = {"satisfied": arguments.satisfied, "violations": arguments.violations, "constraint": arguments.constraint}
-    answer = ApiClient.chosen(arguments.node).post("record", body)
+    answer = ApiClient.chosen(arguments).post("record", body)
     of = "" if arguments.constraint is None else f" of {arguments.constraint}"
     _say(arguments, answer, f"recorded {arguments.satisfied} satisfied, {arguments.violations} violated{of}")
     return 0
@@ -43,7 +56,7 @@ def record(arguments: argparse.Namespace) -> int:
 def check(arguments: argparse.Namespace) -> int:
     """Evaluate the active constraints against the values given. Whatever it finds, it has done its work: exit code 0."""
     values = _values(arguments.values)
-    answer: Any = ApiClient.chosen(arguments.node).post("check", {"values": values})
+    answer: Any = ApiClient.chosen(arguments).post("check", {"values": values})
     if arguments.json:
         print_json(answer)
     elif not answer["evaluations"]:
@@ -54,11 +67,37 @@ def check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _say_once_heard(arguments: argparse.Namespace, answer: dict[str, object], sentence: str) -> None:
+    """Say what was done; with `--wait` once enough nodes have heard. Raises `CommandFailedError`, naming the others, if too few."""
+    if arguments.wait is None:
+        _say(arguments, answer, sentence)
+        return
+    heard = wait_for(arguments, str(answer["id"]))
+    if arguments.json:
+        print_json(answer | {"coverage": heard})
+    else:
+        print(printable(sentence if not heard["met"] else f"{sentence}; {heard_by(heard)}"))
+    if not heard["met"]:
+        raise not_enough(f"{answer['id']}: it is done here", heard)
+
+
 def _say(arguments: argparse.Namespace, answer: object, sentence: str) -> None:
     if arguments.json:
         print_json(answer)
     else:
         print(printable(sentence))
+
+
+def _labels(texts: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not key or not value:
+            raise MisuseError(f"{text!r} is not KEY=VALUE, for example zone=a")
+        if key in labels:
+            raise MisuseError(f"the label {key} has two values: give one")
+        labels[key] = value
+    return labels
 
 
 def _values(texts: list[str]) -> dict[str, object]:

@@ -1,16 +1,18 @@
 """The answers a node gives about itself and the fleet, put together from its state and from what peers gave evidence of."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from constraint_crdt import __version__
-from constraint_crdt.core.cells import REMOVE, Cell
+from constraint_crdt.core.cells import REMOVE, Cell, NodeValue
 from constraint_crdt.core.clock import VectorClock
+from constraint_crdt.core.hybrid import SECOND
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.engine.transport import Transport
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.agreement import DefinitionFrontier
 from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.node.answering.convergence import Convergence
 from constraint_crdt.node.evaluating import Tally
 from constraint_crdt.node.exchanging import Exchanger
 from constraint_crdt.node.forgetting import Forgetting
@@ -26,6 +28,7 @@ from constraint_crdt.node.reports import (
     StorageReport,
 )
 from constraint_crdt.store import Life
+from constraint_crdt.types.definition import Addition
 
 
 class Answers:
@@ -59,9 +62,9 @@ class Answers:
         """This node wrote these cells."""
         self._written_bytes += sum(len(cell.data) for cell in cells)
 
-    def status(self) -> Status:
+    def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
-        gossip, exchanger = self._gossip, self._exchanger
+        gossip, exchanger, fleet = self._gossip, self._exchanger, convergence.report()
         state, live = gossip.state, exchanger.live
         return Status(
             node=gossip.node_id,
@@ -79,6 +82,8 @@ class Answers:
             known=len(self._names()),
             agreeing=1 + sum(self._same_constraints(name) for name in live),
             converged=all(gossip.tracker.hash(name) == gossip.state_hash for name in live),
+            staleness_p50=fleet.staleness_p50,
+            staleness_p99=fleet.staleness_p99,
             rounds=gossip.rounds,
             syncs=gossip.syncs,
             exchanges=exchanger.completed,
@@ -87,6 +92,8 @@ class Answers:
             written_bytes=self._written_bytes,
             cells=len(state.rows),
             trouble=self._keeping.trouble,
+            clock_alarms=gossip.time.alarms,
+            clock_in_doubt=gossip.time.in_doubt,
             alarms=gossip.alarms,
             repairs=gossip.repairs,
             cells_repaired=gossip.cells_repaired,
@@ -94,14 +101,30 @@ class Answers:
             uptime=time.monotonic() - self._began,
         )
 
-    def constraints(self) -> list[ConstraintReport]:
+    def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """See `Node.constraints`."""
-        return [self._constraint(id_) for id_ in sorted(self._gossip.state.constraints)]
+        constraints = self._gossip.state.constraints
+        with self._gossip.time.held():
+            wanted = sorted(constraints) if ids is None else [id_ for id_ in ids if id_ in constraints]
+            return [self._constraint(id_, constraints.additions(id_)) for id_ in wanted]
 
-    def nodes(self) -> list[NodeReport]:
+    def expired(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
+        """See `Node.expired`."""
+        constraints = self._gossip.state.constraints
+        with self._gossip.time.held():
+            gone = constraints.expired_ids
+            wanted = gone if ids is None else sorted(set(gone).intersection(ids))
+            return [self._constraint(id_, constraints.expired(id_)) for id_ in wanted]
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes ever heard of, ordered."""
+        return sorted(self._names())
+
+    def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
-        return [self._node(name, described[name].software if name in described else "") for name in sorted(self._names())]
+        return [self._node(name, described.get(name), convergence) for name in (self.names if names is None else names)]
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""
@@ -171,10 +194,13 @@ class Answers:
         return written | {self._gossip.node_id} | self._exchanger.live
 
     def _same_constraints(self, name: str) -> bool:
-        clock = self._gossip.tracker.clock(name)
-        return self._frontier.covered_by((clock or VectorClock()).as_dict())
+        peer, mine = self._gossip.tracker.peer(name), self._gossip.state.rows.clock_mark
+        mark = peer.mark if peer is not None else None
+        if mark is None:
+            return self._frontier.covered_by({})
+        return mark == mine or self._frontier.covered_by(mark.entries)
 
-    def _node(self, name: str, software: str) -> NodeReport:
+    def _node(self, name: str, described: NodeValue | None, convergence: Convergence) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
@@ -186,30 +212,30 @@ class Answers:
             position=state.register.node_position(name),
             same_constraints=me or self._same_constraints(name),
             same_state=me or gossip.tracker.hash(name) == gossip.state_hash,
-            software=software,
+            software=described.software if described else "",
+            labels=dict(described.labels) if described else {},
+            clock_offset=None if me or (offset := gossip.time.offset(name)) is None else offset / SECOND,
             retired=name in state.retirements,
+            convergence=None if me or name in state.retirements else convergence.peer(name),
         )
 
-    def _constraint(self, id_: str) -> ConstraintReport:
-        state = self._gossip.state
-        definitions = tuple(
-            DefinitionReport(
-                when=each.definition.when,
-                severity=each.definition.severity.value,
-                about=each.definition.about,
-                added_by=each.dot.replica.node_id,
-            )
-            for each in state.constraints.additions(id_)
-        )
-        first, counts, last = definitions[0], state.metrics.constraint(id_), self._tally.last(id_)
+    def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
+        state, definitions = self._gossip.state, [each.definition for each in additions]
+        reports = tuple(map(_definition, additions))
+        ends = [each.expires_at for each in definitions if each.expires_at is not None]
+        first, counts, last = reports[0], state.metrics.constraint(id_), self._tally.last(id_)
         return ConstraintReport(
             id=id_,
             when=first.when,
             severity=first.severity,
             about=first.about,
+            on=first.on,
             added_by=first.added_by,
-            conflict=len(state.constraints.definitions(id_)) > 1,
-            definitions=definitions,
+            added_at=first.added_at,
+            expires_at=max(ends) if len(ends) == len(definitions) else None,
+            applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
+            conflict=len({each.lasting() for each in definitions}) > 1,
+            definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,
             unknown=self._tally.unknown(id_),
@@ -217,3 +243,16 @@ class Answers:
             reason=last.reason if last else "",
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
         )
+
+
+def _definition(addition: Addition) -> DefinitionReport:
+    definition = addition.definition
+    return DefinitionReport(
+        when=definition.when,
+        severity=definition.severity.value,
+        about=definition.about,
+        on=dict(definition.on),
+        added_by=addition.dot.replica.node_id,
+        added_at=addition.added_at,
+        expires_at=definition.expires_at,
+    )

@@ -5,7 +5,8 @@ nothing. What it counts is one cell per constraint and batch, however often it n
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
@@ -17,7 +18,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.types.counter import NODE_KEY
-from constraint_crdt.types.orset import DOTS_PER_REMOVAL, Severity, check_definition
+from constraint_crdt.types.definition import Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 MAX_CHANGES = 10_000
 """In one batch. Applying so many holds the node up for some tenths of a second."""
@@ -30,6 +32,10 @@ class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     when: str | None = None
     severity: Severity = Severity.WARNING
     about: str | None = None
+    on: dict[str, str] | None = None
+    ttl: float | None = None
+    """Seconds."""
+    until: datetime | None = None
 
 
 class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +60,7 @@ class Effect(enum.StrEnum):
 
     ADDED = "added"
     REPLACED = "replaced"
+    EXTENDED = "extended"
     UNCHANGED = "unchanged"
     REMOVED = "removed"
     RECORDED = "recorded"
@@ -93,15 +100,34 @@ def needs_expressions(changes: Sequence[BatchChange]) -> bool:
     return any(type(change) is AddConstraint and change.when for change in changes)
 
 
-def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange]) -> list[BatchResult]:
-    """Apply a batch whose definitions were checked. Raises `ConstraintCrdtError` or `BatchError`; then nothing has changed."""
-    sums = _Rehearsal(gossip).run(changes)
+def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int | None = None) -> list[BatchResult]:
+    """Apply a batch whose definitions were checked. `at`: when its constraints are said to have been added, ns since the epoch.
+
+    Raises `ConstraintCrdtError` or `BatchError`; then nothing has changed.
+    """
+    with gossip.time.held():  # nothing expires between the rehearsal and the deed
+        sums = _Rehearsal(gossip).run(changes)
+        return _apply(gossip, changes, sums, at)
+
+
+def _apply(
+    gossip: GossipNode, changes: Sequence[BatchChange], sums: Mapping[str | None, tuple[int, int]], at: int | None
+) -> list[BatchResult]:
     results = []
     for change in changes:
         if type(change) is RecordCounts:
             results.append(BatchResult(change.constraint, Effect.RECORDED))
         elif type(change) is AddConstraint:
-            done = gossip.add_constraint(change.id, when=change.when, severity=change.severity, about=change.about)
+            done = gossip.add_constraint(
+                change.id,
+                when=change.when,
+                severity=change.severity,
+                about=change.about,
+                on=change.on,
+                ttl=change.ttl,
+                until=change.until,
+                at=at,
+            )
             results.append(BatchResult(change.id, Effect(done.value)))
         elif type(change) is RemoveConstraint:
             gossip.remove_constraint(change.id)
@@ -117,6 +143,7 @@ def _check_definition(index: int, change: AddConstraint) -> None:
         ("add.when", lambda: check_definition(change.when, Severity.WARNING, None)),
         ("add.severity", lambda: check_definition(None, change.severity, None)),
         ("add.about", lambda: check_definition(None, Severity.WARNING, change.about)),
+        ("add.on", lambda: check_labels(change.on or {}, "on")),
         ("add.when", lambda: compile_expression(change.when) if change.when else None),
     ):
         try:
@@ -142,6 +169,7 @@ class _Rehearsal:
             if type(change) is RecordCounts:
                 self._record(index, change)
             elif type(change) is AddConstraint:
+                self._check_end(index, change)
                 self._end_adds(change.id)
                 self._cells += 1
                 self._active[change.id] = True
@@ -156,6 +184,12 @@ class _Rehearsal:
         if len(rows) + self._cells + len(self._sums) > rows.limits.cells:
             raise ConstraintCrdtError(f"the batch could make more than the {rows.limits.cells} cells that this node is set to hold")
         return self._sums
+
+    def _check_end(self, index: int, change: AddConstraint) -> None:
+        try:
+            end_of(change.ttl, change.until, self._state.now())
+        except ConstraintCrdtError as error:
+            raise BatchError(index, "add.until" if change.ttl is None else "add.ttl", str(error)) from None
 
     def _is_active(self, id_: str) -> bool:
         known = self._active.get(id_)

@@ -3,7 +3,7 @@
 Evaluating is frequent and a cell is not: counts gather here and are written as at most one cell per constraint and interval.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from constraint_crdt.evaluation import Evaluation
@@ -20,7 +20,11 @@ class Turn(NamedTuple):
 class Tally:
     """Gathers the evaluations of one node."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: Callable[[str], None] = lambda _: None) -> None:
+        """`moved` is told each constraint of which another thing is to be said than before."""
+        self._moved = moved
+        self.changes = 0
+        """How often that was."""
         self._waiting: dict[str | None, tuple[int, int]] = {}
         self._unknown: dict[str, int] = {}
         self._last: dict[str, Evaluation] = {}
@@ -31,6 +35,9 @@ class Tally:
         turns = []
         for each in evaluations:
             id_, verdict = each.constraint, each.verdict
+            if verdict is Verdict.UNKNOWN or self._last.get(id_) != each:
+                self.changes += 1
+                self._moved(id_)
             self._last[id_] = each
             if verdict is Verdict.UNKNOWN:
                 self._unknown[id_] = self._unknown.get(id_, 0) + 1
@@ -47,6 +54,11 @@ class Tally:
         waiting, self._waiting = self._waiting, {}
         return waiting
 
+    @property
+    def violated(self) -> int:
+        """How many constraints are violated now."""
+        return len(self._violated)
+
     def last(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint."""
         return self._last.get(id_)
@@ -57,6 +69,7 @@ class Tally:
 
     def forget(self, id_: str) -> None:
         """A constraint is gone, or says something else: what was found about it says nothing any more. Counts stay."""
+        self.changes += 1
         self._last.pop(id_, None)
         self._unknown.pop(id_, None)
         self._violated.discard(id_)

@@ -11,7 +11,7 @@ Rules kept here:
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Set
 from random import Random
 
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
@@ -58,21 +58,37 @@ class Exchanger:
         self._resting: dict[Peer, tuple[float, float]] = {}
         self._live: set[str] = set()
         self._refusals: set[str] = set()
+        self.begun = 0
+        """Exchanges begun here."""
         self.completed = 0
         """Exchanges begun here that came to an end."""
+        self.failed = 0
+        """Exchanges begun here whose peer did not answer."""
+        self.sent = 0
+        """Messages, or parts of one, given to the transport: requests and replies."""
+        self.received = 0
+        """Messages, or parts of one, that came from it."""
         self.refused = 0
         """Messages that could not be taken."""
+        self.learned_bytes = 0
+        """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
 
     @property
     def live(self) -> frozenset[str]:
         """The names of the peers that are there, by their own evidence."""
         return frozenset(self._live)
 
+    @property
+    def seen(self) -> Set[str]:
+        """The same as a live view: do not hold it over an await."""
+        return self._live
+
     async def answer(self, payload: bytes) -> list[bytes]:
         """A message of a peer in, what to reply out."""
         peer, responses = self._receive(payload)
         replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
         await self._durable()
+        self.sent += len(replies)
         return replies
 
     def gone(self, peer: Peer) -> None:
@@ -108,12 +124,18 @@ class Exchanger:
         for peer in lacking[:FANOUT]:
             await self.exchange(peer)
 
+    def willing(self, names: Collection[str]) -> list[Peer]:
+        """The peers of these names that are believed to be there and did not fail lately, in a fixed order."""
+        return [peer for peer in self._willing() if peer.name in names]
+
     async def exchange(self, peer: Peer) -> bool:
         """Begin an exchange and carry it to its end. False if the peer failed; then it is left alone for a while."""
         async with self._turn:
+            self.begun += 1
             try:
                 await self._carry(peer)
             except Unreachable as error:
+                self.failed += 1
                 self._rest(peer, str(error))
                 return False
             self._resting.pop(peer, None)
@@ -132,11 +154,15 @@ class Exchanger:
             payloads = self._gossip.encoded(message, peer.name)
             await self._durable()
             for data in payloads:
+                self.sent += 1
                 for reply in await self._transport.request(peer, data, self._timeout):
                     waiting += self._receive(reply)[1]
 
     def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
         """Take a message in: who said it, and what to respond."""
+        rows = self._gossip.state.rows
+        self.received += 1
+        known = rows.clock_mark.entries
         try:
             message, result = self._gossip.hear(payload)
         except ConstraintCrdtError as error:
@@ -145,6 +171,8 @@ class Exchanger:
         name = message.node.node_id
         if name != self._gossip.node_id:
             self._live.add(name)
+        if result.state_changed:
+            self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
         self._received(name, result)
         return name, result.responses
 

@@ -14,6 +14,7 @@ from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.node.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
+from constraint_crdt.store.durations import Durations
 
 
 def store_path(settings: NodeSettings) -> Path | None:
@@ -54,6 +55,16 @@ class Keeping:
     def trouble(self) -> str | None:
         """Why writes are refused; None while they are not."""
         return self._committer.trouble if self._committer else None
+
+    @property
+    def commits(self) -> Durations | None:
+        """How long commits took; None without a store."""
+        return self._committer.durations if self._committer else None
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the disk."""
+        return self._committer.waiting if self._committer else 0
 
     async def open(self, *, rejoin: bool = False) -> Path | None:
         """Take up what is on disk. Raises `StoreError` if it cannot be used.

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
@@ -32,30 +33,63 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip.agreement import DefinitionFrontier
 from constraint_crdt.gossip.codec import encode_message
 from constraint_crdt.gossip.messages import GossipResult
+from constraint_crdt.gossip.protocol import GossipNode as PureGossipNode
 from constraint_crdt.node.activities import Activities
+from constraint_crdt.node.answering.alert_rules import AlertRule
+from constraint_crdt.node.answering.alerting import LOOK_EVERY, Alert
+from constraint_crdt.node.answering.answering import Answering
 from constraint_crdt.node.answers import Answers
-from constraint_crdt.node.batches import BatchChange, BatchResult, apply_changes, check_definitions, needs_expressions
+from constraint_crdt.node.approximate import NodeApproximate
+from constraint_crdt.node.batches import (
+    BatchChange,
+    BatchResult,
+    RecordCounts,
+    apply_changes,
+    check_definitions,
+    needs_expressions,
+)
+from constraint_crdt.node.counters import NodeCounters
 from constraint_crdt.node.evaluating import Tally
 from constraint_crdt.node.events import Event, EventKind, EventStream
 from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.expiring import Expiring
+from constraint_crdt.node.figures import NodeFigures
 from constraint_crdt.node.folding import Folding
 from constraint_crdt.node.forgetting import Forgetting
 from constraint_crdt.node.keeping import Keeping
+from constraint_crdt.node.lag import LoopLag
 from constraint_crdt.node.measuring import MeasurementBoard
+from constraint_crdt.node.movement import Movement
 from constraint_crdt.node.news import DefinitionNews
+from constraint_crdt.node.overview import NodeOverview
+from constraint_crdt.node.plato import NodePlato
+from constraint_crdt.node.portable import ImportReport, Portable
+from constraint_crdt.node.positions import PositionReport, position_report
 from constraint_crdt.node.probes import Probe
+from constraint_crdt.node.purging import Purging
+from constraint_crdt.node.rates import NodeRates
+from constraint_crdt.node.recording import FileRecorder
 from constraint_crdt.node.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.node.settings import NodeSettings
+from constraint_crdt.node.tiles import NodeTiles
 from constraint_crdt.node.view import ViewWatch
+from constraint_crdt.portable import MAX_STATE_BYTES
 from constraint_crdt.store import WritesRefused
-from constraint_crdt.types.orset import Change, Severity
+from constraint_crdt.types.definition import Labels, Severity
+from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
 VIEW_EVERY = 2.0
 """Seconds between two looks at whether this node sees the whole fleet."""
 
+PURGE_EVERY = 60.0
+"""Seconds between two looks at which deleted tiles are to be purged."""
+
 FORGET_EVERY = 1.0
 """Seconds between two looks at which removals may go."""
+
+EXPIRE_EVERY = 0.2
+"""Seconds between two looks at which constraints have expired. (A reading is right at any time; this is for telling.)"""
 
 FOLD_EVERY = 60.0
 """Seconds between two looks at which counts are to be folded."""
@@ -78,26 +112,31 @@ class Node:
         role: str | None = None,
         listen: Sequence[str] | None = None,
         connect: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
         probes: Sequence[Probe] = (),
         transport: Transport | None = None,
         settings: NodeSettings | None = None,
         random: Random | None = None,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Keyword settings win over those in `settings`. `transport`: Zenoh if left out. `random`: for the choice of peers.
+        """Keyword settings win over those in `settings`. `transport`: Zenoh if left out. `random`: for the choice of peers. `now`:
+        the time in ns since the epoch.
 
         Raises `ConstraintCrdtError` for a name or fleet out of bounds.
         """
-        given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect}
+        given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect, "labels": labels}
         changes = {
             key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None
         }
         self.settings = msgspec.structs.replace(settings or NodeSettings(), **changes)
-        self.gossip = GossipNode(self.settings.name, fleet=self.settings.fleet)
+        self._now = now
+        self._recorder = FileRecorder(self.settings.record, self.settings.record_bytes)
+        self.gossip = self._recorder.node(self.settings, now) if self.settings.record else _gossip_node(self.settings, now)
         self._transport = transport if transport is not None else self._zenoh()
         self._probes = tuple(probes)
         self._random = random or Random()  # noqa: S311 - chooses peers, protects nothing
         self._board = MeasurementBoard(self.settings.max_age)
-        self._tally = Tally()
+        self._tally = Tally(moved=lambda id_: self.movement.note(id_))
         self._events = EventStream()
         self._frontier = DefinitionFrontier(self.gossip.state.rows)
         self._view = ViewWatch(self.settings.name)
@@ -112,10 +151,37 @@ class Node:
         self._answers = Answers(
             self.gossip, self._exchanger, self._tally, self._frontier, self._transport, self._keeping, self._forgetting
         )
+        self.movement = Movement(self.gossip, self._exchanger, self._tally, self._keeping)
+        """What moved since somebody last looked."""
         self._over: asyncio.Future[str] | None = None
         self._me: Peer | None = None
         self._activities = Activities(self.settings.name)
         self._news = DefinitionNews(self.gossip.state)
+        self._expiring = Expiring(
+            self.gossip, self._news, tell=self._tell_some, remove=self._remove_expired, every=self.settings.gossip_every
+        )
+        self.approximate = NodeApproximate(self.gossip, self._told)
+        """What is violated most, sketches and Bloom filters."""
+        self.rates = NodeRates(self.gossip, self.settings.half_lives, now=time.monotonic)
+        """How often constraints held and were violated lately."""
+        self.answering = Answering(
+            self.gossip, self._exchanger, self._frontier, self._tally, self.rates, now,
+            self.settings, self._keeping, lambda: self._view.missed, self._tell_alert,
+        )  # fmt: skip
+        """Who holds what, why, since when: coverage, explanations, convergence, alerts."""
+        self.overview = NodeOverview(self.gossip, self.rates, self._tally, self.answering)
+        """The constraints of a large fleet at a glance."""
+        self._lag = LoopLag()
+        self.figures = NodeFigures(self.gossip, self._exchanger, self._tally, self._keeping, self._events, self._lag)
+        """What is counted beside the state, for metrics."""
+        self.counters = NodeCounters(self.gossip, self._told)
+        """Counters that go up and down."""
+        self.tiles = NodeTiles(self.gossip, self._told, self._events.publish)
+        """The tiles."""
+        self.plato = NodePlato(self.gossip, self._told, now)
+        """The rooms, as clients of the PLATO contract have them."""
+        self._purging = Purging(self.gossip, after=self.settings.keep_deleted_tiles_for)
+        self._portable = Portable(self.gossip, self._keeping, self._settle, self._received, self._exchanger.push)
 
     def _zenoh(self) -> Transport:
         from constraint_crdt.engine.zenoh import ZenohTransport
@@ -135,7 +201,9 @@ class Node:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self._settle(tell=False)  # what the store remembers is no news
+        await self.answering.begin()
         try:
+            self._recorder.open()
             self._me = await self._transport.open(
                 self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed
             )
@@ -145,7 +213,7 @@ class Node:
         self._answers.begin()
         self._end_if_retired()
         if self.gossip.retired_by is None:
-            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
+            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints, self.settings.labels))
         self._begin_activities()
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
@@ -155,10 +223,17 @@ class Node:
         activities.once("loading", asyncio.to_thread(_load_expressions))
         activities.run("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
         activities.run("pushes", self._exchanger.run_pushes)
+        activities.run("loop lag", self._lag.run)
         activities.repeat("checks", settings.check_every, self._check_active)
         activities.repeat("counts", settings.count_every, self._write_counts)
+        activities.repeat("expiring", EXPIRE_EVERY, self._expiring.tell)
+        activities.repeat("removing expired", FORGET_EVERY, self._expiring.remove)
+        activities.repeat("sketches", settings.rate_every, self._write_sketches)
+        activities.repeat("rates", settings.rate_every, self._write_rates)
         activities.repeat("folding", FOLD_EVERY, self._fold)
+        activities.repeat("purging", PURGE_EVERY, self._purge)
         activities.repeat("forgetting", FORGET_EVERY, self._forget)
+        activities.repeat("alerts", LOOK_EVERY, self.answering.step)
         if settings.discover:
             activities.repeat("view", VIEW_EVERY, self._look_around)
         for probe in self._probes:
@@ -168,13 +243,17 @@ class Node:
         """Leave: writes and tells the gathered counts, then closes the transport. Idempotent."""
         if await self._activities.stop():
             await self._write_counts()
+            await self._write_sketches()
+            await self._write_rates()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self._exchanger.push_now()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
+        await self.answering.alerting.close()
         await self._transport.close()
         await self._keeping.close()
+        self._recorder.close()
         self._events.close()
 
     async def __aenter__(self) -> Self:
@@ -193,15 +272,29 @@ class Node:
     # --- what users do -------------------------------------------------------------------------------------------------
 
     async def add_constraint(
-        self, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
+        self,
+        id_: str,
+        *,
+        when: str | None = None,
+        severity: str = Severity.WARNING,
+        about: str | None = None,
+        on: Labels | None = None,
+        ttl: timedelta | float | None = None,
+        until: datetime | int | None = None,
     ) -> Change:
         """Make a constraint active in the whole fleet, or give it this definition in place of those known here.
 
+        `on`: the labels of the nodes that it applies to. `ttl`: how long it lasts, in seconds if it is a number; `until`: when it
+        ends, in ns since the epoch if it is a number. Given neither, it lasts until somebody removes it.
         Raises `ExpressionError` (wrong `when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
-        return await self._told(lambda: self.gossip.add_constraint(id_, when=when, severity=severity, about=about))
+        return await self._told(
+            lambda: self.gossip.add_constraint(
+                id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, at=self._now()
+            )
+        )
 
     async def remove_constraint(self, id_: str) -> None:
         """End a constraint in the whole fleet. Raises `KeyError` if it is not active here."""
@@ -216,6 +309,8 @@ class Node:
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
             raise KeyError(constraint)
         await self._told(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
+        self.approximate.note({constraint: (satisfied, violations)})
+        self.rates.note({constraint: (satisfied, violations)})
 
     async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
         """Add, remove and record, up to 10,000 changes: in order, all at one instant, and with one wait for the disk.
@@ -226,7 +321,12 @@ class Node:
             await asyncio.to_thread(check_definitions, changes)
         else:
             check_definitions(changes)
-        return await self._told(lambda: apply_changes(self.gossip, changes))
+        results = await self._told(lambda: apply_changes(self.gossip, changes, at=self._now()))
+        for change in changes:
+            if isinstance(change, RecordCounts):
+                self.approximate.note({change.constraint: (change.satisfied, change.violations)})
+                self.rates.note({change.constraint: (change.satisfied, change.violations)})
+        return results
 
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in: the latest value per variable counts, until it is older than the maximum age.
@@ -266,21 +366,65 @@ class Node:
         self._publish(EventKind.RETIRED, node=node)
         return self._answers.retirement(node)
 
+    async def export_state(self) -> str:
+        """Everything that is known here, as JSON: see docs/state-files.md. O(cells)."""
+        return await self._portable.export()
+
+    async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:
+        """Merge a state that `export_state` or `to_json` made: what is newer here stays.
+
+        Raises `StateFileError` for what is none, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        """
+        return await self._portable.take_in(text, max_bytes)
+
     def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the node stops."""
         return self._events.subscribe()
 
+    @property
+    def event_stream(self) -> EventStream:
+        """The same for those who come back after a while, or cannot wait."""
+        return self._events
+
+    def position(self) -> PositionReport:
+        """Where the fleet is, and each of its nodes. O(rows with a position)."""
+        return position_report(self.gossip.state)
+
     def status(self) -> Status:
         """How this node and the fleet are doing, from here. O(peers x rows)."""
-        return self._answers.status()
+        return self._answers.status(self.answering.convergence)
 
-    def constraints(self) -> list[ConstraintReport]:
-        """The active constraints, ordered by id. O(constraints x nodes)."""
-        return self._answers.constraints()
+    def not_ready(self) -> str | None:
+        """Why this node does not take part in full; None if it does."""
+        if self._me is None:
+            return "the node has not joined its fleet yet"
+        if self.gossip.retired_by is not None:
+            return f"the node was retired by {self.gossip.retired_by}"
+        return self._keeping.trouble
 
-    def nodes(self) -> list[NodeReport]:
-        """The nodes ever heard of, ordered by name. O(nodes x rows)."""
-        return self._answers.nodes()
+    def constraint_ids(self) -> list[str]:
+        """The active constraints, ordered."""
+        return sorted(self.gossip.state.constraints)
+
+    def expired_ids(self) -> list[str]:
+        """The constraints that have expired and that nobody has removed yet, ordered."""
+        return self.gossip.state.constraints.expired_ids
+
+    def node_names(self) -> list[str]:
+        """The nodes ever heard of, ordered."""
+        return self._answers.names
+
+    def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
+        """The active constraints, or those of them in `ids`, ordered by id. O(constraints x nodes)."""
+        return self._answers.constraints(ids)
+
+    def expired(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
+        """The constraints that have expired and that nobody has removed yet, or those of them in `ids`, ordered by id."""
+        return self._answers.expired(ids)
+
+    def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
+        """The nodes ever heard of, or these, ordered by name. O(nodes x rows)."""
+        return self._answers.nodes(self.answering.convergence, names)
 
     def storage(self) -> StorageReport:
         """What this node holds, and what it could forget. O(cells)."""
@@ -305,10 +449,12 @@ class Node:
         await self._evaluate(self._board.fresh(time.monotonic_ns()))
 
     async def _evaluate(self, values: Mapping[str, object]) -> list[Evaluation]:
-        evaluations = evaluate(self.gossip.state.constraints, values)
+        evaluations = evaluate(self.gossip.state.constraints, values, self.gossip.labels)
         for turn in self._tally.note(evaluations):
+            self.answering.spells.turned(turn.constraint, turn.verdict)
             kind = EventKind(turn.verdict.value)
             self._publish(kind, constraint=turn.constraint, node=self.settings.name)
+        self.rates.note({each.constraint: each.counts for each in evaluations})
         return evaluations
 
     async def _write_counts(self) -> None:
@@ -317,11 +463,40 @@ class Node:
         counts = self._tally.take()
         if counts:
             self._writing(lambda: self.gossip.record_all(counts))
+            self.approximate.note(counts)
+
+    async def _write_sketches(self) -> None:
+        if self.approximate.waiting and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(self.approximate.write_waiting)
+
+    async def _write_rates(self) -> None:
+        if self.rates.waiting and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(self.rates.write_waiting)
+
+    def _tell_some(self, most: int) -> bool:
+        """Tell of some constraints that moved, or that time has ended. True if there may be more."""
+        self._settle(most=most)
+        return self._news.waiting
+
+    def _remove_expired(self, most: int) -> int:
+        """Remove some adds that expired long enough ago; returns how many."""
+        if self._keeping.trouble is not None or self.gossip.retired_by is not None:
+            return 0
+        removed = self._writing(lambda: self.gossip.remove_expired(limit=most))
+        if removed:
+            self._exchanger.push()
+        return removed
 
     async def _fold(self) -> None:
         ids = self._folding.due()
         if ids and self._keeping.trouble is None and self.gossip.retired_by is None:
             self._writing(lambda: self.gossip.fold(ids))
+            self._writing(lambda: self.rates.fold(ids))
+
+    async def _purge(self) -> None:
+        places = self._purging.due()
+        if places and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(lambda: self._purging.purge(places))
 
     async def _forget(self) -> None:
         reason = self._forgetting.step(self._exchanger.live)
@@ -363,6 +538,7 @@ class Node:
         finally:
             after = self.gossip.replica
             self._answers.wrote(rows.above(after, seq if after == before else 0))
+            self.answering.evidence.moved()
             if after != before:
                 self._keeping.begin_life(after.incarnation, f"after {before}")
                 detail = f"{after} goes on from {before}, which may have written more than is known here"
@@ -371,6 +547,7 @@ class Node:
             self._keeping.changed()
 
     def _received(self, node_id: str, result: GossipResult) -> None:
+        self.answering.evidence.heard(node_id, diverged=result.diverged)
         if result.outlived is not None:
             _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
             self._keeping.end_life()
@@ -380,6 +557,12 @@ class Node:
         if result.mended:
             _log.warning("repaired the state here with what %s holds: %d cells so far", node_id, self.gossip.cells_repaired)
             self._publish(EventKind.REPAIRED, node=node_id, detail=f"{self.gossip.cells_repaired} cells so far")
+        if result.skew is not None:
+            _log.warning(
+                "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",
+                node_id, result.skew, self.settings.max_skew,
+            )  # fmt: skip
+            self._publish(EventKind.CLOCK_SKEW, node=node_id, detail=f"{result.skew:+.1f} s")
         if result.state_changed:
             for replica, seq in self._keeping.recovered():
                 _log.warning(
@@ -408,14 +591,19 @@ class Node:
             _log.error("writes are refused: %s", trouble)
             self._publish(EventKind.TROUBLE, detail=trouble)
 
-    def _settle(self, *, tell: bool = True) -> bool:
-        """Follow, and say unless told not to, what became of the constraints that moved. True if a definition changed."""
-        news = self._news.take()
+    def _settle(self, *, tell: bool = True, most: int | None = None) -> int:
+        """Follow, and say unless told not to, what became of the constraints that moved. Returns how many changed.
+
+        `most`: look at so many at most.
+        """
+        news = self._news.take(most)
         for kind, id_, when in news:
             self._tally.forget(id_)
+            self.answering.spells.forget(id_)
             if tell:
                 self._publish(kind, constraint=id_, detail=when)
-        return bool(news)
+        self.tiles.tell(self._now(), publish=tell)
+        return len(news)
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         if peer.name == self.settings.name:
@@ -438,11 +626,21 @@ class Node:
         name = self.settings.name
         _log.error("another live node is called %s too: names must be unique in a fleet", name)
         self._publish(EventKind.DUPLICATE_NAME, node=name)
+        self.answering.diagnosing.met_namesake()
         if self._me is not None and self._me.session > peer.session:  # sessions sort by when they were opened
             self._end(f"a node called {name} is live already: start this one under another name")
 
+    def _tell_alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
+        about = {"node": alert.subject} if rule.kind in ("divergence", "silence") else {"constraint": alert.subject}
+        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
+        self._publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **about)
+
     def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        self._events.publish(Event(kind=kind, time=time.time_ns(), constraint=constraint, node=node, detail=detail))
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
+
+
+def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> PureGossipNode:
+    return GossipNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
 
 
 def _load_expressions() -> None:

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from constraint_crdt.node.answering.reports import PeerConvergence
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """One node's view of itself and the fleet."""
@@ -27,6 +29,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Live nodes, this one included, that are known to enforce the same definitions."""
     converged: bool
     """Every live peer's last evidenced hash is ours."""
+    staleness_p50: float | None
+    """Seconds that live peers are behind by at most, half of them: see docs/answers.md. null without evidence of any."""
+    staleness_p99: float | None
+    """The same of 99 %."""
     rounds: int
     """Messages received."""
     syncs: int
@@ -40,6 +46,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cells: int
     trouble: str | None
     """Why writes are refused: the store's disk is full, read-only or broken. Reads and gossip go on."""
+    clock_alarms: int
+    """Times that a peer's clock began to differ from ours by more than the bound."""
+    clock_in_doubt: bool
+    """Ours differs by more than the bound from half of those heard lately, or more: this node removes nothing that expired."""
     alarms: int
     """Times that a peer had our clock and another hash: corruption on one side."""
     repairs: int
@@ -56,19 +66,33 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     when: str | None
     severity: str
     about: str | None
+    on: dict[str, str]
+    """The labels of the nodes that it applies to; empty: all."""
     added_by: str
+    added_at: int | None
+    """ns since the epoch by that node's clock; null if it did not say."""
+    expires_at: int | None
+    """ns since the epoch; null: it is in force until somebody removes it."""
 
 
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One active constraint. With a conflict, `when`, `severity` and `about` are those of the first definition."""
+    """One active constraint, or one that has expired. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and
+    `added_at` are those of the first.
+    """
 
     id: str
     when: str | None
     severity: str
     about: str | None
+    on: dict[str, str]
     added_by: str
+    added_at: int | None
+    expires_at: int | None
+    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
+    applies_here: bool
+    """One of the definitions applies to nodes with the labels of this one. If not, it is not evaluated here."""
     conflict: bool
-    """Several definitions are in force, all of them enforced, until somebody edits the constraint."""
+    """Definitions that differ in more than their ends are in force, all of them enforced, until somebody edits the constraint."""
     definitions: tuple[DefinitionReport, ...]
     satisfied: int
     violations: int
@@ -95,8 +119,13 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     same_state: bool
     """Its last evidenced hash is ours."""
     software: str
+    labels: dict[str, str]
+    clock_offset: float | None
+    """Seconds that its clock is ahead of ours (negative: behind); null if it was not heard lately."""
     retired: bool
     """It was retired for good; its counts stay."""
+    convergence: PeerConvergence | None
+    """How it stands to this node; null of this node itself, and of one that is retired."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ refused by name, with the nearest one that does. The environment is shared with 
 import difflib
 import socket
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,6 +16,9 @@ import msgspec
 
 from constraint_crdt.core.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.node.answering.alert_rules import AlertRule, read_rules
+from constraint_crdt.types.definition import check_labels
+from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 
 Role = Literal["peer", "router", "client"]
 
@@ -24,15 +27,23 @@ ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 MEMORY_STORE = "memory"
 DEFAULT_STORE = "default"
 MOST_REMOVALS = 10_000_000
+LEAST_API_RATE = 1.0
+MOST_API_RATE = 1_000_000.0
+LEAST_RECORD = 1024 * 1024
+MOST_RECORD = 1024 * 1024 * 1024
+"""Bytes of a recording."""
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "check_every": (0.01, 86_400.0),
     "count_every": (0.01, 86_400.0),
+    "rate_every": (0.01, 86_400.0),
     "gossip_every": (0.01, 86_400.0),
     "max_age": (0.01, 86_400.0),
     "request_timeout": (0.05, 60.0),
     "keep_removals_for": (0.0, 31_536_000.0),
     "fold_counts_after": (0.0, 31_536_000.0),
+    "keep_deleted_tiles_for": (0.0, 31_536_000.0),
+    "max_skew": (0.1, 3600.0),
 }
 """Lowest and highest value of each setting that is a time, in seconds."""
 
@@ -70,8 +81,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     a decision; state then travels along these links only."""
 
     api: str = "127.0.0.1:8470"
-    """`HOST:PORT` of the HTTP API; port 0 takes a free one. It asks for no password: beyond loopback, whoever reaches it may change
-    the constraints of the fleet."""
+    """`HOST:PORT` of the HTTP API; port 0 takes a free one. Beyond loopback it needs a `token_file`, or the node does not start."""
+
+    token_file: str = ""
+    """A file with the tokens that the API takes, each on a line `read TOKEN` or `write TOKEN`; others on the machine must not be able
+    to read it. Without it the API asks for none."""
+
+    api_rate: float = 5000.0
+    """Requests per second that one client may make, twice as many in a burst. Less keeps one that runs wild from costing the others
+    more."""
 
     probe: tuple[str, ...] = ()
     """Probes that measure without being asked: `system` or installed ones. Each costs one reading per check."""
@@ -83,6 +101,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     count_every: float = 2.0
     """Seconds that counts gather before they are written, one cell a constraint. Longer sends less and shows counts later; a node
     that is killed loses the counts of that time."""
+
+    rate_every: float = 10.0
+    """Seconds that what is told approximately gathers before it is written. Longer sends less, and others hear later; a node that
+    is killed loses that of this time, counts apart."""
 
     gossip_every: float = 0.2
     """Seconds between rounds of gossip. A change is pushed at once; the rounds bring what a push did not. Shorter repairs sooner
@@ -110,9 +132,39 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Seconds after which the counts of a constraint that is gone go into the node's total. Sooner keeps less, and tells less of
     the past."""
 
+    keep_deleted_tiles_for: float = 604_800.0
+    """Seconds for which a tile that this node deleted can be restored; then it is purged. (One that another node deleted, after
+    twice the time.) Sooner keeps less on every node."""
+
+    half_lives: tuple[float, ...] = DEFAULT_HALF_LIVES
+    """Seconds, 1 to 8 of them: the half-lives at which recent evaluations can be read. Each costs some 20 bytes per constraint and
+    `rate_every`. One that other nodes do not track shows only what those do that track it."""
+
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    """What the node is labelled with, such as `zone = "a"`. A constraint may ask for labels: nodes without list it and do not
+    evaluate it."""
+
+    max_skew: float = 10.0
+    """Seconds by which the clocks of the fleet may differ. A clock that is further off counts for nothing and raises an alarm. More
+    tolerates worse clocks, and lets the fastest of them end constraints that much earlier for all."""
+
+    record: str = ""
+    """A file that every input of the node is recorded in, for `constraint-crdt replay`. It holds all that the fleet shares."""
+
+    record_bytes: int = 64 * 1024 * 1024
+    """Bytes that a recording may take, the part that was set aside included. More goes further back."""
+
+    alert: tuple[AlertRule, ...] = ()
+    """When somebody is to be told, and where: each under `[[alert]]` in the file. Every node that has a rule tells by itself, so
+    one or two nodes of a fleet are enough."""
+
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
             _check(key, getattr(self, key))
+        for rule in self.alert:
+            if rule.half_life not in (None, *self.half_lives):
+                tracked = ", ".join(f"{each:g}" for each in self.half_lives)
+                raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
 
 
 def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Path | None = None) -> NodeSettings:
@@ -132,7 +184,10 @@ def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Pat
             except SettingsError as error:
                 raise SettingsError(str(error), from_flag=True) from None
     values.setdefault("store", DEFAULT_STORE)
-    return msgspec.convert(values, NodeSettings)
+    try:
+        return msgspec.convert(values, NodeSettings)
+    except msgspec.ValidationError as error:  # two settings that do not go together
+        raise SettingsError(str(error)) from None
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -154,7 +209,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, object]:
         if variable in known:
             key = known[variable]
             text = env[variable]
-            many = key in ("listen", "connect", "probe")
+            many = key in ("listen", "connect", "probe", "labels", "half_lives")
             value: object = [part.strip() for part in text.split(",") if part.strip()] if many else text
             values[key] = _converted(key, value, variable)
         elif variable.startswith(ENVIRONMENT_PREFIX):
@@ -185,7 +240,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 
 def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
+    return "--label" if key == "labels" else "--" + key.replace("_", "-")
 
 
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSettings)}
@@ -194,6 +249,10 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSetting
 def _converted(key: str, value: object, source: str, *, strict: bool = False) -> object:
     """The value as its setting has it. Raises `SettingsError` naming the source. `strict`: a number is not read from a text."""
     try:
+        if key == "alert":
+            value = _read_alerts(value)
+        if key == "labels" and isinstance(value, list):
+            value = _read_labels(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
         if key == "probe" and converted == ("none",):
             converted = ()
@@ -205,7 +264,33 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     return converted
 
 
+def _read_labels(texts: list[object]) -> dict[str, str]:
+    """Labels written as KEY=VALUE."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+        if not key or not equals or not value:
+            raise SettingsError(f"{text!r} is not a label: give KEY=VALUE, as in zone=a")
+        if key in labels:
+            raise SettingsError(f"the label {key} has two values: give one")
+        labels[key] = value
+    return labels
+
+
+def _read_alerts(tables: object) -> tuple[AlertRule, ...]:
+    if isinstance(tables, str):
+        raise SettingsError("alerts are given in the settings file only, each under [[alert]]")
+    try:
+        return read_rules(tables)
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
 def _wanted(key: str) -> str:
+    if key == "labels":
+        return 'a table of labels, as in { zone = "a" }, or a list of KEY=VALUE'
+    if key == "half_lives":
+        return "a list of numbers of seconds"
     if key == "role":
         return f"one of {', '.join(get_args(Role))}"
     if _TYPES[key] is bool:
@@ -215,21 +300,45 @@ def _wanted(key: str) -> str:
     return "a number of seconds" if key in BOUNDS else "a list of texts" if _TYPES[key] == tuple[str, ...] else "a text"
 
 
+def _check_names(key: str, value: object) -> None:
+    try:
+        if isinstance(value, dict):
+            check_labels(value)
+        else:
+            check_id(str(value), f"the {'name of a node' if key == 'name' else 'name of a fleet'}")
+    except ConstraintCrdtError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _check_half_lives(value: object) -> None:
+    try:
+        check_half_lives(value if isinstance(value, tuple) else ())
+    except (ConstraintCrdtError, TypeError) as error:
+        raise SettingsError(str(error)) from None
+
+
+_READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts}
+"""What has rules of its own."""
+
+
 def _check(key: str, value: object) -> None:
     """Raise `SettingsError` if the value, of the right type, is out of bounds."""
     if key in BOUNDS:
         lowest, highest = BOUNDS[key]
         if not isinstance(value, int | float) or not lowest <= value <= highest:  # NaN is in no range
             raise SettingsError(f"{key} must be from {lowest:g} to {highest:g} seconds, not {value!r}")
-    elif key in ("name", "fleet"):
-        try:
-            check_id(str(value), f"the {'name of a node' if key == 'name' else 'name of a fleet'}")
-        except ConstraintCrdtError as error:
-            raise SettingsError(str(error)) from None
+    elif key in ("name", "fleet", "labels"):
+        _check_names(key, value)
+    elif key in _READ:
+        _READ[key](value)
     elif key == "probe" and isinstance(value, tuple) and "none" in value:
         raise SettingsError("the probe `none` stands alone: leave out the others, or it")
     elif key == "keep_removals" and not (isinstance(value, int) and 0 <= value <= MOST_REMOVALS):
         raise SettingsError(f"keep_removals must be from 0 to {MOST_REMOVALS}, not {value!r}")
+    elif key == "record_bytes" and not (isinstance(value, int) and LEAST_RECORD <= value <= MOST_RECORD):
+        raise SettingsError(f"record_bytes must be from {LEAST_RECORD} to {MOST_RECORD}, not {value!r}")
+    elif key == "api_rate" and not (isinstance(value, int | float) and LEAST_API_RATE <= value <= MOST_API_RATE):
+        raise SettingsError(f"api_rate must be from {LEAST_API_RATE:g} to {MOST_API_RATE:g} requests per second, not {value!r}")
     elif key == "store" and not value:
         raise SettingsError("store must name a file, or be `default` or `memory`")
     elif key == "role" and value not in get_args(Role):

@@ -26,6 +26,11 @@ class ViewWatch:
         self._pause = PATIENCE
         self._wait = 0
 
+    @property
+    def missed(self) -> list[str]:
+        """The nodes that go on writing, as others tell, and that this one has not seen for a while."""
+        return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
+
     def look(self, clock: Mapping[Replica, int], live: Set[str]) -> list[str]:
         """The nodes whose absence from `live` calls for reopening now; usually none."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
@@ -34,7 +39,7 @@ class ViewWatch:
             self._missed.pop(name, None)
         for name in writing - live - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
-        missing = sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
+        missing = self.missed
         self._wait -= 1
         if not missing:
             self._pause = PATIENCE if not self._missed else self._pause

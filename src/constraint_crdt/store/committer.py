@@ -14,12 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.core.replica import Replica
 from constraint_crdt.core.rows import Rows
-from constraint_crdt.store.changes import Changes, Life
+from constraint_crdt.store.changes import Batch, Changes, Life
+from constraint_crdt.store.durations import Durations
 from constraint_crdt.store.failures import WritesRefused
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
 """Between two tries while the disk takes nothing and nothing changes."""
+
+COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Seconds: the steps in which commits are counted by how long they took."""
 
 _log = logging.getLogger("constraint_crdt.store")
 
@@ -46,6 +50,8 @@ class Committer:
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self.durations = Durations(COMMIT_BOUNDS)
+        """How long each commit took that the disk took."""
         self._trouble: str | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -58,6 +64,11 @@ class Committer:
     def healthy(self) -> bool:
         """True while the disk takes writes, as far as was tried."""
         return self._trouble is None
+
+    @property
+    def waiting(self) -> int:
+        """How many callers of `durable` wait for the next commit."""
+        return len(self._waiters)
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
@@ -126,8 +137,9 @@ class Committer:
         try:
             batch = self._changes.take()
             if batch is not None:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._store.commit, batch)
+                took = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
                 self._changes.done(batch)
+                self.durations.note(took)
         except WritesRefused as error:
             trouble = str(error)
         except Exception as error:
@@ -143,3 +155,9 @@ class Committer:
         if trouble != self._trouble:
             self._trouble = trouble
             self._on_health(trouble)
+
+    def _write(self, batch: Batch) -> float:
+        """Commit, in the thread. Returns how many seconds that took."""
+        began = time.perf_counter()
+        self._store.commit(batch)
+        return time.perf_counter() - began

@@ -1,0 +1,82 @@
+"""`ETag`, `If-None-Match`, and answers that are kept as they were encoded: so that many who ask often cost little.
+
+Rules: a tag names what an answer goes by: this start of the node, the state hash, the version of what is read beside the state,
+what was asked for, and for an answer that tells what ages the second in which it was made. So a reading is never older than the
+last write or movement, whoever made it, and what ages is at most a second old. What is kept is bounded.
+"""
+
+from collections import OrderedDict
+from hashlib import blake2b
+from http import HTTPStatus
+from time import monotonic
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from constraint_crdt.api.operation import Freshness, Operation
+from constraint_crdt.node.node import Node
+
+MOST_ANSWERS = 256
+MOST_BYTES = 32 * 1024 * 1024
+LARGEST = 8 * 1024 * 1024
+"""Bytes of an answer that is kept, at most."""
+
+_HEADERS = {"cache-control": "private, no-cache"}
+"""Ask each time whether it is still right."""
+
+_Asked = tuple[str, bytes]
+
+
+class AnswerCache:
+    """The answers of one application."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._kept: OrderedDict[_Asked, tuple[str, Response]] = OrderedDict()
+        self._bytes = 0
+
+    async def answer(self, operation: Operation, request: Request) -> Response:
+        """What an operation answers, computed only if it may differ from what is kept, and sent only if the client lacks it."""
+        if operation.freshness is None:
+            return await operation.endpoint(self._node, request)
+        asked: _Asked = (request.scope["path"], request.scope["query_string"])
+        tag = self._tag(operation.freshness, asked)
+        if _holds(request, tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={**_HEADERS, "etag": tag})
+        kept = self._kept.get(asked)
+        if kept is not None and kept[0] == tag:
+            self._kept.move_to_end(asked)
+            return kept[1]
+        response = await operation.endpoint(self._node, request)
+        response.headers.update({**_HEADERS, "etag": tag})
+        self._keep(asked, tag, response)
+        return response
+
+    def _tag(self, freshness: Freshness, asked: _Asked) -> str:
+        node = self._node
+        version = node.movement.version
+        second = int(monotonic()) if freshness is Freshness.AGING else 0
+        goes_by = f"{node.event_stream.log.boot} {version} {second} {asked[0]}?".encode(errors="surrogatepass")
+        digest = blake2b(goes_by + asked[1], key=node.gossip.state_hash, digest_size=12)
+        # Weak: the answer means the same, and what ages in it may differ in the last digit.
+        return f'W/"{digest.hexdigest()}"'
+
+    def _keep(self, asked: _Asked, tag: str, response: Response) -> None:
+        _, before = self._kept.pop(asked, ("", None))
+        if before is not None:
+            self._bytes -= len(before.body)
+        if len(response.body) > LARGEST:
+            return
+        self._kept[asked] = tag, response
+        self._bytes += len(response.body)
+        while len(self._kept) > MOST_ANSWERS or self._bytes > MOST_BYTES:
+            self._bytes -= len(self._kept.popitem(last=False)[1][1].body)
+
+
+def _holds(request: Request, tag: str) -> bool:
+    """True if the client says that it holds this very answer (RFC 9110, 13.1.2: weak comparison)."""
+    given = request.headers.get("if-none-match")
+    if given is None:
+        return False
+    held = [each.strip().removeprefix("W/") for each in given.split(",")]
+    return tag.removeprefix("W/") in held or held == ["*"]

@@ -1,0 +1,204 @@
+"""`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/metrics.md says what each metric is for.
+
+Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
+set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+
+from constraint_crdt.api.events_stream import EventFeed
+from constraint_crdt.api.most_violated import MostViolated
+from constraint_crdt.api.request_counts import RequestCounts
+from constraint_crdt.node.answering.alert_rules import Kind
+from constraint_crdt.node.answering.reports import AlertsReport, ConvergenceReport
+from constraint_crdt.node.events import EventKind
+from constraint_crdt.node.figures import Figures, Histogram
+from constraint_crdt.node.node import Node
+from constraint_crdt.node.reports import Status
+from constraint_crdt.types.counter import Counts
+
+PREFIX = "constraint_crdt_"
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_TEXT = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
+"""The media types of the two forms."""
+
+_encode_openmetrics: Callable[[CollectorRegistry], bytes] = generate_openmetrics
+
+PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable")
+"""How a peer may stand to this node, see `PeerConvergence.state`."""
+
+
+class NodeMetrics:
+    """The metrics of one node, and of the application that serves them."""
+
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_NodeCollector(node, requests, feed))
+        ProcessCollector(registry=self._registry)
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """All metrics, and the media type: as OpenMetrics if an Accept header takes that, whatever else it takes.
+
+        O(constraints + nodes x rows).
+        """
+        # Not the library's `choose_encoder`: it fails at versions that are no numbers, and promises any number that is asked for.
+        if any(each.partition(";")[0].strip().lower() == OPENMETRICS for each in accept.split(",")):
+            return _encode_openmetrics(self._registry), OPENMETRICS_TEXT
+        return generate_latest(self._registry), TEXT
+
+
+async def metrics(_: Node, request: Request) -> Response:
+    """`GET /metrics`."""
+    found: NodeMetrics = request.app.state.metrics
+    text, media_type = found.text(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
+
+
+class _NodeCollector(Collector):
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+        self._node = node
+        self._requests = requests
+        self._feed = feed
+        self._most_violated = MostViolated()
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node
+        with node.gossip.time.held():
+            status, figures = node.status(), node.figures.report()
+            alerts = node.answering.alerting.report()
+            convergence, constraints = node.answering.convergence.report(), self._most_violated.read(node.gossip.state)
+        yield from _about(status)
+        yield from _exchanges(status, figures)
+        yield from _peers(status, convergence)
+        yield from _constraints(status, figures, constraints)
+        yield from _storage(status, figures)
+        yield from _alarms(status, figures)
+        yield from _alerts(alerts)
+        yield from _serving(figures, self._feed, self._requests)
+
+
+def _about(status: Status) -> Iterator[Metric]:
+    yield InfoMetricFamily(f"{PREFIX}build", "The software that this node runs.", value={"version": status.software})
+    who = {"node": status.node, "fleet": status.fleet}
+    yield InfoMetricFamily(f"{PREFIX}node", "Which node this is.", value=who)
+    yield _gauge("uptime_seconds", "Seconds since this node started.", status.uptime)
+
+
+def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
+    yield _counter("exchanges_begun", "Exchanges that this node began.", figures.exchanges_begun)
+    yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
+    yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
+    yield _counter("exchanges_with_news", "Questions of peers whose state was not this node's.", status.syncs)
+    yield _counter("messages_sent", "Messages of the exchange, or parts of one, that were sent.", figures.messages_sent)
+    yield _counter("messages_received", "Messages of the exchange, or parts of one, that came.", figures.messages_received)
+    yield _counter("messages_refused", "Of those that came: the ones that could not be taken.", figures.messages_refused)
+    yield _counter("sent_bytes", "Bytes of messages sent.", status.bytes_sent)
+    yield _counter("received_bytes", "Bytes of messages received.", status.bytes_received)
+    about = "Bytes of the cells that came from peers and were new here: the least that had to be carried, so the lower bound."
+    yield _counter("learned_bytes", about, figures.learned_bytes)
+    yield _counter("written_bytes", "Bytes of the cells that this node wrote itself.", status.written_bytes)
+
+
+def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
+    peers = GaugeMetricFamily(f"{PREFIX}peers", "Other nodes of the fleet, by how they stand to this one.", labels=["state"])
+    for state in PEER_STATES:
+        peers.add_metric([state], sum(each.state == state for each in convergence.peers))
+    yield peers
+    yield _gauge("live_peers", "Other nodes that are there now.", status.peers)
+    yield _gauge("known_nodes", "Nodes ever heard of, this one included.", status.known)
+    yield _gauge("agreeing_nodes", "Live nodes that enforce the same definitions, this one included.", status.agreeing)
+    about = "Seconds since the first change here that a live peer gave no evidence of"
+    yield _gauge("staleness_p50_seconds", f"{about}: the median.", convergence.staleness_p50)
+    yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
+
+
+def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
+    yield _gauge("constraints", "Active constraints.", status.constraints)
+    yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
+    yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
+    whole = "in the whole fleet, as known here: the same on all nodes, so take the max of them, not the sum."
+    yield _counter("satisfied", f"Evaluations that held, {whole}", status.satisfied)
+    yield _counter("violated", f"Evaluations that did not hold, {whole}", status.violations)
+    about = f"the most violated ones by name, the others together, {whole}"
+    held = CounterMetricFamily(f"{PREFIX}constraint_satisfied", f"Evaluations that held: {about}", labels=["constraint"])
+    broken = CounterMetricFamily(f"{PREFIX}constraint_violated", f"Evaluations that did not hold: {about}", labels=["constraint"])
+    for id_, counts in by_constraint.items():
+        held.add_metric([id_], counts.satisfied)
+        broken.add_metric([id_], counts.violated)
+    yield held
+    yield broken
+
+
+def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
+    yield _gauge("tiles", "Tiles that are there.", figures.tiles)
+    yield _gauge("cells", "Cells that stand.", status.cells)
+    yield _gauge("store_bytes", "Bytes of the store on disk, its log included.", figures.store_bytes)
+    yield _histogram("store_commit_seconds", "How long commits took.", figures.commits)
+    yield _gauge("store_waiting", "Writes and messages that wait for the next commit.", figures.store_waiting)
+    yield _gauge("writes_refused", "1 while the disk takes no writes.", status.trouble is not None)
+
+
+def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
+    alarms = CounterMetricFamily(f"{PREFIX}alarms", "Times that something was found that must not be.", labels=["alarm"])
+    alarms.add_metric(["divergence"], status.alarms)
+    alarms.add_metric(["clock_skew"], status.clock_alarms)
+    alarms.add_metric(["duplicate_name"], figures.events.get(EventKind.DUPLICATE_NAME, 0))
+    yield alarms
+    yield _gauge("clock_in_doubt", "1 while this node's clock differs from half of those heard, or more.", status.clock_in_doubt)
+    yield _counter("repairs", "Times that damage here was put right with what a peer holds.", status.repairs)
+    yield _counter("cells_repaired", "Cells that these repairs changed.", status.cells_repaired)
+    events = CounterMetricFamily(f"{PREFIX}events", "What happened on this node, by kind.", labels=["kind"])
+    for kind in EventKind:
+        events.add_metric([kind.value.replace(" ", "_")], figures.events.get(kind, 0))
+    yield events
+
+
+def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
+    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
+    for kind in get_args(Kind):
+        firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
+    yield firing
+    yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
+    yield _counter("alert_messages_delivered", "Messages to webhooks that were delivered.", alerts.delivered)
+    yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
+
+
+def _serving(figures: Figures, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+    yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
+    yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
+    answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])
+    for (method, route, status), count in sorted(requests.answers.items()):
+        answers.add_metric([method, route, str(status)], count)
+    yield answers
+    yield _histogram("event_loop_lag_seconds", "How late the event loop ran what was due.", figures.loop_lag)
+
+
+def _counter(name: str, about: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, about, value=value)
+
+
+def _gauge(name: str, about: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, about)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def _histogram(name: str, about: str, found: Histogram | None) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, about)
+    if found is not None:
+        steps: Iterable[tuple[str, int]] = zip([*map(str, found.bounds), "+Inf"], found.up_to, strict=True)
+        family.add_metric([], [(bound, float(count)) for bound, count in steps], found.total)
+    return family

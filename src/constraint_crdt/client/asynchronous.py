@@ -1,0 +1,293 @@
+"""The client on asyncio: over its streams and h11, with connections that are kept. All of it on one event loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import h11
+
+from constraint_crdt.client import calls
+from constraint_crdt.client.address import Address, read_address
+from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
+from constraint_crdt.client.exchange import (
+    IDLE_SECONDS,
+    MOST_IDLE,
+    REPEATABLE,
+    TIMEOUT,
+    Answered,
+    Call,
+    authorization,
+    check_answer,
+    check_token,
+    headers_of,
+    next_page,
+    no_answer,
+    read_answer,
+    stranger,
+)
+from constraint_crdt.client.streaming import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
+
+Given = ParamSpec("Given")
+Value = TypeVar("Value")
+
+CHUNK = 65536
+
+
+def _asks(call: Callable[Given, Call[Value]]) -> Callable[Concatenate["AsyncClient", Given], Coroutine[Any, Any, Value]]:
+    """A method that makes a call."""
+
+    async def method(self: "AsyncClient", /, *args: Given.args, **kwargs: Given.kwargs) -> Value:
+        return await self.do(call(*args, **kwargs))
+
+    method.__name__, method.__doc__ = call.__name__, call.__doc__
+    return method
+
+
+class _Connection:
+    """One connection, over which one exchange goes at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.CLIENT)
+        self.idle_since = 0.0
+
+    @classmethod
+    async def open(cls, address: Address) -> "_Connection":
+        return cls(*await asyncio.open_connection(address.host, address.port))
+
+    @property
+    def usable(self) -> bool:
+        """The other side has not closed it, as far as is known."""
+        return not self._reader.at_eof() and not self._writer.is_closing()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> None:
+        """One request."""
+        sent = self._http.send(h11.Request(method=method, target=path, headers=list(headers.items()))) or b""
+        if body is not None:
+            sent += self._http.send(h11.Data(data=body)) or b""
+        self._writer.write(sent + (self._http.send(h11.EndOfMessage()) or b""))
+        await self._writer.drain()
+
+    async def receive(self) -> h11.Response:
+        """The head of the answer. Raises `ConnectionResetError` if the connection ends before it."""
+        while True:
+            event = await self._next()
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.ConnectionClosed):
+                raise ConnectionResetError("the connection ended")
+
+    async def data(self) -> AsyncIterator[bytes]:
+        """The body of the answer."""
+        while not isinstance(event := await self._next(), h11.EndOfMessage | h11.ConnectionClosed):
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+
+    def renew(self) -> bool:
+        """Make it ready for another exchange. False if it cannot be."""
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            return False
+        self._http.start_next_cycle()
+        return True
+
+    async def _next(self) -> Any:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            self._http.receive_data(await self._reader.read(CHUNK))
+        return event
+
+
+class AsyncClient:
+    """The API of one node. Use it as a context manager, or call `close`. Its operations raise `ClientError`, and nothing else."""
+
+    def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
+        """As of `Client`."""
+        self.address = read_address(node)
+        self._token = check_token(token)
+        self._timeout = timeout
+        self._idle: list[_Connection] = []
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.address.url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    async def do(self, call: Call[Value]) -> Value:
+        """Make a call."""
+        pages, path = [], call.path
+        while True:
+            answered = await self.ask(call.method, path, call.body, media_type=call.media_type, patience=call.patience)
+            pages.append(read_answer(call, answered, self.address))
+            following = next_page(answered) if call.join else None
+            if following is None:
+                return call.join(pages) if call.join else pages[0]
+            path = following
+
+    async def ask(
+        self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
+    ) -> Answered:
+        """Ask for a path, and return what came, a problem too. Raises `NoAnswer` or `Stranger`."""
+        headers = headers_of(self.address, self._token, body, media_type)
+        timeout = self._timeout + patience
+        kept = self._kept_connection()
+        try:
+            async with asyncio.timeout(timeout):
+                if kept is not None:
+                    try:
+                        return await self._exchange(kept, method, path, headers, body)
+                    except ConnectionError:
+                        if method not in REPEATABLE:
+                            sentence = f"the node at {self.address.url} ended the connection before it answered"
+                            raise NoAnswer(sentence) from None
+                return await self._exchange(await _Connection.open(self.address), method, path, headers, body)
+        except OSError as error:  # a TimeoutError, too
+            raise no_answer(self.address, error, timeout) from None
+        except h11.RemoteProtocolError:
+            raise stranger(self.address) from None
+
+    async def _exchange(
+        self, connection: _Connection, method: str, path: str, headers: dict[str, str], body: bytes | None
+    ) -> Answered:
+        try:
+            await connection.send(method, path, headers, body)
+            response = await connection.receive()
+            content = b"".join([data async for data in connection.data()])
+        except BaseException:
+            connection.close()
+            raise
+        if connection.renew() and len(self._idle) < MOST_IDLE:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.close()
+        return Answered(response.status_code, _headers(response), content)
+
+    def _kept_connection(self) -> _Connection | None:
+        """A connection that the node has not closed yet, as far as is known."""
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def events(
+        self, *, last: int = 0, after: str | None = None, follow: bool = True, patience: float | None = None
+    ) -> AsyncIterator[Heard]:
+        """As of `Client`."""
+        clock = asyncio.get_running_loop().time
+        reader, pause, alone_since = StreamReader(after), FIRST_PAUSE, clock()
+        while True:
+            try:
+                async with contextlib.aclosing(self._stream(reader, last, follow=follow)) as stream:
+                    async for heard in stream:
+                        yield heard
+                if not follow:
+                    return
+                lost: ClientError = NoAnswer(f"the node at {self.address.url} ended the stream")
+            except (NoAnswer, Busy) as error:
+                lost = error
+            if reader.fed:
+                pause, alone_since = FIRST_PAUSE, clock()
+            if not follow or (patience is not None and clock() - alone_since > patience):
+                raise lost
+            last = last if reader.last_id is None else 0
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> AsyncGenerator[Heard, None]:
+        """One stream, until it breaks."""
+        reader.restart()
+        headers = {"Host": self.address.authority, "Accept": "text/event-stream", **authorization(self._token)}
+        if reader.last_id is not None:
+            headers["Last-Event-ID"] = reader.last_id
+        connection: _Connection | None = None
+        try:
+            async with asyncio.timeout(SILENCE) as silence:
+                connection = await _Connection.open(self.address)
+                await connection.send("GET", f"/v1/events?last={last}&follow={int(follow)}", headers, None)
+                response = await connection.receive()
+                if response.status_code >= 400:
+                    content = b"".join([data async for data in connection.data()])
+                    check_answer(Answered(response.status_code, _headers(response), content), self.address)
+                async for data in connection.data():
+                    for heard in reader.feed(data):
+                        silence.reschedule(None)  # what is done with it takes as long as it takes
+                        yield heard
+                    silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+        except OSError as error:
+            raise no_answer(self.address, error, SILENCE) from None
+        except (h11.RemoteProtocolError, ValueError):
+            raise NoAnswer(f"the stream of the node at {self.address.url} broke off") from None
+        finally:
+            if connection is not None:
+                connection.close()
+
+    status = _asks(calls.status)
+    nodes = _asks(calls.nodes)
+    storage = _asks(calls.storage)
+    identity = _asks(calls.identity)
+    retire = _asks(calls.retire)
+    alive = _asks(calls.alive)
+    ready = _asks(calls.ready)
+    metrics = _asks(calls.metrics)
+    openapi = _asks(calls.openapi)
+    constraints = _asks(calls.constraints)
+    add = _asks(calls.add)
+    remove = _asks(calls.remove)
+    record = _asks(calls.record)
+    check = _asks(calls.check)
+    measure = _asks(calls.measure)
+    batch = _asks(calls.batch)
+    check_expression = _asks(calls.check_expression)
+    overview = _asks(calls.overview)
+    lately = _asks(calls.lately)
+    rates = _asks(calls.rates)
+    top = _asks(calls.top)
+    fleet_coverage = _asks(calls.fleet_coverage)
+    coverage = _asks(calls.coverage)
+    explain = _asks(calls.explain)
+    convergence = _asks(calls.convergence)
+    diagnosis = _asks(calls.diagnosis)
+    alerts = _asks(calls.alerts)
+    tiles = _asks(calls.tiles)
+    tile = _asks(calls.tile)
+    put_tile = _asks(calls.put_tile)
+    put_tile_content = _asks(calls.put_tile_content)
+    tile_content = _asks(calls.tile_content)
+    edit_tile = _asks(calls.edit_tile)
+    delete_tile = _asks(calls.delete_tile)
+    restore_tile = _asks(calls.restore_tile)
+    counters = _asks(calls.counters)
+    counter = _asks(calls.counter)
+    move_counter = _asks(calls.move_counter)
+    tally = _asks(calls.tally)
+    seen = _asks(calls.seen)
+    insert = _asks(calls.insert)
+    position = _asks(calls.position)
+    move = _asks(calls.move)
+    export = _asks(calls.export)
+    import_state = _asks(calls.import_state)
+    rooms = _asks(calls.rooms)
+    room = _asks(calls.room)
+    submit_tile = _asks(calls.submit_tile)
+    send_delta = _asks(calls.send_delta)
+
+
+def _headers(response: h11.Response) -> dict[str, str]:
+    return {key.decode("latin-1"): value.decode("latin-1") for key, value in response.headers}

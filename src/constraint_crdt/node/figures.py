@@ -1,0 +1,93 @@
+"""Figures: the numbers that a node counts beside its state, for whoever watches over it (`GET /metrics`).
+
+Rules: reading them changes nothing and resets nothing, so that any number of readers see the same. What is in `Status` or in the
+convergence report is not said here again.
+"""
+
+import msgspec
+
+from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.node.evaluating import Tally
+from constraint_crdt.node.events import EventKind, EventStream
+from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.keeping import Keeping
+from constraint_crdt.node.lag import LoopLag
+from constraint_crdt.store.durations import Durations
+
+
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """How long something took."""
+
+    bounds: tuple[float, ...]
+    """Seconds."""
+    up_to: tuple[int, ...]
+    """How many did not exceed each bound; at the end: how many there were."""
+    total: float
+    """Seconds of all of them together."""
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node counted since it started, unless said otherwise."""
+
+    exchanges_begun: int
+    exchanges_failed: int
+    """Those whose peer did not answer."""
+    messages_sent: int
+    messages_received: int
+    messages_refused: int
+    learned_bytes: int
+    """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
+    violated_here: int
+    """Active constraints that are violated on this node now."""
+    expired: int
+    """Constraints that have expired, and are not removed yet."""
+    tiles: int
+    """Tiles that are there now."""
+    store_bytes: int
+    """Bytes on disk now."""
+    store_waiting: int
+    """Writes and messages that wait for the next commit now."""
+    commits: Histogram | None
+    """How long commits took; None without a store."""
+    loop_lag: Histogram
+    """How late the event loop ran what was due."""
+    events: dict[EventKind, int]
+    """How many events there were, by kind."""
+
+
+class NodeFigures:
+    """The figures of one node."""
+
+    def __init__(
+        self, gossip: GossipNode, exchanger: Exchanger, tally: Tally, keeping: Keeping, events: EventStream, lag: LoopLag
+    ) -> None:
+        self._gossip = gossip
+        self._exchanger = exchanger
+        self._tally = tally
+        self._keeping = keeping
+        self._events = events
+        self._lag = lag
+
+    def report(self) -> Figures:
+        """The figures now. O(constraints that expired)."""
+        exchanger, keeping, state = self._exchanger, self._keeping, self._gossip.state
+        return Figures(
+            exchanges_begun=exchanger.begun,
+            exchanges_failed=exchanger.failed,
+            messages_sent=exchanger.sent,
+            messages_received=exchanger.received,
+            messages_refused=exchanger.refused,
+            learned_bytes=exchanger.learned_bytes,
+            violated_here=self._tally.violated,
+            expired=len(state.constraints.expired_ids),
+            tiles=len(state.tiles),
+            store_bytes=keeping.size,
+            store_waiting=keeping.waiting,
+            commits=None if keeping.commits is None else _histogram(keeping.commits),
+            loop_lag=_histogram(self._lag.durations),
+            events=dict(self._events.counts),
+        )
+
+
+def _histogram(durations: Durations) -> Histogram:
+    return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

@@ -1,0 +1,74 @@
+"""What all commands have in common: exit codes, where they print, machine-readable answers, and colour."""
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from constraint_crdt.cli.arguments import make_parser
+from constraint_crdt.cli.main import main
+from constraint_crdt.cli.tables import Column, print_table
+
+NO_JSON = {"node", "demo", "merge", "completion"}
+"""The commands that ask no node and tell no figures: they run, or print a file that is made for machines."""
+
+
+def commands(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[str, ...]]:
+    """Every command, those with subcommands too."""
+    yield before
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                yield from commands(command, *before, name)
+
+
+COMMANDS = list(commands(make_parser()))
+
+
+def test_no_command_is_missing_here() -> None:
+    assert {("status",), ("tile", "put"), ("node",), ()} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_is_on_stdout_and_zero(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"usage: {' '.join(('constraint-crdt', *command))} ")
+    assert "\x1b" not in out, "colour only on a terminal"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_flag_that_there_is_not_is_one_line_and_two(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--no-such-flag"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"{' '.join(('constraint-crdt', *command))}: ")
+    assert err.count("\n") == 1
+
+
+def test_every_command_that_reads_can_answer_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in COMMANDS:
+        if command and command[0] not in NO_JSON and command != ("tile",):
+            main([*command, "--help"])
+            assert "--json" in capsys.readouterr().out, command
+
+
+@pytest.mark.parametrize("variable", ["NO_COLOR", ""])
+def test_colour_is_for_terminals_that_want_it(
+    variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    columns, rows = [Column("id"), Column("here")], [["thermal", "violated"]]
+    print_table(columns, rows)
+    assert "\x1b" not in capsys.readouterr().out, "no terminal"
+    if variable:
+        monkeypatch.setenv(variable, "1")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(columns, rows)
+    out = capsys.readouterr().out
+    assert "violated" in out
+    assert ("\x1b[1;31m" in out) == (not variable)
+    assert not variable or "31m" not in out
