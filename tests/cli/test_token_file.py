@@ -66,7 +66,6 @@ def test_a_node_does_not_start_with_a_file_that_others_can_read(tokens: Path, mo
         text=True,
         env=environment(),
         check=False,
-        check=False,
     )
     assert done.returncode == 1
     assert f"chmod 600 {tokens}" in done.stderr

@@ -118,13 +118,13 @@ async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> Non
         assert (skew.node, round(float(skew.detail.removesuffix(" s")))) == ("wrong", 3600)
         await eventually(lambda: wrong.status().clock_in_doubt and wrong.expired())
         await eventually(lambda: agreed([*good, wrong]))
+        await eventually(lambda: all(node.status().clock_alarms for node in good))  # whom a node asks first is chance
         for _ in range(3):
             await wrong._expiring.remove()
         assert [each.id for each in wrong.expired()] == ["half an hour"]
         for node in good:
             assert [each.id for each in node.constraints()] == ["half an hour"]
-            status = node.status()
-            assert (status.clock_alarms, status.clock_in_doubt) == (1, False)
+            assert not node.status().clock_in_doubt
     finally:
         for node in (*good, wrong):
             await node.stop()

@@ -26,12 +26,6 @@ ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
 MEMORY_STORE = "memory"
 DEFAULT_STORE = "default"
-MOST_REMOVALS = 10_000_000
-LEAST_API_RATE = 1.0
-MOST_API_RATE = 1_000_000.0
-LEAST_RECORD = 1024 * 1024
-MOST_RECORD = 1024 * 1024 * 1024
-"""Bytes of a recording."""
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "check_every": (0.01, 86_400.0),
@@ -46,6 +40,13 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "max_skew": (0.1, 3600.0),
 }
 """Lowest and highest value of each setting that is a time, in seconds."""
+
+NUMBERS: dict[str, tuple[float, float, str]] = {
+    "keep_removals": (0, 10_000_000, ""),
+    "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
+    "api_rate": (1, 1_000_000, " requests per second"),
+}
+"""Lowest and highest value of each setting that is another number, and what it counts."""
 
 
 class SettingsError(ConstraintCrdtError, ValueError):
@@ -84,8 +85,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """`HOST:PORT` of the HTTP API; port 0 takes a free one. Beyond loopback it needs a `token_file`, or the node does not start."""
 
     token_file: str = ""
-    """A file with the tokens that the API takes, each on a line `read TOKEN` or `write TOKEN`; others on the machine must not be able
-    to read it. Without it the API asks for none."""
+    """A file with the tokens that the API takes, each on a line `read TOKEN` or `write TOKEN`; others on the machine must not be
+    able to read it. Without it the API asks for none."""
 
     api_rate: float = 5000.0
     """Requests per second that one client may make, twice as many in a burst. Less keeps one that runs wild from costing the others
@@ -327,18 +328,16 @@ def _check(key: str, value: object) -> None:
         lowest, highest = BOUNDS[key]
         if not isinstance(value, int | float) or not lowest <= value <= highest:  # NaN is in no range
             raise SettingsError(f"{key} must be from {lowest:g} to {highest:g} seconds, not {value!r}")
+    elif key in NUMBERS:
+        lowest, highest, what = NUMBERS[key]
+        if not isinstance(value, int | float) or not lowest <= value <= highest:
+            raise SettingsError(f"{key} must be from {lowest:.0f} to {highest:.0f}{what}, not {value!r}")
     elif key in ("name", "fleet", "labels"):
         _check_names(key, value)
     elif key in _READ:
         _READ[key](value)
     elif key == "probe" and isinstance(value, tuple) and "none" in value:
         raise SettingsError("the probe `none` stands alone: leave out the others, or it")
-    elif key == "keep_removals" and not (isinstance(value, int) and 0 <= value <= MOST_REMOVALS):
-        raise SettingsError(f"keep_removals must be from 0 to {MOST_REMOVALS}, not {value!r}")
-    elif key == "record_bytes" and not (isinstance(value, int) and LEAST_RECORD <= value <= MOST_RECORD):
-        raise SettingsError(f"record_bytes must be from {LEAST_RECORD} to {MOST_RECORD}, not {value!r}")
-    elif key == "api_rate" and not (isinstance(value, int | float) and LEAST_API_RATE <= value <= MOST_API_RATE):
-        raise SettingsError(f"api_rate must be from {LEAST_API_RATE:g} to {MOST_API_RATE:g} requests per second, not {value!r}")
     elif key == "store" and not value:
         raise SettingsError("store must name a file, or be `default` or `memory`")
     elif key == "role" and value not in get_args(Role):

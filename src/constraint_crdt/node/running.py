@@ -1,0 +1,460 @@
+"""What a running node does: it takes up its store, joins the fleet, and goes on until it is stopped.
+
+Exchanges with peers, a push of each change, probes, evaluation of the active constraints, the writing of gathered counts, a watch
+over its own view of the fleet; and what follows from each change, its own or a peer's. What people ask of a node is in `node`.
+All state lives on one event loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from random import Random
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from constraint_crdt import __version__
+from constraint_crdt.edge import GossipNode
+from constraint_crdt.engine.transport import Peer, Transport, Unreachable
+from constraint_crdt.evaluation import Evaluation, evaluate
+from constraint_crdt.expression import compile_expression
+from constraint_crdt.gossip.agreement import DefinitionFrontier
+from constraint_crdt.gossip.codec import encode_message
+from constraint_crdt.gossip.messages import GossipResult
+from constraint_crdt.gossip.protocol import GossipNode as PureGossipNode
+from constraint_crdt.node.activities import Activities
+from constraint_crdt.node.answering.alert_rules import AlertRule
+from constraint_crdt.node.answering.alerting import LOOK_EVERY, Alert
+from constraint_crdt.node.answering.answering import Answering
+from constraint_crdt.node.answers import Answers
+from constraint_crdt.node.approximate import NodeApproximate
+from constraint_crdt.node.counters import NodeCounters
+from constraint_crdt.node.evaluating import Tally
+from constraint_crdt.node.events import Event, EventKind, EventStream
+from constraint_crdt.node.exchanging import Exchanger
+from constraint_crdt.node.expiring import Expiring
+from constraint_crdt.node.figures import NodeFigures
+from constraint_crdt.node.folding import Folding
+from constraint_crdt.node.forgetting import Forgetting
+from constraint_crdt.node.keeping import Keeping
+from constraint_crdt.node.lag import LoopLag
+from constraint_crdt.node.measuring import MeasurementBoard
+from constraint_crdt.node.movement import Movement
+from constraint_crdt.node.news import DefinitionNews
+from constraint_crdt.node.overview import NodeOverview
+from constraint_crdt.node.plato import NodePlato
+from constraint_crdt.node.portable import Portable
+from constraint_crdt.node.probes import Probe
+from constraint_crdt.node.purging import Purging
+from constraint_crdt.node.rates import NodeRates
+from constraint_crdt.node.recording import FileRecorder
+from constraint_crdt.node.settings import NodeSettings
+from constraint_crdt.node.tiles import NodeTiles
+from constraint_crdt.node.view import ViewWatch
+from constraint_crdt.store import WritesRefused
+
+VIEW_EVERY = 2.0
+"""Seconds between two looks at whether this node sees the whole fleet."""
+
+PURGE_EVERY = 60.0
+"""Seconds between two looks at which deleted tiles are to be purged."""
+
+FORGET_EVERY = 1.0
+"""Seconds between two looks at which removals may go."""
+
+EXPIRE_EVERY = 0.2
+"""Seconds between two looks at which constraints have expired. (A reading is right at any time; this is for telling.)"""
+
+FOLD_EVERY = 60.0
+"""Seconds between two looks at which counts are to be folded."""
+
+FAREWELL = 0.5
+"""Seconds that stopping spends on telling a peer the last counts."""
+
+Result = TypeVar("Result")
+_log = logging.getLogger("constraint_crdt.node")
+
+
+class RunningNode:
+    """The life of one node: `start`, `stop`, and all that goes on in between."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        fleet: str | None = None,
+        role: str | None = None,
+        listen: Sequence[str] | None = None,
+        connect: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        probes: Sequence[Probe] = (),
+        transport: Transport | None = None,
+        settings: NodeSettings | None = None,
+        random: Random | None = None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Keyword settings win over those in `settings`. `transport`: Zenoh if left out. `random`: for the choice of peers. `now`:
+        the time in ns since the epoch.
+
+        Raises `ConstraintCrdtError` for a name or fleet out of bounds.
+        """
+        given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect, "labels": labels}
+        changes = {
+            key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None
+        }
+        self.settings = msgspec.structs.replace(settings or NodeSettings(), **changes)
+        self._now = now
+        self._recorder = FileRecorder(self.settings.record, self.settings.record_bytes)
+        self.gossip = self._recorder.node(self.settings, now) if self.settings.record else _gossip_node(self.settings, now)
+        self._transport = transport if transport is not None else self._zenoh()
+        self._probes = tuple(probes)
+        self._random = random or Random()  # noqa: S311 - chooses peers, protects nothing
+        self._board = MeasurementBoard(self.settings.max_age)
+        self._tally = Tally(moved=lambda id_: self.movement.note(id_))  # noqa: PLW0108 - the movement is made below, and reads it
+        self._events = EventStream()
+        self._frontier = DefinitionFrontier(self.gossip.state.rows)
+        self._view = ViewWatch(self.settings.name)
+        self._keeping = Keeping(self.settings, self.gossip, self._health_changed)
+        self._exchanger = Exchanger(
+            self.gossip, self._transport, self._received, self._settled, timeout=self.settings.request_timeout, random=self._random
+        )
+        self._forgetting = Forgetting(
+            self.gossip, most=self.settings.keep_removals, longest=self.settings.keep_removals_for, now=time.monotonic
+        )
+        self._folding = Folding(self.gossip, after=self.settings.fold_counts_after, now=time.monotonic)
+        self._answers = Answers(
+            self.gossip, self._exchanger, self._tally, self._frontier, self._transport, self._keeping, self._forgetting
+        )
+        self.movement = Movement(self.gossip, self._exchanger, self._tally, self._keeping)
+        """What moved since somebody last looked."""
+        self._over: asyncio.Future[str] | None = None
+        self._me: Peer | None = None
+        self._activities = Activities(self.settings.name)
+        self._news = DefinitionNews(self.gossip.state)
+        self._expiring = Expiring(
+            self.gossip, self._news, tell=self._tell_some, remove=self._remove_expired, every=self.settings.gossip_every
+        )
+        self.approximate = NodeApproximate(self.gossip, self._told)
+        """What is violated most, sketches and Bloom filters."""
+        self.rates = NodeRates(self.gossip, self.settings.half_lives, now=time.monotonic)
+        """How often constraints held and were violated lately."""
+        self.answering = Answering(
+            self.gossip, self._exchanger, self._frontier, self._tally, self.rates, now,
+            self.settings, self._keeping, lambda: self._view.missed, self._tell_alert,
+        )  # fmt: skip
+        """Who holds what, why, since when: coverage, explanations, convergence, alerts."""
+        self.overview = NodeOverview(self.gossip, self.rates, self._tally, self.answering)
+        """The constraints of a large fleet at a glance."""
+        self._lag = LoopLag()
+        self.figures = NodeFigures(self.gossip, self._exchanger, self._tally, self._keeping, self._events, self._lag)
+        """What is counted beside the state, for metrics."""
+        self.counters = NodeCounters(self.gossip, self._told)
+        """Counters that go up and down."""
+        self.tiles = NodeTiles(self.gossip, self._told, self._events.publish)
+        """The tiles."""
+        self.plato = NodePlato(self.gossip, self._told, now)
+        """The rooms, as clients of the PLATO contract have them."""
+        self._purging = Purging(self.gossip, after=self.settings.keep_deleted_tiles_for)
+        self._portable = Portable(self.gossip, self._keeping, self._settle, self._received, self._exchanger.push)
+
+    def _zenoh(self) -> Transport:
+        from constraint_crdt.engine.zenoh import ZenohTransport
+
+        settings = self.settings
+        return ZenohTransport(settings.role, listen=settings.listen or None, connect=settings.connect, discover=settings.discover)
+
+    # --- life ----------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, rejoin: bool = False) -> None:
+        """Take up the store and join the fleet. `rejoin`: with an empty store, the old one set aside; peers bring its content back.
+
+        Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
+        """
+        self._over = asyncio.get_running_loop().create_future()
+        aside = await self._keeping.open(rejoin=rejoin)
+        if aside is not None:
+            _log.warning("the old store is kept as %s", aside)
+        self._settle(tell=False)  # what the store remembers is no news
+        await self.answering.begin()
+        try:
+            self._recorder.open()
+            self._me = await self._transport.open(
+                self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed
+            )
+        except BaseException:
+            await self._keeping.close()
+            raise
+        self._answers.begin()
+        self._end_if_retired()
+        if self.gossip.retired_by is None:
+            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints, self.settings.labels))
+        self._begin_activities()
+        _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _begin_activities(self) -> None:
+        settings, activities = self.settings, self._activities
+        # The CEL library takes a while to load: now, and aside, or the first definition that arrives would hold up the loop.
+        activities.once("loading", asyncio.to_thread(_load_expressions))
+        activities.run("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
+        activities.run("pushes", self._exchanger.run_pushes)
+        activities.run("loop lag", self._lag.run)
+        activities.repeat("checks", settings.check_every, self._check_active)
+        activities.repeat("counts", settings.count_every, self._write_counts)
+        activities.repeat("expiring", EXPIRE_EVERY, self._expiring.tell)
+        activities.repeat("removing expired", FORGET_EVERY, self._expiring.remove)
+        activities.repeat("sketches", settings.rate_every, self._write_sketches)
+        activities.repeat("rates", settings.rate_every, self._write_rates)
+        activities.repeat("folding", FOLD_EVERY, self._fold)
+        activities.repeat("purging", PURGE_EVERY, self._purge)
+        activities.repeat("forgetting", FORGET_EVERY, self._forget)
+        activities.repeat("alerts", LOOK_EVERY, self.answering.step)
+        if settings.discover:
+            activities.repeat("view", VIEW_EVERY, self._look_around)
+        for probe in self._probes:
+            activities.run(f"probe {probe.name}", partial(self._run_probe, probe))
+
+    async def stop(self) -> None:
+        """Leave: writes and tells the gathered counts, then closes the transport. Idempotent."""
+        if await self._activities.stop():
+            await self._write_counts()
+            await self._write_sketches()
+            await self._write_rates()
+            try:
+                async with asyncio.timeout(FAREWELL):
+                    await self._exchanger.push_now()
+            except TimeoutError:
+                _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
+        await self.answering.alerting.close()
+        await self._transport.close()
+        await self._keeping.close()
+        self._recorder.close()
+        self._events.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def over(self) -> str:
+        """Wait until this node has to end, for good, and return why: it was retired, or another live node has its name."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._over)
+
+    # --- what runs -----------------------------------------------------------------------------------------------------
+
+    async def _run_probe(self, probe: Probe) -> None:
+        while True:
+            try:
+                values = await asyncio.to_thread(probe.read)
+                self._board.put(values, time.monotonic_ns())
+            except Exception as error:
+                _log.warning("probe %s failed: %s", probe.name, error)
+            await asyncio.sleep(self.settings.check_every)
+
+    async def _check_active(self) -> None:
+        await self._evaluate(self._board.fresh(time.monotonic_ns()))
+
+    async def _evaluate(self, values: Mapping[str, object]) -> list[Evaluation]:
+        evaluations = evaluate(self.gossip.state.constraints, values, self.gossip.labels)
+        for turn in self._tally.note(evaluations):
+            self.answering.spells.turned(turn.constraint, turn.verdict)
+            kind = EventKind(turn.verdict.value)
+            self._publish(kind, constraint=turn.constraint, node=self.settings.name)
+        self.rates.note({each.constraint: each.counts for each in evaluations})
+        return evaluations
+
+    async def _write_counts(self) -> None:
+        if self._keeping.trouble is not None or self.gossip.retired_by is not None:
+            return  # they wait in memory
+        counts = self._tally.take()
+        if counts:
+            self._writing(lambda: self.gossip.record_all(counts))
+            self.approximate.note(counts)
+
+    async def _write_sketches(self) -> None:
+        if self.approximate.waiting and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(self.approximate.write_waiting)
+
+    async def _write_rates(self) -> None:
+        if self.rates.waiting and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(self.rates.write_waiting)
+
+    def _tell_some(self, most: int) -> bool:
+        """Tell of some constraints that moved, or that time has ended. True if there may be more."""
+        self._settle(most=most)
+        return self._news.waiting
+
+    def _remove_expired(self, most: int) -> int:
+        """Remove some adds that expired long enough ago; returns how many."""
+        if self._keeping.trouble is not None or self.gossip.retired_by is not None:
+            return 0
+        removed = self._writing(lambda: self.gossip.remove_expired(limit=most))
+        if removed:
+            self._exchanger.push()
+        return removed
+
+    async def _fold(self) -> None:
+        ids = self._folding.due()
+        if ids and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(lambda: self.gossip.fold(ids))
+            self._writing(lambda: self.rates.fold(ids))
+
+    async def _purge(self) -> None:
+        places = self._purging.due()
+        if places and self._keeping.trouble is None and self.gossip.retired_by is None:
+            self._writing(lambda: self._purging.purge(places))
+
+    async def _forget(self) -> None:
+        reason = self._forgetting.step(self._exchanger.live)
+        if reason:
+            behind = ", ".join(each.node for each in self._forgetting.holding(self._exchanger.live)) or "nodes that are away"
+            _log.info("dropped removals by %s that not all have heard of: %s will need a Sync", reason, behind)
+        self._keeping.changed()
+
+    async def _look_around(self) -> None:
+        missing = self._view.look(self.gossip.state.rows.clock_mark.entries, self._exchanger.live)
+        if missing:
+            described = self.gossip.state.nodes
+            endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
+            _log.warning("%s hears of %s, but not from them: reopening the session", self.settings.name, ", ".join(missing))
+            await self._transport.reopen(endpoints)
+            self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints))
+
+    # --- what follows from a change ------------------------------------------------------------------------------------
+
+    async def _told(self, mutate: Callable[[], Result]) -> Result:
+        """Write, tell others soon, and return once it is on disk. Raises `WritesRefused`, at best before anything happened."""
+        self._keeping.check()
+        result = self._writing(mutate)
+        self._exchanger.push()
+        await self._keeping.durable()
+        return result
+
+    async def _settled(self) -> None:
+        """All that can be said now is on disk; or the disk takes nothing, and this life is not vouched for any more."""
+        with contextlib.suppress(WritesRefused):
+            await self._keeping.durable()
+
+    def _writing(self, mutate: Callable[[], Result]) -> Result:
+        """Write; account for its bytes and for what it changed. One that is refused may have begun a new life all the same."""
+        rows, before = self.gossip.state.rows, self.gossip.replica
+        seq = rows.seq(before)
+        try:
+            return mutate()
+        finally:
+            after = self.gossip.replica
+            self._answers.wrote(rows.above(after, seq if after == before else 0))
+            self.answering.evidence.moved()
+            if after != before:
+                self._keeping.begin_life(after.incarnation, f"after {before}")
+                detail = f"{after} goes on from {before}, which may have written more than is known here"
+                self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=detail)
+            self._settle()
+            self._keeping.changed()
+
+    def _received(self, node_id: str, result: GossipResult) -> None:
+        self.answering.evidence.heard(node_id, diverged=result.diverged)
+        if result.outlived is not None:
+            _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
+            self._keeping.end_life()
+        if result.diverged:
+            _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", node_id)
+            self._publish(EventKind.DIVERGED, node=node_id)
+        if result.mended:
+            _log.warning("repaired the state here with what %s holds: %d cells so far", node_id, self.gossip.cells_repaired)
+            self._publish(EventKind.REPAIRED, node=node_id, detail=f"{self.gossip.cells_repaired} cells so far")
+        if result.skew is not None:
+            _log.warning(
+                "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",
+                node_id, result.skew, self.settings.max_skew,
+            )  # fmt: skip
+            self._publish(EventKind.CLOCK_SKEW, node=node_id, detail=f"{result.skew:+.1f} s")
+        if result.state_changed:
+            for replica, seq in self._keeping.recovered():
+                _log.warning(
+                    "%s knew more of this node's former life %s than its store did: took it over, up to %d", node_id, replica, seq
+                )
+            self._keeping.changed()
+            self._end_if_retired()
+            if self._settle():
+                self._exchanger.push()
+
+    def _end_if_retired(self) -> None:
+        by = self.gossip.retired_by
+        if by is not None:
+            self._end(f"node {self.settings.name} was retired by {by}: start it under another name")
+
+    def _end(self, why: str) -> None:
+        if self._over is not None and not self._over.done():
+            _log.error("%s", why)
+            self._over.set_result(why)
+
+    def _health_changed(self, trouble: str | None) -> None:
+        if trouble is None:
+            _log.info("writes are taken again")
+            self._publish(EventKind.RECOVERED)
+        else:
+            _log.error("writes are refused: %s", trouble)
+            self._publish(EventKind.TROUBLE, detail=trouble)
+
+    def _settle(self, *, tell: bool = True, most: int | None = None) -> int:
+        """Follow, and say unless told not to, what became of the constraints that moved. Returns how many changed.
+
+        `most`: look at so many at most.
+        """
+        news = self._news.take(most)
+        for kind, id_, when in news:
+            self._tally.forget(id_)
+            self.answering.spells.forget(id_)
+            if tell:
+                self._publish(kind, constraint=id_, detail=when)
+        self.tiles.tell(self._now(), publish=tell)
+        return len(news)
+
+    def _peer_changed(self, peer: Peer, up: bool) -> None:
+        if peer.name == self.settings.name:
+            if up:
+                self._activities.once("namesake", self._meet_namesake(peer))
+            return
+        if not up:
+            self._exchanger.gone(peer)
+        else:
+            self._exchanger.push()
+        _log.info("%s %s", peer.name, "came" if up else "went")
+        self._publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+
+    async def _meet_namesake(self, peer: Peer) -> None:
+        """Another session has this node's name. If it answers, and is not just the trace of one that died, the later one ends."""
+        try:
+            await self._transport.request(peer, encode_message(self.gossip.ping()), self.settings.request_timeout)
+        except Unreachable:
+            return
+        name = self.settings.name
+        _log.error("another live node is called %s too: names must be unique in a fleet", name)
+        self._publish(EventKind.DUPLICATE_NAME, node=name)
+        self.answering.diagnosing.met_namesake()
+        if self._me is not None and self._me.session > peer.session:  # sessions sort by when they were opened
+            self._end(f"a node called {name} is live already: start this one under another name")
+
+    def _tell_alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
+        about = {"node": alert.subject} if rule.kind in ("divergence", "silence") else {"constraint": alert.subject}
+        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
+        self._publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **about)
+
+    def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
+
+
+def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> PureGossipNode:
+    return GossipNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
+
+
+def _load_expressions() -> None:
+    compile_expression("true")
