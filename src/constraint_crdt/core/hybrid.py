@@ -11,12 +11,14 @@ Rules kept here:
   own clock alone.
 - Where my own clock steps, the reading follows at once, also backwards: nothing freezes. What was heard before the step is
   forgotten.
-- Of several measurements of one clock the highest counts: messages are delayed, and never arrive before they are sent.
+- Of several measurements of one clock the highest counts, as long as it does, and then the next: messages are delayed, and never
+  arrive before they are sent.
 
 The idea of a hybrid of physical and heard time is that of Kulkarni et al., Logical Physical Clocks (2014). There is no logical part
 here, since nothing is ordered by these times.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -29,6 +31,10 @@ DEFAULT_HEARD_FOR = 5 * SECOND
 
 TRAVEL = SECOND
 """ns by which a clock may look slower than it is, for the time that its message took: that much more is no alarm."""
+
+
+MEASUREMENTS = 16
+"""Of one clock, at most: the highest, and the later ones that will count when it does not any more."""
 
 
 class _Heard(NamedTuple):
@@ -49,7 +55,8 @@ class HybridClock:
         self.heard_for = heard_for
         self.alarms = 0
         """Times that a peer's clock was found beyond `max_skew`, and had not been before."""
-        self._heard: dict[str, _Heard] = {}
+        self._heard: dict[str, deque[_Heard]] = {}
+        """Of each peer, what counts first: later measurements are lower, or the earlier would not be here."""
         self._skewed: set[str] = set()
         self._lead = _Heard(0, 0)
         self._last = 0
@@ -67,13 +74,18 @@ class HybridClock:
     def hear(self, peer: str, time: int) -> int | None:
         """A peer said its own time. Returns how far it is ahead (negative: behind) if that has just become an alarm, else None."""
         own = self._last = self._look()
-        heard, known = _Heard(time - own, own), self._heard.get(peer)
-        if known is not None and heard.offset < known.offset and self._counts(known, own):
+        heard, known = _Heard(time - own, own), self._known(peer, own)
+        lost = False
+        while known and known[-1].offset <= heard.offset:
+            lost |= known.pop() is self._lead
+        if len(known) == MEASUREMENTS:
+            known.pop()
+        known.append(heard)
+        if len(known) > 1:
             return None
-        self._heard[peer] = heard
         if self._lead.offset <= heard.offset <= self.max_skew:
             self._lead = heard
-        elif known is self._lead:
+        elif lost:
             self._find_lead(own)
         if self._is_near(heard.offset):
             self._skewed.discard(peer)
@@ -86,19 +98,21 @@ class HybridClock:
     def forget(self, peer: str) -> None:
         """A peer is no more."""
         self._skewed.discard(peer)
-        if self._heard.pop(peer, None) is self._lead:
+        if self._lead in self._heard.pop(peer, ()):
             self._find_lead(self._look())
 
     def offset(self, peer: str) -> int | None:
         """How far a peer's clock is ahead of mine (negative: behind), in ns; None if it was not heard lately."""
-        heard = self._heard.get(peer)
-        return heard.offset if heard is not None and self._counts(heard, self._look()) else None
+        if peer not in self._heard:
+            return None
+        known = self._known(peer, self._look())
+        return known[0].offset if known else None
 
     @property
     def offsets(self) -> dict[str, int]:
         """The same of all peers that were heard lately. O(peers)."""
         own = self._look()
-        return {peer: heard.offset for peer, heard in self._heard.items() if self._counts(heard, own)}
+        return {peer: known[0].offset for peer in self._heard if (known := self._known(peer, own))}
 
     @property
     def in_doubt(self) -> bool:
@@ -124,14 +138,19 @@ class HybridClock:
             self._lead, self._last = _Heard(0, own), own
         return own
 
-    def _counts(self, heard: _Heard, own: int) -> bool:
-        return own - heard.at <= self.heard_for
+    def _known(self, peer: str, own: int) -> deque[_Heard]:
+        """The measurements of a peer's clock that count, the highest first."""
+        known = self._heard.setdefault(peer, deque())
+        while known and own - known[0].at > self.heard_for:
+            known.popleft()
+        return known
 
     def _is_near(self, offset: int) -> bool:
         return -self.max_skew - TRAVEL <= offset <= self.max_skew
 
     def _find_lead(self, own: int) -> _Heard:
         """The clock that is furthest ahead of mine, of those that count; mine if none is."""
-        leads = [heard for heard in self._heard.values() if 0 < heard.offset <= self.max_skew and self._counts(heard, own)]
+        firsts = [known[0] for peer in self._heard if (known := self._known(peer, own))]
+        leads = [heard for heard in firsts if 0 < heard.offset <= self.max_skew]
         self._lead = max(leads, default=_Heard(0, own))
         return self._lead

@@ -63,8 +63,8 @@ class View:
     live: dict[tuple[Replica, int], bytes] = field(default_factory=dict)
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
-    heard: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """How far the clock of each peer was ahead when it was last heard, and when that was by the node's own clock."""
+    heard: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    """How far the clock of each peer was ahead each time that it was heard lately, and when that was by the node's own clock."""
 
 
 def _plus(counts: dict[str, tuple[int, int]], key: str, moved: tuple[int, int]) -> None:
@@ -268,18 +268,15 @@ class Invariants:
         self._check_time(name, node, view)
 
     def heard(self, name: str, node: GossipNode, peer: str, time: int | None) -> None:
-        """A peer told a node what time it is. Of several tellings the highest counts while it does: messages may be late.
+        """A peer told a node what time it is. Every telling counts for a while: messages may be late, so the highest does.
 
         `time` None: it told something that cannot be seen here, so nothing can be said of it for as long as that counts.
         """
         own, heard = node.time.own(), self._views[name].heard
         if time is None:
             time = own + BEYOND
-        offset, at = heard.get(peer, (time - own, own))
-        if time - own >= offset or not 0 <= own - at <= node.time.heard_for:
-            heard[peer] = (time - own, own)
-        else:
-            heard[peer] = (offset, at)
+        lately = [(offset, at) for offset, at in heard.get(peer, ()) if own - at <= node.time.heard_for]
+        heard[peer] = [*lately, (time - own, own)]
 
     @staticmethod
     def _check_time(name: str, node: GossipNode, view: View) -> None:
@@ -287,9 +284,9 @@ class Invariants:
         ahead = time.now() - own
         if not 0 <= ahead <= time.max_skew:
             raise Violation("time", f"{name} goes by a time that is {ahead} ns ahead of its own clock")
-        for peer, (offset, at) in view.heard.items():
-            counts = 0 <= own - at <= time.heard_for and peer not in node.state.retirements
-            if counts and ahead < offset <= time.max_skew:
+        for peer, heard in view.heard.items():
+            offset = max((offset for offset, at in heard if 0 <= own - at <= time.heard_for), default=0)
+            if peer not in node.state.retirements and ahead < offset <= time.max_skew:
                 raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
 
     def check_evidence(self, name: str, node: GossipNode, peer_name: str) -> None:

@@ -160,7 +160,7 @@ def ruled(network: MemoryNetwork, *rules: AlertRule, store: str = "memory") -> N
 
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> MemoryNetwork:
-    monkeypatch.setattr("constraint_crdt.node.node.LOOK_EVERY", 0.02)
+    monkeypatch.setattr("constraint_crdt.node.running.LOOK_EVERY", 0.02)
     monkeypatch.setattr(alerting, "LOOK_EVERY", 0.02)
     return MemoryNetwork()
 
