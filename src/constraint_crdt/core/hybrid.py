@@ -33,6 +33,9 @@ TRAVEL = SECOND
 """ns by which a clock may look slower than it is, for the time that its message took: that much more is no alarm."""
 
 
+NEVER = 1 << 63
+"""ns: later than any time."""
+
 MEASUREMENTS = 16
 """Of one clock, at most: the highest, and the later ones that will count when it does not any more."""
 
@@ -59,6 +62,8 @@ class HybridClock:
         """Of each peer, what counts first: later measurements are lower, or the earlier would not be here."""
         self._skewed: set[str] = set()
         self._lead = _Heard(0, 0)
+        self._hidden_until = NEVER
+        """When a measurement beyond the bound goes out of date that hides a lower one of the same clock."""
         self._last = 0
         self._held: int | None = None
 
@@ -67,7 +72,7 @@ class HybridClock:
         if self._held is not None:
             return self._held
         own, lead = self._look(), self._lead
-        if lead.offset and own - lead.at > self.heard_for:
+        if (lead.offset and own - lead.at > self.heard_for) or own > self._hidden_until:
             lead = self._find_lead(own)
         return own + lead.offset
 
@@ -82,6 +87,8 @@ class HybridClock:
             known.pop()
         known.append(heard)
         if len(known) > 1:
+            if known[0].offset > self.max_skew:
+                self._hidden_until = min(self._hidden_until, known[0].at + self.heard_for)
             return None
         if self._lead.offset <= heard.offset <= self.max_skew:
             self._lead = heard
@@ -135,7 +142,7 @@ class HybridClock:
         own = self.own()
         if own < self._last:
             self._heard.clear()
-            self._lead, self._last = _Heard(0, own), own
+            self._lead, self._last, self._hidden_until = _Heard(0, own), own, NEVER
         return own
 
     def _known(self, peer: str, own: int) -> deque[_Heard]:
@@ -152,5 +159,7 @@ class HybridClock:
         """The clock that is furthest ahead of mine, of those that count; mine if none is."""
         firsts = [known[0] for peer in self._heard if (known := self._known(peer, own))]
         leads = [heard for heard in firsts if 0 < heard.offset <= self.max_skew]
+        hiding = [heard.at for heard in firsts if heard.offset > self.max_skew]
+        self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
         self._lead = max(leads, default=_Heard(0, own))
         return self._lead
