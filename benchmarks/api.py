@@ -2,7 +2,7 @@
 
     python benchmarks/api.py [--seconds 10] [--rate 2000] [--streams 200] [--json] [--check]
 
-Reads are sent on a schedule (`--rate` in all, over 50 connections, half of them with `If-None-Match`), and their time is counted
+Reads are sent on a schedule (`--rate` in all, over 200 connections, half of them with `If-None-Match`), and their time is counted
 from when they were due, so a node that stalls is not spared. 200 other connections follow the events, all of them counted. The
 fleet has 1,000 constraints, and every node measures and counts; a constraint is added and removed ten times a second. One more
 reader of the events takes nothing at all. Exchanges that failed, and those completed per second without and with the load, come
@@ -28,7 +28,7 @@ from report import Row, machine, show
 
 from constraint_crdt.client import AsyncClient
 
-CONNECTIONS = 50
+CONNECTIONS = 200
 CONSTRAINTS = 1000
 MOST_ADDED = 60
 """MB."""
@@ -168,12 +168,13 @@ async def measure(node: NodeProcess, seconds: float, rate: float, streams: int) 
         while (await client.status()).peers < 2:  # noqa: ASYNC110 - other processes have no event for it
             await asyncio.sleep(0.05)
         await asyncio.sleep(2)
-        completed = await count(client, "exchanges_completed_total")
+        completed, cpu = await count(client, "exchanges_completed_total"), node.cpu
         await asyncio.sleep(seconds)
+        idle = (node.cpu - cpu) / seconds
         quiet = (await count(client, "exchanges_completed_total") - completed) / seconds
         failed, completed = await count(client, "exchanges_failed_total"), await count(client, "exchanges_completed_total")
         cpu, memory, outcome, began = node.cpu, node.memory, Outcome(), clock()
-        until = began + seconds
+        until, own = began + seconds, time.process_time()
         await asyncio.gather(
             stir(client, until),
             *(follow(port, until, outcome) for _ in range(streams)),
@@ -181,6 +182,7 @@ async def measure(node: NodeProcess, seconds: float, rate: float, streams: int) 
         )
         took = clock() - began  # longer, where the node or this process does not keep up
         loaded = (await count(client, "exchanges_completed_total") - completed) / took
+        load = (time.process_time() - own) / took
         failures = await count(client, "exchanges_failed_total") - failed
         late = sorted(outcome.late)
         used, after = (node.cpu - cpu) / took, node.memory
@@ -194,7 +196,9 @@ async def measure(node: NodeProcess, seconds: float, rate: float, streams: int) 
             Row("exchanges that failed", failures, "", must=0),
             Row("exchanges completed, quiet", quiet, "/s"),
             Row("exchanges completed, loaded", loaded, "/s"),
-            Row("CPU of the node", used, "of a core"),
+            Row("CPU of the node, quiet", idle, "of a core"),
+            Row("CPU of the node, loaded", used, "of a core"),
+            Row("CPU of this process, which is the load", load, "of a core"),
             Row("memory that the load added", (after - memory) / 1e6, "MB", must=MOST_ADDED, note=f"{memory / 1e6:.0f} MB before"),
             Row("slow reader of events dropped after", dropped, "s"),
         ]

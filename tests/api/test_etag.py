@@ -1,7 +1,9 @@
 """`ETag` and `If-None-Match`: never 304 when a reading has moved, and 304 when nothing has."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import httpx
 import pytest
@@ -83,13 +85,13 @@ def asking(node: Node) -> httpx.AsyncClient:
 
 
 async def test_an_expiry_moves_the_tag_though_not_the_state() -> None:
-    time = [1_000 * SECOND]
-    async with Node(name="forge", transport=MemoryNetwork().transport(), now=lambda: time[0]) as node, asking(node) as client:
+    clock = [1_000 * SECOND]
+    async with Node(name="forge", transport=MemoryNetwork().transport(), now=lambda: clock[0]) as node, asking(node) as client:
         await node.add_constraint("brief", ttl=5.0)
         await node.add_constraint("long", ttl=50.0)
         first = await client.get("/v1/constraints")
         before = node.gossip.state_hash
-        time[0] += 6 * SECOND
+        clock[0] += 6 * SECOND
         again = await client.get("/v1/constraints", headers={"if-none-match": first.headers["etag"]})
         assert node.gossip.state_hash == before
         assert [each["id"] for each in again.json()] == ["long"]
@@ -103,13 +105,13 @@ async def test_a_peer_that_comes_moves_the_tag(client: httpx.AsyncClient, node: 
 
 
 async def test_what_ages_is_right_for_a_second(client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    time = [100.1]
-    monkeypatch.setattr(answer_cache, "monotonic", lambda: time[0])
+    clock = [100.1]
+    monkeypatch.setattr(answer_cache, "monotonic", lambda: clock[0])
     first = await client.get("/v1/status")
     tag = {"if-none-match": first.headers["etag"]}
-    time[0] = 100.9
+    clock[0] = 100.9
     assert (await client.get("/v1/status", headers=tag)).status_code == 304
-    time[0] = 101.0
+    clock[0] = 101.0
     again = await client.get("/v1/status", headers=tag)
     assert again.status_code == 200
     assert again.json()["uptime"] > first.json()["uptime"]
@@ -139,6 +141,30 @@ async def test_what_is_kept_is_bounded(node: Node, monkeypatch: pytest.MonkeyPat
             assert sum(kept) == cache._bytes <= 5000
             assert max(kept, default=0) <= 2000
     assert await cache.answer(operation, request("/v1/constraints?limit=20")) is answer, "it was kept"
+
+
+async def test_what_takes_long_is_computed_once_for_all_who_ask_and_is_never_old(
+    client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = 0
+
+    def slow(real: Callable[[Sequence[str]], object], ids: Sequence[str]) -> object:
+        nonlocal computed
+        computed += 1
+        time.sleep(0.02)
+        return real(ids)
+
+    monkeypatch.setattr(node, "constraints", partial(slow, node.constraints))
+    await client.get("/v1/constraints")
+    await node.add_constraint("x")
+    began = time.monotonic()
+    answers = await asyncio.gather(*(client.get("/v1/constraints") for _ in range(30)))
+    took = time.monotonic() - began
+    assert all([each["id"] for each in answer.json()] == ["x"] for answer in answers)
+    assert computed == 2
+    assert took < 1.0
+    tag = {"if-none-match": answers[0].headers["etag"]}
+    assert (await client.get("/v1/constraints", headers=tag)).status_code == 304
 
 
 def test_what_waits_or_is_large_has_no_tag() -> None:

@@ -2,9 +2,12 @@
 
 Rules: a tag names what an answer goes by: this start of the node, the state hash, the version of what is read beside the state,
 what was asked for, and for an answer that tells what ages the second in which it was made. So a reading is never older than the
-last write or movement, whoever made it, and what ages is at most a second old. What is kept is bounded.
+last write or movement, whoever made it, and what ages is at most a second old. What is kept is bounded. What takes long to compute
+is computed once for all who ask meanwhile, and leaves the node most of its time: they wait, rather than be told what is not so any
+more.
 """
 
+import asyncio
 from collections import OrderedDict
 from hashlib import blake2b
 from http import HTTPStatus
@@ -21,6 +24,15 @@ MOST_BYTES = 32 * 1024 * 1024
 LARGEST = 8 * 1024 * 1024
 """Bytes of an answer that is kept, at most."""
 
+CHEAP = 0.001
+"""Seconds that an answer may take so that it is computed as often as anybody asks."""
+
+SHARE_OF_LOOP = 4
+"""After one that took longer, the next such one waits for so many times as long: they leave the node most of its time."""
+
+LONGEST_PAUSE = 0.25
+"""Seconds between two of them, at most."""
+
 _HEADERS = {"cache-control": "private, no-cache"}
 """Ask each time whether it is still right."""
 
@@ -34,6 +46,12 @@ class AnswerCache:
         self._node = node
         self._kept: OrderedDict[_Asked, tuple[str, Response]] = OrderedDict()
         self._bytes = 0
+        self._pending: dict[_Asked, asyncio.Task[Response]] = {}
+        self._costly: set[str] = set()
+        """The operations that took long once."""
+        self._turn = asyncio.Lock()
+        self._free_at = 0.0
+        """When one of these may be computed again."""
 
     async def answer(self, operation: Operation, request: Request) -> Response:
         """What an operation answers, computed only if it may differ from what is kept, and sent only if the client lacks it."""
@@ -47,7 +65,33 @@ class AnswerCache:
         if kept is not None and kept[0] == tag:
             self._kept.move_to_end(asked)
             return kept[1]
+        if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
+            return await self._compute(operation, request, asked)
+        # Whoever asks meanwhile waits for the same computation, which begins after all of them have asked.
+        pending = self._pending.get(asked)
+        if pending is None:
+            pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(operation, request, asked))
+        response = await asyncio.shield(pending)
+        tag = response.headers["etag"]
+        return (
+            Response(status_code=HTTPStatus.NOT_MODIFIED, headers={**_HEADERS, "etag": tag}) if _holds(request, tag) else response
+        )
+
+    async def _compute_in_turn(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+        try:
+            async with self._turn:
+                await asyncio.sleep(self._free_at - monotonic())
+                return await self._compute(operation, request, asked)
+        finally:
+            del self._pending[asked]
+
+    async def _compute(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+        began, tag = monotonic(), self._tag(operation.freshness or Freshness.STATE, asked)
         response = await operation.endpoint(self._node, request)
+        took = monotonic() - began
+        if took > CHEAP:
+            self._costly.add(operation.name)
+            self._free_at = began + took + min(took * SHARE_OF_LOOP, LONGEST_PAUSE)
         response.headers.update({**_HEADERS, "etag": tag})
         self._keep(asked, tag, response)
         return response

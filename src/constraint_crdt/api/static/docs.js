@@ -82,7 +82,8 @@ function show(openapi) {
       groups.get(group).push(shown(path, method, operation, openapi.components.schemas));
     }
   }
-  document.querySelector("#about").textContent = openapi.info.description;
+  const about = openapi.info.description.trim().split("\n\n");
+  document.querySelector("#about").replaceChildren(...about.map((text) => made("p", text.replaceAll("\n", " "))));
   document
     .querySelector("#operations")
     .replaceChildren(...[...groups].map(([name, found]) => made("section", [made("h2", name), ...found])));
