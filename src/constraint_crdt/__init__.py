@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.gossip.codec import decode_message, encode_message
     from constraint_crdt.gossip.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
+    from constraint_crdt.gossip.peers import Nearby, Schedule, Uniform
     from constraint_crdt.gossip.protocol import exchange
     from constraint_crdt.gossip.sending import split_message
     from constraint_crdt.gossip.tracker import DeltaTracker
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from constraint_crdt.plato.showing import plato_tile
     from constraint_crdt.plato_client import PlatoClient, PlatoError
     from constraint_crdt.portable import StateFileError, from_json, to_json
+    from constraint_crdt.simulation.rounds import Simulation, Stats
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.store import StoreError, WritesRefused
     from constraint_crdt.types.bloom import BloomCRDT
@@ -99,6 +101,7 @@ _HOMES = {
         "Ping",
         "Sync",
     ),
+    "constraint_crdt.gossip.peers": ("Nearby", "Schedule", "Uniform"),
     "constraint_crdt.gossip.protocol": ("exchange",),
     "constraint_crdt.gossip.sending": ("split_message",),
     "constraint_crdt.gossip.tracker": ("DeltaTracker",),
@@ -129,6 +132,7 @@ _HOMES = {
     "constraint_crdt.plato.showing": ("plato_tile",),
     "constraint_crdt.plato_client": ("PlatoClient", "PlatoError"),
     "constraint_crdt.portable": ("StateFileError", "from_json", "to_json"),
+    "constraint_crdt.simulation.rounds": ("Simulation", "Stats"),
     "constraint_crdt.state": ("ConstraintState",),
     "constraint_crdt.store": ("StoreError", "WritesRefused"),
     "constraint_crdt.types.bloom": ("BloomCRDT",),
@@ -188,6 +192,7 @@ __all__ = [
     "MemoryNetwork",
     "Merge",
     "Moves",
+    "Nearby",
     "Node",
     "NodeSettings",
     "PNCounter",
@@ -213,15 +218,19 @@ __all__ = [
     "RemoveConstraint",
     "Replica",
     "RoomIncrements",
+    "Schedule",
     "Severity",
+    "Simulation",
     "SketchCRDT",
     "StateFileError",
     "StateHash",
+    "Stats",
     "StoreError",
     "Sync",
     "SystemProbe",
     "Transport",
     "TransportError",
+    "Uniform",
     "VectorClock",
     "Verdict",
     "WritesRefused",
