@@ -29,7 +29,7 @@ def test_a_schedule_needs_the_least_number_of_rounds(count: int) -> None:
 
 
 def test_chance_needs_hardly_more() -> None:
-    rounds = [an_item_each(Simulation(32, seed)).run_until_converged(20) for seed in range(9)]
+    rounds = [an_item_each(Simulation(32, seed, choice=Uniform(32))).run_until_converged(20) for seed in range(9)]
     assert median(each or 99 for each in rounds) <= math.ceil(math.log(32, 3)) + 2
 
 

@@ -19,7 +19,7 @@ from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import decode_message
 from constraint_crdt.gossip.messages import GossipMessage
-from constraint_crdt.gossip.peers import PeerChoice, Uniform
+from constraint_crdt.gossip.peers import PeerChoice, Schedule
 from constraint_crdt.gossip.protocol import GossipNode
 from constraint_crdt.simulation.carrying import mutations_in
 from constraint_crdt.simulation.chance import Chance
@@ -74,9 +74,9 @@ class Simulation:
         distance: Callable[[int, int], float] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`seed` decides everything that is drawn. `choice`: whom to ask, `Uniform` if left out. `loss`: the probability that a
-        message is lost. `encoded`: messages travel as bytes, which then are counted; else as objects, which is faster.
-        `distance`: between two nodes by their numbers, for `Stats.cost`.
+        """`seed` decides everything that is drawn. `choice`: whom to ask, `Schedule` if left out, since rounds are aligned here.
+        `loss`: the probability that a message is lost. `encoded`: messages travel as bytes, which then are counted; else as
+        objects, which is faster. `distance`: between two nodes by their numbers, for `Stats.cost`.
 
         Raises `ConstraintCrdtError` for numbers that make no sense.
         """
@@ -89,7 +89,7 @@ class Simulation:
         self.seed = seed
         self.time_ns = ROUND_NS
         self._chance = Chance(seed)
-        self._choice = choice or Uniform(node_count)
+        self._choice = choice or Schedule(node_count)
         self._loss, self._retries, self._encoded, self._distance = loss, retries, encoded, distance
         self._lives = 1
         self.nodes = [self._make_node(f"n{index}", limits) for index in range(node_count)]
