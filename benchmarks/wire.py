@@ -4,14 +4,15 @@ from collections import deque
 from collections.abc import Iterable
 
 from constraint_crdt import GossipMessage, GossipNode, decode_message, encode_message, split_message
+from constraint_crdt.gossip.packing import PACK_FROM
 
 MESSAGE_BYTES = 64 * 1024
 
 
 def packets(message: GossipMessage) -> list[bytes]:
-    """A message as what is sent: itself, or parts of at most 64 KiB."""
+    """A message as what is sent: itself, or parts of at most 64 KiB, packed where that pays."""
     data = encode_message(message)
-    return [data] if len(data) <= MESSAGE_BYTES else [encode_message(part) for part in split_message(message, MESSAGE_BYTES)]
+    return [data] if len(data) <= PACK_FROM else [encode_message(part) for part in split_message(message, MESSAGE_BYTES)]
 
 
 def exchange_bytes(a: GossipNode, b: GossipNode, first: GossipMessage | None = None) -> list[tuple[str, int]]:

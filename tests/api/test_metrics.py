@@ -180,6 +180,10 @@ async def test_exchanges_and_what_they_carry() -> None:
         found, written = await scrape(client), nodes[1].status().written_bytes
         assert plain(found, "learned_bytes_total") == written, "each byte that the other wrote was new here, once"
         assert plain(found, "received_bytes_total") > plain(found, "learned_bytes_total")
+        told_and_learned = [node.figures.report().exchange_difference_bytes for node in nodes]
+        assert sum(told_and_learned) >= written + nodes[0].status().written_bytes, "each byte was in an exchange that one began"
+        assert 1 < plain(found, "exchange_bytes_ratio") < 20
+        assert plain(found, "exchange_bytes_total") > plain(found, "exchange_difference_bytes_total")
         ended = plain(found, "exchanges_completed_total") + plain(found, "exchanges_failed_total")
         assert 0 <= plain(found, "exchanges_begun_total") - ended <= 1, "one may be on its way"
         assert plain(found, "messages_received_total") >= plain(found, "exchanges_completed_total") > 0
@@ -199,6 +203,7 @@ async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
         await eventually(lambda: nodes[0].figures.report().exchanges_failed > before)
         found = await scrape(client)
         assert plain(found, "exchanges_failed_total") > before
+        assert plain(found, "requests_repeated_total") > 0
         assert labelled(found, "peers", "state")["unreachable"] == 1
 
 

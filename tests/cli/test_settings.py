@@ -61,6 +61,7 @@ def test_labels_come_as_a_table_or_a_list(tmp_path: Path, text: str) -> None:
         ("check_every = 0", "`check_every` in .*: check_every must be from 0.01"),
         ("max_age = nan", "max_age"),
         ('listen = "tcp/x:1"', "`listen` in .* is not a list of texts"),
+        ('peer_choice = "best"', "`peer_choice` in .*'best' is not one of auto, uniform, near"),
         ('role = "king"', "`role` in .*'king' is not one of peer, router, client"),
         ("name = ", "node.toml is not TOML"),
         ('fleet = ""', "`fleet` in .*name of a fleet"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.lattice import hexagon, ring_point
-from constraint_crdt.gossip.peers import Nearby, PeerChoice, Schedule, Uniform
+from constraint_crdt.gossip.peers import LONGEST_TURN, ByDistance, Nearby, PeerChoice, Schedule, Uniform
 from constraint_crdt.simulation.chance import Chance
 from constraint_crdt.types.positions import hex_distance
 
@@ -93,3 +93,57 @@ def test_nearby_finds_those_that_stand_far_apart() -> None:
 def test_two_at_one_place_are_refused() -> None:
     with pytest.raises(ConstraintCrdtError, match="one point"):
         Nearby([(0, 0), (0, 1), (0, 0)])
+
+
+DISTANCES = st.one_of(st.none(), st.floats(min_value=0, exclude_min=True, allow_infinity=False, allow_nan=False))
+
+
+@given(
+    st.lists(st.dictionaries(st.integers(0, 9), DISTANCES, min_size=1, max_size=10), min_size=1, max_size=6),
+    st.integers(1, 60),
+    st.integers(0, 2**32),
+)
+def test_by_distance_nobody_who_stays_is_left_out_for_long(fleets: list[dict[int, float | None]], rounds: int, seed: int) -> None:
+    """Whatever the distances are, and whoever comes and goes: against a plain count of the rounds that each has waited."""
+    policy, chance = ByDistance[int](), Chance(seed)
+    waited: dict[int, list[int]] = {}
+    for distances in fleets:
+        for _ in range(rounds):
+            chosen = policy.choose(distances, chance)
+            assert chosen in distances
+            waited = {name: [*waited.get(name, []), len(distances)] for name in distances if name != chosen}
+            for sizes in waited.values():
+                assert len(sizes) < LONGEST_TURN * max(sizes)
+
+
+def test_by_distance_falls_with_the_square_and_an_unknown_distance_is_the_median() -> None:
+    distances = {"near": 1.0, "middle": 2.0, "far": 4.0, "new": None}
+    weights = {"near": 1.0, "middle": 1 / 4, "far": 1 / 16, "new": 1 / 4}
+    chance, drawn = Chance(5), Counter[str]()
+    for _ in range(DRAWS):  # the first round of each: nobody has waited yet
+        drawn[ByDistance[str]().choose(distances, chance)] += 1
+    for name, weight in weights.items():
+        expected = weight / sum(weights.values())
+        assert abs(drawn[name] / DRAWS - expected) < 4.5 * (expected / DRAWS) ** 0.5
+
+
+def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> None:
+    distances = {name: 1.0 if name < 4 else 1000.0 for name in range(16)}
+    policy, chance = ByDistance[int](), Chance(9)
+    rounds = 100 * LONGEST_TURN * len(distances)
+    drawn = Counter(policy.choose(distances, chance) for _ in range(rounds))
+    assert min(drawn[name] for name in range(4)) > 3 * max(drawn[name] for name in range(4, 16))
+    assert min(drawn[name] for name in range(4, 16)) >= 100
+
+
+def test_by_distance_without_any_distance_is_uniform() -> None:
+    chance, drawn = Chance(2), Counter[int]()
+    for _ in range(DRAWS):
+        drawn[ByDistance[int]().choose(dict.fromkeys(range(4)), chance)] += 1
+    assert all(abs(times / DRAWS - 1 / 4) < 0.02 for times in drawn.values())
+
+
+@pytest.mark.parametrize("distances", [{}, {1: 0.0}, {1: -1.0}, {1: float("inf")}, {1: float("nan"), 2: None}])
+def test_by_distance_refuses_what_is_no_distance(distances: dict[int, float | None]) -> None:
+    with pytest.raises(ConstraintCrdtError, match=r"distance|at least 1 peer"):
+        ByDistance[int]().choose(distances, Chance(0))

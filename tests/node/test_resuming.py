@@ -5,10 +5,11 @@ from random import Random
 
 import pytest
 
-from constraint_crdt import GossipNode, Limits, MemoryNetwork, Part, VectorClock, decode_message, encode_message
+from constraint_crdt import GossipNode, Limits, MemoryNetwork, Part, VectorClock, decode_message
 from constraint_crdt.engine.memory import MemoryTransport
 from constraint_crdt.engine.transport import Peer, Unreachable
 from constraint_crdt.node.exchanging import Exchanger
+from tests.gossip.scrambled import scrambled, travelling
 from tests.node.fleet import eventually
 
 LIMITS = Limits(burst_bytes=200_000)
@@ -53,8 +54,8 @@ async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch
     monkeypatch.setattr("constraint_crdt.node.exchanging.LONGEST_EXCHANGE", 12)
     network = MemoryNetwork()
     full, blank = Seat("full", network), Seat("blank", network)
-    for number in range(20_000):
-        full.gossip.add_constraint(f"a constraint with a long name, number {number}")
+    for number in range(12_000):
+        full.gossip.add_constraint(scrambled(f"{number}") + scrambled(f"-{number}"))
     await full.open()
     peer = await blank.open()
     await eventually(full.transport.peers)
@@ -69,9 +70,9 @@ async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch
 async def test_an_exchange_that_failed_in_the_middle_goes_on_where_it_stopped(full_begins: bool) -> None:
     network = MemoryNetwork()
     full, blank = Seat("full", network), Seat("blank", network)
-    for number in range(20_000):
-        full.gossip.add_constraint(f"a constraint with a long name, number {number}")
-    whole = len(encode_message(full.gossip.delta_since(VectorClock())))
+    for number in range(12_000):
+        full.gossip.add_constraint(scrambled(f"{number}") + scrambled(f"-{number}"))
+    whole = travelling(full.gossip.delta_since(VectorClock()))
     beginner, other = (full, blank) if full_begins else (blank, full)
     await beginner.open()
     peer = await other.open()

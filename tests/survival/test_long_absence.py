@@ -19,6 +19,7 @@ from constraint_crdt.engine.transport import Changed, Handler, Peer, Transport, 
 from constraint_crdt.gossip.codec import decode_message, encode_message
 from constraint_crdt.gossip.messages import GossipMessage, Part
 from constraint_crdt.node.batches import AddConstraint, RemoveConstraint
+from tests.gossip.scrambled import scrambled
 from tests.node.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, stored
@@ -26,14 +27,18 @@ from tests.survival.watching import DotWatch, stored
 CHURN, BATCH = 10_000, 1_000
 """Constraints that come and go while the node is away, and how many at a time."""
 STAYING = 2_000
-ABOUT = "a limit that was agreed upon with those who run the line, and that is here to make this long"
 OLD = {f"old-{number}" for number in range(300)}
 """What the node that goes away has seen added, and not seen removed."""
 NEW = {f"new-{number}" for number in range(STAYING)}
 
 
+def about(id_: str) -> str:
+    """A text that makes a cell long, and stays so when it is packed."""
+    return "".join(scrambled(f"{id_} {number}") for number in range(3))
+
+
 def adds(names: set[str]) -> list[AddConstraint]:
-    return [AddConstraint(id=id_, about=ABOUT) for id_ in sorted(names)]
+    return [AddConstraint(id=id_, about=about(id_)) for id_ in sorted(names)]
 
 
 class TornLine:
@@ -252,7 +257,7 @@ def test_lost_parts_of_syncs_delay_a_return_and_change_nothing_else(seed: int) -
     exchange(a, c)
     for number in range(100):
         a.remove_constraint(f"old-{number}")
-        a.add_constraint(f"new-{number}", about=ABOUT)
+        a.add_constraint(f"new-{number}", about=about(f"new-{number}"))
     a.collect()
     c.record_satisfied(3)
     tries = complete = 0
@@ -279,9 +284,9 @@ def test_lost_parts_of_syncs_delay_a_return_and_change_nothing_else(seed: int) -
 def test_a_sync_with_a_part_of_another_snapshot_is_not_put_together() -> None:
     a, c = GossipNode("a"), GossipNode("c")
     for number in range(200):
-        a.add_constraint(f"id-{number}", about=ABOUT)
+        a.add_constraint(f"id-{number}", about=about(f"id-{number}"))
     one = split_message(a.delta_since(c.clock), max_bytes=2_000)
-    a.add_constraint("later", about=ABOUT)
+    a.add_constraint("later", about=about("later"))
     two = split_message(a.delta_since(c.clock), max_bytes=2_000)
     for part in [*one[:-1], two[-1]]:
         c.receive(part)

@@ -101,6 +101,7 @@ def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
     yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
     yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
     yield _counter("exchanges_with_news", "Questions of peers whose state was not this node's.", status.syncs)
+    yield _counter("requests_repeated", "Requests of an exchange sent again since there was no answer.", figures.requests_repeated)
     yield _counter("messages_sent", "Messages of the exchange, or parts of one, that were sent.", figures.messages_sent)
     yield _counter("messages_received", "Messages of the exchange, or parts of one, that came.", figures.messages_received)
     yield _counter("messages_refused", "Of those that came: the ones that could not be taken.", figures.messages_refused)
@@ -108,6 +109,12 @@ def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
     yield _counter("received_bytes", "Bytes of messages received.", status.bytes_received)
     about = "Bytes of the cells that came from peers and were new here: the least that had to be carried, so the lower bound."
     yield _counter("learned_bytes", about, figures.learned_bytes)
+    about = "Bytes of all messages of the exchanges that this node began and that had a difference to carry."
+    yield _counter("exchange_bytes", about, figures.exchange_bytes)
+    about = "Bytes of the cells that these exchanges told or learned: the difference itself."
+    yield _counter("exchange_difference_bytes", about, figures.exchange_difference_bytes)
+    about = "Bytes of messages per byte of the difference: the median of the last exchanges that had one."
+    yield _gauge("exchange_bytes_ratio", about, figures.exchange_bytes_ratio)
     yield _counter("written_bytes", "Bytes of the cells that this node wrote itself.", status.written_bytes)
 
 

@@ -6,7 +6,7 @@ One msgpack array a message: `[version and type, fleet, node id, incarnation, â€
 - Sync 2: `state hash, runs, to, auth`
 - Delta 3: `base, proof, runs, behind, clock, to, auth`
 - Ack 4: `answers, auth`
-- Part 5: `transfer, index, count, size, chunk, to, pause, auth`
+- Part 5: `transfer, index, count, size, chunk, to, pause, auth, unpacked`
 - Resume 6: `transfer, index, to, auth`
 - Gone 7: `transfer, to, auth`
 - Buckets 8: `base, state hash, sums, to, auth`
@@ -14,7 +14,8 @@ One msgpack array a message: `[version and type, fleet, node id, incarnation, â€
 
 with trailing parts left out where they are empty. The first element is 16 x the wire version + the type; `fleet` is nil for the
 default one; an entry is `[ref, seq]`, with `ref` as in a run; `buckets` and `doubt` have a bit per bucket; `auth` is room for an
-authentication tag.
+authentication tag; `unpacked` says that the slices are of a packed message (`gossip.packing`), and how large it becomes. (A reader
+of before that was said puts them together and refuses the whole: it is not well-formed.)
 
 Decoding validates everything, down to each cell, and knows one error. It copies what it keeps, so no message is held by its parts.
 """
@@ -47,6 +48,7 @@ from constraint_crdt.gossip.messages import (
     Resume,
     Sync,
 )
+from constraint_crdt.gossip.packing import check_growth
 
 WIRE_VERSION: Final = 1
 TRANSFER_BYTES: Final = 8
@@ -103,6 +105,7 @@ class _Part(_Envelope, tag=_TYPE + 5):
     to: int | None = None
     pause: bool | None = None
     auth: bytes | None = None
+    unpacked: int | None = None
 
 
 class _Resume(_Envelope, tag=_TYPE + 6):
@@ -202,7 +205,8 @@ def _write_ack(message: Ack) -> _Body:
 
 
 def _write_part(message: Part) -> _Body:
-    return 5, [message.transfer, message.index, message.count, message.size, message.chunk, message.to, message.pause or None], 5
+    rest = [message.to, message.pause or None, None, message.unpacked]
+    return 5, [message.transfer, message.index, message.count, message.size, message.chunk, *rest], 5
 
 
 def _write_resume(message: Resume) -> _Body:
@@ -332,6 +336,8 @@ def _read_ack(wire: _Ack) -> Ack:
 def _read_part(wire: _Part) -> Part:
     if not 0 <= wire.index < wire.count <= _count(wire.size) or not wire.chunk:
         raise ConstraintCrdtError("a part of a message must have an index below its count, and content")
+    if wire.unpacked is not None:
+        check_growth(wire.size, _count(wire.unpacked))
     return Part(
         node=_sender(wire),
         fleet=_fleet(wire),
@@ -342,6 +348,7 @@ def _read_part(wire: _Part) -> Part:
         size=wire.size,
         chunk=wire.chunk,
         pause=bool(wire.pause),
+        unpacked=wire.unpacked,
     )
 
 

@@ -6,7 +6,7 @@
 | `Delta` | every run above a clock of yours; and where your clock is ahead of mine | `Delta` if I hold more, else `Ack` |
 | `Sync` | every row from 0, with floors: for one whose clock is below them | `Delta` if I hold more, else `Ack` |
 | `Ack` | I have the hash that you said | nothing |
-| `Part` | a slice of a message too large to be sent as one | as the whole, once it is there; where its sender pauses, `Resume` |
+| `Part` | a slice of a message too large to be sent as it is | as the whole, once it is there; where its sender pauses, `Resume` |
 | `Resume` | of that transfer I have all parts below this one | the next parts, or `Gone` |
 | `Gone` | that transfer I do not keep any more | `Ping`: it starts again |
 | `Buckets` | you have my clock and not my hash: these are my sums | `Mend`, or `Ack` if it was my sums that were wrong |
@@ -109,17 +109,19 @@ class Ack(GossipMessage):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part(GossipMessage):
-    """A slice of a larger message. Nothing of it counts before all slices are there."""
+    """A slice of a larger message, or of a packed one. Nothing of it counts before all slices are there."""
 
     transfer: bytes
     """8 bytes that name the message it is a slice of."""
     index: int
     count: int
     size: int
-    """Bytes of the whole message."""
+    """Bytes of the whole message, as it travels."""
     chunk: bytes
     pause: bool = False
     """The sender waits here until it is asked for the rest."""
+    unpacked: int | None = None
+    """Bytes of the whole message once it is unpacked; None where it travels as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -5,6 +5,7 @@
 | `Uniform` | robust, needs to know nothing; a few rounds more than the least possible |
 | `Schedule` | fleets with aligned rounds: the least possible number of rounds, ceil(log3 n), where nothing is lost |
 | `Nearby` | the cost of links: most exchanges are with neighbours, a few reach far |
+| `ByDistance` | the same for peers that come and go, at distances that are measured; nobody is left out for long |
 
 Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, the one that it begins and the one that it is
 asked for. Who knew what k neighbours on either side know, and hears of those 2k + 1 away on either side, knows three times as much.
@@ -12,13 +13,16 @@ asked for. Who knew what k neighbours on either side know, and hears of those 2k
 Why d^-2: with a chance falling as the square of the distance every scale of a plane is equally likely to be bridged (Kleinberg,
 "The small-world phenomenon", 2000), so what is new spreads in about as many rounds as with `Uniform`, over links a fifth as long.
 
-Nodes are numbers from 0: places in a list that all agree on.
+Nodes are numbers from 0: places in a list that all agree on. Only `ByDistance` knows its peers by names of their own, since each
+node has another list, which changes.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from typing import Protocol
+from math import inf
+from statistics import median
+from typing import Generic, Protocol, TypeVar
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.lattice import ring_point
@@ -26,6 +30,11 @@ from constraint_crdt.types.positions import Position, hex_distance
 
 TRIES = 64
 """Places of the lattice at which `Nearby` looks for a peer before it weighs all of them."""
+
+LONGEST_TURN = 4
+"""`ByDistance` asks each of n peers at least once in any so many times n rounds."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Chance(Protocol):
@@ -112,5 +121,52 @@ class Nearby:
     def _weighed(self, me: int, chance: Chance) -> int:
         """The same choice by weighing every node: for points far apart. O(nodes)."""
         mine = self._points[me]
-        weights = list(accumulate(0.0 if point == mine else hex_distance(mine, point) ** -2.0 for point in self._points))
-        return bisect_left(weights, (1 - chance.random()) * weights[-1])
+        return _drawn((0.0 if point == mine else hex_distance(mine, point) ** -2.0 for point in self._points), chance)
+
+
+class ByDistance(Generic[Name]):
+    """Of the peers that are there, one with a chance that falls with the square of its distance, or whoever waited too long.
+
+    Without that floor a peer a hundred times as far as the others would be asked once in ten thousand rounds. Who was not asked
+    for 3n rounds is next, the longest first; at most n - 1 others can be before it, so no turn is longer than 4n.
+    """
+
+    def __init__(self) -> None:
+        self._asked: dict[Name, int] = {}
+        """The round in which each was asked last, or came; in that order."""
+        self._round = 0
+
+    def choose(self, distances: Mapping[Name, float | None], chance: Chance) -> Name:
+        """Whom to ask in the next round. O(peers).
+
+        `distances`: of each peer that is there, in any unit; one that is not known counts as the median of those that are. Raises
+        `ConstraintCrdtError` where there is none, or for a distance that is not above 0 and finite; nothing changes then.
+        """
+        if not distances:
+            raise ConstraintCrdtError("a choice of peers needs at least 1 peer")
+        weights = _weights(list(distances.values()))
+        self._asked = {name: at for name, at in self._asked.items() if name in distances}
+        for name in distances:
+            self._asked.setdefault(name, self._round)
+        self._round += 1
+        longest = next(iter(self._asked))
+        overdue = self._round - self._asked[longest] > (LONGEST_TURN - 1) * len(distances)
+        chosen = longest if overdue else list(distances)[_drawn(weights, chance)]
+        self._asked.pop(chosen)
+        self._asked[chosen] = self._round
+        return chosen
+
+
+def _weights(distances: Sequence[float | None]) -> list[float]:
+    """The square of each distance's inverse, as a share of the largest: so none is too large for a float."""
+    known = [distance for distance in distances if distance is not None]
+    if not all(0 < distance < inf for distance in known):
+        raise ConstraintCrdtError("the distance of a peer must be above 0 and finite")
+    middle, least = median(known or [1.0]), min(known, default=1.0)
+    return [(least / (middle if distance is None else distance)) ** 2 for distance in distances]
+
+
+def _drawn(weights: Iterable[float], chance: Chance) -> int:
+    """The place of a weight, with a chance as large as its share of all. Never one that is 0."""
+    sums = list(accumulate(weights))
+    return bisect_left(sums, (1 - chance.random()) * sums[-1])

@@ -41,6 +41,7 @@ from constraint_crdt.gossip.messages import (
     Resume,
     Sync,
 )
+from constraint_crdt.gossip.packing import unpack
 from constraint_crdt.gossip.repairing import Outcome, Repairs
 from constraint_crdt.gossip.speaking import Speaker
 from constraint_crdt.gossip.stated import Asked, clock_of_applied, clock_of_delta, clock_of_ping
@@ -240,7 +241,7 @@ class GossipNode(Speaker):
         if data is None:
             self.tracker.admit(peer)
             return GossipResult(responses=self._rest(peer, anew=False) if part.pause else [])
-        message = decode_message(data, max_bytes=None)
+        message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
         return self._hear(message, peer, basis)

@@ -1,9 +1,10 @@
-"""Messages that are too large to be sent as one: cut into parts, and kept while their reader may still ask for the rest.
+"""Messages that are too large to be sent as they are: packed, cut into parts, and kept while their reader may ask for the rest.
 
 Rules kept here:
 
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   (`Resume`), also after a broken connection, or a day later. So nobody is flooded, and what arrived need not come again.
+- A message is packed where that pays (`packing`); it travels as a part then, even if it is the only one.
 - One message per peer is kept, encoded, so that it is the same one that goes on: the sender's state as of one instant, whatever
   has changed since. It is let go once the peer has shown to know what was in it, when a newer one takes its place, and when all
   that are kept would exceed their bound (the one least lately asked for first).
@@ -19,16 +20,20 @@ from constraint_crdt.core.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.codec import TRANSFER_BYTES, encode_message
 from constraint_crdt.gossip.messages import GossipMessage, Part
+from constraint_crdt.gossip.packing import pack
 
 
 class CutMessage:
     """One encoded message, and how it is cut. The same message cut in the same way is the same transfer."""
 
-    __slots__ = ("_data", "_message", "_room", "count", "transfer")
+    __slots__ = ("_data", "_message", "_room", "_unpacked", "count", "transfer")
 
-    def __init__(self, message: GossipMessage, data: bytes, max_bytes: int) -> None:
-        """`max_bytes`: of each part, encoded. Raises `ConstraintCrdtError` if that leaves no room for content."""
-        self._message, self._data = message, data
+    def __init__(self, message: GossipMessage, data: bytes, max_bytes: int, unpacked: int | None = None) -> None:
+        """`max_bytes`: of each part, encoded; `unpacked`: what `data` becomes, if it is packed.
+
+        Raises `ConstraintCrdtError` if that leaves no room for content.
+        """
+        self._message, self._data, self._unpacked = message, data, unpacked
         cut = max_bytes.to_bytes(8, "big")  # the same message cut in another way is another transfer
         self.transfer = blake2b(data, digest_size=TRANSFER_BYTES, key=cut, person=b"transfer").digest()
         longest = self._part(len(data), len(data), b"", pause=True)
@@ -39,7 +44,7 @@ class CutMessage:
 
     @property
     def size(self) -> int:
-        """Bytes of the whole."""
+        """Bytes of the whole, as it travels."""
         return len(self._data)
 
     @property
@@ -62,17 +67,25 @@ class CutMessage:
         whole = self._message
         return Part(
             node=whole.node, fleet=whole.fleet, to=whole.to, transfer=self.transfer,
-            index=index, count=count, size=len(self._data), chunk=chunk, pause=pause,
+            index=index, count=count, size=len(self._data), chunk=chunk, pause=pause, unpacked=self._unpacked,
         )  # fmt: skip
 
 
 def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
-    """The message itself if it encodes within `max_bytes`, else parts that each do; `receive` puts them together.
+    """The message itself if it is sent as it is, else parts that each encode within `max_bytes`; `receive` puts them together.
 
     Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
     """
-    data = encode_message(message)
-    return [message] if len(data) <= max_bytes else CutMessage(message, data, max_bytes).burst(0)
+    cut = _cut(message, encode_message(message), max_bytes)
+    return [message] if cut is None else cut.burst(0)
+
+
+def _cut(message: GossipMessage, data: bytes, max_bytes: int) -> CutMessage | None:
+    """How a message is sent that encodes to `data`; None if as it is."""
+    packed = pack(data)
+    if packed is not None:
+        return CutMessage(message, packed, max_bytes, len(data))
+    return None if len(data) <= max_bytes else CutMessage(message, data, max_bytes)
 
 
 class Sending:
@@ -93,10 +106,10 @@ class Sending:
         One that cannot be kept, for want of a known reader or of room, goes out whole: there would be nothing to resume.
         """
         data = encode_message(message)
-        if len(data) <= max_bytes:
+        cut = _cut(message, data, max_bytes)
+        if cut is None:
             return [data]
-        cut = CutMessage(message, data, max_bytes)
-        kept = reader is not None and self._keep(reader, cut)
+        kept = reader is not None and cut.count > 1 and self._keep(reader, cut)
         return [encode_message(part) for part in cut.burst(0, self._limits.burst_bytes if kept else None)]
 
     def go_on(self, reader: Replica, transfer: bytes, start: int) -> list[GossipMessage] | None:

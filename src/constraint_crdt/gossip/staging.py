@@ -71,9 +71,11 @@ class Staging:
 
         Raises `ConstraintCrdtError` if it contradicts the others, which are dropped then, or if the whole would not fit here.
         """
-        sender = part.node.node_id
-        if part.size + part.count * PART_BYTES > self._max_bytes:
-            raise ConstraintCrdtError(f"a transfer of {part.size} bytes is larger than the {self._max_bytes} to be staged")
+        sender, size = part.node.node_id, part.unpacked or part.size
+        if size + part.count * PART_BYTES > self._max_bytes:
+            raise ConstraintCrdtError(f"a transfer of {size} bytes is larger than the {self._max_bytes} to be staged")
+        if part.count == 1 and part.size == len(part.chunk):  # nothing to wait for: it takes nobody's place
+            return part.chunk
         transfer = self._current(part, basis)
         if part.index in transfer.chunks:
             return None
@@ -146,7 +148,7 @@ class Staging:
 
     def _current(self, part: Part, basis: Sequence[ClockMark]) -> _Transfer:
         """The transfer that a part belongs to, which takes the place of another one of the same node; now the last heard from."""
-        sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size)
+        sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size, part.unpacked)
         transfer = self._transfers.get(sender)
         if transfer is None or transfer.name != name:
             self.drop(sender)

@@ -1,10 +1,15 @@
-"""Carrying exchanges over a transport: whom to ask, when, and what an answer proves.
+"""Carrying exchanges over a transport: when, with whom of those that `asking` chooses from, and what an answer proves.
 
 Rules kept here:
 
 - One exchange at a time is begun; answering others goes on meanwhile.
 - A peer is live once it has answered or spoken to us, until it goes or fails. The transport's list of peers is only a hint.
-- A peer that fails is left alone for a while that doubles, so that one sick node costs the others little.
+- A change is carried on at once, as wide as the fleet is large, and no more often than a node can answer that is carried as much
+  by all others (`gossip.pacing`). Rounds bring what was missed.
+- A request without an answer is repeated at once, the same bytes: whichever way was lost, an exchange takes them twice without
+  harm. Who failed lately is asked once only. A peer that is silent holds up the others by 1.5 timeouts at most: the first tries
+  wait a quarter of one, and only for peers known to be quicker by far; a whole timeout that was waited for is not repeated.
+- A peer that fails all the same is left alone for a while that doubles, so that one sick node costs the others little.
 - Nothing is said before what it tells is on disk, where the node has one (`durable`).
 - What comes in and cannot be taken is refused, counted and logged once per sentence, and never ends the node.
 """
@@ -17,10 +22,19 @@ from random import Random
 from constraint_crdt.engine.transport import Peer, Transport, Unreachable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.gossip.messages import GossipMessage, GossipResult, Part
+from constraint_crdt.gossip.pacing import PUSHES_PER_SECOND, fanout
 from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.node.asking import Asking, PeerChoice
+from constraint_crdt.node.receipts import Receipt, Receipts
 
-FANOUT = 3
-"""Peers that a change is pushed to at once; they push it on."""
+REPEATS = 2
+"""Times that a request without an answer is repeated: at 30 % loss each way, 49 % of requests are answered and 87 % of these."""
+
+HASTE = 0.25
+"""How much of the timeout a try waits that can be repeated."""
+
+QUICKER = 8
+"""So many times the round trip must fit in that."""
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
@@ -42,10 +56,18 @@ class Exchanger:
     """Exchanges between one `GossipNode` and the peers on a transport."""
 
     def __init__(
-        self, gossip: GossipNode, transport: Transport, received: Received, durable: Durable, *, timeout: float, random: Random
+        self,
+        gossip: GossipNode,
+        transport: Transport,
+        received: Received,
+        durable: Durable,
+        *,
+        timeout: float,
+        choice: PeerChoice = "auto",
+        random: Random,
     ) -> None:
         """`received(node_id, result)` is called after each message, `durable()` awaited before anything is said; `timeout` in
-        seconds bounds each silence of a peer.
+        seconds bounds each silence of a peer; `choice` is how a round chooses its peer.
         """
         self._gossip = gossip
         self._transport = transport
@@ -53,6 +75,7 @@ class Exchanger:
         self._durable = durable
         self._timeout = timeout
         self._random = random
+        self._asking = Asking(gossip, choice, random)
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._resting: dict[Peer, tuple[float, float]] = {}
@@ -64,6 +87,8 @@ class Exchanger:
         """Exchanges begun here that came to an end."""
         self.failed = 0
         """Exchanges begun here whose peer did not answer."""
+        self.repeated = 0
+        """Requests sent again since there was no answer."""
         self.sent = 0
         """Messages, or parts of one, given to the transport: requests and replies."""
         self.received = 0
@@ -72,6 +97,8 @@ class Exchanger:
         """Messages that could not be taken."""
         self.learned_bytes = 0
         """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
+        self.receipts = Receipts()
+        """What the exchanges begun here cost."""
 
     @property
     def live(self) -> frozenset[str]:
@@ -94,6 +121,7 @@ class Exchanger:
     def gone(self, peer: Peer) -> None:
         """The transport lost sight of a peer."""
         self._resting.pop(peer, None)
+        self._asking.gone(peer)
         if not any(other.name == peer.name for other in self._transport.peers()):
             self._live.discard(peer.name)
 
@@ -107,22 +135,24 @@ class Exchanger:
             await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
             peers = self._willing()
             if peers:
-                await self.exchange(self._random.choice(peers))
+                await self.exchange(self._asking.choose(peers))
 
     async def run_pushes(self) -> None:
         """Carry each change at once to a few peers that lack it, for ever."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            await self.push_now()
+            await asyncio.sleep(await self.push_now() / PUSHES_PER_SECOND)
 
-    async def push_now(self) -> None:
-        """Carry what is new here to a few peers that lack it."""
+    async def push_now(self) -> int:
+        """Carry what is new here to a few peers that lack it; returns to how many."""
         peers = self._willing()
         self._random.shuffle(peers)
         lacking = [peer for peer in peers if self._gossip.tracker.hash(peer.name) != self._gossip.state_hash]
-        for peer in lacking[:FANOUT]:
+        chosen = lacking[: fanout(1 + len(self._live))]
+        for peer in chosen:
             await self.exchange(peer)
+        return len(chosen)
 
     def willing(self, names: Collection[str]) -> list[Peer]:
         """The peers of these names that are believed to be there and did not fail lately, in a fixed order."""
@@ -132,17 +162,21 @@ class Exchanger:
         """Begin an exchange and carry it to its end. False if the peer failed; then it is left alone for a while."""
         async with self._turn:
             self.begun += 1
+            receipt = Receipt(peer=peer.name)
             try:
-                await self._carry(peer)
+                await self._carry(peer, receipt)
             except Unreachable as error:
                 self.failed += 1
                 self._rest(peer, str(error))
                 return False
+            finally:
+                self.receipts.keep(receipt)
             self._resting.pop(peer, None)
             self.completed += 1
+            receipt.completed = True
             return True
 
-    async def _carry(self, peer: Peer) -> None:
+    async def _carry(self, peer: Peer, receipt: Receipt) -> None:
         waiting = [self._gossip.begin(peer.name)]
         said = 0
         while waiting:
@@ -151,12 +185,41 @@ class Exchanger:
             if said > LONGEST_EXCHANGE:
                 _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
                 return
+            receipt.tell(message)
             payloads = self._gossip.encoded(message, peer.name)
             await self._durable()
             for data in payloads:
-                self.sent += 1
-                for reply in await self._transport.request(peer, data, self._timeout):
+                for reply in await self._request(peer, data, receipt):
+                    receipt.received += len(reply)
+                    before = self.learned_bytes
                     waiting += self._receive(reply)[1]
+                    receipt.learned += self.learned_bytes - before
+
+    async def _request(self, peer: Peer, data: bytes, receipt: Receipt) -> list[bytes]:
+        repeats = 0 if peer in self._resting else REPEATS
+        hasty = HASTE * self._timeout
+        known = self._asking.round_trip(peer)
+        first = hasty if known is not None and known * QUICKER <= hasty else self._timeout
+        clock = asyncio.get_running_loop()
+        over = clock.time() + (REPEATS + 0.5) * hasty
+        while True:
+            receipt.sent += len(data)
+            try:
+                return await self._request_once(peer, data, first if repeats else self._timeout)
+            except Unreachable:
+                if not repeats or clock.time() > over or peer not in self._transport.peers():
+                    raise
+                repeats -= 1
+                self.repeated += 1
+
+    async def _request_once(self, peer: Peer, data: bytes, patience: float) -> list[bytes]:
+        self.sent += 1
+        clock = asyncio.get_running_loop()
+        begun = clock.time()
+        replies = await self._transport.request(peer, data, patience)
+        if peer in self._transport.peers():  # else it went meanwhile, and nobody would forget this again
+            self._asking.answered(peer, clock.time() - begun)
+        return replies
 
     def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
         """Take a message in: who said it, and what to respond."""

@@ -4,6 +4,8 @@ Rules: reading them changes nothing and resets nothing, so that any number of re
 convergence report is not said here again.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from constraint_crdt.gossip.protocol import GossipNode
@@ -12,6 +14,7 @@ from constraint_crdt.node.events import EventKind, EventStream
 from constraint_crdt.node.exchanging import Exchanger
 from constraint_crdt.node.keeping import Keeping
 from constraint_crdt.node.lag import LoopLag
+from constraint_crdt.node.receipts import Receipt
 from constraint_crdt.store.durations import Durations
 
 
@@ -32,11 +35,19 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     exchanges_begun: int
     exchanges_failed: int
     """Those whose peer did not answer."""
+    requests_repeated: int
+    """Those sent again since there was no answer."""
     messages_sent: int
     messages_received: int
     messages_refused: int
     learned_bytes: int
     """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
+    exchange_bytes: int
+    """Bytes of all messages of the exchanges begun here that had a difference to carry."""
+    exchange_difference_bytes: int
+    """Bytes of the cells that these exchanges told or learned: the difference itself."""
+    exchange_bytes_ratio: float | None
+    """The first against the second: the median of the last exchanges that had a difference. None if none had."""
     violated_here: int
     """Active constraints that are violated on this node now."""
     expired: int
@@ -74,10 +85,14 @@ class NodeFigures:
         return Figures(
             exchanges_begun=exchanger.begun,
             exchanges_failed=exchanger.failed,
+            requests_repeated=exchanger.repeated,
             messages_sent=exchanger.sent,
             messages_received=exchanger.received,
             messages_refused=exchanger.refused,
             learned_bytes=exchanger.learned_bytes,
+            exchange_bytes=exchanger.receipts.carried,
+            exchange_difference_bytes=exchanger.receipts.difference,
+            exchange_bytes_ratio=exchanger.receipts.ratio,
             violated_here=self._tally.violated,
             expired=len(state.constraints.expired_ids),
             tiles=len(state.tiles),
@@ -87,6 +102,10 @@ class NodeFigures:
             loop_lag=_histogram(self._lag.durations),
             events=dict(self._events.counts),
         )
+
+    def receipts(self) -> Sequence[Receipt]:
+        """What the last exchanges that this node began cost, the latest at the end."""
+        return self._exchanger.receipts.last
 
 
 def _histogram(durations: Durations) -> Histogram:

@@ -120,8 +120,9 @@ class RunningNode:
         self._view = ViewWatch(self.settings.name)
         self._keeping = Keeping(self.settings, self.gossip, self._health_changed)
         self._exchanger = Exchanger(
-            self.gossip, self._transport, self._received, self._settled, timeout=self.settings.request_timeout, random=self._random
-        )
+            self.gossip, self._transport, self._received, self._settled,
+            timeout=self.settings.request_timeout, choice=self.settings.peer_choice, random=self._random,
+        )  # fmt: skip
         self._forgetting = Forgetting(
             self.gossip, most=self.settings.keep_removals, longest=self.settings.keep_removals_for, now=time.monotonic
         )

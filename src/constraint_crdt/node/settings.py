@@ -17,6 +17,7 @@ import msgspec
 from constraint_crdt.core.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.node.answering.alert_rules import AlertRule, read_rules
+from constraint_crdt.node.asking import PeerChoice
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 
@@ -110,6 +111,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     gossip_every: float = 0.2
     """Seconds between rounds of gossip. A change is pushed at once; the rounds bring what a push did not. Shorter repairs sooner
     and costs a Ping each."""
+
+    peer_choice: PeerChoice = "auto"
+    """Whom a round of gossip asks. `uniform`: any peer, which needs to know nothing; `near`: those near more often than those far,
+    by their positions where all have one, else by how soon they answer, which keeps most traffic on short links; `auto`: `near`
+    from 16 peers on."""
 
     max_age: float = 30.0
     """Seconds after which a measurement is no measurement. Shorter notices a dead sensor sooner, as `unknown`; it must exceed the
@@ -292,8 +298,8 @@ def _wanted(key: str) -> str:
         return 'a table of labels, as in { zone = "a" }, or a list of KEY=VALUE'
     if key == "half_lives":
         return "a list of numbers of seconds"
-    if key == "role":
-        return f"one of {', '.join(get_args(Role))}"
+    if key in _WORDS:
+        return f"one of {', '.join(_WORDS[key])}"
     if _TYPES[key] is bool:
         return "true or false"
     if _TYPES[key] is int:
@@ -318,6 +324,9 @@ def _check_half_lives(value: object) -> None:
         raise SettingsError(str(error)) from None
 
 
+_WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoice)}
+"""The words that a setting takes."""
+
 _READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts}
 """What has rules of its own."""
 
@@ -340,7 +349,7 @@ def _check(key: str, value: object) -> None:
         raise SettingsError("the probe `none` stands alone: leave out the others, or it")
     elif key == "store" and not value:
         raise SettingsError("store must name a file, or be `default` or `memory`")
-    elif key == "role" and value not in get_args(Role):
+    elif key in _WORDS and value not in _WORDS[key]:
         raise SettingsError(f"{value!r} is not {_wanted(key)}")
     elif key == "api":
         try:
