@@ -86,7 +86,8 @@ async def test_where_it_is_violated_is_told_of_other_nodes_too() -> None:
         await anvil.check({"gpu": 99.0})
         await eventually(lambda: forge.overview.page().constraints[0].violated_now == 1)
         (told,) = forge.overview.page().constraints
-        assert (told.worst, told.verdict, told.violations) == (("anvil",), None, 1)
+        assert (told.worst, told.violations) == (("anvil",), 1)
+        assert told.verdict in (None, "unknown"), "forge measures no gpu, whether or not it has looked by now"
         explained = {each.node: each for each in forge.answering.explaining.report("cool").violations if each.violated}
         assert explained.keys() == {"anvil"}
         assert explained["anvil"].since == told.violated_since
