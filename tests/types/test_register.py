@@ -38,6 +38,9 @@ def test_nobody_has_written_is_not_the_origin() -> None:
     at_origin = written((0, 0), "b")
     assert at_origin.position == (0, 0)
     assert at_origin.norm == 0
+    assert at_origin.hex_distance() == 0
+    assert at_origin.hex_distance((3, 1)) == 3
+    assert fresh.hex_distance() is None
     assert at_origin != fresh
 
 

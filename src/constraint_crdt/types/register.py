@@ -35,6 +35,10 @@ class EisensteinRegister(WatchingView):
         """The Eisenstein norm of the position, or None while there is none."""
         return eisenstein_norm(self.position) if self.position else None
 
+    def hex_distance(self, other: Position = (0, 0)) -> int | None:
+        """Steps on the lattice from the position to another, the origin if left out; None while there is none."""
+        return hex_distance(self.position, other) if self.position else None
+
     @property
     def time(self) -> int | None:
         """When the position was written, ns since the epoch by its writer's clock."""
