@@ -46,6 +46,10 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["demo", "--nodes", "1"], "2 to 20"),
         (["demo", "--seconds", "1"], "8 seconds"),
         (["demo", "--seconds", "nan"], "8 seconds"),
+        (["simulate", "--partition", "-60s"], "'-60s' is not a length of time"),
+        (["simulate", "--churn", "-5/min"], "not '-5/min'"),
+        (["simulate", "--loss", "-1e-3"], "not '-1e-3'"),
+        (["add", "x", "--ttl", "-5m"], "'-5m'"),
     ],
 )
 def test_misuse_is_one_line_and_two(argv: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The commands and their flags. Imports nothing but argparse, so that `--help` and usage errors answer at once."""
 
 import argparse
+import re
+import sys
 from collections.abc import Sequence
 from typing import NoReturn, TypeAlias
 
@@ -14,6 +16,7 @@ SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
+_WITH_UNIT = re.compile(r"-\d[\d.]*[^\d.].*")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,10 +32,25 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises `SystemExit` after it has printed the help, or what is wrong.
     """
     parser = make_parser()
-    found, unknown = parser.parse_known_args(argv)
+    found, unknown = parser.parse_known_args(_attached(sys.argv[1:] if argv is None else argv))
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
         parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}; see `{found.prog} --help`\n")
     return found
+
+
+def _attached(argv: Sequence[str]) -> list[str]:
+    """With negative values that have a unit (`--ttl -5m`) attached to their flags.
+
+    argparse takes plain negative numbers for values, and these for flags, so it would call the value missing, not negative.
+    """
+    attached: list[str] = []
+    for word in argv:
+        flag = attached[-1] if attached else ""
+        if _WITH_UNIT.fullmatch(word) and flag.startswith("--") and "=" not in flag and "--" not in attached:
+            attached[-1] = f"{flag}={word}"
+        else:
+            attached.append(word)
+    return attached
 
 
 def make_parser() -> argparse.ArgumentParser:
