@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import PIL
 import pytest
+from PIL import Image
 
 from constraint_crdt.cli import searching, simulating
 from constraint_crdt.cli.main import main
 from constraint_crdt.core.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
-from constraint_crdt.simulation.scenario import Run
+from constraint_crdt.simulation.scenario import Report, Run, Scenario
 from constraint_crdt.simulation.steps import Add, Member
 
 Capture = pytest.CaptureFixture[str]
@@ -43,7 +46,11 @@ Capture = pytest.CaptureFixture[str]
         (["--seed=-1"], "--seed"),
         (["--seeds", "0"], "--seeds"),
         (["--choice", "best"], "uniform, nearby, schedule"),
-        (["--plot", "out.png"], ".svg"),
+        (["--plot", "out.jpg"], ".svg or .png"),
+        (["--plot", "out"], ".svg or .png"),
+        (["--plot", "-"], ".svg or .png"),
+        (["--plot", "out.svg.gz"], ".svg or .png"),
+        (["--chaos", "--plot", "out.png"], "leave out --plot"),
         (["--minutes", "1"], "--minutes"),
         (["--workers", "2"], "--workers"),
         (["--chaos", "--minutes", "0"], "--minutes"),
@@ -80,7 +87,120 @@ def test_a_scenario_as_json_and_picture(tmp_path: Path, capsys: Capture) -> None
     told = json.loads(capsys.readouterr().out)
     assert [run["seed"] for run in told["runs"]] == [0, 1, 2]
     assert all(run["agreed"] and run["bound"] == 3 for run in told["runs"])
-    assert picture.read_text().startswith("<svg ")
+    assert "9 nodes, 0% loss, seed 0: " in picture.read_text()  # the first
+
+
+@pytest.mark.parametrize("name", ["out.svg", "OUT.SVG"])
+def test_a_picture_in_svg(name: str, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["simulate", "--nodes", "5", "--plot", str(tmp_path / name)]) == 0
+    assert ET.fromstring((tmp_path / name).read_bytes()).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "agreed       yes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["out.png", "Out.PNG"])
+def test_a_picture_in_png(name: str, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["simulate", "--nodes", "5", "--plot", str(tmp_path / name)]) == 0
+    with Image.open(tmp_path / name) as image:
+        assert (image.format, image.size) == ("PNG", (1520, 860))
+        image.load()  # it is whole
+    assert "agreed       yes" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(_scenario: Scenario) -> Run:
+        raise AssertionError("the simulation began")
+
+    monkeypatch.setattr(simulating, "Run", run)
+
+
+def refusal(capsys: Capture) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err.removeprefix("constraint-crdt simulate: ").removesuffix("\n")
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("ending", [".svg", ".png"])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_fleet_runs(ending: str, tmp_path: Path, capsys: Capture) -> None:
+    folder, file = tmp_path / f"folder{ending}", tmp_path / "file"
+    folder.mkdir()
+    file.touch()
+    for path, says in (
+        (folder, "it is a directory; name a file in it"),
+        (tmp_path / "missing" / f"out{ending}", f"there is no directory {tmp_path / 'missing'}"),
+        (file / f"out{ending}", "Not a directory"),
+        (tmp_path / ("x" * 300 + ending), "File name too long"),
+        (tmp_path / f"zero\0{ending}", "null byte"),
+    ):
+        assert main(["simulate", "--plot", str(path)]) == 1
+        said = refusal(capsys)
+        assert said.startswith(f"cannot write {path}: ")
+        assert says in said
+    assert sorted(tmp_path.iterdir()) == [file, folder]
+
+
+def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
+    """In a process that gives its rights away right before it looks, for root has them all."""
+    tmp_path.chmod(0o500)
+    code = (
+        "import os, sys\n"
+        "from constraint_crdt.cli import main, simulating\n"
+        "plotter, simulating.Run = simulating.plotter, None\n"
+        "def plotter_without_rights(name):\n"
+        "    if not os.getuid(): os.setuid(65534)\n"
+        "    return plotter(name)\n"
+        "simulating.plotter = plotter_without_rights\n"
+        "sys.exit(main.main())\n"
+    )
+    line = [sys.executable, "-c", code, "simulate", "--plot", str(tmp_path / "out.svg")]
+    told = subprocess.run(line, check=False, capture_output=True, text=True, timeout=30)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr == f"constraint-crdt simulate: cannot write {tmp_path / 'out.svg'}: Permission denied\n"
+
+
+def test_what_was_found_out_is_told_even_if_the_picture_fails_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    print_report = simulating._print_report
+
+    def remove_and_print(report: Report) -> None:
+        folder.rmdir()
+        print_report(report)
+
+    monkeypatch.setattr(simulating, "_print_report", remove_and_print)
+    assert main(["simulate", "--nodes", "5", "--plot", str(folder / "out.svg")]) == 1
+    out, err = capsys.readouterr()
+    assert "agreed       yes" in out
+    assert err == f"constraint-crdt simulate: cannot write {folder / 'out.svg'}: No such file or directory\n"
+
+
+def test_without_pillow_svg_is_drawn_and_png_refused(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['PIL'] = None; from constraint_crdt.cli.main import main; sys.exit(main())"
+
+    def simulate(name: str) -> tuple[int, str, str]:
+        line = [sys.executable, "-c", code, "simulate", "--nodes", "5", "--plot", name]
+        told = subprocess.run(line, check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        return told.returncode, told.stdout, told.stderr
+
+    needs = "--plot out.png needs Pillow: pip install 'constraint-crdt[png]', or name a file that ends in .svg"
+    assert simulate("out.png") == (1, "", f"constraint-crdt simulate: {needs}\n")
+    ended, out, err = simulate("out.svg")
+    assert (ended, err) == (0, "")
+    assert "agreed       yes" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["out.svg"]
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_pillow_that_is_too_old_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(PIL, "__version__", "9.4.0")
+    monkeypatch.delitem(sys.modules, "constraint_crdt.simulation.picture_png", raising=False)
+    assert main(["simulate", "--plot", str(tmp_path / "out.png")]) == 1
+    assert "needs Pillow: pip install 'constraint-crdt[png]'" in refusal(capsys)
 
 
 def test_seeds_give_a_distribution(capsys: Capture) -> None:

@@ -301,7 +301,9 @@ def _simulate(commands: _Commands) -> None:
     simulate.add_argument("--partition", metavar="TIME", help="cut the fleet into halves for so long, as in 60s")
     simulate.add_argument("--churn", metavar="RATE", help="nodes that are killed and come back, as in 5/min")
     simulate.add_argument("--choice", metavar="HOW", help="how peers are chosen: uniform, nearby or schedule; default: uniform")
-    simulate.add_argument("--plot", metavar="FILE", help="draw what is known and sent over time, as SVG")
+    simulate.add_argument(
+        "--plot", metavar="FILE", help="draw what is known and sent over time (of --seeds: in the first) in a .svg or .png file"
+    )
     simulate.add_argument("--json", action="store_true", help="print the outcome as JSON")
     simulate.add_argument("--chaos", action="store_true", help="search seeds for one that breaks an invariant, under all faults")
     simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")

@@ -1,6 +1,7 @@
 """`simulate`: a fleet in virtual time. What it does depends on the flags: a scenario, a search for violations, a history again.
 
-Exit codes: 0 all was well, 1 it did not settle, or an invariant broke, 130 interrupted; what there is by then is printed.
+Exit codes: 0 all was well, 1 it did not settle, an invariant broke, or a file cannot be written, 130 interrupted; what there is by
+then is printed.
 """
 
 import argparse
@@ -13,10 +14,9 @@ from typing import Any
 
 from constraint_crdt.cli.durations import parse_duration
 from constraint_crdt.cli.failures import MisuseError
+from constraint_crdt.cli.plotting import plotter
 from constraint_crdt.cli.tables import print_json, print_lines
-from constraint_crdt.cli.whole_files import write_whole
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.drawing import draw
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 
 INTERRUPTED = 130
@@ -53,8 +53,9 @@ def simulate(arguments: argparse.Namespace) -> int:
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
     seeds = _whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
-    _check_plot(arguments.plot)
-    return _run_scenarios([_scenario(arguments, seed + more) for more in range(seeds)], arguments)
+    scenarios = [_scenario(arguments, seed + more) for more in range(seeds)]
+    plot = None if arguments.plot is None else plotter(arguments.plot)
+    return _run_scenarios(scenarios, plot, as_json=arguments.json)
 
 
 # --- reading flags -------------------------------------------------------------------------------------------------------
@@ -132,15 +133,10 @@ def _rate(text: str | None) -> float:
     return float(found[1]) * _PER_MINUTE[found[2]]
 
 
-def _check_plot(name: str | None) -> None:
-    if name is not None and not name.endswith(".svg"):
-        raise MisuseError(f"--plot draws SVG: name a file that ends in .svg, not {name!r}")
-
-
 # --- scenarios -----------------------------------------------------------------------------------------------------------
 
 
-def _run_scenarios(scenarios: Sequence[Scenario], arguments: argparse.Namespace) -> int:
+def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None] | None, *, as_json: bool) -> int:
     reports: list[Report] = []
     interrupted = False
     with _progress(len(scenarios)) as advance:
@@ -154,9 +150,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], arguments: argparse.Namespace)
             reports.append(run.report())
             if interrupted:
                 break
-    if arguments.plot is not None:
-        write_whole(arguments.plot, draw(reports[0]).encode())
-    if arguments.json:
+    if as_json:
         print_json({"interrupted": interrupted, "runs": [_as_json(report) for report in reports]})
     elif len(scenarios) == 1:
         _print_report(reports[0])
@@ -164,6 +158,9 @@ def _run_scenarios(scenarios: Sequence[Scenario], arguments: argparse.Namespace)
         _print_distribution(reports)
     if interrupted:
         print("interrupted: this is what there was by then", file=sys.stderr)
+    if plot is not None:  # last: what was found out is told, whatever becomes of the file
+        plot(reports[0])
+    if interrupted:
         return INTERRUPTED
     return 0 if all(report.settled for report in reports) else 1
 
@@ -192,7 +189,7 @@ def _print_report(report: Report) -> None:
     rounds = f"{report.rounds:.2f}" + (" after the last disturbance" if disturbed else "")
     states = report.samples[-1].states if report.samples else scenario.nodes
     lines: list[tuple[str, object]] = [
-        ("fleet", f"{scenario.nodes} nodes, {scenario.loss:.0%} loss, peers {scenario.choice}, seed {scenario.seed}"),
+        ("fleet", f"{scenario.nodes} nodes, {100 * scenario.loss:.10g}% loss, peers {scenario.choice}, seed {scenario.seed}"),
         ("agreed", "yes" if report.settled else f"no: {states} different states"),
         ("rounds", f"{rounds}; bound {report.bound}, for aligned rounds in which nothing is lost"),
         ("time", f"{report.time_ns / SECOND_NS:.2f} s, virtual"),

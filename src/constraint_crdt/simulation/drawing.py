@@ -1,62 +1,88 @@
-"""A report as a picture: what is known over time, the bytes sent over time, and the partition behind both. SVG, by hand."""
+"""A report as a picture: what is known over time, the bytes sent over time, and the partition behind both.
 
-from collections.abc import Sequence
+What is drawn where is decided here, once; `picture_svg` and `picture_png` write it.
+"""
 
-from constraint_crdt.simulation.scenario import Report
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from constraint_crdt.simulation.picture import Band, Line, Mark, Picture, Text
+from constraint_crdt.simulation.scenario import SECOND_NS, Report
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, PANEL, GAP = 760, 430, 70, 20, 46, 140, 60
-_SECOND_NS = 10**9
-_STYLE = "font-family:system-ui,sans-serif;font-size:12px;fill:#333"
+KNOWN, SENT, AXIS, PARTED, PARTED_NAME = "#1f6feb", "#b35900", "#999", "#f3e3e3", "#a55"
+
+_ACROSS = WIDTH - LEFT - RIGHT
 
 
-def draw(report: Report) -> str:
-    """The picture as the text of an SVG file."""
-    seconds = [0.0, *(sample.time_ns / _SECOND_NS for sample in report.samples)]
+def draw(report: Report) -> Picture:
+    """The picture of a report."""
+    seconds = [0.0, *(sample.time_ns / SECOND_NS for sample in report.samples)]
     known = [0.0, *(100 * sample.known for sample in report.samples)]
     sent = [0.0, *(sample.bytes / report.scenario.nodes / 1000 for sample in report.samples)]
     end = seconds[-1] or 1.0
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
-        _text(LEFT, 22, _title(report), "font-weight:600"),
-        *_panel(TOP, "known, %", seconds, known, 100.0, end, report, "#1f6feb"),
-        *_panel(TOP + PANEL + GAP, "sent per node, kB", seconds, sent, max(sent) or 1.0, end, report, "#b35900"),
-        _text(WIDTH - RIGHT, HEIGHT - 8, "virtual time, s", "text-anchor:end"),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+    panels = (
+        _Panel("known, %", KNOWN, TOP, most=100.0, end=end),
+        _Panel("sent per node, kB", SENT, TOP + PANEL + GAP, most=max(sent) or 1.0, end=end),
+    )
+    marks: list[Mark] = [Text(LEFT, 22, _title(report), bold=True)]
+    for panel, values in zip(panels, (known, sent), strict=True):
+        marks += panel.partition(report)
+        marks += panel.axes()
+        marks.append(panel.curve(seconds, values))
+    marks.append(Text(WIDTH - RIGHT, HEIGHT - 8, "virtual time, s", anchor="end"))
+    return Picture(WIDTH, HEIGHT, tuple(marks))
 
 
 def _title(report: Report) -> str:
     scenario = report.scenario
     told = f"{report.rounds:.1f} rounds to settle (bound {report.bound})" if report.settled else "not settled"
-    return f"{scenario.nodes} nodes, {scenario.loss:.0%} loss, seed {scenario.seed}: {told}"
+    return f"{scenario.nodes} nodes, {100 * scenario.loss:.10g}% loss, seed {scenario.seed}: {told}"
 
 
-def _panel(
-    top: int, label: str, times: Sequence[float], values: Sequence[float], most: float, end: float, report: Report, colour: str
-) -> list[str]:
-    """One curve with its axes."""
-    width, bottom = WIDTH - LEFT - RIGHT, top + PANEL
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Where one curve with its axes is, and how it is scaled."""
 
-    def place(time: float, value: float) -> str:
-        return f"{LEFT + width * time / end:.1f},{bottom - PANEL * value / most:.1f}"
+    label: str
+    colour: str
+    top: int
+    most: float
+    """The value at the upper end."""
+    end: float
+    """The time at the right end, in seconds."""
 
-    parts = []
-    if report.partition is not None:
-        begin, stop = (min(each / _SECOND_NS, end) for each in report.partition)
-        x, wide = LEFT + width * begin / end, width * (stop - begin) / end
-        parts.append(f'<rect x="{x:.1f}" y="{top}" width="{wide:.1f}" height="{PANEL}" fill="#f3e3e3"/>')
-        parts.append(_text(x + 4, top + 14, "partition", "fill:#a55"))
-    parts.append(f'<path d="M{LEFT},{top}V{bottom}H{LEFT + width}" fill="none" stroke="#999"/>')
-    for share in (0.0, 0.5, 1.0):
-        parts.append(_text(LEFT - 6, bottom - PANEL * share + 4, f"{most * share:.3g}", "text-anchor:end"))
-        parts.append(_text(LEFT + width * share, bottom + 16, f"{end * share:.3g}", "text-anchor:middle"))
-    parts.append(_text(LEFT, top - 6, label))
-    line = " ".join(place(time, value) for time, value in zip(times, values, strict=True))
-    parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
-    return parts
+    def partition(self, report: Report) -> Iterator[Mark]:
+        """The band behind the curve, if the run got as far as to a partition."""
+        if report.partition is None:
+            return
+        begin, stop = (min(each / SECOND_NS, self.end) for each in report.partition)
+        if begin < stop:
+            left, right = self._x(begin), self._x(stop)
+            yield Band(left, self.top, right - left, PANEL, PARTED)
+            yield Text(left + 4, self.top + 14, "partition", PARTED_NAME)
+
+    def axes(self) -> Iterator[Mark]:
+        """Both axes, with their ends and middles, and the label."""
+        bottom = self.top + PANEL
+        yield Line(((LEFT, self.top), (LEFT, bottom), (WIDTH - RIGHT, bottom)), AXIS)
+        for share in (0.0, 0.5, 1.0):
+            yield Text(LEFT - 6, self._y(self.most * share) + 4, _figure(self.most * share), anchor="end")
+            yield Text(self._x(self.end * share), bottom + 16, _figure(self.end * share), anchor="middle")
+        yield Text(LEFT, self.top - 6, self.label)
+
+    def curve(self, times: Sequence[float], values: Sequence[float]) -> Line:
+        """The values over the times."""
+        points = tuple((self._x(time), self._y(value)) for time, value in zip(times, values, strict=True))
+        return Line(points, self.colour, thickness=1.8)
+
+    def _x(self, time: float) -> float:
+        return LEFT + _ACROSS * time / self.end
+
+    def _y(self, value: float) -> float:
+        return self.top + PANEL - PANEL * value / self.most
 
 
-def _text(x: float, y: float, text: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" style="{_STYLE};{style}">{text}</text>'
+def _figure(value: float) -> str:
+    """Three digits, or all of a larger number: 3600, not 3.6e+03."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
