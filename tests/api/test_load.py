@@ -6,6 +6,7 @@ from constraint_crdt.api.server import ApiServer
 from constraint_crdt.client import AsyncClient, Happened
 from constraint_crdt.engine import MemoryNetwork
 from constraint_crdt.node.node import Node
+from constraint_crdt.node.settings import NodeSettings
 
 STREAMS = 60
 READS = 600
@@ -13,9 +14,10 @@ READS = 600
 
 async def test_it_gossips_on_under_many_streams_and_reads() -> None:
     network = MemoryNetwork()
+    patient = NodeSettings(request_timeout=30.0)  # readers, server and both nodes share one loop here: late is not missed
     async with (
-        Node(name="forge", transport=network.transport()) as node,
-        Node(name="anvil", transport=network.transport()) as other,
+        Node(name="forge", transport=network.transport(), settings=patient) as node,
+        Node(name="anvil", transport=network.transport(), settings=patient) as other,
         ApiServer(node, "127.0.0.1", 0) as api,
         AsyncClient(api.url) as client,
     ):

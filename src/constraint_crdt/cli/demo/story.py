@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import secrets
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from constraint_crdt.cli.demo.fleet import DemoNode
 from constraint_crdt.cli.demo.screen import Scene, Screen, make_screen
@@ -83,10 +83,10 @@ class _Story:
 
         for body in _FIRST:
             await self._change(first, body, f"added {body['id']}: {body['when']}")
-        await self._watch(step)
+        await self._watch(step, until=lambda scene: _all_counted(scene, 1))
 
         await self._change(second, _EDITED, f"edited {_EDITED['id']}: {_EDITED['when']}")
-        await self._watch(step)
+        await self._watch(step, until=lambda scene: _all_counted(scene, 0))
 
         self._screen.say(f"kill -9 {last.name}")
         await last.status()  # its bytes so far, for the summary
@@ -171,13 +171,18 @@ class _Story:
             return False
         return await self._spread_of(reference["constraints_hash"], self._now()) is not None
 
-    async def _watch(self, seconds: float) -> None:
-        """Show the fleet for so long, every second, and in full at the end."""
+    async def _watch(self, seconds: float, *, until: Callable[[Scene], bool] = lambda _: True) -> None:
+        """Show the fleet for so long, every second, and in full at the end.
+
+        `until`: what has to be seen before it goes on. On a slow machine that takes longer, and is waited for.
+        """
         deadline = self._now() + seconds
         while (left := deadline - self._now()) > 0:
             await asyncio.sleep(min(1.0, left))
             self._screen.show(await self._scene())
-        self._screen.table(await self._scene())
+        while not until(scene := await self._scene()) and self._now() < deadline + PATIENCE:  # noqa: ASYNC110 - nodes are asked
+            await asyncio.sleep(0.1)
+        self._screen.table(scene)
 
     async def _scene(self) -> Scene:
         statuses = await asyncio.gather(*(node.status() for node in self._nodes))
@@ -191,3 +196,9 @@ class _Story:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _all_counted(scene: Scene, which: int) -> bool:
+    """Whether every node has found the constraint that is edited satisfied (0) or violated (1)."""
+    found = [each["by_node"] for each in scene.constraints if each["id"] == _EDITED["id"]]
+    return all(counts.get(name, (0, 0))[which] > 0 for counts in found for name in scene.nodes)
