@@ -19,12 +19,13 @@ from constraint_crdt.engine.transport import Changed, Handler, Peer, Transport, 
 from constraint_crdt.gossip.codec import decode_message, encode_message
 from constraint_crdt.gossip.messages import GossipMessage, Part
 from constraint_crdt.node.batches import AddConstraint, RemoveConstraint
+from tests.conftest import BUDGET
 from tests.gossip.scrambled import scrambled
 from tests.node.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, stored
 
-CHURN, BATCH = 10_000, 1_000
+CHURN, BATCH = 10_000 if BUDGET == "nightly" else 3_000, 1_000
 """Constraints that come and go while the node is away, and how many at a time."""
 STAYING = 2_000
 OLD = {f"old-{number}" for number in range(300)}
