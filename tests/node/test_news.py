@@ -82,3 +82,66 @@ def test_much_news_is_told_in_pieces() -> None:
     assert first == sorted(first)
     assert len(told.news.take(10)) == 10
     assert (len(told.news.take(10)), told.news.waiting) == (5, False)
+
+
+def test_a_change_is_seen_at_once_and_told_later() -> None:
+    forgotten: list[str] = []
+    state = ConstraintState()
+    news = DefinitionNews(state, forgotten.extend)
+    for id_ in "cab":
+        state.constraints.add(id_, node="a", when="x < 1.0")
+    assert (news.settle(), forgotten, news.waiting) == (3, ["a", "b", "c"], True)
+    assert news.settle() == 0
+    assert news.take(1) == [News(EventKind.ADDED, "a", "x < 1.0")]
+    state.constraints.add("a", node="a", when="x < 2.0")
+    state.constraints.remove("b", node="a")
+    state.constraints.add("c", node="a", when="x < 3.0")
+    assert (news.settle(), forgotten[3:]) == (3, ["a", "b", "c"])
+    assert news.take() == [News(EventKind.ADDED, "c", "x < 3.0"), News(EventKind.CHANGED, "a", "x < 2.0")]
+    assert (news.waiting, forgotten[6:]) == (False, [])
+
+
+def test_what_others_add_in_the_same_words_before_it_is_told_is_no_change() -> None:
+    forgotten: list[str] = []
+    state, other = ConstraintState(), ConstraintState()
+    news = DefinitionNews(state, forgotten.extend)
+    state.constraints.add("c", node="a", when="x < 1.0")
+    other.constraints.add("c", node="b", when="x < 1.0")
+    assert news.settle() == 1
+    state.merge(other)
+    assert (news.settle(), forgotten) == (0, ["c"])
+    assert news.take() == [News(EventKind.ADDED, "c", "x < 1.0")]
+
+
+def test_what_is_back_to_what_was_told_is_no_news_but_what_was_found_is_gone() -> None:
+    forgotten: list[str] = []
+    state = ConstraintState()
+    news = DefinitionNews(state, forgotten.extend)
+    state.constraints.add("c", node="a", when="x < 1.0")
+    news.take()
+    state.constraints.remove("c", node="a")
+    assert news.settle() == 1
+    state.constraints.add("c", node="a", when="x < 1.0")
+    assert (news.settle(), forgotten) == (1, ["c", "c", "c"])
+    assert (news.take(), news.waiting) == ([], False)
+
+
+def test_what_time_ends_before_it_is_told_is_forgotten_then() -> None:
+    told = Told()
+    forgotten: list[str] = []
+    news = DefinitionNews(told.state, forgotten.extend)
+    told.state.constraints.add("c", node="a", when="x < 1.0", expires_at=10)
+    told.state.constraints.add("d", node="a", when="x < 1.0", expires_at=20)
+    assert (news.settle(), forgotten) == (2, ["c", "d"])
+    told.time = 10
+    assert news.take() == [News(EventKind.ADDED, "d", "x < 1.0")]
+    assert forgotten == ["c", "d", "c"]
+
+
+def test_one_that_is_asked_for_is_told_before_the_others() -> None:
+    told = Told()
+    for id_ in "abc":
+        told.state.constraints.add(id_, node="a")
+    assert told.news.take_of("b") == News(EventKind.ADDED, "b", "")
+    assert told.news.take_of("b") is None
+    assert [each.constraint for each in told.news.take()] == ["a", "c"]

@@ -5,14 +5,13 @@ the cells, and when, is for `gossip.expiring` to say.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from constraint_crdt.core.hybrid import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.node.news import DefinitionNews
 
 AT_ONCE = 1_000
-"""Constraints that are told of, or adds that are removed, before others get their turn on the loop."""
+"""Adds that are removed before others get their turn on the loop."""
 
 HEARINGS = 10
 """So many times the mean time between two Pings of one peer, its clock counts: else it would be lost by chance now and then."""
@@ -25,27 +24,26 @@ class Expiring:
     """Follows the expiries of one node."""
 
     def __init__(
-        self, gossip: GossipNode, news: DefinitionNews, *, tell: Callable[[int], bool], remove: Callable[[int], int], every: float
+        self, gossip: GossipNode, *, turned: Callable[[Set[str]], None], remove: Callable[[int], int], every: float
     ) -> None:
-        """`tell(n)` tells of at most n constraints that are not what they were, `remove(n)` removes at most n adds: each says
+        """`turned(ids)` tells of the constraints that time has made something else of. `remove(n)` removes at most n adds, and says
         whether there may be more. `every`: seconds between two rounds of gossip.
         """
         self._gossip = gossip
-        self._news = news
-        self._tell = tell
+        self._turned = turned
         self._remove = remove
         self._every = every
 
     async def tell(self) -> None:
         """Tell of what time has made of the constraints. O(those that expired)."""
-        self._news.note(self._gossip.state.constraints.take_turned())
-        while self._tell(AT_ONCE):  # noqa: ASYNC110 - the pause gives others a turn; nothing is waited for
-            await asyncio.sleep(0)
+        ids = self._gossip.state.constraints.take_turned()
+        if ids:
+            self._turned(ids)
 
     async def remove(self) -> None:
         """Remove the adds that it is for this node to remove now. O(those, and peers)."""
         time = self._gossip.time
         wanted = round(HEARINGS * self._every * len(time.offsets) * SECOND)
         time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
-        while self._remove(AT_ONCE):  # noqa: ASYNC110 - as above
+        while self._remove(AT_ONCE):  # noqa: ASYNC110 - the pause gives others a turn; nothing is waited for
             await asyncio.sleep(0)

@@ -131,7 +131,7 @@ class Node(RunningNode):
                 f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
             )
         await self._told(lambda: self.gossip.retire(node))
-        self._publish(EventKind.RETIRED, node=node)
+        self._announcer.publish(EventKind.RETIRED, node=node)
         return self._answers.retirement(node)
 
     async def export_state(self) -> str:
@@ -164,7 +164,7 @@ class Node(RunningNode):
 
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
-        if self._me is None:
+        if self._hearing.me is None:
             return "the node has not joined its fleet yet"
         if self.gossip.retired_by is not None:
             return f"the node was retired by {self.gossip.retired_by}"

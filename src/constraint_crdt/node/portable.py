@@ -39,7 +39,7 @@ class Portable:
         received: Callable[[str, GossipResult], None],
         push: Callable[[], None],
     ) -> None:
-        """`settle()` tells of the definitions that moved, and returns how many; `received(from, result)` follows what was taken in;
+        """`settle()` follows the definitions that moved, and returns how many; `received(from, result)` follows what was taken in;
         `push()` has peers hear of it.
         """
         self._gossip = gossip

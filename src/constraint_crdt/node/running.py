@@ -1,15 +1,15 @@
 """What a running node does: it takes up its store, joins the fleet, and goes on until it is stopped.
 
 Exchanges with peers, a push of each change, probes, evaluation of the active constraints, the writing of gathered counts, a watch
-over its own view of the fleet; and what follows from each change, its own or a peer's. What people ask of a node is in `node`.
-All state lives on one event loop.
+over its own view of the fleet; and what follows from each change of its own. What follows from what it hears of others is in
+`hearing`, what it tells of all that in `announcing`, what people ask of it in `node`. All state lives on one event loop.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from functools import partial
 from random import Random
 from types import TracebackType
@@ -19,27 +19,26 @@ import msgspec
 
 from constraint_crdt import __version__
 from constraint_crdt.edge import GossipNode
-from constraint_crdt.engine.transport import Peer, Transport, Unreachable
+from constraint_crdt.engine.transport import Transport
 from constraint_crdt.evaluation import Evaluation, evaluate
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip.agreement import DefinitionFrontier
-from constraint_crdt.gossip.codec import encode_message
-from constraint_crdt.gossip.messages import GossipResult
 from constraint_crdt.gossip.protocol import GossipNode as PureGossipNode
 from constraint_crdt.node.activities import Activities
-from constraint_crdt.node.answering.alert_rules import AlertRule
-from constraint_crdt.node.answering.alerting import LOOK_EVERY, Alert
+from constraint_crdt.node.announcing import Announcer
+from constraint_crdt.node.answering.alerting import LOOK_EVERY
 from constraint_crdt.node.answering.answering import Answering
 from constraint_crdt.node.answers import Answers
 from constraint_crdt.node.approximate import NodeApproximate
 from constraint_crdt.node.counters import NodeCounters
 from constraint_crdt.node.evaluating import Tally
-from constraint_crdt.node.events import Event, EventKind, EventStream
+from constraint_crdt.node.events import EventKind, EventStream
 from constraint_crdt.node.exchanging import Exchanger
 from constraint_crdt.node.expiring import Expiring
 from constraint_crdt.node.figures import NodeFigures
 from constraint_crdt.node.folding import Folding
 from constraint_crdt.node.forgetting import Forgetting
+from constraint_crdt.node.hearing import Hearing
 from constraint_crdt.node.keeping import Keeping
 from constraint_crdt.node.lag import LoopLag
 from constraint_crdt.node.measuring import MeasurementBoard
@@ -118,9 +117,15 @@ class RunningNode:
         self._events = EventStream()
         self._frontier = DefinitionFrontier(self.gossip.state.rows)
         self._view = ViewWatch(self.settings.name)
-        self._keeping = Keeping(self.settings, self.gossip, self._health_changed)
+        self.tiles = NodeTiles(self.gossip, self._told, self._events.publish)
+        """The tiles."""
+        self._news = DefinitionNews(self.gossip.state, self._forget_findings)
+        self._announcer = Announcer(self._events, self._news, self.tiles, now)
+        self._keeping = Keeping(self.settings, self.gossip, self._announcer.health_changed)
         self._exchanger = Exchanger(
-            self.gossip, self._transport, self._received, self._settled,
+            self.gossip, self._transport,
+            lambda node, result: self._hearing.received(node, result),  # noqa: PLW0108 - the hearing is made below, and reads it
+            self._settled,
             timeout=self.settings.request_timeout, choice=self.settings.peer_choice, random=self._random,
         )  # fmt: skip
         self._forgetting = Forgetting(
@@ -132,22 +137,21 @@ class RunningNode:
         )
         self.movement = Movement(self.gossip, self._exchanger, self._tally, self._keeping)
         """What moved since somebody last looked."""
-        self._over: asyncio.Future[str] | None = None
-        self._me: Peer | None = None
         self._activities = Activities(self.settings.name)
-        self._news = DefinitionNews(self.gossip.state)
-        self._expiring = Expiring(
-            self.gossip, self._news, tell=self._tell_some, remove=self._remove_expired, every=self.settings.gossip_every
-        )
+        self._expiring = Expiring(self.gossip, turned=self._turned, remove=self._remove_expired, every=self.settings.gossip_every)
         self.approximate = NodeApproximate(self.gossip, self._told)
         """What is violated most, sketches and Bloom filters."""
         self.rates = NodeRates(self.gossip, self.settings.half_lives, now=time.monotonic)
         """How often constraints held and were violated lately."""
         self.answering = Answering(
             self.gossip, self._exchanger, self._frontier, self._tally, self.rates, now,
-            self.settings, self._keeping, lambda: self._view.missed, self._tell_alert,
+            self.settings, self._keeping, lambda: self._view.missed, self._announcer.alert,
         )  # fmt: skip
         """Who holds what, why, since when: coverage, explanations, convergence, alerts."""
+        self._hearing = Hearing(
+            self.settings, self.gossip, self._transport, self._exchanger, self._keeping,
+            self.answering, self._announcer, self._activities, self._settle,
+        )  # fmt: skip
         self.overview = NodeOverview(self.gossip, self.rates, self._tally, self.answering)
         """The constraints of a large fleet at a glance."""
         self._lag = LoopLag()
@@ -155,12 +159,10 @@ class RunningNode:
         """What is counted beside the state, for metrics."""
         self.counters = NodeCounters(self.gossip, self._told)
         """Counters that go up and down."""
-        self.tiles = NodeTiles(self.gossip, self._told, self._events.publish)
-        """The tiles."""
         self.plato = NodePlato(self.gossip, self._told, now)
         """The rooms, as clients of the PLATO contract have them."""
         self._purging = Purging(self.gossip, after=self.settings.keep_deleted_tiles_for)
-        self._portable = Portable(self.gossip, self._keeping, self._settle, self._received, self._exchanger.push)
+        self._portable = Portable(self.gossip, self._keeping, self._settle, self._hearing.received, self._exchanger.push)
 
     def _zenoh(self) -> Transport:
         from constraint_crdt.engine.zenoh import ZenohTransport
@@ -175,7 +177,7 @@ class RunningNode:
 
         Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
         """
-        self._over = asyncio.get_running_loop().create_future()
+        self._hearing.begin()
         aside = await self._keeping.open(rejoin=rejoin)
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
@@ -183,14 +185,14 @@ class RunningNode:
         await self.answering.begin()
         try:
             self._recorder.open()
-            self._me = await self._transport.open(
-                self.settings.name, self.settings.fleet, self._exchanger.answer, self._peer_changed
+            self._hearing.me = await self._transport.open(
+                self.settings.name, self.settings.fleet, self._exchanger.answer, self._hearing.peer_changed
             )
         except BaseException:
             await self._keeping.close()
             raise
         self._answers.begin()
-        self._end_if_retired()
+        self._hearing.end_if_retired()
         if self.gossip.retired_by is None:
             self._writing(lambda: self.gossip.describe(__version__, self._transport.endpoints, self.settings.labels))
         self._begin_activities()
@@ -202,6 +204,7 @@ class RunningNode:
         activities.once("loading", asyncio.to_thread(_load_expressions))
         activities.run("rounds", lambda: self._exchanger.run_rounds(settings.gossip_every))
         activities.run("pushes", self._exchanger.run_pushes)
+        activities.run("announcing", self._announcer.run)
         activities.run("loop lag", self._lag.run)
         activities.repeat("checks", settings.check_every, self._check_active)
         activities.repeat("counts", settings.count_every, self._write_counts)
@@ -233,6 +236,7 @@ class RunningNode:
         await self._transport.close()
         await self._keeping.close()
         self._recorder.close()
+        await self._announcer.finish()
         self._events.close()
 
     async def __aenter__(self) -> Self:
@@ -244,9 +248,7 @@ class RunningNode:
 
     async def over(self) -> str:
         """Wait until this node has to end, for good, and return why: it was retired, or another live node has its name."""
-        if self._over is None:
-            self._over = asyncio.get_running_loop().create_future()
-        return await asyncio.shield(self._over)
+        return await self._hearing.over()
 
     # --- what runs -----------------------------------------------------------------------------------------------------
 
@@ -267,7 +269,7 @@ class RunningNode:
         for turn in self._tally.note(evaluations):
             self.answering.spells.turned(turn.constraint, turn.verdict)
             kind = EventKind(turn.verdict.value)
-            self._publish(kind, constraint=turn.constraint, node=self.settings.name)
+            self._announcer.publish(kind, constraint=turn.constraint, node=self.settings.name)
         self.rates.note({each.constraint: each.counts for each in evaluations})
         return evaluations
 
@@ -287,10 +289,10 @@ class RunningNode:
         if self.rates.waiting and self._keeping.trouble is None and self.gossip.retired_by is None:
             self._writing(self.rates.write_waiting)
 
-    def _tell_some(self, most: int) -> bool:
-        """Tell of some constraints that moved, or that time has ended. True if there may be more."""
-        self._settle(most=most)
-        return self._news.waiting
+    def _turned(self, ids: Set[str]) -> None:
+        """Time has made something else of these constraints."""
+        self._news.note(ids)
+        self._settle()
 
     def _remove_expired(self, most: int) -> int:
         """Remove some adds that expired long enough ago; returns how many."""
@@ -356,101 +358,26 @@ class RunningNode:
             if after != before:
                 self._keeping.begin_life(after.incarnation, f"after {before}")
                 detail = f"{after} goes on from {before}, which may have written more than is known here"
-                self._publish(EventKind.NEW_LIFE, node=self.settings.name, detail=detail)
+                self._announcer.publish(EventKind.NEW_LIFE, node=self.settings.name, detail=detail)
             self._settle()
             self._keeping.changed()
 
-    def _received(self, node_id: str, result: GossipResult) -> None:
-        self.answering.evidence.heard(node_id, diverged=result.diverged)
-        if result.outlived is not None:
-            _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
-            self._keeping.end_life()
-        if result.diverged:
-            _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", node_id)
-            self._publish(EventKind.DIVERGED, node=node_id)
-        if result.mended:
-            _log.warning("repaired the state here with what %s holds: %d cells so far", node_id, self.gossip.cells_repaired)
-            self._publish(EventKind.REPAIRED, node=node_id, detail=f"{self.gossip.cells_repaired} cells so far")
-        if result.skew is not None:
-            _log.warning(
-                "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",
-                node_id, result.skew, self.settings.max_skew,
-            )  # fmt: skip
-            self._publish(EventKind.CLOCK_SKEW, node=node_id, detail=f"{result.skew:+.1f} s")
-        if result.state_changed:
-            for replica, seq in self._keeping.recovered():
-                _log.warning(
-                    "%s knew more of this node's former life %s than its store did: took it over, up to %d", node_id, replica, seq
-                )
-            self._keeping.changed()
-            self._end_if_retired()
-            if self._settle():
-                self._exchanger.push()
-
-    def _end_if_retired(self) -> None:
-        by = self.gossip.retired_by
-        if by is not None:
-            self._end(f"node {self.settings.name} was retired by {by}: start it under another name")
-
-    def _end(self, why: str) -> None:
-        if self._over is not None and not self._over.done():
-            _log.error("%s", why)
-            self._over.set_result(why)
-
-    def _health_changed(self, trouble: str | None) -> None:
-        if trouble is None:
-            _log.info("writes are taken again")
-            self._publish(EventKind.RECOVERED)
-        else:
-            _log.error("writes are refused: %s", trouble)
-            self._publish(EventKind.TROUBLE, detail=trouble)
-
-    def _settle(self, *, tell: bool = True, most: int | None = None) -> int:
-        """Follow, and say unless told not to, what became of the constraints that moved. Returns how many changed.
-
-        `most`: look at so many at most.
+    def _settle(self, *, tell: bool = True) -> int:
+        """Follow, and say unless told not to, what became of the constraints and tiles that moved. Returns how many constraints
+        changed; if they are many, most are told of later.
         """
-        news = self._news.take(most)
-        for kind, id_, when in news:
-            self._tally.forget(id_)
-            self.answering.spells.forget(id_)
-            if tell:
-                self._publish(kind, constraint=id_, detail=when)
-        self.tiles.tell(self._now(), publish=tell)
-        return len(news)
-
-    def _peer_changed(self, peer: Peer, up: bool) -> None:
-        if peer.name == self.settings.name:
-            if up:
-                self._activities.once("namesake", self._meet_namesake(peer))
-            return
-        if not up:
-            self._exchanger.gone(peer)
+        with self.gossip.time.held():
+            changed = self._news.settle()
+        if tell:
+            self._announcer.moved()
         else:
-            self._exchanger.push()
-        _log.info("%s %s", peer.name, "came" if up else "went")
-        self._publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+            self._announcer.skip()
+        return changed
 
-    async def _meet_namesake(self, peer: Peer) -> None:
-        """Another session has this node's name. If it answers, and is not just the trace of one that died, the later one ends."""
-        try:
-            await self._transport.request(peer, encode_message(self.gossip.ping()), self.settings.request_timeout)
-        except Unreachable:
-            return
-        name = self.settings.name
-        _log.error("another live node is called %s too: names must be unique in a fleet", name)
-        self._publish(EventKind.DUPLICATE_NAME, node=name)
-        self.answering.diagnosing.met_namesake()
-        if self._me is not None and self._me.session > peer.session:  # sessions sort by when they were opened
-            self._end(f"a node called {name} is live already: start this one under another name")
-
-    def _tell_alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
-        about = {"node": alert.subject} if rule.kind in ("divergence", "silence") else {"constraint": alert.subject}
-        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
-        self._publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **about)
-
-    def _publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
+    def _forget_findings(self, ids: Collection[str]) -> None:
+        """These constraints are not what they were: nothing that was found about them holds."""
+        self._tally.forget_all(ids)
+        self.answering.spells.forget_all(ids)
 
 
 def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> PureGossipNode:

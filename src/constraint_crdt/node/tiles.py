@@ -4,6 +4,7 @@ Reads answer from what the node knows, cut off or not. Each write is one transac
 """
 
 import builtins
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -73,6 +74,8 @@ class NodeTiles:
         self._told = told
         self._publish = publish
         self._touched: set[str] = set()
+        self._waiting: OrderedDict[Place, None] = OrderedDict()
+        """The tiles that are to be told of."""
         self._listed: dict[Place, Dot] = {}
         """Each tile that was told of, with the content that it had."""
         for kind in (CONTENT, DELETED):
@@ -178,18 +181,32 @@ class NodeTiles:
         if cell is not None:
             self._touched.add(str(cell.key))
 
-    def tell(self, time: int, *, publish: bool = True) -> None:
-        """Follow, and say unless told not to, what became of the tiles whose content moved. O(those tiles)."""
+    @property
+    def waiting(self) -> bool:
+        """There are tiles whose content moved and that were not told of yet."""
+        return bool(self._touched or self._waiting)
+
+    def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
+        """Follow, and say unless told not to, what became of the tiles whose content moved: in the order in which they did, of one
+        change by place, each once by what it is then.
+
+        `most`: look at so many tiles only; there may be more as long as `waiting` is true.
+        """
         touched, self._touched = self._touched, set()
-        for room, id_ in sorted((parts[0], parts[1]) for key in touched if len(parts := split_key(key, 2)) == 2):
-            content = self._tiles.content_dot((room, id_))
-            if content == self._listed.get((room, id_)):
-                continue
-            if content is None:
-                del self._listed[room, id_]
-            else:
-                self._listed[room, id_] = content
-            if publish:
-                kind = EventKind.TILE_DELETED if content is None else EventKind.TILE_PUT
-                node = content.replica.node_id if content is not None else ""
-                self._publish(Event(kind=kind, time=time, node=node, room=room, tile=id_))
+        for place in sorted((parts[0], parts[1]) for key in touched if len(parts := split_key(key, 2)) == 2):
+            self._waiting.setdefault(place)
+        for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
+            self._tell_of(self._waiting.popitem(last=False)[0], time, publish=publish)
+
+    def _tell_of(self, place: Place, time: int, *, publish: bool) -> None:
+        content = self._tiles.content_dot(place)
+        if content == self._listed.get(place):
+            return
+        if content is None:
+            del self._listed[place]
+        else:
+            self._listed[place] = content
+        if publish:
+            kind = EventKind.TILE_DELETED if content is None else EventKind.TILE_PUT
+            node = content.replica.node_id if content is not None else ""
+            self._publish(Event(kind=kind, time=time, node=node, room=place[0], tile=place[1]))
