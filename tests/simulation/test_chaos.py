@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from typing import get_args
 
 import msgspec
 
 from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos
 from constraint_crdt.simulation.histories import replay
 from constraint_crdt.simulation.search import Tally, search_seeds
+from constraint_crdt.simulation.steps import AnyStep, Tile, Write
+from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
 HISTORIES = 20_000 if BUDGET == "nightly" else 6
@@ -31,9 +34,11 @@ def test_nothing_goes_wrong() -> None:
     assert tally.operations >= HISTORIES * OPERATIONS
     assert tally.checks > tally.operations  # each mutation, and what is taken in
     if BUDGET == "nightly":
-        assert tally.never_fired() == []
+        assert tally.never_fired() == tally.never_written() == []
+        assert tally.written[TOGETHER]
     else:  # a few histories cannot have them all
         assert len(tally.never_fired()) < len(FAULTS) / 3
+        assert len(tally.never_written()) < len(WRITES) / 3
 
 
 def test_histories_have_five_nodes_and_more() -> None:
@@ -75,6 +80,29 @@ def test_what_never_fired_is_told() -> None:
     tally.add(Tally(histories=2, fired=Counter({FAULTS[0]: 3})))
     assert tally.never_fired() == []
     assert tally.histories == 2
+
+
+def test_what_was_never_written_is_told() -> None:
+    tally = Tally(written=Counter(dict.fromkeys(WRITES[1:], 1)))
+    assert tally.never_written() == [WRITES[0]]
+    tally.add(Tally(written=Counter({WRITES[0]: 1})))
+    assert tally.never_written() == []
+
+
+def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> None:
+    """So that a step which somebody adds, and nobody draws, is told."""
+    steps = [each for each in get_args(AnyStep) if issubclass(each, Write)]
+    assert set(steps) == set(Write.__subclasses__())
+    for each in steps:
+        acts = TILE_ACTS if each is Tile else ("",)
+        for act in acts:
+            assert f"{each.__struct_config__.tag} {act}".strip() in WRITES
+
+
+def test_a_write_that_changes_nothing_has_not_come_about() -> None:
+    outcome = Chaos(5, operations=80).run()
+    assert 0 < outcome.written.total() < 80 + sum(len(getattr(step, "more", ())) for step in outcome.steps)
+    assert all(kinds(step, []) in ([], ["increment known already"]) for step in outcome.steps if isinstance(step, Write))
 
 
 def test_a_history_has_some_kinds_of_faults_only() -> None:

@@ -53,7 +53,7 @@ def search(*, first_seed: int, most: int | None, seconds: float, workers: int, a
     if interrupted:
         print("interrupted: this is what there was by then, and nothing went wrong in it", file=sys.stderr)
         return INTERRUPTED
-    never = tally.never_fired()
+    never = [*tally.never_fired(), *tally.never_written()]
     if never:
         print(f"{PROGRAM} simulate: never came about: {', '.join(never)}; search for longer", file=sys.stderr)
     return 1 if never else 0
@@ -111,7 +111,8 @@ def _print_tally(tally: Tally, elapsed: float) -> None:
             ("checks", f"{tally.checks} states compared with the log"),
         ]
     )
-    print_lines([("faults", ", ".join(f"{kind} {times}" for kind, times in sorted(tally.fired.items())))])
+    for what, happened in (("faults", tally.fired), ("writes", tally.written)):
+        print_lines([(what, ", ".join(f"{kind} {times}" for kind, times in sorted(happened.items())))])
 
 
 def _as_json(tally: Tally, found: History | None, elapsed: float) -> dict[str, object]:
@@ -123,6 +124,8 @@ def _as_json(tally: Tally, found: History | None, elapsed: float) -> dict[str, o
         "checks": tally.checks,
         "faults": dict(sorted(tally.fired.items())),
         "never_fired": tally.never_fired(),
+        "writes": dict(sorted(tally.written.items())),
+        "never_written": tally.never_written(),
         "violation": None if found is None else {"seed": found.seed, "invariant": found.invariant, "sentence": found.sentence},
     }
 

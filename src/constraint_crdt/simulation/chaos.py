@@ -17,7 +17,7 @@ from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.links import Quality
 from constraint_crdt.simulation.liveness import settle
 from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Collect, Member, Retire, Stale
-from constraint_crdt.simulation.workload import IDS, draw_write
+from constraint_crdt.simulation.workload import IDS, Workload
 from constraint_crdt.simulation.world import Actor, Harm, Pace, World
 
 OPERATIONS = 200
@@ -59,6 +59,8 @@ class Outcome:
     """States that were compared with the log."""
     fired: Counter[str]
     """How often each kind of fault came about."""
+    written: Counter[str]
+    """How often each kind of write came about."""
 
     def history(self) -> History | None:
         """What is to be kept of it: nothing if all was well."""
@@ -92,6 +94,7 @@ class Chaos:
         self._fired = self._world.fired
         for actor in self._world.actors.values():
             self._draw_ways(actor)
+        self._workload = Workload(chance)
         self._arrange()
 
     # --- what is drawn once ------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ class Chaos:
         if up:
             actor = self._chance.pick(up)
             node = self._world.fleet.nodes[actor.name]
-            kind, what = draw_write(node, self._chance)
+            kind, what = self._workload.draw(node)
             self._world.perform(kind, actor, **what)
             self._left -= 1
         self._world.after(self._chance.exponential(GAP_NS), self._write)
@@ -273,4 +276,5 @@ class Chaos:
             events=world.events,
             checks=invariants.checks if invariants else 0,
             fired=Counter({kind: times for kind, times in self._fired.items() if times}),
+            written=world.fleet.written,
         )

@@ -9,10 +9,11 @@ Rules kept here:
   that it does not say it raises.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.core.cells import REMOVE, removed_dots
+from constraint_crdt.core.cells import REMOVE, RETIRE, removed_dots
 from constraint_crdt.core.clock import VectorClock
 from constraint_crdt.core.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.core.replica import Replica
@@ -37,7 +38,7 @@ from constraint_crdt.simulation.steps import (
     Start,
     Write,
 )
-from constraint_crdt.simulation.writes import do, expected, is_done, may_refuse
+from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
 
 LIMITS = Limits(burst_bytes=1024)
 """Of every node: so small that large transfers pause, and have to be asked for."""
@@ -103,6 +104,8 @@ class Fleet:
         self.invariants = Invariants() if watched else None
         self.unsaved_lost = 0
         """Crashes that lost a write which was not acknowledged."""
+        self.written: Counter[str] = Counter()
+        """How often each kind of write came about; only if it is watched."""
         self.carried = self.taken = 0
         """Mutations that messages brought, and those that were news."""
         self._limits = limits
@@ -174,7 +177,8 @@ class Fleet:
             case Crash():
                 self._crash(seat, node)
             case Write():
-                self._write(seat, node, step)
+                for part in parts(step):
+                    self._write(seat, node, part)
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
@@ -257,7 +261,7 @@ class Fleet:
             do(node, step)
             return
         life, lo, as_it_was = node.replica, node.state.rows.seq(node.replica), _fingerprint(node)
-        counted, named, some = expected(node, step, log, writes_on=not seat.over)
+        due = expected(node, step, log, writes_on=not seat.over)
         try:
             do(node, step)
         except (KeyError, ConstraintCrdtError) as error:
@@ -268,10 +272,13 @@ class Fleet:
             return
         if node.replica != life:
             lo, seat.over = 0, False
-        cells = log.wrote(node, lo, counted)
+        cells = log.wrote(node, lo, due.counted, due.said)
+        self.written.update(kinds(step, cells))
         removed = {tuple(dot) for cell in cells if cell.kind == REMOVE for dot in removed_dots(cell)}
-        if named is not None and removed != named and not (some and removed <= named):
-            raise Violation("write", f"{seat.name} wrote {step} and named {sorted(removed)} instead of {sorted(named)}")
+        if due.named is not None and removed != due.named and not (due.some and removed <= due.named):
+            raise Violation("write", f"{seat.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
+        if due.nothing and any(cell.kind != RETIRE for cell in cells):
+            raise Violation("write", f"{seat.name} wrote {step}, which was known")
         if cells:
             self._changed(seat, node)
         if not is_done(node, step):

@@ -5,8 +5,13 @@ The log knows nothing of runs, floors, digests or messages: per replica the list
 
 - **state**: what lies within the clock and is ended by nothing within it stands, byte for byte, and nothing else does;
 - **hash**: equal clocks have equal hashes, and equal hashes equal clocks;
-- **readings**: equal clocks read the same positions, tiles and counters;
-- **counts**: each reading is the sum of what was counted within the clock, so none goes down and none is counted twice;
+- **readings**: equal clocks read the same positions, tiles, counters, sketches, Bloom filters and increments;
+- **counts**: each reading is the sum of what was counted within the clock, so none goes down and none is counted twice; of the
+  increments of clients each (client, seq) counts once, whoever took it in;
+- **estimates**: a sketch counts in all what was recorded within the clock, and estimates no item lower; of names that were begun
+  in different dimensions those count that most rows have;
+- **members**: a Bloom filter finds all that was put in within the clock, and has no bits that this did not set;
+- **decay**: rates and decaying counters read what is left of all rows by the node's own clock, at each half-life;
 - **dot**: no (replica, seq) is used for two mutations;
 - **clock**: none goes back while its node lives, runs ahead of what was written, or lies below a floor;
 - **time**: a node goes by its own clock or the fastest one that it heard lately, within the bound on skew;
@@ -25,6 +30,7 @@ from constraint_crdt.core.cells import ADD, REMOVE, RETIRE, Cell, definition_val
 from constraint_crdt.core.digest import StateHash
 from constraint_crdt.core.replica import Dot, Replica
 from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.simulation.models import Model, Said
 
 Counted = Mapping[str, tuple[int, int]]
 """Evaluations by constraint, "" for none in particular: how far a mutation moves them."""
@@ -52,6 +58,7 @@ class Mutation:
     data: bytes
     ends: tuple[tuple[Replica, int], ...]
     counted: Counted
+    said: tuple[Said, ...]
     expires_at: int | None
 
 
@@ -61,22 +68,18 @@ class View:
 
     clock: dict[Replica, int] = field(default_factory=dict)
     live: dict[tuple[Replica, int], bytes] = field(default_factory=dict)
+    adds: dict[tuple[Replica, int], Mutation] = field(default_factory=dict)
+    """Those of `live` that add a constraint."""
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     """How far the clock of each peer was ahead each time that it was heard lately, and when that was by the node's own clock."""
+    model: Model = field(default_factory=Model)
 
 
 def _plus(counts: dict[str, tuple[int, int]], key: str, moved: tuple[int, int]) -> None:
     before = counts.get(key, (0, 0))
     counts[key] = (before[0] + moved[0], before[1] + moved[1])
-
-
-def _reading(node: GossipNode) -> object:
-    """What the views that have no model of their own here say."""
-    state = node.state
-    tiles = [(tile.room, tile.id, tile.text, sorted(tile.tags)) for tile in map(state.tiles.__getitem__, sorted(state.tiles))]
-    return state.position, tiles, state.tiles.deleted(), [(name, state.counters.moves(name)) for name in sorted(state.counters)]
 
 
 class Invariants:
@@ -119,12 +122,17 @@ class Invariants:
 
     def active(self, node: GossipNode) -> set[object]:
         """The constraints that must be active at a node by the time that it goes by, as of its last check."""
-        log, now = self._log, node.time.now()
-        standing = [log[replica][seq - 1] for replica, seq in self._views[node.node_id].live]
-        return {each.key for each in standing if each.kind == ADD and (each.expires_at is None or each.expires_at > now)}
+        now, adds = node.time.now(), self._views[node.node_id].adds
+        return {each.key for each in adds.values() if each.expires_at is None or each.expires_at > now}
 
-    def wrote(self, node: GossipNode, lo: int, counted: Counted) -> list[Cell]:
-        """Note what a node wrote above `lo` in its row; returns the cells. `counted`: how far its counts moved with that."""
+    def model(self, name: str) -> Model:
+        """What the summaries at a node must read, as of its last check."""
+        return self._views[name].model
+
+    def wrote(self, node: GossipNode, lo: int, counted: Counted, said: tuple[Said, ...] = ()) -> list[Cell]:
+        """Note what a node wrote above `lo` in its row; returns the cells. `counted`: how far its counts moved with that; `said`:
+        what it put into summaries.
+        """
         replica, rows = node.replica, node.state.rows
         row = self._log.setdefault(replica, [])
         if rows.seq(replica) == lo:
@@ -135,11 +143,12 @@ class Invariants:
         if lo != len(row):
             raise Violation("dot", f"{replica} writes {lo + 1} though it wrote up to {len(row)} before")
         for cell in cells:
-            self._append(row, cell, counted if cell is cells[-1] else {})
+            last = cell is cells[-1]
+            self._append(row, cell, counted if last else {}, said if last else ())
             self._ended_lives |= cell.kind == RETIRE
         return cells
 
-    def _append(self, row: list[Mutation], cell: Cell, counted: Counted) -> None:
+    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, said: tuple[Said, ...]) -> None:
         replica, seq = cell.replica, cell.seq
         ends: list[tuple[Replica, int]] = []
         if cell.kind == REMOVE:
@@ -151,7 +160,7 @@ class Invariants:
         for ended in ends:
             self._enders.setdefault(ended, []).append((replica, seq))
         expires_at = definition_value(cell).expires_at if cell.kind == ADD else None
-        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, expires_at))
+        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, said, expires_at))
 
     def lost(self, replica: Replica, upto: int) -> None:
         """A node lost what it wrote above `upto`, which it told nobody: as if it had never been."""
@@ -183,8 +192,10 @@ class Invariants:
         self.checks += 1
         rows, view = node.state.rows, self._views[name]
         clock = rows.clock_mark.entries
-        self._advance(name, view, clock)
-        if {(cell.replica, cell.seq): cell.data for cell in rows.live_cells()} != view.live:
+        self._advance(name, view, clock, node.time.own())
+        live, cells = view.live, list(rows.live_cells())
+        wrong = [cell for cell in cells if live.get((cell.replica, cell.seq)) != cell.data]
+        if wrong or not len(set(map(id, cells))) == len(cells) == len(live):
             raise Violation("state", self._difference(name, node, view))
         for cell in rows.each(REMOVE):
             if self._log[cell.replica][cell.seq - 1].data != cell.data:
@@ -192,20 +203,22 @@ class Invariants:
         for replica, floor in rows.floors.items():
             if floor > clock.get(replica, 0):
                 raise Violation("clock", f"{name} has the floor {floor} for {replica} and knows up to {clock.get(replica, 0)}")
-        self._check_hash(name, node, clock)
+        misread = view.model.wrong(node)
+        if misread is not None:
+            raise Violation(misread[0], f"{name} {misread[1]}")
+        self._check_hash(name, node, clock, view.model)
         self._check_readings(name, node, view)
 
-    def _advance(self, name: str, view: View, clock: Mapping[Replica, int]) -> None:
-        """Bring what must stand up to a later clock."""
+    def _advance(self, name: str, view: View, clock: Mapping[Replica, int], own: int) -> None:
+        """Bring what must stand up to a later clock. `own`: the time by the node's own."""
         before = view.clock
         if clock == before:
             return
-        for replica, seq in before.items():
-            if clock.get(replica, 0) < seq:
-                raise Violation("clock", f"{name} was at {replica} {seq} and is at {clock.get(replica, 0)}")
-        fresh = [
-            (replica, seq) for replica, hi in clock.items() if hi > (lo := before.get(replica, 0)) for seq in range(lo + 1, hi + 1)
-        ]
+        raised = [(replica, before.get(replica, 0), hi) for replica, hi in clock.items() if before.get(replica) != hi]
+        back = [replica for replica, lo, hi in raised if hi < lo] + sorted(before.keys() - clock.keys())
+        if back:
+            raise Violation("clock", f"{name} was at {back[0]} {before[back[0]]} and is at {clock.get(back[0], 0)}")
+        fresh = [(replica, seq) for replica, lo, hi in raised for seq in range(lo + 1, hi + 1)]
         for replica, seq in fresh:
             row = self._log.get(replica, ())
             if seq > len(row):
@@ -214,11 +227,16 @@ class Invariants:
             ended = any(clock.get(by, 0) >= at for by, at in self._enders.get((replica, seq), ()))
             if mutation.kind != REMOVE and not ended:
                 view.live[replica, seq] = mutation.data
+                if mutation.kind == ADD:
+                    view.adds[replica, seq] = mutation
             for dot in mutation.ends:
-                view.live.pop(dot, None)
+                if view.live.pop(dot, None) is not None:
+                    view.adds.pop(dot, None)
             for key, moved in mutation.counted.items():
                 _plus(view.counts, key, moved)
                 _plus(view.by_node, replica.node_id, moved)
+            for each in mutation.said:
+                view.model.take(replica, each, own)
         view.clock = dict(clock)
 
     def _difference(self, name: str, node: GossipNode, view: View) -> str:
@@ -236,13 +254,13 @@ class Invariants:
                 return f"{name} {what} {replica} {seq}{about}"
         raise AssertionError("asked for a difference where there is none")
 
-    def _check_hash(self, name: str, node: GossipNode, clock: Mapping[Replica, int]) -> None:
+    def _check_hash(self, name: str, node: GossipNode, clock: Mapping[Replica, int], model: Model) -> None:
         key, hash_ = frozenset(clock.items()), node.state_hash
         if self._hash_at.setdefault(key, hash_) != hash_:
             raise Violation("hash", f"{name} is at a clock at which another node had another hash")
         if self._clock_of.setdefault(hash_, key) != key:
             raise Violation("hash", f"{name} has the hash that another node had at another clock")
-        if self._read_at.setdefault(key, reading := _reading(node)) != reading:
+        if self._read_at.setdefault(key, reading := model.reading(node)) != reading:
             raise Violation("readings", f"{name} is at a clock at which another node read something else")
         if node.replica not in self._been:
             self._been[node.replica] = (set(), set(), {})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from constraint_crdt.simulation.chaos import FAULTS, Chaos
 from constraint_crdt.simulation.histories import History
+from constraint_crdt.simulation.writes import WRITES
 
 
 @dataclass(slots=True)
@@ -18,6 +19,8 @@ class Tally:
     """States that were compared with the log."""
     fired: Counter[str] = field(default_factory=Counter)
     """How often each kind of fault came about."""
+    written: Counter[str] = field(default_factory=Counter)
+    """How often each kind of write came about."""
 
     def add(self, other: "Tally") -> None:
         """Count what another part of the search tried."""
@@ -26,10 +29,15 @@ class Tally:
         self.events += other.events
         self.checks += other.checks
         self.fired += other.fired
+        self.written += other.written
 
     def never_fired(self) -> list[str]:
         """The kinds of faults that never came about: of those the search says nothing."""
         return [fault for fault in FAULTS if not self.fired[fault]]
+
+    def never_written(self) -> list[str]:
+        """The kinds of writes that never came about, likewise."""
+        return [kind for kind in WRITES if not self.written[kind]]
 
 
 def search_seeds(first: int, count: int) -> tuple[Tally, History | None]:
@@ -37,7 +45,7 @@ def search_seeds(first: int, count: int) -> tuple[Tally, History | None]:
     tally = Tally()
     for seed in range(first, first + count):
         outcome = Chaos(seed).run()
-        tally.add(Tally(1, outcome.operations, outcome.events, outcome.checks, outcome.fired))
+        tally.add(Tally(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:
             return tally, found

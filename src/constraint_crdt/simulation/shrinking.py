@@ -14,7 +14,7 @@ import msgspec
 from constraint_crdt.simulation.histories import History, replay
 from constraint_crdt.simulation.steps import AnyStep, Begin, Deliver, Exchange, Member
 
-DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "exchange", "liveness"))
+DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
 """Invariants that break of one cause, two nodes that take something else for the state: which of them is seen first says little."""
 
 MOST_REPLAYS = 4000

@@ -104,6 +104,63 @@ class Retire(Write, frozen=True, kw_only=True, tag="retire"):
     dead: str
 
 
+class Tally(Write, frozen=True, kw_only=True, tag="tally"):
+    """Count an item in a sketch, which begins with these dimensions if there is none of this name."""
+
+    name: str
+    item: str
+    count: int
+    width: int
+    depth: int
+
+
+class Insert(Write, frozen=True, kw_only=True, tag="insert"):
+    """Put an item into a Bloom filter, which begins for so many items if there is none of this name."""
+
+    name: str
+    item: str
+    expected: int
+    wrong: float
+    """The rate of wrong findings that it is made for."""
+
+
+class Rate(Write, frozen=True, kw_only=True, tag="rate"):
+    """Count evaluations that weigh less the older they are, and track these half-lives from now on."""
+
+    satisfied: int = 0
+    violated: int = 0
+    id: str | None = None
+    half_lives: tuple[float, ...]
+
+
+class FoldRates(Write, frozen=True, kw_only=True, tag="fold rates"):
+    """Take what is left of the node's own recent evaluations of some constraints to those of none in particular."""
+
+    ids: tuple[str, ...]
+
+
+class Decay(Write, frozen=True, kw_only=True, tag="decay"):
+    """Add to a counter that forgets."""
+
+    name: str
+    half_life: float
+    amount: float
+
+
+class Increment(Write, frozen=True, kw_only=True, tag="increment"):
+    """A PLATO client sends the increment that it numbered so, and those after it, one after the other.
+
+    The counts have no default: under one number a client counts the same in all steps, also in shrunk ones.
+    """
+
+    client: str
+    seq: int
+    satisfied: int
+    violated: int
+    more: tuple[tuple[int, int], ...] = ()
+    """(satisfied, violated) of those after it."""
+
+
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop removals."""
 
@@ -175,6 +232,12 @@ AnyStep: TypeAlias = (
     | Tile
     | Expire
     | Retire
+    | Tally
+    | Insert
+    | Rate
+    | FoldRates
+    | Decay
+    | Increment
     | Collect
     | Begin
     | Stale

@@ -1,16 +1,51 @@
 """What a `Write` step asks of a node, what it has to lead to, and how to tell that it did."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple, get_args
 
-from constraint_crdt.core.cells import ADD, COUNTS, counts_value
+import msgspec
+
+from constraint_crdt.core.cells import ADD, COUNTS, RETIRE, Cell, counts_value
 from constraint_crdt.core.hybrid import SECOND
 from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.values import APPLIED, RATE
 from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.simulation import summaries
 from constraint_crdt.simulation.invariants import Counted, Invariants
-from constraint_crdt.simulation.steps import Add, Count, Expire, Fold, Move, Record, Remove, Retire, Tile, Write
+from constraint_crdt.simulation.models import ROOM, Said
+from constraint_crdt.simulation.steps import (
+    Add,
+    AnyStep,
+    Count,
+    Decay,
+    Expire,
+    Fold,
+    FoldRates,
+    Increment,
+    Insert,
+    Move,
+    Rate,
+    Record,
+    Remove,
+    Retire,
+    Tally,
+    Tile,
+    Write,
+)
+from constraint_crdt.simulation.summaries import Summing
 
-ROOM = "depot"
-"""Where all tiles of a history are."""
+TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")
+TOGETHER: Final = "increments taken together"
+AGAIN: Final = "increment known already"
+
+WRITES: Final = (
+    *sorted(str(each.__struct_config__.tag) for each in get_args(AnyStep) if issubclass(each, Write) and each is not Tile),
+    *(f"tile {act}" for act in TILE_ACTS),
+    AGAIN,
+)
+"""Every kind of write, all that there is a step for. A search in which one of them never came about has not looked. (`TOGETHER` is
+what follows from some of them: told, and too rare to be asked of a short search.)
+"""
 
 Named = set[tuple[int, object, Replica, int]]
 """Kind, key, replica and seq of what a removal ends."""
@@ -39,6 +74,8 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire():
             node.retire(step.dead)
+        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+            summaries.do(node, step)
 
 
 def _do_to_tile(node: GossipNode, step: Tile) -> None:
@@ -77,6 +114,29 @@ class Expected(NamedTuple):
     named: Named | None
     """What it has to name as removed; with `some`: at most that. None: whatever its type has to."""
     some: bool = False
+    said: tuple[Said, ...] = ()
+    """What it puts into summaries."""
+    nothing: bool = False
+    """It has to write nothing, but for the beginning of a life."""
+
+
+def parts(step: Write) -> Sequence[Write]:
+    """The mutations that a step consists of, one after the other."""
+    if not isinstance(step, Increment) or not step.more:
+        return (step,)
+    counts = ((step.satisfied, step.violated), *step.more)
+    return [
+        msgspec.structs.replace(step, seq=step.seq + place, satisfied=satisfied, violated=violated, more=())
+        for place, (satisfied, violated) in enumerate(counts)
+    ]
+
+
+def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
+    """Which kinds of writes came about, by what was written beside the beginning of a life: of `WRITES`."""
+    if not isinstance(step, Retire) and all(cell.kind == RETIRE for cell in cells):
+        return [AGAIN] if isinstance(step, Increment) else []
+    kind = f"tile {step.act}" if isinstance(step, Tile) else str(step.__struct_config__.tag)
+    return [kind, TOGETHER] if any(cell.kind == APPLIED for cell in cells) else [kind]
 
 
 def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool) -> Expected:
@@ -100,6 +160,8 @@ def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool)
         case Expire():
             over = log.expired_by(node, node.time.now() - 2 * node.time.max_skew)
             return Expected({}, {(ADD, key, dot.replica, dot.seq) for key, dot in over}, some=True)
+        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+            return _summed(node, step, log, writes_on=writes_on)
     return Expected({}, set())
 
 
@@ -117,6 +179,17 @@ def _folded(node: GossipNode, step: Fold, *, writes_on: bool) -> Expected:
     return Expected(counted | {"": total}, {(COUNTS, id_, cell.replica, cell.seq) for id_, cell in cells.items()})
 
 
+def _summed(node: GossipNode, step: Summing, log: Invariants, *, writes_on: bool) -> Expected:
+    said = summaries.said(node, step, log.model(node.node_id), writes_on=writes_on)
+    named: Named | None = set()
+    if isinstance(step, FoldRates) and writes_on:
+        cells = {id_: node.state.rows.get(RATE, id_, node.replica) for id_ in step.ids}
+        named = {(RATE, id_, cell.replica, cell.seq) for id_, cell in cells.items() if cell is not None}
+    elif isinstance(step, Increment) and said:
+        named = None
+    return Expected({}, named, said=said, nothing=not said)
+
+
 def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
     """True if the node has a reason not to do it."""
     if node.retired_by is not None:
@@ -128,6 +201,8 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
             return step.id not in log.active(node)
         case Retire():
             return step.dead == node.node_id or all(replica.node_id != step.dead for replica in node.clock)
+        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+            return summaries.may_refuse(node, step, log.model(node.node_id))
     return False
 
 
@@ -147,6 +222,8 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return _tile_is_so(node, step)
         case Retire():
             return step.dead in node.state.retirements
+        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+            return summaries.is_done(node, step)
     return True
 
 

@@ -1,0 +1,305 @@
+"""What sketches, Bloom filters, decaying values and increments must read at a node: plain models, fed from the log.
+
+Rules kept here:
+
+- A model is told what was asked of a writer, never what stands in a cell; it knows nothing of pages, stretches or merging.
+- What is exact is compared exactly (up to the last digits of a float), what is approximate with the bounds that it promises.
+- Times count by the node's own clock: a decaying value ages from the time that was stated, or from its arrival if that was earlier.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import isclose
+from typing import NamedTuple, TypeAlias
+
+from constraint_crdt.core.hybrid import SECOND
+from constraint_crdt.core.replica import Replica
+from constraint_crdt.core.values import (
+    BLOOM,
+    BLOOM_PAGE,
+    CONTENT,
+    CONTENT_PAGE,
+    COUNTER,
+    DECAY,
+    DELETED,
+    ELEMENT,
+    POSITION,
+    RATE,
+    SKETCH,
+    SKETCH_PAGE,
+    TILE,
+    TILE_COUNTS,
+    TILE_POSITION,
+    TOMBSTONES,
+)
+from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.types.hashing import positions
+
+ROOM = "depot"
+"""Where all tiles of a history are, and all clients count."""
+
+TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
+TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
+OTHERS = (POSITION, COUNTER)
+"""Kinds of cells whose views are looked at where one of them came or went: looking takes long."""
+
+SELDOM = 8
+"""Looks at decaying values of which one is worth it where nothing came."""
+
+TOP = 8
+"""More than a history has items."""
+
+Shape: TypeAlias = tuple[int, ...]
+Values: TypeAlias = dict[float, tuple[float, ...]]
+"""What is left, by half-life."""
+
+Wrong: TypeAlias = tuple[str, str]
+"""The invariant that does not hold, and a sentence."""
+
+
+class Tallied(NamedTuple):
+    """An item was recorded in a sketch."""
+
+    name: str
+    shape: Shape
+    item: str
+    times: int
+
+
+class Inserted(NamedTuple):
+    """An item was put into a Bloom filter."""
+
+    name: str
+    shape: Shape
+    item: str
+
+
+class Left(NamedTuple):
+    """Under this key the writer's row now has that left, as of a time."""
+
+    kind: int
+    key: str
+    time: int
+    values: Values
+    """None at all: the cell went."""
+
+
+class Taken(NamedTuple):
+    """The increment of a client was taken in."""
+
+    client: str
+    seq: int
+    counts: tuple[int, int]
+
+
+Said: TypeAlias = Tallied | Inserted | Left | Taken
+
+
+class Tables:
+    """Counts of items by the name and shape of their table, and the shape that each row has under a name."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[str, dict[Replica, Shape]] = {}
+        self._items: dict[tuple[str, Shape], Counter[str]] = {}
+
+    def take(self, replica: Replica, name: str, shape: Shape, item: str, count: int) -> None:
+        """A row counted an item."""
+        self._shapes.setdefault(name, {})[replica] = shape
+        self._items.setdefault((name, shape), Counter())[item] += count
+
+    @property
+    def names(self) -> list[str]:
+        """Those that stand, in order."""
+        return sorted(self._shapes)
+
+    def meant(self, name: str) -> Shape | None:
+        """The shape that a name means: what most rows have, of equally many the smaller. None if it does not stand."""
+        shapes = Counter(self._shapes.get(name, {}).values())
+        return min(shapes, key=lambda shape: (-shapes[shape], shape)) if shapes else None
+
+    def shape(self, name: str, replica: Replica) -> Shape | None:
+        """What one row has under a name."""
+        return self._shapes.get(name, {}).get(replica)
+
+    def items(self, name: str) -> Counter[str]:
+        """What was counted in the table that a name means."""
+        shape = self.meant(name)
+        return self._items[name, shape] if shape is not None else Counter()
+
+
+class Decays:
+    """What is left in each row under each key."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[int, str, Replica], tuple[int, Values]] = {}
+        self._moved: set[tuple[int, str]] = set()
+        """Where something came or went since the last look."""
+        self._waited = 0
+        """Looks since the last one that was worth it."""
+
+    def take(self, replica: Replica, left: Left, own: int) -> None:
+        """A cell came or went, at this time by the node's own clock."""
+        self._moved.add((left.kind, left.key))
+        slot = (left.kind, left.key, replica)
+        if left.values:
+            self._cells[slot] = (min(left.time, own), left.values)
+        else:
+            self._cells.pop(slot, None)
+
+    def left(self, kind: int, key: str, replica: Replica, own: int) -> Values:
+        """What is left now of one cell; nothing at all if there is none."""
+        since, values = self._cells.get((kind, key, replica), (own, {}))
+        return {half_life: _decayed(value, own - since, half_life) for half_life, value in values.items()}
+
+    def wrong(self, node: GossipNode) -> str | None:
+        """What a node reads that is not so. Where nothing came, only some looks are worth it: to see that values go on ageing."""
+        self._waited += 1
+        if not self._moved and self._waited < SELDOM:
+            return None
+        keys = sorted(self._moved or {slot[:2] for slot in self._cells})
+        self._moved, self._waited = set(), 0
+        rates, own = node.state.rates, node.time.own()
+        looks: list[tuple[str | None, float]] = [(None, half_life) for half_life in rates.half_lives]
+        looks += [(key, rates.half_lives[0]) for kind, key in keys if kind == RATE]
+        for key, half_life in looks:
+            found, due = rates.rates(half_life, key)[:2], self._sum(RATE, key, half_life, own)
+            if not _close(found, due):
+                return f"rates {found} of {key!r} at {half_life:g} s, where {due} are left"
+        for name in [key for kind, key in keys if kind == DECAY]:
+            for half_life in sorted(
+                {each for slot, (_, values) in self._cells.items() if slot[:2] == (DECAY, name) for each in values}
+            ):
+                value, (left, _) = node.state.decay(name, half_life).value(), self._sum(DECAY, name, half_life, own)
+                if not _close((value,), (left,)):
+                    return f"{value} in the counter {name!r} at {half_life:g} s, where {left} is left"
+        return None
+
+    def _sum(self, kind: int, key: str | None, half_life: float, own: int) -> tuple[float, float]:
+        first = second = 0.0
+        for (kind_, key_, _), (since, values) in self._cells.items():
+            if kind_ == kind and (key is None or key_ == key) and half_life in values:
+                parts = _decayed(values[half_life], own - since, half_life)
+                first, second = first + parts[0], second + parts[-1]
+        return first, second
+
+
+def _decayed(value: Sequence[float], age: int, half_life: float) -> tuple[float, ...]:
+    part: float = 0.5 ** (age / SECOND / half_life)
+    return tuple([each * part for each in value])
+
+
+def _close(found: Sequence[float], due: Sequence[float]) -> bool:
+    return all(isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) for one, other in zip(found, due, strict=True))
+
+
+class Model:
+    """All of these at one node."""
+
+    def __init__(self) -> None:
+        self.sketches = Tables()
+        self.filters = Tables()
+        self.decays = Decays()
+        self._taken: dict[str, set[int]] = {}
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._tables: object = None
+        self._others: object = None
+        self._tiles: object = None
+        self._looked_at: dict[tuple[int, ...], list[int]] = {}
+
+    def take(self, replica: Replica, said: Said, own: int) -> None:
+        """The node came to know of something that was asked of a writer."""
+        match said:
+            case Tallied():
+                self.sketches.take(replica, said.name, said.shape, said.item, said.times)
+            case Inserted():
+                self.filters.take(replica, said.name, said.shape, said.item, 1)
+            case Left():
+                self.decays.take(replica, said, own)
+            case Taken():
+                if not self.knows(said.client, said.seq):
+                    self._taken.setdefault(said.client, set()).add(said.seq)
+                    before = self._counted.get(said.client, (0, 0))
+                    self._counted[said.client] = (before[0] + said.counts[0], before[1] + said.counts[1])
+
+    def knows(self, client: str, seq: int) -> bool:
+        """True if this increment lies within the clock, whoever took it in."""
+        return seq in self._taken.get(client, ())
+
+    def wrong(self, node: GossipNode) -> Wrong | None:
+        """What does not hold at the node."""
+        counted = node.state.increments.by_node(ROOM)
+        if counted != self._counted:
+            return "counts", f"reads the increments as {counted}, where {self._counted} were sent"
+        if self._moved(node, TABLES):
+            for invariant, sentence in (("estimates", self._wrong_sketch(node)), ("members", self._wrong_filter(node))):
+                if sentence:
+                    return invariant, sentence
+            self._tables = _tables(node)
+        sentence = self.decays.wrong(node)
+        return ("decay", f"reads {sentence}") if sentence else None
+
+    def reading(self, node: GossipNode) -> object:
+        """What nodes at equal clocks must read alike, after `wrong`, beside what that says exactly.
+
+        How far values have decayed is each node's own.
+        """
+        if self._moved(node, OTHERS):
+            state = node.state
+            self._others = state.position, [(name, state.counters.moves(name)) for name in sorted(state.counters)]
+        if self._moved(node, TILES):
+            self._tiles = _tiles(node)
+        return self._others, self._tiles, self._tables
+
+    def _moved(self, node: GossipNode, kinds: tuple[int, ...]) -> bool:
+        """True if cells of these kinds came or went since this was asked last."""
+        kind_sum = node.state.rows.kind_sum
+        before, now = self._looked_at.get(kinds), [kind_sum(kind) for kind in kinds]
+        self._looked_at[kinds] = now
+        return now != before
+
+    def _wrong_sketch(self, node: GossipNode) -> str | None:
+        sketches = node.state.sketches
+        if sorted(sketches) != self.sketches.names:
+            return f"has the sketches {sorted(sketches)}, where {self.sketches.names} were begun"
+        for name in sketches:
+            sketch, items = sketches[name], self.sketches.items(name)
+            if sketch.shape != self.sketches.meant(name):
+                return f"takes the sketch {name!r} for one of {sketch.shape}, where {self.sketches.meant(name)} is meant"
+            if sketch.total != items.total():
+                return f"reads {sketch.total} in all in the sketch {name!r}, where {items.total()} were recorded"
+            for item, count in items.items():
+                if not count <= (estimate := sketch.estimate(item)) <= items.total():
+                    return f"estimates {estimate} of {item!r} in the sketch {name!r}, where {count} were recorded"
+            if lacking := items.keys() - {each.item for each in sketch.top(TOP)}:
+                return f"does not name {sorted(lacking)} among the few items of the sketch {name!r}"
+        return None
+
+    def _wrong_filter(self, node: GossipNode) -> str | None:
+        blooms = node.state.blooms
+        if sorted(blooms) != self.filters.names:
+            return f"has the filters {sorted(blooms)}, where {self.filters.names} were begun"
+        for name in blooms:
+            bloom, items = blooms[name], self.filters.items(name)
+            if bloom.shape != self.filters.meant(name):
+                return f"takes the filter {name!r} for one of {bloom.shape}, where {self.filters.meant(name)} is meant"
+            for item in items:
+                if item not in bloom:
+                    return f"does not find {item!r} in the filter {name!r}, into which it was put"
+            bits, hashes, _ = bloom.shape
+            places = {place for item in items for place in positions(item, hashes, bits)}
+            if round(bloom.filled * bits) != len(places):
+                return f"has {round(bloom.filled * bits)} bits set in the filter {name!r}, where its items set {len(places)}"
+        return None
+
+
+def _tiles(node: GossipNode) -> tuple[object, ...]:
+    tiles = node.state.tiles
+    return [(tile.room, tile.id, tile.text, sorted(tile.tags)) for tile in map(tiles.__getitem__, sorted(tiles))], tiles.deleted()
+
+
+def _tables(node: GossipNode) -> tuple[object, ...]:
+    sketches, blooms = node.state.sketches, node.state.blooms
+    return (
+        [(name, sketches[name].top(TOP), sketches[name].saturated, sketches[name].writers) for name in sketches],
+        [(name, blooms[name].inserted, blooms[name].filled, blooms[name].writers) for name in blooms],
+    )

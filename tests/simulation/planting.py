@@ -1,0 +1,62 @@
+"""Planted bugs: a mistake is put into the code, and the search has to find it and shrink it until a person can read it.
+
+What the simulator is worth is what it finds. `test_planted` has the mistakes in the exchange and the state, and
+`test_planted_vocabulary` those in the types over it.
+"""
+
+from collections.abc import Callable
+from time import process_time
+
+import pytest
+
+from constraint_crdt.core import digest
+from constraint_crdt.simulation.chaos import Chaos
+from constraint_crdt.simulation.histories import History, from_json, replay, to_json
+from constraint_crdt.simulation.shrinking import shrink
+from tests.conftest import BUDGET
+
+MOST_SECONDS = 120.0
+"""Of CPU time, to find one."""
+
+MOST_STEPS = 15
+"""Of what it is shrunk to."""
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+def forget_hashes() -> None:
+    """They are remembered, planted ones too."""
+    for each in vars(digest).values():
+        if hasattr(each, "cache_clear"):
+            each.cache_clear()
+
+
+def search(first_seed: int) -> History | None:
+    """The first history that goes wrong, if there is one in time."""
+    began = process_time()
+    seed = first_seed
+    while process_time() - began < MOST_SECONDS:
+        outcome = Chaos(seed).run()
+        if outcome.violation is not None:
+            return outcome.history()
+        seed += 1
+    return None
+
+
+def find_and_shrink(plant: Plant, seed: int, monkeypatch: pytest.MonkeyPatch) -> History:
+    """The search finds the planted bug, from `seed` on (nightly from 1), in a history that goes wrong because of it alone.
+
+    Hashes must be forgotten before and after.
+    """
+    plant(monkeypatch)
+    found = search(first_seed=1 if BUDGET == "nightly" else seed)
+    assert found is not None, "not found in time"
+    shrunk = from_json(to_json(shrink(found)).encode())
+    assert len(shrunk.steps) <= MOST_STEPS, "\n".join(map(str, shrunk.steps))
+    again = replay(shrunk.members, shrunk.steps)
+    assert again is not None
+    assert (again.invariant, str(again)) == (shrunk.invariant, shrunk.sentence)
+    monkeypatch.undo()
+    forget_hashes()
+    assert replay(shrunk.members, shrunk.steps) is None, "the history goes wrong without the bug"
+    return shrunk

@@ -1,0 +1,125 @@
+"""Planted bugs in sketches, Bloom filters, decaying values and increments: each is found by the search, and shrunk.
+
+They are mistakes in what a type makes of cells that are right, so only the readings show them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from constraint_crdt.core.cells import Cell, value_of
+from constraint_crdt.core.values import RATE
+from constraint_crdt.types import stretches
+from constraint_crdt.types.aging import Ages
+from constraint_crdt.types.bloom import FILTER_PAGE_BYTES, BloomCRDT
+from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.named import NamedTables
+from constraint_crdt.types.rates import DecayConstraintState, Pair
+from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
+from tests.simulation.planting import Plant, find_and_shrink
+
+
+def sketch_rows_not_summed(patch: pytest.MonkeyPatch) -> None:
+    """Of several rows the highest counter is read, as in a sketch of one writer in many copies."""
+
+    def planted(self: SketchCRDT, number: int, old: bytes | None, new: bytes | None) -> None:
+        start = number * PAGE_COUNTERS
+        for at, count in enumerate(_counters(new or b""), start=start):
+            self._table[at] = max(self._table[at], count)
+
+    patch.setattr(SketchCRDT, "_fold_page", planted)
+
+
+def sketch_named_by_who_came_first(patch: pytest.MonkeyPatch) -> None:
+    """Where rows differ in dimensions, those count that this node heard of first."""
+    patch.setattr(NamedTables, "_meant", lambda self, name: next(iter(self._names[name])))
+
+
+def filter_page_replaced(patch: pytest.MonkeyPatch) -> None:
+    """A page that comes takes the place of those of other rows."""
+
+    def planted(self: BloomCRDT, number: int, old: bytes | None, new: bytes | None) -> None:
+        start, size = number * FILTER_PAGE_BYTES, self._size(number)
+        self._union[start : start + size] = new or bytes(size)
+
+    patch.setattr(BloomCRDT, "_fold_page", planted)
+
+
+def filter_page_left_out(patch: pytest.MonkeyPatch) -> None:
+    """Only the first page of a filter is read."""
+    fold = BloomCRDT._fold_page
+
+    def planted(self: BloomCRDT, number: int, old: bytes | None, new: bytes | None) -> None:
+        if not number:
+            fold(self, number, old, new)
+
+    patch.setattr(BloomCRDT, "_fold_page", planted)
+
+
+def rate_of_another_writer(patch: pytest.MonkeyPatch) -> None:
+    """What a node counts is added to what somebody else has left, and written as its own."""
+    all_left = DecayConstraintState._all_left
+
+    def planted(self: DecayConstraintState, cell: Cell, now: int) -> list[Pair]:
+        return all_left(self, min(self._rows.held(RATE, cell.key), key=lambda each: each.replica), now)
+
+    patch.setattr(DecayConstraintState, "_all_left", planted)
+
+
+def folded_rate_lost(patch: pytest.MonkeyPatch) -> None:
+    """Folding takes cells away and forgets what they had, but for the first."""
+    cell_of = DecayConstraintState._cell
+
+    def planted(self: DecayConstraintState, key: str, parts: Sequence[Sequence[Pair]], now: int) -> Cell:
+        return cell_of(self, key, parts[:1], now)
+
+    patch.setattr(DecayConstraintState, "_cell", planted)
+
+
+def value_from_the_future_grows(patch: pytest.MonkeyPatch) -> None:
+    """A cell ages from the time that it states, also where that is still to come."""
+    patch.setattr(Ages, "_aged_since", lambda self, cell, time: value_of(cell).time)
+
+
+def other_half_lives_lost(patch: pytest.MonkeyPatch) -> None:
+    """What is recorded in a decaying counter at one half-life takes the place of the counter's others."""
+    all_left = DecayCounter._all_left
+
+    def planted(self: DecayCounter, cell: Cell, now: int) -> dict[float, float]:
+        return {half_life: left for half_life, left in all_left(self, cell, now).items() if half_life == self.half_life}
+
+    patch.setattr(DecayCounter, "_all_left", planted)
+
+
+def increment_counted_twice(patch: pytest.MonkeyPatch) -> None:
+    """What two nodes took in at once counts once for each."""
+    patch.setattr(stretches, "_highest", stretches.summed)
+
+
+def increment_counted_beside_its_page(patch: pytest.MonkeyPatch) -> None:
+    """An increment that another node took together with others goes on counting by itself."""
+
+    def planted(self: stretches.Stretches, stretch: stretches.Stretch) -> Iterable[stretches.Stretch]:
+        return ()
+
+    patch.setattr(stretches.Stretches, "_largest_inside", planted)
+
+
+PLANTS: dict[Plant, int] = {
+    sketch_rows_not_summed: 7,
+    sketch_named_by_who_came_first: 27,
+    filter_page_replaced: 1,
+    filter_page_left_out: 25,
+    rate_of_another_writer: 10,
+    folded_rate_lost: 10,
+    value_from_the_future_grows: 1,
+    other_half_lives_lost: 15,
+    increment_counted_twice: 30,
+    increment_counted_beside_its_page: 55,
+}
+"""Each with a seed from which on it is found soon: where the search begins by default. Nightly it begins at 1."""
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found_and_shrunk(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_and_shrink(plant, PLANTS[plant], monkeypatch)
