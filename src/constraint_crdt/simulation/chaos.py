@@ -16,7 +16,7 @@ from constraint_crdt.simulation.histories import History
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.links import Quality
 from constraint_crdt.simulation.liveness import settle
-from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Collect, Member, Retire, Stale
+from constraint_crdt.simulation.steps import LEAST_ROOM, Add, AnyStep, Backup, Collect, Member, Retire, Stale
 from constraint_crdt.simulation.workload import IDS, Workload
 from constraint_crdt.simulation.world import Actor, Harm, Pace, World
 
@@ -124,7 +124,7 @@ class Chaos:
             actor.skew_ns = chance.between(-most, most)
             self._fired["skewed clock"] += 1
         actor.process_ns = int(self._some(30_000_000))
-        actor.room = chance.between(130, 300) if chance.happens(0.3) else 0
+        actor.room = chance.between(LEAST_ROOM, 300) if chance.happens(0.3) else 0
 
     def _arrange(self) -> None:
         """Have mutations go on, and those kinds of faults that this history has, each at its own pace."""

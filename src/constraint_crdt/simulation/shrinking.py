@@ -3,22 +3,29 @@
 Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the steps: leave out ever
 smaller stretches, as long as the same invariant breaks, or one that breaks of the same cause. Steps with nothing to act on do
 nothing, so every part of a history is one. In between, steps are replaced by simpler ones: a whole exchange in place of its
-messages, no faults, no times.
+messages, a message in place of its parts, a write of its own where a node only had to hear something, no faults, no times. When
+nothing helps any more, every two steps are left out together, since some go only so: an add, say, and the removal of it by name.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 from typing import TypeVar
 
 import msgspec
 
 from constraint_crdt.simulation.histories import History, replay
-from constraint_crdt.simulation.steps import AnyStep, Begin, Deliver, Exchange, Member
+from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, Exchange, Member, Record, Stale, Write
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
 """Invariants that break of one cause, two nodes that take something else for the state: which of them is seen first says little."""
 
 MOST_REPLAYS = 4000
 """After so many the shortest history so far is taken."""
+
+_NEAR = 8
+
+FEW = 40
+"""Steps of a history of which every two are left out together."""
 
 Item = TypeVar("Item")
 
@@ -70,7 +77,11 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
             before = attempts.steps
             _leave_out(attempts.steps, attempts.try_steps)
             _gather(attempts)
+            _join_parts(attempts)
+            _write_instead(attempts)
             _make_plain(attempts)
+            if before == attempts.steps:
+                _leave_out_two(attempts)
         _leave_out(attempts.members, attempts.try_members)
     except _Spent:
         pass
@@ -119,10 +130,7 @@ def _gather(attempts: _Attempts) -> None:
     """Put a whole exchange in the place of what messages there are of it, where it began or where it ended."""
     begins = [step for step in attempts.steps if isinstance(step, Begin)]
     for begin in begins:
-        messages = {begin.number}
-        for step in attempts.steps:
-            if isinstance(step, Deliver) and step.message[0] in messages:
-                messages.add(step.number)
+        messages = _followed(attempts.steps, begin)
         rest = [step for step in attempts.steps if step.number not in messages or step is begin]
         first = rest.index(begin)
         last = first + sum(step.number not in messages for step in attempts.steps[first : _last(attempts.steps, messages)])
@@ -132,8 +140,55 @@ def _gather(attempts: _Attempts) -> None:
                 break
 
 
+def _followed(steps: Sequence[AnyStep], begin: AnyStep) -> set[int]:
+    """The numbers of a step that sent something, and of all that followed from it."""
+    messages = {begin.number}
+    for step in steps:
+        if isinstance(step, Deliver) and step.message[0] in messages:
+            messages.add(step.number)
+    return messages
+
+
 def _last(steps: Sequence[AnyStep], numbers: set[int]) -> int:
     return max(place for place, step in enumerate(steps) if step.number in numbers)
+
+
+def _join_parts(attempts: _Attempts) -> None:
+    """Have a message travel whole where it went in parts, and arrive where the last of them did."""
+    for step in list(attempts.steps):
+        arrivals = [each for each in attempts.steps if isinstance(each, Deliver) and each.message[0] == step.number]
+        if not getattr(step, "room", 0) or not arrivals or step not in attempts.steps:
+            continue
+        whole = {
+            step.number: msgspec.structs.replace(step, room=0),
+            arrivals[-1].number: msgspec.structs.replace(arrivals[-1], message=(step.number, 0)),
+        }
+        attempts.try_steps([whole.get(each.number, each) for each in attempts.steps if each not in arrivals[:-1]])
+
+
+def _write_instead(attempts: _Attempts) -> None:
+    """Have nodes write the plainest there is wherever an exchange told them something, and where they wrote something else."""
+    for step in list(attempts.steps):
+        if isinstance(step, Begin | Stale) and step in attempts.steps:
+            messages = _followed(attempts.steps, step)
+            rest = [each for each in attempts.steps if each != step]
+            attempts.try_steps([_own_write(each, each.node) if each.number in messages else each for each in rest])
+        elif isinstance(step, Exchange | Write) and not isinstance(step, Record) and step in attempts.steps:
+            for node in (step.node, step.peer) if isinstance(step, Exchange) else (step.node,):
+                attempts.try_steps([_own_write(each, node) if each == step else each for each in attempts.steps])
+
+
+def _own_write(step: AnyStep, node: str) -> AnyStep:
+    return Record(number=step.number, node=node, satisfied=1)
+
+
+def _leave_out_two(attempts: _Attempts) -> None:
+    """Leave out two steps that are not beside each other, the last ones first, if few are left."""
+    pairs = combinations(reversed(attempts.steps), 2) if len(attempts.steps) <= FEW else ()
+    for pair in pairs:
+        rest = [step for step in attempts.steps if step not in pair]
+        if len(rest) < len(attempts.steps):
+            attempts.try_steps(rest)
 
 
 def _make_plain(attempts: _Attempts) -> None:
@@ -144,7 +199,11 @@ def _make_plain(attempts: _Attempts) -> None:
 
 
 def _plain(step: AnyStep) -> Iterator[AnyStep]:
-    """The step with one of its particulars as it is by default."""
+    """The step with one of its particulars as it is by default, or nearer to it."""
+    if getattr(step, "room", 0) > LEAST_ROOM:
+        yield msgspec.structs.replace(step, room=LEAST_ROOM)
+    if isinstance(step, Stale):
+        yield from (msgspec.structs.replace(step, back=back) for back in range(min(step.back, _NEAR)))
     for field in msgspec.structs.fields(step):
         if field.default is not msgspec.NODEFAULT and getattr(step, field.name) != field.default:
             yield msgspec.structs.replace(step, **{field.name: field.default})

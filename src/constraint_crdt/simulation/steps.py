@@ -16,6 +16,10 @@ MessageName: TypeAlias = tuple[int, int]
 """The number of the step that sent it, and which of its messages."""
 
 
+LEAST_ROOM = 130
+"""Bytes of a message: so few that little has to be told for it to travel in parts."""
+
+
 class Member(msgspec.Struct, frozen=True):
     """A node that is there at the start."""
 
