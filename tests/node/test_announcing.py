@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
 from constraint_crdt.node.announcing import AT_ONCE
 from constraint_crdt.node.events import QUEUED, KeptEvent
+from constraint_crdt.node.running import EVALUATED_AT_ONCE
 from tests.node.fleet import QUICK, agreed, eventually, fleet
 
 MANY = 8 * AT_ONCE + 1
@@ -189,6 +190,18 @@ async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> No
         for _, kept in told.events:
             kinds.setdefault(kept.event.constraint, []).append(kept.event.kind)
         assert kinds == {id_: [EventKind.ADDED, EventKind.VIOLATED] for id_ in IDS}
+
+
+async def test_a_check_of_many_gives_others_their_turn() -> None:
+    assert MANY > EVALUATED_AT_ONCE
+    async with single() as (node, told):
+        await node.import_state(to_json(much()))
+        await eventually(lambda: len(told.events) == MANY)
+        told.events.clear()
+        await node.measure({"x": 5.0})
+        await eventually(lambda: len(told.events) == MANY)
+        assert told.of(EventKind.VIOLATED) == IDS
+        assert told.most_in_a_turn <= EVALUATED_AT_ONCE
 
 
 async def test_many_tiles_are_told_over_many_turns_once_and_in_order() -> None:

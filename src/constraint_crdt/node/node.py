@@ -107,7 +107,7 @@ class Node(RunningNode):
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
         fresh = self._board.fresh(time.monotonic_ns())
         self._keeping.check()
-        evaluations = await self._evaluate({**fresh, **values})
+        evaluations = self._evaluate({**fresh, **values})
         await self._write_counts()
         self._exchanger.push()
         await self._keeping.durable()

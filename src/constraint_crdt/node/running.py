@@ -59,6 +59,9 @@ from constraint_crdt.store import WritesRefused
 VIEW_EVERY = 2.0
 """Seconds between two looks at whether this node sees the whole fleet."""
 
+EVALUATED_AT_ONCE = 500
+"""Constraints, which takes some milliseconds."""
+
 PURGE_EVERY = 60.0
 """Seconds between two looks at which deleted tiles are to be purged."""
 
@@ -262,10 +265,14 @@ class RunningNode:
             await asyncio.sleep(self.settings.check_every)
 
     async def _check_active(self) -> None:
-        await self._evaluate(self._board.fresh(time.monotonic_ns()))
+        """Evaluate all against the values of one instant, some at a time: others get their turn on the loop in between."""
+        values, ids = self._board.fresh(time.monotonic_ns()), sorted(self.gossip.state.constraints)
+        for start in range(0, len(ids), EVALUATED_AT_ONCE):
+            self._evaluate(values, ids[start : start + EVALUATED_AT_ONCE])
+            await asyncio.sleep(0)
 
-    async def _evaluate(self, values: Mapping[str, object]) -> list[Evaluation]:
-        evaluations = evaluate(self.gossip.state.constraints, values, self.gossip.labels)
+    def _evaluate(self, values: Mapping[str, object], ids: Sequence[str] | None = None) -> list[Evaluation]:
+        evaluations = evaluate(self.gossip.state.constraints, values, self.gossip.labels, ids)
         for turn in self._tally.note(evaluations):
             self.answering.spells.turned(turn.constraint, turn.verdict)
             kind = EventKind(turn.verdict.value)
