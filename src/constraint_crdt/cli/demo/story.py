@@ -199,6 +199,6 @@ class _Story:
 
 
 def _all_counted(scene: Scene, which: int) -> bool:
-    """Whether every node has found the constraint that is edited satisfied (0) or violated (1)."""
+    """Whether every node that answers has found the constraint that is edited satisfied (0) or violated (1)."""
     found = [each["by_node"] for each in scene.constraints if each["id"] == _EDITED["id"]]
-    return all(counts.get(name, (0, 0))[which] > 0 for counts in found for name in scene.nodes)
+    return all(counts.get(name, (0, 0))[which] > 0 for counts in found for name in scene.statuses)
