@@ -1,5 +1,6 @@
 """How much the property tests do: CONSTRAINT_CRDT_BUDGET is `default` or `nightly`."""
 
+import gc
 import os
 
 import pytest
@@ -20,3 +21,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if BUDGET == "nightly":
         for item in items:
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+
+
+def pytest_collection_finish() -> None:
+    """What was loaded to collect thousands of tests stays: the collector need not walk over it during each of them."""
+    gc.collect()
+    gc.freeze()
