@@ -80,6 +80,22 @@ async def test_nothing_moved_nothing_sent(client: httpx.AsyncClient, node: Node)
         assert (await client.get(path, headers={"if-none-match": '"x"'})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/constraints?expired=2", "/v1/rates?half_life=x", "/v1/top?k=0", "/v1/tiles?after=x", "/v1/overview?limit=0"]
+)
+async def test_a_wrong_parameter_is_told_whatever_the_client_holds(client: httpx.AsyncClient, path: str) -> None:
+    right = (await client.get(path.partition("?")[0])).headers["etag"]
+    for header in ("*", right, f"{right}, *"):
+        for _ in range(2):
+            assert (await client.get(path, headers={"if-none-match": header})).status_code == 422
+
+
+async def test_any_answer_is_held_where_there_is_one(client: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        assert (await client.get("/v1/top?k=3", headers={"if-none-match": "*"})).status_code == 304
+        assert (await client.get("/v1/top?of=none", headers={"if-none-match": "*"})).status_code == 404
+
+
 def asking(node: Node) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app=make_app(node)), base_url=BASE)
 

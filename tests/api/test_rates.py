@@ -30,7 +30,7 @@ async def test_rates_are_the_nodes(client: httpx.AsyncClient, node: Node) -> Non
     [
         ({"half_life": "420"}, 422, "half_life", "`half_life`: no half-life of 420 s is tracked here, but 60, 300, 3600 s"),
         ({"half_life": "5m"}, 422, "half_life", "'5m' is not a number of seconds"),
-        ({"half_life": "nan"}, 422, "half_life", "a half-life is from"),
+        ({"half_life": "nan"}, 422, "half_life", "'nan' is not a number of seconds"),
         ({"half_life": "-1"}, 422, "half_life", "a half-life is from"),
         ({"halflife": "60"}, 422, "halflife", "there is no parameter `halflife`: there is half_life"),
         ({"constraint": "nope"}, 404, "constraint", "no constraint 'nope' is active"),

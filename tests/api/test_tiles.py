@@ -178,6 +178,17 @@ async def test_what_is_wrong_with_a_path_is_said(client: httpx.AsyncClient, meth
     assert status != 405 or answer.headers["allow"]
 
 
+@pytest.mark.parametrize("room", ["r", "a/b", "content"])
+@pytest.mark.parametrize("id_", ["x", "x/content", "restore"])
+async def test_a_path_takes_what_its_own_resource_takes(client: httpx.AsyncClient, room: str, id_: str) -> None:
+    at = path(room, id_)
+    for below, methods in (("", "DELETE, GET, HEAD, PATCH, PUT"), ("/content", "GET, HEAD, PUT"), ("/restore", "POST")):
+        for method in {"OPTIONS", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "LIST"} - set(methods.split(", ")):
+            answer = await client.request(method, at + below)
+            assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+            assert method == "HEAD" or answer.json()["detail"].endswith(f"does not take {method}: it takes {methods}")
+
+
 async def test_bytes_must_be_said_to_be_bytes_and_be_few_enough(client: httpx.AsyncClient, node: Node) -> None:
     assert (await client.put("/v1/tiles/r/x/content", content=b"x")).status_code == 415
     assert (await client.put("/v1/tiles/r/x/content", content=bytes(TILE_BYTES + 1), headers=BYTES)).status_code == 413

@@ -60,23 +60,28 @@ class AnswerCache:
             return await operation.endpoint(self._node, request)
         asked: _Asked = (request.scope["path"], request.scope["query_string"])
         tag = self._tag(operation.freshness, asked)
-        if _holds(request, tag):
-            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={**_HEADERS, "etag": tag})
+        held = _held(request)
+        if tag.removeprefix("W/") in held:  # only an answer of 200 to this very question has ever carried it
+            return _not_modified(tag)
         kept = self._kept.get(asked)
         if kept is not None and kept[0] == tag:
             self._kept.move_to_end(asked)
-            return kept[1]
+            response = kept[1]
+        else:
+            response = await self._made(operation, request, asked)
+            tag = response.headers["etag"]
+        # `*` is any answer that there is, which shows only now: for a wrong parameter there is none.
+        return _not_modified(tag) if held and (held == ["*"] or tag.removeprefix("W/") in held) else response
+
+    async def _made(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+        """The answer, computed now or with that of others who ask the same."""
         if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
             return await self._compute(operation, request, asked)
         # Whoever asks meanwhile waits for the same computation, which begins after all of them have asked.
         pending = self._pending.get(asked)
         if pending is None:
             pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(operation, request, asked))
-        response = await asyncio.shield(pending)
-        tag = response.headers["etag"]
-        return (
-            Response(status_code=HTTPStatus.NOT_MODIFIED, headers={**_HEADERS, "etag": tag}) if _holds(request, tag) else response
-        )
+        return await asyncio.shield(pending)
 
     async def _compute_in_turn(self, operation: Operation, request: Request, asked: _Asked) -> Response:
         try:
@@ -118,10 +123,11 @@ class AnswerCache:
             self._bytes -= len(self._kept.popitem(last=False)[1][1].body)
 
 
-def _holds(request: Request, tag: str) -> bool:
-    """True if the client says that it holds this very answer (RFC 9110, 13.1.2: weak comparison)."""
+def _not_modified(tag: str) -> Response:
+    return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={**_HEADERS, "etag": tag})
+
+
+def _held(request: Request) -> list[str]:
+    """The tags of the answers that the client says it holds, for a weak comparison (RFC 9110, 13.1.2)."""
     given = request.headers.get("if-none-match")
-    if given is None:
-        return False
-    held = [each.strip().removeprefix("W/") for each in given.split(",")]
-    return tag.removeprefix("W/") in held or held == ["*"]
+    return [] if given is None else [each.strip().removeprefix("W/") for each in given.split(",")]

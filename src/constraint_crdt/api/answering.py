@@ -1,13 +1,14 @@
 """The routes for answers from evidence: coverage, explain, convergence, diagnosis and alerts, all below `/v1`."""
 
 import asyncio
-import math
+import re
 from http import HTTPStatus
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from constraint_crdt.api.numbers import number_in
 from constraint_crdt.api.problems import Problem
 from constraint_crdt.node.answering.coverage import LONGEST_WAIT, TooManyWaitingError, Wanted
 from constraint_crdt.node.answering.diagnosing import worst_of
@@ -15,6 +16,9 @@ from constraint_crdt.node.node import Node
 
 DEFAULT_WAIT = 30.0
 """Seconds that are waited where nothing is said."""
+
+WANTED = "all|live|majority|[1-9][0-9]{0,5}"
+"""What `wait` can be, as a regular expression."""
 
 
 async def coverage(node: Node, request: Request) -> Response:
@@ -71,7 +75,7 @@ def _wanted(text: str) -> Wanted:
     match text:
         case "all" | "live" | "majority":
             return text
-        case _ if text.isascii() and text.isdigit() and 0 < len(text) <= 6 and int(text) > 0:
+        case _ if re.fullmatch(WANTED, text):
             return int(text)
         case _:
             detail = f"`wait`: {text!r} is none of all, live, majority, or a number of nodes from 1"
@@ -79,11 +83,8 @@ def _wanted(text: str) -> Wanted:
 
 
 def _seconds(text: str | None) -> float:
-    try:
-        seconds = DEFAULT_WAIT if text is None else float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.0 <= seconds <= LONGEST_WAIT:
+    seconds = DEFAULT_WAIT if text is None else number_in(text)
+    if seconds is None or not 0.0 <= seconds <= LONGEST_WAIT:
         detail = f"`timeout`: {text!r} is not a number of seconds from 0 to {LONGEST_WAIT:g}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="timeout")
     return seconds

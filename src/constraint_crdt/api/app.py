@@ -12,7 +12,6 @@ from http import HTTPStatus
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -29,7 +28,9 @@ from constraint_crdt.api.origin import OriginGuard
 from constraint_crdt.api.problems import Problem
 from constraint_crdt.api.rate_limit import RateLimit
 from constraint_crdt.api.request_counts import RequestCounting, RequestCounts
+from constraint_crdt.api.routing import SegmentRoute
 from constraint_crdt.api.table import OPERATIONS
+from constraint_crdt.api.tiles import LIST as TILES
 from constraint_crdt.api.tokens import TokenGuard, Tokens, check_right
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError
@@ -37,21 +38,6 @@ from constraint_crdt.node.node import Node
 from constraint_crdt.store import WritesRefused
 
 _log = logging.getLogger("constraint_crdt.api")
-
-
-class _AnyText(Convertor[str]):
-    """The rest of a path: an id may contain slashes, and line ends, where Starlette's own `path` stops."""
-
-    regex = "(?s:.+)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("any_text", _AnyText())
 
 
 def make_app(
@@ -96,7 +82,7 @@ def _routes(cache: AnswerCache, operations: Iterable[Operation]) -> list[Route]:
     """One route for each path, in the order in which they are listed first."""
     by_path: dict[str, dict[str, Operation]] = {}
     for operation in operations:
-        by_path.setdefault(operation.routed_as or operation.path, {}).setdefault(operation.method, operation)
+        by_path.setdefault(operation.path, {})[operation.method] = operation
     return [_route(cache, path, by_method) for path, by_method in by_path.items()]
 
 
@@ -122,7 +108,8 @@ def _route(cache: AnswerCache, path: str, operations: dict[str, Operation]) -> R
             detail = "the node failed at this request; its log says more"
             return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
 
-    return Route(path, serve, methods=list(operations))
+    by_segment = any(operation.by_segment for operation in operations.values())
+    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(operations))
 
 
 def _check_parameters(operation: Operation, request: Request) -> None:
@@ -151,9 +138,11 @@ async def _not_routed(request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.url.path} does not take {request.method}: it takes {headers.get('Allow', 'nothing')}"
+        headers["Allow"] = allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+        detail = f"{request.url.path} does not take {request.method}: it takes {allowed}"
     else:
-        detail = f"there is nothing at {request.url.path}"
+        advice = f": a tile is at {TILES}/ROOM/ID, both percent-encoded" if request.url.path.startswith(f"{TILES}/") else ""
+        detail = f"there is nothing at {request.url.path}{advice}"
     return Problem(status, detail, headers=headers).response()
 
 

@@ -9,7 +9,7 @@ import asyncio
 import re
 from datetime import datetime
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -45,8 +45,14 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     constraint: str | None = None
 
 
+class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/check`: values of any kind; what an expression cannot use makes its constraint unknown."""
+
+    values: dict[str, object]
+
+
 class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/check` and `POST /v1/measure`."""
+    """`POST /v1/measure`."""
 
     values: dict[str, object]
 
@@ -98,7 +104,12 @@ async def read_body(request: Request, shape: type[Body], most: int = MAX_BODY_BY
     """
     data = await read_json(request, most)
     try:
-        return msgspec.json.decode(data, type=shape)
+        try:
+            return msgspec.json.decode(data, type=shape)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return await asyncio.to_thread(_read_with_whole_numbers, data, shape)  # a large body takes its time
     except msgspec.ValidationError as error:
         raise _wrong(str(error), shape) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -141,6 +152,19 @@ async def _read(request: Request, most: int) -> bytes:
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
     return bytes(body)
+
+
+def _read_with_whole_numbers(data: bytes, shape: type[Body]) -> Body:
+    """A body in which 1.0 may stand for 1: JSON Schema has them the same, and msgspec takes it for no integer."""
+    return msgspec.convert(_with_whole_numbers(msgspec.json.decode(data)), shape)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _AT_FIELD = re.compile(r"(.*) - at `\$\.([^`]+)`", re.DOTALL)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from constraint_crdt.api.answers import json_answer
-from constraint_crdt.api.bodies import MAX_BATCH_BYTES, Batch, Counted, Measured, NewConstraint, read_body
+from constraint_crdt.api.bodies import MAX_BATCH_BYTES, Batch, Counted, Given, Measured, NewConstraint, read_body
 from constraint_crdt.api.pages import page_of
 from constraint_crdt.api.problems import Problem
 from constraint_crdt.errors import ConstraintCrdtError
@@ -68,7 +68,7 @@ async def record(node: Node, request: Request) -> Response:
 
 async def check(node: Node, request: Request) -> Response:
     """`POST /v1/check`."""
-    body = await read_body(request, Measured)
+    body = await read_body(request, Given)
     found = await node.check(body.values)
     evaluations = (Evaluated(constraint=each.constraint, verdict=each.verdict.value, reason=each.reason) for each in found)
     return json_answer(Checked(evaluations=tuple(evaluations)))

@@ -8,7 +8,9 @@ import msgspec
 
 from constraint_crdt import __version__
 from constraint_crdt.api.answers import ProblemDetails
+from constraint_crdt.api.bounds import NAME, PART, PARTS_BELOW
 from constraint_crdt.api.operation import BYTES, JSON, TEXT, Answer, Body, Operation, Parameter
+from constraint_crdt.api.schemas import add_bounds, plain_tuples
 from constraint_crdt.api.tokens import Right
 from constraint_crdt.node.events import Event
 from constraint_crdt.node.movement import Notice
@@ -55,8 +57,10 @@ def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
         shapes += [answer.shape for answer in operation.answers.values() if answer.shape is not None]
         if operation.body is not None and operation.body.shape is not None:
             shapes.append(operation.body.shape)
-    schemas, components = msgspec.json.schema_components(shapes, schema_hook=_anything, ref_template="#/components/schemas/{name}")
+    made = msgspec.json.schema_components(shapes, schema_hook=_anything, ref_template="#/components/schemas/{name}")
+    schemas, components = (plain_tuples(each) for each in made)
     schema_of = dict(zip(map(str, shapes), schemas, strict=True))
+    add_bounds(components)
     paths: dict[str, dict[str, Any]] = {}
     for operation in listed:
         described = _operation(operation, schema_of)
@@ -119,20 +123,19 @@ def _answer(answer: Answer, operation: Operation, schema_of: Mapping[str, Any]) 
 def _content(sent: Body | Answer, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     if sent.shape is not None:
         return {sent.media_type: {"schema": schema_of[str(sent.shape)]}}
-    if sent.media_type in (BYTES, EVENTS):
-        return {sent.media_type: {}}
-    return {sent.media_type: {"schema": {"type": "object"} if sent.media_type == JSON else TEXT}}
+    if isinstance(sent, Body) and sent.media_type == JSON:
+        return {sent.media_type: {"schema": sent.schema}}
+    return {sent.media_type: {} if sent.media_type in (BYTES, EVENTS) else {"schema": TEXT}}
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    schema = {"type": "array", "items": parameter.schema} if parameter.many else parameter.schema
     return {
         "name": parameter.name, "in": parameter.place, "description": parameter.about, "required": parameter.required,
-        "schema": schema,
+        "schema": parameter.schema,
     }  # fmt: skip
 
 
 def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
     names = _IN_PATH.findall(_CONVERTOR.sub(r"{\1}", operation.path))
-    schema = {"type": "string", "minLength": 1}
+    schema = {**TEXT, **(PART if operation.path.startswith(PARTS_BELOW) else NAME)}
     return [{"name": name, "in": "path", "required": True, "schema": schema, "description": "percent-encoded"} for name in names]

@@ -44,7 +44,7 @@ class Parameter:
     place: str = "query"
     """`query` or `header`. What stands in a path is found there."""
     many: bool = False
-    """It may be given several times."""
+    """It may be given several times: `schema` is that of an array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Body:
     shape: Any
     """A type that msgspec knows; None for bytes, or for JSON of a shape of its own."""
     media_type: str = JSON
+    schema: Schema = field(default_factory=lambda: {"type": "object"})
+    """Of JSON of a shape of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,8 @@ class Operation:
     """Statuses of problems beside those that follow from the rest."""
     freshness: Freshness | None = None
     """None: an answer is never kept, and has no `ETag`."""
-    routed_as: str | None = None
-    """The path to route, where that is not `path`: the endpoint then tells by itself what is asked."""
+    by_segment: bool = False
+    """Each parameter of the path is one segment of it, as it was sent. See `routing`."""
 
     @property
     def statuses(self) -> list[int]:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from constraint_crdt.api.answers import json_answer
+from constraint_crdt.api.numbers import number_in
 from constraint_crdt.api.pages import limit_of, link_headers
 from constraint_crdt.api.problems import Problem
 from constraint_crdt.errors import ConstraintCrdtError
@@ -36,8 +37,8 @@ async def rates(node: Node, request: Request) -> Response:
 def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    try:
-        return float(text)
-    except ValueError:
+    seconds = number_in(text)
+    if seconds is None:
         detail = f"`half_life`: {text!r} is not a number of seconds"
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="half_life") from None
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field="half_life")
+    return seconds

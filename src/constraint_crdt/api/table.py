@@ -4,8 +4,9 @@ How to add one: write its endpoint, `async def name(node, request) -> Response`,
 `read_body`, raises `Problem` where it cannot serve, and answers with `json_answer(report)`. Then add a line here: `_read(...)` or
 `_write(...)` with the name, path, endpoint, one sentence, and the shape of the answer; name every query parameter (others are
 refused), and in `refusals` the statuses that follow from nothing else: 404 of something that a body names, 409, 503 beyond those
-of a full disk. A reading that is the same until something moves gets a `Freshness`, and with it an `ETag`; leave it out for what
-waits or is large. Add a method of that name to both clients (`client/`): tests see that all of this is so.
+of a full disk. The bounds of a body stand in `bounds`. A reading that is the same until something moves gets a `Freshness`, and
+with it an `ETag`; leave it out for what waits or is large. Add a method of that name to both clients (`client/`): tests see that
+all of this is so.
 """
 
 from http import HTTPStatus
@@ -28,7 +29,8 @@ from constraint_crdt.api import (
     rates,
     tiles,
 )
-from constraint_crdt.api.bodies import Batch, Counted, Measured, NewConstraint, Retiring
+from constraint_crdt.api.bodies import Batch, Counted, Given, Measured, NewConstraint, Retiring
+from constraint_crdt.api.bounds import HALF_LIFE, STATE_FILE
 from constraint_crdt.api.operation import (
     BYTES,
     TEXT,
@@ -70,8 +72,8 @@ from constraint_crdt.node.outcomes import (
     TileSubmitted,
 )
 from constraint_crdt.node.overview import LARGEST_PAGE as LARGEST_OVERVIEW
+from constraint_crdt.node.overview import MOST_IDS, LatelyReport, OverviewReport
 from constraint_crdt.node.overview import PAGE as OVERVIEW_PAGE
-from constraint_crdt.node.overview import LatelyReport, OverviewReport
 from constraint_crdt.node.portable import ImportReport
 from constraint_crdt.node.positions import PositionReport
 from constraint_crdt.node.rates import RatesReport
@@ -92,7 +94,6 @@ AFTER = Parameter("after", "the last of the page before")
 PAGED = (Parameter("limit", "how many at most; a `Link` leads to the next page", _limit(LARGEST_PAGE, PAGE)), AFTER)
 SECONDS: Schema = {"type": "number", "minimum": 0}
 TILE = tiles.LIST + "/{room}/{id}"
-TILE_ROUTE = tiles.LIST + "/{rest:any_text}"
 
 
 def _read(name: str, path: str, endpoint: Endpoint, summary: str, shape: Any, *parameters: Parameter, **more: Any) -> Operation:
@@ -153,7 +154,7 @@ _CONSTRAINTS: Final = [
         "record", POST, "/v1/record", constraints.record, "Count evaluations made elsewhere.", Recorded, Counted,
         refusals=frozenset({404}),
     ),
-    _write("check", POST, "/v1/check", constraints.check, "Evaluate the constraints now, and count it.", Checked, Measured),
+    _write("check", POST, "/v1/check", constraints.check, "Evaluate the constraints now, and count it.", Checked, Given),
     _write("measure", POST, "/v1/measure", constraints.measure, "Take measurements in.", Nothing, Measured),
     _write("batch", POST, "/v1/batch", constraints.batch, "Make up to 10,000 changes in one go, or none.", Batched, Batch),
     _write(
@@ -162,14 +163,17 @@ _CONSTRAINTS: Final = [
     ),
     _read(
         "overview", "/v1/overview", overview.overview, "The constraints at a glance, a page at a time.", OverviewReport,
-        Parameter("id", "these constraints, instead of a page; says who has heard of them", many=True),
+        Parameter(
+            "id", "these constraints, instead of a page and with no other parameter; says who has heard of them",
+            {"type": "array", "items": TEXT, "maxItems": MOST_IDS}, many=True,
+        ),
         AFTER, Parameter("limit", "how many at most", _limit(LARGEST_OVERVIEW, OVERVIEW_PAGE)),
         Parameter("node", "only those that this node evaluated lately"), freshness=AGING,
     ),
     _read("lately", "/v1/lately", overview.lately, "What is left of the evaluations of each node.", LatelyReport, freshness=AGING),
     _read(
         "rates", "/v1/rates", rates.rates, "How often constraints held and were violated lately.", RatesReport,
-        Parameter("half_life", "seconds, one of those tracked; without: the shortest", {"type": "number"}),
+        Parameter("half_life", "seconds, one of those tracked; without: the shortest", {"type": "number", **HALF_LIFE}),
         Parameter("constraint", "only this constraint"), Parameter("node", "only this node"), *PAGED,
         refusals=frozenset({404}), freshness=AGING,
     ),
@@ -184,7 +188,8 @@ _EVIDENCE: Final = [
     _read(
         "fleet_coverage", "/v1/coverage", answering.coverage, "Which nodes hold all changes of definitions.", CoverageReport,
         *(WAITING := (
-            Parameter("wait", "answer only once so many nodes hold it: all, live, majority or a number"),
+            Parameter("wait", "answer only once so many nodes hold it: all, live, majority or a number",
+                      {**TEXT, "pattern": f"^({answering.WANTED})$"}),
             Parameter("timeout", "seconds to wait at most", {**SECONDS, "maximum": LONGEST_WAIT, "default": 30}),
         )),
     ),
@@ -211,18 +216,19 @@ _SHARED: Final = [
         "tiles", tiles.LIST, tiles.list_tiles, "The tiles, without their contents.", list[TileReport],
         Parameter("room", "only those of this room"), Parameter("prefix", "only those of rooms that begin so"),
         Parameter("deleted", "1: those instead that are deleted and can be restored", YES_NO),
-        PAGED[0], Parameter("after", "the last of the page before: ROOM/ID, both percent-encoded"), freshness=STATE,
+        PAGED[0], Parameter("after", "the last of the page before: ROOM/ID, both percent-encoded", {**TEXT, "pattern": "/"}),
+        freshness=STATE,
     ),
-    _read("tile", TILE, tiles.serve_tile, "One tile with its content.", TileContent, routed_as=TILE_ROUTE),
-    _write("put_tile", PUT, TILE, tiles.serve_tile, "Make this its content.", TileReport, tiles.NewTile, created=True,
-           routed_as=TILE_ROUTE),
-    _write("edit_tile", PATCH, TILE, tiles.serve_tile, "Add tags and constraints, or take some away.", TileReport,
-           tiles.EditedTile, routed_as=TILE_ROUTE),
-    _write("delete_tile", DELETE, TILE, tiles.serve_tile, "Take a tile away.", TileRemoved, routed_as=TILE_ROUTE),
-    _read("tile_content", TILE + "/content", tiles.serve_tile, "Its bytes.", Answer(media_type=BYTES), routed_as=TILE_ROUTE),
-    _write("put_tile_content", PUT, TILE + "/content", tiles.serve_tile, "Make these bytes its content.", TileReport,
-           Body(None, BYTES), created=True, routed_as=TILE_ROUTE),
-    _write("restore_tile", POST, TILE + "/restore", tiles.serve_tile, "Undo its deletion.", TileReport, routed_as=TILE_ROUTE),
+    _read("tile", TILE, tiles.show, "One tile with its content.", TileContent, by_segment=True),
+    _write("put_tile", PUT, TILE, tiles.put, "Make this its content.", TileReport, tiles.NewTile, created=True,
+           by_segment=True),
+    _write("edit_tile", PATCH, TILE, tiles.edit, "Add tags and constraints, or take some away.", TileReport,
+           tiles.EditedTile, by_segment=True),
+    _write("delete_tile", DELETE, TILE, tiles.delete, "Take a tile away.", TileRemoved, by_segment=True),
+    _read("tile_content", TILE + "/content", tiles.show_content, "Its bytes.", Answer(media_type=BYTES), by_segment=True),
+    _write("put_tile_content", PUT, TILE + "/content", tiles.put_content, "Make these bytes its content.", TileReport,
+           Body(None, BYTES), created=True, by_segment=True),
+    _write("restore_tile", POST, TILE + "/restore", tiles.restore, "Undo its deletion.", TileReport, by_segment=True),
     _read("counters", "/v1/counters", counters.counters, "The counters that were ever moved.", list[CounterReport],
           freshness=STATE),
     _read("counter", "/v1/counters/{name:any_text}", counters.counter, "What a counter stands at.", CounterReport,
@@ -239,7 +245,7 @@ _SHARED: Final = [
     _write("move", PUT, "/v1/position", position.move, "Move the fleet.", PositionReport, position.Moving),
     _read("export", "/v1/export", portable.export_state, "Everything the node knows, as a state file.", Answer(dict[str, Any])),
     _write("import_state", POST, "/v1/import", portable.import_state, "Merge a state file into the node.", ImportReport,
-           Body(None)),
+           Body(None, schema=STATE_FILE)),
 ]  # fmt: skip
 
 _PLATO: Final = [

@@ -1,7 +1,6 @@
 """The routes for tiles: `/v1/tiles` lists them; `/v1/tiles/{room}/{id}` is one, with what is below it.
 
-A room or id may contain anything, slashes too, so each is one segment of the path, percent-encoded: `/v1/tiles/hall%2F1/map`. The
-segments are taken from the path as it was sent; what routes see is decoded, and a slash in it could be either.
+A room or id may contain anything, slashes too, so each is one segment of the path, percent-encoded: `/v1/tiles/hall%2F1/map`.
 
 | path | methods |
 |---|---|
@@ -13,10 +12,10 @@ segments are taken from the path as it was sent; what routes see is decoded, and
 
 import base64
 import binascii
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import quote, unquote
 
 import msgspec
 from starlette.requests import Request
@@ -26,6 +25,7 @@ from constraint_crdt.api.answers import json_answer
 from constraint_crdt.api.bodies import read_body, read_bytes
 from constraint_crdt.api.pages import limit_of, link_headers
 from constraint_crdt.api.problems import Problem
+from constraint_crdt.api.routing import segment_of
 from constraint_crdt.core.limits import TILE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.node.node import Node
@@ -38,7 +38,6 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """Of a tile as JSON: room for a content of the largest size in which most characters are escaped."""
 
 _NO_STORE = {"cache-control": "no-store"}
-Action = Callable[[Node, Request, list[str]], Awaitable[Response]]
 
 
 class NewTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,27 +85,6 @@ async def list_tiles(node: Node, request: Request) -> Response:
     return json_answer(node.tiles.reports(listed[:limit]), headers=link_headers(request, last))
 
 
-async def serve_tile(node: Node, request: Request) -> Response:
-    """Whatever is below `/v1/tiles/`."""
-    segments = _segments(request)
-    match segments:
-        case [_, _]:
-            actions: dict[str, Action] = {"GET": _show, "PUT": _put, "PATCH": _edit, "DELETE": _delete}
-        case [_, _, "content"]:
-            actions = {"GET": _show_content, "PUT": _put_content}
-        case [_, _, "restore"]:
-            actions = {"POST": _restore}
-        case _:
-            detail = f"there is nothing at {request.url.path}: a tile is at {LIST}/ROOM/ID, both percent-encoded"
-            raise Problem(HTTPStatus.NOT_FOUND, detail)
-    action = actions.get("GET" if request.method == "HEAD" else request.method)
-    if action is None:
-        allowed = ", ".join(actions)
-        detail = f"{request.url.path} does not take {request.method}: it takes {allowed}"
-        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"Allow": allowed})
-    return await action(node, request, segments)
-
-
 def _place(text: str | None) -> tuple[str, str] | None:
     """The room and id of `ROOM/ID`."""
     if text is None:
@@ -117,28 +95,23 @@ def _place(text: str | None) -> tuple[str, str] | None:
     return unquote(room), unquote(id_)
 
 
-def _segments(request: Request) -> list[str]:
-    path: bytes = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
-    try:
-        return [unquote_to_bytes(segment).decode() for segment in path[len(LIST) + 1 :].split(b"/")]
-    except UnicodeDecodeError:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the path {request.url.path} is not UTF-8") from None
-
-
-async def _show(node: Node, _: Request, segments: list[str]) -> Response:
-    tile = _there(node, segments)
+async def show(node: Node, request: Request) -> Response:
+    """`GET /v1/tiles/{room}/{id}`."""
+    tile = _there(node, request)
     return _json(_with_content(report_of(tile), _content(tile)))
 
 
-async def _show_content(node: Node, _: Request, segments: list[str]) -> Response:
-    tile = _there(node, segments)
+async def show_content(node: Node, request: Request) -> Response:
+    """`GET /v1/tiles/{room}/{id}/content`."""
+    tile = _there(node, request)
     # Never for a browser to run: anyone in the fleet may have put it there.
     headers = {**_NO_STORE, "x-content-type-options": "nosniff", "content-disposition": "attachment"}
     return Response(_content(tile), media_type="application/octet-stream", headers=headers)
 
 
-async def _put(node: Node, request: Request, segments: list[str]) -> Response:
-    room, id_ = segments
+async def put(node: Node, request: Request) -> Response:
+    """`PUT /v1/tiles/{room}/{id}`."""
+    room, id_ = _asked(request)
     body = await read_body(request, NewTile, MAX_BODY_BYTES)
     new = (room, id_) not in node.gossip.state.tiles
     content = body.content()
@@ -147,22 +120,25 @@ async def _put(node: Node, request: Request, segments: list[str]) -> Response:
     return _json(report, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
 
-async def _put_content(node: Node, request: Request, segments: list[str]) -> Response:
-    room, id_, _what = segments
+async def put_content(node: Node, request: Request) -> Response:
+    """`PUT /v1/tiles/{room}/{id}/content`."""
+    room, id_ = _asked(request)
     content = await read_bytes(request, TILE_BYTES)
     new = (room, id_) not in node.gossip.state.tiles
     report = await node.tiles.put(room, id_, content)
     return _json(report, HTTPStatus.CREATED if new else HTTPStatus.OK)
 
 
-async def _delete(node: Node, _: Request, segments: list[str]) -> Response:
-    tile = _there(node, segments)
+async def delete(node: Node, request: Request) -> Response:
+    """`DELETE /v1/tiles/{room}/{id}`."""
+    tile = _there(node, request)
     await node.tiles.delete(tile.room, tile.id)
     return _json({"room": tile.room, "id": tile.id})
 
 
-async def _restore(node: Node, _: Request, segments: list[str]) -> Response:
-    room, id_, _what = segments
+async def restore(node: Node, request: Request) -> Response:
+    """`POST /v1/tiles/{room}/{id}/restore`."""
+    room, id_ = _asked(request)
     try:
         return _json(await node.tiles.restore(room, id_))
     except KeyError:
@@ -170,10 +146,11 @@ async def _restore(node: Node, _: Request, segments: list[str]) -> Response:
         raise Problem(HTTPStatus.NOT_FOUND, detail) from None
 
 
-async def _edit(node: Node, request: Request, segments: list[str]) -> Response:
-    room, id_ = segments
+async def edit(node: Node, request: Request) -> Response:
+    """`PATCH /v1/tiles/{room}/{id}`."""
+    room, id_ = _asked(request)
     body = await read_body(request, EditedTile)
-    tile = _there(node, segments)
+    tile = _there(node, request)
     for field, elements, among in (
         ("remove_tags", body.remove_tags, tile.tags),
         ("remove_constraints", body.remove_constraints, tile.constraints),
@@ -199,8 +176,16 @@ def _blaming(tags: str, constraints: str) -> Iterator[None]:
         raise _wrong(str(error), next(named, None)) from None
 
 
-def _there(node: Node, segments: list[str]) -> FleetTile:
-    tile = node.gossip.state.tiles.tile(segments[0], segments[1])
+def _asked(request: Request) -> tuple[str, str]:
+    """The room and id in the path."""
+    try:
+        return segment_of(request, "room"), segment_of(request, "id")
+    except UnicodeDecodeError:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"the path {request.url.path} is not UTF-8") from None
+
+
+def _there(node: Node, request: Request) -> FleetTile:
+    tile = node.gossip.state.tiles.tile(*_asked(request))
     if not tile.exists:
         state = "is deleted: restore it first" if tile.deleted else "is not there"
         raise Problem(HTTPStatus.NOT_FOUND, f"tile {tile.id!r} in room {tile.room!r} {state}")

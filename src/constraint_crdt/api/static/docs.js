@@ -9,6 +9,28 @@ const made = (tag, content = [], attributes = {}) => {
   return element;
 };
 
+// A number beyond those that JavaScript has exactly: what is in the document is one less than a power of two.
+const limit = (value) =>
+  Number.isInteger(value) && Math.abs(value) > Number.MAX_SAFE_INTEGER
+    ? `${value < 0 ? "1 - " : ""}2^${Math.log2(Math.abs(value))}${value < 0 ? "" : " - 1"}`
+    : String(value);
+
+// What bounds a value beside its type, in parentheses. A description says it better than a length or a pattern does.
+function bounds(schema) {
+  const said = [
+    ["minimum", (value) => `from ${limit(value)}`],
+    ["exclusiveMinimum", (value) => `above ${limit(value)}`],
+    ["maximum", (value) => `to ${limit(value)}`],
+    ["exclusiveMaximum", (value) => `below ${limit(value)}`],
+    ["maxItems", (value) => `at most ${value}`],
+    ["maxProperties", (value) => `at most ${value}`],
+    ["description", (value) => value],
+    ...(schema.description ? [] : [["maxLength", (value) => `at most ${value} characters`], ["pattern", (value) => value]]),
+  ];
+  const parts = said.filter(([key]) => schema[key] !== undefined).map(([key, say]) => say(schema[key]));
+  return parts.length ? ` (${parts.join(", ")})` : "";
+}
+
 // A schema as something to read: the shape of the JSON, with the names of types in it.
 function shape(schema, components, deep = 0) {
   if (!schema) return "…";
@@ -16,12 +38,15 @@ function shape(schema, components, deep = 0) {
     const name = schema.$ref.split("/").pop();
     return deep > MOST_DEEP ? name : shape(components[name], components, deep + 1);
   }
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((each) => JSON.stringify(each)).join(" | ");
-  const several = schema.anyOf ?? schema.oneOf;
+  const several = schema.anyOf;
   if (several) return several.map((each) => shape(each, components, deep)).join(" | ");
   if (schema.type === "array") {
-    const items = schema.prefixItems?.map((each) => shape(each, components, deep)).join(", ");
-    return `[${items ?? `${shape(schema.items, components, deep)}, …`}]`;
+    const item = shape(schema.items, components, deep);
+    const fixed = schema.minItems !== undefined && schema.minItems === schema.maxItems;
+    if (fixed) return `[${Array(schema.minItems).fill(item).join(", ")}]${bounds({ description: schema.description })}`;
+    return `[${item}, …]${bounds(schema)}`;
   }
   if (schema.type === "object" && schema.properties) {
     const indent = "  ".repeat(deep + 1);
@@ -31,8 +56,9 @@ function shape(schema, components, deep = 0) {
     );
     return `{\n${lines.join(",\n")}\n${"  ".repeat(deep)}}`;
   }
-  if (schema.type === "object") return `{"…": ${shape(schema.additionalProperties, components, deep)}}`;
-  return [schema.type ?? "anything", schema.format].filter(Boolean).join(" ");
+  if (schema.type === "object") return `{"…": ${shape(schema.additionalProperties, components, deep)}}${bounds(schema)}`;
+  const types = [schema.type ?? "anything"].flat().join(" | ");
+  return [types, schema.format ?? schema.contentEncoding].filter(Boolean).join(" ") + bounds(schema);
 }
 
 function bodies(content, components) {
@@ -58,7 +84,7 @@ function shown(path, method, operation, components) {
         operation.parameters.map((each) => [
           made("code", each.name),
           each.required ? `${each.in}, required` : each.in,
-          `${each.description} (${shape(each.schema, components)})`,
+          `${each.description}: ${shape(each.schema, components)}`,
         ]),
       ),
     );
