@@ -127,7 +127,7 @@ class _Story:
         after = await writer.status()
         if before is None or after is None:
             raise CommandFailedError(f"{writer.name} does not answer any more")
-        seconds = await self._spread_of(after["constraints_hash"], began)
+        seconds = await self._spread_of(writer, after["constraints_hash"], began)
         self.spreads.append(Spread(f"{what} (on {writer.name})", seconds, after["written_bytes"] - before["written_bytes"]))
         self._screen.say(f"{what} (on {writer.name}): {self._told(seconds)}")
 
@@ -138,7 +138,7 @@ class _Story:
         await node.start(tuple(endpoint for other in self._nodes if other.live for endpoint in other.endpoints))
         ready = self._now()
         reference = await self._nodes[0].status()
-        seconds = None if reference is None else await self._spread_of(reference["constraints_hash"], ready)
+        seconds = None if reference is None else await self._spread_of(self._nodes[0], reference["constraints_hash"], ready)
         self.spreads.append(Spread(f"started {node.name} again ({ready - began:.2f} s until it serves)", seconds))
         self._screen.say(f"{node.name} serves after {ready - began:.2f} s; {self._told(seconds)}")
 
@@ -148,16 +148,18 @@ class _Story:
             return f"NOT on all {live} live nodes within {PATIENCE:g} s"
         return f"all {live} live nodes have it after {1000 * seconds:.0f} ms"
 
-    async def _spread_of(self, constraints_hash: str, began: float) -> float | None:
-        """Seconds from `began` until every live node has been seen to enforce that; None if one does not in time."""
+    async def _spread_of(self, source: DemoNode, constraints_hash: str, began: float) -> float | None:
+        """Seconds from `began` until every live node has been seen to enforce that; None if one does not in time, or if `source`,
+        which has it, is gone before: nobody may ever hear of it then.
+        """
         live = [node for node in self._nodes if node.live]
-        times = await asyncio.gather(*(self._reach(node, constraints_hash) for node in live))
+        times = await asyncio.gather(*(self._reach(node, source, constraints_hash) for node in live))
         reached = [time for time in times if time is not None]
         return max(reached) - began if len(reached) == len(live) else None
 
-    async def _reach(self, node: DemoNode, constraints_hash: str) -> float | None:
+    async def _reach(self, node: DemoNode, source: DemoNode, constraints_hash: str) -> float | None:
         deadline = self._now() + PATIENCE
-        while self._now() < deadline and node.live:
+        while self._now() < deadline and node.live and source.live:
             status = await node.status()
             if status is not None and status["constraints_hash"] == constraints_hash:
                 return self._now()
@@ -169,7 +171,7 @@ class _Story:
         reference = await self._nodes[0].status()
         if reference is None or not all(node.live for node in self._nodes):
             return False
-        return await self._spread_of(reference["constraints_hash"], self._now()) is not None
+        return await self._spread_of(self._nodes[0], reference["constraints_hash"], self._now()) is not None
 
     async def _watch(self, seconds: float, *, until: Callable[[Scene], bool] = lambda _: True) -> None:
         """Show the fleet for so long, every second, and in full at the end.
