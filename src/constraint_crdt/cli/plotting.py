@@ -5,14 +5,10 @@ is imported only where the file is a PNG.
 """
 
 import io
-import os
-import stat
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 from constraint_crdt.cli.failures import CommandFailedError, MisuseError
-from constraint_crdt.cli.whole_files import write_whole
+from constraint_crdt.cli.whole_files import check_place, write_whole
 from constraint_crdt.simulation.drawing import draw
 from constraint_crdt.simulation.picture import Picture
 from constraint_crdt.simulation.picture_svg import to_svg
@@ -22,7 +18,7 @@ from constraint_crdt.simulation.scenario import Report
 def plotter(name: str) -> Callable[[Report], None]:
     """What draws a report into the file. Raises `MisuseError` for a name it cannot have, `CommandFailedError` if it would fail."""
     encode = _encoding(name)
-    _check_place(name)
+    check_place(name)
     return lambda report: write_whole(name, encode(draw(report)))
 
 
@@ -48,21 +44,3 @@ def _png_encoding(name: str) -> Callable[[Picture], bytes]:
         return file.getvalue()
 
     return encode
-
-
-def _check_place(name: str) -> None:
-    """Raise `CommandFailedError` where `write_whole` would in the end, as far as can be known. Leaves no trace."""
-    path = Path(name)
-    try:
-        path = Path(os.path.realpath(name))
-        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
-        if stat.S_ISDIR(mode):
-            raise CommandFailedError(f"cannot write {name}: it is a directory; name a file in it")
-        if stat.S_ISREG(mode):  # what is none, a pipe for example, is written to as it is
-            with tempfile.TemporaryFile(dir=path.parent):  # permission does not tell: the disk may be read-only
-                pass
-    except FileNotFoundError:
-        raise CommandFailedError(f"cannot write {name}: there is no directory {path.parent}") from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise CommandFailedError(f"cannot write {name}: {reason or error}") from None

@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 from constraint_crdt.cli.failures import CommandFailedError, MisuseError
@@ -40,16 +41,36 @@ def write_whole(name: str, data: bytes) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        path = Path(os.path.realpath(name))  # what a link points to is replaced, not the link
-        before = path.stat() if path.exists() else None
-        if before is not None and stat.S_ISDIR(before.st_mode):
-            raise CommandFailedError(f"cannot write {name}: it is a directory; name a file in it")
-        if before is not None and not stat.S_ISREG(before.st_mode):
+        path, mode = _place(name)
+        if mode is not None and not stat.S_ISREG(mode):
             path.write_bytes(data)
             return
-        _replace(path, data, None if before is None else stat.S_IMODE(before.st_mode))
+        _replace(path, data, None if mode is None else stat.S_IMODE(mode))
     except (OSError, ValueError) as error:
         raise CommandFailedError(f"cannot write {name}: {_reason(error)}") from None
+
+
+def check_place(name: str) -> None:
+    """Raise `CommandFailedError` where `write_whole` would in the end, as far as can be known. Leaves no trace."""
+    path = Path(name)
+    try:
+        path, mode = _place(name)
+        if mode is None or stat.S_ISREG(mode):  # what is none, a pipe for example, is written to as it is
+            with tempfile.TemporaryFile(dir=path.parent):  # permission does not tell: the disk may be read-only
+                pass
+    except FileNotFoundError:
+        raise CommandFailedError(f"cannot write {name}: there is no directory {path.parent}") from None
+    except (OSError, ValueError) as error:
+        raise CommandFailedError(f"cannot write {name}: {_reason(error)}") from None
+
+
+def _place(name: str) -> tuple[Path, int | None]:
+    """Where a file is written, and the mode of what is there. What a link points to is replaced, not the link."""
+    path = Path(os.path.realpath(name))
+    mode = path.stat().st_mode if path.exists() else None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise CommandFailedError(f"cannot write {name}: it is a directory; name a file in it")
+    return path, mode
 
 
 def _replace(path: Path, data: bytes, mode: int | None) -> None:
