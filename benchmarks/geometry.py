@@ -14,12 +14,11 @@ from pathlib import Path
 
 from report import machine
 
-from constraint_crdt.gossip.lattice import hexagon
-from constraint_crdt.gossip.peers import Chance as Generator
-from constraint_crdt.gossip.peers import Nearby, PeerChoice, Uniform
-from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.protocol.peer_selection import Chance as Generator
+from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Uniform, hexagon
+from constraint_crdt.simulation.links import Chance
 from constraint_crdt.simulation.rounds import Simulation
-from constraint_crdt.types.positions import Position, hex_distance
+from constraint_crdt.types.register import Position, hex_distance
 
 ITEMS = 10
 MOST_ROUNDS = 200

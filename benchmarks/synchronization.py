@@ -18,10 +18,9 @@ from dataclasses import replace
 from exchange import FORMS, a_pair, many_changes, nothing_new, one_change
 from report import Row, machine, show
 
-from constraint_crdt.gossip.lattice import hexagon
-from constraint_crdt.gossip.peers import Nearby, PeerChoice, Schedule, Uniform
+from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.rounds import Simulation
-from constraint_crdt.types.positions import hex_distance
+from constraint_crdt.types.register import hex_distance
 
 FLEETS = {4: 15, 32: 15, 100: 9, 1000: 3, 10_000: 1}
 """Sizes, and how many seeds of each."""

@@ -8,29 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from constraint_crdt.core.clock import CausalOrder, VectorClock
-    from constraint_crdt.core.digest import StateHash
-    from constraint_crdt.core.limits import Limits
-    from constraint_crdt.core.merge import Merge
-    from constraint_crdt.core.replica import Dot, Replica
+    from constraint_crdt.client.plato import PlatoClient, PlatoError
+    from constraint_crdt.crdt.clock import CausalOrder, Merge, VectorClock
+    from constraint_crdt.crdt.digest import StateHash
+    from constraint_crdt.crdt.limits import Limits
+    from constraint_crdt.crdt.replica import Dot, Replica
     from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile, GossipNode
-    from constraint_crdt.engine.memory import MemoryNetwork
-    from constraint_crdt.engine.transport import Transport, TransportError
-    from constraint_crdt.engine.zenoh import ZenohTransport
     from constraint_crdt.errors import ConstraintCrdtError
-    from constraint_crdt.evaluation import Evaluation
     from constraint_crdt.expression import ExpressionError, Verdict
-    from constraint_crdt.gossip.codec import decode_message, encode_message
-    from constraint_crdt.gossip.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
-    from constraint_crdt.gossip.peers import Nearby, Schedule, Uniform
-    from constraint_crdt.gossip.protocol import exchange
-    from constraint_crdt.gossip.sending import split_message
-    from constraint_crdt.gossip.tracker import DeltaTracker
-    from constraint_crdt.node.batches import AddConstraint, BatchError, BatchResult, RecordCounts, RemoveConstraint
-    from constraint_crdt.node.events import Event, EventKind
-    from constraint_crdt.node.node import Node
-    from constraint_crdt.node.probes import Probe, SystemProbe
-    from constraint_crdt.node.settings import NodeSettings
+    from constraint_crdt.expression.evaluation import Evaluation
+    from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (
         PlatoAdd,
         PlatoChange,
@@ -44,17 +31,28 @@ if TYPE_CHECKING:
         PlatoRoom,
         PlatoTile,
     )
-    from constraint_crdt.plato.showing import plato_tile
-    from constraint_crdt.plato_client import PlatoClient, PlatoError
-    from constraint_crdt.portable import StateFileError, from_json, to_json
+    from constraint_crdt.protocol.codec import decode_message, encode_message
+    from constraint_crdt.protocol.gossip_node import exchange
+    from constraint_crdt.protocol.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
+    from constraint_crdt.protocol.peer_clocks import DeltaTracker
+    from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
+    from constraint_crdt.protocol.transfers import split_message
+    from constraint_crdt.runtime.batches import AddConstraint, BatchError, BatchResult, RecordCounts, RemoveConstraint
+    from constraint_crdt.runtime.events import Event, EventKind
+    from constraint_crdt.runtime.node import Node
+    from constraint_crdt.runtime.probes import Probe, SystemProbe
+    from constraint_crdt.runtime.settings import NodeSettings
     from constraint_crdt.simulation.rounds import Simulation, Stats
     from constraint_crdt.state import ConstraintState
+    from constraint_crdt.state_file import StateFileError, from_json, to_json
     from constraint_crdt.store import StoreError, WritesRefused
+    from constraint_crdt.transport.interface import Transport, TransportError
+    from constraint_crdt.transport.memory import MemoryNetwork
+    from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.bloom import BloomCRDT
-    from constraint_crdt.types.counter import ConstraintGCounter, Counts
+    from constraint_crdt.types.counters import ConstraintGCounter, Counts, Moves, PNCounter, PNCounters
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import Addition, Change, ConstraintORSet, Definition, Severity
-    from constraint_crdt.types.pncounter import Moves, PNCounter, PNCounters
     from constraint_crdt.types.rates import Rates
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
@@ -62,99 +60,95 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "constraint_crdt.core.clock": (
-        "CausalOrder",
-        "VectorClock",
-    ),
-    "constraint_crdt.core.digest": ("StateHash",),
-    "constraint_crdt.core.limits": ("Limits",),
-    "constraint_crdt.core.merge": ("Merge",),
-    "constraint_crdt.core.replica": (
-        "Dot",
-        "Replica",
-    ),
-    "constraint_crdt.edge": ("DecayConstraintState", "DecayCounter", "FleetTile", "GossipNode"),
-    "constraint_crdt.engine.memory": ("MemoryNetwork",),
-    "constraint_crdt.engine.transport": (
-        "Transport",
-        "TransportError",
-    ),
-    "constraint_crdt.engine.zenoh": ("ZenohTransport",),
-    "constraint_crdt.errors": ("ConstraintCrdtError",),
-    "constraint_crdt.evaluation": ("Evaluation",),
-    "constraint_crdt.expression": (
-        "ExpressionError",
-        "Verdict",
-    ),
-    "constraint_crdt.gossip.codec": (
-        "decode_message",
-        "encode_message",
-    ),
-    "constraint_crdt.gossip.messages": (
-        "Ack",
-        "ConstraintDelta",
-        "Delta",
-        "GossipMessage",
-        "GossipResult",
-        "Part",
-        "Ping",
-        "Sync",
-    ),
-    "constraint_crdt.gossip.peers": ("Nearby", "Schedule", "Uniform"),
-    "constraint_crdt.gossip.protocol": ("exchange",),
-    "constraint_crdt.gossip.sending": ("split_message",),
-    "constraint_crdt.gossip.tracker": ("DeltaTracker",),
-    "constraint_crdt.node.batches": ("AddConstraint", "BatchError", "BatchResult", "RecordCounts", "RemoveConstraint"),
-    "constraint_crdt.node.events": (
-        "Event",
-        "EventKind",
-    ),
-    "constraint_crdt.node.node": ("Node",),
-    "constraint_crdt.node.probes": (
-        "Probe",
-        "SystemProbe",
-    ),
-    "constraint_crdt.node.settings": ("NodeSettings",),
-    "constraint_crdt.plato.shapes": (
-        "PlatoAdd",
-        "PlatoChange",
-        "PlatoConstraints",
-        "PlatoCounter",
-        "PlatoDelta",
-        "PlatoMetrics",
-        "PlatoMove",
-        "PlatoPosition",
-        "PlatoRemove",
-        "PlatoRoom",
-        "PlatoTile",
-    ),
-    "constraint_crdt.plato.showing": ("plato_tile",),
-    "constraint_crdt.plato_client": ("PlatoClient", "PlatoError"),
-    "constraint_crdt.portable": ("StateFileError", "from_json", "to_json"),
-    "constraint_crdt.simulation.rounds": ("Simulation", "Stats"),
-    "constraint_crdt.state": ("ConstraintState",),
-    "constraint_crdt.store": ("StoreError", "WritesRefused"),
-    "constraint_crdt.types.bloom": ("BloomCRDT",),
-    "constraint_crdt.types.counter": (
-        "ConstraintGCounter",
-        "Counts",
-    ),
-    "constraint_crdt.types.increments": ("RoomIncrements",),
-    "constraint_crdt.types.orset": (
-        "Addition",
-        "Change",
-        "ConstraintORSet",
-        "Definition",
-        "Severity",
-    ),
-    "constraint_crdt.types.pncounter": ("Moves", "PNCounter", "PNCounters"),
-    "constraint_crdt.types.rates": ("Rates",),
-    "constraint_crdt.types.register": ("EisensteinRegister", "eisenstein_norm", "hex_distance"),
-    "constraint_crdt.types.sketch": ("Frequent", "SketchCRDT"),
-    "constraint_crdt.types.tiles": ("FleetTiles",),
+_HOME_OF = {
+    "Ack": "constraint_crdt.protocol.messages",
+    "AddConstraint": "constraint_crdt.runtime.batches",
+    "Addition": "constraint_crdt.types.orset",
+    "BatchError": "constraint_crdt.runtime.batches",
+    "BatchResult": "constraint_crdt.runtime.batches",
+    "BloomCRDT": "constraint_crdt.types.bloom",
+    "CausalOrder": "constraint_crdt.crdt.clock",
+    "Change": "constraint_crdt.types.orset",
+    "ConstraintCrdtError": "constraint_crdt.errors",
+    "ConstraintDelta": "constraint_crdt.protocol.messages",
+    "ConstraintGCounter": "constraint_crdt.types.counters",
+    "ConstraintORSet": "constraint_crdt.types.orset",
+    "ConstraintState": "constraint_crdt.state",
+    "Counts": "constraint_crdt.types.counters",
+    "DecayConstraintState": "constraint_crdt.edge",
+    "DecayCounter": "constraint_crdt.edge",
+    "Definition": "constraint_crdt.types.orset",
+    "Delta": "constraint_crdt.protocol.messages",
+    "DeltaTracker": "constraint_crdt.protocol.peer_clocks",
+    "Dot": "constraint_crdt.crdt.replica",
+    "EisensteinRegister": "constraint_crdt.types.register",
+    "Evaluation": "constraint_crdt.expression.evaluation",
+    "Event": "constraint_crdt.runtime.events",
+    "EventKind": "constraint_crdt.runtime.events",
+    "ExpressionError": "constraint_crdt.expression",
+    "FleetTile": "constraint_crdt.edge",
+    "FleetTiles": "constraint_crdt.types.tiles",
+    "Frequent": "constraint_crdt.types.sketch",
+    "GossipMessage": "constraint_crdt.protocol.messages",
+    "GossipNode": "constraint_crdt.edge",
+    "GossipResult": "constraint_crdt.protocol.messages",
+    "Limits": "constraint_crdt.crdt.limits",
+    "MemoryNetwork": "constraint_crdt.transport.memory",
+    "Merge": "constraint_crdt.crdt.clock",
+    "Moves": "constraint_crdt.types.counters",
+    "Nearby": "constraint_crdt.protocol.peer_selection",
+    "Node": "constraint_crdt.runtime.node",
+    "NodeSettings": "constraint_crdt.runtime.settings",
+    "PNCounter": "constraint_crdt.types.counters",
+    "PNCounters": "constraint_crdt.types.counters",
+    "Part": "constraint_crdt.protocol.messages",
+    "Ping": "constraint_crdt.protocol.messages",
+    "PlatoAdd": "constraint_crdt.plato.shapes",
+    "PlatoChange": "constraint_crdt.plato.shapes",
+    "PlatoClient": "constraint_crdt.client.plato",
+    "PlatoConstraints": "constraint_crdt.plato.shapes",
+    "PlatoCounter": "constraint_crdt.plato.shapes",
+    "PlatoDelta": "constraint_crdt.plato.shapes",
+    "PlatoError": "constraint_crdt.client.plato",
+    "PlatoMetrics": "constraint_crdt.plato.shapes",
+    "PlatoMove": "constraint_crdt.plato.shapes",
+    "PlatoPosition": "constraint_crdt.plato.shapes",
+    "PlatoRemove": "constraint_crdt.plato.shapes",
+    "PlatoRoom": "constraint_crdt.plato.shapes",
+    "PlatoTile": "constraint_crdt.plato.shapes",
+    "Probe": "constraint_crdt.runtime.probes",
+    "Rates": "constraint_crdt.types.rates",
+    "RecordCounts": "constraint_crdt.runtime.batches",
+    "RemoveConstraint": "constraint_crdt.runtime.batches",
+    "Replica": "constraint_crdt.crdt.replica",
+    "RoomIncrements": "constraint_crdt.types.increments",
+    "Schedule": "constraint_crdt.protocol.peer_selection",
+    "Severity": "constraint_crdt.types.orset",
+    "Simulation": "constraint_crdt.simulation.rounds",
+    "SketchCRDT": "constraint_crdt.types.sketch",
+    "StateFileError": "constraint_crdt.state_file",
+    "StateHash": "constraint_crdt.crdt.digest",
+    "Stats": "constraint_crdt.simulation.rounds",
+    "StoreError": "constraint_crdt.store",
+    "Sync": "constraint_crdt.protocol.messages",
+    "SystemProbe": "constraint_crdt.runtime.probes",
+    "Transport": "constraint_crdt.transport.interface",
+    "TransportError": "constraint_crdt.transport.interface",
+    "Uniform": "constraint_crdt.protocol.peer_selection",
+    "VectorClock": "constraint_crdt.crdt.clock",
+    "Verdict": "constraint_crdt.expression",
+    "WritesRefused": "constraint_crdt.store",
+    "ZenohTransport": "constraint_crdt.transport.zenoh",
+    "decode_message": "constraint_crdt.protocol.codec",
+    "eisenstein_norm": "constraint_crdt.types.register",
+    "encode_message": "constraint_crdt.protocol.codec",
+    "exchange": "constraint_crdt.protocol.gossip_node",
+    "from_json": "constraint_crdt.state_file",
+    "hex_distance": "constraint_crdt.types.register",
+    "plato_tile": "constraint_crdt.plato.rooms",
+    "split_message": "constraint_crdt.protocol.transfers",
+    "to_json": "constraint_crdt.state_file",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Ack",

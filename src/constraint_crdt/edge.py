@@ -4,16 +4,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 
-from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.gossip.messages import DEFAULT_FLEET, DEFAULT_MAX_SKEW
-from constraint_crdt.gossip.protocol import GossipNode as PureGossipNode
-from constraint_crdt.types.aging import MAX_SKEW, Ages
-from constraint_crdt.types.decay import NAMELESS
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
+from constraint_crdt.protocol.messages import DEFAULT_FLEET, DEFAULT_MAX_SKEW
+from constraint_crdt.types.decay import MAX_SKEW, NAMELESS, Ages
 from constraint_crdt.types.decay import DecayCounter as PureDecayCounter
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES
 from constraint_crdt.types.rates import DecayConstraintState as PureDecayConstraintState
-from constraint_crdt.types.tile import FleetTile as PureFleetTile
+from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 
 INCARNATION_BITS = 48
 """Two lives of one node collide once in 10^7 nodes that live a thousand times each; it costs 9 bytes in a message."""
@@ -25,7 +24,7 @@ def fresh_incarnation() -> int:
 
 
 class GossipNode(PureGossipNode):
-    """A replica and its side of the exchange. See `constraint_crdt.gossip.protocol` for how an exchange runs."""
+    """A replica and its side of the exchange. See `constraint_crdt.protocol.gossip_node` for how an exchange runs."""
 
     def __init__(
         self,
@@ -55,7 +54,7 @@ class GossipNode(PureGossipNode):
 
 
 class FleetTile(PureFleetTile):
-    """A tile that stands alone. See `constraint_crdt.types.tile`; those of a state are at `state.tiles`."""
+    """A tile that stands alone. See `constraint_crdt.types.tiles`; those of a state are at `state.tiles`."""
 
     def __init__(self, room: str, id_: str, rows: Rows | None = None, *, now: Callable[[], int] = time.time_ns) -> None:
         """`room`, `id_`: what it is called, 1 to 256 bytes each. `rows`: the cells to look at; new empty ones if left out.

@@ -10,7 +10,7 @@ import pytest
 
 from constraint_crdt.cli.arguments import NODE_VARIABLE
 from constraint_crdt.cli.client import ApiClient, NoAnswerError
-from constraint_crdt.cli.failures import CommandFailedError
+from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.main import main
 
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from constraint_crdt.cli.durations import parse_duration, parse_moment, show_distance
-from constraint_crdt.cli.failures import MisuseError
+from constraint_crdt.cli.errors import MisuseError
+from constraint_crdt.cli.output import parse_duration, parse_moment, show_distance
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import ConstraintState, from_json, to_json
-from constraint_crdt.cli import portable, whole_files
-from constraint_crdt.cli.failures import CommandFailedError
+from constraint_crdt.cli import files as whole_files
+from constraint_crdt.cli import state_files as portable
+from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.main import main
 
 Capture = pytest.CaptureFixture[str]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.node.settings import SettingsError, load_settings
+from constraint_crdt.runtime.settings import SettingsError, load_settings
 
 
 def test_half_lives_come_from_the_file_or_the_environment(tmp_path: Path) -> None:

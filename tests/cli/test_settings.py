@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from constraint_crdt.node.settings import BOUNDS, NodeSettings, SettingsError, load_settings, parse_address
+from constraint_crdt.runtime.settings import BOUNDS, NodeSettings, SettingsError, load_settings, parse_address
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     code = (
         "import os, sys\n"
         "from constraint_crdt.cli.main import main\n"
-        "from constraint_crdt.node.keeping import Keeping\n"
+        "from constraint_crdt.runtime.persistence import Keeping\n"
         "opened = Keeping.open\n"
         "def open_without_rights(self, **flags):\n"
         "    if not os.getuid(): os.setuid(65534)\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.cli.main import main
-from constraint_crdt.core.limits import TILE_BYTES
+from constraint_crdt.crdt.limits import TILE_BYTES
 
 COLUMNS = ["room", "id", "bytes", "author", "updated", "by", "tags", "constraints", "satisfied", "violated", "position"]
 Capture = pytest.CaptureFixture[bytes]

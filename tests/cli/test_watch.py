@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli import watching
+from constraint_crdt.cli import watch as watching
 from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.main import main
 from tests.cli.process import command, environment, running_node

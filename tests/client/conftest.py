@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from constraint_crdt.api.server import ApiServer
-from constraint_crdt.engine import MemoryNetwork
-from constraint_crdt.node.node import Node
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.transport import MemoryNetwork
 
 
 @pytest.fixture

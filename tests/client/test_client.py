@@ -12,9 +12,6 @@ from typing import Any, TypeVar
 import pytest
 
 from constraint_crdt import ConstraintCrdtError
-from constraint_crdt.api.server import ApiServer
-from constraint_crdt.api.table import OPERATIONS
-from constraint_crdt.api.tokens import Right, Tokens
 from constraint_crdt.client import (
     AsyncClient,
     Client,
@@ -27,10 +24,12 @@ from constraint_crdt.client import (
     Unauthorized,
     WrongInput,
 )
-from constraint_crdt.client.address import AddressError, read_address
-from constraint_crdt.client.token_file import read_token
-from constraint_crdt.node.events import Event, EventKind
-from constraint_crdt.node.node import Node
+from constraint_crdt.client.address import AddressError, read_address, read_token
+from constraint_crdt.http.security import Right, Tokens
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.runtime.events import Event, EventKind
+from constraint_crdt.runtime.node import Node
 
 NOT_A_METHOD = {"docs"}
 """A page for people."""
@@ -147,7 +146,7 @@ async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: Ap
 
 
 async def test_all_pages_are_one_answer(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("constraint_crdt.api.pages.PAGE", 2)
+    monkeypatch.setattr("constraint_crdt.http.routing.PAGE", 2)
     for number in range(5):
         await node.add_constraint(f"c{number}")
     both = Both(api.url)
@@ -308,8 +307,8 @@ def test_a_file_without_a_token_is_refused(tmp_path: Path, text: str) -> None:
 def test_importing_it_loads_no_server_and_no_node(name: str) -> None:
     code = (
         f"import sys; from constraint_crdt.client import {name}; {name}('forge').close; "
-        "print(*{'starlette', 'uvicorn', 'zenoh', 'sqlite3', 'rich', 'cel', 'psutil', 'constraint_crdt.node.node', "
-        "'constraint_crdt.gossip.protocol'} & set(sys.modules))"
+        "print(*{'starlette', 'uvicorn', 'zenoh', 'sqlite3', 'rich', 'cel', 'psutil', 'constraint_crdt.runtime.node', "
+        "'constraint_crdt.protocol.gossip_node'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ""

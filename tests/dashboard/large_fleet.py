@@ -22,10 +22,10 @@ from random import Random
 from time import time_ns
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.api.server import ApiServer
-from constraint_crdt.core.replica import Replica
+from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.dashboard.pages import dashboard_pages
-from constraint_crdt.gossip.tracker import Peer
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.protocol.peer_clocks import Peer
 from constraint_crdt.state import ConstraintState
 
 SMALL = ("forge", "anvil", "bellows", "hammer", "tongs")

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.api.server import ApiServer
 from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.http.server import ApiServer
 
 NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")
 SETTINGS = NodeSettings(name="unnamed", check_every=0.1, count_every=0.1, gossip_every=0.1, rate_every=0.2, request_timeout=1.0)

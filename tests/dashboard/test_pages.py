@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from constraint_crdt.dashboard.pages import MEDIA_TYPES, dashboard_pages
-from constraint_crdt.node.happening import EventKind
+from constraint_crdt.model.events import EventKind
 
 STATIC = files("constraint_crdt.dashboard") / "static"
 NAMES = sorted(each.name for each in STATIC.iterdir())

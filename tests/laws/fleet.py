@@ -20,8 +20,8 @@ from constraint_crdt import (
     encode_message,
     split_message,
 )
-from constraint_crdt.core import cells
-from constraint_crdt.core.cells import Cell
+from constraint_crdt.crdt import cells
+from constraint_crdt.crdt.cells import Cell
 
 from .model import Add, ClockKey, Count, End, Log, Move, Mutation, Remove, key_of
 

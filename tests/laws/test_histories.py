@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from constraint_crdt import VectorClock, exchange
-from constraint_crdt.core.cells import REMOVE
+from constraint_crdt.crdt.cells import REMOVE
 
 from .fleet import IDS, MESSAGES_PER_EXCHANGE, NAMES, SECOND, Fleet
 

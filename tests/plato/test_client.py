@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from constraint_crdt import FleetTile
-from constraint_crdt.api.server import ApiServer
-from constraint_crdt.engine import MemoryNetwork
-from constraint_crdt.node.node import Node
+from constraint_crdt.client.plato import PlatoClient, PlatoError
+from constraint_crdt.http.server import ApiServer
 from constraint_crdt.plato.shapes import PlatoAdd, PlatoChange, PlatoCounter, PlatoDelta, PlatoRemove
-from constraint_crdt.plato_client import PlatoClient, PlatoError
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.transport import MemoryNetwork
 
 from .tiles import delta_json, tile, tile_json
 

@@ -9,10 +9,9 @@ from time import process_time
 
 import pytest
 
-from constraint_crdt.core import digest
+from constraint_crdt.crdt import digest
 from constraint_crdt.simulation.chaos import Chaos
-from constraint_crdt.simulation.histories import History, from_json, replay, to_json
-from constraint_crdt.simulation.shrinking import shrink
+from constraint_crdt.simulation.histories import History, from_json, replay, shrink, to_json
 from tests.conftest import BUDGET
 
 MOST_SECONDS = 120.0

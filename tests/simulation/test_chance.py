@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.simulation.links import Chance
 
 seeds = st.integers(-(2**70), 2**70)
 

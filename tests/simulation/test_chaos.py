@@ -9,9 +9,8 @@ from typing import get_args
 
 import msgspec
 
-from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos
+from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, Tally, search_seeds
 from constraint_crdt.simulation.histories import replay
-from constraint_crdt.simulation.search import Tally, search_seeds
 from constraint_crdt.simulation.steps import AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET

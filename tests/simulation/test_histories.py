@@ -3,12 +3,11 @@
 import msgspec
 import pytest
 
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation.chaos import Chaos
 from constraint_crdt.simulation.fleet import Fleet
-from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, replay, to_json
-from constraint_crdt.simulation.shrinking import shrink
+from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, replay, shrink, to_json
 from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, Exchange, Member, Record, Remove, Start
 
 MEMBERS = (Member("a", 1), Member("b", 11), Member("c", 2))

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from constraint_crdt.core import digest
-from constraint_crdt.core.cells import Cell
-from constraint_crdt.core.hybrid import HybridClock
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Applied, Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.gossip.local import LocalReplica
-from constraint_crdt.gossip.tracker import DeltaTracker, Peer, Statement
-from constraint_crdt.types.counter import ConstraintGCounter
+from constraint_crdt.crdt import digest
+from constraint_crdt.crdt.cells import Cell, Run
+from constraint_crdt.crdt.hybrid_time import HybridClock
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Applied, Rows
+from constraint_crdt.protocol.local_replica import LocalReplica
+from constraint_crdt.protocol.peer_clocks import DeltaTracker, Peer, Statement
+from constraint_crdt.types.counters import ConstraintGCounter
 from tests.simulation.planting import Plant, find_and_shrink, forget_hashes
 
 

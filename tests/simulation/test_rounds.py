@@ -6,10 +6,9 @@ from statistics import median
 import pytest
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.lattice import hexagon
-from constraint_crdt.gossip.peers import Nearby, Schedule, Uniform
+from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.rounds import Simulation
-from constraint_crdt.types.positions import hex_distance
+from constraint_crdt.types.register import hex_distance
 
 
 def an_item_each(simulation: Simulation) -> Simulation:

@@ -3,8 +3,7 @@
 import pytest
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.chance import Chance
-from constraint_crdt.simulation.links import Links, Quality
+from constraint_crdt.simulation.links import Chance, Links, Quality
 from constraint_crdt.simulation.scenario import SECOND_NS, Report, Run, Scenario
 
 

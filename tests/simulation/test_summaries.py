@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from constraint_crdt.core.hybrid import SECOND
-from constraint_crdt.core.values import APPLIED
+from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.values import APPLIED
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.histories import History, from_json, to_json
 from constraint_crdt.simulation.models import ROOM

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import StoreError, schema
 from constraint_crdt.store.changes import Changes
 from tests.conftest import BUDGET

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from constraint_crdt.core.cells import COUNTS, counts_value
+from constraint_crdt.crdt.cells import COUNTS, counts_value
 from constraint_crdt.store import StoreError
 from tests.conftest import BUDGET
 from tests.store.disk import copy_store, loaded, open_store

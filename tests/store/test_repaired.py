@@ -3,9 +3,9 @@
 import random
 from pathlib import Path
 
-from constraint_crdt.core.cells import ADD, Cell
-from constraint_crdt.core.repair import audit, rebuild
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.cells import ADD, Cell
+from constraint_crdt.crdt.repair import audit, rebuild
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store.changes import Changes
 from tests.store.disk import add, count, loaded, open_store, remove
 

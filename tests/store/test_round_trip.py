@@ -7,10 +7,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from constraint_crdt.core.cells import ADD, make_cell
-from constraint_crdt.core.digest import Digest
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.cells import ADD, make_cell
+from constraint_crdt.crdt.digest import Digest
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store.changes import Changes
 from tests.store.disk import ME, OTHER, account, add, count, loaded, open_store, remove, reopened, taken, write_history
 

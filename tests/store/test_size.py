@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store, schema
 from constraint_crdt.store.changes import Changes
 from tests.store.disk import account, add, open_store, remove, reopened, taken

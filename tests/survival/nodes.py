@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.engine.transport import Transport
 from constraint_crdt.store import marker_for
-from tests.node.fleet import QUICK
+from constraint_crdt.transport.interface import Transport
+from tests.runtime.fleet import QUICK
 
 
 def node_on(network: MemoryNetwork, name: str, store: Path | None = None, *, transport: Transport | None = None) -> Node:

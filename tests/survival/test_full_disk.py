@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.core.cells import ADD
+from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.store import WritesRefused
-from tests.node.fleet import agreed, eventually
+from tests.runtime.fleet import agreed, eventually
 from tests.survival.disk import SmallDisk, mounted
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, overwrite_store, stored

@@ -15,7 +15,7 @@ import pytest
 
 from constraint_crdt import Node, NodeSettings
 from tests.conftest import BUDGET
-from tests.node.fleet import eventually
+from tests.runtime.fleet import eventually
 from tests.survival.victim import Client, Victim
 from tests.survival.watching import DotWatch, stored
 

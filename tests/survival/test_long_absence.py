@@ -14,14 +14,14 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
-from constraint_crdt.core.cells import ADD
-from constraint_crdt.engine.transport import Changed, Handler, Peer, Transport, Unreachable
-from constraint_crdt.gossip.codec import decode_message, encode_message
-from constraint_crdt.gossip.messages import GossipMessage, Part
-from constraint_crdt.node.batches import AddConstraint, RemoveConstraint
+from constraint_crdt.crdt.cells import ADD
+from constraint_crdt.protocol.codec import decode_message, encode_message
+from constraint_crdt.protocol.messages import GossipMessage, Part
+from constraint_crdt.runtime.batches import AddConstraint, RemoveConstraint
+from constraint_crdt.transport.interface import Changed, Handler, Peer, Transport, Unreachable
 from tests.conftest import BUDGET
-from tests.gossip.scrambled import scrambled
-from tests.node.fleet import agreed, eventually
+from tests.protocol.scrambled import scrambled
+from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, stored
 

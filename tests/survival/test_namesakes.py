@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.node.events import EventKind
-from constraint_crdt.store.marker import Marker
-from tests.node.fleet import agreed, eventually
+from constraint_crdt.runtime.events import EventKind
+from constraint_crdt.store.location import Marker
+from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, copy_store, stored
 

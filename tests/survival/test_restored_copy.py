@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.core.replica import Replica
-from tests.node.fleet import agreed, eventually
+from constraint_crdt.crdt.replica import Replica
+from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, stored
 

@@ -7,11 +7,11 @@ node puts into its rows, and at what stores hold, which is read from copies of t
 import subprocess
 from pathlib import Path
 
-from constraint_crdt.core.cells import ADD, COUNTS, NODE, POSITION, REMOVE, RETIRE, Cell, Key
-from constraint_crdt.core.replica import Dot
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.cells import ADD, COUNTS, NODE, POSITION, REMOVE, RETIRE, Cell, Key
+from constraint_crdt.crdt.replica import Dot
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store
-from constraint_crdt.store.marker import Machine, Marker
+from constraint_crdt.store.location import Machine, Marker
 
 KINDS = (ADD, REMOVE, COUNTS, POSITION, NODE, RETIRE)
 ENDINGS = ("", "-wal", "-shm")

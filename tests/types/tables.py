@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintState
-from constraint_crdt.core.run import Run
+from constraint_crdt.crdt.cells import Run
 
 NODES = ("a", "b", "c")
 

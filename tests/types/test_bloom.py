@@ -5,8 +5,8 @@ import math
 import pytest
 
 from constraint_crdt import BloomCRDT, ConstraintCrdtError, ConstraintState, Limits, Replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import BLOOM, BLOOM_PAGE
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE
 from constraint_crdt.types.bloom import BloomShape
 
 

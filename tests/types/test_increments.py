@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Counts, Limits, Replica
-from constraint_crdt.core.cells import Cell, make_cell, make_key
-from constraint_crdt.core.limits import CELL_BYTES
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.core.values import APPLIED, INCREMENTS
+from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_key
+from constraint_crdt.crdt.limits import CELL_BYTES
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import APPLIED, INCREMENTS
 from constraint_crdt.types.increments import FOLD_AT, RoomIncrements
 
 MOST = 2**63 - 1

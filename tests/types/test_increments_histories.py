@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt import Counts, Replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types import increments
 from constraint_crdt.types.increments import RoomIncrements
 from tests.conftest import BUDGET

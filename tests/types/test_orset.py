@@ -15,7 +15,7 @@ from constraint_crdt import (
     Replica,
     Severity,
 )
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.rows import Rows
 
 
 def synced(*sets: ConstraintORSet) -> None:

@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Limits, Moves, PNCounter, Replica, exchange
-from constraint_crdt.core.cells import Cell, make_cell, read_cell
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.core.values import COUNTER
-from constraint_crdt.types.pncounter import PNCounters
+from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import COUNTER
+from constraint_crdt.types.counters import PNCounters
 
 MOST = 2**63 - 1
 

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica, SketchCRDT
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import SKETCH, SKETCH_PAGE
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE
 from constraint_crdt.types.sketch import COUNTER_MAX, SketchShape
 
 MOST = 2**63 - 1

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Replica, SketchCRDT
-from constraint_crdt.core.cells import make_cell, make_key, read_cell
-from constraint_crdt.core.repair import rebuild
-from constraint_crdt.core.values import SKETCH, SKETCH_PAGE
-from constraint_crdt.types.hashing import positions
-from constraint_crdt.types.pages import pack_page
+from constraint_crdt.crdt.cells import make_cell, make_key, read_cell
+from constraint_crdt.crdt.repair import rebuild
+from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE
+from constraint_crdt.types.pages import pack_page, positions
 from constraint_crdt.types.sketch import SketchShape
 
 from .tables import NODES, History, Step, play, steps

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import Counts
-from constraint_crdt.types.stretches import Stretch, Stretches, joined, summed
+from constraint_crdt.types.increments import Stretch, Stretches, joined, summed
 
 MOST = 2**63 - 1
 

@@ -20,12 +20,11 @@ from constraint_crdt import (
     Replica,
     exchange,
 )
-from constraint_crdt.core.cells import SEPARATOR, Cell, make_cell, make_removal, read_cell
-from constraint_crdt.core.limits import MAX_COUNT, PAGE_BYTES, TILE_BYTES
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.core.values import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
-from constraint_crdt.types.tile import FleetTile as PureFleetTile
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, Run, make_cell, make_removal, read_cell
+from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, TILE_BYTES
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
+from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 from constraint_crdt.types.tiles import FleetTiles as Tiles
 
 

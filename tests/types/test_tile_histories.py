@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt import Replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.types.tile import FleetTile
-from constraint_crdt.types.tiles import FleetTiles
+from constraint_crdt.crdt.cells import Run
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.tiles import FleetTile, FleetTiles
 
 from .tile_model import Tag, TileModel, Write
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintState, Replica
-from constraint_crdt.core.run import Run
+from constraint_crdt.crdt.cells import Run
 
 WRITERS = [Replica("a", 0), Replica("a", 1), Replica("b", 0)]
 """The n-th copy writes as the n-th of these. Two of them are lives of one node."""

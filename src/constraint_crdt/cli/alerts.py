@@ -5,8 +5,7 @@ import time
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.durations import show_distance
-from constraint_crdt.cli.tables import Column, print_json, print_table, printable
+from constraint_crdt.cli.output import Column, print_json, print_table, printable, show_distance
 
 
 def alerts(arguments: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ def _client_flags() -> _Parser:
 
 
 def _node(commands: _Commands) -> None:
-    node = _command(commands, "node", "serving:run_node", "run a node until SIGTERM or Ctrl-C")
+    node = _command(commands, "node", "serve:run_node", "run a node until SIGTERM or Ctrl-C")
     node.add_argument("--name", help="name of the node, unique in its fleet; default: the host's name")
     node.add_argument("--fleet", metavar="NAME", help="the fleet to belong to; default: default")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
@@ -127,7 +127,7 @@ def _node(commands: _Commands) -> None:
 
 
 def _writes(commands: _Commands, client: _Parser) -> None:
-    add = _command(commands, "add", "writing:add", "add a constraint to the fleet, or replace its definition", client)
+    add = _command(commands, "add", "constraints:add", "add a constraint to the fleet, or replace its definition", client)
     add.add_argument("id", metavar="ID")
     add.add_argument("--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed")
     add.add_argument("--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning")
@@ -137,24 +137,24 @@ def _writes(commands: _Commands, client: _Parser) -> None:
     end.add_argument("--ttl", metavar="TIME", help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed")
     end.add_argument("--until", metavar="WHEN", help="when it ends, as in 2026-12-01T00:00:00Z")
 
-    apply = _command(commands, "apply", "applying:apply", "add and edit the constraints listed in a TOML file", client)
+    apply = _command(commands, "apply", "apply:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
         "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
-    remove = _command(commands, "remove", "writing:remove", "remove a constraint from the fleet", client)
+    remove = _command(commands, "remove", "constraints:remove", "remove a constraint from the fleet", client)
     remove.add_argument("id", metavar="ID")
     for waiting in (add, apply, remove):
         _waits(waiting)
 
-    record = _command(commands, "record", "writing:record", "count evaluations that were made elsewhere", client)
+    record = _command(commands, "record", "constraints:record", "count evaluations that were made elsewhere", client)
     record.add_argument("--satisfied", type=_count, default=0, metavar="N")
     record.add_argument("--violations", type=_count, default=0, metavar="N")
     record.add_argument("--constraint", metavar="ID", help="the constraint that was evaluated; default: none in particular")
 
-    check = _command(commands, "check", "writing:check", "evaluate the constraints against values now, and count it", client)
+    check = _command(commands, "check", "constraints:check", "evaluate the constraints against values now, and count it", client)
     check.add_argument("values", nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text")
 
 
@@ -167,32 +167,32 @@ def _waits(command: _Parser) -> None:
 def _answers(commands: _Commands, client: _Parser) -> None:
     coverage = _command(commands, "coverage", "coverage:coverage", "which nodes have heard of a change, and which have not", client)
     coverage.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")
-    explain = _command(commands, "explain", "explaining:explain", "who, when, why, where violated: all about a constraint", client)
+    explain = _command(commands, "explain", "explain:explain", "who, when, why, where violated: all about a constraint", client)
     explain.add_argument("id", metavar="ID")
-    watch = _command(commands, "watch", "watching:watch", "the fleet in a table that stays up to date", client)
+    watch = _command(commands, "watch", "watch:watch", "the fleet in a table that stays up to date", client)
     watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
-    events = _command(commands, "events", "following:events", "what happened on the node of late, and what happens", client)
+    events = _command(commands, "events", "events:events", "what happened on the node of late, and what happens", client)
     events.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
     events.add_argument("--last", type=_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow")
     events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
     _command(commands, "alerts", "alerts:alerts", "what the node's alerts have found", client)
-    doctor = _command(commands, "doctor", "diagnosing:doctor", "look for what is usually wrong, and say what to do", client)
+    doctor = _command(commands, "doctor", "doctor:doctor", "look for what is usually wrong, and say what to do", client)
     doctor.add_argument("--config", metavar="FILE", help="the settings of the node, to be looked at too")
-    _command(commands, "convergence", "explaining:convergence", "how each node stands to this one, and since when", client)
+    _command(commands, "convergence", "explain:convergence", "how each node stands to this one, and since when", client)
 
 
 def _reads(commands: _Commands, client: _Parser) -> None:
-    _command(commands, "status", "reading:status", "how the node and its fleet are doing", client)
-    constraints = _command(commands, "constraints", "reading:constraints", "the active constraints and their counts", client)
+    _command(commands, "status", "status:status", "how the node and its fleet are doing", client)
+    constraints = _command(commands, "constraints", "status:constraints", "the active constraints and their counts", client)
     constraints.add_argument("--expired", action="store_true", help="those instead that have expired and were not removed yet")
-    _command(commands, "nodes", "reading:nodes", "the nodes of the fleet, as this node sees them", client)
+    _command(commands, "nodes", "status:nodes", "the nodes of the fleet, as this node sees them", client)
 
-    _command(commands, "storage", "keeping:storage", "what the node holds, and what keeps it from forgetting", client)
-    _command(commands, "identity", "keeping:identity", "who the node is, and its lives so far", client)
+    _command(commands, "storage", "storage:storage", "what the node holds, and what keeps it from forgetting", client)
+    _command(commands, "identity", "storage:identity", "who the node is, and its lives so far", client)
 
 
 def _retire(commands: _Commands, client: _Parser) -> None:
-    retire = _command(commands, "retire", "keeping:retire", "end another node for good; its counts stay", client)
+    retire = _command(commands, "retire", "storage:retire", "end another node for good; its counts stay", client)
     retire.add_argument("name", metavar="NODE", help="the node to retire; its name cannot be used again")
     retire.add_argument("--dry-run", action="store_true", help="say what it would mean, and do nothing")
     retire.add_argument(
@@ -201,14 +201,14 @@ def _retire(commands: _Commands, client: _Parser) -> None:
 
 
 def _files(commands: _Commands, client: _Parser) -> None:
-    merge = _command(commands, "merge", "portable:merge", "put together what several state files know")
+    merge = _command(commands, "merge", "state_files:merge", "put together what several state files know")
     merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
     merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
 
-    export = _command(commands, "export", "portable:export", "write all that a node knows to a state file", client)
+    export = _command(commands, "export", "state_files:export", "write all that a node knows to a state file", client)
     export.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")
 
-    import_ = _command(commands, "import", "portable:import_", "have a node take in what a state file knows", client)
+    import_ = _command(commands, "import", "state_files:import_", "have a node take in what a state file knows", client)
     import_.add_argument("file", metavar="FILE", help="the state file; - for standard input")
 
 
@@ -247,16 +247,16 @@ def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser
 
 
 def _approximate(commands: _Commands, client: _Parser) -> None:
-    top = _command(commands, "top", "approximate:top", "what is violated most, or the most frequent items of a tally", client)
+    top = _command(commands, "top", "sketches:top", "what is violated most, or the most frequent items of a tally", client)
     top.add_argument("-k", type=_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
     top.add_argument("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations")
 
-    tally = _command(commands, "tally", "approximate:tally", "count an item, of any number of items, in little room", client)
+    tally = _command(commands, "tally", "sketches:tally", "count an item, of any number of items, in little room", client)
     tally.add_argument("item", metavar="ITEM")
     tally.add_argument("--count", type=_count, default=1, metavar="N", help="how often it occurred; default: 1")
     tally.add_argument("--of", default="items", metavar="NAME", help="the tally to count in; default: items")
 
-    seen = _command(commands, "seen", "approximate:seen", "whether any node has seen an id before", client)
+    seen = _command(commands, "seen", "sketches:seen", "whether any node has seen an id before", client)
     seen.add_argument("name", metavar="NAME", help="the filter to ask")
     seen.add_argument("item", metavar="ITEM")
     seen.add_argument("--add", action="store_true", help="put it in, too; the first one begins the filter")
@@ -282,7 +282,7 @@ def _figures(commands: _Commands, client: _Parser) -> None:
 
 
 def _replay(commands: _Commands) -> None:
-    replay = _command(commands, "replay", "replaying:replay", "run what `node --record` recorded again, and compare")
+    replay = _command(commands, "replay", "replay:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
     replay.add_argument("--until", type=_count, metavar="N", help="stop after so many inputs")
@@ -291,7 +291,7 @@ def _replay(commands: _Commands) -> None:
 
 
 def _simulate(commands: _Commands) -> None:
-    simulate = _command(commands, "simulate", "simulating:simulate", "run a fleet in virtual time, or search for what breaks it")
+    simulate = _command(commands, "simulate", "simulate:simulate", "run a fleet in virtual time, or search for what breaks it")
     simulate.add_argument("--nodes", metavar="N", help="nodes of the fleet; default: 100")
     simulate.add_argument("--seed", metavar="S", help="decides everything that is drawn, and where a search begins; default: 0")
     simulate.add_argument("--seeds", metavar="N", help="run so many seeds and show the distribution; of a search: at most so many")
@@ -318,7 +318,7 @@ def _demo(commands: _Commands) -> None:
 
 
 def _completion(commands: _Commands) -> None:
-    completion = _command(commands, "completion", "completing:completion", "print a script that completes commands in a shell")
+    completion = _command(commands, "completion", "completion:completion", "print a script that completes commands in a shell")
     completion.add_argument("shell", choices=SHELLS, help="the shell it is for")
 
 

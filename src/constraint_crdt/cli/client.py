@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from constraint_crdt.cli.arguments import DEFAULT_NODE, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
-from constraint_crdt.cli.failures import CommandFailedError, MisuseError
-from constraint_crdt.client.address import AddressError
+from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.client.address import AddressError, read_token
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
-from constraint_crdt.client.exchange import TIMEOUT, Answered, check_answer, next_page
-from constraint_crdt.client.token_file import read_token
+from constraint_crdt.client.wire import TIMEOUT, Answered, check_answer, next_page
 from constraint_crdt.errors import ConstraintCrdtError
 
 

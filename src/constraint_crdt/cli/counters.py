@@ -5,8 +5,8 @@ import urllib.parse
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.failures import MisuseError
-from constraint_crdt.cli.tables import Column, print_json, print_lines, print_table
+from constraint_crdt.cli.errors import MisuseError
+from constraint_crdt.cli.output import Column, print_json, print_lines, print_table
 
 
 def counter(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.failures import CommandFailedError
+from constraint_crdt.cli.errors import CommandFailedError
 
 INTERRUPTED = 130
 NO_READER = 141

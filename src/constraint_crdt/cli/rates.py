@@ -5,8 +5,7 @@ import urllib.parse
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.durations import parse_duration
-from constraint_crdt.cli.tables import Column, print_json, print_table, printable
+from constraint_crdt.cli.output import Column, parse_duration, print_json, print_table, printable
 
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60))
 

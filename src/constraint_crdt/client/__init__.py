@@ -15,7 +15,7 @@ engine and no node; `calls` has the operations, `errors` what can go wrong, `add
 from typing import TYPE_CHECKING, Any
 
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
-from constraint_crdt.client.streaming import Gap, Happened, Heard, Moved
+from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
 
 if TYPE_CHECKING:
     from constraint_crdt.client.asynchronous import AsyncClient

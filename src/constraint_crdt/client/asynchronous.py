@@ -11,7 +11,8 @@ import h11
 from constraint_crdt.client import calls
 from constraint_crdt.client.address import Address, read_address
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
-from constraint_crdt.client.exchange import (
+from constraint_crdt.client.event_stream import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
+from constraint_crdt.client.wire import (
     IDLE_SECONDS,
     MOST_IDLE,
     REPEATABLE,
@@ -27,7 +28,6 @@ from constraint_crdt.client.exchange import (
     read_answer,
     stranger,
 )
-from constraint_crdt.client.streaming import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
 
 Given = ParamSpec("Given")
 Value = TypeVar("Value")

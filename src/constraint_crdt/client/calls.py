@@ -7,44 +7,48 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from constraint_crdt.client.exchange import Call
+from constraint_crdt.client.wire import Call
 
 if TYPE_CHECKING:
-    from constraint_crdt.node.answering.reports import (
+    from constraint_crdt.insight.overview import LatelyReport, OverviewReport
+    from constraint_crdt.insight.rates import RatesReport
+    from constraint_crdt.insight.reports import (
         AlertsReport,
         ConvergenceReport,
         CoverageReport,
         DiagnosisReport,
         ExplainReport,
     )
-    from constraint_crdt.node.approximate import InsertReport, SeenReport, TallyReport, TopReport
-    from constraint_crdt.node.counters import CounterReport
-    from constraint_crdt.node.outcomes import (
+    from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
+    from constraint_crdt.runtime.reports import (
         Added,
         Batched,
         Checked,
+        ConstraintReport,
         DeltaTaken,
         ExpressionReport,
         Health,
+        IdentityReport,
+        NodeReport,
         Nothing,
         Recorded,
         Removed,
+        RetireReport,
+        Status,
+        StorageReport,
         TileContent,
         TileRemoved,
         TileSubmitted,
     )
-    from constraint_crdt.node.overview import LatelyReport, OverviewReport
-    from constraint_crdt.node.portable import ImportReport
-    from constraint_crdt.node.positions import PositionReport
-    from constraint_crdt.node.rates import RatesReport
-    from constraint_crdt.node.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
-    from constraint_crdt.node.tiles import TileReport
-    from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
+    from constraint_crdt.runtime.shared import CounterReport, ImportReport, PositionReport
+    from constraint_crdt.runtime.sketches import InsertReport, SeenReport, TallyReport, TopReport
+    from constraint_crdt.runtime.tiles import TileReport
 
-_NODE = "constraint_crdt.node"
+_NODE = "constraint_crdt.runtime"
+_INSIGHT = "constraint_crdt.insight"
 _REPORTS = f"{_NODE}.reports"
-_OUTCOMES = f"{_NODE}.outcomes"
-_ANSWERING = f"{_NODE}.answering.reports"
+_OUTCOMES = f"{_NODE}.reports"
+_ANSWERING = f"{_INSIGHT}.reports"
 
 # --- the node and its fleet -------------------------------------------------------------------------------------------------
 
@@ -150,23 +154,23 @@ def check_expression(when: str) -> "Call[ExpressionReport]":
 
 def overview(*, after: str | None = None, limit: int | None = None, node: str | None = None) -> "Call[OverviewReport]":
     """The constraints at a glance, one page."""
-    return _get("/v1/overview", f"{_NODE}.overview:OverviewReport", after=after, limit=limit, node=node)
+    return _get("/v1/overview", f"{_INSIGHT}.overview:OverviewReport", after=after, limit=limit, node=node)
 
 
 def lately() -> "Call[LatelyReport]":
     """What is left of the evaluations of each node."""
-    return _get("/v1/lately", f"{_NODE}.overview:LatelyReport")
+    return _get("/v1/lately", f"{_INSIGHT}.overview:LatelyReport")
 
 
 def rates(*, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> "Call[RatesReport]":
     """How often constraints held and were violated lately. `half_life` in seconds, one of those that the node tracks."""
-    shape = f"{_NODE}.rates:RatesReport"
+    shape = f"{_INSIGHT}.rates:RatesReport"
     return _get("/v1/rates", shape, join=_rates, half_life=half_life, constraint=constraint, node=node)
 
 
 def top(k: int = 10, *, of: str | None = None) -> "Call[TopReport]":
     """What is violated most, or the most frequent items of a sketch."""
-    return _get("/v1/top", f"{_NODE}.approximate:TopReport", k=k, of=of)
+    return _get("/v1/top", f"{_NODE}.sketches:TopReport", k=k, of=of)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------------
@@ -271,27 +275,27 @@ def restore_tile(room: str, id_: str) -> "Call[TileReport]":
 
 def counters() -> "Call[list[CounterReport]]":
     """The counters that were ever moved."""
-    return _get("/v1/counters", f"list:{_NODE}.counters:CounterReport")
+    return _get("/v1/counters", f"list:{_NODE}.shared:CounterReport")
 
 
 def counter(name: str) -> "Call[CounterReport]":
     """What a counter stands at."""
-    return _get(f"/v1/counters/{_quoted(name)}", f"{_NODE}.counters:CounterReport")
+    return _get(f"/v1/counters/{_quoted(name)}", f"{_NODE}.shared:CounterReport")
 
 
 def move_counter(name: str, by: int = 1) -> "Call[CounterReport]":
     """Move a counter up, or down by a negative number."""
-    return _send("POST", f"/v1/counters/{_quoted(name)}", f"{_NODE}.counters:CounterReport", {"by": by})
+    return _send("POST", f"/v1/counters/{_quoted(name)}", f"{_NODE}.shared:CounterReport", {"by": by})
 
 
 def tally(name: str, items: Mapping[str, int]) -> "Call[TallyReport]":
     """Count items in a sketch: how often each occurred."""
-    return _send("POST", f"/v1/sketches/{_quoted(name)}", f"{_NODE}.approximate:TallyReport", {"items": items})
+    return _send("POST", f"/v1/sketches/{_quoted(name)}", f"{_NODE}.sketches:TallyReport", {"items": items})
 
 
 def seen(name: str, item: str) -> "Call[SeenReport]":
     """Whether any node has seen an item."""
-    return _get(f"/v1/seen/{_quoted(name)}", f"{_NODE}.approximate:SeenReport", item=item)
+    return _get(f"/v1/seen/{_quoted(name)}", f"{_NODE}.sketches:SeenReport", item=item)
 
 
 def insert(
@@ -299,17 +303,17 @@ def insert(
 ) -> "Call[InsertReport]":
     """Put items into a Bloom filter, which the first insertion begins."""
     body = {"items": items, "expected_items": expected_items, "fp_rate": fp_rate}
-    return _send("POST", f"/v1/seen/{_quoted(name)}", f"{_NODE}.approximate:InsertReport", body)
+    return _send("POST", f"/v1/seen/{_quoted(name)}", f"{_NODE}.sketches:InsertReport", body)
 
 
 def position() -> "Call[PositionReport]":
     """Where the fleet and its nodes are."""
-    return _get("/v1/position", f"{_NODE}.positions:PositionReport")
+    return _get("/v1/position", f"{_NODE}.shared:PositionReport")
 
 
 def move(position: tuple[int, int]) -> "Call[PositionReport]":
     """Move the fleet."""
-    return _send("PUT", "/v1/position", f"{_NODE}.positions:PositionReport", {"position": position})
+    return _send("PUT", "/v1/position", f"{_NODE}.shared:PositionReport", {"position": position})
 
 
 def export() -> "Call[bytes]":
@@ -319,7 +323,7 @@ def export() -> "Call[bytes]":
 
 def import_state(content: bytes) -> "Call[ImportReport]":
     """Merge a state file into the node."""
-    return Call("POST", "/v1/import", f"{_NODE}.portable:ImportReport", content, patience=60.0)
+    return Call("POST", "/v1/import", f"{_NODE}.shared:ImportReport", content, patience=60.0)
 
 
 # --- the PLATO contract -----------------------------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ It is imported when first needed.
 from constraint_crdt.expression.compiled import (
     COMPILED_EXPRESSIONS_KEPT,
     MAX_EXPRESSION_BYTES,
+    MAX_PATTERN_COST,
     Expression,
     compile_expression,
 )
+from constraint_crdt.expression.library import ExpressionError, Outcome, Verdict
 from constraint_crdt.expression.measurements import MAX_VALUE_DEPTH, Measurements, measurements
-from constraint_crdt.expression.outcome import ExpressionError, Outcome, Verdict
-from constraint_crdt.expression.patterns import MAX_PATTERN_COST
 from constraint_crdt.expression.reader import MAX_DEPTH
 
 __all__ = [

@@ -1,15 +1,65 @@
-"""Expressions that have been checked and compiled, and how they are evaluated. The last few thousand are kept."""
+"""What a pattern of `matches` may cost: the library compiles it again at every evaluation, so that is bounded beforehand.
+
+Expressions that have been checked and compiled, and how they are evaluated. The last few thousand are kept.
+"""
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from constraint_crdt.core.limits import WHEN_BYTES
-from constraint_crdt.expression.library import compile_in_library, failure, reraise_unless_from_library
+from constraint_crdt.crdt.limits import WHEN_BYTES
+from constraint_crdt.expression.library import (
+    BAD_ESCAPE,
+    ExpressionError,
+    Outcome,
+    Verdict,
+    compile_in_library,
+    failure,
+    refuse,
+    reraise_unless_from_library,
+)
 from constraint_crdt.expression.measurements import Measurements, measurements
-from constraint_crdt.expression.outcome import ExpressionError, Outcome, Verdict
-from constraint_crdt.expression.patterns import check_patterns
-from constraint_crdt.expression.reader import read
+from constraint_crdt.expression.reader import Part, read
+
+MAX_PATTERN_COST = 1600  # some 8 ms at worst; an unbounded pattern of 1 KiB took 50 ms, and 25 of them a second
+
+_COUNTED = re.compile(r"(.?)\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.DOTALL)
+
+
+def _cost(pattern: str) -> int:
+    """An upper estimate of what compiling a regular expression costs; Unicode classes and nested counts are the costly parts."""
+    groups, atoms = 1, 1
+    for before, least, most in _COUNTED.findall(pattern):
+        count = max(int(most or 0), int(least), 1)
+        if before in ("", ")", "}") or before.isspace():
+            groups *= count
+        else:
+            atoms = max(atoms, count)
+    return (len(pattern) + 60 * len(re.findall(r"\\[wWdDsSpPbB]", pattern))) * groups * atoms
+
+
+def check_patterns(source: str, patterns: Iterable[Part]) -> None:
+    """Raises `ExpressionError` for a pattern that is not a string literal or not valid, and where they cost too much."""
+    cost = 0
+    for pattern in patterns:
+        if not pattern.literal:
+            refuse(source, "`matches` needs its pattern as a string literal", pattern.start)
+        literal = source[pattern.start : pattern.end]
+        try:
+            cost += _cost(str(compile_in_library(literal)[0]({})))
+        except ExpressionError:
+            refuse(source, BAD_ESCAPE, pattern.start)
+        if cost > MAX_PATTERN_COST:
+            refuse(source, "the patterns of `matches` are too costly: shorten them or lower their {counts}", pattern.start)
+        try:
+            compile_in_library(f"''.matches({literal})")[0]({})
+        except BaseException as error:
+            reraise_unless_from_library(error)
+            detail = re.search(r"error: (?!\w* ?'|.*not a valid)(.+)", str(error))
+            why = f": {detail[1].split('. Check')[0]}" if detail else ""
+            refuse(source, f"this pattern is not a valid regular expression{why}", pattern.start)
+
 
 MAX_EXPRESSION_BYTES = WHEN_BYTES
 COMPILED_EXPRESSIONS_KEPT = 4096

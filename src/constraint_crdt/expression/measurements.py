@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from constraint_crdt.expression import library
-from constraint_crdt.expression.kinds import TYPE_NAMES
+from constraint_crdt.expression.library import TYPE_NAMES
 
 MAX_VALUE_DEPTH = 16
 

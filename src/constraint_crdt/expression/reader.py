@@ -1,14 +1,83 @@
-"""Reads a CEL text from left to right, works out what each part can be, and refuses what cannot work.
+"""The tokens of a CEL text, and what to write instead of those that only other languages have.
+
+Reads a CEL text from left to right, works out what each part can be, and refuses what cannot work.
 
 The grammar is CEL's. Depth counts brackets and chained operators and fields, because the library recurses over both.
 """
 
+import re
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from constraint_crdt.expression import kinds
-from constraint_crdt.expression.kinds import FUNCTIONS, MACROS, METHODS, NUMBER, TYPE_NAMES, Kind, describe
-from constraint_crdt.expression.outcome import refuse
-from constraint_crdt.expression.tokens import INSTEAD, Token, not_cel, shown, split
+from constraint_crdt.expression import library as kinds
+from constraint_crdt.expression.library import FUNCTIONS, MACROS, METHODS, NUMBER, TYPE_NAMES, Kind, describe, refuse
+
+_TOKEN = re.compile(
+    r"""(?P<space>(?:[ \t\r\n\f]|//[^\n]*)+)
+    |(?P<string>[bB]?(?:[rR](?:\"{3}.*?\"{3}|'{3}.*?'{3}|"[^"\n\r]*"|'[^'\n\r]*')
+        |\"{3}(?:\\.|[^\\])*?\"{3}|'{3}(?:\\.|[^\\])*?'{3}|"(?:\\.|[^"\\\n\r])*"|'(?:\\.|[^'\\\n\r])*'))
+    |(?P<double>[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)
+    |(?P<int>(?:0x[0-9a-fA-F]+|[0-9]+)(?P<unsigned>[uU])?)
+    |(?P<name>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<foreign>===|!==|=>|=<|<>|:=|\*\*)
+    |(?P<mark>&&|\|\||[=!<>]=|[-+*/%<>!?:.,()\[\]{}])
+    |(?P<unknown>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+INSTEAD = {  # what other languages or keyboards write: what CEL writes
+    **dict.fromkeys(("=", "===", ":="), "=="),
+    **dict.fromkeys(("!==", "<>", "≠"), "!="),
+    **dict.fromkeys(("=>", "≥"), ">="),
+    **dict.fromkeys(("=<", "≤"), "<="),
+    **dict.fromkeys(("&", "and"), "&&"),
+    **dict.fromkeys(("|", "or"), "||"),
+    **dict.fromkeys(("**", "^"), "x * x"),
+    **dict.fromkeys("“”", '"'),
+    **dict.fromkeys("‘’", "'"),  # noqa: RUF001 (the look-alikes are the point)
+    "not": "!(...)",
+    "True": "true",
+    "False": "false",
+}
+
+
+class Token(NamedTuple):
+    """A token and its offset in the text."""
+
+    sort: str  # string, double, int, uint, name, mark, end
+    text: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+def shown(text: str) -> str:
+    """The text as it can stand in a sentence: on one line, without control characters."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def not_cel(text: str) -> str:
+    """The sentence that says so, with what to write instead where that is known."""
+    return f"`{shown(text)}` is not CEL" + (f": write `{INSTEAD[text]}`" if text in INSTEAD else "")
+
+
+def split(source: str) -> Iterator[Token]:
+    """The tokens, closed by one of sort `end`. Raises `ExpressionError` for what is no token."""
+    number: Token | None = None  # the number that ends where the next token begins
+    for match in _TOKEN.finditer(source):
+        token = Token("uint" if match["unsigned"] else match.lastgroup or "", match[0], match.start())
+        if token.sort == "unknown" and token.text in "\"'":
+            refuse(source, "the string that begins here is not closed", token.start)
+        if token.sort in ("foreign", "unknown"):
+            refuse(source, not_cel(token.text), token.start)
+        if number and token.sort == "name" and token.text != "in":
+            refuse(source, f"`{number.text}{token.text}` is not a number: write digits only, without a unit", number.start)
+        number = token if token.sort in ("double", "int", "uint") else None
+        if token.sort != "space":
+            yield token
+    yield Token("end", "", len(source))
+
 
 MAX_DEPTH = 32  # 32 levels take a fraction of a 256 KiB thread stack
 

@@ -5,20 +5,21 @@
 
 Each history has some kinds of faults only, and its own degree of each: what is wrong is often seen best where something else is
 not going on all the time.
+
+Searching: one history after the other, until one goes wrong; and what was tried on the way.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from constraint_crdt.simulation.chance import Chance
-from constraint_crdt.simulation.histories import History
+from constraint_crdt.simulation.histories import History, settle
 from constraint_crdt.simulation.invariants import Violation
-from constraint_crdt.simulation.links import Quality
-from constraint_crdt.simulation.liveness import settle
+from constraint_crdt.simulation.links import Chance, Quality
 from constraint_crdt.simulation.steps import LEAST_ROOM, Add, AnyStep, Backup, Collect, Member, Retire, Stale
 from constraint_crdt.simulation.workload import IDS, Workload
 from constraint_crdt.simulation.world import Actor, Harm, Pace, World
+from constraint_crdt.simulation.writes import WRITES
 
 OPERATIONS = 200
 """Mutations of one history."""
@@ -278,3 +279,47 @@ class Chaos:
             fired=Counter({kind: times for kind, times in self._fired.items() if times}),
             written=world.fleet.written,
         )
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a search has tried."""
+
+    histories: int = 0
+    operations: int = 0
+    events: int = 0
+    checks: int = 0
+    """States that were compared with the log."""
+    fired: Counter[str] = field(default_factory=Counter)
+    """How often each kind of fault came about."""
+    written: Counter[str] = field(default_factory=Counter)
+    """How often each kind of write came about."""
+
+    def add(self, other: "Tally") -> None:
+        """Count what another part of the search tried."""
+        self.histories += other.histories
+        self.operations += other.operations
+        self.events += other.events
+        self.checks += other.checks
+        self.fired += other.fired
+        self.written += other.written
+
+    def never_fired(self) -> list[str]:
+        """The kinds of faults that never came about: of those the search says nothing."""
+        return [fault for fault in FAULTS if not self.fired[fault]]
+
+    def never_written(self) -> list[str]:
+        """The kinds of writes that never came about, likewise."""
+        return [kind for kind in WRITES if not self.written[kind]]
+
+
+def search_seeds(first: int, count: int) -> tuple[Tally, History | None]:
+    """Run the histories of so many seeds, up to the first that goes wrong."""
+    tally = Tally()
+    for seed in range(first, first + count):
+        outcome = Chaos(seed).run()
+        tally.add(Tally(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
+        found = outcome.history()
+        if found is not None:
+            return tally, found
+    return tally, None

@@ -13,17 +13,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.core.cells import REMOVE, RETIRE, removed_dots
-from constraint_crdt.core.clock import VectorClock
-from constraint_crdt.core.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.cells import REMOVE, RETIRE, removed_dots
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.messages import Ack, GossipMessage, Part, Ping
-from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.simulation.carrying import mutations_in
+from constraint_crdt.protocol.codec import decode_message
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import Ack, GossipMessage, Part, Ping
 from constraint_crdt.simulation.invariants import Invariants, Violation
+from constraint_crdt.simulation.links import mutations_in
 from constraint_crdt.simulation.steps import (
     AnyStep,
     Backup,

@@ -1,17 +1,51 @@
-"""Histories as values and as files: what a failing seed leaves behind, to be replayed and shrunk.
+"""The end of every history: faults stop, and all nodes have to become equal within the bound of rounds (DESIGN 7.5).
+
+Histories as values and as files: what a failing seed leaves behind, to be replayed and shrunk.
 
 A history is complete in itself: it holds every step, so it replays without the code that drew it, also in a later version.
+
+Shrinking: from a history in which something goes wrong to a short one in which the same goes wrong.
+
+Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the steps: leave out ever
+smaller stretches, as long as the same invariant breaks, or one that breaks of the same cause. Steps with nothing to act on do
+nothing, so every part of a history is one. In between, steps are replaced by simpler ones: a whole exchange in place of its
+messages, a message in place of its parts, a write of its own where a node only had to hear something, no faults, no times. When
+nothing helps any more, every two steps are left out together, since some go only so: an add, say, and the removal of it by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import TypeVar
 
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.peer_selection import Schedule
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.invariants import Violation
-from constraint_crdt.simulation.liveness import settle
-from constraint_crdt.simulation.steps import AnyStep, Member
+from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, Exchange, Member, Record, Stale, Write
+
+SPARE_ROUNDS = 1
+"""So many more than the least possible, ceil(log3 n), may pass until all are equal."""
+
+
+def settle(fleet: Fleet) -> None:
+    """The liveness phase: nodes that are up ask each other in undisturbed rounds. Raises `Violation` if they stay different."""
+    ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
+    names = [name for name in fleet.nodes if name not in ended]
+    if len(names) < 2:
+        return
+    schedule = Schedule(len(names))
+    number = 0
+    for round_ in range(schedule.rounds + SPARE_ROUNDS):
+        for place, name in enumerate(names):
+            number -= 1  # steps of the history count up from 1
+            peer = names[(place + schedule.offset(round_)) % len(names)]
+            fleet.apply(Exchange(number=number, node=name, peer=peer))
+    hashes = {node.state_hash for name, node in fleet.nodes.items() if name in names}
+    if len(hashes) > 1:
+        raise Violation("liveness", f"{len(names)} nodes have {len(hashes)} states after {schedule.rounds + SPARE_ROUNDS} rounds")
+
 
 FORMAT = "constraint-crdt history"
 VERSION = 1
@@ -69,3 +103,196 @@ def from_json(data: bytes) -> History:
 class _Head(msgspec.Struct):
     format: str = ""
     version: int = 0
+
+
+DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
+"""Invariants that break of one cause, two nodes that take something else for the state: which of them is seen first says little."""
+
+MOST_REPLAYS = 4000
+"""After so many the shortest history so far is taken."""
+
+_NEAR = 8
+
+FEW = 40
+"""Steps of a history of which every two are left out together."""
+
+Item = TypeVar("Item")
+
+
+class _Spent(Exception):
+    """No more replays."""
+
+
+class _Attempts:
+    """Replays candidates, and keeps the best one that still goes wrong."""
+
+    def __init__(self, members: Sequence[Member], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
+        self.members, self.steps = list(members), list(steps)
+        self._alike = DIVERGENCE if invariant in DIVERGENCE else {invariant}
+        self._left = most
+
+    def try_steps(self, steps: Sequence[AnyStep]) -> bool:
+        """Keep these steps if it still goes wrong with them."""
+        found = self._fails(self.members, steps)
+        if found:
+            self.steps = list(steps)
+        return found
+
+    def try_members(self, members: Sequence[Member]) -> bool:
+        """Keep these members if it still goes wrong with them."""
+        found = self._fails(members, self.steps)
+        if found:
+            self.members = list(members)
+        return found
+
+    def _fails(self, members: Sequence[Member], steps: Sequence[AnyStep]) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise _Spent
+        violation = replay(members, steps)
+        return violation is not None and violation.invariant in self._alike
+
+
+def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
+    """The shortest history that was found in which the same goes wrong. The same one gives the same result.
+
+    Raises `ValueError` if nothing goes wrong in it.
+    """
+    attempts = _Attempts(history.members, history.steps, history.invariant, most_replays)
+    try:
+        _exchange_whole(attempts)
+        before = None
+        while before != attempts.steps:
+            before = attempts.steps
+            _leave_out(attempts.steps, attempts.try_steps)
+            _gather(attempts)
+            _join_parts(attempts)
+            _write_instead(attempts)
+            _make_plain(attempts)
+            if before == attempts.steps:
+                _leave_out_two(attempts)
+        _leave_out(attempts.members, attempts.try_members)
+    except _Spent:
+        pass
+    violation = replay(attempts.members, attempts.steps)
+    if violation is None:
+        raise ValueError("nothing goes wrong in this history")
+    return msgspec.structs.replace(
+        history,
+        members=tuple(attempts.members),
+        steps=tuple(attempts.steps),
+        invariant=violation.invariant,
+        sentence=str(violation),
+    )
+
+
+def _leave_out(items: Sequence[Item], keep: Callable[[Sequence[Item]], bool]) -> None:
+    """Leave out stretches, the last ones first, then smaller ones, until nothing can go."""
+    kept = list(items)
+    size = max(1, len(kept) // 2)
+    while True:
+        went = False
+        end = len(kept)
+        while end > 0:
+            start = max(0, end - size)
+            rest = kept[:start] + kept[end:]
+            if keep(rest):
+                kept, went = rest, True
+            end = start
+        if size == 1 and not went:
+            return
+        size = max(1, size // 2) if not went else size
+
+
+def _exchange_whole(attempts: _Attempts) -> None:
+    """Whole exchanges in place of all messages, if that goes wrong too: most of the way at once."""
+    attempts.try_steps(
+        [_as_exchange(step) if isinstance(step, Begin) else step for step in attempts.steps if not isinstance(step, Deliver)]
+    )
+
+
+def _as_exchange(begin: Begin) -> Exchange:
+    return Exchange(number=begin.number, node=begin.node, peer=begin.peer, time=begin.time)
+
+
+def _gather(attempts: _Attempts) -> None:
+    """Put a whole exchange in the place of what messages there are of it, where it began or where it ended."""
+    begins = [step for step in attempts.steps if isinstance(step, Begin)]
+    for begin in begins:
+        messages = _followed(attempts.steps, begin)
+        rest = [step for step in attempts.steps if step.number not in messages or step is begin]
+        first = rest.index(begin)
+        last = first + sum(step.number not in messages for step in attempts.steps[first : _last(attempts.steps, messages)])
+        rest.remove(begin)
+        for place in dict.fromkeys((first, last)):
+            if attempts.try_steps([*rest[:place], _as_exchange(begin), *rest[place:]]):
+                break
+
+
+def _followed(steps: Sequence[AnyStep], begin: AnyStep) -> set[int]:
+    """The numbers of a step that sent something, and of all that followed from it."""
+    messages = {begin.number}
+    for step in steps:
+        if isinstance(step, Deliver) and step.message[0] in messages:
+            messages.add(step.number)
+    return messages
+
+
+def _last(steps: Sequence[AnyStep], numbers: set[int]) -> int:
+    return max(place for place, step in enumerate(steps) if step.number in numbers)
+
+
+def _join_parts(attempts: _Attempts) -> None:
+    """Have a message travel whole where it went in parts, and arrive where the last of them did."""
+    for step in list(attempts.steps):
+        arrivals = [each for each in attempts.steps if isinstance(each, Deliver) and each.message[0] == step.number]
+        if not getattr(step, "room", 0) or not arrivals or step not in attempts.steps:
+            continue
+        whole = {
+            step.number: msgspec.structs.replace(step, room=0),
+            arrivals[-1].number: msgspec.structs.replace(arrivals[-1], message=(step.number, 0)),
+        }
+        attempts.try_steps([whole.get(each.number, each) for each in attempts.steps if each not in arrivals[:-1]])
+
+
+def _write_instead(attempts: _Attempts) -> None:
+    """Have nodes write the plainest there is wherever an exchange told them something, and where they wrote something else."""
+    for step in list(attempts.steps):
+        if isinstance(step, Begin | Stale) and step in attempts.steps:
+            messages = _followed(attempts.steps, step)
+            rest = [each for each in attempts.steps if each != step]
+            attempts.try_steps([_own_write(each, each.node) if each.number in messages else each for each in rest])
+        elif isinstance(step, Exchange | Write) and not isinstance(step, Record) and step in attempts.steps:
+            for node in (step.node, step.peer) if isinstance(step, Exchange) else (step.node,):
+                attempts.try_steps([_own_write(each, node) if each == step else each for each in attempts.steps])
+
+
+def _own_write(step: AnyStep, node: str) -> AnyStep:
+    return Record(number=step.number, node=node, satisfied=1)
+
+
+def _leave_out_two(attempts: _Attempts) -> None:
+    """Leave out two steps that are not beside each other, the last ones first, if few are left."""
+    pairs = combinations(reversed(attempts.steps), 2) if len(attempts.steps) <= FEW else ()
+    for pair in pairs:
+        rest = [step for step in attempts.steps if step not in pair]
+        if len(rest) < len(attempts.steps):
+            attempts.try_steps(rest)
+
+
+def _make_plain(attempts: _Attempts) -> None:
+    """Put simpler steps in the place of others, one at a time."""
+    for place in range(len(attempts.steps)):
+        for candidate in _plain(attempts.steps[place]):
+            attempts.try_steps([*attempts.steps[:place], candidate, *attempts.steps[place + 1 :]])
+
+
+def _plain(step: AnyStep) -> Iterator[AnyStep]:
+    """The step with one of its particulars as it is by default, or nearer to it."""
+    if getattr(step, "room", 0) > LEAST_ROOM:
+        yield msgspec.structs.replace(step, room=LEAST_ROOM)
+    if isinstance(step, Stale):
+        yield from (msgspec.structs.replace(step, back=back) for back in range(min(step.back, _NEAR)))
+    for field in msgspec.structs.fields(step):
+        if field.default is not msgspec.NODEFAULT and getattr(step, field.name) != field.default:
+            yield msgspec.structs.replace(step, **{field.name: field.default})

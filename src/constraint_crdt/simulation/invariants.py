@@ -26,10 +26,10 @@ The log knows nothing of runs, floors, digests or messages: per replica the list
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from constraint_crdt.core.cells import ADD, REMOVE, RETIRE, Cell, definition_value, removed_dots
-from constraint_crdt.core.digest import StateHash
-from constraint_crdt.core.replica import Dot, Replica
-from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.crdt.cells import ADD, REMOVE, RETIRE, Cell, definition_value, removed_dots
+from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Model, Said
 
 Counted = Mapping[str, tuple[int, int]]

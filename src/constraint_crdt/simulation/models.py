@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from math import isclose
 from typing import NamedTuple, TypeAlias
 
-from constraint_crdt.core.hybrid import SECOND
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.values import (
+from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.values import (
     BLOOM,
     BLOOM_PAGE,
     CONTENT,
@@ -32,8 +32,8 @@ from constraint_crdt.core.values import (
     TILE_POSITION,
     TOMBSTONES,
 )
-from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.types.hashing import positions
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.pages import positions
 
 ROOM = "depot"
 """Where all tiles of a history are, and all clients count."""

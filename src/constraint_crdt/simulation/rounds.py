@@ -15,14 +15,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from constraint_crdt.core.limits import DEFAULT_LIMITS, Limits
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.codec import decode_message
-from constraint_crdt.gossip.messages import GossipMessage
-from constraint_crdt.gossip.peers import PeerChoice, Schedule
-from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.simulation.carrying import mutations_in
-from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.protocol.codec import decode_message
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import GossipMessage
+from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
+from constraint_crdt.simulation.links import Chance, mutations_in
 from constraint_crdt.types.orset import Severity
 from constraint_crdt.types.register import Position
 

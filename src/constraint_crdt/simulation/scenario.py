@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.gossip.lattice import hexagon
-from constraint_crdt.gossip.peers import Nearby, PeerChoice, Schedule, Uniform
-from constraint_crdt.simulation.chance import Chance
-from constraint_crdt.simulation.links import Quality
+from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
+from constraint_crdt.simulation.links import Chance, Quality
 from constraint_crdt.simulation.steps import Add, Member
 from constraint_crdt.simulation.world import Pace, World
 

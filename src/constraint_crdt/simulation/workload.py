@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from constraint_crdt.gossip.protocol import GossipNode
-from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.simulation.links import Chance
 from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,

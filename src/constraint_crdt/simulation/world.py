@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
 
-from constraint_crdt.gossip.peers import PeerChoice
-from constraint_crdt.simulation.chance import Chance
+from constraint_crdt.protocol.peer_selection import PeerChoice
 from constraint_crdt.simulation.fleet import Fleet, Sent
-from constraint_crdt.simulation.links import Links, Quality
+from constraint_crdt.simulation.links import Chance, Links, Quality
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Member, MessageName, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9

@@ -5,11 +5,11 @@ from typing import Final, NamedTuple, get_args
 
 import msgspec
 
-from constraint_crdt.core.cells import ADD, COUNTS, RETIRE, Cell, counts_value
-from constraint_crdt.core.hybrid import SECOND
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.values import APPLIED, RATE
-from constraint_crdt.gossip.protocol import GossipNode
+from constraint_crdt.crdt.cells import ADD, COUNTS, RETIRE, Cell, counts_value
+from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.values import APPLIED, RATE
+from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation import summaries
 from constraint_crdt.simulation.invariants import Counted, Invariants
 from constraint_crdt.simulation.models import ROOM, Said

@@ -7,8 +7,7 @@
 from constraint_crdt.store.changes import Life
 from constraint_crdt.store.committer import Committer
 from constraint_crdt.store.failures import StoreError, WritesRefused
-from constraint_crdt.store.location import default_path, set_aside
-from constraint_crdt.store.marker import Marker, marker_for
+from constraint_crdt.store.location import Marker, default_path, marker_for, set_aside
 from constraint_crdt.store.store import Identity, Store
 
 __all__ = [

@@ -7,10 +7,9 @@ together. What a failed batch held is in the next one again. Deletes come before
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
-from constraint_crdt.core.cells import Cell, Key
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
+from constraint_crdt.crdt.cells import Cell, Key, Run
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 
 _MASK = 2**63 - 1
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store.changes import Batch, Changes, Life
-from constraint_crdt.store.durations import Durations
 from constraint_crdt.store.failures import WritesRefused
+from constraint_crdt.store.histogram import Durations
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0

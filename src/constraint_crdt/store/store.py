@@ -16,16 +16,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.store import schema
 from constraint_crdt.store.changes import Batch, Life, Seal
 from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, StoreError, damaged, refused, unusable
-from constraint_crdt.store.loading import checksum, load
-from constraint_crdt.store.location import SIDE_FILES, make_private, sync_directory
-from constraint_crdt.store.lock import StoreLock
-from constraint_crdt.store.marker import Marker, Session
+from constraint_crdt.store.location import SIDE_FILES, Marker, Session, StoreLock, make_private, sync_directory
+from constraint_crdt.store.schema import checksum, load
 
 NONCE_BYTES = 16
 FIRST_START = "first start"

@@ -14,23 +14,7 @@ try:
 except ImportError:
     raise ImportError("constraint_crdt.testing needs Hypothesis: pip install 'constraint-crdt[testing]'") from None
 
-from constraint_crdt.testing.checking import (
-    Law,
-    associative,
-    check_laws,
-    commutative,
-    complete,
-    convergent,
-    delta_is_state,
-    faithful,
-    idempotent,
-    laws_that_apply,
-    monotone,
-    truncation_safe,
-)
-from constraint_crdt.testing.description import LawBroken, Laws, in_place
-from constraint_crdt.testing.histories import Replicas, pairs, replicas, single, triples
-from constraint_crdt.testing.our_types import (
+from constraint_crdt.testing.catalogue import (
     ADAPTERS,
     blooms,
     constraint_sets,
@@ -45,6 +29,21 @@ from constraint_crdt.testing.our_types import (
     states,
     tiles,
     vector_clocks,
+)
+from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, in_place, pairs, replicas, single, triples
+from constraint_crdt.testing.laws import (
+    Law,
+    associative,
+    check_laws,
+    commutative,
+    complete,
+    convergent,
+    delta_is_state,
+    faithful,
+    idempotent,
+    laws_that_apply,
+    monotone,
+    truncation_safe,
 )
 
 __all__ = [

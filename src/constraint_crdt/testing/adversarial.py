@@ -3,6 +3,11 @@
 A fleet of liars writes cells that each may be taken for a cell, at whatever dots: counts that go down at a higher seq, positions
 that overwrite each other or themselves, parts of a tile without the rest, one key at several seqs of a run, kinds that nobody
 knows, removals that name dots beyond the clock. What even these must keep: all who know the same say the same.
+
+What the types of this package have in common for the checker: they are views over rows.
+
+Views stand alone here, over rows of their own. Deltas are the messages of the exchange, in parts small enough that there are
+several, taken by a real node; encodings are state files.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +15,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.core.cells import ADD, COUNTS, POSITION, Cell, make_cell, make_removal
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.run import Run
-from constraint_crdt.core.values import REMOVABLE
+from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION, Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import REMOVABLE
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.codec import decode_message, encode_message
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import GossipMessage
+from constraint_crdt.protocol.transfers import split_message
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.testing.histories import Laws, in_place
+from constraint_crdt.types.view import View
 
 LONGEST_ROW = 6
 MOST_FORGED = 6
@@ -100,3 +114,73 @@ def _taken(logs: dict[Replica, list[Cell]], upto: Sequence[int]) -> Rows:
 def _bound(cell: Cell, replica: Replica, seq: int) -> Cell:
     """A copy of a cell at its dot."""
     return Cell(cell.kind, cell.key if isinstance(cell.key, str) else seq, cell.data, seq, replica)
+
+
+REPLICAS = ("a", "b", "c")
+PART_BYTES = 96
+"""Of a message: little, so that most deltas travel in parts."""
+
+
+def rows_of(state: ConstraintState | View) -> Rows:
+    """The rows under a state, or under a view that stands alone and has no other use for them than its own."""
+    return state.rows if isinstance(state, ConstraintState) else state._rows
+
+
+def over_rows(
+    make: Callable[[Rows], Any],
+    steps: st.SearchStrategy[Any],
+    change: Callable[[Any, str, Any], object],
+    reading: Callable[[Any], object],
+    *,
+    pool: Pool | None = None,
+    accounts_for: Callable[[Any, Sequence[tuple[str, Any]]], bool] | None = None,
+    canonical: bool = False,
+) -> Laws[Any, Any]:
+    """The description of a type that is a view over rows, as `make` makes it. `pool`: cells to lie with, else forged ones."""
+
+    def new() -> Any:
+        return make(Rows())
+
+    lying = lying_rows(REPLICAS, pool if pool is not None else forged(new, change, rows_of, steps))
+    return Laws(
+        new=new,
+        steps=steps,
+        apply_step=in_place(change),
+        merge=in_place(lambda state, other: state.merge(other)),
+        reading=reading,
+        copy=lambda state: make(rows_of(state).copy()),
+        replicas=REPLICAS,
+        adversarial=lying.map(lambda rows: [make(each) for each in rows]),
+        subsumes=lambda state, other: bool(state.subsumes(other)),
+        accounts_for=accounts_for,
+        clock=lambda state: rows_of(state).clock,
+        delta_since=lambda state, clock: _said(rows_of(state), clock),
+        apply_delta=in_place(lambda state, message: _take(rows_of(state), [message])),
+        encode_delta=_encode_delta,
+        apply_encoded=in_place(lambda state, parts: _take(rows_of(state), [decode_message(part) for part in parts])),
+        encode=lambda state: to_json(ConstraintState(rows_of(state).copy())).encode(),
+        decode=lambda data: make(from_json(data).rows),
+        canonical=canonical,
+        refusals=(ConstraintCrdtError,),
+    )
+
+
+def _node(name: str, state: ConstraintState) -> GossipNode:
+    """A node that holds a state, to speak for it or to take in messages for it."""
+    node = GossipNode(name, incarnation=1, now=lambda: 0, renew=lambda: 2)
+    node.state = state
+    return node
+
+
+def _said(rows: Rows, clock: VectorClock) -> GossipMessage:
+    return _node("sender", ConstraintState(rows.copy())).delta_since(clock)
+
+
+def _take(rows: Rows, messages: Sequence[GossipMessage]) -> None:
+    node = _node("receiver", ConstraintState(rows))
+    for message in messages:
+        node.receive(message)
+
+
+def _encode_delta(message: GossipMessage) -> list[bytes]:
+    return [encode_message(part) for part in split_message(message, PART_BYTES)]

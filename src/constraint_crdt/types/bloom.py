@@ -13,14 +13,13 @@ from collections.abc import Iterable
 from operator import index
 from typing import Final, NamedTuple, Self
 
-from constraint_crdt.core.cells import Cell, make_cell
-from constraint_crdt.core.limits import MAX_COUNT, PAGE_BYTES, PAGES
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import BLOOM, BLOOM_PAGE, BloomValue
+from constraint_crdt.crdt.cells import Cell, make_cell
+from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE, BloomValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.hashing import positions
-from constraint_crdt.types.pages import PagedView
+from constraint_crdt.types.pages import PagedView, positions
 from constraint_crdt.types.view import writer
 
 FILTER_PAGE_BYTES: Final = 1024

@@ -1,4 +1,18 @@
-"""A counter that forgets: what is recorded halves with each half-life, so recent events weigh more.
+"""How old a decaying value is, by a clock that may be set back, among writers whose clocks may be ahead; and what is left of it.
+
+Rules kept here:
+
+- A cell is as old as the time since the one that it states. What is left of its value halves with each half-life.
+- A cell that states a time ahead of this clock when it arrives counts as written when it arrived. So a writer in the far future
+  can neither freeze its value, which ages from here on, nor make it more than it says.
+- Where this clock is found to have been set back, a cell that it is behind of now keeps the age that it had when the clock was
+  last looked at, and ages on from there. Every other cell is as old as the time it states makes it.
+- No age is below 0.
+
+When a cell arrived is this copy's own knowledge: it is no part of the state, and a node that starts again takes what its store
+holds as arriving then.
+
+A counter that forgets: what is recorded halves with each half-life, so recent events weigh more.
 
 A cell holds what is left of everything its writer recorded, as of the time that it states; a reading lets each row decay up to now
 and sums the rows (exponentially decayed counts: Cormode, Korn and Tirthapura, 2008). `aging` says whose clock counts.
@@ -7,17 +21,192 @@ A counter is its name and its half-life. Those of one name share a cell in each 
 """
 
 from collections.abc import Callable
-from math import fsum, isfinite
-from typing import Self
+from math import fsum, isfinite, log
+from operator import index
+from typing import Final, Self
 
-from constraint_crdt.core.cells import Cell, make_cell, value_of
-from constraint_crdt.core.limits import HALF_LIVES, MAX_COUNT
-from constraint_crdt.core.replica import Replica, check_id
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import DECAY, DecayValue
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, value_of
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, MAX_COUNT
+from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import DECAY, RATE, DecayValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.aging import LN2, MAX_SKEW, Ages, AgingView, check_half_life, check_sum, left_of, short
-from constraint_crdt.types.view import no_time, writer
+from constraint_crdt.types.view import View, WatchingView, no_time, writer
+
+MAX_SKEW: Final = 10.0
+"""Seconds: a cell further ahead than this counts as `ahead`."""
+
+HALF_LIFE_MIN: Final = 0.001
+"""Seconds: the shortest half-life."""
+
+SECOND: Final = 1_000_000_000
+"""In ns."""
+
+LN2: Final = log(2.0)
+
+_Slot = tuple[int, Key, Replica]
+
+
+def left_of(value: float, age: float, half_life: float) -> float:
+    """What is left of a value after `age` seconds: value * 2^(-age / half_life)."""
+    return float(value * 2.0 ** (-age / half_life))
+
+
+def check_half_life(half_life: float) -> float:
+    """The half-life as a float, or raise `TypeError` for what is no number and `ConstraintCrdtError` for one out of bounds."""
+    if not isinstance(half_life, int | float):
+        raise TypeError(f"a half-life is a number of seconds, not {half_life!r}")
+    if not HALF_LIFE_MIN <= half_life <= DURATION_MAX:  # NaN is in no range
+        raise ConstraintCrdtError(f"a half-life is from {HALF_LIFE_MIN:g} to {DURATION_MAX:.0f} seconds, not {half_life!r}")
+    return float(half_life)
+
+
+def check_sum(value: float) -> float:
+    """The value, or raise `ConstraintCrdtError` if it is more than a cell may say."""
+    if value > float(MAX_COUNT):
+        raise ConstraintCrdtError("a decaying value cannot exceed 2**63 - 1")
+    return value
+
+
+def short(number: float) -> int | float:
+    """The number as it takes fewest bytes in a cell."""
+    return int(number) if number.is_integer() and number < 2**53 else number
+
+
+class Ages(WatchingView):
+    """The ages of all decaying cells of some rows."""
+
+    KINDS = (DECAY, RATE)
+
+    def __init__(self, rows: Rows, now: Callable[[], int], max_skew: float = MAX_SKEW) -> None:
+        """`now`: this machine's clock, ns since the epoch. `max_skew`: seconds that a cell may be ahead without being counted.
+
+        Raises `ConstraintCrdtError` for a bound that is none.
+        """
+        if not 0.0 <= max_skew <= DURATION_MAX:
+            raise ConstraintCrdtError(f"the skew that is tolerated is from 0 to {DURATION_MAX:.0f} seconds, not {max_skew!r}")
+        self.clock = now
+        """This machine's clock."""
+        self.max_skew = max_skew
+        """Seconds that a cell may be ahead of it without being counted."""
+        self._since: dict[_Slot, tuple[int, int, int]] = {}
+        """(seq, the time from which on it ages, the time it states) of each cell that does not age from the time it states."""
+        self._told_before: dict[_Slot, tuple[int, int, int]] = {}
+        self._last = 0
+        self._latest = 0
+        """No cell ages from later on."""
+        self._steps_back = 0
+        self._worst = 0
+        super().__init__(rows)
+
+    def _clear(self) -> None:
+        if self._since:  # each cell is told of anew, with every kind of them; when it arrived stays as it was
+            self._told_before, self._since = self._since, {}
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        if old is not None:
+            self._since.pop(_slot(old), None)
+        if new is not None:
+            time, now, slot = value_of(new).time, self.look(), _slot(new)
+            known = self._told_before.get(slot)
+            if known is not None and known[0] == new.seq:
+                self._since[slot] = (new.seq, min(known[1], time, now), time)
+            elif time > now:
+                self._since[slot] = (new.seq, now, time)
+                self._worst = max(self._worst, time - now)
+            self._latest = max(self._latest, min(time, now))
+
+    def look(self) -> int:
+        """What the clock shows, having seen to it that nothing is left ahead of it."""
+        now = self.clock()
+        if now < self._last:
+            self._steps_back += 1
+            if now < self._latest:
+                self._carry_back(now)
+        self._last = now
+        return now
+
+    def _carry_back(self, now: int) -> None:
+        """The clock was set back beyond some cells: they keep the ages they had. O(decaying cells)."""
+        for kind in self.KINDS:
+            for cell in self._rows.each(kind):
+                time = value_of(cell).time
+                since = self._aged_since(cell, time)
+                if since > now:
+                    self._since[_slot(cell)] = (cell.seq, now - max(0, self._last - since), time)
+        self._latest = now
+
+    def _aged_since(self, cell: Cell, time: int) -> int:
+        known = self._since.get(_slot(cell))
+        return time if known is None else known[1]
+
+    def stamp(self) -> int:
+        """The time to put into a cell. Raises `ConstraintCrdtError` if the clock shows none that a cell can have."""
+        now = index(self.look())
+        if not 0 <= now <= MAX_COUNT:
+            raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {now}")
+        return now
+
+    def age(self, cell: Cell, time: int, now: int) -> float:
+        """The age of a cell that states `time`, in seconds, with `now` from `look` or `stamp`."""
+        return (now - self._aged_since(cell, time)) / SECOND
+
+    def recall(self, other: Self) -> None:
+        """Take over when cells arrived at another copy of the same rows, if that was earlier."""
+        for slot, (seq, since, time) in other._since.items():
+            known = self._since.get(slot)
+            if known is not None and known[0] == seq:
+                self._since[slot] = (seq, min(since, known[1]), time)
+
+    def twin(self, rows: Rows) -> "Ages":
+        """The ages over a copy of the rows, by the same clock."""
+        twin = Ages(rows, self.clock, self.max_skew)
+        twin.recall(self)
+        return twin
+
+    @property
+    def ahead(self) -> int:
+        """How many cells state a time that is now more than the tolerated skew ahead of this clock. O(cells that were ahead)."""
+        bound = self.look() + int(self.max_skew * SECOND)
+        return sum(time > bound for _, _, time in self._since.values())
+
+    @property
+    def worst_skew(self) -> float:
+        """Seconds: the furthest that any cell was ahead of this clock when it arrived; 0.0 if none was."""
+        return self._worst / SECOND
+
+    @property
+    def steps_back(self) -> int:
+        """How often this clock was found to have been set back."""
+        return self._steps_back
+
+
+def _slot(cell: Cell) -> _Slot:
+    return cell.kind, cell.key, cell.replica
+
+
+class AgingView(View):
+    """A view over cells whose values decay, and what it found of clocks that are off."""
+
+    def __init__(self, rows: Rows, ages: Ages) -> None:
+        super().__init__(rows)
+        self._ages = ages
+
+    @property
+    def ahead(self) -> int:
+        """How many cells, of all that decay, state a time that is now more than the tolerated skew ahead of this clock."""
+        return self._ages.ahead
+
+    @property
+    def worst_skew(self) -> float:
+        """Seconds: the furthest that any cell was ahead of this clock when it arrived; 0.0 if none was."""
+        return self._ages.worst_skew
+
+    @property
+    def steps_back(self) -> int:
+        """How often this clock was found to have been set back."""
+        return self._ages.steps_back
+
 
 NAMELESS = ""
 """The name of a counter that stands alone, unless it is given one. No counter of a state has it."""

@@ -9,11 +9,11 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
 
-from constraint_crdt.core.cells import Cell, definition_value
-from constraint_crdt.core.hybrid import SECOND
-from constraint_crdt.core.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_COUNT, WHEN_BYTES
-from constraint_crdt.core.replica import Dot, check_id
-from constraint_crdt.core.values import Label
+from constraint_crdt.crdt.cells import Cell, definition_value
+from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_COUNT, WHEN_BYTES
+from constraint_crdt.crdt.replica import Dot, check_id
+from constraint_crdt.crdt.values import Label
 from constraint_crdt.errors import ConstraintCrdtError
 
 

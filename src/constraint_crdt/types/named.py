@@ -8,9 +8,9 @@ others show as `ignored_writers`. That depends on the cells alone, so every node
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from constraint_crdt.core.cells import SEPARATOR, Cell, value_of
-from constraint_crdt.core.replica import check_id
-from constraint_crdt.core.rows import Rows
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, value_of
+from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.pages import PagedView

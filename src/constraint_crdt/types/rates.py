@@ -11,13 +11,13 @@ from math import fsum
 from operator import index
 from typing import Final, NamedTuple, Self
 
-from constraint_crdt.core.cells import Cell, make_cell, removals_of, value_of
-from constraint_crdt.core.limits import HALF_LIVES
-from constraint_crdt.core.replica import Replica, check_id
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import RATE, RateValue
+from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
+from constraint_crdt.crdt.limits import HALF_LIVES
+from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import RATE, RateValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.aging import MAX_SKEW, Ages, AgingView, check_half_life, check_sum, left_of, short
+from constraint_crdt.types.decay import MAX_SKEW, Ages, AgingView, check_half_life, check_sum, left_of, short
 from constraint_crdt.types.view import no_time, writer
 
 DEFAULT_HALF_LIVES: Final = (60.0, 300.0, 3600.0)

@@ -1,12 +1,133 @@
-"""The fleet's position on the Eisenstein (hexagonal) lattice: a register whose concurrent values resolve by lowest norm.
+"""Positions written concurrently, and which of them counts: the rule of every position register.
+
+A write names the cells that it supersedes (`overwrites`), so it moves anywhere, also away from the origin. Among the cells that no
+other overwrites the lowest Eisenstein norm wins, then the latest time, then the replica.
+
+The fleet's position on the Eisenstein (hexagonal) lattice: a register whose concurrent values resolve by lowest norm.
 
 `positions` has the rule. Nobody having written is no candidate: a fresh node takes part with nothing, never with (0, 0).
 """
 
-from constraint_crdt.core.cells import POSITION, Cell, make_cell
-from constraint_crdt.core.replica import Replica
-from constraint_crdt.types.positions import COORDINATE_MAX, COORDINATE_MIN, Position, Positions, eisenstein_norm, hex_distance
+from collections.abc import Iterable
+from operator import index
+
+from constraint_crdt.crdt.cells import POSITION, Cell, PositionValue, make_cell, position_value
+from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
+
+Position = tuple[int, int]
+"""(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
+
+COORDINATE_MAX = 2**31 - 1
+COORDINATE_MIN = -(2**31)
+
+
+def eisenstein_norm(position: Position) -> int:
+    """a² - ab + b²: the squared distance of a + b·ω from the origin. Exact for any integers."""
+    a, b = position
+    return a * a - a * b + b * b
+
+
+def hex_distance(one: Position, other: Position) -> int:
+    """How many steps between neighbours lead from one lattice point to the other. Exact for any integers.
+
+    The neighbours of a point differ from it by a unit, that is by something of norm 1: ±1, ±ω or ±(1 + ω). Where the two parts of
+    the difference have the same sign, steps of ±(1 + ω) take both down at once; where they have not, each needs steps of its own.
+    """
+    a, b = one[0] - other[0], one[1] - other[1]
+    return max(abs(a), abs(b), abs(a - b))
+
+
+class Positions:
+    """The cells of one register over all rows, brought up to date with each that changes. The winner is read in O(1)."""
+
+    def __init__(self, cells: Iterable[Cell] = ()) -> None:
+        """`cells`: those that stand so far, one a row at most."""
+        self.values: dict[Replica, tuple[int, PositionValue]] = {}
+        """What stands in each row, with its seq."""
+        self.winner: PositionValue | None = None
+        """The position that counts; None while nobody has written one."""
+        self.leader: Replica | None = None
+        """Who wrote it."""
+        self._overwritten: dict[Replica, int] = {}
+        self._candidates: dict[Replica, tuple[int, PositionValue]] = {}
+        for cell in cells:
+            self.values[cell.replica] = (cell.seq, position_value(cell))
+        self._recompute()
+        self._resolve()
+
+    def changed(self, old: Cell | None, new: Cell | None) -> None:
+        """`old` fell, `new` stands now."""
+        if old is not None:
+            del self.values[old.replica]
+            self._candidates.pop(old.replica, None)
+        if new is not None:
+            self.values[new.replica] = (new.seq, position_value(new))
+        if new is not None and (old is None or self._carried_on(old, new)):
+            self._take(new.replica)
+        else:
+            self._recompute()
+        self._resolve()
+
+    def value(self, position: Position, time: int, replica: Replica, *, by: str = "") -> list[object]:
+        """What `replica` has to write to move to `position`: the value of its next cell. `by`: see `PositionValue`.
+
+        Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for a coordinate or time out of bounds.
+        """
+        a, b, time = (int(index(number)) for number in (*position, time))
+        if not all(COORDINATE_MIN <= x <= COORDINATE_MAX for x in (a, b)):
+            raise ConstraintCrdtError(f"a position has two 32-bit integer coordinates, not {position!r}")
+        if not 0 <= time <= MAX_COUNT:
+            raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {time}")
+        named = {other: seq for other, (seq, _) in self._candidates.items() if other != replica}
+        if replica in self.values:
+            for dot in self.values[replica][1].overwrites:
+                if self._standing_seq(dot.replica) == dot.seq:  # one that has moved since needs no naming
+                    named.setdefault(dot.replica, dot.seq)
+        overwrites = [[other.node_id, other.incarnation, seq] for other, seq in sorted(named.items())]
+        return [a, b, time, overwrites, by] if by else [a, b, time, overwrites]
+
+    def _carried_on(self, old: Cell, new: Cell) -> bool:
+        """True if `new` still overwrites what `old` did, as far as that stands: then nothing comes back to life."""
+        named = {dot.replica: dot.seq for dot in position_value(new).overwrites}
+        return all(
+            named.get(dot.replica, 0) >= dot.seq or self._standing_seq(dot.replica) > dot.seq
+            for dot in position_value(old).overwrites
+            if dot.replica != new.replica
+        )
+
+    def _standing_seq(self, replica: Replica) -> int:
+        return self.values[replica][0] if replica in self.values else 0
+
+    def _take(self, replica: Replica) -> None:
+        """Let one new cell overwrite, and be overwritten."""
+        seq, value = self.values[replica]
+        for dot in value.overwrites:
+            other = dot.replica
+            if other == replica:
+                continue
+            self._overwritten[other] = max(dot.seq, self._overwritten.get(other, 0))
+            if other in self._candidates and self._candidates[other][0] <= dot.seq:
+                del self._candidates[other]
+        if self._overwritten.get(replica, 0) < seq:
+            self._candidates[replica] = (seq, value)
+
+    def _recompute(self) -> None:
+        """From all standing cells: only when a cell went that others relied on. O(cells)."""
+        self._overwritten, self._candidates = {}, {}
+        for replica in self.values:
+            self._take(replica)
+
+    def _resolve(self) -> None:
+        self.leader = min(self._candidates, key=self._rank) if self._candidates else None
+        self.winner = self._candidates[self.leader][1] if self.leader is not None else None
+
+    def _rank(self, replica: Replica) -> tuple[int, int, Replica]:
+        value = self._candidates[replica][1]
+        return eisenstein_norm((value.a, value.b)), -value.time, replica
+
 
 __all__ = ["COORDINATE_MAX", "COORDINATE_MIN", "KEY", "EisensteinRegister", "Position", "eisenstein_norm", "hex_distance"]
 

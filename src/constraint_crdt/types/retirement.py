@@ -9,8 +9,8 @@ for good (`retire_node`). The cells of an ended life stand, and its counts stay 
 
 from collections.abc import Iterable, Mapping
 
-from constraint_crdt.core.cells import RETIRE, Cell, make_cell, retire_value
-from constraint_crdt.core.replica import Dot, Replica
+from constraint_crdt.crdt.cells import RETIRE, Cell, make_cell, retire_value
+from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.types.view import WatchingView, writer
 
 

@@ -17,14 +17,13 @@ from operator import add, index, sub
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
-from constraint_crdt.core.cells import make_cell
-from constraint_crdt.core.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
-from constraint_crdt.core.replica import Replica, check_id
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import SKETCH, SKETCH_PAGE, SketchValue
+from constraint_crdt.crdt.cells import make_cell
+from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE, SketchValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.hashing import positions
-from constraint_crdt.types.pages import PagedView
+from constraint_crdt.types.pages import PagedView, positions
 from constraint_crdt.types.view import writer
 
 EPSILON: Final = 0.0005

@@ -1,4 +1,6 @@
-"""The tags and the constraints of a tile: add-wins OR-sets, as cells of one kind.
+"""Sets of whole numbers as stretches: ordered, and never touching each other.
+
+The tags and the constraints of a tile: add-wins OR-sets, as cells of one kind.
 
 An add is a cell under the element's key in its writer's row; the element is in the set while any stands. A removal names the cells
 it observed. Constraints may besides come from other software that keeps an OR-set of its own, by *foreign tags*: each add there has
@@ -6,18 +8,39 @@ a tag (node, seq), and a removal there buries tags. A constraint added so is in 
 of ours has such a tag too, (text of its replica, seq of its cell), so that others can carry it and bury it.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from constraint_crdt.core.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
-from constraint_crdt.core.limits import MAX_COUNT
-from constraint_crdt.core.replica import Replica, check_id, replica_named
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.values import ELEMENT, TOMBSTONES, Interval
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
+from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.replica import Replica, check_id, replica_named
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import ELEMENT, TOMBSTONES, Interval
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.intervals import Intervals, contains, union
-from constraint_crdt.types.tile_index import TileIndex
+from constraint_crdt.types.tile_parts import TileIndex
 from constraint_crdt.types.view import writer
+
+Intervals = tuple[Interval, ...]
+"""(first, last) of each stretch, ascending, with a gap before the next."""
+
+
+def union(intervals: Iterable[Interval]) -> Intervals:
+    """What any of these stretches contains, whatever their order and however they overlap. O(n log n)."""
+    joined: list[Interval] = []
+    for lo, hi in sorted(intervals):
+        if joined and lo <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(hi, joined[-1][1]))
+        else:
+            joined.append((lo, hi))
+    return tuple(joined)
+
+
+def contains(intervals: Sequence[Interval], number: int) -> bool:
+    """True if a stretch of a set contains it. O(log n)."""
+    place = bisect_right(intervals, number, key=lambda stretch: stretch[0])
+    return place > 0 and number <= intervals[place - 1][1]
+
 
 Tag = tuple[str, int]
 """A foreign add: the node that made it, and which of its adds it was."""

@@ -7,11 +7,11 @@ rows under it, whole: taking only some cells of a state would break the rule tha
 from abc import abstractmethod
 from typing import ClassVar, Self
 
-from constraint_crdt.core.cells import Cell
-from constraint_crdt.core.merge import Merge
-from constraint_crdt.core.replica import Replica, check_replica
-from constraint_crdt.core.rows import Rows
-from constraint_crdt.core.tables import Greeter
+from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import Merge
+from constraint_crdt.crdt.replica import Replica, check_replica
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.tables import Greeter
 
 ALONE = 0
 """The incarnation of a writer that is named by its node id only, as in a type that stands alone."""

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient, NoAnswerError
-from constraint_crdt.cli.failures import CommandFailedError
-from constraint_crdt.node.settings import ENVIRONMENT_PREFIX
+from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX
 
 READY_SECONDS = 30.0
 END_SECONDS = 2.5

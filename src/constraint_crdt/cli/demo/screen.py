@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
-from constraint_crdt.cli.tables import Column, aligned, printable
+from constraint_crdt.cli.output import Column, aligned, printable
 
 
 class Scene(NamedTuple):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from constraint_crdt.cli.demo.fleet import DemoNode
 from constraint_crdt.cli.demo.screen import Scene, Screen, make_screen
 from constraint_crdt.cli.demo.summary import Spread, summarise
-from constraint_crdt.cli.failures import CommandFailedError
+from constraint_crdt.cli.errors import CommandFailedError
 
 PATIENCE = 15.0
 """Seconds that the fleet has to agree after each step."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from constraint_crdt.cli.demo.fleet import DemoNode
-from constraint_crdt.cli.tables import Column, aligned
+from constraint_crdt.cli.output import Column, aligned
 
 
 class Spread(NamedTuple):

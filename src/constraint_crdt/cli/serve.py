@@ -1,0 +1,177 @@
+"""`node`: runs a node and its API until SIGTERM or Ctrl-C, or until it has to end for good, and says on stderr what happens.
+
+Rules: nothing on stdout. The port of the API is taken first, so that a taken one is refused before the fleet hears of the node.
+Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
+
+The log of a node: stderr, one line an event, `time level message`.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.cli.output import printable
+from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.http.security import Tokens
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.runtime.events import Event, EventKind
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.runtime.probes import find_probe
+from constraint_crdt.runtime.settings import (
+    ENVIRONMENT_PREFIX,
+    MEMORY_STORE,
+    NodeSettings,
+    SettingsError,
+    load_settings,
+    parse_address,
+)
+
+_LOGGED = {
+    EventKind.ADDED: logging.INFO,
+    EventKind.CHANGED: logging.INFO,
+    EventKind.REMOVED: logging.INFO,
+    EventKind.EXPIRED: logging.INFO,
+    EventKind.VIOLATED: logging.WARNING,
+    EventKind.SATISFIED: logging.INFO,
+    EventKind.RETIRED: logging.WARNING,
+    EventKind.MISSED: logging.WARNING,
+}
+"""The events that the log tells, each with its level. The node itself logs what concerns its peers and its own life."""
+
+_log = logging.getLogger("constraint_crdt.cli")
+
+
+def run_node(arguments: argparse.Namespace) -> NoReturn:
+    """Run a node until it is told to stop, and end the process with exit code 0 then; with 1 and a sentence if it has to end.
+
+    Raises `CommandFailedError` if it cannot start.
+    """
+    settings = _settings(arguments)
+    if arguments.rejoin and settings.store == MEMORY_STORE:
+        raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
+    try:
+        probes = [find_probe(name) for name in settings.probe]
+        ahead = round(arguments.clock_offset * 1e9)
+        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead)
+        tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
+        api = ApiServer(node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens)
+        api.bind()
+        log_to_stderr()
+        over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(_sentence(error)) from None
+    if over is not None:
+        print(f"{PROGRAM} node: {printable(over)}", file=sys.stderr, flush=True)
+    logging.shutdown()
+    # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
+    # hold the process back for as long as that takes, and has nothing to lose.
+    os._exit(0 if over is None else CommandFailedError.exit_code)
+
+
+def _sentence(error: ConstraintCrdtError) -> str:
+    text = str(error).rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _settings(arguments: argparse.Namespace) -> NodeSettings:
+    given = vars(arguments)
+    flags = {key: given[key] for key in NodeSettings.__struct_fields__ if key in given}
+    config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    try:
+        return load_settings(flags, os.environ, Path(config) if config else None)
+    except SettingsError as error:
+        raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+
+
+async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
+    """Run until told to stop (None), or until the node has to end for good: why."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _told_to_stop, number.name, stop)
+    if while_stdin_open:
+        loop.add_reader(sys.stdin.fileno(), _stdin_moved, stop)
+    running = asyncio.create_task(_run(node, api, rejoin=rejoin))
+    stopping = asyncio.create_task(stop.wait())
+    following = asyncio.create_task(_log_events(node))
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        over = await running if running.done() else None  # raises what kept it from starting
+    finally:
+        for task in (running, stopping, following):
+            task.cancel()
+        await asyncio.gather(running, stopping, following, return_exceptions=True)
+        await api.stop()
+        await node.stop()
+    _log.info("%s stopped", node.settings.name)
+    return over
+
+
+async def _run(node: Node, api: ApiServer, *, rejoin: bool) -> str:
+    """Start, and return once the node has to end for good: why."""
+    await node.start(rejoin=rejoin)
+    await api.start()
+    status = node.status()
+    _log.info("ready name=%s api=%s endpoints=%s", status.node, api.url, ",".join(status.endpoints))
+    return await node.over()
+
+
+def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
+    if not stop.is_set():
+        _log.info("stopping: %s", signal_name)
+    stop.set()
+
+
+def _stdin_moved(stop: asyncio.Event) -> None:
+    """Stop once nobody holds the other end of stdin any more. What they write does not matter."""
+    if not os.read(sys.stdin.fileno(), 4096):
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+        _told_to_stop("whoever started this node is gone", stop)
+
+
+async def _log_events(node: Node) -> None:
+    async for event in node.events():
+        level = _LOGGED.get(event.kind)
+        if level is not None:
+            _log.log(level, "%s", _line(event))
+
+
+def _line(event: Event) -> str:
+    return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "")
+
+
+class LineFormatter(logging.Formatter):
+    """Each record on one line: errors are named with the place they come from, and line ends in names cannot forge a record."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's names
+        """Local time with its offset, in ms."""
+        local = time.localtime(record.created)
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(record.msecs):03d}{time.strftime('%z', local)}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole line."""
+        line = f"{self.formatTime(record)} {record.levelname.lower()} {printable(record.getMessage())}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            line += printable(f": {type(error).__name__}: {error}{place}")
+        return line
+
+
+def log_to_stderr() -> None:
+    """Set up logging for a process that is a node."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there

@@ -1,0 +1,55 @@
+"""Who writes: a replica is one life of one node.
+
+A node that may have lost writes comes back under the same id with another incarnation, and so as another replica with a row of
+its own. That is what keeps a (replica, seq) pair, a *dot*, from ever meaning two mutations.
+"""
+
+from typing import NamedTuple
+
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.errors import ConstraintCrdtError
+
+
+class Replica(NamedTuple):
+    """One life of one node. Orders by node id, then incarnation (which has no meaning beyond being unique)."""
+
+    node_id: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.node_id}~{self.incarnation:x}"
+
+
+class Dot(NamedTuple):
+    """One mutation: the `seq`-th of `replica`."""
+
+    replica: Replica
+    seq: int
+
+
+def replica_named(text: str) -> Replica | None:
+    """The replica whose text this is; None if it is that of none."""
+    name, _, life = text.rpartition("~")
+    try:
+        replica = Replica(name, int(life, 16))
+    except ValueError:
+        return None
+    return replica if str(replica) == text else None
+
+
+def check_id(text: str, what: str) -> str:
+    """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ConstraintCrdtError(f"{what} {text!r} is not valid Unicode text") from None
+    if not 0 < size <= ID_BYTES:
+        raise ConstraintCrdtError(f"{what} must have 1 to {ID_BYTES} bytes, not {size}")
+    return text
+
+
+def check_replica(node_id: str, incarnation: int) -> Replica:
+    """Make a `Replica`, or raise `ConstraintCrdtError` if a part of it is out of bounds."""
+    if not 0 <= incarnation <= MAX_COUNT:
+        raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
+    return Replica(check_id(node_id, "a node id"), incarnation)

@@ -1,0 +1,380 @@
+"""One row of a node's own: the cells that one replica wrote, in the order of their seqs.
+
+New cells always have a seq above all earlier ones, so the order is a list that is only appended to. Cells that fell stay in it,
+their seqs noted, until half of it has fallen; then it is compacted: amortised O(1), and eight bytes a cell.
+
+All rows that a node holds, and the one merge rule of the system (DESIGN 2 to 4).
+
+Rules kept here:
+
+- Each replica writes only its own row; per key the higher seq stands. So two copies of a row never conflict.
+- `apply` takes the whole of a transfer or nothing. It validates first; after the first change nothing in it can fail.
+- A cell at or below the clock that is not held is dead and is never put back.
+- The clock of a row rises only together with the cells up to there.
+- A removal deletes the add cells it names, also ones that arrive later.
+- The digest sums, the tables and the views are brought up to date with each cell, so reads compute nothing.
+
+Rows are single-writer: two nodes with the same clock for a row have the same row. So a row that came whole, or was given away
+whole, *is* that `Run`, shared by all nodes of the process that have it. A run never changes; a node that has to change a row makes
+it a `Row` of its own first (`_own`), which no other node ever sees. The clock is shared with its mark in the same way.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Run, removed_dots
+from constraint_crdt.crdt.clock import ClockMark, VectorClock
+from constraint_crdt.crdt.digest import Digest, StateHash
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.tables import Tables
+from constraint_crdt.errors import ConstraintCrdtError
+
+SLACK = 16
+"""A row is not compacted for fewer fallen cells than this."""
+
+_seq = attrgetter("seq")
+
+
+class Row:
+    """The order of one replica's cells. What stands under which key is known by the tables, see `Tables`."""
+
+    __slots__ = ("_fallen", "_order", "entry")
+
+    def __init__(self, cells: Iterable[Cell] = (), entry: int = 0) -> None:
+        """`cells`: in ascending order of seq."""
+        self.entry = entry
+        """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
+        self._order: list[Cell] = list(cells)
+        self._fallen: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
+
+    def extend(self, cells: Iterable[Cell]) -> None:
+        """Note cells in ascending order of seq, all of them above those before."""
+        self._order.extend(cells)
+
+    def bury(self, seq: int) -> None:
+        """Note that a cell of the row fell."""
+        fallen = self._fallen = self._fallen or set()
+        fallen.add(seq)
+        if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
+            self._order = [cell for cell in self._order if cell.seq not in fallen]
+            self._fallen = None
+
+    def above(self, lo: int) -> list[Cell]:
+        """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
+        found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
+        fallen = self._fallen
+        return [cell for cell in found if cell.seq not in fallen] if fallen else found
+
+    def copy(self) -> "Row":
+        """An independent copy that shares the cells. O(cells)."""
+        twin = Row(self._order, self.entry)
+        twin._fallen = self._fallen and self._fallen.copy()
+        return twin
+
+
+class Applied(NamedTuple):
+    """What `Rows.apply` did."""
+
+    changed: bool
+    gap: bool
+    """A run started above my clock, so nothing was applied."""
+    exact: bool = False
+    """Every run started where my clock stood, so the clock is now what it was with the ends of the runs put in."""
+
+
+class Rows(Tables):
+    """Every cell this node holds, with clock, floors and digest."""
+
+    def __init__(self, digest: Digest | None = None, limits: Limits = DEFAULT_LIMITS) -> None:
+        super().__init__(digest)
+        self.limits = limits
+        self._rows: dict[Replica, Row | Run] = {}
+        self._clock: dict[Replica, int] = {}
+        self._floors: dict[Replica, int] = {}
+        self._clock_sum = 0
+        self._clock_count = 0
+        self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
+        self._mark = ClockMark({}, 0, 0, self.digest)
+        self._mark_is_old = False
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def __contains__(self, replica: object) -> bool:
+        return replica in self._rows
+
+    def seq(self, replica: Replica) -> int:
+        """Up to which seq that row is accounted for."""
+        return self._clock.get(replica, 0)
+
+    def floor(self, replica: Replica) -> int:
+        """Up to which seq removals of that row were dropped here."""
+        return self._floors.get(replica, 0)
+
+    @property
+    def clock_mark(self) -> ClockMark:
+        """The clock as of now. O(1); the next change of the clock then costs O(rows)."""
+        if self._mark_is_old:
+            self._mark = self._mark.followed_by(self._clock, self._clock_sum, self._clock_count)
+            self._mark_is_old = False
+        return self._mark
+
+    @property
+    def clock(self) -> VectorClock:
+        """The clock as of now, a value of its own. Costs what `clock_mark` does."""
+        return VectorClock.of(self.clock_mark)
+
+    @property
+    def floors(self) -> dict[Replica, int]:
+        """The floors that are not 0. O(rows)."""
+        return self._floors.copy()
+
+    @property
+    def state_hash(self) -> StateHash:
+        """The hash of all live cells (removals apart) and the clock. O(1)."""
+        if self._hash is None:
+            self._hash = self.digest.state(sum(self._sums.values()), self._clock_sum)
+        return self._hash
+
+    def above(self, replica: Replica, lo: int) -> list[Cell]:
+        """The standing cells of one row with a seq above `lo`, in ascending order. O(cells above lo)."""
+        row = self._rows.get(replica)
+        return row.above(lo) if row else []
+
+    # --- the runs that somebody lacks ----------------------------------------------------------------------------
+
+    def serves(self, clock: Mapping[Replica, int]) -> bool:
+        """True if a Delta can serve a peer at `clock`; if not, its clock is below a floor and it needs a Sync. O(floors)."""
+        return all(floor <= clock.get(replica, 0) for replica, floor in self._floors.items())
+
+    def ahead_of(self, clock: Mapping[Replica, int]) -> int:
+        """How many mutations are accounted for here and not in `clock`. O(rows)."""
+        mine, theirs = self._clock, clock.get
+        return sum([mine[replica] - theirs(replica, 0) for replica in self._ahead(clock)])
+
+    def since(self, clock: Mapping[Replica, int]) -> list[Run]:
+        """A run for every row that is ahead of `clock`. O(rows + cells in the runs that are no whole rows)."""
+        rows = self._rows
+        return [
+            row if replica not in clock and isinstance(row := rows[replica], Run) else self._run(replica, clock.get(replica, 0))
+            for replica in self._ahead(clock)
+        ]
+
+    def runs(self, above: Iterable[tuple[Replica, int]]) -> list[Run]:
+        """A run for each of these rows above that seq, which is below its end. O(cells in the runs that are no whole rows)."""
+        rows = self._rows
+        return [row if not lo and isinstance(row := rows[replica], Run) else self._run(replica, lo) for replica, lo in above]
+
+    def _ahead(self, clock: Mapping[Replica, int]) -> list[Replica]:
+        return [replica for replica, hi in self._clock.items() if replica not in clock or hi > clock[replica]]
+
+    def _run(self, replica: Replica, lo: int) -> Run:
+        row, hi = self._rows[replica], self._clock[replica]
+        if lo:
+            return Run(replica, lo, hi, row.above(lo))
+        if isinstance(row, Row):
+            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry)
+        return row
+
+    def whole(self) -> list[Run]:
+        """Every row from 0, with its floor: what a Sync carries. O(rows + cells of those that are not shared yet)."""
+        floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
+        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry) for run in runs]
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def write(self, replica: Replica, cell: Cell) -> Cell:
+        """Append one mutation to the writer's own row. Returns the cell, bound to its dot.
+
+        Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        """
+        self.write_all(replica, (cell,))
+        return cell
+
+    def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
+        """Append several mutations as one transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
+        if not cells:
+            return
+        last = self.seq(replica)
+        self._check_room(len(cells), 0 if replica in self._rows else 1)
+        if last + len(cells) > MAX_COUNT:
+            raise ConstraintCrdtError(f"the row of {replica} is full")
+        for seq, cell in enumerate(cells, start=last + 1):
+            cell.replica, cell.seq = replica, seq
+            if cell.key == 0:
+                cell.key = seq
+        self.digest.fill(replica, cells)
+        self._own(replica).extend(cells)
+        self._put_all(self._not_awaited(cells))
+        self._raise_clock(replica, last + len(cells))
+        self._act_all(cells)
+
+    def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
+        """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
+
+        `whole` says that it is a Sync: cells up to `hi` that a run does not list are dead, and its floors are taken.
+        Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        """
+        clock, rows = self._clock, self._rows
+        if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
+            return Applied(changed=False, gap=True)
+        new = [run for run in runs if run.replica not in rows and run.hi]
+        more = [(run, self._news(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
+        exact = not [run for run, _ in more if run.lo != clock.get(run.replica)]
+        cells = [cell for run in new for cell in run.cells]
+        for _, news in more:
+            cells += news
+        self._check_room(len(cells), len(new))
+        version = self._clock_sum, self._count
+        self._open(new, cells)
+        for run, news in more:
+            self.digest.fill(run.replica, news)
+            if news:
+                self._own(run.replica).extend(news)
+        self._put_all(self._not_awaited(cells))
+        if whole:
+            self._drop_unlisted([run for run, _ in more])
+            self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
+        for run, _ in more:
+            self._raise_clock(run.replica, run.hi)
+        self._act_all(cells)
+        return Applied((self._clock_sum, self._count) != version, False, exact)
+
+    def merge(self, other: "Rows") -> bool:
+        """Take in everything another set of rows knows. True if that changed what is known here."""
+        if self.digest != other.digest:
+            raise ConstraintCrdtError("states of fleets with different secrets cannot be merged")
+        mine = self.clock_mark.entries
+        whole = not other.serves(mine)
+        return self.apply(other.whole() if whole else other.since(mine), whole=whole).changed
+
+    def collect(self, upto: Mapping[Replica, int] | None = None) -> int:
+        """Drop the removals whose every named dot is within the clock, raising floors. Returns how many. O(removals).
+
+        `upto`: only those within this clock, which all who matter have reached, so that none of them will need a Sync.
+        """
+        dropped = [
+            cell
+            for cell in self.each(REMOVE)
+            if (upto is None or cell.seq <= upto.get(cell.replica, 0))
+            and all(named.seq <= self.seq(named.replica) for named in removed_dots(cell))
+        ]
+        for cell in dropped:
+            self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
+            self._drop(cell)
+        self._pending = {
+            slot: ahead
+            for slot, dots in self._pending.items()
+            if (ahead := {replica: seq for replica, seq in dots.items() if seq > self.seq(replica)})
+        }
+        return len(dropped)
+
+    def copy(self) -> "Rows":
+        """An independent copy without watchers; cells, and the rows that never change, are shared. O(cells)."""
+        twin = Rows(self.digest, self.limits)
+        twin._rows = {replica: row.copy() if isinstance(row, Row) else row for replica, row in self._rows.items()}
+        twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
+        twin._mark, twin._mark_is_old = self._mark, self._mark_is_old
+        twin._tables = {
+            kind: {key: dict(held) if isinstance(held, dict) else held for key, held in table.items()}
+            for kind, table in self._tables.items()
+        }
+        twin._sums = dict(self._sums)
+        twin._clock_sum, twin._clock_count, twin._count = self._clock_sum, self._clock_count, self._count
+        twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
+        return twin
+
+    # --- the steps of the rule -----------------------------------------------------------------------------------
+
+    def _check_room(self, cells: int, rows: int) -> None:
+        if self._count + cells > self.limits.cells:
+            raise ConstraintCrdtError(f"more than the {self.limits.cells} cells that this node is set to hold")
+        if rows and len(self._rows) + rows > self.limits.rows:
+            raise ConstraintCrdtError(f"more than the {self.limits.rows} rows that this node is set to hold")
+
+    def _own(self, replica: Replica) -> Row:
+        """A row to be changed, which no other node shares; empty if there was none."""
+        row = self._rows.get(replica)
+        if isinstance(row, Row):
+            return row
+        own = self._rows[replica] = Row() if row is None else Row(row.cells, row.entry)
+        return own
+
+    def _bury(self, cell: Cell) -> None:
+        self._own(cell.replica).bury(cell.seq)
+
+    def _news(self, run: Run) -> Sequence[Cell]:
+        """The cells of a run that are news (rule 3): cells are in ascending order, so usually all or none are."""
+        mine = self.seq(run.replica)
+        if run.lo >= mine or not run.cells:
+            return run.cells
+        return [cell for cell in run.cells if cell.seq > mine]
+
+    def _open(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
+        """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
+        if not runs:
+            return
+        if [cell for cell in cells if not cell.digest]:
+            for run in runs:
+                self.digest.fill(run.replica, run.cells)
+        self.digest.enter(runs)
+        self._rows.update({run.replica: run.without_floor() if run.floor else run for run in runs})
+        self._clock = self._clock | {run.replica: run.hi for run in runs}
+        self._clock_sum += sum([run.entry for run in runs])
+        self._clock_count += sum([run.hi for run in runs])
+        self._mark_is_old, self._hash = True, None
+
+    def _not_awaited(self, cells: Sequence[Cell]) -> Sequence[Cell]:
+        """New cells that their rows have noted, without those that a removal named before they came: these are buried."""
+        if not self._pending:
+            return cells
+        standing = []
+        for cell in cells:
+            if self._pending.get((cell.kind, cell.key), {}).get(cell.replica, 0) >= cell.seq:
+                self._bury(cell)
+            else:
+                standing.append(cell)
+        return standing
+
+    def _drop_unlisted(self, runs: Iterable[Run]) -> None:
+        """Rule 4: what a Sync accounts for and does not list is dead."""
+        for run in runs:
+            listed = {cell.seq for cell in run.cells}
+            for cell in self.above(run.replica, 0):
+                if cell.seq <= run.hi and cell.seq not in listed:
+                    self._drop(cell)
+
+    def _raise_clock(self, replica: Replica, seq: int) -> None:
+        before = self.seq(replica)
+        if seq <= before:
+            return
+        row = self._own(replica)
+        entry = self.digest.clock_entry(replica, seq)
+        self._clock_sum += entry - row.entry
+        self._clock_count += seq - before
+        if self._clock is self._mark.entries:
+            self._clock = self._clock.copy()
+        self._clock[replica], row.entry = seq, entry
+        self._mark_is_old, self._hash = True, None
+
+    def _act_all(self, cells: Iterable[Cell]) -> None:
+        """Let the removals among new cells act, now that all of the others are there."""
+        for cell in [cell for cell in cells if cell.kind == REMOVE]:
+            self._act(cell)
+
+    def _act(self, removal: Cell) -> None:
+        """Delete the cells that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
+        for kind, key, replica, seq in removed_dots(removal):
+            named = self.get(kind, key, replica)
+            if named is not None and named.seq <= seq:
+                self._drop(named)
+            if seq > self.seq(replica):
+                pending = self._pending.setdefault((kind, key), {})
+                pending[replica] = max(seq, pending.get(replica, 0))
+
+
+def dots_of(cells: Iterable[Cell]) -> list[tuple[Replica, int]]:
+    """The dots of some cells, as a removal names them."""
+    return [(cell.replica, cell.seq) for cell in cells]

@@ -1,0 +1,282 @@
+"""`GET /v1/events`: what happens on the node, as server-sent events (HTML standard, 9.2).
+
+    retry: 1000
+
+    id: 5f0c93aa-17
+    event: added
+    data: {"kind":"added","time":…,"constraint":"thermal","detail":"gpu_temp_c < 85.0"}
+
+| event | data | |
+|---|---|---|
+| an `EventKind` | an `Event` | has an `id:`, `<start of the node>-<number>` |
+| `state` | a `Notice` | readings moved: at most ten times a second, less often where many listen |
+| `gap` | `{"missed": n}` | after `Last-Event-ID`: so many are not kept any more; null: the id is of another start |
+| `dropped` | `{"reason": …}` | the last one: this reader was too slow |
+
+Rules: an event is encoded once, whoever reads. Nobody is waited for: a reader that is more than `MOST_BEHIND` events or
+`MOST_BYTES_BEHIND` behind, or takes nothing for `PATIENCE` seconds, is sent `dropped` if that can be, and cut off. A comment every
+`HEARTBEAT` seconds keeps the connection open and shows both sides that it is.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from constraint_crdt.http.problems import Problem
+from constraint_crdt.runtime.events import KEPT, KeptEvent
+from constraint_crdt.runtime.node import Node
+
+HEARTBEAT = 10.0
+PATIENCE = 30.0
+"""Seconds that a reader may take nothing."""
+
+MOST_BEHIND = 1000
+MOST_BYTES_BEHIND = 1024 * 1024
+MOST_READERS = 512
+
+NOTICE_EVERY = 0.1
+"""Seconds between two notices, at least."""
+
+NOTICE_PER_READER = 0.002
+"""Seconds between two notices for each reader: sending one takes a tenth of that."""
+
+CHUNK_BYTES = 64 * 1024
+"""Sent at once."""
+
+FAREWELL = 1.0
+"""Seconds that a reader that is dropped has to take the notice of it."""
+
+_RETRY = b"retry: 1000\n\n"
+_HEARTBEAT = b": heartbeat\n\n"
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
+
+CutOff = Callable[[Scope], None]
+"""Ends the connection that a request came over, whatever still waits to be sent."""
+
+
+class EventFeed:
+    """The readers of one node's events."""
+
+    def __init__(self, node: Node, cut_off: CutOff) -> None:
+        self._node = node
+        self._cut_off = cut_off
+        self._readers: set[_Reader] = set()
+        self._noticing: asyncio.Task[None] | None = None
+        self._closed = False
+        self.dropped = 0
+        """Readers that were too slow."""
+        node.event_stream.listen(self._heard)
+
+    @property
+    def readers(self) -> int:
+        """How many follow the events."""
+        return len(self._readers)
+
+    def close(self) -> None:
+        """End all streams."""
+        self._closed = True
+        if self._noticing is not None:
+            self._noticing.cancel()
+        for reader in self._readers:
+            reader.end()
+
+    def open(self, resume: str | None, newest: int, *, follow: bool) -> Response:
+        """A stream: first what happened after the event of the id `resume`, or else the `newest` events; then, if it is to
+        `follow`, what happens. Raises `Problem` for one reader too many.
+        """
+        if len(self._readers) >= MOST_READERS:
+            detail = f"{MOST_READERS} others follow the events of this node: ask another one, or come back later"
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"retry-after": "10"})
+        log = self._node.event_stream.log
+        frames: list[bytes] = [_RETRY] if follow else []
+        if resume is not None:
+            events, missed = log.after(resume)
+            if missed != 0:
+                frames.append(_frame("gap", {"missed": missed}))
+        else:
+            events = log.newest(newest)
+        backlog = deque([*frames, *map(_event_frame, events)])
+        if follow:
+            backlog.append(_frame("state", self._node.movement.now()))
+        return _Stream(self, backlog, follow=follow)
+
+    def enter(self, reader: "_Reader") -> None:
+        """From now on it is given what happens."""
+        self._readers.add(reader)
+        if self._closed:
+            reader.end()
+        elif self._noticing is None or self._noticing.done():
+            self._noticing = asyncio.create_task(self._notice(), name="event notices")
+
+    def leave(self, reader: "_Reader") -> None:
+        """It reads no more."""
+        self._readers.discard(reader)
+
+    def cut_off(self, scope: Scope) -> None:
+        """A reader was too slow: end its connection."""
+        self.dropped += 1
+        self._cut_off(scope)
+
+    def _heard(self, kept: KeptEvent) -> None:
+        if kept.event.constraint:
+            self._node.movement.note(kept.event.constraint)
+        if self._readers:
+            self._give(_event_frame(kept))
+
+    async def _notice(self) -> None:
+        """Tell that readings moved, as long as anybody reads."""
+        while self._readers:
+            notice = self._node.movement.take()
+            if notice is not None:
+                self._give(_frame("state", notice))
+            self._give_up_on_the_slow()
+            await asyncio.sleep(max(NOTICE_EVERY, NOTICE_PER_READER * len(self._readers)))
+
+    def _give_up_on_the_slow(self) -> None:
+        longest = asyncio.get_running_loop().time() - PATIENCE
+        for reader in self._readers:
+            if reader.sending_since is not None and reader.sending_since < longest:
+                reader.give_up()
+
+    def _give(self, frame: bytes) -> None:
+        for reader in self._readers:
+            reader.put(frame)
+
+
+class _Reader:
+    """What waits for one reader."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._moved = asyncio.Event()
+        self._ended = False
+        self.too_slow = asyncio.Event()
+        self.sending_since: float | None = None
+        """When it was given what it has not taken yet, by the event loop's clock."""
+
+    def put(self, frame: bytes) -> None:
+        """One more frame; unless it is so far behind that it is to be dropped."""
+        if self.too_slow.is_set():
+            return
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        if len(self._frames) > MOST_BEHIND or self._bytes > MOST_BYTES_BEHIND:
+            self.give_up()
+        self._moved.set()
+
+    def give_up(self) -> None:
+        """It is too slow."""
+        self._frames.clear()
+        self.too_slow.set()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self._ended = True
+        self._moved.set()
+
+    async def take(self) -> bytes:
+        """What waits, or a heartbeat when nothing came for a while; nothing at the end."""
+        if not self._frames and not self._ended:
+            self._moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT):
+                    await self._moved.wait()
+        if self._frames:
+            chunk = _chunk(self._frames)
+            self._bytes -= len(chunk)
+            return chunk
+        return b"" if self._ended else _HEARTBEAT
+
+
+class _Stream(Response):
+    """The answer to one reader."""
+
+    def __init__(self, feed: EventFeed, backlog: deque[bytes], *, follow: bool) -> None:
+        super().__init__(media_type="text/event-stream", headers=_HEADERS)
+        del self.headers["content-length"]
+        self._feed = feed
+        self._backlog = backlog
+        self._reader = _Reader()
+        if follow:
+            feed.enter(self._reader)  # at once, so that nothing falls between the backlog and what follows
+        else:
+            self._reader.end()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        tasks = [
+            asyncio.create_task(work) for work in (self._tell(scope, send), _wait_until_gone(receive), self._reader.too_slow.wait())
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                await tasks[0]  # raises what went wrong
+        finally:
+            self._feed.leave(self._reader)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if self._reader.too_slow.is_set():
+            await self._drop(scope, send)
+
+    async def _tell(self, scope: Scope, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        reader, time = self._reader, asyncio.get_running_loop().time
+        while scope["method"] != "HEAD" and (chunk := _chunk(self._backlog) or await reader.take()):
+            reader.sending_since = time()
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            reader.sending_since = None
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drop(self, scope: Scope, send: Send) -> None:
+        """Say so if that can be, and end the connection in either case."""
+        farewell = _frame("dropped", {"reason": "this reader was too slow: come back with the last id"})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await send({"type": "http.response.body", "body": farewell, "more_body": False})
+        self._feed.cut_off(scope)
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _chunk(frames: deque[bytes]) -> bytes:
+    """As many of the next frames as are sent at once; they are taken away."""
+    taken: list[bytes] = []
+    size = 0
+    while frames and (not taken or size + len(frames[0]) <= CHUNK_BYTES):
+        taken.append(frames.popleft())
+        size += len(taken[-1])
+    return b"".join(taken)
+
+
+def _event_frame(kept: KeptEvent) -> bytes:
+    # JSON has no line ends in it, so one `data:` line is enough.
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (kept.id.encode(), kept.event.kind.value.encode(), msgspec.json.encode(kept.event))
+
+
+def _frame(kind: str, data: object) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(data))
+
+
+async def events(_: Node, request: Request) -> Response:
+    """`GET /v1/events?last=0&follow=1`."""
+    feed: EventFeed = request.app.state.feed
+    query = request.query_params
+    last, follow = query.get("last", "0"), query.get("follow", "1")
+    if not (last.isascii() and last.isdigit() and len(last) < 10 and int(last) <= KEPT):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`last`: a whole number from 0 to {KEPT}, not {last!r}", field="last")
+    if follow not in ("0", "1"):
+        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`follow`: 1 or 0, not {follow!r}", field="follow")
+    resume = request.headers.get("last-event-id") or query.get("last_event_id")
+    return feed.open(resume, int(last), follow=follow == "1")

@@ -1,0 +1,319 @@
+"""How many requests the API answered: by method, route and status.
+
+Rule: every label comes from a set that is known beforehand. The route is the template that served the request, never the path that
+somebody sent; a method nobody knows is `other`, and what no route served, or was refused before, has the route `none`.
+
+Counts per constraint for a monitoring system: the constraints with the most violations by name, all else together.
+
+A fleet may have 10,000 constraints, and a time series for each would cost a monitoring system more than it is worth. So `MOST` of
+them have a series of their own. The rest is one more, and it is a counter too: it must not fall when a constraint gets a name, nor
+jump when one that had a name is gone. So it begins as all that is not named, and then grows by what is counted without a name.
+
+`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/metrics.md says what each metric is for.
+
+Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
+set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from heapq import nsmallest
+from typing import Final, NamedTuple, get_args
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from constraint_crdt.alerts.rules import Kind
+from constraint_crdt.http.events import EventFeed
+from constraint_crdt.insight.reports import AlertsReport, ConvergenceReport
+from constraint_crdt.runtime.events import EventKind
+from constraint_crdt.runtime.figures import Figures, Histogram
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.runtime.reports import Status
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.counters import ZERO, Counts
+
+METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+OTHER_METHOD: Final = "other"
+NO_ROUTE: Final = "none"
+
+
+class Answered(NamedTuple):
+    """A kind of answer."""
+
+    method: str
+    route: str
+    status: int
+
+
+class RequestCounts:
+    """The answers of one application."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """`routes`: those of the application."""
+        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
+        self.answers: Counter[Answered] = Counter()
+        """How many there were of each kind."""
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count one answer, to a request that was routed by now if it ever is."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        self.answers[Answered(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+
+
+class RequestCounting:
+    """ASGI middleware that counts answers as they begin. The outermost one, so that refusals of others count too."""
+
+    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
+        self._app = app
+        self._counts = counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._counts.note(scope, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, counting)
+
+
+MOST: Final = 100
+"""Constraints that are named."""
+
+OTHER: Final = "other"
+"""What the rest is called. A constraint of this very name is never named itself."""
+
+
+class MostViolated:
+    """The named constraints and the rest, from reading to reading."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._named: dict[str, Counts] | None = None
+        self._total = self._rest = ZERO
+
+    def read(self, state: ConstraintState) -> dict[str, Counts]:
+        """The counts by label, those of `OTHER` last. O(constraints)."""
+        total = state.metrics.total
+        counts = {id_: state.metrics.constraint(id_) for id_ in state.constraints if id_ != OTHER}
+        chosen = nsmallest(self._most, counts, key=lambda id_: (-counts[id_].violated, id_))
+        named = {id_: counts[id_] for id_ in chosen}
+        self._rest = self._rest.plus(*_less(_less(total, self._total), self._counted_by_name(named)))
+        self._named, self._total = named, total
+        return {**named, OTHER: self._rest}
+
+    def _counted_by_name(self, named: dict[str, Counts]) -> Counts:
+        """What the series that have a name told since the last reading; at the first: all that they tell."""
+        if self._named is None:
+            return _sum(named.values())
+        before = self._named
+        return _sum(_less(counts, before[id_]) for id_, counts in named.items() if id_ in before)
+
+
+def _less(counts: Counts, others: Counts) -> Counts:
+    """The difference, none where it would be negative: counts can have been folded since."""
+    return Counts(max(0, counts.satisfied - others.satisfied), max(0, counts.violated - others.violated))
+
+
+def _sum(every: Iterable[Counts]) -> Counts:
+    total = ZERO
+    for each in every:
+        total = total.plus(*each)
+    return total
+
+
+PREFIX = "constraint_crdt_"
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_TEXT = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
+"""The media types of the two forms."""
+
+_encode_openmetrics: Callable[[CollectorRegistry], bytes] = generate_openmetrics
+
+PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable")
+"""How a peer may stand to this node, see `PeerConvergence.state`."""
+
+
+class NodeMetrics:
+    """The metrics of one node, and of the application that serves them."""
+
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_NodeCollector(node, requests, feed))
+        ProcessCollector(registry=self._registry)
+
+    def text(self, accept: str) -> tuple[bytes, str]:
+        """All metrics, and the media type: as OpenMetrics if an Accept header takes that, whatever else it takes.
+
+        O(constraints + nodes x rows).
+        """
+        # Not the library's `choose_encoder`: it fails at versions that are no numbers, and promises any number that is asked for.
+        if any(each.partition(";")[0].strip().lower() == OPENMETRICS for each in accept.split(",")):
+            return _encode_openmetrics(self._registry), OPENMETRICS_TEXT
+        return generate_latest(self._registry), TEXT
+
+
+async def metrics(_: Node, request: Request) -> Response:
+    """`GET /metrics`."""
+    found: NodeMetrics = request.app.state.metrics
+    text, media_type = found.text(request.headers.get("accept", ""))
+    return Response(text, headers={"content-type": media_type, "cache-control": "no-store"})
+
+
+class _NodeCollector(Collector):
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+        self._node = node
+        self._requests = requests
+        self._feed = feed
+        self._most_violated = MostViolated()
+
+    def collect(self) -> Iterator[Metric]:
+        node = self._node
+        with node.gossip.time.held():
+            status, figures = node.status(), node.figures.report()
+            alerts = node.answering.alerting.report()
+            convergence, constraints = node.answering.convergence.report(), self._most_violated.read(node.gossip.state)
+        yield from _about(status)
+        yield from _exchanges(status, figures)
+        yield from _peers(status, convergence)
+        yield from _constraints(status, figures, constraints)
+        yield from _storage(status, figures)
+        yield from _alarms(status, figures)
+        yield from _alerts(alerts)
+        yield from _serving(figures, self._feed, self._requests)
+
+
+def _about(status: Status) -> Iterator[Metric]:
+    yield InfoMetricFamily(f"{PREFIX}build", "The software that this node runs.", value={"version": status.software})
+    who = {"node": status.node, "fleet": status.fleet}
+    yield InfoMetricFamily(f"{PREFIX}node", "Which node this is.", value=who)
+    yield _gauge("uptime_seconds", "Seconds since this node started.", status.uptime)
+
+
+def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
+    yield _counter("exchanges_begun", "Exchanges that this node began.", figures.exchanges_begun)
+    yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
+    yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
+    yield _counter("exchanges_with_news", "Questions of peers whose state was not this node's.", status.syncs)
+    yield _counter("requests_repeated", "Requests of an exchange sent again since there was no answer.", figures.requests_repeated)
+    yield _counter("messages_sent", "Messages of the exchange, or parts of one, that were sent.", figures.messages_sent)
+    yield _counter("messages_received", "Messages of the exchange, or parts of one, that came.", figures.messages_received)
+    yield _counter("messages_refused", "Of those that came: the ones that could not be taken.", figures.messages_refused)
+    yield _counter("sent_bytes", "Bytes of messages sent.", status.bytes_sent)
+    yield _counter("received_bytes", "Bytes of messages received.", status.bytes_received)
+    about = "Bytes of the cells that came from peers and were new here: the least that had to be carried, so the lower bound."
+    yield _counter("learned_bytes", about, figures.learned_bytes)
+    about = "Bytes of all messages of the exchanges that this node began and that had a difference to carry."
+    yield _counter("exchange_bytes", about, figures.exchange_bytes)
+    about = "Bytes of the cells that these exchanges told or learned: the difference itself."
+    yield _counter("exchange_difference_bytes", about, figures.exchange_difference_bytes)
+    about = "Bytes of messages per byte of the difference: the median of the last exchanges that had one."
+    yield _gauge("exchange_bytes_ratio", about, figures.exchange_bytes_ratio)
+    yield _counter("written_bytes", "Bytes of the cells that this node wrote itself.", status.written_bytes)
+
+
+def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
+    peers = GaugeMetricFamily(f"{PREFIX}peers", "Other nodes of the fleet, by how they stand to this one.", labels=["state"])
+    for state in PEER_STATES:
+        peers.add_metric([state], sum(each.state == state for each in convergence.peers))
+    yield peers
+    yield _gauge("live_peers", "Other nodes that are there now.", status.peers)
+    yield _gauge("known_nodes", "Nodes ever heard of, this one included.", status.known)
+    yield _gauge("agreeing_nodes", "Live nodes that enforce the same definitions, this one included.", status.agreeing)
+    about = "Seconds since the first change here that a live peer gave no evidence of"
+    yield _gauge("staleness_p50_seconds", f"{about}: the median.", convergence.staleness_p50)
+    yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
+
+
+def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
+    yield _gauge("constraints", "Active constraints.", status.constraints)
+    yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
+    yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
+    whole = "in the whole fleet, as known here: the same on all nodes, so take the max of them, not the sum."
+    yield _counter("satisfied", f"Evaluations that held, {whole}", status.satisfied)
+    yield _counter("violated", f"Evaluations that did not hold, {whole}", status.violations)
+    about = f"the most violated ones by name, the others together, {whole}"
+    held = CounterMetricFamily(f"{PREFIX}constraint_satisfied", f"Evaluations that held: {about}", labels=["constraint"])
+    broken = CounterMetricFamily(f"{PREFIX}constraint_violated", f"Evaluations that did not hold: {about}", labels=["constraint"])
+    for id_, counts in by_constraint.items():
+        held.add_metric([id_], counts.satisfied)
+        broken.add_metric([id_], counts.violated)
+    yield held
+    yield broken
+
+
+def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
+    yield _gauge("tiles", "Tiles that are there.", figures.tiles)
+    yield _gauge("cells", "Cells that stand.", status.cells)
+    yield _gauge("store_bytes", "Bytes of the store on disk, its log included.", figures.store_bytes)
+    yield _histogram("store_commit_seconds", "How long commits took.", figures.commits)
+    yield _gauge("store_waiting", "Writes and messages that wait for the next commit.", figures.store_waiting)
+    yield _gauge("writes_refused", "1 while the disk takes no writes.", status.trouble is not None)
+
+
+def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
+    alarms = CounterMetricFamily(f"{PREFIX}alarms", "Times that something was found that must not be.", labels=["alarm"])
+    alarms.add_metric(["divergence"], status.alarms)
+    alarms.add_metric(["clock_skew"], status.clock_alarms)
+    alarms.add_metric(["duplicate_name"], figures.events.get(EventKind.DUPLICATE_NAME, 0))
+    yield alarms
+    yield _gauge("clock_in_doubt", "1 while this node's clock differs from half of those heard, or more.", status.clock_in_doubt)
+    yield _counter("repairs", "Times that damage here was put right with what a peer holds.", status.repairs)
+    yield _counter("cells_repaired", "Cells that these repairs changed.", status.cells_repaired)
+    events = CounterMetricFamily(f"{PREFIX}events", "What happened on this node, by kind.", labels=["kind"])
+    for kind in EventKind:
+        events.add_metric([kind.value.replace(" ", "_")], figures.events.get(kind, 0))
+    yield events
+
+
+def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
+    firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
+    for kind in get_args(Kind):
+        firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
+    yield firing
+    yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
+    yield _counter("alert_messages_delivered", "Messages to webhooks that were delivered.", alerts.delivered)
+    yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
+
+
+def _serving(figures: Figures, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+    yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
+    yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
+    answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])
+    for (method, route, status), count in sorted(requests.answers.items()):
+        answers.add_metric([method, route, str(status)], count)
+    yield answers
+    yield _histogram("event_loop_lag_seconds", "How late the event loop ran what was due.", figures.loop_lag)
+
+
+def _counter(name: str, about: str, value: float) -> Metric:
+    return CounterMetricFamily(PREFIX + name, about, value=value)
+
+
+def _gauge(name: str, about: str, value: float | None) -> Metric:
+    family = GaugeMetricFamily(PREFIX + name, about)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def _histogram(name: str, about: str, found: Histogram | None) -> Metric:
+    family = HistogramMetricFamily(PREFIX + name, about)
+    if found is not None:
+        steps: Iterable[tuple[str, int]] = zip([*map(str, found.bounds), "+Inf"], found.up_to, strict=True)
+        family.add_metric([], [(bound, float(count)) for bound, count in steps], found.total)
+    return family

@@ -1,0 +1,283 @@
+"""Who may do what: the tokens of a file, and what a request shows of them.
+
+    # one a line: what it allows, and the token
+    read  a1b2c3d4e5f6a7b8c9d0
+    write 0f9e8d7c6b5a49382716
+
+Rules: a token that allows writing allows reading. Without a file everything is allowed, so such an API listens on loopback only. A
+token is sent as `Authorization: Bearer TOKEN` and in no other way. It is never kept as it is, compared character by character, or
+put into a sentence.
+
+Who may ask: keeps web pages of others from reaching the API through a browser that runs on the same machine.
+
+Rules: a name that an attacker points at 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the
+address bound to are served. A page of another origin shows in the Origin header, and may not write. Where the API asks for no
+token, these two are what stands between a node and any page that its user visits. Where it does, such a page has none to send, and
+any name may be served.
+
+How often one client may ask: a token bucket per address, so that one that runs wild does not hold up the node for the others.
+
+Rules: loopback counts too. A client is an address, an IPv6 one the /64 that it is in (whoever has one address there has them all).
+The clients that are remembered are bounded; of too many, those that asked longest ago are forgotten, with a full bucket.
+"""
+
+import enum
+import ipaddress
+import math
+import os
+import re
+import secrets
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.http.problems import Problem
+
+LEAST_CHARACTERS = 16
+MOST_CHARACTERS = 256
+MOST_TOKENS = 1000
+MOST_BYTES = 512 * 1024
+
+PROTECTED = ("/v1/", "/metrics", "/room")
+"""What begins so needs a token, whether or not it is there."""
+
+GRANTED = "constraint_crdt.right"
+"""Where in the scope of a request it stands what it may do."""
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
+
+
+class Right(enum.IntEnum):
+    """What an operation needs, or a token allows. Each includes those before."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+
+
+class Tokens:
+    """The tokens that are known, each with what it allows."""
+
+    def __init__(self, tokens: Iterable[tuple[Right, str]]) -> None:
+        """Raises `ConstraintCrdtError` for a token that cannot be one."""
+        self._key = secrets.token_bytes(32)
+        self._rights: dict[bytes, Right] = {}
+        for number, (right, token) in enumerate(tokens, 1):
+            if not LEAST_CHARACTERS <= len(token) <= MOST_CHARACTERS or not _TOKEN.fullmatch(token):
+                raise ConstraintCrdtError(
+                    f"token {number}: a token has {LEAST_CHARACTERS} to {MOST_CHARACTERS} letters, digits and -._~+/, "
+                    "for example what `openssl rand -hex 32` prints"
+                )
+            if number > MOST_TOKENS:
+                raise ConstraintCrdtError(f"there are more than {MOST_TOKENS} tokens: keep fewer")
+            digest = self._digest(token)
+            self._rights[digest] = max(right, self._rights.get(digest, right))
+        if not self._rights:
+            raise ConstraintCrdtError("there is no token: write a line `write TOKEN`")
+
+    @classmethod
+    def load(cls, file: Path) -> "Tokens":
+        """The tokens of a file. Raises `ConstraintCrdtError` if it cannot be read, makes no sense, or others can read it too."""
+        try:
+            with file.open("rb") as opened:
+                mode = os.fstat(opened.fileno()).st_mode
+                content = opened.read(MOST_BYTES + 1)
+            text = content.decode()
+        except OSError as error:
+            raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
+        if os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise ConstraintCrdtError(f"anybody on this machine can read or write the tokens in {file}: `chmod 600 {file}` first")
+        if len(content) > MOST_BYTES:
+            raise ConstraintCrdtError(f"the tokens in {file} are more than {MOST_BYTES} bytes: keep fewer")
+        try:
+            return cls(_read_lines(text))
+        except ConstraintCrdtError as error:
+            raise ConstraintCrdtError(f"{file}: {error}") from None
+
+    def right(self, token: str) -> Right:
+        """What a token allows; nothing if it is not known."""
+        return self._rights.get(self._digest(token), Right.NONE)
+
+    def _digest(self, token: str) -> bytes:
+        # Keyed by what only this process knows, so the time that a look-up takes tells nothing of the tokens.
+        return blake2b(token.encode(errors="replace"), key=self._key, digest_size=32).digest()
+
+
+def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or words[0] not in ("read", "write"):
+            raise ConstraintCrdtError(f"line {number}: write `read TOKEN` or `write TOKEN`")
+        yield Right[words[0].upper()], words[1]
+
+
+class TokenGuard:
+    """ASGI middleware that finds out what a request may do, and refuses what shows no token where it takes one."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
+        """`tokens` None: everybody may do everything."""
+        self._app = app
+        self._tokens = tokens
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http":
+            try:
+                scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
+            except Problem as problem:
+                await problem.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _granted(self, scope: Scope, tokens: Tokens) -> Right:
+        if not f"{scope['path']}/".startswith(PROTECTED):
+            return Right.NONE
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not given:
+            raise _unauthorized("this node asks for a token: send `Authorization: Bearer TOKEN`", "")
+        scheme, _, token = given[0].decode("latin-1").strip().partition(" ")
+        right = tokens.right(token.strip()) if len(given) == 1 and scheme.lower() == "bearer" else Right.NONE
+        if right is Right.NONE:
+            raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
+        return right
+
+
+def check_right(scope: Scope, needed: Right) -> None:
+    """Raise `Problem` if a request may not do what needs this right."""
+    if scope.get(GRANTED, Right.WRITE) < needed:
+        detail = "this token allows reading only: use one that allows writing"
+        headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
+        raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
+
+
+def _unauthorized(detail: str, error: str) -> Problem:
+    return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"www-authenticate": f'Bearer realm="constraint-crdt"{error}'})
+
+
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class OriginGuard:
+    """ASGI middleware that refuses requests for another host, and writes from another origin."""
+
+    def __init__(self, app: ASGIApp, bound_to: str | None = None, *, any_host: bool = False) -> None:
+        """`bound_to`: the host that the server listens on; None: loopback. `any_host`: serve whatever name it is called by."""
+        self._app = app
+        self._any_host = any_host
+        self._bound_to = bound_to
+        self._any_address = bound_to is not None and _is_wildcard(bound_to)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        problem = self._refusal(scope) if scope["type"] == "http" else None
+        if problem is not None:
+            await problem.response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Problem | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if not self._any_host and not self._serves(_name_of(host)):
+            detail = f"this API does not serve the host {host!r}: call it by a loopback address or the one it listens on"
+            return Problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
+        origin = headers.get("origin")
+        if origin is not None and scope["method"] not in _READING and origin.lower() != f"{scope['scheme']}://{host}".lower():
+            return Problem(HTTPStatus.FORBIDDEN, f"pages of {origin!r} may not change anything here")
+        return None
+
+    def _serves(self, name: str) -> bool:
+        if name == "localhost" or (self._bound_to is not None and name == self._bound_to.lower()):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        # Rebinding needs a name, so an address is safe to serve where the server listens on all of them.
+        return address.is_loopback or self._any_address
+
+
+def _name_of(host: str) -> str:
+    """A Host header without its port, in lower case."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.partition(":")[0].lower()
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address, or the name, that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+BURST = 2
+"""Seconds of its rate that a client may use at once."""
+
+MOST_CLIENTS = 10_000
+
+
+class RateLimit:
+    """ASGI middleware that answers 429 to whoever asks too often."""
+
+    def __init__(self, app: ASGIApp, rate: float, *, now: Callable[[], float] = monotonic) -> None:
+        """`rate`: requests per second and client. `now`: monotonic seconds."""
+        self._app = app
+        self._rate = rate
+        self._burst = max(rate * BURST, 1.0)
+        self._now = now
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """What each client had left, and when."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        wait = self._take(_client(scope)) if scope["type"] == "http" else 0.0
+        if wait:
+            detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
+            problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"retry-after": str(math.ceil(wait))})
+            await problem.response()(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _take(self, client: str) -> float:
+        """Count a request; returns the seconds until it would be taken, 0 if it is."""
+        now = self._now()
+        left, at = self._buckets.get(client, (self._burst, now))
+        left = min(left + (now - at) * self._rate, self._burst)
+        taken = left >= 1.0
+        self._buckets[client] = (left - 1.0 if taken else left, now)
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0.0 if taken else (1.0 - left) / self._rate
+
+
+def _client(scope: Scope) -> str:
+    host = str(scope["client"][0]) if scope.get("client") else ""
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or int(address) >> 64)

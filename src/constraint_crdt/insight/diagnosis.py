@@ -1,0 +1,212 @@
+"""What is usually wrong with a node, looked for and said with what to do about it.
+
+A *finding* is one thing that was looked at: `ok`; `warn`, which wants an eye on it; or `fail`, which wants something done. What
+needs no running node is a function of its own, for whoever looks at one that does not run.
+"""
+
+import shutil
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.insight.evidence import Evidence
+from constraint_crdt.insight.reports import DiagnosisReport, Finding, Level
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.exchange_loop import Exchanger
+from constraint_crdt.runtime.persistence import Keeping, store_path
+from constraint_crdt.runtime.settings import NodeSettings
+
+LOW_SPACE = 256 * 1024 * 1024
+NO_SPACE = 16 * 1024 * 1024
+"""Bytes left on the disk of the store, below which it is worth a word, and below which it is worth acting at once."""
+
+SEED_TIMEOUT = 2.0
+"""Seconds that a connection to a seed may take."""
+
+SEEDS = 16
+"""Seeds that are tried at most."""
+
+NAMED = 10
+"""Names in one sentence; of more it says how many."""
+
+NAMESAKE_FOR = 3600 * SECOND
+"""A namesake that was met is reported for so long, in ns."""
+
+_TRIED = ("tcp", "tls")
+
+
+def worst_of(findings: Collection[Finding]) -> Level:
+    """The worst level among them."""
+    levels = {finding.level for finding in findings}
+    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names in a sentence."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
+
+
+class Diagnosing:
+    """Looks at one node."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        gossip: GossipNode,
+        evidence: Evidence,
+        exchanger: Exchanger,
+        keeping: Keeping,
+        missed: Callable[[], Sequence[str]],
+    ) -> None:
+        """`missed`: the nodes that write, as others tell, and that this one does not see."""
+        self._settings = settings
+        self._gossip = gossip
+        self._evidence = evidence
+        self._exchanger = exchanger
+        self._keeping = keeping
+        self._missed = missed
+        self._namesake_at: int | None = None
+
+    def met_namesake(self) -> None:
+        """Another live node has this node's name."""
+        self._namesake_at = self._evidence.now()
+
+    def look(self) -> DiagnosisReport:
+        """All findings that need no waiting. O(nodes)."""
+        findings = [*self._identity(), *self._fleet(), *self._state()]
+        return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
+
+    def look_outside(self) -> list[Finding]:
+        """What takes a while: the seeds and the disk. To be run in a thread."""
+        return [check_seeds(self._settings.connect), check_disk(store_path(self._settings))]
+
+    def _identity(self) -> Iterator[Finding]:
+        name, at = self._settings.name, self._namesake_at
+        if at is not None and self._evidence.now() - at < NAMESAKE_FOR:
+            advice = "give each node a name of its own (--name), then start both again"
+            yield Finding(check="name", level="fail", what=f"another live node was called {name} too", advice=advice)
+        else:
+            yield Finding(check="name", level="ok", what=f"no other node is called {name}")
+        by = self._gossip.retired_by
+        if by is not None:
+            advice = "start it under another name: this one cannot come back"
+            yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
+        yield self._clock()
+
+    def _clock(self) -> Finding:
+        time, most = self._gossip.time, self._settings.max_skew
+        off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in sorted(time.offsets.items()) if abs(offset) > most * SECOND]
+        if time.in_doubt:
+            what = f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {named(off)}"
+            return Finding(check="clock", level="fail", what=what, advice="set this machine's clock, and keep it by NTP")
+        if off:
+            what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
+            return Finding(check="clock", level="warn", what=what, advice="set the clocks of these machines, and keep them by NTP")
+        return Finding(
+            check="clock", level="ok", what=f"the clocks of {len(time.offsets)} peers differ from this one's by {most:g} s at most"
+        )
+
+    def _fleet(self) -> Iterator[Finding]:
+        evidence, live = self._evidence, self._exchanger.live
+        others = [name for name in evidence.names if name != self._gossip.node_id]
+        if live:
+            yield Finding(check="peers", level="ok", what=f"{len(live)} live peers of {len(others)} known")
+        elif others or self._settings.connect:
+            advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
+            what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"
+            yield Finding(check="peers", level="fail", what=what, advice=advice)
+        else:
+            yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
+        missed = [name for name in self._missed() if name in others]
+        if missed:
+            what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
+            advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
+            yield Finding(check="view", level="warn", what=what, advice=advice)
+        silent = [name for name in others if name not in live and name not in missed]
+        if silent and live:
+            advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
+            yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        yield self._software()
+
+    def _software(self) -> Finding:
+        described = self._gossip.state.nodes
+        live = {self._gossip.node_id, *self._exchanger.live}
+        versions = sorted({described[name].software for name in live if name in described})
+        if len(versions) > 1:
+            what = f"the live nodes run different versions: {', '.join(versions)}"
+            return Finding(check="software", level="warn", what=what, advice="upgrade the older ones when it suits")
+        return Finding(check="software", level="ok", what="the live nodes run one version")
+
+    def _state(self) -> Iterator[Finding]:
+        diverged = [name for name in self._evidence.names if self._evidence.diverged_since(name) is not None]
+        if diverged:
+            what = f"the state here and that of {named(diverged)} differ at equal clocks: one side is damaged"
+            advice = "wait for the repair; if it does not come, start the damaged node once with --rejoin"
+            yield Finding(check="agreement", level="fail", what=what, advice=advice)
+        elif self._gossip.alarms:
+            what = f"damage was found {self._gossip.alarms} times since the start, and is repaired"
+            yield Finding(
+                check="agreement", level="warn", what=what, advice="test the memory and the disk of the machines concerned"
+            )
+        else:
+            yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
+        if self._exchanger.refused:
+            what = f"{self._exchanger.refused} messages were refused since the start"
+            advice = "the log of this node says why: another version, another fleet, or beyond a limit"
+            yield Finding(check="messages", level="warn", what=what, advice=advice)
+        trouble = self._keeping.trouble
+        if trouble is not None:
+            advice = "make room, or make the disk writable: the node tries again by itself"
+            yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
+        else:
+            yield Finding(check="store", level="ok", what=f"writes are taken ({self._keeping.path})")
+        yield Finding(check="certificates", level="ok", what="not looked at: links between nodes use none in this version")
+
+
+def check_seeds(endpoints: Sequence[str]) -> Finding:
+    """Whether something listens where this node is told to connect. Takes up to `SEED_TIMEOUT` for each."""
+    tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
+    if not endpoints:
+        return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")
+    if not tried:
+        return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
+    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint)) is not None]
+    if not failed:
+        return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
+    advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
+    level: Level = "warn" if len(failed) < len(tried) else "fail"
+    return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
+
+
+def _refusal(endpoint: str) -> str | None:
+    """Why nothing answers there; None if something does."""
+    host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), SEED_TIMEOUT):
+            return None
+    except (ValueError, OverflowError):
+        return "that is no host and port"
+    except TimeoutError:
+        return "no answer"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def check_disk(path: Path | None) -> Finding:
+    """Whether there is room for the store. `path`: its file; None if there is none."""
+    if path is None:
+        return Finding(check="disk", level="ok", what="nothing is kept on disk: the node forgets when it ends")
+    folder = next((place for place in path.parents if place.exists()), Path())
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        advice = "look whether the disk is there, and who may read it"
+        return Finding(check="disk", level="fail", what=f"cannot look at {folder}: {error.strerror or error}", advice=advice)
+    what = f"{free // 1024**2} MiB are free in {folder}"
+    if free < LOW_SPACE:
+        return Finding(
+            check="disk", level="fail" if free < NO_SPACE else "warn", what=what, advice="make room, or move the store (--store)"
+        )
+    return Finding(check="disk", level="ok", what=what)

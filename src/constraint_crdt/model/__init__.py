@@ -1,0 +1,1 @@
+"""What all rooms above share as data, without I/O: events and notices."""

@@ -1,0 +1,1 @@
+"""The exchange between replicas: messages and their codec, peer clocks, transfers, repair, and `GossipNode`."""

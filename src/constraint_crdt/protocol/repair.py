@@ -1,0 +1,218 @@
+"""Repair of a difference that no message explains: two nodes at one clock with different hashes (DESIGN 3).
+
+How it runs. A heard from B that B is at A's clock, with another hash:
+
+1. A audits itself (`core.repair`). If that mends it, it Acks. Else it says the sums of its buckets (`Buckets`).
+2. B audits itself. If that mends it, it Acks. Else it says its own cells in the buckets that differ (`Mend`, MINE).
+3. A says its cells there, and which of B's it knows to be removed (EVIDENCE).
+4. B has all evidence now: it decides, lets that stand, and says so (OUTCOME). A lets the same stand, and Pings.
+
+Rules kept here:
+
+- Each step names the clock that both are at. Where that has moved since, or the step is not the one that is due, nothing happens.
+- One repair at a time, one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
+  many each time that an attempt changed nothing: a difference that cannot be repaired stays an alarm and costs little. Who is
+  told goes along with each attempt, but audits itself no more often than that.
+- What a node doubts of itself it goes on doubting until some peer agrees with it.
+- A large repair is done in pieces of bounded size, one per attempt.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run
+from constraint_crdt.crdt.limits import REPAIR_BYTES
+from constraint_crdt.crdt.repair import Side, audit, bucket_bit, bucket_sums, cells_in, decide, differing, named_dead, replace
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.local_replica import LocalReplica
+from constraint_crdt.protocol.messages import Buckets, ConstraintDelta, Mend, MendStep
+from constraint_crdt.protocol.peer_clocks import bound
+
+PAUSE = 8
+"""Messages received after an attempt before another one, to begin with."""
+
+LONGEST_PAUSE = 1024
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a step of a repair led to."""
+
+    says: Buckets | Mend | None = None
+    mended: bool = False
+    agrees: bool = False
+    """What the peer said of its state is true of mine now."""
+    diverged: bool = False
+    """The peer is at my clock, and still has another hash."""
+    ended: bool = False
+    """The last step was taken: see whether the hashes are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """The step that a repair waits for."""
+
+    peer: Replica
+    base: bytes
+    step: MendStep
+    buckets: int
+
+
+class Repairs:
+    """The repairs of one node, as the one who noticed and as the one who is told."""
+
+    def __init__(self, node: LocalReplica) -> None:
+        self._node = node
+        self._due: _Due | None = None
+        self._doubt = 0
+        self._failures = 0
+        self._not_before = 0
+        self.repairs = 0
+        """Times that damage here was put right."""
+        self.cells = 0
+        """Cells that were put back, replaced or taken out in agreement with a peer."""
+
+    def agreed(self) -> None:
+        """A peer has my hash: all is well."""
+        if self._failures or self._doubt:
+            self._failures = self._not_before = self._doubt = 0
+
+    # --- the one who noticed -------------------------------------------------------------------------------------------
+
+    def open(self, peer: Replica, heard: int, agrees: Callable[[], bool]) -> Outcome:
+        """A peer at my clock has another hash. `heard`: messages received so far; `agrees`: what it said is true of my state."""
+        if not self._begins(heard):
+            return Outcome(diverged=True)
+        mended = self._audit()
+        if agrees():
+            return Outcome(mended=mended, agrees=True)
+        node, mark = self._node, self._node.state.rows.clock_mark
+        self._due = _Due(peer, mark.name(node.replica), MendStep.MINE, ~0)
+        says = Buckets(
+            node=node.replica,
+            fleet=node.fleet,
+            to=peer.incarnation,
+            base=mark.name(peer),
+            state_hash=node.state_hash,
+            sums=bucket_sums(node.state.rows),
+        )
+        return Outcome(says=says, mended=mended, diverged=True)
+
+    # --- the one who is told -------------------------------------------------------------------------------------------
+
+    def compare(self, said: Buckets, heard: int) -> Outcome:
+        """A peer says that it is at my clock with another hash, and what its buckets sum up to."""
+        rows = self._node.state.rows
+        mended = self._begins(heard) and self._audit()
+        if rows.clock_mark.name(self._node.replica) != said.base:
+            return Outcome(mended=mended)
+        if said.state_hash == self._node.state_hash:
+            return Outcome(mended=mended, agrees=True)
+        wrong = differing(bucket_sums(rows), said.sums)
+        if not wrong:
+            return Outcome(mended=mended, diverged=True)
+        buckets, cells = cells_in(rows, wrong, REPAIR_BYTES)
+        return Outcome(says=self._mend(said.node, MendStep.MINE, buckets, cells), mended=mended, diverged=True)
+
+    # --- both ----------------------------------------------------------------------------------------------------------
+
+    def take(self, said: Mend) -> Outcome:
+        """The peer's cells in some buckets. Raises `ConstraintCrdtError` for what does not fit; then nothing has changed."""
+        due, rows = self._due, self._node.state.rows
+        name = rows.clock_mark.name(self._node.replica)
+        if due is None or (due.peer, due.step, due.base, said.base) != (said.node, said.step, name, name):
+            return Outcome()
+        if said.buckets & ~due.buckets:
+            raise ConstraintCrdtError("a repair is about buckets that were not asked for")
+        theirs = self._cells(said)
+        if said.step is MendStep.MINE:
+            return self._give_evidence(said, theirs)
+        if said.step is MendStep.OUTCOME:
+            self._due = None
+            return Outcome(mended=self._let_stand(said.buckets, theirs), ended=True)
+        return self._judge(said, theirs)
+
+    def _give_evidence(self, said: Mend, theirs: Sequence[Cell]) -> Outcome:
+        rows = self._node.state.rows
+        buckets, mine = cells_in(rows, said.buckets, REPAIR_BYTES)
+        dead = named_dead(rows.each(REMOVE))
+        dots = [(cell.replica, cell.seq) for cell in theirs if cell.seq <= dead.get((cell.kind, cell.key, cell.replica), 0)]
+        return Outcome(says=self._mend(said.node, MendStep.EVIDENCE, buckets, mine, dots))
+
+    def _judge(self, said: Mend, theirs: Sequence[Cell]) -> Outcome:
+        node, rows, buckets = self._node, self._node.state.rows, said.buckets
+        mine = [cell for cell in rows.live_cells() if bucket_bit(cell) & buckets]
+        dead, dots = named_dead(rows.each(REMOVE)), set(said.dead)
+        for cell in mine:
+            if (cell.replica, cell.seq) in dots:
+                slot = (cell.kind, cell.key, cell.replica)
+                dead[slot] = max(cell.seq, dead.get(slot, 0))
+        stands = decide(Side(node.node_id, mine, self._doubt), Side(said.node.node_id, theirs, said.doubt), dead)
+        mended = self._let_stand(buckets, stands)
+        outcome = [cell for cell in rows.live_cells() if bucket_bit(cell) & buckets]
+        says = self._mend(said.node, MendStep.OUTCOME, buckets, outcome)
+        self._due = None
+        return Outcome(says=says, mended=mended)
+
+    def _begins(self, heard: int) -> bool:
+        """Note an attempt, if it is time for one."""
+        if heard < self._not_before:
+            return False
+        self._not_before = heard + min(PAUSE << self._failures, LONGEST_PAUSE)
+        self._failures += 1
+        self._due = None
+        return True
+
+    def _audit(self) -> bool:
+        found, doubt = audit(self._node.state.rows)
+        self._doubt |= doubt
+        self.repairs += found
+        return found
+
+    def _let_stand(self, buckets: int, cells: Sequence[Cell]) -> bool:
+        changed = replace(self._node.state.rows, buckets, cells)
+        self.cells += changed
+        if changed:
+            self.repairs += 1
+            self._failures = 0
+        return bool(changed)
+
+    def _cells(self, said: Mend) -> list[Cell]:
+        """The cells of a message, bound to their rows and digests, all of them in the buckets that it is about."""
+        rows = self._node.state.rows
+        runs = bound(said.cells.runs, None)
+        for run in runs:
+            rows.digest.fill(run.replica, run.cells)
+            if run.hi > rows.seq(run.replica):
+                raise ConstraintCrdtError(f"a repair has a cell of {run.replica} above the clock that it names")
+        cells = [cell for run in runs for cell in run.cells]
+        if any(cell.kind == REMOVE or not bucket_bit(cell) & said.buckets for cell in cells):
+            raise ConstraintCrdtError("a repair has a cell that is not in the buckets that it names")
+        return cells
+
+    def _mend(
+        self, peer: Replica, step: MendStep, buckets: int, cells: Sequence[Cell], dead: Sequence[tuple[Replica, int]] = ()
+    ) -> Mend:
+        node, mark = self._node, self._node.state.rows.clock_mark
+        if step is not MendStep.OUTCOME:
+            due = MendStep.EVIDENCE if step is MendStep.MINE else MendStep.OUTCOME
+            self._due = _Due(peer, mark.name(node.replica), due, buckets)
+        return Mend(
+            node=node.replica,
+            fleet=node.fleet,
+            to=peer.incarnation,
+            base=mark.name(peer),
+            step=step,
+            buckets=buckets,
+            cells=ConstraintDelta(_runs(cells)),
+            doubt=self._doubt & buckets,
+            dead=dead,
+        )
+
+
+def _runs(cells: Sequence[Cell]) -> list[Run]:
+    by_row: dict[Replica, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.seq):
+        by_row.setdefault(cell.replica, []).append(cell)
+    return [Run(replica, 0, row[-1].seq, row) for replica, row in by_row.items()]

@@ -1,0 +1,222 @@
+"""Many changes in one go: for whoever writes faster than one change at a time can be brought to disk.
+
+Rules: a batch is checked as a whole against the state of one instant, and at that instant all of it is applied, in order, or
+nothing. What it counts is one cell per constraint and batch, however often it names the constraint.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from constraint_crdt.crdt.cells import ADD, COUNTS, counts_value
+from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.counters import NODE_KEY
+from constraint_crdt.types.definition import Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.orset import DOTS_PER_REMOVAL
+
+MAX_CHANGES = 10_000
+"""In one batch. Applying so many holds the node up for some tenths of a second."""
+
+
+class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make a constraint active, or give it this definition, as `Node.add_constraint` does."""
+
+    id: str
+    when: str | None = None
+    severity: Severity = Severity.WARNING
+    about: str | None = None
+    on: dict[str, str] | None = None
+    ttl: float | None = None
+    """Seconds."""
+    until: datetime | None = None
+
+
+class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a constraint, as `Node.remove_constraint` does. It may be one that the batch itself has added."""
+
+    id: str
+
+
+class RecordCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Count evaluations made elsewhere, as `Node.record` does."""
+
+    satisfied: int = 0
+    violations: int = 0
+    constraint: str | None = None
+
+
+BatchChange: TypeAlias = AddConstraint | RemoveConstraint | RecordCounts
+
+
+class Effect(enum.StrEnum):
+    """What one change of a batch did."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    EXTENDED = "extended"
+    UNCHANGED = "unchanged"
+    REMOVED = "removed"
+    RECORDED = "recorded"
+
+
+class BatchResult(msgspec.Struct, frozen=True, gc=False):
+    """What became of one change. `id` is the constraint's; None for counts of none in particular."""
+
+    id: str | None
+    change: Effect
+
+
+class BatchError(ConstraintCrdtError):
+    """A batch that cannot be applied, so that none of it was. `str()` is what is wrong with the change at `index`, from 0."""
+
+    def __init__(self, index: int, field: str, message: str) -> None:
+        """`field`: the field of that change that is to blame."""
+        super().__init__(message)
+        self.index = index
+        self.field = field
+
+
+def check_definitions(changes: Sequence[BatchChange]) -> None:
+    """Check what needs no state: the size of the batch, and its definitions. Compiles each `when`: may take a while.
+
+    Raises `ConstraintCrdtError`; a `BatchError` where one change is to blame.
+    """
+    if len(changes) > MAX_CHANGES:
+        raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
+    for index, change in enumerate(changes):
+        if type(change) is AddConstraint:
+            _check_definition(index, change)
+
+
+def needs_expressions(changes: Sequence[BatchChange]) -> bool:
+    """True if there is a `when` to compile."""
+    return any(type(change) is AddConstraint and change.when for change in changes)
+
+
+def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int | None = None) -> list[BatchResult]:
+    """Apply a batch whose definitions were checked. `at`: when its constraints are said to have been added, ns since the epoch.
+
+    Raises `ConstraintCrdtError` or `BatchError`; then nothing has changed.
+    """
+    with gossip.time.held():  # nothing expires between the rehearsal and the deed
+        sums = _Rehearsal(gossip).run(changes)
+        return _apply(gossip, changes, sums, at)
+
+
+def _apply(
+    gossip: GossipNode, changes: Sequence[BatchChange], sums: Mapping[str | None, tuple[int, int]], at: int | None
+) -> list[BatchResult]:
+    results = []
+    for change in changes:
+        if type(change) is RecordCounts:
+            results.append(BatchResult(change.constraint, Effect.RECORDED))
+        elif type(change) is AddConstraint:
+            done = gossip.add_constraint(
+                change.id,
+                when=change.when,
+                severity=change.severity,
+                about=change.about,
+                on=change.on,
+                ttl=change.ttl,
+                until=change.until,
+                at=at,
+            )
+            results.append(BatchResult(change.id, Effect(done.value)))
+        elif type(change) is RemoveConstraint:
+            gossip.remove_constraint(change.id)
+            results.append(BatchResult(change.id, Effect.REMOVED))
+    # Counts do not depend on what is active, so they may come last: their order among the others cannot be seen.
+    gossip.record_all(sums)
+    return results
+
+
+def _check_definition(index: int, change: AddConstraint) -> None:
+    for field, check in (
+        ("add.id", lambda: check_id(change.id, "a constraint id")),
+        ("add.when", lambda: check_definition(change.when, Severity.WARNING, None)),
+        ("add.severity", lambda: check_definition(None, change.severity, None)),
+        ("add.about", lambda: check_definition(None, Severity.WARNING, change.about)),
+        ("add.on", lambda: check_labels(change.on or {}, "on")),
+        ("add.when", lambda: compile_expression(change.when) if change.when else None),
+    ):
+        try:
+            check()
+        except (ConstraintCrdtError, ExpressionError) as error:
+            raise BatchError(index, field, str(error)) from None
+
+
+class _Rehearsal:
+    """Goes through a batch without changing anything: what would be active after each change, counted, and needed in room."""
+
+    def __init__(self, gossip: GossipNode) -> None:
+        self._state = gossip.state
+        self._replica = gossip.replica
+        self._active: dict[str, bool] = {}
+        self._before: dict[str | None, tuple[int, int]] = {}
+        self._sums: dict[str | None, tuple[int, int]] = {}
+        self._cells = 1  # if this node has to begin a new life first, it says so in a cell
+
+    def run(self, changes: Sequence[BatchChange]) -> dict[str | None, tuple[int, int]]:
+        """The counts of the batch by constraint: (satisfied, violated)."""
+        for index, change in enumerate(changes):
+            if type(change) is RecordCounts:
+                self._record(index, change)
+            elif type(change) is AddConstraint:
+                self._check_end(index, change)
+                self._end_adds(change.id)
+                self._cells += 1
+                self._active[change.id] = True
+            elif type(change) is RemoveConstraint:
+                if not self._is_active(change.id):
+                    raise BatchError(index, "remove.id", f"no constraint {change.id!r} is active")
+                self._end_adds(change.id)
+                self._active[change.id] = False
+            else:
+                raise TypeError(f"a batch is made of AddConstraint, RemoveConstraint and RecordCounts, not {type(change).__name__}")
+        rows = self._state.rows
+        if len(rows) + self._cells + len(self._sums) > rows.limits.cells:
+            raise ConstraintCrdtError(f"the batch could make more than the {rows.limits.cells} cells that this node is set to hold")
+        return self._sums
+
+    def _check_end(self, index: int, change: AddConstraint) -> None:
+        try:
+            end_of(change.ttl, change.until, self._state.now())
+        except ConstraintCrdtError as error:
+            raise BatchError(index, "add.until" if change.ttl is None else "add.ttl", str(error)) from None
+
+    def _is_active(self, id_: str) -> bool:
+        known = self._active.get(id_)
+        return id_ in self._state.constraints if known is None else known
+
+    def _end_adds(self, id_: str) -> None:
+        """Make room for the removals of what stands now, or was added by the batch."""
+        self._cells += 1 + len(self._state.rows.held(ADD, id_)) // DOTS_PER_REMOVAL
+
+    def _record(self, index: int, change: RecordCounts) -> None:
+        constraint, satisfied, violations = change.constraint, change.satisfied, change.violations
+        counted = self._sums.get(constraint, (0, 0))
+        if counted == (0, 0):
+            self._check_recorded(index, constraint)
+        if satisfied < 0 or violations < 0:
+            field = "satisfied" if satisfied < 0 else "violations"
+            raise BatchError(index, f"record.{field}", "counts only grow: the number to record cannot be negative")
+        before = self._before[constraint]
+        counted = (counted[0] + satisfied, counted[1] + violations)
+        if before[0] + counted[0] > MAX_COUNT or before[1] + counted[1] > MAX_COUNT:
+            field = "satisfied" if before[0] + counted[0] > MAX_COUNT else "violations"
+            raise BatchError(index, f"record.{field}", "a cumulative count cannot exceed 2**63 - 1")
+        self._sums[constraint] = counted
+
+    def _check_recorded(self, index: int, constraint: str | None) -> None:
+        """See that this may be counted, and how much this life of the node has counted of it."""
+        if constraint is not None and not self._is_active(constraint) and not any(self._state.metrics.constraint(constraint)):
+            raise BatchError(index, "record.constraint", f"no constraint {constraint!r} is active")
+        cell = self._state.rows.get(COUNTS, NODE_KEY if constraint is None else constraint, self._replica)
+        self._before[constraint] = (0, 0) if cell is None else counts_value(cell)

@@ -1,0 +1,343 @@
+"""The flight recorder: every input of one node as it came, in a form that can be run again.
+
+A `GossipNode` does nothing by itself: what it holds follows from what it was told. So a recording is the list of its inputs, each
+with the time that the node read and the hash that it had afterwards. Run again, it must come to the same hashes; where it does
+not, the node did something that its inputs do not account for.
+
+Rules kept here:
+
+- What the node itself wrote is recorded as the cells that came of it, not as the call: a write needs nothing but the state.
+- A frame carries its length and a checksum. A file that ends in the middle of one (its node was killed) is whole up to there; one
+  that is damaged before is refused.
+- A recording may begin with a *checkpoint*: a state instead of an empty one. What the node knew of its peers is not part of it, so
+  the node forgets that too at the moment of a checkpoint, which costs each peer one whole Ping.
+
+Running a recording again, input by input, and finding where two recorded nodes first differed.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, Run, read_cell
+from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.codec import decode_message, encode_message
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import GossipMessage, GossipResult, Ping, Sync
+from constraint_crdt.protocol.peer_clocks import bound
+
+Result = TypeVar("Result")
+
+FORMAT = 1
+"""Of the frames. A reader refuses a later one."""
+HASH_BYTES = 8
+HEADER_BYTES = 8
+LONGEST_FRAME = 1 << 30
+
+
+class Began(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    """The first input: who the node is, and what it holds."""
+
+    format: int
+    node: str
+    incarnation: int
+    vouched: bool
+    """It may go on writing as this life."""
+    fleet: str
+    state: bytes
+    """A whole Sync."""
+
+
+class Heard(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    """A message came in."""
+
+    message: bytes
+
+
+class Asked(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    """An exchange was begun, or, without a peer, a Ping made for whoever is there."""
+
+    peer: str | None
+
+
+class Wrote(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    """The node wrote to its own row: the mutations above `lo` up to `hi`, as far as they stand at the end of it."""
+
+    incarnation: int
+    lo: int
+    hi: int
+    cells: tuple[tuple[int, bytes], ...]
+
+
+class Collected(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    """Removals were dropped: those that these peers have acknowledged, or all that may be."""
+
+    acknowledged_by: tuple[str, ...] | None
+
+
+class Forgot(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    """A node was retired here, and is no peer any more. (The cell that says so is a `Wrote`.)"""
+
+    node: str
+
+
+Input = Began | Heard | Asked | Wrote | Collected | Forgot
+
+
+class Frame(msgspec.Struct, array_like=True, frozen=True):
+    """One input, and what came of it."""
+
+    time: int
+    """ns since the epoch, as the node read it."""
+    hash: bytes
+    """The first bytes of the node's state hash afterwards."""
+    input: Input
+
+
+class RecordingError(ConstraintCrdtError):
+    """A recording that cannot be read."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Frame).decode
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """A frame as it stands in a file: length, checksum, content."""
+    body = _encode(frame)
+    return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def decode_frames(data: bytes) -> list[Frame]:
+    """The frames of a recording, without a last one that was cut.
+
+    Raises `RecordingError` for what is no recording, is damaged, or was made by a later version.
+    """
+    frames: list[Frame] = []
+    at = 0
+    while at + HEADER_BYTES <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        body = data[at + HEADER_BYTES : at + HEADER_BYTES + size]
+        if len(body) < size <= LONGEST_FRAME and frames:
+            break
+        if zlib.crc32(body) != int.from_bytes(data[at + 4 : at + HEADER_BYTES], "big"):
+            raise RecordingError(f"it is damaged, or no recording: frame {len(frames) + 1} does not fit its checksum")
+        frames.append(_frame(body, len(frames) + 1))
+        at += HEADER_BYTES + size
+    if not frames or not isinstance(frames[0].input, Began):
+        raise RecordingError("it is no recording: it does not begin with a node")
+    if frames[0].input.format > FORMAT:
+        raise RecordingError("it was made by a later version: upgrade to replay it")
+    return frames
+
+
+def _frame(body: bytes, number: int) -> Frame:
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if number == 1:
+            raise RecordingError("it is no recording: it does not begin with a node") from None
+        raise RecordingError(f"it is damaged, or of a later version: frame {number} cannot be read ({error})") from None
+
+
+class RecordedNode(GossipNode):
+    """A `GossipNode` that tells every input of it to `sink`, as soon as it has taken it in."""
+
+    def __init__(self, node_id: str, *, sink: Callable[[Frame], None], now: Callable[[], int], **others: Any) -> None:
+        """As `GossipNode`. Nothing is told before the first `checkpoint`."""
+        self._sink: Callable[[Frame], None] | None = None
+        self._told = sink
+        self._clock_of_inputs = now
+        super().__init__(node_id, now=now, **others)
+
+    def checkpoint(self) -> None:
+        """Begin the recording, or begin it anew: from the state as it is, with no peer known."""
+        self.forget_peers()
+        began = Began(
+            format=FORMAT,
+            node=self.node_id,
+            incarnation=self.replica.incarnation,
+            vouched=self.goes_on,
+            fleet=self.fleet,
+            state=encode_message(self._sync(None)),
+        )
+        self._sink = self._told
+        self._tell(began)
+
+    def _tell(self, told: Input) -> None:
+        if self._sink is not None:
+            self._sink(Frame(self._clock_of_inputs(), self.state_hash[:HASH_BYTES], told))
+
+    def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
+        try:
+            return super().hear(payload)
+        finally:  # a message that was refused is an input too
+            self._tell(Heard(payload))
+
+    def begin(self, peer: str) -> GossipMessage:
+        message = super().begin(peer)
+        self._tell(Asked(peer))
+        return message
+
+    def ping(self, peer: str | None = None) -> Ping:
+        message = super().ping(peer)
+        if peer is None:  # the others follow from another input
+            self._tell(Asked(None))
+        return message
+
+    def write(self, mutate: Callable[[Replica], Result]) -> Result:
+        rows = self.state.rows
+        before, lo = self.replica, rows.seq(self.replica)
+        try:
+            return super().write(mutate)
+        finally:
+            after = self.replica
+            lo = lo if after == before else 0
+            if rows.seq(after) > lo:
+                cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
+                self._tell(Wrote(after.incarnation, lo, rows.seq(after), cells))
+
+    def retire(self, node_id: str) -> list[Dot]:
+        lives = super().retire(node_id)
+        self._tell(Forgot(node_id))
+        return lives
+
+    def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
+        names = None if acknowledged_by is None else tuple(acknowledged_by)
+        dropped = super().collect(names)
+        if dropped:
+            self._tell(Collected(names))
+        return dropped
+
+
+class Step(NamedTuple):
+    """One input, run again."""
+
+    number: int
+    """From 1."""
+    frame: Frame
+    said: str
+    """What the input was, for people."""
+    agrees: bool
+    """The hash is the one that was recorded."""
+
+
+class Replay:
+    """One recorded node, run again. Iterate over it; `node` is the node after the last step taken."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        """`frames`: see `decode_frames`. Raises `RecordingError` if the state that they begin with cannot be read."""
+        self._frames = frames
+        self._time = frames[0].time
+        began = frames[0].input
+        if not isinstance(began, Began):
+            raise RecordingError("it is no recording: it does not begin with a node")
+        self.node = _Again(began, lambda: self._time)
+
+    def __len__(self) -> int:
+        """How many inputs there are."""
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[Step]:
+        for number, frame in enumerate(self._frames, start=1):
+            self._time = frame.time
+            said = "began" if number == 1 else self.node.take(frame)
+            yield Step(number, frame, said, self.node.state_hash[:HASH_BYTES] == frame.hash)
+
+
+class Difference(NamedTuple):
+    """The first moment at which two nodes knew as much and held something else."""
+
+    steps: tuple[int, int]
+    """The last step of each before it."""
+    time: int
+    cells: tuple[str, ...]
+    """What only one of them held, for people."""
+
+
+def first_difference(a: Sequence[Frame], b: Sequence[Frame]) -> Difference | None:
+    """Where two nodes first had equal clocks and different hashes, by the times that their recordings state; None for nowhere."""
+    replays = Replay(a), Replay(b)
+    last = [0, 0]
+    steps = sorted(
+        [(frame.time, 0, number) for number, frame in enumerate(a)] + [(frame.time, 1, number) for number, frame in enumerate(b)]
+    )
+    runs = [iter(replay) for replay in replays]
+    for time, which, _ in steps:
+        last[which] = next(runs[which]).number
+        one, other = replays[0].node, replays[1].node
+        if min(last) and one.clock == other.clock and one.state_hash != other.state_hash:
+            return Difference((last[0], last[1]), time, tuple(_unshared(one, other)))
+    return None
+
+
+def _unshared(one: GossipNode, other: GossipNode) -> Iterator[str]:
+    mine, theirs = ({(cell.replica, cell.seq): cell.data for cell in node.state.rows.live_cells()} for node in (one, other))
+    for node, held, missing in ((one, mine, theirs), (other, theirs, mine)):
+        for (replica, seq), data in sorted(held.items()):
+            if missing.get((replica, seq)) != data:
+                yield f"only {node.node_id} holds {data!r}, mutation {seq} of {replica}"
+
+
+class _Again(GossipNode):
+    """A node that takes recorded inputs."""
+
+    def __init__(self, began: Began, now: Callable[[], int]) -> None:
+        super().__init__(began.node, incarnation=began.incarnation, now=now, renew=_never, fleet=began.fleet)
+        state = decode_message(began.state, max_bytes=None)
+        if not isinstance(state, Sync):
+            raise RecordingError("it is no recording: it does not begin with a state")
+        self.state.rows.apply(bound(state.state.runs, None), whole=True)
+        self.resume(began.incarnation, vouched=began.vouched)
+
+    def take(self, frame: Frame) -> str:
+        """Take one input in, as it was taken then; returns what it was."""
+        match frame.input:
+            case Heard(message):
+                return self._hear_again(message)
+            case Asked(peer):
+                if peer is None:
+                    self.ping()
+                else:
+                    self.begin(peer)
+                return f"began an exchange with {peer or 'whoever is there'}"
+            case Wrote(incarnation, lo, hi, cells):
+                self._write_again(Replica(self.node_id, incarnation), lo, hi, cells)
+                return f"wrote {hi - lo} mutations as {incarnation:x}"
+            case Collected(names):
+                dropped = self.collect(names)
+                return f"dropped {dropped} removals"
+            case Forgot(node):
+                self._forget_retired()
+                return f"retired {node}"
+            case Began():
+                raise RecordingError("it begins a second time in the middle")
+
+    def _hear_again(self, payload: bytes) -> str:
+        try:
+            message, result = self.hear(payload)
+        except ConstraintCrdtError as error:
+            return f"refused a message: {error}"
+        change = "changed by" if result.state_changed else "heard"
+        answers = ", ".join(type(each).__name__ for each in result.responses) or "nothing"
+        return f"{change} a {type(message).__name__} of {message.node}, answered with {answers}"
+
+    def _write_again(self, me: Replica, lo: int, hi: int, cells: Sequence[tuple[int, bytes]]) -> None:
+        if me != self.replica:
+            self._begin_anew()
+        self.state.rows.apply([Run(me, lo, hi, [_cell(me, seq, data) for seq, data in cells])])
+        self.resume(me.incarnation, vouched=True)
+
+
+def _cell(replica: Replica, seq: int, data: bytes) -> Cell:
+    cell = read_cell(data)
+    cell.replica, cell.seq = replica, seq
+    cell.key = cell.key or (seq if cell.key == 0 else cell.key)
+    return cell
+
+
+def _never() -> int:
+    raise RecordingError("a life begins that was not recorded")

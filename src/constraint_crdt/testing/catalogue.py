@@ -1,0 +1,172 @@
+"""Every type of this package as the checker sees it, and a strategy for the states of each."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.testing import composite_types as tables
+from constraint_crdt.testing import composite_types as tile
+from constraint_crdt.testing import simple_types as basic
+from constraint_crdt.testing import simple_types as counting
+from constraint_crdt.testing.adversarial import UNKNOWN_KIND, forged, over_rows, rows_of, wild
+from constraint_crdt.testing.histories import Laws, single
+from constraint_crdt.types.bloom import BloomCRDT
+from constraint_crdt.types.counters import ConstraintGCounter, PNCounter
+from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.increments import RoomIncrements
+from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.rates import DecayConstraintState
+from constraint_crdt.types.register import EisensteinRegister
+from constraint_crdt.types.sketch import SketchCRDT
+from constraint_crdt.types.tiles import FleetTile
+
+state_steps = st.one_of(
+    basic.edits,
+    basic.edits,
+    basic.edits,
+    st.tuples(st.just("record"), basic.counts),
+    st.tuples(st.just("fold"), basic.ids),
+    st.tuples(st.just("move"), basic.moves),
+    st.tuples(st.just("shift"), counting.amounts),
+    st.tuples(st.just("rate"), basic.counts),
+    st.tuples(st.just("tile"), tile.tile_steps),
+    st.tuples(st.just("sketch"), tables.recorded),
+    st.tuples(st.just("bloom"), tables.inserted),
+    st.tuples(st.just("foreign"), tile.foreign_counts),
+)
+
+
+def _change(state: ConstraintState, name: str, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("record", counts):
+            basic.count(state.metrics, name, counts)
+        case ("fold", id_):
+            state.metrics.fold([id_], node=name)
+        case ("move", move):
+            basic.move(state.register, name, move)
+        case ("shift", amount):
+            counting.shift(state.counters["n"], name, amount)
+        case ("rate", counts):
+            counting.change_rates(state.rates, name, counts)
+        case ("tile", change):
+            tile.change_tile(state.tiles.tile(tile.ROOM, tile.ID), name, change)
+        case ("sketch", item):
+            tables.record(state.sketches.view("s", tables.SKETCH), name, item)
+        case ("bloom", item):
+            tables.insert(state.blooms.view("b", tables.BLOOM), name, item)
+        case ("foreign", count):
+            tile.apply_increment(state.increments, name, count)
+        case _:
+            basic.edit(state.constraints, name, step)
+
+
+def _read(state: ConstraintState) -> object:
+    cells = sorted((cell.replica, cell.seq, cell.data) for cell in state.rows.live_cells())
+    parts = (
+        basic.read_set(state.constraints),
+        basic.read_counter(state.metrics),
+        basic.read_register(state.register),
+        {name: counting.read_pn_counter(state.counters[name]) for name in state.counters},
+        counting.read_rates(state.rates),
+        [tile.read_tile(each) for each in state.tiles.in_room(tile.ROOM)],
+        {name: tables.read_sketch(each) for name, each in state.sketches.items()},
+        {name: tables.read_bloom(each) for name, each in state.blooms.items()},
+        tile.read_increments(state.increments),
+    )
+    return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
+
+
+def _state_laws() -> Laws[ConstraintState, Any]:
+    lies = forged(ConstraintState, _change, rows_of, state_steps)
+    pool = st.tuples(wild(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
+    return over_rows(ConstraintState, state_steps, _change, _read, pool=pool)
+
+
+ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
+    VectorClock: basic.clock_laws,
+    ConstraintGCounter: basic.counter_laws,
+    ConstraintORSet: basic.set_laws,
+    EisensteinRegister: basic.register_laws,
+    PNCounter: counting.pn_counter_laws,
+    DecayCounter: counting.decay_counter_laws,
+    DecayConstraintState: counting.decay_state_laws,
+    SketchCRDT: tables.sketch_laws,
+    BloomCRDT: tables.bloom_laws,
+    FleetTile: tile.tile_laws,
+    RoomIncrements: tile.increments_laws,
+    ConstraintState: _state_laws,
+}
+"""Every type, with what makes its description."""
+
+
+def laws_of(kind: type) -> Laws[Any, Any]:
+    """The description of one of our types, or of a type that derives from one. Raises `TypeError` for any other."""
+    for known, describe in ADAPTERS.items():
+        if issubclass(kind, known):
+            return describe()
+    names = ", ".join(each.__name__ for each in ADAPTERS)
+    raise TypeError(f"laws_of knows {names}, not {kind.__name__}: describe it with Laws")
+
+
+def vector_clocks() -> st.SearchStrategy[VectorClock]:
+    """Any clocks."""
+    return single(laws_of(VectorClock))
+
+
+def counters() -> st.SearchStrategy[ConstraintGCounter]:
+    """Counters, reached by honest histories or written by liars; so for the strategies of the other types."""
+    return single(laws_of(ConstraintGCounter))
+
+
+def constraint_sets() -> st.SearchStrategy[ConstraintORSet]:
+    """Sets of constraints, some with removals that were collected."""
+    return single(laws_of(ConstraintORSet))
+
+
+def registers() -> st.SearchStrategy[EisensteinRegister]:
+    """Positions, some of them unset or in conflict."""
+    return single(laws_of(EisensteinRegister))
+
+
+def pn_counters() -> st.SearchStrategy[PNCounter]:
+    """Counters that go up and down."""
+    return single(laws_of(PNCounter))
+
+
+def decay_counters() -> st.SearchStrategy[DecayCounter]:
+    """Decaying counters, at a clock that stands still but for mutations."""
+    return single(laws_of(DecayCounter))
+
+
+def decay_states() -> st.SearchStrategy[DecayConstraintState]:
+    """Recent evaluations, at a clock that stands still but for mutations."""
+    return single(laws_of(DecayConstraintState))
+
+
+def sketches() -> st.SearchStrategy[SketchCRDT]:
+    """Small sketches."""
+    return single(laws_of(SketchCRDT))
+
+
+def blooms() -> st.SearchStrategy[BloomCRDT]:
+    """Small Bloom filters."""
+    return single(laws_of(BloomCRDT))
+
+
+def tiles() -> st.SearchStrategy[FleetTile]:
+    """One tile, there or not."""
+    return single(laws_of(FleetTile))
+
+
+def increments() -> st.SearchStrategy[RoomIncrements]:
+    """What foreign nodes counted in one room."""
+    return single(laws_of(RoomIncrements))
+
+
+def states() -> st.SearchStrategy[ConstraintState]:
+    """Whole states."""
+    return single(laws_of(ConstraintState))

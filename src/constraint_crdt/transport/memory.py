@@ -1,0 +1,229 @@
+"""The in-memory engine: any number of transports in one asyncio loop, with faults that tests ask for.
+
+Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from the generator it is given. What
+handlers wait for is theirs: replies go back in the order in which handlers end.
+A message that is lost or has no route fails its request at once, since the network knows, so tests wait for nothing.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import count
+from random import Random
+
+from constraint_crdt.transport.interface import (
+    ANSWERS_AT_ONCE,
+    Answering,
+    Changed,
+    Deliver,
+    Handler,
+    Peer,
+    TransportError,
+    Unreachable,
+    check_answers_at_once,
+    check_payload,
+)
+
+
+class MemoryNetwork:
+    """What connects memory transports, and the faults in it. All of its transports share one loop."""
+
+    def __init__(self) -> None:
+        self._members: dict[Peer, MemoryTransport] = {}
+        self._cut: set[frozenset[str]] = set()
+        self._sessions = count(1)
+        self._loss = 0.0
+        self._random: Random | None = None
+
+    def transport(self, *, answers_at_once: int = ANSWERS_AT_ONCE) -> "MemoryTransport":
+        """A new transport on this network, not open yet. It leaves requests beyond `answers_at_once` unanswered.
+
+        Raises `TransportError` when that is below 1.
+        """
+        return MemoryTransport(self, check_answers_at_once(answers_at_once))
+
+    def cut(self, these: Iterable[str], those: Iterable[str]) -> None:
+        """Take away the route, both ways, between every name in `these` and every name in `those`."""
+        others = set(those)
+        self._cut |= {frozenset((a, b)) for a in these for b in others}
+        self._refresh()
+
+    def heal(self) -> None:
+        """Undo every cut. Loss stays."""
+        self._cut.clear()
+        self._refresh()
+
+    def lose(self, rate: float, random: Random) -> None:
+        """From now on lose each request and each answer with probability `rate`, drawn from `random`."""
+        self._loss, self._random = rate, random
+
+    def crash(self, name: str) -> None:
+        """End every transport of that name as a killed process ends: without a word from it, or to it."""
+        for member in [member for peer, member in self._members.items() if peer.name == name]:
+            member.end()
+
+    # What follows is the transports' half of the network; tests have no use for it.
+
+    def join(self, member: "MemoryTransport", name: str) -> Peer:
+        """Take a transport in and say who it is."""
+        me = Peer(name, f"{next(self._sessions):016x}")
+        self._members[me] = member
+        self._refresh()
+        return me
+
+    def leave(self, me: Peer) -> None:
+        """Let a transport go."""
+        del self._members[me]
+        self._refresh()
+
+    def route(self, source: Peer | None, target: Peer) -> "MemoryTransport | None":
+        """The transport at `target` if `source` has a route to it now."""
+        here, there = self._members.get(source) if source else None, self._members.get(target)
+        if source is None or here is None or there is None or here.fleet != there.fleet or source == target:
+            return None
+        return None if frozenset((source.name, target.name)) in self._cut else there
+
+    def reachable(self, source: Peer) -> frozenset[Peer]:
+        """Everyone `source` has a route to now."""
+        return frozenset(peer for peer in self._members if self.route(source, peer))
+
+    def lost(self) -> bool:
+        """Whether the message in hand is lost; draws once."""
+        return self._random is not None and self._random.random() < self._loss
+
+    def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        for member in self._members.values():
+            loop.call_soon(member.look)
+
+
+class MemoryTransport:
+    """A `Transport` on a `MemoryNetwork`; made by `MemoryNetwork.transport()`."""
+
+    endpoints: tuple[str, ...] = ()
+
+    def __init__(self, network: MemoryNetwork, answers_at_once: int) -> None:
+        self._network = network
+        self._answers_at_once = answers_at_once
+        self._me: Peer | None = None
+        self._answering: Answering | None = None
+        self._changed: Changed | None = None
+        self._peers: frozenset[Peer] = frozenset()
+        self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: a set's order would be another every run
+        self.fleet = ""
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+        """See `Transport.open`."""
+        if self._me is not None:
+            raise TransportError("This transport is open already; close it first.")
+        if not name or not fleet:
+            raise TransportError("A node and its fleet need a name each; give both.")
+        self.fleet, self._changed = fleet, changed
+        self._answering = Answering(handler, self._answers_at_once)
+        self._me = self._network.join(self, name)
+        return self._me
+
+    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
+        """See `Transport.reopen`."""
+        if self._me is None or self._answering is None:
+            raise TransportError("This transport is not open; open it first.")
+        self._network.leave(self._me)
+        self._answering.cancel()
+        self._give_up_waiting()
+        asyncio.get_running_loop().call_soon(self._see, frozenset())
+        self._me = self._network.join(self, self._me.name)
+        return self._me
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
+        """See `Transport.request`."""
+        check_payload(payload)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[list[bytes]] = loop.create_future()
+        self._waiting[answered] = None
+        loop.call_soon(self._arrive, peer, payload, answered)
+        self.bytes_sent += len(payload)
+        try:
+            async with asyncio.timeout(timeout):
+                return await answered
+        except TimeoutError:
+            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s.") from None
+        finally:
+            del self._waiting[answered]
+
+    def peers(self) -> frozenset[Peer]:
+        """See `Transport.peers`."""
+        return self._peers
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        answering = self._answering
+        self.end()
+        if answering is not None:
+            await answering.wait()
+
+    def end(self) -> None:
+        """Leave at once, telling this side nothing."""
+        if self._me is not None:
+            self._network.leave(self._me)
+        if self._answering is not None:
+            self._answering.cancel()
+        self._me = self._answering = self._changed = None
+        self._peers = frozenset()
+        self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        for answered in self._waiting:
+            if not answered.done():
+                answered.set_exception(Unreachable("This transport closed before the answer came."))
+
+    def look(self) -> None:
+        """Take over from the network who is there."""
+        if self._me is not None:
+            self._see(self._network.reachable(self._me))
+
+    def serve(self, payload: bytes, deliver: Deliver) -> None:
+        """Answer a request that arrived here."""
+        me = self._me
+        if self._answering is None:
+            deliver(None)
+            return
+
+        def send(replies: list[bytes] | None) -> None:
+            if self._me == me:  # else this session ended meanwhile, and nothing leaves it any more
+                self.bytes_sent += sum(map(len, replies or ()))
+            deliver(replies)
+
+        self.bytes_received += len(payload)
+        self._answering.begin(payload, send)
+
+    def _see(self, now: frozenset[Peer]) -> None:
+        """Change the view to `now` and tell the node the difference."""
+        before, self._peers = self._peers, now
+        for up, peers in ((False, before - now), (True, now - before)):
+            for peer in sorted(peers):
+                if self._changed is not None:  # what an earlier call did may have ended this transport
+                    self._changed(peer, up)
+
+    def _arrive(self, peer: Peer, payload: bytes, answered: asyncio.Future[list[bytes]]) -> None:
+        """The request is at the peer, or lost."""
+        me, loop = self._me, asyncio.get_running_loop()
+
+        def deliver(replies: list[bytes] | None) -> None:
+            loop.call_soon(self._return, me, peer, replies, answered)
+
+        there = self._network.route(me, peer)
+        if there is None or self._network.lost():
+            deliver(None)
+        else:
+            there.serve(payload, deliver)
+
+    def _return(self, me: Peer | None, peer: Peer, replies: list[bytes] | None, answered: asyncio.Future[list[bytes]]) -> None:
+        """The answer is back, or lost."""
+        if answered.done():
+            return
+        if replies is None or self._network.route(me, peer) is None or self._network.lost():
+            answered.set_exception(Unreachable(f"{peer.name} did not answer."))
+        else:
+            self.bytes_received += sum(map(len, replies))
+            answered.set_result(replies)

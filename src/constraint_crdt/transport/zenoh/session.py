@@ -1,0 +1,311 @@
+"""How a list of replies travels: in pages that fit the send queue, each asked for by the one who wants it.
+
+Zenoh drops what does not fit its queue (blocking would freeze the loop), so a long list sent at once would lose parts.
+Rules:
+1. The first page answers the request. The rest waits on the responder's `Shelf`, under a random token, until the
+   requester asks for the page that starts at the index it has come to.
+2. Every reply carries token, position, the end of its page and the length of the list, so a gap is seen; a page counts
+   up to its first gap, and what is missing is asked for again. An empty list is one empty reply of length 0.
+3. Both sides are bounded: the shelf in lists and time, a page in bytes and number.
+
+One open Zenoh session of one node: its token, its view of the others, and the bridge to asyncio.
+
+Rules, each because the other way froze, hung or lost something when measured:
+1. Every callback is direct (`indirect=False`), runs in a network thread, and only hands over to the loop.
+   An indirect one keeps the process from ending.
+2. A query is answered on the loop. One that cannot be handed over or answered is dropped, never kept longer than its
+   handler runs.
+3. Requests, and with them their replies, are dropped rather than wait for a full queue: waiting freezes the loop.
+4. Nothing that a callback hands over counts once the session is closed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import zenoh
+from zenoh.handlers import Callback
+
+from constraint_crdt.transport.interface import MAX_PAYLOAD, Answering, Changed, Peer, Unreachable, check_payload
+from constraint_crdt.transport.zenoh.config import alive_key, alive_keys, node_key, peer_of
+from constraint_crdt.transport.zenoh.startup import close_session, in_daemon_thread
+
+PAGE_BYTES = 512 * 1024
+PAGE_REPLIES = 256
+SHELF_LISTS = 32
+SHELF_SECONDS = 30.0
+
+_HEADER = struct.Struct("!8sIII")
+_TURN = struct.Struct("!8sI")
+
+
+class Header(NamedTuple):
+    """What goes with each reply."""
+
+    token: bytes
+    position: int
+    end: int
+    total: int
+
+
+def encode_turn(token: bytes, start: int) -> bytes:
+    """The attachment of a request for the page of `token` that starts at index `start`."""
+    return _TURN.pack(token, start)
+
+
+class Shelf:
+    """The responder's lists of which somebody may still want a page. Time is given, in seconds of any steady clock."""
+
+    def __init__(self) -> None:
+        self._lists: OrderedDict[bytes, tuple[float, Sequence[bytes]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lists)
+
+    def first_page(self, replies: Sequence[bytes], now: float) -> list[tuple[bytes, bytes]]:
+        """The (header, payload) pairs that answer a request, keeping the rest for later."""
+        token = secrets.token_bytes(8)
+        end = _page_end(replies, 0)
+        self._tidy(now)
+        if end < len(replies):
+            self._lists[token] = (now, replies)
+            if len(self._lists) > SHELF_LISTS:
+                self._lists.popitem(last=False)
+        return _page(token, replies, 0, end)
+
+    def next_page(self, turn: bytes, now: float) -> list[tuple[bytes, bytes]] | None:
+        """The page that `turn` asks for, or None when there is none such. The last page frees the list."""
+        self._tidy(now)
+        if len(turn) != _TURN.size:
+            return None
+        token, start = _TURN.unpack(turn)
+        held = self._lists.get(token)
+        if held is None or start >= len(held[1]):
+            return None
+        replies = held[1]
+        end = _page_end(replies, start)
+        if end == len(replies):
+            del self._lists[token]
+        else:
+            self._lists[token] = (now, replies)
+            self._lists.move_to_end(token)
+        return _page(token, replies, start, end)
+
+    def _tidy(self, now: float) -> None:
+        """Forget lists whose requester has not come back; the oldest stand first."""
+        while self._lists:
+            token, (since, _) = next(iter(self._lists.items()))
+            if now - since <= SHELF_SECONDS:
+                return
+            del self._lists[token]
+
+
+class Page:
+    """The requester's side of one page. `add` is called in a network thread, everything else after the last `add`."""
+
+    def __init__(self, start: int) -> None:
+        self._next = start
+        self._bytes = 0
+        self.header: Header | None = None
+        self.payloads: list[bytes] = []
+
+    def add(self, attachment: bytes, payload: bytes) -> bool:
+        """Take a reply over if it is the next one; True once the page is whole."""
+        if len(attachment) != _HEADER.size:
+            return False
+        header = Header(*_HEADER.unpack(attachment))
+        if self.header is not None and header.token != self.header.token:
+            return False
+        self.header = header
+        fits = len(self.payloads) < PAGE_REPLIES and self._bytes + len(payload) <= PAGE_BYTES + MAX_PAYLOAD
+        if header.position == self._next < header.end and fits:
+            self.payloads.append(payload)
+            self._bytes += len(payload)
+            self._next += 1
+        return self._next == header.end
+
+
+def _page_end(replies: Sequence[bytes], start: int) -> int:
+    size, end = 0, start
+    while end < len(replies) and end - start < PAGE_REPLIES and (end == start or size + len(replies[end]) <= PAGE_BYTES):
+        size += len(replies[end])
+        end += 1
+    return end
+
+
+def _page(token: bytes, replies: Sequence[bytes], start: int, end: int) -> list[tuple[bytes, bytes]]:
+    total = len(replies)
+    if not total:
+        return [(_HEADER.pack(token, 0, 0, 0), b"")]
+    return [(_HEADER.pack(token, index, end, total), replies[index]) for index in range(start, end)]
+
+
+CLOSE_SECONDS = 1.5
+ANSWER_BYTES = 256 * 1024 * 1024
+"""The longest whole answer that a request takes in."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Traffic:
+    """Payload bytes, over all sessions of one transport."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """What a node gave when it opened, its handler as what runs it."""
+
+    name: str
+    fleet: str
+    answering: Answering
+    changed: Changed
+
+
+class ZenohSession:
+    """See the module. Made, used and closed on the loop; the Zenoh session given to it becomes its own."""
+
+    def __init__(self, raw: zenoh.Session, member: Member, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
+        self._raw = raw
+        self._member = member
+        self._is_me = is_me
+        self._traffic = traffic
+        self._loop = asyncio.get_running_loop()
+        self._shelf = Shelf()
+        self._waiting: set[asyncio.Future[Page]] = set()
+        self._closed = False
+        self.peers: set[Peer] = set()
+        # The token comes last: whoever sees it finds the answering key already declared.
+        self._held = (
+            raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
+            raw.liveliness().declare_subscriber(alive_keys(member.fleet), Callback(self._on_token, indirect=False), history=True),
+            raw.liveliness().declare_token(alive_key(member.fleet, me)),
+        )
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
+        """See `Transport.request`."""
+        self._traffic.sent += len(check_payload(payload))
+        page = await self._fetch(peer, payload, None, 0, timeout)
+        if page.header is None:
+            raise Unreachable(f"{peer.name} did not answer.")
+        token, total = page.header.token, page.header.total
+        replies, size = page.payloads, sum(map(len, page.payloads))
+        while len(replies) < total:
+            page = await self._fetch(peer, b"", encode_turn(token, len(replies)), len(replies), timeout)
+            replies += page.payloads
+            size += sum(map(len, page.payloads))
+            if not page.payloads or size > ANSWER_BYTES:
+                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts.")
+        self._traffic.received += size
+        return replies
+
+    async def close(self) -> None:
+        """End it within `CANCEL_SECONDS` and `CLOSE_SECONDS`; what does not end by then ends in the background."""
+        if self._closed:
+            return
+        self._closed = True
+        self.peers.clear()
+        for page in self._waiting:
+            if not page.done():
+                page.set_exception(Unreachable("This transport closed before the answer came."))
+        self._member.answering.cancel()
+        try:
+            await self._member.answering.wait()  # first: the queries that they hold are dropped while the session lives
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
+
+    async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
+        """Ask for one page and return what came of it, which may be nothing."""
+        if self._closed:
+            raise Unreachable("This transport is closed.")
+        page = Page(start)
+        fetched: asyncio.Future[Page] = self._loop.create_future()
+
+        def finish() -> None:
+            if not fetched.done():
+                fetched.set_result(page)
+
+        def on_reply(reply: zenoh.Reply) -> None:
+            sample = reply.ok
+            if sample is None or sample.attachment is None:  # Zenoh's own word that time is up
+                return
+            if page.add(bytes(sample.attachment), bytes(sample.payload)):
+                self._hand_over(finish)  # not waiting for Zenoh's closing message, which may be lost
+
+        self._waiting.add(fetched)
+        try:
+            self._raw.get(
+                node_key(self._member.fleet, peer),
+                Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
+                consolidation=zenoh.ConsolidationMode.NONE,  # else replies of one key count as versions of one value
+                congestion_control=zenoh.CongestionControl.DROP,
+                timeout=seconds,
+                payload=payload,
+                attachment=turn,
+            )
+            async with asyncio.timeout(seconds):
+                return await fetched
+        except TimeoutError:
+            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s.") from None
+        except zenoh.ZError as error:
+            raise Unreachable(f"{peer.name} could not be asked: {error}.") from None
+        finally:
+            self._waiting.discard(fetched)
+
+    def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
+        """From a network thread to the loop; False when there is no loop any more."""
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def _on_query(self, query: zenoh.Query) -> None:
+        if self._closed or not self._hand_over(self._answer, query):
+            query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+    def _on_token(self, sample: zenoh.Sample) -> None:
+        self._hand_over(self._see, str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
+
+    def _see(self, key: str, up: bool) -> None:
+        peer = peer_of(key)
+        if self._closed or peer is None or self._is_me(peer) or (peer in self.peers) == up:
+            return
+        (self.peers.add if up else self.peers.discard)(peer)
+        self._member.changed(peer, up)
+
+    def _answer(self, query: zenoh.Query) -> None:
+        """Take in a query: a request for the handler, or for the next page of what it returned."""
+        if self._closed:
+            self._reply(query, [])
+        elif query.attachment is not None:
+            self._reply(query, self._shelf.next_page(bytes(query.attachment), self._loop.time()) or [])
+        else:
+            payload = b"" if query.payload is None else bytes(query.payload)
+            self._traffic.received += len(payload)
+            self._member.answering.begin(payload, lambda replies: self._deliver(query, replies))
+
+    def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
+        now = self._loop.time()
+        self._reply(query, [] if replies is None or self._closed else self._shelf.first_page(replies, now))
+
+    def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
+        """Send a page, if there is any in it, and end the query."""
+        try:
+            for header, payload in page:
+                query.reply(query.key_expr, payload, attachment=header)
+                self._traffic.sent += len(payload)
+        except zenoh.ZError as error:
+            _log.debug("a request could not be answered: %s", error)
+        finally:
+            query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out

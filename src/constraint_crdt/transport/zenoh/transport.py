@@ -1,0 +1,199 @@
+"""`ZenohTransport`: the life of a node's place in a Zenoh network, over any number of sessions.
+
+Rules: an endpoint or role that cannot work is refused at construction; a port that is taken, at open. A seed or router
+that is not there yet is waited for in the background. Every session has a random Zenoh id, since Zenoh isolates the
+second of two equal ones without a word.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+
+import zenoh
+
+from constraint_crdt.transport.interface import (
+    ANSWERS_AT_ONCE,
+    Answering,
+    Changed,
+    Handler,
+    Peer,
+    TransportError,
+    Unreachable,
+    check_answers_at_once,
+)
+from constraint_crdt.transport.zenoh.config import Settings, checked, with_more_connects
+from constraint_crdt.transport.zenoh.session import CLOSE_SECONDS, Member, Traffic, ZenohSession
+from constraint_crdt.transport.zenoh.startup import Opened, RouterUnreachableError, close_session, in_daemon_thread, open_session
+
+OPEN_SECONDS = 10.0
+_RETRY_SECONDS = (0.2, 2.0)
+
+_log = logging.getLogger(__name__)
+
+
+class ZenohTransport:
+    """A `Transport` on Zenoh.
+
+    Args:
+        role: `peer` links to every other peer (up to about 50 nodes); `router` also carries traffic for clients;
+            `client` has one link, to one of the routers in `connect`.
+        listen: endpoints `tcp/HOST:PORT`; port 0 takes a free one. Loopback when left out; nothing for a client.
+        connect: endpoints of others, tried for ever. Links to them are repaired; links found by gossip are not.
+        multicast: find others by multicast on the local network too.
+        discover: also link to nodes that the connected ones know; without it, to those in `connect` only.
+        lease: seconds of silence after which a link, and with it a peer, counts as gone.
+        answers_at_once: handlers that run at once; a request beyond them stays unanswered.
+
+    Raises `TransportError` for a role, endpoint, lease or number that cannot work.
+    """
+
+    def __init__(
+        self,
+        role: str = "peer",
+        *,
+        listen: Sequence[str] | None = None,
+        connect: Sequence[str] = (),
+        multicast: bool = False,
+        lease: float = 4.0,
+        discover: bool = True,
+        answers_at_once: int = ANSWERS_AT_ONCE,
+    ) -> None:
+        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
+        self._answers_at_once = check_answers_at_once(answers_at_once)
+        self._lock = asyncio.Lock()
+        self._member: Member | None = None
+        self._mine: set[str] = set()
+        self._session: ZenohSession | None = None
+        self._listening: tuple[str, ...] = ()
+        self._endpoints: tuple[str, ...] = ()
+        self._joining: asyncio.Task[None] | None = None
+        self._traffic = Traffic()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """See `Transport.endpoints`."""
+        return self._endpoints
+
+    @property
+    def bytes_sent(self) -> int:
+        """See `Transport.bytes_sent`."""
+        return self._traffic.sent
+
+    @property
+    def bytes_received(self) -> int:
+        """See `Transport.bytes_received`."""
+        return self._traffic.received
+
+    def peers(self) -> frozenset[Peer]:
+        """See `Transport.peers`."""
+        return frozenset(self._session.peers) if self._session else frozenset()
+
+    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+        """See `Transport.open`. A client whose routers are all down opens, and joins once one is up."""
+        if self._member is not None:
+            raise TransportError("This transport is open already; close it first.")
+        if not name or not fleet:
+            raise TransportError("A node and its fleet need a name each; give both.")
+        self._member = member = Member(name, fleet, Answering(handler, self._answers_at_once), changed)
+        try:
+            async with self._lock:
+                return await self._join(member, self._settings)
+        except BaseException:
+            if self._member is member:
+                self._member = None
+            raise
+
+    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
+        """See `Transport.reopen`."""
+        async with self._lock:
+            member = self._member
+            if member is None:
+                raise TransportError("This transport is not open; open it first.")
+            settings = with_more_connects(self._settings, extra_connect, self._endpoints)
+            gone = self.peers()
+            await self._leave()
+            for peer in sorted(gone):
+                asyncio.get_running_loop().call_soon(self._report_gone, member, peer)
+            return await self._join(member, settings)
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
+        """See `Transport.request`."""
+        if self._session is None:
+            raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now.")
+        return await self._session.request(peer, payload, timeout)
+
+    async def close(self) -> None:
+        """See `Transport.close`."""
+        self._member = None
+        await self._leave()
+        self._listening = ()
+
+    def _is_me(self, peer: Peer) -> bool:
+        return peer.session in self._mine
+
+    def _report_gone(self, member: Member, peer: Peer) -> None:
+        if self._member is member:
+            member.changed(peer, False)
+
+    async def _leave(self) -> None:
+        joining, self._joining = self._joining, None
+        session, self._session = self._session, None
+        self._endpoints = ()
+        if joining is not None:
+            joining.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await joining
+        if session is not None:
+            await session.close()
+
+    async def _join(self, member: Member, settings: Settings) -> Peer:
+        me = Peer(member.name, f"{time.time_ns():016x}{secrets.token_hex(4)}")
+        self._mine.add(me.session)
+        try:
+            await self._attach(member, me, settings)
+        except RouterUnreachableError as error:
+            if self._member is not member:
+                raise
+            _log.warning("%s Trying again until it answers.", error)
+            self._joining = asyncio.create_task(self._keep_trying(member, me, settings))
+        return me
+
+    async def _keep_trying(self, member: Member, me: Peer, settings: Settings) -> None:
+        """Attach a client as soon as one of its routers answers."""
+        pause, longest = _RETRY_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                return await self._attach(member, me, settings)
+            except RouterUnreachableError:
+                pause = min(2 * pause, longest)
+            except TransportError as error:
+                _log.warning("%s Trying again.", error)
+
+    async def _attach(self, member: Member, me: Peer, settings: Settings) -> None:
+        """Open one Zenoh session and make it the current one. Raises `TransportError`."""
+        before = self._listening
+        try:
+            opened = await in_daemon_thread(
+                lambda: open_session(settings, before), OPEN_SECONDS, lambda late: close_session(late.session)
+            )
+        except TimeoutError:
+            raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints.") from None
+        try:
+            self._adopt(opened, member, me)
+        except BaseException:
+            with contextlib.suppress(TimeoutError):
+                await in_daemon_thread(lambda: close_session(opened.session), CLOSE_SECONDS, lambda _: None)
+            raise
+
+    def _adopt(self, opened: Opened, member: Member, me: Peer) -> None:
+        if self._member is not member:
+            raise TransportError("This transport was closed while it opened.")
+        try:
+            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
+        except zenoh.ZError as error:
+            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again.") from None
+        self._listening, self._endpoints = opened.listening, opened.endpoints

@@ -1,0 +1,323 @@
+"""The content of a tile, in pages: a header with its hash, and as many pages as it takes, all in one row and transaction.
+
+Transfers are applied whole, so header and pages always come together from honest nodes. A content whose pages are missing, or do
+not give what its hash says, is *damaged* and reads as nothing.
+
+Which cells belong to which tile, and which tiles are there.
+
+A tile is named by a room and an id. Its header, content, deletion and position are under that name; its pages, elements, counts
+and tombstones under longer keys that begin with it. The index knows these keys, so that reading a tile costs what its own cells
+cost. A tile is *there* while a content stands that no deletion mark names.
+
+Rule: every reading follows from the cells that stand, never from the order in which they came.
+
+How often what a tile stands for was satisfied and violated, by whoever counted.
+
+A count is cumulative and belongs to one name: the text of a replica for a node of ours, any other for software outside of the
+fleet, whose counts any node may take in. So of one name the highest that any row has counts, and over the names the sum.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from operator import index
+
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, make_key, value_of
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES
+from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.values import (
+    CONTENT,
+    CONTENT_HASH_BYTES,
+    CONTENT_PAGE,
+    DELETED,
+    ELEMENT,
+    TILE,
+    TILE_COUNTS,
+    TILE_POSITION,
+    TOMBSTONES,
+    ContentValue,
+    DeletedValue,
+)
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.types.counters import ZERO, Counts
+from constraint_crdt.types.view import WatchingView, writer
+
+
+def hash_content(content: bytes) -> bytes:
+    """blake2b, 32 bytes."""
+    return hashlib.blake2b(content, digest_size=CONTENT_HASH_BYTES).digest()
+
+
+def encode_content(content: str | bytes) -> bytes:
+    """What is stored of it. Raises `TypeError` for what is neither text nor bytes, `ConstraintCrdtError` for too much of it."""
+    if isinstance(content, str):
+        try:
+            content = content.encode()
+        except UnicodeEncodeError:
+            raise ConstraintCrdtError("the content of a tile is bytes or valid Unicode text") from None
+    elif not isinstance(content, bytes | bytearray):
+        raise TypeError(f"the content of a tile is text or bytes, not {type(content).__name__}")
+    if len(content) > TILE_BYTES:
+        raise ConstraintCrdtError(f"the content of a tile has at most {TILE_BYTES} bytes, not {len(content)}")
+    return bytes(content)
+
+
+def content_cells(key: str, content: bytes, time: int) -> list[Cell]:
+    """The cells that make this the content of a tile in one row."""
+    cells = [make_cell(CONTENT, key, [time, len(content), hash_content(content)])]
+    for number, start in enumerate(range(0, len(content), PAGE_BYTES)):
+        cells.append(make_cell(CONTENT_PAGE, _page_key(key, number), content[start : start + PAGE_BYTES]))
+    return cells
+
+
+def read_content(rows: Rows, header: Cell) -> bytes | None:
+    """The content that a header stands for; None if it is damaged. O(content)."""
+    value: ContentValue = value_of(header)
+    pages: list[bytes] = []
+    left = value.size
+    while left > 0:
+        page = rows.get(CONTENT_PAGE, _page_key(str(header.key), len(pages)), header.replica)
+        if page is None:
+            return None
+        pages.append(value_of(page))
+        left -= len(pages[-1])
+    content = b"".join(pages)
+    return content if left == 0 and hash_content(content) == value.hash else None
+
+
+def _page_key(key: str, number: int) -> str:
+    return f"{key}{SEPARATOR}{number}"
+
+
+Place = tuple[str, str]
+"""Room and id of a tile."""
+
+UNDER_ITS_NAME = (TILE, CONTENT, TILE_POSITION, DELETED)
+UNDER_LONGER_KEYS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
+
+
+def check_place(room: str, id_: str) -> str:
+    """The key of a tile. Raises `ConstraintCrdtError` for a room or id that none can have."""
+    for text, what in ((room, "the room of a tile"), (id_, "the id of a tile")):
+        check_id(text, what)
+        if SEPARATOR in text:
+            raise ConstraintCrdtError(f"{what} must not contain the control character U+001F")
+    return make_key(room, id_)
+
+
+def standing_content(rows: Rows, key: str) -> tuple[Cell | None, bool]:
+    """The content of a tile that counts, and whether the tile is there. Without any content: (None, False).
+
+    The latest one that no deletion names, ties by replica; if all of them are deleted the latest of these. O(cells).
+    """
+    cells = rows.held(CONTENT, key)
+    if not cells:
+        return None, False
+    named: dict[Replica, int] = {}
+    for mark in rows.held(DELETED, key):
+        deleted: DeletedValue = value_of(mark)
+        for dot in deleted.seen:
+            named[dot.replica] = max(dot.seq, named.get(dot.replica, 0))
+    kept = [cell for cell in cells if named.get(cell.replica, 0) < cell.seq] if named else cells
+    return max(kept or cells, key=_age), bool(kept)
+
+
+def _age(cell: Cell) -> tuple[int, Replica]:
+    value: ContentValue = value_of(cell)
+    return value.time, cell.replica
+
+
+class TileIndex(WatchingView):
+    """The tiles known, visible or not. Lookups are O(1)."""
+
+    KINDS = (*UNDER_ITS_NAME, *UNDER_LONGER_KEYS)
+
+    def _clear(self) -> None:
+        self._longer: dict[str, dict[int, set[str]]] = {}
+        self._rooms: dict[str, set[str]] = {}
+        self._visible = 0
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        cell = new if new is not None else old
+        if cell is None:
+            return
+        kind, whole = cell.kind, str(cell.key)
+        room, _, rest = whole.partition(SEPARATOR)
+        id_, more, _ = rest.partition(SEPARATOR)
+        if bool(more) is (kind in UNDER_ITS_NAME):
+            return  # no key that a tile has
+        key = f"{room}{SEPARATOR}{id_}"
+        longer = self._longer.get(key)
+        if longer is None:
+            if new is None or not _may_be(room) or not _may_be(id_):
+                return
+            longer = self._longer[key] = {}
+        if more:
+            self._note(longer, kind, whole)
+        elif kind in (CONTENT, DELETED):
+            self._judge(room, id_, key)
+        if new is None and not longer and not any(key in self._rows.table(each) for each in UNDER_ITS_NAME):
+            del self._longer[key]
+
+    def _note(self, longer: dict[int, set[str]], kind: int, whole: str) -> None:
+        if whole in self._rows.table(kind):
+            longer.setdefault(kind, set()).add(whole)
+        elif kind in longer:
+            longer[kind].discard(whole)
+            if not longer[kind]:
+                del longer[kind]
+
+    def _judge(self, room: str, id_: str, key: str) -> None:
+        """See whether the tile is there."""
+        rows = self._rows
+        there = key in rows.table(CONTENT) and (key not in rows.table(DELETED) or standing_content(rows, key)[1])
+        ids = self._rooms.get(room, set())
+        if there is (id_ in ids):
+            return
+        self._visible += 1 if there else -1
+        if there:
+            self._rooms.setdefault(room, ids).add(id_)
+        else:
+            ids.discard(id_)
+            if not ids:
+                del self._rooms[room]
+
+    @property
+    def visible(self) -> int:
+        """How many tiles are there."""
+        return self._visible
+
+    @property
+    def known(self) -> int:
+        """How many tiles have any cell, deleted ones included."""
+        return len(self._longer)
+
+    def check_room(self, key: str) -> None:
+        """Raise `ConstraintCrdtError` if that tile is not known and would be one too many for this node to make."""
+        most = self._rows.limits.tiles
+        if key not in self._longer and self.known >= most:
+            raise ConstraintCrdtError(f"there are {most} tiles or more, deleted ones included: no further one, as this node is set")
+
+    def is_there(self, room: str, id_: str) -> bool:
+        """True if the tile is visible."""
+        return id_ in self._rooms.get(room, ())
+
+    @property
+    def rooms(self) -> list[str]:
+        """The rooms with a visible tile, in order. O(rooms)."""
+        return sorted(self._rooms)
+
+    def ids(self, room: str) -> list[str]:
+        """The visible tiles of a room, in order. O(their number)."""
+        return sorted(self._rooms.get(room, ()))
+
+    def places(self) -> Iterator[Place]:
+        """Every tile known, in no order."""
+        for key in self._longer:
+            room, _, id_ = key.partition(SEPARATOR)
+            yield room, id_
+
+    def keys(self, key: str, kind: int, start: str = "") -> Sequence[str]:
+        """The keys of one of the longer kinds that a tile has, those that begin with `start`. O(keys of that kind)."""
+        found = self._longer.get(key, {}).get(kind, ())
+        return [whole for whole in found if whole.startswith(start)] if start else tuple(found)
+
+    def cells(self, key: str) -> list[Cell]:
+        """Every standing cell of a tile."""
+        rows = self._rows
+        found = [cell for kind in UNDER_ITS_NAME for cell in rows.held(kind, key)]
+        found += [cell for kind in UNDER_LONGER_KEYS for whole in self.keys(key, kind) for cell in rows.held(kind, whole)]
+        return found
+
+
+def _may_be(name: str) -> bool:
+    return 0 < len(name.encode()) <= ID_BYTES
+
+
+class TileCounts:
+    """The counts of one tile. Readings are O(counting names x rows that have them)."""
+
+    def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
+        """`key`: that of the tile."""
+        self._rows = rows
+        self._index = index
+        self._key = key
+
+    @property
+    def total(self) -> Counts:
+        """All counts."""
+        each = self.by_node().values()
+        return Counts(sum(counts.satisfied for counts in each), sum(counts.violated for counts in each))
+
+    @property
+    def satisfied(self) -> int:
+        """Evaluations that held."""
+        return self.total.satisfied
+
+    @property
+    def violated(self) -> int:
+        """Evaluations that did not hold."""
+        return self.total.violated
+
+    def by_node(self) -> dict[str, Counts]:
+        """The counts by name, in order of the names."""
+        start = len(self._key) + len(SEPARATOR)
+        names = sorted(whole[start:] for whole in self._index.keys(self._key, TILE_COUNTS))
+        return {who: self._of(who) for who in names}
+
+    def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0) -> None:
+        """Count evaluations of one node of ours. Nothing to count writes nothing.
+
+        Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
+        2**63 - 1 in all, or a name too many (`Limits.tile_elements`).
+        """
+        satisfied, violated = index(satisfied), index(violated)
+        if satisfied < 0 or violated < 0:
+            raise ValueError("counts only grow: the number to record cannot be negative")
+        replica = writer(node)
+        who = str(replica)
+        self._write(replica, self._cells({who: self._of(who).plus(satisfied, violated)}))
+
+    def record_foreign(self, who: str, satisfied: int, violated: int, *, node: str | Replica) -> bool:
+        """Take in what somebody counted in all, as known to `node`. False if as much of it was known. Raises as `record` does."""
+        return self._write(writer(node), self.foreign_records({who: (satisfied, violated)}))
+
+    def foreign_records(self, counted: Mapping[str, tuple[int, int]]) -> list[Cell]:
+        """The cells that do what `record_foreign` does with the counts of several."""
+        for who, each in counted.items():
+            check_id(who, "the name of who counted")
+            if min(index(number) for number in each) < 0:
+                raise ValueError("counts only grow: they cannot be negative")
+        return self._cells(counted)
+
+    def _cells(self, counted: Mapping[str, tuple[int, int]]) -> list[Cell]:
+        cells, opened = [], 0
+        for who, (satisfied, violated) in counted.items():
+            if max(satisfied, violated) > MAX_COUNT:
+                raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
+            before = self._of(who)
+            after = Counts(max(satisfied, before.satisfied), max(violated, before.violated))
+            if after != before:
+                opened += before == ZERO
+                cells.append(make_cell(TILE_COUNTS, self._cell_key(who), list(after)))
+        most = self._rows.limits.tile_elements
+        if opened:
+            self._index.check_room(self._key)
+        if opened and len(self.by_node()) + opened > most:
+            raise ConstraintCrdtError(f"at most {most} may count in one tile, as this node is set")
+        return cells
+
+    def _write(self, replica: Replica, cells: list[Cell]) -> bool:
+        if cells:
+            self._rows.write_all(replica, cells)
+        return bool(cells)
+
+    def _cell_key(self, who: str) -> str:
+        return self._key + SEPARATOR + who
+
+    def _of(self, who: str) -> Counts:
+        values: list[tuple[int, int]] = [value_of(cell) for cell in self._rows.held(TILE_COUNTS, self._cell_key(who))]
+        return Counts(max(v[0] for v in values), max(v[1] for v in values)) if values else ZERO
+
+    def __repr__(self) -> str:
+        return f"TileCounts(satisfied={self.satisfied}, violated={self.violated})"

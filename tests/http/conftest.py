@@ -1,0 +1,24 @@
+"""A real node on a memory network, and a client of its API without a socket between them."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from constraint_crdt.http.app import make_app
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.transport import MemoryNetwork
+
+BASE = "http://127.0.0.1:8470"
+
+
+@pytest.fixture
+async def node() -> AsyncIterator[Node]:
+    async with Node(name="forge", transport=MemoryNetwork().transport()) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(node: Node) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=make_app(node)), base_url=BASE) as asking:
+        yield asking

@@ -1,0 +1,161 @@
+"""The whole API against its own OpenAPI document, by Schemathesis: no fault of the node, no answer that is not documented, nothing
+refused that the document allows, and nothing taken that it does not.
+
+What it sends is drawn from the document, and half of it is wrong on purpose. `CONSTRAINT_CRDT_BUDGET=nightly` sends more.
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from constraint_crdt.crdt.limits import ID_BYTES
+from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.insight import coverage
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.transport import MemoryNetwork
+from tests.conftest import BUDGET
+
+EXAMPLES = 8 if BUDGET == "default" else 1000
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    unsupported_method,
+]
+TOO_LARGE = 413
+"""A refusal as any other, which the check `negative_data_rejection` takes for none."""
+
+NOT_SAID = {
+    "add": "a `when` must compile, and an `until` lie in the future",
+    "batch": "as for `add`, and what is removed or recorded must be active",
+    "import_state": "the rows must have the checksum and the hash that it names",
+    "insert": "a filter has a largest size, and keeps the dimensions that it was begun with",
+    "move_counter": "what a node moves a counter by is bounded in all",
+    "overview": "constraints are asked for by id or by page, not both",
+    "rates": "only the half-lives that this node tracks have rates",
+    "record": "what a node counts is bounded in all",
+    "send_delta": "a counter is of the node and the seq of its delta, and a norm that of its position",
+    "submit_tile": "a tile is of the room in the path, and its hash that of its content",
+    "tally": "what a node counts in a sketch is bounded in all",
+}
+"""Operations that refuse some of what the document allows, and why no schema can say it: of them this is not checked."""
+
+
+class Serving(threading.Thread):
+    """A node and its API in a thread with a loop of its own: Schemathesis asks from outside."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.url = ""
+        self.ready = threading.Event()
+        self._over: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        async with Node(name="forge", transport=MemoryNetwork().transport()) as node, ApiServer(node, "127.0.0.1", 0) as api:
+            await node.add_constraint("thermal", when="gpu_temp_c < 85.0")
+            await node.tiles.put("hall", "map", "north is up")
+            self.url = api.url
+            self.ready.set()
+            await self._over.wait()
+
+    def stop(self) -> None:
+        if self._loop is not None and self._over is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
+        self.join(10)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    serving = Serving()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "LONGEST_WAIT", 0.0)  # nobody else comes, however long it is waited
+        serving.start()
+        assert serving.ready.wait(20)
+        yield serving.url
+        serving.stop()
+
+
+@pytest.fixture(scope="module")
+def schema(url: str) -> OpenApiSchema:
+    return schemathesis.openapi.from_url(f"{url}/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def document(url: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{url}/openapi.json").json()
+    return found
+
+
+def says_too_many_bytes(case: Any) -> bool:
+    """A schema counts characters: it allows a name of 256 that take more bytes."""
+    said = f"{case.path_parameters}{case.query}{case.body}"
+    return len(said) > ID_BYTES // 4 and len(said.encode(errors="replace")) > ID_BYTES
+
+
+@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS])
+def test_every_answer_is_as_documented(schema: OpenApiSchema, name: str) -> None:
+    operation: Any = schema.find_operation_by_id(name)
+    both = st.one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode])
+
+    @settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @given(case=both)
+    def answers(case: Any) -> None:
+        if name == "events":
+            case.query = {**(case.query or {}), "follow": "0"}  # the stream itself has no end
+        answer = case.call(timeout=30)
+        checks = [*CHECKS]
+        if answer.status_code != TOO_LARGE:
+            checks.append(negative_data_rejection)
+        if name not in NOT_SAID and not says_too_many_bytes(case):
+            checks.append(positive_data_acceptance)
+        case.validate_response(answer, checks=checks)
+
+    answers()
+
+
+def test_a_path_takes_the_methods_that_are_documented_for_it(url: str, document: dict[str, Any]) -> None:
+    with httpx.Client(base_url=url) as client:
+        for path, operations in document["paths"].items():
+            methods = {method.upper() for method in operations}
+            answer = client.options(re.sub(r"\{\w+\}", "x", path))
+            assert answer.status_code == 405
+            allowed = answer.headers["allow"].split(", ")
+            assert allowed == sorted(methods | ({"HEAD"} if "GET" in methods else set())), path
+            assert answer.json()["detail"].endswith(f"it takes {', '.join(allowed)}")
+
+
+def test_every_operation_is_documented(document: dict[str, Any]) -> None:
+    documented = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
+    assert documented == {operation.name for operation in OPERATIONS}
+
+
+def test_what_is_not_said_is_of_operations_that_there_are() -> None:
+    assert {operation.name for operation in OPERATIONS} >= NOT_SAID.keys()

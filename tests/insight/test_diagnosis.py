@@ -1,0 +1,122 @@
+"""What is found wrong with a node, each by bringing it about."""
+
+import asyncio
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.insight import diagnosis as diagnosing
+from constraint_crdt.insight.diagnosis import check_disk, check_seeds, worst_of
+from constraint_crdt.insight.reports import Finding
+from tests.runtime.fleet import QUICK, agreed, eventually, fleet
+
+
+def found(node: Node) -> dict[str, Finding]:
+    findings = node.answering.diagnosing.look().findings
+    assert len({each.check for each in findings}) == len(findings)
+    assert all(each.advice for each in findings if each.level != "ok"), "whatever is wrong, it is said what to do"
+    return {each.check: each for each in findings}
+
+
+async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
+    async with fleet("a", "b") as nodes:
+        await eventually(lambda: agreed(nodes))
+        report = nodes[0].answering.diagnosing.look()
+        assert (report.worst, report.node) == ("ok", "a")
+        assert found(nodes[0])["peers"].what == "1 live peers of 1 known"
+
+
+async def test_a_namesake_is_reported() -> None:
+    network = MemoryNetwork()
+    async with Node(name="twin", settings=QUICK, transport=network.transport()) as first:
+        assert found(first)["name"].level == "ok"
+        async with Node(name="twin", settings=QUICK, transport=network.transport()):
+            await eventually(lambda: found(first)["name"].level == "fail")
+            assert "twin" in found(first)["name"].what
+
+
+async def test_clocks_that_differ_are_reported_and_whose_it_is() -> None:
+    import time
+
+    network = MemoryNetwork()
+    late = Node(name="late", settings=QUICK, transport=network.transport(), now=lambda: time.time_ns() - 60 * 10**9)
+    async with fleet("a", "b", "c", network=network) as (a, _, _), late:
+        await eventually(lambda: found(a)["clock"].level == "warn")
+        assert "late -6" in found(a)["clock"].what
+        await eventually(lambda: found(late)["clock"].level == "fail")
+
+
+async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes:
+        a = nodes[0]
+        await eventually(lambda: agreed(nodes))
+        network.cut(["a", "b"], ["c"])
+        await eventually(lambda: "silent" in found(a))
+        assert found(a)["silent"].what == "not live: c"
+        network.heal()
+        network.cut(["a"], ["b", "c"])
+        await eventually(lambda: found(a)["peers"].level == "fail")
+
+
+async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a", "b") as (a, _):
+        a.answering.evidence.heard("b", diverged=True)
+        assert found(a)["agreement"].level == "fail"
+        await eventually(lambda: found(a)["agreement"].level == "ok")
+        a.gossip.alarms = 1
+        assert found(a)["agreement"].level == "warn"
+        monkeypatch.setattr(type(a._keeping), "trouble", "the disk is full")
+        assert found(a)["store"].what == "writes are refused: the disk is full"
+        a._exchanger.refused = 2
+        assert found(a)["messages"].level == "warn"
+
+
+async def test_a_retired_node_is_told() -> None:
+    network = MemoryNetwork()
+    async with fleet("a", "b", network=network) as (a, b):
+        await eventually(lambda: agreed([a, b]))
+        await a.retire("b", force=True)
+        await eventually(lambda: "retired" in found(b))
+        assert found(b)["retired"].level == "fail"
+
+
+async def test_seeds_are_tried() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = f"tcp/127.0.0.1:{listening.getsockname()[1]}"
+        assert check_seeds([there]).level == "ok"
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            gone = f"tcp/127.0.0.1:{closed.getsockname()[1]}"
+        some = check_seeds([there, gone])
+        assert (some.level, gone in some.what, there in some.what) == ("warn", True, False)
+        assert check_seeds([gone, "tcp/nonsense", "tcp/127.0.0.1:99999999"]).level == "fail"
+        assert check_seeds(["udp/127.0.0.1:1"]).level == "ok"
+        assert check_seeds([]).level == "ok"
+        settings = msgspec.structs.replace(QUICK, name="a", connect=(there,))
+        async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
+            findings = await asyncio.to_thread(node.answering.diagnosing.look_outside)
+            assert [(each.check, each.level) for each in findings] == [("seeds", "ok"), ("disk", "ok")]
+            assert found(node)["peers"].level == "fail", "it was told of others and sees none"
+
+
+def test_room_on_the_disk_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "not" / "there" / "yet.db"
+    assert check_disk(None).level == "ok"
+    free = 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+    assert check_disk(path).level == "fail"
+    free = diagnosing.NO_SPACE
+    assert check_disk(path).level == "warn"
+    free = diagnosing.LOW_SPACE
+    assert str(tmp_path) in check_disk(path).what
+    assert check_disk(path).level == "ok"
+
+
+def test_the_worst_counts() -> None:
+    levels = {level: Finding(check="x", level=level, what="w") for level in ("ok", "warn", "fail")}
+    assert worst_of([]) == "ok"
+    assert worst_of([levels["ok"], levels["warn"]]) == "warn"
+    assert worst_of(list(levels.values())) == "fail"

@@ -1,0 +1,216 @@
+"""Carrying exchanges over a transport whose every answer a test decides."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+
+import pytest
+
+from constraint_crdt import GossipNode, exchange
+from constraint_crdt.protocol.messages import GossipResult
+from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, Exchanger, fanout
+from constraint_crdt.transport.interface import Changed, Handler, Peer, Unreachable
+
+
+class Script:
+    """A transport to nodes in this process; `lost(peer)` says whether a request gets no answer."""
+
+    endpoints: tuple[str, ...] = ()
+    bytes_sent = bytes_received = 0
+
+    def __init__(self, nodes: Sequence[GossipNode], lost: Callable[[Peer], bool] = lambda _: False) -> None:
+        self.nodes = {Peer(node.node_id, "1"): node for node in nodes}
+        self.lost = lost
+        self.requests: list[tuple[Peer, bytes]] = []
+
+    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+        raise NotImplementedError
+
+    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+    def peers(self) -> frozenset[Peer]:
+        return frozenset(self.nodes)
+
+    async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        self.requests.append((peer, payload))
+        if self.lost(peer):
+            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s.")
+        node = self.nodes[peer]
+        _, result = node.hear(payload)
+        return [data for response in result.responses for data in node.encoded(response, "me")]
+
+
+def received(_: str, __: GossipResult) -> None:
+    """What the node would do with a message."""
+
+
+async def settled() -> None:
+    """Nothing is written to disk here."""
+
+
+def exchanger(me: GossipNode, script: Script) -> Exchanger:
+    return Exchanger(me, script, received, settled, timeout=0.1, choice="auto", random=Random(1))
+
+
+class Skipping:
+    """The clock of the running loop, set forward by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: self.now)
+
+    async def until(self, script: Script, asked: int) -> float:
+        """Let time pass until so many requests were made; how long that took, in seconds, to 0.1."""
+        begun = self.now
+        while len(script.requests) < asked:
+            await self.step(0.05)
+        return self.now - begun
+
+    async def step(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now += seconds
+        for _ in range(20):  # who was woken gets its turn, and so do those that it wakes
+            await asyncio.sleep(0)
+
+
+class Losing:
+    """Loses the first `count` requests."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __call__(self, _: Peer) -> bool:
+        self.count -= 1
+        return self.count >= 0
+
+
+@pytest.mark.parametrize("losses", range(REPEATS + 1))
+async def test_a_request_without_an_answer_is_repeated_as_it_was(losses: int) -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    script = Script([other], Losing(losses))
+    carrying = exchanger(me, script)
+    other.add_constraint("max_speed")
+    assert await carrying.exchange(Peer("other", "1"))
+    assert me.state_hash == other.state_hash
+    assert (carrying.repeated, carrying.failed, carrying.completed) == (losses, 0, 1)
+    assert len({payload for _, payload in script.requests[: losses + 1]}) == 1
+    assert carrying.sent == len(script.requests)
+
+
+@pytest.mark.parametrize(("known", "patience"), [(True, [0.25, 0.25, 1.0]), (False, [1.0])])
+async def test_a_silent_peer_holds_up_the_others_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch, known: bool, patience: list[float]
+) -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    script, waited = Script([other]), list[float]()
+    carrying, peer = Exchanger(me, script, received, settled, timeout=1.0, random=Random(1)), Peer("other", "1")
+    if known:
+        assert await carrying.exchange(peer)
+    clock = Skipping(monkeypatch)
+
+    async def silent(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        waited.append(timeout)
+        await clock.step(timeout)
+        raise Unreachable(f"{peer.name} did not answer to {len(payload)} bytes")
+
+    script.request = silent  # type: ignore[method-assign]  # the same, and stopped
+    assert not await carrying.exchange(peer)
+    assert waited == patience
+
+
+async def test_an_answer_that_was_lost_comes_again() -> None:
+    """The peer takes the same bytes twice, and nothing is counted twice."""
+    me, other = GossipNode("me"), GossipNode("other")
+    exchange(me, other)
+    me.add_constraint("max_speed")
+    script = Script([other])
+    answering, losing = script.request, Losing(2)
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        replies = await answering(peer, payload, timeout)
+        if losing(peer):
+            raise Unreachable("lost on the way back")
+        return replies
+
+    script.request = request  # type: ignore[method-assign]  # the same, with a bad way back
+    assert await exchanger(me, script).exchange(Peer("other", "1"))
+    assert me.state_hash == other.state_hash
+    assert len(script.requests) > 2
+
+
+async def test_who_never_answers_is_left_alone_and_then_asked_once() -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    script = Script([other], lambda _: True)
+    carrying, peer = exchanger(me, script), Peer("other", "1")
+    assert not await carrying.exchange(peer)
+    assert (len(script.requests), carrying.failed) == (1 + REPEATS, 1)
+    assert carrying.willing({"other"}) == []
+    assert not await carrying.exchange(peer)
+    assert (len(script.requests), carrying.failed, carrying.repeated) == (2 + REPEATS, 2, REPEATS)
+
+
+async def test_a_peer_that_went_is_not_asked_again() -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    script = Script([other])
+
+    def leaves(peer: Peer) -> bool:
+        del script.nodes[peer]
+        return True
+
+    script.lost = leaves
+    assert not await exchanger(me, script).exchange(Peer("other", "1"))
+    assert len(script.requests) == 1
+
+
+@pytest.mark.parametrize("peers", [2, 4, 30])
+async def test_a_change_is_carried_to_as_many_as_the_fleet_is_large(peers: int) -> None:
+    me, nodes = GossipNode("me"), [GossipNode(f"n{number:02}") for number in range(peers)]
+    script = Script(nodes)
+    carrying = exchanger(me, script)
+    for peer in sorted(script.nodes):
+        await carrying.exchange(peer)
+    me.add_constraint("max_speed")
+    assert await carrying.push_now() == min(peers, fanout(1 + peers))
+    assert sum(node.state_hash == me.state_hash for node in nodes) == min(peers, fanout(1 + peers))
+
+
+async def test_carrying_changes_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something changes all the time."""
+    me, nodes = GossipNode("me"), [GossipNode(f"n{number:02}") for number in range(20)]
+    script = Script(nodes)
+    carrying = exchanger(me, script)
+    for peer in sorted(script.nodes):
+        await carrying.exchange(peer)
+    clock, begun = Skipping(monkeypatch), carrying.begun
+    pushes = asyncio.create_task(carrying.run_pushes())
+    while clock.now < 5:
+        me.record_satisfied()
+        carrying.push()
+        await clock.step(0.01)
+    pushes.cancel()
+    assert PUSHES_PER_SECOND / 2 < (carrying.begun - begun) / 5 <= PUSHES_PER_SECOND * 1.02
+
+
+async def test_rounds_go_to_the_near_and_leave_nobody_out() -> None:
+    """By positions: four peers next to this node, the others far away."""
+    me, nodes = GossipNode("me"), [GossipNode(f"n{number:02}") for number in range(NEAR_FROM)]
+    me.update_position((0, 0))
+    for number, node in enumerate(nodes):
+        node.update_position((1, 0) if number < 4 else (1000, 0))
+        exchange(me, node)
+    script = Script(nodes)
+    rounds = asyncio.create_task(exchanger(me, script).run_rounds(0.0))
+    try:
+        async with asyncio.timeout(10):
+            while len(script.requests) < 400:  # noqa: ASYNC110 - the rounds go on by themselves; each yields the loop
+                await asyncio.sleep(0)
+    finally:
+        rounds.cancel()
+    asked = Counter(peer.name for peer, _ in script.requests)
+    assert set(asked) == {node.node_id for node in nodes}
+    assert sum(asked[node.node_id] for node in nodes[:4]) > 200

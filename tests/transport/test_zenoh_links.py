@@ -1,0 +1,147 @@
+"""Zenoh in one process: ports, seeds that come late or again, routers and clients, reopening."""
+
+import os
+import socket
+
+import pytest
+
+from constraint_crdt.transport import TransportError
+from constraint_crdt.transport.zenoh import ZenohTransport
+
+from .seats import Network, Seat, all_see_all
+
+
+def port_of(seat: Seat) -> int:
+    (endpoint,) = seat.transport.endpoints
+    return int(endpoint.rpartition(":")[2])
+
+
+def break_links(ports: set[int]) -> int:
+    """Break every TCP link of this process that has one of `ports` at either end; say how many ends that were."""
+    broken = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            end = socket.socket(fileno=os.dup(int(name)))
+        except OSError:  # closed meanwhile, or no socket
+            continue
+        with end:
+            try:
+                if ports & {end.getsockname()[1], end.getpeername()[1]}:
+                    end.shutdown(socket.SHUT_RDWR)
+                    broken += 1
+            except (OSError, IndexError):  # not connected, or not of the internet
+                continue
+    return broken
+
+
+async def test_it_says_the_endpoint_it_really_listens_on(zenoh: Network) -> None:
+    a = await zenoh.join("a")
+    (endpoint,) = a.transport.endpoints
+    assert endpoint.startswith("tcp/127.0.0.1:")
+    with socket.create_connection(("127.0.0.1", port_of(a)), timeout=5):
+        pass
+    await a.transport.close()
+    assert a.transport.endpoints == ()
+
+
+async def test_a_taken_port_is_refused_by_name_and_closing_frees_it(zenoh: Network) -> None:
+    a, b = await zenoh.join("a"), await zenoh.join("b")
+    await all_see_all(a, b)
+    (endpoint,) = a.transport.endpoints
+    late = ZenohTransport(listen=[endpoint])
+    with pytest.raises(TransportError, match="taken") as refused:
+        await zenoh.join("late", transport=late)
+    assert endpoint in str(refused.value)
+    assert "\n" not in str(refused.value)
+    await late.close()
+    await a.transport.close()
+    again = await zenoh.join("late", transport=late)
+    assert again.transport.endpoints == (endpoint,)
+
+
+@pytest.mark.parametrize("endpoint", ["tcp/192.0.2.1:7447", "tcp/no.such.host.invalid:7447", "tcp/192.0.2.1:0"])
+async def test_an_address_that_is_not_ours_is_refused_by_name(zenoh: Network, endpoint: str) -> None:
+    with pytest.raises(TransportError) as refused:
+        await zenoh.join("a", transport=ZenohTransport(listen=[endpoint]))
+    assert endpoint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+async def test_a_peer_started_before_its_seed_joins_once_the_seed_is_there(zenoh: Network) -> None:
+    seed = await zenoh.join("seed")
+    endpoints = seed.transport.endpoints
+    await seed.transport.close()
+    early = await zenoh.join("early", transport=ZenohTransport(connect=endpoints))
+    assert early.transport.peers() == frozenset()
+    seed = await zenoh.join("seed", transport=ZenohTransport(listen=endpoints))
+    await all_see_all(seed, early)
+    assert await early.ask(seed, b"x") == [b"x"]
+
+
+async def test_a_seed_that_starts_again_on_its_port_is_joined_again(zenoh: Network) -> None:
+    seed, a, b = [await zenoh.join(name) for name in ("seed", "a", "b")]
+    await all_see_all(seed, a, b)
+    endpoints = seed.transport.endpoints
+    await seed.transport.close()
+    await a.sees(b)
+    again = await zenoh.join("seed", transport=ZenohTransport(listen=endpoints))
+    await all_see_all(again, a, b)
+    assert await a.ask(again, b"x") == [b"x"]
+
+
+async def test_clients_of_a_router_reach_each_other(zenoh: Network) -> None:
+    router = await zenoh.join("router", transport=ZenohTransport("router"))
+    seats = [await zenoh.join(n, transport=ZenohTransport("client", connect=router.transport.endpoints)) for n in "ab"]
+    await all_see_all(router, *seats)
+    assert await seats[0].ask(seats[1], b"x") == [b"x"]
+    assert seats[0].transport.endpoints == ()
+
+
+async def test_a_client_started_before_its_router_joins_once_it_is_there(zenoh: Network) -> None:
+    router = await zenoh.join("router", transport=ZenohTransport("router"))
+    endpoints = router.transport.endpoints
+    await router.transport.close()
+    client = await zenoh.join("client", transport=ZenohTransport("client", connect=endpoints))
+    assert client.transport.peers() == frozenset()
+    router = await zenoh.join("router", transport=ZenohTransport("router", listen=endpoints))
+    await all_see_all(router, client)
+    assert await router.ask(client, b"x") == [b"x"]
+
+
+async def test_a_client_without_a_router_closes(zenoh: Network) -> None:
+    gone = await zenoh.join("gone")
+    endpoints = gone.transport.endpoints
+    await gone.transport.close()
+    client = await zenoh.join("client", transport=ZenohTransport("client", connect=endpoints))
+    await client.transport.close()
+    assert client.transport.peers() == frozenset()
+
+
+async def test_reopening_with_an_endpoint_learned_from_others_finds_it(zenoh: Network) -> None:
+    a = await zenoh.join("a", transport=ZenohTransport())
+    b = await zenoh.join("b", transport=ZenohTransport())
+    listened = b.transport.endpoints
+    b.me = await b.transport.reopen(["nonsense", *a.transport.endpoints, *listened])
+    await all_see_all(a, b)
+    assert b.transport.endpoints == listened, "others know it by this endpoint"
+    assert await a.ask(b, b"x") == [b"x"]
+
+
+async def test_reopening_mends_a_link_found_by_gossip_that_broke(zenoh: Network) -> None:
+    """Zenoh repairs links to configured endpoints only: without the reopen these two stay apart."""
+    seed, a, b = [await zenoh.join(name) for name in ("seed", "a", "b")]
+    await all_see_all(seed, a, b)
+    assert break_links({port_of(a), port_of(b)})
+    await a.sees(seed)
+    await b.sees(seed)
+    a.me = await a.transport.reopen()
+    await all_see_all(seed, a, b)
+    assert await a.ask(b, b"x") == [b"x"]
+
+
+async def test_a_link_to_a_configured_endpoint_that_broke_is_repaired(zenoh: Network) -> None:
+    seed, a = [await zenoh.join(name) for name in ("seed", "a")]
+    await all_see_all(seed, a)
+    break_links({port_of(seed)})
+    await seed.until(lambda: seed.changes[1:] == [(a.me, False), (a.me, True)])
+    assert await seed.ask(a, b"x") == [b"x"]
