@@ -1,4 +1,4 @@
-"""`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/metrics.md says what each metric is for.
+"""`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/reference/metrics.md explains each metric.
 
 Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
 set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.
