@@ -1,15 +1,19 @@
 """Settings of the documentation site: `sphinx-build -W --keep-going -b html docs build/site`.
 
-The pages are Markdown (MyST). Two additions live here:
+The pages are Markdown (MyST). Three additions live here:
 
 - A line `<!-- public names: MODULE -->` in a page becomes the reference of all names in `MODULE.__all__`. Names are read from the
   package, and no internal module is named, so the reference follows a module that moves.
+- A line `<!-- command help -->` becomes the `--help` of each command. The texts are those that the command itself prints.
 - Docstrings are Markdown, as the pages are. autodoc expects reStructuredText, so each docstring is wrapped in a directive that
   parses its content with MyST.
 """
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 from enum import Enum
 from importlib import import_module
 from typing import Any
@@ -48,6 +52,9 @@ exclude_patterns = [
 ]
 
 PUBLIC_NAMES = re.compile(r"^<!-- public names: ([\w.]+) -->$", re.MULTILINE)
+COMMAND_HELP = "<!-- command help -->"
+SUBCOMMAND = re.compile(r"^ {4}([a-z][a-z-]*)(?: |$)", re.MULTILINE)
+"""argparse lists subcommands, and nothing else, with four spaces in front."""
 
 
 class MarkdownDocstring(SphinxDirective):
@@ -85,9 +92,24 @@ def reference_of(module_name: str) -> str:
     return "\n".join(["```{eval-rst}", *blocks, "```"])
 
 
+def help_of(*command: str) -> str:
+    """The `--help` of a command and of its subcommands, a heading each."""
+    argv = [sys.executable, "-m", "constraint_crdt", *command, "--help"]
+    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1"}
+    text = subprocess.run(argv, check=True, capture_output=True, text=True, env=environment).stdout  # noqa: S603 - our own command
+    subcommands = SUBCOMMAND.findall(text)
+    if not command and not subcommands:
+        raise ValueError("`--help` lists no commands in the form that is looked for")
+    block = f"```text\n{text}```\n"
+    title = f"## {' '.join(command)}\n\n" if command else ""
+    return "\n".join([title + block, *(help_of(*command, each) for each in subcommands)])
+
+
 def insert_reference(_app: Sphinx, _page: str, source: list[str]) -> None:
     """Put the reference where a page asks for it."""
     source[0] = PUBLIC_NAMES.sub(lambda found: reference_of(found[1]), source[0])
+    if COMMAND_HELP in source[0]:
+        source[0] = source[0].replace(COMMAND_HELP, help_of())
 
 
 def setup(app: Sphinx) -> None:
