@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -65,6 +67,11 @@ class NodeProcess:
         """What a read command answers as JSON."""
         return json.loads(self.run(*arguments, "--json"))
 
+    def get(self, path: str) -> Any:
+        """What the API answers below /v1: for waiting, because it starts no process."""
+        with urllib.request.urlopen(f"{self.api}/v1/{path}", timeout=10) as answer:
+            return json.load(answer)
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
@@ -86,11 +93,12 @@ class NodeProcess:
 
 @contextmanager
 def processes() -> Iterator[Callable[..., NodeProcess]]:
-    """A starter of node processes that are gone when the block ends."""
+    """A starter of node processes of one fleet, which no other test shares; they are gone when the block ends."""
     started: list[NodeProcess] = []
+    fleet = f"test-{secrets.token_hex(4)}"
 
     def start(name: str, *flags: str) -> NodeProcess:
-        started.append(NodeProcess(name, *flags))
+        started.append(NodeProcess(name, "--fleet", fleet, *flags))
         return started[-1]
 
     try:
@@ -100,10 +108,15 @@ def processes() -> Iterator[Callable[..., NodeProcess]]:
             node.kill()
 
 
+LOOK_EVERY = 0.02
+"""Seconds between two looks: without a pause they take the processor from the processes that are waited for."""
+
+
 def seconds_until(what: Callable[[], object], within: float) -> float:
-    """How long until `what()` is true; fails after `within` seconds. Each look is a request to a process, so it needs no pause."""
+    """How long until `what()` is true; fails after `within` seconds. It polls: each look is a request to a process."""
     began = time.monotonic()
     while not what():
         if time.monotonic() - began > within:
             raise AssertionError(f"not so within {within} s")
+        time.sleep(LOOK_EVERY)
     return time.monotonic() - began
