@@ -13,6 +13,7 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_on_a_page_runs(page: Path) -> None:
     namespace: dict[str, object] = {}

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 MUST_NOT_LOAD = {"zenoh", "starlette", "uvicorn", "cel", "asyncio", "rich", "psutil", "sqlite3", "http", "ssl", "argparse"}
 CPU_MS = 60
 RUNS = 5

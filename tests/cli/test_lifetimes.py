@@ -150,6 +150,7 @@ def test_a_mistake_in_a_file_is_named_with_its_place(url: str, capsys: Capture, 
     assert "first" not in listed(capsys, url)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

@@ -344,6 +344,7 @@ def check_usable(victim: GossipNode) -> None:
     check_consistent(victim)
 
 
+@pytest.mark.slow
 def test_damaged_messages_are_refused_or_harmless() -> None:
     rng, taken, refused, sentences = random.Random(SEED), Counter[str](), Counter[str](), set[str]()
     pristine, _ = scene()

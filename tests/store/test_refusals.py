@@ -19,6 +19,8 @@ from constraint_crdt.store.location import file_name
 from constraint_crdt.store.marker import Marker
 from tests.store.disk import BOOT, ME, account, add, loaded, open_store, reopened, taken
 
+pytestmark = pytest.mark.processes
+
 
 def fill(path: Path, constraints: int = 3) -> Rows:
     """A closed store with something in it."""

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -89,6 +90,7 @@ def _opened(state: ConstraintState) -> BloomCRDT:
     return BloomCRDT(rows=state.rows.copy(), name="f", shape=SHAPE)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(foreign, st.permutations(NODES), st.data())
 def test_any_cells_read_the_same_in_whatever_order_they_come(written: list[Any], order: list[str], data: st.DataObject) -> None:
