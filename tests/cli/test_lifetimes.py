@@ -12,6 +12,8 @@ import pytest
 from constraint_crdt.cli.main import main
 from tests.cli.process import run_to_its_end, running_node
 
+pytestmark = pytest.mark.processes
+
 Capture = pytest.CaptureFixture[str]
 DAY = 86_400
 
