@@ -35,7 +35,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Run the code on the pages, and look for links that lead nowhere."""
+    """Run the code on the pages."""
     session.run("pytest", "tests/test_docs.py", *session.posargs)
 
 

@@ -33,7 +33,7 @@ _PROPERTY = "quick test took too long"
 
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=60, stateful_step_count=40)
+settings.register_profile("default", _ANY_SPEED, max_examples=40, stateful_step_count=40)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
 settings.register_profile("quick", _ANY_SPEED, max_examples=10, stateful_step_count=20)
 settings.load_profile(BUDGET)
