@@ -26,9 +26,24 @@ def clean_environment() -> dict[str, str]:
 class NodeProcess:
     """One `constraint-crdt node` process, ready once constructed."""
 
-    def __init__(self, name: str, *flags: str) -> None:
-        command = [*COMMAND, "node", "--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", "memory", *flags]
+    def __init__(self, name: str, fleet: str, *flags: str) -> None:
+        command = [
+            *COMMAND,
+            "node",
+            "--name",
+            name,
+            "--fleet",
+            fleet,
+            "--api",
+            "127.0.0.1:0",
+            "--probe",
+            "none",
+            "--store",
+            "memory",
+            *flags,
+        ]
         self.name = name
+        self.fleet = fleet
         self.log: list[str] = []
         self.api = ""
         self.endpoints: list[str] = []
@@ -92,13 +107,13 @@ class NodeProcess:
 
 
 @contextmanager
-def processes() -> Iterator[Callable[..., NodeProcess]]:
-    """A starter of node processes of one fleet, which no other test shares; they are gone when the block ends."""
+def processes(fleet: str | None = None) -> Iterator[Callable[..., NodeProcess]]:
+    """A starter of node processes that are gone when the block ends; of a fleet that no other test shares, unless one is given."""
     started: list[NodeProcess] = []
-    fleet = f"test-{secrets.token_hex(4)}"
+    fleet = fleet or f"test-{secrets.token_hex(4)}"
 
     def start(name: str, *flags: str) -> NodeProcess:
-        started.append(NodeProcess(name, "--fleet", fleet, *flags))
+        started.append(NodeProcess(name, fleet, *flags))
         return started[-1]
 
     try:

@@ -62,7 +62,7 @@ def test_kill_9_leaves_the_others_answering_and_the_victim_comes_back_with_every
     forge.run("add", "while_away")
     seconds_until(lambda: ids(anvil) == ["while_away"], SLACK)
     seconds_until(lambda: get(forge, "status")["peers"] == get(anvil, "status")["peers"] == 1, SLACK)
-    with processes() as start:
+    with processes(forge.fleet) as start:
         again = start("tongs", "--connect", forge.endpoints[0])
         seconds_until(lambda: ids(again) == ["while_away"], SLACK)
         again.run("record", "--satisfied", "2")
