@@ -4,7 +4,7 @@ import gc
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
 NIGHTLY_TIMEOUT = 6 * 3600
@@ -13,6 +13,15 @@ NIGHTLY_TIMEOUT = 6 * 3600
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", _ANY_SPEED, max_examples=60, stateful_step_count=40)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
+settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
+    "mutation",
+    _ANY_SPEED,
+    max_examples=30,
+    stateful_step_count=20,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile(BUDGET)
 
 

@@ -19,7 +19,7 @@ from constraint_crdt import (  # fmt: skip
     split_message,
 )
 from constraint_crdt.core.limits import Limits
-from constraint_crdt.gossip.staging import PART_BYTES, Staging
+from constraint_crdt.gossip.staging import COMPLETED, PART_BYTES, Staging
 
 P, Q = Replica("p", 1), Replica("q", 1)
 
@@ -135,6 +135,31 @@ def test_memory_is_bounded_whoever_sends() -> None:
         staging.add(part(0, 2, b"x", 2, node=Replica(f"node {number}", 1)))
         assert staging.bytes <= limit
     assert len(staging) == 20
+
+
+def test_completed_transfers_take_bounded_memory_and_the_least_recent_is_forgotten_first() -> None:
+    staging = Staging(10_000)
+    senders = [Replica(f"node {number}", 1) for number in range(COMPLETED + 1)]
+
+    def complete(sender: Replica) -> None:
+        assert staging.add(part(1, 2, b"b", 2, node=sender)) is None
+        assert staging.add(part(0, 2, b"a", 2, node=sender)) == b"ab"
+
+    def is_remembered(sender: Replica) -> bool:
+        """A late slice of a completed transfer leads to no question."""
+        staging.add(part(0, 2, b"a", 2, node=sender))
+        remembered = staging.ask(sender, anew=True) is None
+        staging.drop(sender.node_id)
+        return remembered
+
+    for sender in senders[:COMPLETED]:
+        complete(sender)
+    complete(senders[0])
+    assert len(staging._completed) == COMPLETED
+    complete(senders[-1])
+    assert len(staging._completed) == COMPLETED
+    assert [is_remembered(senders[index]) for index in (0, 1, 2, -1)] == [True, False, True, True]
+    assert (len(staging), staging.bytes) == (0, 0)
 
 
 def test_a_sender_that_went_away_holds_up_nobody() -> None:

@@ -1,0 +1,161 @@
+"""Large messages on their way: what is kept for whom, how many bytes that is, and when it is let go."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constraint_crdt import GossipNode, Limits, Part, Replica, VectorClock, decode_message, encode_message
+from constraint_crdt.gossip.messages import GossipMessage
+from constraint_crdt.gossip.sending import CutMessage, Sending
+from tests.gossip.scrambled import scrambled
+
+P, Q = Replica("p", 1), Replica("q", 1)
+PART = 200
+
+
+def message(constraints: int) -> GossipMessage:
+    """All that a node with so many constraints knows. Scrambled, so that it is not packed."""
+    node = GossipNode("sender", incarnation=5, now=lambda: 1)
+    for number in range(constraints):
+        node.add_constraint(scrambled(f"constraint {number}"))
+    return node.delta_since(VectorClock())
+
+
+MESSAGES = {count: message(count) for count in (8, 16, 24, 32)}
+SIZES = {count: len(encode_message(each)) for count, each in MESSAGES.items()}
+BURST = 500
+
+
+def sending(kept_bytes: int = 10**6) -> Sending:
+    return Sending(Limits(burst_bytes=BURST, kept_bytes=kept_bytes))
+
+
+def parts(payloads: Sequence[bytes]) -> list[Part]:
+    found = [decode_message(each) for each in payloads]
+    assert all(isinstance(each, Part) for each in found)
+    return [each for each in found if isinstance(each, Part)]
+
+
+def transfer(count: int) -> bytes:
+    """The name of a transfer."""
+    return CutMessage(MESSAGES[count], encode_message(MESSAGES[count]), PART).transfer
+
+
+def test_a_newer_message_takes_the_place_and_the_bytes_of_the_one_before() -> None:
+    on_the_way = sending()
+    for count in (32, 8, 16):
+        on_the_way.encoded(MESSAGES[count], P, PART)
+        assert (len(on_the_way), on_the_way.bytes) == (1, SIZES[count])
+    assert on_the_way.go_on(P, transfer(8), 0) is None
+    assert on_the_way.go_on(P, transfer(16), 0)
+    on_the_way.drop("p")
+    assert (len(on_the_way), on_the_way.bytes) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("pqr"), st.sampled_from([*MESSAGES, 0, -1])), max_size=20), st.sampled_from([1, 2, 3, 9]))
+def test_what_is_kept_is_what_a_plain_list_keeps(steps: list[tuple[str, int]], many: int) -> None:
+    """The last message of each peer, the one least lately sent or asked for first to go, all within the bound. 0: it is let go; -1:
+    the rest is asked for.
+    """
+    bound = many * SIZES[16]
+    on_the_way, model = sending(bound), list[tuple[str, int]]()
+    for name, count in steps:
+        kept = dict(model).get(name)
+        if count == -1:
+            burst = on_the_way.go_on(Replica(name, 1), transfer(kept or 8), 1)
+            assert (burst is None) == (kept is None)
+            if kept is not None:
+                model = [each for each in model if each[0] != name] + [(name, kept)]
+            continue
+        if count and SIZES[count] > bound:
+            payloads = on_the_way.encoded(MESSAGES[count], Replica(name, 1), PART)
+            assert len(payloads) == parts(payloads)[0].count, "what cannot be kept goes out whole"
+        else:
+            model = [each for each in model if each[0] != name]
+            if count:
+                on_the_way.encoded(MESSAGES[count], Replica(name, 1), PART)
+                model.append((name, count))
+                while sum(SIZES[each] for _, each in model) > bound:
+                    model.pop(0)
+            else:
+                on_the_way.drop(name)
+        assert len(on_the_way) == len(model)
+        assert on_the_way.bytes == sum(SIZES[each] for _, each in model) <= bound
+
+
+def test_bursts_from_each_part_on_make_up_the_whole_and_only_the_last_does_not_pause() -> None:
+    on_the_way, chunks, start = sending(), list[bytes](), 0
+    found = parts(on_the_way.encoded(MESSAGES[32], P, PART))
+    count = found[0].count
+    bursts = 1
+    while True:
+        assert [each.index for each in found] == list(range(start, start + len(found)))
+        assert sum(len(each.chunk) for each in found) <= BURST
+        assert [each.pause for each in found] == [False] * (len(found) - 1) + [start + len(found) < count]
+        chunks += [each.chunk for each in found]
+        start += len(found)
+        if start == count:
+            break
+        burst = on_the_way.go_on(P, found[0].transfer, start)
+        assert burst is not None
+        found = parts([encode_message(each) for each in burst])
+        bursts += 1
+    assert b"".join(chunks) == encode_message(MESSAGES[32])
+    assert bursts > 2
+    assert on_the_way.go_on(P, found[0].transfer, count) is None, "there is no such part"
+    assert on_the_way.go_on(P, found[0].transfer, count - 1) is not None
+
+
+def test_a_burst_has_at_least_one_part() -> None:
+    on_the_way = Sending(Limits(burst_bytes=1, kept_bytes=10**6))
+    [first] = parts(on_the_way.encoded(MESSAGES[8], P, PART))
+    assert (first.index, first.pause, first.count > 1) == (0, True, True)
+    burst = on_the_way.go_on(P, first.transfer, 1)
+    assert burst is not None
+    assert [each.index for each in burst if isinstance(each, Part)] == [1]
+
+
+def test_the_rest_goes_to_that_life_of_that_peer_only() -> None:
+    on_the_way = sending()
+    on_the_way.encoded(MESSAGES[32], P, PART)
+    assert on_the_way.go_on(Q, transfer(32), 1) is None
+    assert on_the_way.go_on(Replica("p", 2), transfer(32), 1) is None
+    assert on_the_way.go_on(P, transfer(8), 1) is None
+    assert on_the_way.go_on(P, transfer(32), 1)
+
+
+def test_for_an_unknown_reader_it_goes_out_whole_and_nothing_is_kept() -> None:
+    on_the_way = sending()
+    found = parts(on_the_way.encoded(MESSAGES[32], None, PART))
+    assert len(found) == found[0].count
+    assert not any(each.pause for each in found)
+    assert (len(on_the_way), on_the_way.bytes) == (0, 0)
+
+
+def test_a_message_of_one_part_is_not_kept() -> None:
+    on_the_way, small = sending(), MESSAGES[8]
+    assert on_the_way.encoded(small, P, SIZES[8]) == [encode_message(small)]
+    assert len(on_the_way) == 0
+    node = GossipNode("sender", incarnation=5)
+    for number in range(500):
+        node.add_constraint(f"constraint {number}")
+    packed = parts(on_the_way.encoded(node.delta_since(VectorClock()), P, 64 * 1024))
+    assert ([(each.index, each.count, each.pause) for each in packed], len(on_the_way)) == ([(0, 1, False)], 0)
+
+
+@pytest.mark.parametrize("last", [31, 32, 33])
+def test_it_is_let_go_once_the_peer_has_all_of_it(last: int) -> None:
+    on_the_way, sender = sending(), Replica("sender", 5)
+    for reader in (P, Q):
+        on_the_way.encoded(MESSAGES[32], reader, PART)
+    on_the_way.settle("p", {sender: last, P: 9})
+    on_the_way.settle("unheard of", {sender: last})
+    assert len(on_the_way) == (2 if last < 32 else 1)
+    assert (on_the_way.go_on(P, transfer(32), 1) is None) == (last >= 32)
+    assert on_the_way.go_on(Q, transfer(32), 1)
+    on_the_way.settle("q", {})
+    assert on_the_way.go_on(Q, transfer(32), 1)
+    on_the_way.clear()
+    assert (len(on_the_way), on_the_way.bytes) == (0, 0)
