@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import GossipNode, Limits, Part, Replica, VectorClock, decode_message, encode_message
+from constraint_crdt import (
+    ConstraintCrdtError,
+    GossipNode,
+    Limits,
+    Part,
+    Replica,
+    VectorClock,
+    decode_message,
+    encode_message,
+    split_message,
+)
 from constraint_crdt.gossip.messages import GossipMessage
 from constraint_crdt.gossip.sending import CutMessage, Sending
 from tests.gossip.scrambled import scrambled
@@ -159,3 +169,50 @@ def test_it_is_let_go_once_the_peer_has_all_of_it(last: int) -> None:
     assert on_the_way.go_on(Q, transfer(32), 1)
     on_the_way.clear()
     assert (len(on_the_way), on_the_way.bytes) == (0, 0)
+
+
+def test_each_cut_of_a_message_has_a_name_of_its_own() -> None:
+    """Parts of two cuts with as many parts must not be put together."""
+    data = encode_message(MESSAGES[32])
+    cuts = [CutMessage(MESSAGES[32], data, max_bytes) for max_bytes in range(100, 400)]
+    assert len({cut.count for cut in cuts}) < len({cut.transfer for cut in cuts}) == len(cuts)
+    assert CutMessage(MESSAGES[32], data, 100).transfer == cuts[0].transfer
+    assert CutMessage(MESSAGES[16], encode_message(MESSAGES[16]), 100).transfer != cuts[0].transfer
+
+
+@pytest.mark.parametrize("max_bytes", [64, 100, 300, 310, 1000])
+def test_parts_of_a_long_message_fill_the_bytes_that_a_part_may_have_and_no_more(max_bytes: int) -> None:
+    long = message(700)
+    cut = CutMessage(long, encode_message(long), max_bytes)
+    sizes = [len(encode_message(each)) for each in cut.burst(0)]
+    assert len(sizes) == cut.count
+    assert max(sizes) <= max_bytes
+    assert min(sizes[:-1]) > max_bytes - 24, "little is lost to numbers that could have been longer"
+
+
+def test_the_smallest_part_has_one_byte_of_content() -> None:
+    data = encode_message(MESSAGES[8])
+    least = next(each for each in range(100) if _fits(each, data))
+    cut = CutMessage(MESSAGES[8], data, least)
+    assert cut.count == len(data)
+    assert [len(each.chunk) for each in cut.burst(0) if isinstance(each, Part)] == [1] * len(data)
+
+
+def _fits(max_bytes: int, data: bytes) -> bool:
+    try:
+        CutMessage(MESSAGES[8], data, max_bytes)
+    except ConstraintCrdtError:
+        return False
+    return True
+
+
+def test_what_just_fits_is_sent_as_it_is_and_kept_as_it_is() -> None:
+    exact, size = MESSAGES[16], SIZES[16]
+    assert split_message(exact, size) == [exact]
+    assert len(split_message(exact, size - 1)) == 2
+    on_the_way = sending(size)
+    [first] = parts(on_the_way.encoded(exact, P, size - 1))
+    assert (first.count, first.pause, len(on_the_way), on_the_way.bytes) == (2, True, 1, size)
+    too_little = sending(size - 1)
+    assert [each.pause for each in parts(too_little.encoded(exact, P, size - 1))] == [False, False]
+    assert (len(too_little), too_little.bytes) == (0, 0)
