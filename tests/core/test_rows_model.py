@@ -181,7 +181,9 @@ def deliver(sender: Node, reader: Node, overlap: int) -> None:
     before = dict(clock), len(reader.model.cells())
     asked = {replica: max(0, clock.get(replica, 0) - overlap) for replica in rows.clock}
     if rows.serves(clock):
-        runs = rows.runs([(replica, lo) for replica, lo in asked.items() if lo < rows.seq(replica)])
+        above = [(replica, lo) for replica, lo in asked.items() if lo < rows.seq(replica)]
+        runs = rows.runs(above)
+        assert [(run.replica, run.lo) for run in runs] == above
         applied = reader.rows.apply(runs)
         exact = all(run.lo == before[0].get(run.replica, 0) for run in runs)
     else:
@@ -260,10 +262,18 @@ EVERYTHING = [
     (at, what, "x", number) for number in range(4) for what in (*WRITES, "deliver", "merge", "collect") for at in range(3)
 ]
 """Each step by each node."""
+ALL_WITH_SYNCS_AND_COPIES = [
+    each
+    for number in range(4)
+    for at in range(3)
+    for what in ("add", "replace", "remove ahead", "deliver", "remove", "copy", "collect", "add many", "deliver", "copy", "count")
+    for each in ((at, what, "xy"[number % 2], number), ((at + 1) % 3, "deliver", "x", number + 1))
+]
 
 
 @given(steps)
 @example(EVERYTHING)
+@example(ALL_WITH_SYNCS_AND_COPIES)
 @example(EVERYTHING[::-1])
 def test_rows_are_what_a_plain_model_of_them_is(history: list[tuple[int, str, str, int]]) -> None:
     fleet = nodes()
