@@ -7,6 +7,8 @@ import pytest
 from constraint_crdt import (  # fmt: skip
     Ack,
     ConstraintCrdtError,
+    ConstraintDelta,
+    Delta,
     GossipMessage,
     GossipNode,
     GossipResult,
@@ -260,3 +262,88 @@ def test_a_file_that_knows_more_of_a_life_than_it_does_ends_that_life() -> None:
     assert not copy.merge(peer.state).converged, "nothing has proved that the peer has what came by file"
     copy.record(1)
     assert copy.replica == Replica("a", 2)
+
+
+# --- syncs, and what is worked out from them -------------------------------------------------------------------------------
+
+
+def below_a_floor() -> tuple[GossipNode, GossipNode]:
+    """A node that has collected a removal, and a blank one."""
+    a, b = node("a", 2), node("b")
+    a.remove_constraint(scrambled("a 0"))
+    a.collect()
+    return a, b
+
+
+def test_a_sync_proves_the_hash_that_it_says() -> None:
+    a, b = below_a_floor()
+    sync = only(a.receive(b.ping()))
+    assert isinstance(sync, Sync)
+    assert sync.clock == a.clock
+    result = b.receive(wire(sync))
+    assert (result.state_changed, result.converged, result.diverged, b.alarms) == (True, True, False, 0)
+    assert isinstance(only(result), Ack)
+    assert b.tracker.hash("a") == a.state_hash
+
+
+def test_a_sync_whose_hash_is_not_that_of_its_cells_alarms() -> None:
+    a, b = below_a_floor()
+    sync = only(a.receive(b.ping()))
+    assert isinstance(sync, Sync)
+    lie = Sync(node=sync.node, fleet=FLEET, to=sync.to, state=sync.state, state_hash=node("c", 1).state_hash)
+    result = b.receive(lie)
+    assert (result.state_changed, result.converged, result.diverged, b.alarms) == (True, False, True, 1)
+    assert b.tracker.hash("a") is None
+
+
+def test_a_sync_that_leaves_out_the_start_of_a_row_is_refused_in_one_sentence() -> None:
+    a, b = node("a", 2), node("b")
+    runs = a.state.rows.since({a.replica: 1})
+    with pytest.raises(ConstraintCrdtError, match=r"^a Sync must hold every row from its start$"):
+        b.receive(Sync(node=a.replica, fleet=FLEET, state=ConstraintDelta(runs), state_hash=a.state_hash))
+
+
+# --- small things ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_heard_as_bytes_is_what_was_said_and_what_it_led_to() -> None:
+    a, b = node("a", 1), node("b")
+    message, result = b.hear(encode_message(a.delta_since(VectorClock())))
+    assert message.node == a.replica
+    assert result.state_changed
+    with pytest.raises(ConstraintCrdtError):
+        b.hear(b"no message")
+
+
+def test_an_exchange_says_whether_either_side_changed() -> None:
+    a, b = node("a", 1), node("b")
+    assert exchange(b, a) is True
+    assert exchange(a, b) is False
+    a.record(1)
+    assert isinstance(a.begin("b"), Delta)
+    assert exchange(a, b) is True
+
+
+def test_who_forgets_its_peers_begins_with_a_whole_ping_and_keeps_its_limits() -> None:
+    a = GossipNode("a", fleet=FLEET, limits=Limits(peers=1))
+    exchange(a, node("b"))
+    a.forget_peers()
+    assert (a.peer_count, len(a._staging), len(a._sending)) == (0, 0, 0)
+    message = a.begin("b")
+    assert isinstance(message, Ping)
+    assert (message.base, message.to) == (None, None)
+    exchange(a, node("c"))
+    with pytest.raises(ConstraintCrdtError, match="more than the 1 peers"):
+        a.receive(node("b").ping())
+
+
+@pytest.mark.parametrize(("waits_for", "collected"), [([], 1), (["b"], 1), (["c"], 0), (["b", "c"], 0), (["b", "unknown"], 0)])
+def test_a_removal_is_collected_once_all_that_are_waited_for_have_it(waits_for: list[str], collected: int) -> None:
+    a, b, c = node("a", 1), node("b"), node("c")
+    exchange(a, b)
+    exchange(a, c)
+    a.remove_constraint(scrambled("a 0"))
+    exchange(a, b)
+    assert a.collect(waits_for) == collected
+    exchange(a, c)
+    assert a.collect([*waits_for, "c"] if "unknown" not in waits_for else ["b", "c"]) == 1 - collected
