@@ -77,6 +77,26 @@ def test_what_goes_on_with_a_transfer_or_ends_it_is_for_one_life() -> None:
     assert [each.to for each, _ in messages] == [reader.replica.incarnation for _, reader in messages] == [1, 1]
 
 
+def test_until_it_is_acknowledged_no_clock_is_taken_for_known() -> None:
+    a, b = node("a"), node("b")
+    exchange(a, b)
+    a._my_clock(a.tracker.meet(b.replica))
+    assert a.ping("b").base is None
+
+
+def test_where_one_stands_names_ended_lives_too() -> None:
+    """Its reader may infer something else of them."""
+    a, b, c = node("a"), node("b"), node("c", 1)
+    exchange(a, b)
+    exchange(a, c)
+    a.retire("c")
+    assert c.replica not in dict(a._whole_ping(None).changes)
+    [answer] = a._my_clock(a.tracker.meet(b.replica))
+    assert isinstance(answer, Ping)
+    said = dict(answer.changes) or dict(answer.clock.items() if answer.clock else ())
+    assert said[c.replica] == 1
+
+
 @pytest.mark.parametrize("constraints", [0, 3])
 def test_who_is_told_of_a_new_life_can_acknowledge_its_state(constraints: int) -> None:
     a, b = node("a"), node("b")
@@ -110,9 +130,7 @@ def test_where_one_stands_is_spelled_out_and_can_be_acknowledged() -> None:
     answer = only(a.receive(wire(lost)))
     assert isinstance(answer, Ping)
     assert (answer.base, answer.to) == (None, b.replica.incarnation)
-    assert a.ping("b").base is None, "nothing is known to be known by b"
     b.state.rows.apply(a.state.rows.since(b.clock.as_dict()))
-    a.state.merge(b.state)
     a.receive(wire(Ack(node=b.replica, fleet=FLEET, answers=answer.state_hash.token(a.replica))))
     assert a.tracker.hash("b") == answer.state_hash
     assert a.ping("b").base is not None
@@ -262,6 +280,8 @@ def test_a_file_that_knows_more_of_a_life_than_it_does_ends_that_life() -> None:
     assert not copy.merge(peer.state).converged, "nothing has proved that the peer has what came by file"
     copy.record(1)
     assert copy.replica == Replica("a", 2)
+    peer.record(1)
+    assert copy.merge(peer.state).outlived is None
 
 
 # --- syncs, and what is worked out from them -------------------------------------------------------------------------------
