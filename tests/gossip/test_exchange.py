@@ -22,6 +22,7 @@ from constraint_crdt import (
     exchange,
     split_message,
 )
+from constraint_crdt.gossip.speaking import UNASKED
 from tests.gossip.scrambled import scrambled
 
 
@@ -182,6 +183,26 @@ def test_a_clock_that_cannot_be_named_any_more_is_no_ground_for_a_push() -> None
     assert hub.state == spoke.state
 
 
+@pytest.mark.parametrize("floor", [False, True])
+def test_few_mutations_are_pushed_and_more_are_asked_for_first(floor: bool) -> None:
+    a, b = node("a", *(f"c{index}" for index in range(2 * UNASKED))), node("b")
+    if floor:
+        a.remove_constraint("c0")
+        a.collect()
+    exchange(a, b)
+    exchange(b, a)
+    for number in range(UNASKED):
+        a.add_constraint(f"d{number}")
+        push = a.begin("b")
+        assert isinstance(push, Delta)
+        assert len(push.delta) == number + 1
+    a.add_constraint("one more")
+    ping = a.begin("b")
+    assert isinstance(ping, Ping)
+    assert ping.base is not None
+    assert (ping.clock, ping.time) == (a.clock, 1)
+
+
 @pytest.mark.parametrize("wire", [False, True])
 def test_after_the_ack_of_a_first_ping_news_are_pushed(wire: bool) -> None:
     """What was stated to no peer in particular is stated to the one that acknowledged it."""
@@ -192,6 +213,9 @@ def test_after_the_ack_of_a_first_ping_news_are_pushed(wire: bool) -> None:
     assert a.receive(sent(ack)).converged
     for number in range(9):  # other first Pings take the place of that one
         a.tracker.anyone.state(VectorClock({Replica("c", 1): number + 1}).mark(a.state.rows.digest), None)
+    known = a.tracker.peer("b")
+    assert known is not None
+    assert a.tracker.find_hash(known, a.state_hash.token(a.replica), a.replica) is not None
     a.add_constraint("x")
     push = a.begin("b")
     assert isinstance(push, Delta)
