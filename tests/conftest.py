@@ -19,7 +19,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
 NIGHTLY_TIMEOUT = 6 * 3600
@@ -36,6 +36,15 @@ _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppres
 settings.register_profile("default", _ANY_SPEED, max_examples=40, stateful_step_count=40)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
 settings.register_profile("quick", _ANY_SPEED, max_examples=10, stateful_step_count=20)
+settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
+    "mutation",
+    _ANY_SPEED,
+    max_examples=30,
+    stateful_step_count=20,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile(BUDGET)
 
 _started: list[str] = []
