@@ -15,12 +15,12 @@ from typing import Final
 
 import msgspec
 
+from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
 from constraint_crdt.runtime.events import EventKind, EventStream
 from constraint_crdt.runtime.exchange_loop import Exchanger, Receipt
 from constraint_crdt.runtime.persistence import Keeping
-from constraint_crdt.store.histogram import Durations
 
 EVERY: Final = 0.5
 """Seconds between two looks."""
@@ -32,7 +32,7 @@ class LoopLag:
     """Measures the loop that it runs on."""
 
     def __init__(self) -> None:
-        self.durations = Durations(BOUNDS)
+        self.durations = DurationHistogram(BOUNDS)
         """By how many seconds each look came too late."""
 
     async def run(self, every: float = EVERY) -> None:
@@ -134,5 +134,5 @@ class NodeFigures:
         return self._exchanger.receipts.last
 
 
-def _histogram(durations: Durations) -> Histogram:
+def _histogram(durations: DurationHistogram) -> Histogram:
     return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

@@ -19,11 +19,11 @@ from pathlib import Path
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
-from constraint_crdt.store.histogram import Durations
 
 
 def store_path(settings: NodeSettings) -> Path | None:
@@ -66,7 +66,7 @@ class Keeping:
         return self._committer.trouble if self._committer else None
 
     @property
-    def commits(self) -> Durations | None:
+    def commits(self) -> DurationHistogram | None:
         """How long commits took; None without a store."""
         return self._committer.durations if self._committer else None
 

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.store.changes import Batch, Changes, Life
 from constraint_crdt.store.failures import WritesRefused
-from constraint_crdt.store.histogram import Durations
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
@@ -50,7 +50,7 @@ class Committer:
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._closing = False
-        self.durations = Durations(COMMIT_BOUNDS)
+        self.durations = DurationHistogram(COMMIT_BOUNDS)
         """How long each commit took that the disk took."""
         self._trouble: str | None = None
         self._task: asyncio.Task[None] | None = None

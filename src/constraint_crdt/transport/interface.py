@@ -125,8 +125,8 @@ def check_answers_at_once(limit: int) -> int:
     return limit
 
 
-class Answering:
-    """The runs of one handler. Made and used on one loop."""
+class HandlerTasks:
+    """The tasks that run one handler, on one event loop."""
 
     def __init__(self, handler: Handler, limit: int) -> None:
         self._handler = handler

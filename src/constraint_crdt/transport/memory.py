@@ -12,10 +12,10 @@ from random import Random
 
 from constraint_crdt.transport.interface import (
     ANSWERS_AT_ONCE,
-    Answering,
     Changed,
     Deliver,
     Handler,
+    HandlerTasks,
     Peer,
     TransportError,
     Unreachable,
@@ -105,7 +105,7 @@ class MemoryTransport:
         self._network = network
         self._answers_at_once = answers_at_once
         self._me: Peer | None = None
-        self._answering: Answering | None = None
+        self._handlers: HandlerTasks | None = None
         self._changed: Changed | None = None
         self._peers: frozenset[Peer] = frozenset()
         self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: a set's order would be another every run
@@ -120,16 +120,16 @@ class MemoryTransport:
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
         self.fleet, self._changed = fleet, changed
-        self._answering = Answering(handler, self._answers_at_once)
+        self._handlers = HandlerTasks(handler, self._answers_at_once)
         self._me = self._network.join(self, name)
         return self._me
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
         """See `Transport.reopen`."""
-        if self._me is None or self._answering is None:
+        if self._me is None or self._handlers is None:
             raise TransportError("This transport is not open; open it first.")
         self._network.leave(self._me)
-        self._answering.cancel()
+        self._handlers.cancel()
         self._give_up_waiting()
         asyncio.get_running_loop().call_soon(self._see, frozenset())
         self._me = self._network.join(self, self._me.name)
@@ -157,18 +157,18 @@ class MemoryTransport:
 
     async def close(self) -> None:
         """See `Transport.close`."""
-        answering = self._answering
+        handlers = self._handlers
         self.end()
-        if answering is not None:
-            await answering.wait()
+        if handlers is not None:
+            await handlers.wait()
 
     def end(self) -> None:
         """Leave at once, telling this side nothing."""
         if self._me is not None:
             self._network.leave(self._me)
-        if self._answering is not None:
-            self._answering.cancel()
-        self._me = self._answering = self._changed = None
+        if self._handlers is not None:
+            self._handlers.cancel()
+        self._me = self._handlers = self._changed = None
         self._peers = frozenset()
         self._give_up_waiting()
 
@@ -185,7 +185,7 @@ class MemoryTransport:
     def serve(self, payload: bytes, deliver: Deliver) -> None:
         """Answer a request that arrived here."""
         me = self._me
-        if self._answering is None:
+        if self._handlers is None:
             deliver(None)
             return
 
@@ -195,7 +195,7 @@ class MemoryTransport:
             deliver(replies)
 
         self.bytes_received += len(payload)
-        self._answering.begin(payload, send)
+        self._handlers.begin(payload, send)
 
     def _see(self, now: frozenset[Peer]) -> None:
         """Change the view to `now` and tell the node the difference."""

@@ -32,9 +32,8 @@ from typing import NamedTuple
 import zenoh
 from zenoh.handlers import Callback
 
-from constraint_crdt.transport.interface import MAX_PAYLOAD, Answering, Changed, Peer, Unreachable, check_payload
-from constraint_crdt.transport.zenoh.config import alive_key, alive_keys, node_key, peer_of
-from constraint_crdt.transport.zenoh.startup import close_session, in_daemon_thread
+from constraint_crdt.transport.interface import MAX_PAYLOAD, Changed, HandlerTasks, Peer, Unreachable, check_payload
+from constraint_crdt.transport.zenoh.startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
 
 PAGE_BYTES = 512 * 1024
 PAGE_REPLIES = 256
@@ -167,7 +166,7 @@ class Member:
 
     name: str
     fleet: str
-    answering: Answering
+    handlers: HandlerTasks
     changed: Changed
 
 
@@ -217,9 +216,9 @@ class ZenohSession:
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("This transport closed before the answer came."))
-        self._member.answering.cancel()
+        self._member.handlers.cancel()
         try:
-            await self._member.answering.wait()  # first: the queries that they hold are dropped while the session lives
+            await self._member.handlers.wait()  # first: the queries that they hold are dropped while the session lives
         finally:
             with contextlib.suppress(TimeoutError):
                 await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
@@ -293,7 +292,7 @@ class ZenohSession:
         else:
             payload = b"" if query.payload is None else bytes(query.payload)
             self._traffic.received += len(payload)
-            self._member.answering.begin(payload, lambda replies: self._deliver(query, replies))
+            self._member.handlers.begin(payload, lambda replies: self._deliver(query, replies))
 
     def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
         now = self._loop.time()

@@ -16,17 +16,25 @@ import zenoh
 
 from constraint_crdt.transport.interface import (
     ANSWERS_AT_ONCE,
-    Answering,
     Changed,
     Handler,
+    HandlerTasks,
     Peer,
     TransportError,
     Unreachable,
     check_answers_at_once,
 )
-from constraint_crdt.transport.zenoh.config import Settings, checked, with_more_connects
 from constraint_crdt.transport.zenoh.session import CLOSE_SECONDS, Member, Traffic, ZenohSession
-from constraint_crdt.transport.zenoh.startup import Opened, RouterUnreachableError, close_session, in_daemon_thread, open_session
+from constraint_crdt.transport.zenoh.startup import (
+    Opened,
+    RouterUnreachableError,
+    Settings,
+    checked,
+    close_session,
+    in_daemon_thread,
+    open_session,
+    with_more_connects,
+)
 
 OPEN_SECONDS = 10.0
 _RETRY_SECONDS = (0.2, 2.0)
@@ -97,7 +105,7 @@ class ZenohTransport:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
-        self._member = member = Member(name, fleet, Answering(handler, self._answers_at_once), changed)
+        self._member = member = Member(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
                 return await self._join(member, self._settings)
