@@ -18,7 +18,7 @@ set; the registry belongs to the application, so two nodes in one process do not
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -31,7 +31,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from constraint_crdt.alerts.rules import Kind
+from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
 from constraint_crdt.insight.reports import AlertsReport, ConvergenceReport
 from constraint_crdt.runtime.events import EventKind
@@ -282,7 +282,7 @@ def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
-    for kind in get_args(Kind):
+    for kind in KINDS:
         firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
     yield firing
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from constraint_crdt.alerts.conditions import Conditions
-from constraint_crdt.alerts.engine import Alerting, Tell
+from constraint_crdt.alerts.engine import AlertEngine, Notify
+from constraint_crdt.alerts.kinds import Conditions, Facts
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.coverage import Coverage
 from constraint_crdt.insight.diagnosis import Diagnosing
@@ -31,10 +31,10 @@ class Answering:
         settings: NodeSettings,
         keeping: Keeping,
         missed: Callable[[], Sequence[str]],
-        tell: Tell,
+        notify: Notify,
     ) -> None:
-        """`now`: ns since the epoch. `missed`: the nodes that write, as others tell, and that this one does not see. `tell`: tells
-        of alerts.
+        """`now`: ns since the epoch. `missed`: the nodes that write, as others tell, and that this one does not see. `notify`:
+        called for alerts.
         """
         self.evidence = Evidence(gossip, lambda: exchanger.seen, now)
         self.spells = Spells(gossip.state.rows, now)
@@ -48,12 +48,12 @@ class Answering:
         self.diagnosing = Diagnosing(settings, gossip, self.evidence, exchanger, keeping, missed)
         """What is wrong with this node."""
         path = store_path(settings)
-        self.alerting = Alerting(
+        self.alerting = AlertEngine(
             settings.alert,
-            Conditions(gossip, self.evidence, self.coverage, self.convergence, rates, frontier),
+            Conditions(Facts(gossip, self.evidence, self.coverage, self.convergence, rates, frontier)),
             who=(settings.name, settings.fleet),
             file=None if path is None else path.with_name(f"{path.name}.alerts.json"),
-            tell=tell,
+            notify=notify,
             now=now,
         )
         """Who is to be told of what."""

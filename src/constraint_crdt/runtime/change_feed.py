@@ -38,7 +38,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from constraint_crdt.alerts.engine import Alert
-from constraint_crdt.alerts.rules import AlertRule
+from constraint_crdt.alerts.kinds import AlertRule
 from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.shapes import SHAPES
@@ -213,9 +213,9 @@ class Announcer:
 
     def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         """Tell that a rule of the alerts fired, or that what it fired for is over."""
-        about = {"node": alert.subject} if rule.kind in ("divergence", "silence") else {"constraint": alert.subject}
+        subject = {} if rule.about == "fleet" else {rule.about: alert.subject}
         detail = f"{rule.name}: {alert.detail}" if fired else rule.name
-        self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **about)
+        self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
 
     def health_changed(self, trouble: str | None) -> None:
         """Tell why writes are refused from now on, or that they are taken again (None)."""
