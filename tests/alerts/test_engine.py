@@ -191,7 +191,7 @@ async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork
         assert await alerts_of(events, 1) == [("alert", "thermal")]
         await node.measure({"t": 0})
         assert await alerts_of(events, 1) == [("alert resolved", "thermal")]
-        assert node.answering.alerting.report().rules[0].name == "hot"
+        assert node.alerts.report().rules[0].name == "hot"
     await task
 
 
@@ -212,7 +212,7 @@ async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> Non
         network.heal()
         while ("alert resolved", "b") not in seen:
             seen |= set(await alerts_of(events, 1))
-        await eventually(lambda: not node.answering.alerting.report().alerts)
+        await eventually(lambda: not node.alerts.report().alerts)
         assert "x" in b.gossip.state.constraints
     await task
 
@@ -229,7 +229,7 @@ async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: 
         await task
         async with ruled(network, rule, store=store) as node:
             events, task = following(node)
-            (alert,) = node.answering.alerting.report().alerts
+            (alert,) = node.alerts.report().alerts
             assert (alert.firing, alert.subject) == (True, "b")
             network.heal()
             assert await alerts_of(events, 1) == [("alert resolved", "b")], "and it did not fire again before"
@@ -267,5 +267,5 @@ async def test_a_kind_that_is_added_fires_about_its_subject(
             fired = await anext(event async for event in events if event.kind is EventKind.ALERT)
         assert {key: value for key in ("constraint", "node") if (value := getattr(fired, key))} == field
         assert fired.detail == "many: 2 nodes"
-        (rule,), (alert,) = node.answering.alerting.report().rules, node.answering.alerting.report().alerts
+        (rule,), (alert,) = node.alerts.report().rules, node.alerts.report().alerts
         assert (rule.kind, rule.lasts, alert.subject) == ("crowd", 0.05, "s")

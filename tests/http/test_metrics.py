@@ -263,7 +263,7 @@ async def test_alerts_that_fire_are_counted_by_kind() -> None:
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node, client_of(node) as client:
         await node.add_constraint("thermal")
         await node.record(0, 3, constraint="thermal")
-        await node.answering.alerting.step()
+        await node.alerts.step()
         found = await scrape(client)
         assert labelled(found, "alerts_firing", "kind") == {"rate": 1, "coverage": 0, "divergence": 0, "silence": 0}
         assert plain(found, "alert_messages_waiting") == 0

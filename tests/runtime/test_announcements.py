@@ -163,7 +163,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         await node.check({"x": 5.0})
         [report] = node.constraints([last])
         assert report.verdict == "violated"
-        assert node.answering.spells.own_since(last) is not None
+        assert node.spells.own_since(last) is not None
         state = much()
         for id_ in IDS:
             state.constraints.add(id_, node="far", when="y < 1.0")
@@ -172,7 +172,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         assert last not in told.of(EventKind.CHANGED)
         [report] = node.constraints([last])
         assert (report.when, report.verdict) == ("y < 1.0", None)
-        assert node.answering.spells.own_since(last) is None
+        assert node.spells.own_since(last) is None
         assert node.figures.report().violated_here == 0
         await eventually(lambda: len(told.of(EventKind.CHANGED)) == MANY)
         assert told.of(EventKind.CHANGED) == IDS

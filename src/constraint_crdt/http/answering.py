@@ -27,8 +27,8 @@ async def coverage(node: Node, request: Request) -> Response:
     timeout = _seconds(request.query_params.get("timeout"))
     try:
         if wanted is None:
-            return _json(node.answering.coverage.report(id_))
-        return _json(await node.answering.coverage.wait(id_, _wanted(wanted), timeout))
+            return _json(node.coverage.report(id_))
+        return _json(await node.coverage.wait(id_, _wanted(wanted), timeout))
     except KeyError:
         raise _unknown(str(id_)) from None
     except TooManyWaitingError as error:
@@ -39,19 +39,19 @@ async def explain(node: Node, request: Request) -> Response:
     """`GET /v1/explain/{id}`."""
     id_ = request.path_params["id"]
     try:
-        return _json(node.answering.explaining.report(id_))
+        return _json(node.explanations.report(id_))
     except KeyError:
         raise _unknown(id_) from None
 
 
 async def convergence(node: Node, _: Request) -> Response:
     """`GET /v1/convergence`."""
-    return _json(node.answering.convergence.report())
+    return _json(node.convergence.report())
 
 
 async def diagnosis(node: Node, _: Request) -> Response:
     """`GET /v1/diagnosis`: takes a few seconds where a seed does not answer."""
-    diagnosing = node.answering.diagnosing
+    diagnosing = node.diagnosis
     outside = await asyncio.to_thread(diagnosing.look_outside)
     report = diagnosing.look()
     findings = (*report.findings, *outside)
@@ -60,7 +60,7 @@ async def diagnosis(node: Node, _: Request) -> Response:
 
 async def alerts(node: Node, _: Request) -> Response:
     """`GET /v1/alerts`."""
-    return _json(node.answering.alerting.report())
+    return _json(node.alerts.report())
 
 
 def _json(report: msgspec.Struct) -> Response:

@@ -185,8 +185,8 @@ class _NodeCollector(Collector):
         node = self._node
         with node.gossip.time.held():
             status, figures = node.status(), node.figures.report()
-            alerts = node.answering.alerting.report()
-            convergence, constraints = node.answering.convergence.report(), self._most_violated.read(node.gossip.state)
+            alerts = node.alerts.report()
+            convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
         yield from _exchanges(status, figures)
         yield from _peers(status, convergence)

@@ -8,7 +8,8 @@ have it. It never asks anybody to write again.
 """
 
 import asyncio
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Literal, Protocol
 
 from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
@@ -17,7 +18,7 @@ from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.reports import CoverageReport, NodeCoverage
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.exchange_loop import Exchanger
+from constraint_crdt.transport.interface import Peer
 
 WAITING = 64
 """Requests that may wait for acknowledgements at once."""
@@ -40,13 +41,23 @@ def dot_text(dot: Dot) -> str:
     return f"{dot.replica}:{dot.seq}"
 
 
+class Exchanges(Protocol):
+    """Exchanges messages with the peers of a node."""
+
+    def willing(self, names: Collection[str]) -> Sequence[Peer]:
+        """The peers of these names that can be asked now."""
+
+    async def exchange(self, peer: Peer) -> bool:
+        """Exchange with a peer. Returns False if the peer failed."""
+
+
 class Coverage:
     """Who has what, as one node knows it."""
 
-    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanger: Exchanger, frontier: DefinitionFrontier) -> None:
+    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionFrontier) -> None:
         self._gossip = gossip
         self._evidence = evidence
-        self._exchanger = exchanger
+        self._exchanges = exchanges
         self._frontier = frontier
         self._waiting = 0
 
@@ -100,10 +111,10 @@ class Coverage:
                 stirred.clear()
                 now = clock()
                 lacking = {name for name in self._lacking(dots) if asked.get(name, 0.0) <= now}
-                peer = next(iter(self._exchanger.willing(lacking)), None)
+                peer = next(iter(self._exchanges.willing(lacking)), None)
                 if peer is not None:
                     asked[peer.name] = now + ASK_AGAIN
-                    await self._exchanger.exchange(peer)
+                    await self._exchanges.exchange(peer)
                     continue
                 try:
                     async with asyncio.timeout(ASK_AGAIN):

@@ -15,9 +15,10 @@ least the share q of them do not exceed.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
 from math import ceil
+from typing import Protocol
 
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.hybrid_time import SECOND
@@ -28,12 +29,21 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.peer_clocks import Peer
 
 
-class Evidence:
-    """The evidence that one node has of its peers. `now`: ns since the epoch."""
+class LivePeers(Protocol):
+    """Knows the live peers of a node."""
 
-    def __init__(self, gossip: GossipNode, live: Callable[[], Collection[str]], now: Callable[[], int]) -> None:
+    @property
+    def live(self) -> Set[str]:
+        """The names of the live peers now."""
+
+
+class Evidence:
+    """The evidence that one node has of its peers."""
+
+    def __init__(self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int]) -> None:
+        """`now`: the time in ns since the epoch."""
         self._gossip = gossip
-        self._live = live
+        self._peers = peers
         self.now = now
         self.changes = ChangeLog(gossip.state.rows, now)
         self._count = -1
@@ -139,13 +149,13 @@ class Evidence:
     def names(self) -> list[str]:
         """The nodes of the fleet, ordered: this one and all that ever wrote or were heard, those retired for good left out."""
         state = self._gossip.state
-        names = {replica.node_id for replica in state.rows.clock_mark.entries} | {self._gossip.node_id, *self._live()}
+        names = {replica.node_id for replica in state.rows.clock_mark.entries} | {self._gossip.node_id, *self._peers.live}
         names |= self._heard.keys()
         return sorted(name for name in names if name not in state.retirements)
 
     def is_live(self, name: str) -> bool:
         """True for a peer that is there now, and for this node."""
-        return name == self._gossip.node_id or name in self._live()
+        return name == self._gossip.node_id or name in self._peers.live
 
     def holds(self, name: str, dots: Collection[Dot]) -> bool | None:
         """Whether a node has these mutations; None if there is no evidence of its clock."""

@@ -15,18 +15,18 @@ and who has not heard of it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
+from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.changes import Change
 from constraint_crdt.insight.coverage import Coverage, dot_text
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.insight.reports import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
 from constraint_crdt.types.counters import NODE_KEY, ZERO
 from constraint_crdt.types.definition import Addition
 
@@ -125,17 +125,24 @@ class Spells:
             del self._nodes[id_]
 
 
-class Explaining:
-    """What one node can explain."""
+class Evaluations(Protocol):
+    """Knows the evaluations that a node made."""
+
+    def last(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint."""
+
+
+class Explanations:
+    """Explains the constraints of one node."""
 
     def __init__(
-        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, tally: Tally, rates: NodeRates
+        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, evaluations: Evaluations, rates: NodeRates
     ) -> None:
         self._gossip = gossip
         self._evidence = evidence
         self._coverage = coverage
         self._spells = spells
-        self._tally = tally
+        self._evaluations = evaluations
         self._rates = rates
 
     def report(self, id_: str) -> ExplainReport:
@@ -183,7 +190,7 @@ class Explaining:
         counts = self._gossip.state.metrics.by_node(id_)
         lately = self._rates.of(id_, self._rates.half_lives[0])
         per_minute = lately.violated_per_minute / lately.violated if lately.violated else 0.0
-        names = {*counts, *lately.by_node} | ({self._gossip.node_id} if self._tally.last(id_) else set())
+        names = {*counts, *lately.by_node} | ({self._gossip.node_id} if self._evaluations.last(id_) else set())
         reports = []
         for name in sorted(names):
             exact, violated, since, last = self._found(id_, name)
@@ -206,7 +213,7 @@ class Explaining:
 
     def _found(self, id_: str, name: str) -> tuple[bool, bool | None, int | None, int | None]:
         """Whether it is exact, whether the constraint is violated on a node, since when, and when that was last confirmed."""
-        last = self._tally.last(id_) if name == self._gossip.node_id else None
+        last = self._evaluations.last(id_) if name == self._gossip.node_id else None
         if last is not None and any(last.counts):
             since = self._spells.own_since(id_)
             return True, since is not None, since, self._evidence.now()

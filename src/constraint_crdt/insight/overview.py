@@ -13,10 +13,10 @@ import msgspec
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.insight.answering import Answering
+from constraint_crdt.insight.evidence import Evidence
+from constraint_crdt.insight.explain import Evaluations, Spells
 from constraint_crdt.insight.rates import ConstraintRate, NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
 
 PAGE = 250
 """Constraints in an answer, unless fewer or more are asked for."""
@@ -63,7 +63,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     evaluated_on: int
     """Nodes that evaluated it lately."""
     violated_now: int
-    """Nodes on which it is violated, as far as is known here: see `node.answering.spells`."""
+    """Nodes on which it is violated, as far as is known here: see `node.spells`."""
     violated_since: int | None
     """Since when it is so on the first of these, ns since the epoch by this node's clock; null on none."""
     violated_on: int
@@ -97,12 +97,12 @@ class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
 class NodeOverview:
     """Reads; changes nothing."""
 
-    def __init__(self, gossip: GossipNode, rates: NodeRates, tally: Tally, answering: Answering) -> None:
+    def __init__(self, gossip: GossipNode, rates: NodeRates, evaluations: Evaluations, evidence: Evidence, spells: Spells) -> None:
         self._gossip = gossip
         self._rates = rates
-        self._tally = tally
-        self._evidence = answering.evidence
-        self._spells = answering.spells
+        self._evaluations = evaluations
+        self._evidence = evidence
+        self._spells = spells
         self._lately: tuple[float, LatelyReport] | None = None
 
     def page(self, after: str | None = None, limit: int = PAGE, node: str | None = None) -> OverviewReport:
@@ -155,7 +155,7 @@ class NodeOverview:
         additions = state.constraints.additions(id_)
         definitions = [each.definition for each in additions]
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
-        first, counts, last = definitions[0], state.metrics.constraint(id_), self._tally.last(id_)
+        first, counts, last = definitions[0], state.metrics.constraint(id_), self._evaluations.last(id_)
         lately = [self._rates.of(id_, half_life, node) for half_life in self._rates.half_lives]
         now = {name: since for name, since in self._violated_now(id_, last).items() if node in (None, name)}
         violated = {name: rate.violated for name, rate in lately[0].by_node.items() if name in now or rate.violated > NOTICED}

@@ -316,7 +316,7 @@ class Movement:
             len(constraints),
             constraints.next_expiry,
             gossip.tracker.changes,
-            self._exchanger.live,
+            frozenset(self._exchanger.live),
             self._tally.changes,
             self._keeping.trouble,
         )

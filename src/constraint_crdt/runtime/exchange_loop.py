@@ -267,13 +267,8 @@ class Exchanger:
         """What the exchanges begun here cost."""
 
     @property
-    def live(self) -> frozenset[str]:
-        """The names of the peers that are there, by their own evidence."""
-        return frozenset(self._live)
-
-    @property
-    def seen(self) -> Set[str]:
-        """The same as a live view: do not hold it over an await."""
+    def live(self) -> Set[str]:
+        """The names of the peers that are there, by their own evidence. Changes with the peers: copy it to keep it."""
         return self._live
 
     async def answer(self, payload: bytes) -> list[bytes]:

@@ -15,7 +15,8 @@ import logging
 from collections.abc import Callable, Mapping, Set
 
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.insight.answering import Answering
+from constraint_crdt.insight.diagnosis import Diagnosis
+from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.protocol.codec import encode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipResult
@@ -81,7 +82,8 @@ class Hearing:
         transport: Transport,
         exchanger: Exchanger,
         keeping: Keeping,
-        answering: Answering,
+        evidence: Evidence,
+        diagnosis: Diagnosis,
         announcer: Announcer,
         activities: Activities,
         settle: Callable[[], int],
@@ -92,7 +94,8 @@ class Hearing:
         self._transport = transport
         self._exchanger = exchanger
         self._keeping = keeping
-        self._answering = answering
+        self._evidence = evidence
+        self._diagnosis = diagnosis
         self._announcer = announcer
         self._activities = activities
         self._settle = settle
@@ -112,7 +115,7 @@ class Hearing:
 
     def received(self, node_id: str, result: GossipResult) -> None:
         """A message of that node was taken in."""
-        self._answering.evidence.heard(node_id, diverged=result.diverged)
+        self._evidence.heard(node_id, diverged=result.diverged)
         if result.outlived is not None:
             _log.warning("others know more of %s than this node does: its next write starts a new life", result.outlived)
             self._keeping.end_life()
@@ -160,7 +163,7 @@ class Hearing:
         name = self._gossip.node_id
         _log.error("another live node is called %s too: names must be unique in a fleet", name)
         self._announcer.publish(EventKind.DUPLICATE_NAME, node=name)
-        self._answering.diagnosing.met_namesake()
+        self._diagnosis.met_namesake()
         if self.me is not None and self.me.session > peer.session:  # sessions sort by when they were opened
             self._end(f"a node called {name} is live already: start this one under another name")
 

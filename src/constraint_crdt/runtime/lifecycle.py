@@ -18,12 +18,16 @@ from typing import Self, TypeVar
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.alerts.engine import LOOK_EVERY
+from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
+from constraint_crdt.alerts.kinds import Conditions, Facts
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
-from constraint_crdt.insight.answering import Answering
 from constraint_crdt.insight.changes import DefinitionFrontier
+from constraint_crdt.insight.coverage import Coverage
+from constraint_crdt.insight.diagnosis import Diagnosis
+from constraint_crdt.insight.evidence import Convergence, Evidence
+from constraint_crdt.insight.explain import Explanations, Spells
 from constraint_crdt.insight.overview import NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
@@ -35,7 +39,7 @@ from constraint_crdt.runtime.exchange_loop import Exchanger
 from constraint_crdt.runtime.figures import LoopLag, NodeFigures
 from constraint_crdt.runtime.inbound import Hearing, ViewWatch
 from constraint_crdt.runtime.maintenance import Expiring, Folding, Forgetting, Purging
-from constraint_crdt.runtime.persistence import FileRecorder, Keeping
+from constraint_crdt.runtime.persistence import FileRecorder, Keeping, store_path
 from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, Portable
@@ -135,16 +139,36 @@ class RunningNode:
         """What is violated most, sketches and Bloom filters."""
         self.rates = NodeRates(self.gossip, self.settings.half_lives, now=time.monotonic)
         """How often constraints held and were violated lately."""
-        self.answering = Answering(
-            self.gossip, self._exchanger, self._frontier, self._tally, self.rates, now,
-            self.settings, self._keeping, lambda: self._view.missed, self._announcer.alert,
+        self.evidence = Evidence(self.gossip, self._exchanger, now)
+        """What each peer has shown to have."""
+        self.spells = Spells(self.gossip.state.rows, now)
+        """Since when each constraint is violated on each node."""
+        self.coverage = Coverage(self.gossip, self.evidence, self._exchanger, self._frontier)
+        """Which nodes have heard of a change."""
+        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.spells, self._tally, self.rates)
+        """Everything known of one constraint."""
+        self.convergence = Convergence(self.gossip, self.evidence)
+        """How each peer's state compares to this node's."""
+        store_file = store_path(self.settings)
+        self.diagnosis = Diagnosis(
+            self.gossip, self.evidence, self._exchanger, self._view, self._keeping,
+            seeds=self.settings.connect, max_skew=self.settings.max_skew, file=store_file,
         )  # fmt: skip
-        """Who holds what, why, since when: coverage, explanations, convergence, alerts."""
+        """The faults of this node."""
+        self.alerts = AlertEngine(
+            self.settings.alert,
+            Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, self._frontier)),
+            who=(self.settings.name, self.settings.fleet),
+            file=None if store_file is None else store_file.with_name(f"{store_file.name}.alerts.json"),
+            notify=self._announcer.alert,
+            now=now,
+        )
+        """The alerts of this node's rules."""
         self._hearing = Hearing(
             self.settings, self.gossip, self._transport, self._exchanger, self._keeping,
-            self.answering, self._announcer, self._activities, self._settle,
+            self.evidence, self.diagnosis, self._announcer, self._activities, self._settle,
         )  # fmt: skip
-        self.overview = NodeOverview(self.gossip, self.rates, self._tally, self.answering)
+        self.overview = NodeOverview(self.gossip, self.rates, self._tally, self.evidence, self.spells)
         """The constraints of a large fleet at a glance."""
         self._lag = LoopLag()
         self.figures = NodeFigures(self.gossip, self._exchanger, self._tally, self._keeping, self._events, self._lag)
@@ -174,7 +198,9 @@ class RunningNode:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self._settle(tell=False)  # what the store remembers is no news
-        await self.answering.begin()
+        self.evidence.begin()
+        self.spells.begin()
+        await self.alerts.load()
         try:
             self._recorder.open()
             self._hearing.me = await self._transport.open(
@@ -207,7 +233,7 @@ class RunningNode:
         activities.repeat("folding", FOLD_EVERY, self._fold)
         activities.repeat("purging", PURGE_EVERY, self._purge)
         activities.repeat("forgetting", FORGET_EVERY, self._forget)
-        activities.repeat("alerts", LOOK_EVERY, self.answering.step)
+        activities.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.discover:
             activities.repeat("view", VIEW_EVERY, self._look_around)
         for probe in self._probes:
@@ -224,7 +250,7 @@ class RunningNode:
                     await self._exchanger.push_now()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
-        await self.answering.alerting.close()
+        await self.alerts.close()
         await self._transport.close()
         await self._keeping.close()
         self._recorder.close()
@@ -253,6 +279,10 @@ class RunningNode:
                 _log.warning("probe %s failed: %s", probe.name, error)
             await asyncio.sleep(self.settings.check_every)
 
+    async def _check_alerts(self) -> None:
+        self.evidence.tidy()
+        await self.alerts.step()
+
     async def _check_active(self) -> None:
         """Evaluate all against the values of one instant, some at a time: others get their turn on the loop in between."""
         values, ids = self._board.fresh(time.monotonic_ns()), sorted(self.gossip.state.constraints)
@@ -263,7 +293,7 @@ class RunningNode:
     def _evaluate(self, values: Mapping[str, object], ids: Sequence[str] | None = None) -> list[Evaluation]:
         evaluations = evaluate(self.gossip.state.constraints, values, self.gossip.labels, ids)
         for turn in self._tally.note(evaluations):
-            self.answering.spells.turned(turn.constraint, turn.verdict)
+            self.spells.turned(turn.constraint, turn.verdict)
             kind = EventKind(turn.verdict.value)
             self._announcer.publish(kind, constraint=turn.constraint, node=self.settings.name)
         self.rates.note({each.constraint: each.counts for each in evaluations})
@@ -350,7 +380,7 @@ class RunningNode:
         finally:
             after = self.gossip.replica
             self._answers.wrote(rows.above(after, seq if after == before else 0))
-            self.answering.evidence.moved()
+            self.evidence.moved()
             if after != before:
                 self._keeping.begin_life(after.incarnation, f"after {before}")
                 detail = f"{after} goes on from {before}, which may have written more than is known here"
@@ -373,7 +403,7 @@ class RunningNode:
     def _forget_findings(self, ids: Collection[str]) -> None:
         """These constraints are not what they were: nothing that was found about them holds."""
         self._tally.forget_all(ids)
-        self.answering.spells.forget_all(ids)
+        self.spells.forget_all(ids)
 
 
 def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> PureGossipNode:

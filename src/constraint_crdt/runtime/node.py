@@ -159,7 +159,7 @@ class Node(RunningNode):
 
     def status(self) -> Status:
         """How this node and the fleet are doing, from here. O(peers x rows)."""
-        return self._answers.status(self.answering.convergence)
+        return self._answers.status(self.convergence)
 
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
@@ -191,7 +191,7 @@ class Node(RunningNode):
 
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
         """The nodes ever heard of, or these, ordered by name. O(nodes x rows)."""
-        return self._answers.nodes(self.answering.convergence, names)
+        return self._answers.nodes(self.convergence, names)
 
     def storage(self) -> StorageReport:
         """What this node holds, and what it could forget. O(cells)."""
