@@ -94,7 +94,7 @@ async def test_where_it_is_violated_is_told_of_other_nodes_too() -> None:
         await anvil.check({"gpu": 20.0})
         await eventually(lambda: forge.overview.page().constraints[0].violated_now == 0)
         assert forge.overview.page(node="forge").constraints == ()
-        await anvil._write_rates()
+        await anvil._runtime.evaluator.write_rates()
         await eventually(lambda: forge.overview.page(node="anvil").constraints != ())
         await eventually(lambda: forge.overview.page().constraints[0].violated_on == 1)  # lately
 

@@ -6,9 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
-from constraint_crdt.runtime.change_feed import AT_ONCE
-from constraint_crdt.runtime.events import QUEUED, KeptEvent
-from constraint_crdt.runtime.lifecycle import EVALUATED_AT_ONCE
+from constraint_crdt.runtime.evaluation import EVALUATED_AT_ONCE
+from constraint_crdt.runtime.events import AT_ONCE, QUEUED, KeptEvent
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 MANY = 8 * AT_ONCE + 1
@@ -173,7 +172,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         [report] = node.constraints([last])
         assert (report.when, report.verdict) == ("y < 1.0", None)
         assert node.spells.own_since(last) is None
-        assert node.figures.report().violated_here == 0
+        assert node.metrics.report().violated_here == 0
         await eventually(lambda: len(told.of(EventKind.CHANGED)) == MANY)
         assert told.of(EventKind.CHANGED) == IDS
 

@@ -1,7 +1,7 @@
 """Counts of constraints that are long gone go into the node's total: exact at every moment, on every node."""
 
 from constraint_crdt import ConstraintGCounter, GossipNode, exchange
-from constraint_crdt.runtime.maintenance import Folding
+from constraint_crdt.runtime.maintenance import FoldSweep
 
 
 def test_totals_stay_exact_and_only_the_split_goes() -> None:
@@ -36,7 +36,7 @@ def test_a_peer_sees_no_count_twice_or_missing_in_any_order_of_hearing() -> None
 def test_a_constraint_has_to_be_gone_for_a_while() -> None:
     clock = [0.0]
     a = GossipNode("a")
-    folding = Folding(a, after=60.0, now=lambda: clock[0])
+    folding = FoldSweep(a, after=60.0, now=lambda: clock[0])
     a.add_constraint("c1")
     a.record(1, 0, constraint="c1")
     assert folding.due() == []

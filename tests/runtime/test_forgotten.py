@@ -1,7 +1,7 @@
 """When removals go, and who holds them back."""
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.runtime.maintenance import Forgetting
+from constraint_crdt.runtime.maintenance import RemovalSweep
 
 
 class Scene:
@@ -10,7 +10,7 @@ class Scene:
     def __init__(self, *, most: int = 100, longest: float = 60.0) -> None:
         self.time = 0.0
         self.me, self.near, self.far = GossipNode("me"), GossipNode("near"), GossipNode("far")
-        self.forgetting = Forgetting(self.me, most=most, longest=longest, now=lambda: self.time)
+        self.forgetting = RemovalSweep(self.me, most=most, longest=longest, now=lambda: self.time)
         for id_ in ("c1", "c2"):
             self.me.add_constraint(id_)
         for peer in (self.near, self.far):
@@ -67,4 +67,4 @@ def test_removals_found_at_the_start_are_watched_too() -> None:
     me = GossipNode("me")
     me.add_constraint("c1")
     me.remove_constraint("c1")
-    assert len(Forgetting(me, most=1, longest=1.0, now=lambda: 0.0)) == 1
+    assert len(RemovalSweep(me, most=1, longest=1.0, now=lambda: 0.0)) == 1

@@ -35,7 +35,7 @@ from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
 from constraint_crdt.insight.reports import AlertsReport, ConvergenceReport
 from constraint_crdt.runtime.events import EventKind
-from constraint_crdt.runtime.figures import Figures, Histogram
+from constraint_crdt.runtime.metrics import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.reports import Status
 from constraint_crdt.state import ConstraintState
@@ -184,7 +184,7 @@ class _NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         node = self._node
         with node.gossip.time.held():
-            status, figures = node.status(), node.figures.report()
+            status, figures = node.status(), node.metrics.report()
             alerts = node.alerts.report()
             convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
@@ -204,7 +204,7 @@ def _about(status: Status) -> Iterator[Metric]:
     yield _gauge("uptime_seconds", "Seconds since this node started.", status.uptime)
 
 
-def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
+def _exchanges(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _counter("exchanges_begun", "Exchanges that this node began.", figures.exchanges_begun)
     yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
     yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
@@ -239,7 +239,7 @@ def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
     yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
 
 
-def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
+def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
@@ -256,7 +256,7 @@ def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Coun
     yield broken
 
 
-def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
+def _storage(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _gauge("tiles", "Tiles that are there.", figures.tiles)
     yield _gauge("cells", "Cells that stand.", status.cells)
     yield _gauge("store_bytes", "Bytes of the store on disk, its log included.", figures.store_bytes)
@@ -265,7 +265,7 @@ def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
     yield _gauge("writes_refused", "1 while the disk takes no writes.", status.trouble is not None)
 
 
-def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
+def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     alarms = CounterMetricFamily(f"{PREFIX}alarms", "Times that something was found that must not be.", labels=["alarm"])
     alarms.add_metric(["divergence"], status.alarms)
     alarms.add_metric(["clock_skew"], status.clock_alarms)
@@ -290,7 +290,7 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
 
 
-def _serving(figures: Figures, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
     yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
     yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
     answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])

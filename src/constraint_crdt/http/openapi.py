@@ -18,7 +18,7 @@ from constraint_crdt.http.bounds import FIELDS, NAME, PART, PARTS_BELOW, STRUCTS
 from constraint_crdt.http.operation import BYTES, JSON, TEXT, Answer, Body, Operation, Parameter, Schema
 from constraint_crdt.http.problems import ProblemDetails
 from constraint_crdt.http.security import Right
-from constraint_crdt.runtime.change_feed import Notice
+from constraint_crdt.model.events import Notice
 from constraint_crdt.runtime.events import Event
 
 

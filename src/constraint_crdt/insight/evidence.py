@@ -37,6 +37,18 @@ class LivePeers(Protocol):
         """The names of the live peers now."""
 
 
+class MergedMessage(Protocol):
+    """A change of this node's state."""
+
+    @property
+    def peer(self) -> str:
+        """The node whose message made it; empty for a change by this node."""
+
+    @property
+    def diverged(self) -> bool:
+        """True if the message showed this node's clock and another state."""
+
+
 class Evidence:
     """The evidence that one node has of its peers."""
 
@@ -62,6 +74,13 @@ class Evidence:
         self.changes.begin()
 
     # --- following ---------------------------------------------------------------------------------------------------
+
+    def changed(self, change: MergedMessage) -> None:
+        """Note a change of the state, and the evidence in the message that made it."""
+        if change.peer:
+            self.heard(change.peer, diverged=change.diverged)
+        else:
+            self.moved()
 
     def moved(self) -> None:
         """Something may have changed here. Amortised O(1) a message, and O(rows) for each peer that is ahead."""

@@ -14,7 +14,7 @@ and who has not heard of it.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
@@ -43,6 +43,14 @@ class Spell(NamedTuple):
     """When that was last confirmed."""
 
 
+class VerdictChange(Protocol):
+    """A change of verdicts on this node."""
+
+    @property
+    def turns(self) -> Sequence[tuple[str, Verdict]]:
+        """Constraints, each with its new verdict."""
+
+
 class Spells:
     """Follows the counts of one state from `begin` on."""
 
@@ -58,6 +66,11 @@ class Spells:
     def begin(self) -> None:
         """What was counted up to now says nothing of since when."""
         self._begun = True
+
+    def changed(self, change: VerdictChange) -> None:
+        """Verdicts of this node changed."""
+        for constraint, verdict in change.turns:
+            self.turned(constraint, verdict)
 
     def turned(self, id_: str, verdict: Verdict) -> None:
         """This node's own evaluation of a constraint turned to violated, or to satisfied."""

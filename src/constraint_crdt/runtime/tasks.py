@@ -1,58 +1,55 @@
-"""What a node does all the time, each activity a task of its own.
-
-A fault in one is logged, costs the others nothing, and it goes on a second later.
-"""
+"""The background tasks of a node. A fault in one is logged, and the task continues a second later; the others go on."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 
 PAUSE = 1.0
-"""Seconds after a fault."""
+"""Seconds before a task continues after a fault."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
 
-class Activities:
-    """The tasks of one node."""
+class Tasks:
+    """The background tasks of one node."""
 
     def __init__(self, node: str) -> None:
         self._node = node
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def run(self, what: str, activity: Callable[[], Awaitable[None]]) -> None:
-        """Keep an activity going that only ends when it is stopped."""
-        self._start(what, self._supervised(what, activity))
+    def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
+        """Run `activity`, which never returns, until `stop`."""
+        self._start(name, self._supervised(name, activity))
 
-    def repeat(self, what: str, every: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Do `step` again and again, `every` seconds after the last time."""
+    def repeat(self, name: str, every: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Call `step` repeatedly, `every` seconds after the last call ended."""
 
         async def steps() -> None:
             while True:
                 await asyncio.sleep(every)
                 await step()
 
-        self.run(what, steps)
+        self.run(name, steps)
 
-    def once(self, what: str, activity: Coroutine[object, object, None]) -> None:
-        """Do something aside, once."""
-        self._start(what, activity)
+    def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        """Run `activity` once."""
+        self._start(name, activity)
 
-    def _start(self, what: str, activity: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(activity, name=f"{self._node} {what}")
+    def _start(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(activity, name=f"{self._node} {name}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _supervised(self, what: str, activity: Callable[[], Awaitable[None]]) -> None:
+    async def _supervised(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
                 await activity()
             except Exception:
-                _log.exception("%s: a fault in %s, which goes on in a second", self._node, what)
+                _log.exception("%s: a fault in %s, which goes on in a second", self._node, name)
                 await asyncio.sleep(PAUSE)
 
     async def stop(self) -> bool:
-        """End all of them. False if there was none."""
+        """Cancel all tasks and wait for them. Returns False if there were none."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,12 +1,10 @@
-"""LoopLag: how late the event loop runs what is due.
+"""The counters and gauges of a running node, for `GET /metrics`.
 
-All of a node runs on one loop, so what holds it up (a long evaluation, a program that embeds the node and blocks) holds up gossip
-and answers too. This is what that looks like from inside.
+Reading them changes and resets nothing, so that any number of readers see the same. The values of `Status` and of the convergence
+report are not repeated here.
 
-Figures: the numbers that a node counts beside its state, for whoever watches over it (`GET /metrics`).
-
-Rules: reading them changes nothing and resets nothing, so that any number of readers see the same. What is in `Status` or in the
-convergence report is not said here again.
+The lag of the event loop is how late it runs a task that is due. All of a node runs on one loop, so a long evaluation, or a program
+that embeds the node and blocks, delays gossip and answers by as much.
 """
 
 import asyncio
@@ -17,26 +15,26 @@ import msgspec
 
 from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
+from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.events import EventKind, EventStream
-from constraint_crdt.runtime.exchange_loop import Exchanger, Receipt
-from constraint_crdt.runtime.persistence import Keeping
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop, Receipt
+from constraint_crdt.runtime.persistence import Persistence
 
 EVERY: Final = 0.5
-"""Seconds between two looks."""
+"""Seconds between two measurements."""
 
 BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class LoopLag:
-    """Measures the loop that it runs on."""
+    """Measures the lag of the event loop."""
 
     def __init__(self) -> None:
         self.durations = DurationHistogram(BOUNDS)
-        """By how many seconds each look came too late."""
+        """The lag of each measurement, in seconds."""
 
     async def run(self, every: float = EVERY) -> None:
-        """Look for ever, each `every` seconds."""
+        """Measure every `every` seconds. Never returns."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + every
@@ -45,24 +43,24 @@ class LoopLag:
 
 
 class Histogram(msgspec.Struct, frozen=True, kw_only=True):
-    """How long something took."""
+    """A histogram of durations."""
 
     bounds: tuple[float, ...]
     """Seconds."""
     up_to: tuple[int, ...]
-    """How many did not exceed each bound; at the end: how many there were."""
+    """The number of durations up to each bound; last, the number of all."""
     total: float
-    """Seconds of all of them together."""
+    """The sum of all durations, in seconds."""
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node counted since it started, unless said otherwise."""
+class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start of the node and, where said, values now."""
 
     exchanges_begun: int
     exchanges_failed: int
-    """Those whose peer did not answer."""
+    """Exchanges whose peer did not answer."""
     requests_repeated: int
-    """Those sent again since there was no answer."""
+    """Requests repeated for lack of an answer."""
     messages_sent: int
     messages_received: int
     messages_refused: int
@@ -92,46 +90,52 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """How many events there were, by kind."""
 
 
-class NodeFigures:
-    """The figures of one node."""
+class RuntimeMetrics:
+    """The metrics of one node."""
 
     def __init__(
-        self, gossip: GossipNode, exchanger: Exchanger, tally: Tally, keeping: Keeping, events: EventStream, lag: LoopLag
+        self,
+        gossip: GossipNode,
+        exchanges: ExchangeLoop,
+        counts: EvaluationCounts,
+        persistence: Persistence,
+        events: EventStream,
+        lag: LoopLag,
     ) -> None:
         self._gossip = gossip
-        self._exchanger = exchanger
-        self._tally = tally
-        self._keeping = keeping
+        self._exchanges = exchanges
+        self._counts = counts
+        self._persistence = persistence
         self._events = events
         self._lag = lag
 
-    def report(self) -> Figures:
-        """The figures now. O(constraints that expired)."""
-        exchanger, keeping, state = self._exchanger, self._keeping, self._gossip.state
-        return Figures(
-            exchanges_begun=exchanger.begun,
-            exchanges_failed=exchanger.failed,
-            requests_repeated=exchanger.repeated,
-            messages_sent=exchanger.sent,
-            messages_received=exchanger.received,
-            messages_refused=exchanger.refused,
-            learned_bytes=exchanger.learned_bytes,
-            exchange_bytes=exchanger.receipts.carried,
-            exchange_difference_bytes=exchanger.receipts.difference,
-            exchange_bytes_ratio=exchanger.receipts.ratio,
-            violated_here=self._tally.violated,
+    def report(self) -> MetricsReport:
+        """The metrics now. O(constraints that expired)."""
+        exchanges, persistence, state = self._exchanges, self._persistence, self._gossip.state
+        return MetricsReport(
+            exchanges_begun=exchanges.begun,
+            exchanges_failed=exchanges.failed,
+            requests_repeated=exchanges.repeated,
+            messages_sent=exchanges.sent,
+            messages_received=exchanges.received,
+            messages_refused=exchanges.refused,
+            learned_bytes=exchanges.learned_bytes,
+            exchange_bytes=exchanges.receipts.carried,
+            exchange_difference_bytes=exchanges.receipts.difference,
+            exchange_bytes_ratio=exchanges.receipts.ratio,
+            violated_here=self._counts.violated,
             expired=len(state.constraints.expired_ids),
             tiles=len(state.tiles),
-            store_bytes=keeping.size,
-            store_waiting=keeping.waiting,
-            commits=None if keeping.commits is None else _histogram(keeping.commits),
+            store_bytes=persistence.size,
+            store_waiting=persistence.waiting,
+            commits=None if persistence.commits is None else _histogram(persistence.commits),
             loop_lag=_histogram(self._lag.durations),
             events=dict(self._events.counts),
         )
 
     def receipts(self) -> Sequence[Receipt]:
-        """What the last exchanges that this node began cost, the latest at the end."""
-        return self._exchanger.receipts.last
+        """The costs of the last exchanges that this node began, oldest first."""
+        return self._exchanges.receipts.last
 
 
 def _histogram(durations: DurationHistogram) -> Histogram:
