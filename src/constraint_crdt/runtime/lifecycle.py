@@ -8,7 +8,7 @@ the background and how often. The public operations are in `node`. All parts bel
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
@@ -36,7 +36,6 @@ from constraint_crdt.runtime.probes import Probe, ProbeReader
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, Portable
 from constraint_crdt.runtime.sketches import NodeApproximate
-from constraint_crdt.runtime.tasks import Tasks
 from constraint_crdt.runtime.tiles import NodeTiles
 from constraint_crdt.transport.interface import Transport
 
@@ -54,7 +53,57 @@ EXPIRE_EVERY = 0.2
 FAREWELL = 0.5
 """Seconds that stopping spends on pushing the last counts."""
 
+PAUSE = 1.0
+"""Seconds before a background task continues after a fault."""
+
 _log = logging.getLogger("constraint_crdt.node")
+
+
+class Tasks:
+    """The background tasks of one node. A fault in one is logged, and the task continues after `PAUSE`; the others go on."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
+        """Run `activity`, which never returns, until `stop`."""
+        self._start(name, self._supervised(name, activity))
+
+    def repeat(self, name: str, every: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Call `step` repeatedly, `every` seconds after the last call ended."""
+
+        async def steps() -> None:
+            while True:
+                await asyncio.sleep(every)
+                await step()
+
+        self.run(name, steps)
+
+    def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        """Run `activity` once."""
+        self._start(name, activity)
+
+    def _start(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(activity, name=f"{self._node} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervised(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await activity()
+            except Exception:
+                _log.exception("%s: a fault in %s, which goes on in a second", self._node, name)
+                await asyncio.sleep(PAUSE)
+
+    async def stop(self) -> bool:
+        """Cancel all tasks and wait for them. Returns False if there were none."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return bool(tasks)
 
 
 class Runtime:
@@ -123,7 +172,7 @@ class Runtime:
         self.tasks = Tasks(settings.name)
         self.membership = Membership(
             settings, self.gossip, self.transport, self.exchanges, self.feed,
-            self.publisher, self.partitions, self.diagnosis, self.tasks,
+            self.publisher, self.partitions, self.diagnosis, self.tasks.once,
         )  # fmt: skip
         self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
         self.lag = LoopLag()

@@ -10,7 +10,7 @@ opened its session later ends.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Coroutine, Mapping, Set
 
 from constraint_crdt import __version__
 from constraint_crdt.crdt.replica import Replica
@@ -21,7 +21,6 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
 from constraint_crdt.runtime.events import EventKind, EventPublisher
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.runtime.tasks import Tasks
 from constraint_crdt.transport.interface import Peer, Transport, Unreachable
 
 PATIENCE = 3
@@ -80,8 +79,9 @@ class Membership:
         publisher: EventPublisher,
         detector: PartitionDetector,
         diagnosis: Diagnosis,
-        tasks: Tasks,
+        once: Callable[[str, Coroutine[object, object, None]], None],
     ) -> None:
+        """`once(name, coroutine)` runs a coroutine in the background."""
         self._settings = settings
         self._gossip = gossip
         self._transport = transport
@@ -90,7 +90,7 @@ class Membership:
         self._publisher = publisher
         self._detector = detector
         self._diagnosis = diagnosis
-        self._tasks = tasks
+        self._once = once
         self._over: asyncio.Future[str] | None = None
         self.me: Peer | None = None
         """This node's own session; None before it joined its fleet."""
@@ -134,7 +134,7 @@ class Membership:
         """A session of a peer came or went."""
         if peer.name == self._gossip.node_id:
             if up:
-                self._tasks.once("namesake", self._meet_namesake(peer))
+                self._once("namesake", self._meet_namesake(peer))
             return
         if not up:
             self._exchanges.gone(peer)

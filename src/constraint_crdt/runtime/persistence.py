@@ -44,6 +44,7 @@ class Persistence:
         self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
+        self._trouble: str | None = None
         self._former: dict[Replica, int] = {}
 
     def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
@@ -51,6 +52,7 @@ class Persistence:
         self._subscribers.append(subscriber)
 
     def _health_changed(self, trouble: str | None) -> None:
+        self._trouble = trouble
         for subscriber in self._subscribers:
             subscriber(trouble)
 
@@ -72,7 +74,7 @@ class Persistence:
     @property
     def trouble(self) -> str | None:
         """Why writes are refused; None if they are taken."""
-        return self._committer.trouble if self._committer else None
+        return self._trouble
 
     @property
     def commits(self) -> DurationHistogram | None:
@@ -164,7 +166,7 @@ class Persistence:
 
     async def close(self) -> None:
         """Write what is left, and close the store. Idempotent."""
-        committer, self._committer = self._committer, None
+        committer, self._committer, self._trouble = self._committer, None, None
         if committer:
             await committer.close()
         elif self._store:
