@@ -1,7 +1,7 @@
-"""What is usually wrong with a node, looked for and said with what to do about it.
+"""Diagnosis: the common faults of a node, each with advice.
 
-A *finding* is one thing that was looked at: `ok`; `warn`, which wants an eye on it; or `fail`, which wants something done. What
-needs no running node is a function of its own, for whoever looks at one that does not run.
+A *finding* is the result of one check: `ok`, `warn` for a risk, `fail` for a fault. Checks without a running node are functions,
+for the command line.
 """
 
 import shutil
@@ -17,19 +17,19 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 
 LOW_SPACE = 256 * 1024 * 1024
 NO_SPACE = 16 * 1024 * 1024
-"""Bytes left on the disk of the store, below which it is worth a word, and below which it is worth acting at once."""
+"""Free bytes on the disk of the store: below the first a warning, below the second a fault."""
 
 SEED_TIMEOUT = 2.0
 """Seconds that a connection to a seed may take."""
 
 SEEDS = 16
-"""Seeds that are tried at most."""
+"""Seeds tried, at most."""
 
 NAMED = 10
-"""Names in one sentence; of more it says how many."""
+"""Names in one sentence. Further names are counted."""
 
 NAMESAKE_FOR = 3600 * SECOND
-"""A namesake that was met is reported for so long, in ns."""
+"""A duplicate name is reported for this time after the last meeting, in ns."""
 
 _TRIED = ("tcp", "tls")
 
@@ -55,11 +55,11 @@ class Inbox(LivePeers, Protocol):
 
 
 class View(Protocol):
-    """Compares the nodes that write with the nodes that are live."""
+    """Compares the writing nodes with the live nodes."""
 
     @property
     def missed(self) -> Sequence[str]:
-        """The nodes that write, by evidence of others, and are not live here."""
+        """The nodes writing, by evidence of others, without being live here."""
 
 
 class StoreHealth(Protocol):
@@ -75,7 +75,7 @@ class StoreHealth(Protocol):
 
 
 class Diagnosis:
-    """Looks for faults of one node."""
+    """Checks one node for faults."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class Diagnosis:
         max_skew: float,
         file: Path | None,
     ) -> None:
-        """`seeds`: the endpoints that the node connects to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the
-        file of the store; None if the state is in memory.
+        """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
+        store; None if the state is in memory.
         """
         self._gossip = gossip
         self._evidence = evidence
@@ -107,12 +107,12 @@ class Diagnosis:
         self._namesake_at = self._evidence.now()
 
     def look(self) -> DiagnosisReport:
-        """All findings that need no waiting. O(nodes)."""
+        """All findings available at once. O(nodes)."""
         findings = [*self._identity(), *self._fleet(), *self._state()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:
-        """What takes a while: the seeds and the disk. To be run in a thread."""
+        """The findings on seeds and disk. Blocks: call it in a thread."""
         return [check_seeds(self._seeds), check_disk(self._file)]
 
     def _identity(self) -> Iterator[Finding]:
@@ -199,7 +199,7 @@ class Diagnosis:
 
 
 def check_seeds(endpoints: Sequence[str]) -> Finding:
-    """Whether something listens where this node is told to connect. Takes up to `SEED_TIMEOUT` for each."""
+    """Try to connect to the seeds. Takes up to `SEED_TIMEOUT` for each."""
     tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
     if not endpoints:
         return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")

@@ -1,16 +1,13 @@
-"""Since when a constraint is violated where.
+"""Explanations: everything known of one constraint, with the evidence.
 
-A node tells its counts, not its verdicts: cumulative, in one cell per constraint every few seconds. So of another node this sees
-intervals, each with so many evaluations that held and so many that did not. A *spell* is a run of intervals in none of which one
-held, and at its beginning perhaps one in which some held and some did not: violated since then, at the latest. An interval without
-a violation ends it; an interval in which nothing was counted says nothing, and changes nothing.
+An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
+the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-Of the node itself the evaluations themselves are known, so its own spells are exact.
-
-Explain: all that is known of one constraint, and how it is known.
-
-Which mutations keep it alive and who made them, which removals ended which, where it is violated and since when, how often lately,
-and who has not heard of it.
+`Spells` has the times of violations. Nodes write cumulative counts, not verdicts, in one cell per constraint every few seconds. So
+the counts of another node give intervals with a number of satisfied and of violated evaluations. A *spell* is a run of intervals
+without a satisfied evaluation; the interval before may be mixed. The constraint is violated since the begin of the spell, at the
+latest. An interval without a violation ends the spell. An interval without evaluations changes nothing. This node's own spells are
+exact, because they come from its evaluations.
 """
 
 from collections import OrderedDict
@@ -31,16 +28,16 @@ from constraint_crdt.types.counters import NODE_KEY, ZERO
 from constraint_crdt.types.definition import Addition
 
 SPELLS = 100_000
-"""Spells remembered, of constraints and nodes, ended ones included: the one that was confirmed longest ago goes first."""
+"""Spells kept, of constraints and nodes, ended spells included. The spell with the oldest confirmation is dropped first."""
 
 
 class Spell(NamedTuple):
-    """What one node last told of one constraint. Times in ns since the epoch, by the clock of the node that looks."""
+    """The last spell of one constraint on one node. Times in ns since the epoch, by this node's clock."""
 
     since: int | None
-    """Since when it is violated there; None: it held again."""
+    """The begin of the violation; None if the constraint is satisfied."""
     last: int
-    """When that was last confirmed."""
+    """The time of the last confirmation."""
 
 
 class VerdictChange(Protocol):
@@ -52,7 +49,7 @@ class VerdictChange(Protocol):
 
 
 class Spells:
-    """Follows the counts of one state from `begin` on."""
+    """Follows the counts of one state, from `begin` on."""
 
     def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
         self._rows = rows
@@ -64,7 +61,7 @@ class Spells:
         rows.watch(COUNTS, self._changed)
 
     def begin(self) -> None:
-        """What was counted up to now says nothing of since when."""
+        """The node starts. Counts from before give no times."""
         self._begun = True
 
     def changed(self, change: VerdictChange) -> None:
@@ -80,7 +77,7 @@ class Spells:
             self._own.pop(id_, None)
 
     def forget(self, id_: str) -> None:
-        """A constraint is gone, or says something else: what was found about it says nothing any more."""
+        """A constraint was removed or redefined: drop its spells."""
         self._own.pop(id_, None)
         for node in self._nodes.pop(id_, ()):
             del self._spells[id_, node]
@@ -91,15 +88,15 @@ class Spells:
             self.forget(id_)
 
     def own_since(self, id_: str) -> int | None:
-        """Since when this node itself finds a constraint violated, exactly; None while it does not."""
+        """The exact begin of a violation on this node; None while the constraint is not violated."""
         return self._own.get(id_)
 
     def of(self, id_: str, node: str) -> Spell | None:
-        """The last spell of a node, as its counts tell it; None if it has none that is known."""
+        """The last spell of a node by its counts; None if unknown."""
         return self._spells.get((id_, node))
 
     def told(self, id_: str) -> dict[str, int]:
-        """The nodes on which a constraint is violated, as their counts tell it, each with since when. O(nodes of it)."""
+        """The nodes on which a constraint is violated by their counts, each with the begin. O(nodes of the constraint)."""
         spells = {node: self._spells[id_, node].since for node in self._nodes.get(id_, ())}
         return {node: since for node, since in spells.items() if since is not None}
 
@@ -139,7 +136,7 @@ class Spells:
 
 
 class Evaluations(Protocol):
-    """Knows the evaluations that a node made."""
+    """Knows the evaluations of a node."""
 
     def last(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint."""
@@ -159,7 +156,7 @@ class Explanations:
         self._rates = rates
 
     def report(self, id_: str) -> ExplainReport:
-        """All that is known of a constraint. O(nodes x rows). Raises `KeyError` if nothing is."""
+        """Everything known of a constraint. O(nodes x rows). Raises `KeyError` for an unknown constraint."""
         state = self._gossip.state
         try:
             coverage = self._coverage.report(id_)
@@ -199,7 +196,7 @@ class Explanations:
         )
 
     def _violations(self, id_: str) -> tuple[ViolationReport, ...]:
-        """Of every node that evaluated it."""
+        """The violations on every node with evaluations."""
         counts = self._gossip.state.metrics.by_node(id_)
         lately = self._rates.of(id_, self._rates.half_lives[0])
         per_minute = lately.violated_per_minute / lately.violated if lately.violated else 0.0
@@ -225,7 +222,7 @@ class Explanations:
         return tuple(reports)
 
     def _found(self, id_: str, name: str) -> tuple[bool, bool | None, int | None, int | None]:
-        """Whether it is exact, whether the constraint is violated on a node, since when, and when that was last confirmed."""
+        """For one node: exactness, the verdict, the begin of the violation, and the time of the last confirmation."""
         last = self._evaluations.last(id_) if name == self._gossip.node_id else None
         if last is not None and any(last.counts):
             since = self._spells.own_since(id_)
