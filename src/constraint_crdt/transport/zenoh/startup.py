@@ -51,17 +51,17 @@ def node_key(fleet: str, peer: Peer) -> str:
 
 
 def alive_key(fleet: str, peer: Peer) -> str:
-    """The token that says `peer` is there."""
+    """The liveliness token of `peer`."""
     return f"{_ROOT}/{_chunk(fleet)}/alive/{_chunk(peer.name)}/{peer.session}"
 
 
 def alive_keys(fleet: str) -> str:
-    """The expression that matches every token of the fleet."""
+    """The expression matching every token of the fleet."""
     return f"{_ROOT}/{_chunk(fleet)}/alive/*/*"
 
 
 def peer_of(alive: str) -> Peer | None:
-    """The peer a token's key speaks of; None for a key that no node of ours would have made."""
+    """The peer of a token's key; None for a key of another form."""
     chunks = alive.split("/")
     if len(chunks) != 5 or not _SESSION.fullmatch(chunks[4]):
         return None
@@ -83,7 +83,7 @@ _ENDPOINT = re.compile(r"tcp/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<por
 
 @dataclass(frozen=True)
 class Settings:
-    """How one transport takes part. Build it with `checked`."""
+    """The settings of one transport. Build them with `checked`."""
 
     role: str
     listen: tuple[str, ...]
@@ -96,7 +96,7 @@ class Settings:
 def checked(
     role: str, listen: Sequence[str] | None, connect: Sequence[str], *, multicast: bool, lease: float, discover: bool = True
 ) -> Settings:
-    """The settings, or `TransportError` naming what is wrong."""
+    """The checked settings. Raises `TransportError` for a wrong value."""
     if role not in ROLES:
         raise TransportError(f"Unknown role {role!r}; use one of {', '.join(ROLES)}.")
     if role == "client" and listen:
@@ -116,7 +116,7 @@ def checked(
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """Host and port of an endpoint, or `TransportError` naming it."""
+    """Host and port of an endpoint. Raises `TransportError` for a malformed endpoint."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None or int(match["port"]) > 65535:
         raise TransportError(f"Cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT.")
@@ -124,7 +124,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
 
 
 def usable_connects(endpoints: Iterable[str], own: Sequence[str]) -> tuple[str, ...]:
-    """Those of `endpoints`, which others sent, that one can connect to and that are not ours."""
+    """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`."""
     kept: dict[str, None] = {}
     for endpoint in endpoints:
         try:
@@ -143,7 +143,7 @@ def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[s
 
 
 def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> tuple[str, ...]:
-    """Where others can connect, given where we listen: a wildcard host stands for each of `addresses` of its family."""
+    """The endpoints for other nodes, given the listening ones: a wildcard host stands for each of `addresses` of its family."""
     found: list[str] = []
     for endpoint in listening:
         host, port = parse_endpoint(endpoint)
@@ -220,9 +220,9 @@ atexit.register(_wait_at_exit)
 
 
 async def in_daemon_thread(work: Callable[[], T], seconds: float, discard: Callable[[T], object]) -> T:
-    """Run `work` in a thread and return its result or raise its error; `TimeoutError` after `seconds`.
+    """Run `work` in a thread and return its result or raise its error. Raises `TimeoutError` after `seconds`.
 
-    A result that nobody waits for any more (timed out, cancelled, loop gone) goes to `discard`, in a thread too.
+    A result after a timeout, a cancellation or the end of the loop goes to `discard`, in a thread too.
     """
     call = _Call(work, discard)
     start_daemon_thread(call.run)
@@ -252,7 +252,7 @@ class _Call(Generic[T]):
                 self._discard(result)
 
     def abandon(self) -> None:
-        """Nobody waits any more. A result that came between its delivery and the waiter's turn is thrown away."""
+        """The caller stopped waiting. A result delivered since then is discarded."""
         if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
             self._throw_away(self.done.result())
 
@@ -282,11 +282,11 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class RouterUnreachableError(TransportError):
-    """A client found none of its routers; it may try again."""
+    """A client found no router. A retry may succeed."""
 
 
 class Opened(NamedTuple):
-    """An open Zenoh session, what it listens on, and where others reach that."""
+    """An open Zenoh session, with its listening endpoints and the endpoints for other nodes."""
 
     session: zenoh.Session
     listening: tuple[str, ...]
@@ -294,7 +294,7 @@ class Opened(NamedTuple):
 
 
 def open_session(settings: Settings, before: Sequence[str]) -> Opened:
-    """Open a session; `before` is what the last one listened on. Raises `TransportError`."""
+    """Open a session. `before`: the listening endpoints of the last session. Raises `TransportError`."""
     _close_at_exit()
     chose = any(parse_endpoint(endpoint)[1] == 0 for endpoint in settings.listen)
     for attempt in range(_ATTEMPTS):
@@ -325,7 +325,7 @@ atexit.register(_exiting.set)  # runs before the wait for daemon threads, which 
 
 @cache
 def _close_at_exit() -> None:
-    """Have a thread ready to close what is open in the end: Python 3.12 starts none any more by then."""
+    """Start a thread to close open sessions at exit: Python 3.12 starts no thread at that time."""
 
     def close_all() -> None:
         _exiting.wait()
@@ -336,7 +336,7 @@ def _close_at_exit() -> None:
 
 
 def _with_port(endpoint: str) -> str:
-    """`endpoint`, with a port that is free now in place of port 0."""
+    """`endpoint`, with a free port in place of port 0."""
     host, port = parse_endpoint(endpoint)
     if port:
         return endpoint
@@ -351,7 +351,7 @@ def _with_port(endpoint: str) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """The addresses that this machine is reached by, one per IP version it has a route for; loopback without any."""
+    """The addresses of this machine, one per IP version with a route; loopback without any."""
     found: list[str] = []
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

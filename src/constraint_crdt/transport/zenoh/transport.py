@@ -1,8 +1,7 @@
-"""`ZenohTransport`: the life of a node's place in a Zenoh network, over any number of sessions.
+"""`ZenohTransport`: the membership of a node in a Zenoh network, over any number of sessions.
 
-Rules: an endpoint or role that cannot work is refused at construction; a port that is taken, at open. A seed or router
-that is not there yet is waited for in the background. Every session has a random Zenoh id, since Zenoh isolates the
-second of two equal ones without a word.
+Rules: a malformed endpoint or role is refused at construction, a taken port at open. Seeds and routers that do not answer yet are
+retried in the background. Every session has a random Zenoh id, because Zenoh isolates the second of two equal ids without an error.
 """
 
 import asyncio
@@ -100,7 +99,7 @@ class ZenohTransport:
         return frozenset(self._session.peers) if self._session else frozenset()
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
-        """See `Transport.open`. A client whose routers are all down opens, and joins once one is up."""
+        """See `Transport.open`. A client without an answering router opens, and joins when a router answers."""
         if self._member is not None:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
@@ -182,7 +181,7 @@ class ZenohTransport:
                 _log.warning("%s Trying again.", error)
 
     async def _attach(self, member: Member, me: Peer, settings: Settings) -> None:
-        """Open one Zenoh session and make it the current one. Raises `TransportError`."""
+        """Open one Zenoh session as the current session. Raises `TransportError`."""
         before = self._listening
         try:
             opened = await in_daemon_thread(
