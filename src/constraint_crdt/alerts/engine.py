@@ -64,7 +64,7 @@ class Notify(Protocol):
 
 
 class AlertEngine:
-    """The alerts of one node."""
+    """The alerts of a node."""
 
     def __init__(
         self,

@@ -79,7 +79,7 @@ class Change:
 
 
 class ChangeLog:
-    """Follows the definitions of one state, from `begin` on."""
+    """Follows the definitions of a state, from `begin` on."""
 
     def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
         self._rows = rows
@@ -114,7 +114,7 @@ class ChangeLog:
         return None if number is None else self._changes[number]
 
     def removals(self, id_: str) -> list[Change]:
-        """The removals of additions of one constraint, in the order in which they became known."""
+        """The removals of additions of a constraint, in the order in which they became known."""
         return [change for dot in self._removed.get(id_, ()) if (change := self.change(dot)) is not None]
 
     # --- following ---------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class Exchanges(Protocol):
 
 
 class Coverage:
-    """The coverage of changes, by the evidence of one node."""
+    """The coverage of changes, by the evidence of a node."""
 
     def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionFrontier) -> None:
         self._gossip = gossip

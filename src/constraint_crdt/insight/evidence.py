@@ -47,7 +47,7 @@ class MergedMessage(Protocol):
 
 
 class Evidence:
-    """The evidence of one node about its peers."""
+    """The evidence of a node about its peers."""
 
     def __init__(self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int]) -> None:
         """`now`: the time in ns since the epoch."""
@@ -228,7 +228,7 @@ class Evidence:
 
 
 class Convergence:
-    """Compares the states of the peers with the state of one node."""
+    """Compares the states of the peers with the state of a node."""
 
     def __init__(self, gossip: GossipNode, evidence: Evidence) -> None:
         self._gossip = gossip
@@ -260,7 +260,7 @@ class Convergence:
         return max(0.0, (evidence.now() - since) / SECOND)
 
     def peer(self, name: str) -> PeerConvergence:
-        """Compares the state of one peer with this node's. O(rows) if they differ."""
+        """Compares the state of a peer with this node's. O(rows) if they differ."""
         evidence = self._evidence
         behind = evidence.behind(name)
         ahead = None if behind is None else evidence.ahead(name, behind)

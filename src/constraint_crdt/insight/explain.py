@@ -1,4 +1,4 @@
-"""Explanations: everything known of one constraint, with the evidence.
+"""Explanations: everything known of a constraint, with the evidence.
 
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
@@ -32,7 +32,7 @@ SPELLS = 100_000
 
 
 class Spell(NamedTuple):
-    """The last spell of one constraint on one node. Times in ns since the epoch, by this node's clock."""
+    """The last spell of a constraint on one node. Times in ns since the epoch, by this node's clock."""
 
     since: int | None
     """The begin of the violation; None if the constraint is satisfied."""
@@ -49,7 +49,7 @@ class VerdictChange(Protocol):
 
 
 class Spells:
-    """Follows the counts of one state, from `begin` on."""
+    """Follows the counts of a state, from `begin` on."""
 
     def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
         self._rows = rows
@@ -143,7 +143,7 @@ class Evaluations(Protocol):
 
 
 class Explanations:
-    """Explains the constraints of one node."""
+    """Explains the constraints of a node."""
 
     def __init__(
         self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, evaluations: Evaluations, rates: NodeRates

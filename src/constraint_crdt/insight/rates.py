@@ -20,7 +20,7 @@ NOTHING_LEFT = 0.0005
 
 
 class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one node."""
+    """What is left of the evaluations of a node."""
 
     satisfied: float
     violated: float
@@ -29,7 +29,7 @@ class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one constraint."""
+    """What is left of the evaluations of a constraint."""
 
     constraint: str | None
     """None: of none in particular, or in the total of all."""
@@ -69,7 +69,7 @@ class _Waiting(NamedTuple):
 
 
 class NodeRates:
-    """The recent rates of one node and its fleet."""
+    """The recent rates of a node and its fleet."""
 
     def __init__(self, gossip: GossipNode, half_lives: tuple[float, ...], *, now: Callable[[], float]) -> None:
         """`half_lives`: those to track, in seconds. `now`: monotonic seconds. Raises `ConstraintCrdtError` for wrong half-lives."""
@@ -122,7 +122,7 @@ class NodeRates:
         return self._rates.half_lives
 
     def of(self, constraint: str, half_life: float, node: str | None = None) -> ConstraintRate:
-        """The decayed evaluations of one constraint, on one node or on all. O(its cells)."""
+        """The decayed evaluations of a constraint, on one node or on all. O(its cells)."""
         return self._one(constraint, half_life, node)
 
     def by_node(self) -> dict[str, Pair]:
@@ -148,7 +148,7 @@ class NodeRates:
         return name == gossip.node_id or any(row.node_id == name for row in gossip.state.rows.clock_mark.entries)
 
     def report(self, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
-        """The decayed evaluations at one half-life (default: the shortest), of one constraint or node or of all.
+        """The decayed evaluations at one half-life (default: the shortest), of a constraint or node or of all.
 
         Raises `ConstraintCrdtError`, naming the tracked half-lives, for another half-life. O(cells of rates).
         """
@@ -175,7 +175,7 @@ class NodeRates:
         return rate.constraint in self._gossip.state.constraints or rate.satisfied + rate.violated > NOTHING_LEFT
 
     def _one(self, id_: str, half_life: float, node: str | None) -> ConstraintRate:
-        """The decayed evaluations of one constraint, counts in memory included."""
+        """The decayed evaluations of a constraint, counts in memory included."""
         by_node = self._rates.by_node(half_life, id_)
         constraint = id_ or None
         if constraint in self._waiting:

@@ -1,19 +1,20 @@
-"""The change feed: every change of a node's state passes here, and the parts of the node are told of it in one stated order.
+"""The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A state changes in five ways (`Origin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
-verdict, the store is loaded. After each, the feed finds the constraints whose definitions in force changed, and calls the
-subscribers with a `NodeChange`, in the order of subscription. `lifecycle` states that order. A subscriber neither raises nor waits.
+A change has one of five origins (`Origin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
+verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls the
+subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
 
-`DefinitionChanges` compares the definitions of two moments at which the state was whole: cells change many at a time, and some
-change back within one transfer. It works in two steps, because a transfer may change more than can be published at once:
+`DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
+back within one transfer. One transfer may change more constraints than can be published at once, so there are two steps:
 
-- `settle`, after each change: findings about a changed constraint are dropped before the constraint is evaluated or read again. The
-  definitions of new constraints, which are most, are not read.
-- `take`, in batches: the changes to publish. Constraints come in the order in which they changed, those of one change by id, each
-  once, with its definitions at that time compared with those last published. A change that was undone by then is not published.
+- `settle`, after each change: findings about a changed constraint are dropped before the next evaluation or reading. The
+  definitions of new constraints, the majority, are not read.
+- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within one change, each
+  once. The definitions at the time of `take` are compared with the last published ones, so an undone change is not published.
 
-An expiry is published once. The time that a node reads may go back a little (a fast peer was lost), and a constraint that had just
-expired is in force again for a moment: neither that nor its second expiry is published. An extension is, as another definition.
+An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
+force again for a moment: neither this nor the second expiry is published. An extension is published, because the definition
+differs.
 """
 
 import enum
@@ -35,14 +36,14 @@ Result = TypeVar("Result")
 
 
 class Origin(enum.Enum):
-    """Why the state of a node, or a reading of it, changed."""
+    """Why the state of a node, or a reading, changed."""
 
     WRITTEN = "written"
     """This node wrote."""
     RECEIVED = "received"
     """A message of a peer, or a state file, was merged."""
     ELAPSED = "elapsed"
-    """Time passed, and constraints expired by it."""
+    """Time passed, and constraints expired."""
     EVALUATED = "evaluated"
     """Constraints were evaluated with another verdict than before."""
     RESTORED = "restored"
@@ -58,11 +59,11 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """One change, as subscribers are told of it."""
+    """One change."""
 
     origin: Origin
     state_changed: bool = True
-    """False: a message was taken in that held nothing new, or only verdicts changed."""
+    """False: the message had nothing new, or only verdicts changed."""
     redefined: int = 0
     """The number of constraints whose definitions in force changed."""
     push: bool = False
@@ -99,7 +100,7 @@ class Disk(Protocol):
 
 
 class ChangeFeed:
-    """Applies the changes of one node's state and tells subscribers."""
+    """Applies the changes of a node's state, and calls the subscribers."""
 
     def __init__(self, gossip: GossipNode, disk: Disk) -> None:
         self._gossip = gossip
@@ -108,7 +109,7 @@ class ChangeFeed:
         self.definitions = DefinitionChanges(gossip.state)
         """The constraints whose definitions changed."""
         self.written_bytes = 0
-        """Bytes of the cells that this node wrote since the start."""
+        """Bytes of the cells written by this node since the start."""
 
     def subscribe(self, subscriber: Subscriber, *origins: Origin) -> None:
         """Call `subscriber` with each change of these origins, after the earlier subscribers."""
@@ -123,9 +124,9 @@ class ChangeFeed:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     async def commit(self, mutate: Callable[[], Result]) -> Result:
-        """Write for a user: push the change to peers, and return once it is on disk.
+        """Write for a user: push the change to peers, and return when the change is on disk.
 
-        Raises `WritesRefused`, before `mutate` is called if the trouble is known by then, and the errors of `mutate`.
+        Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse writes, and the errors of `mutate`.
         """
         self._disk.check()
         result = self.write(mutate, push=True)
@@ -133,7 +134,7 @@ class ChangeFeed:
         return result
 
     def write(self, mutate: Callable[[], Result], *, push: bool = False) -> Result:
-        """Call `mutate`, which writes as this node. A write that raises may have begun a new incarnation all the same."""
+        """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
         rows, before = self._gossip.state.rows, self._gossip.replica
         seq, done = rows.seq(before), False
         try:
@@ -168,7 +169,7 @@ class ChangeFeed:
         self._publish(NodeChange(Origin.EVALUATED, state_changed=False, turns=turns))
 
     def restore(self) -> None:
-        """The state was loaded from the store. Subscribers that publish treat it as published."""
+        """The state was loaded from the store. Its content is not published."""
         self._publish(NodeChange(Origin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
@@ -181,7 +182,7 @@ class ChangeFeed:
 
 
 class DefinitionChange(NamedTuple):
-    """One constraint whose definitions in force changed."""
+    """One constraint with other definitions in force."""
 
     kind: EventKind
     constraint: str
@@ -189,7 +190,7 @@ class DefinitionChange(NamedTuple):
 
 
 class DefinitionChanges:
-    """Follows the definitions of the constraints of one state."""
+    """Follows the definitions of a state."""
 
     def __init__(self, state: ConstraintState) -> None:
         self._constraints = state.constraints
@@ -197,8 +198,8 @@ class DefinitionChanges:
         self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._touched: set[str] = set()
         self._waiting: OrderedDict[str, int | Cell | None] = OrderedDict()
-        """The constraints to publish, each with a hash of its definitions at the time of `settle`. A constraint that was new then
-        has its add instead: most are published before the hash is needed.
+        """The constraints to publish, each with a hash of its definitions at the last `settle`. A new constraint has its add
+        instead: the hash is rarely needed.
         """
         self._listed: dict[str, int] = {}
         """The constraints as last published, each with a hash of its definitions."""
@@ -281,7 +282,7 @@ class DefinitionChanges:
         return [change for _ in range(count) if (change := self._change(*self._waiting.popitem(last=False))) is not None]
 
     def take_of(self, id_: str) -> DefinitionChange | None:
-        """The change of one constraint; None if there is none."""
+        """The change of a constraint; None without a change."""
         self.settle()
         return self._change(id_, self._waiting.pop(id_)) if id_ in self._waiting else None
 

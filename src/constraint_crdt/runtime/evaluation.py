@@ -1,7 +1,7 @@
 """Evaluation: measurements in, verdicts and counts out.
 
-Evaluations are frequent and cells are not: counts gather in memory and are written as at most one cell per constraint and interval.
-A node that is killed loses the counts of one interval. While writes are refused, or the node is retired, counts wait.
+Evaluations are frequent, so counts gather in memory and are written in one cell per constraint and interval, at most. A killed node
+loses the counts of one interval. Counts wait while writes are refused.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ EVALUATED_AT_ONCE = 500
 
 
 class EvaluationCounts:
-    """The last evaluation of each constraint on one node, and the counts that are not written yet."""
+    """The last evaluation of each constraint on one node, and the counts not written yet."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[str], None]] = []
@@ -38,7 +38,9 @@ class EvaluationCounts:
         self._subscribers.append(subscriber)
 
     def note(self, evaluations: Iterable[Evaluation]) -> list[Turn]:
-        """Count evaluations. Returns the verdicts that turned; unknown turns none, so a gap in measurements is no recovery."""
+        """Count evaluations. Returns the verdicts changed between satisfied and violated; unknown changes none, so a gap in
+        measurements is no recovery.
+        """
         turns = []
         for each in evaluations:
             id_, verdict = each.constraint, each.verdict
@@ -64,7 +66,7 @@ class EvaluationCounts:
 
     @property
     def violated(self) -> int:
-        """The number of constraints that are violated now."""
+        """The number of violated constraints now."""
         return len(self._violated)
 
     def last(self, id_: str) -> Evaluation | None:
@@ -72,11 +74,11 @@ class EvaluationCounts:
         return self._last.get(id_)
 
     def unknown(self, id_: str) -> int:
-        """The number of evaluations of a constraint that could not be decided."""
+        """The number of undecided evaluations of a constraint."""
         return self._unknown.get(id_, 0)
 
     def forget_all(self, ids: Collection[str]) -> None:
-        """Drop the evaluations of constraints that were removed or redefined. Counts stay. O(ids that were evaluated)."""
+        """Drop the evaluations of removed or redefined constraints. Counts stay. O(evaluated ids)."""
         self.changes += len(ids)
         for found in (self._last, self._unknown):
             for id_ in found.keys() & ids:
@@ -122,7 +124,7 @@ class Measurements:
 
 
 class Evaluator:
-    """Evaluates the active constraints of one node, and writes the counts."""
+    """Evaluates the active constraints of a node, and writes the counts."""
 
     def __init__(
         self,
@@ -141,7 +143,7 @@ class Evaluator:
         self._sketches = sketches
 
     async def evaluate_all(self) -> None:
-        """Evaluate all active constraints against the values of one instant. Other tasks run in between."""
+        """Evaluate all active constraints with the values of one instant. Other tasks run in between."""
         values, ids = self._measurements.fresh(time.monotonic_ns()), sorted(self._gossip.state.constraints)
         for start in range(0, len(ids), EVALUATED_AT_ONCE):
             self.evaluate(values, ids[start : start + EVALUATED_AT_ONCE])

@@ -1,19 +1,19 @@
-"""Events and notices: how programs and screens follow a node.
+"""Events and notices, for programs and screens following a node.
 
-An event says what happened (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
-events and is told how many, and never delays the node or other subscribers. The last events are kept, each with an id, so that a
-reader can resume after a while.
+An event is one occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
+events, gets their number, and never delays the node or other subscribers. The last events are kept, each with an id, so that
+readers can resume.
 
 `EventPublisher` makes the events of one node:
 
-- Few changes of definitions and tiles are published at once; of many, `AT_ONCE` in one turn of the loop, so that 100,000
-  constraints that come together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
+- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in one turn of the loop, so that
+  100,000 constraints arriving together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
 - No change is left out or published twice: see `change_feed` and `tiles` for the content and the order.
-- The change of a constraint comes before other events about it: "violated" never precedes "added".
+- The change of a constraint precedes other events about the constraint: "violated" never precedes "added".
 
-`Notices` says for screens whether readings changed since the last look, and which: the state hash and a version together stand for
-all readings. The version grows when readings change and the state does not (an expiry, another verdict, a peer that came, went or
-gave evidence). Values that only age (decayed rates, uptime, sizes) change neither.
+`Notices` reports changed readings to screens. The state hash and a version together stand for all readings. The version grows when
+readings change and the state does not: an expiry, another verdict, a peer arriving, leaving or giving evidence. Aging values
+(decayed rates, uptime, sizes) change neither.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ KEPT_BYTES = 8 * 1024 * 1024
 """Events kept, and bytes of their text."""
 
 EVENT_BYTES = 100
-"""Bytes that an event counts for beside its text."""
+"""Bytes counted for an event beside its text."""
 
 
 class KeptEvent(NamedTuple):
@@ -64,7 +64,7 @@ class Resumed(NamedTuple):
 
     events: list[KeptEvent]
     missed: int | None
-    """Events in between that are not kept any more; None if that is unknown, because the id is of another start."""
+    """Dropped events in between; None if unknown, because the id is of another start."""
 
 
 _ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})", re.ASCII)
@@ -106,7 +106,7 @@ class EventLog:
         return [KeptEvent(f"{self.boot}-{number + place}", each) for place, each in enumerate(islice(self._events, first, None))]
 
     def after(self, id_: str) -> Resumed:
-        """The events after the event of this id. For an id of another start, or no id: all events that are kept."""
+        """The events after the event of this id. For an id of another start, or no id: all kept events."""
         found = _ID.fullmatch(id_)
         if found is None or found[1] != self.boot or int(found[2]) > self._last:
             return Resumed(self.newest(len(self._events)), None)
@@ -151,7 +151,7 @@ class EventStream:
             subscriber.ready.set()
 
     def listen(self, listener: Callable[[KeptEvent], None]) -> None:
-        """Call `listener` with each event from now on. It must neither raise nor wait."""
+        """Call `listener` with each event from now on. The listener neither raises nor waits."""
         self._listeners.append(listener)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class TileChanges(Protocol):
 
 
 class EventPublisher:
-    """Publishes the events of one node."""
+    """Publishes the events of a node."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class EventPublisher:
         self._behind = False
 
     def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        """Publish one event, after a change of its constraint that was not published yet."""
+        """Publish one event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
         self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
@@ -247,13 +247,13 @@ class EventPublisher:
             self._publish_some()
 
     def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
-        """Publish that an alert fired or resolved."""
+        """Publish an alert, fired or resolved."""
         subject = {} if rule.about == "fleet" else {rule.about: alert.subject}
         detail = f"{rule.name}: {alert.detail}" if fired else rule.name
         self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
 
     def health_changed(self, trouble: str | None) -> None:
-        """Publish why writes are refused from now on, or that they are taken again (None)."""
+        """Publish the reason for refused writes, or the recovery (None)."""
         if trouble is None:
             _log.info("writes are taken again")
             self.publish(EventKind.RECOVERED)
@@ -262,7 +262,7 @@ class EventPublisher:
             self.publish(EventKind.TROUBLE, detail=trouble)
 
     async def run(self) -> None:
-        """Publish in further turns of the loop what one turn cannot. Never returns."""
+        """Publish the changes left over by the first turn, in further turns of the loop. Never returns."""
         while True:
             await self._more.wait()
             await self.finish()
@@ -289,7 +289,7 @@ class EventPublisher:
             self.publish(EventKind.CLOCK_SKEW, node=peer, detail=f"{result.skew:+.1f} s")
 
     def _publish_some(self) -> None:
-        """Publish the next changes. Nothing is awaited in here, so a cancelled caller has published all changes that it took."""
+        """Publish the next changes. Contains no await, so a cancelled caller has published all changes taken."""
         for change in self._definitions.take(AT_ONCE):
             self._publish_definition(change)
         self._tiles.tell(self._now(), AT_ONCE)
@@ -326,7 +326,7 @@ class _Names:
 
 
 class Notices:
-    """Finds which readings of one node changed. Without readers it costs one call per cell that changes."""
+    """Finds the changed readings of a node. Without readers the cost is one call per changed cell."""
 
     def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, counts: EvaluationCounts, persistence: Persistence) -> None:
         self._gossip = gossip
@@ -347,7 +347,7 @@ class Notices:
         """Grows when readings change and the state does not. O(live peers)."""
         gossip = self._gossip
         constraints = gossip.state.constraints
-        # The next end changes exactly when an end has passed, once the constraints were read at this time.
+        # `next_expiry` changes when an expiry has passed, after the constraints were read.
         seen = (
             len(constraints),
             constraints.next_expiry,
@@ -390,7 +390,7 @@ class Notices:
         )
 
     def _note_peers(self) -> None:
-        """Find the peers that came, went, or gave evidence. O(live peers)."""
+        """Find the peers with new evidence, and those arriving or leaving. O(live peers)."""
         before, tracker = self._evidence, self._gossip.tracker
         self._evidence = {}
         for name in self._exchanges.live:

@@ -2,25 +2,25 @@
 
 Rules of exchanges:
 
-- A node begins one exchange at a time. It answers others meanwhile.
-- A peer is live once it has answered or sent a message, until it goes or fails. The transport's list of peers is only a hint.
-- A change is pushed at once, to more peers the larger the fleet. The rate is bounded, so that a node can answer as many pushes as
-  all others send. Rounds bring the changes that a push missed, at one interval for all sizes: each node begins one round and
-  answers one on average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
-- A request without an answer is repeated at once with the same bytes, which is harmless: exchanges are idempotent. A peer that
-  failed lately is asked once only. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a
-  timeout, and only for peers known to be much quicker; a timeout that passed in full is not repeated.
-- A peer that fails all the same is left out for a pause that doubles, so that one broken node costs the others little.
+- A node begins one exchange at a time, and answers others meanwhile.
+- A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
+- A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
+  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins one round and answers one on
+  average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
+- A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
+  no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
+  quicker peers; after a whole timeout there is no retry.
+- A failed peer is left out for a pause, doubled with each failure.
 - Messages are sent after their content is on disk (`durable`).
-- A message that cannot be merged is refused, counted, and logged once per reason. It never ends the node.
+- A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
-Rules of peer selection: few peers are asked at random. Many are asked by distance, so that most traffic stays on short links;
-`protocol.peer_selection` has the chances, and a minimum for every peer. Distance is steps on the lattice if this node and all peers
-wrote a position, else the round-trip time: the minimum of the last ones, because delays only add to it.
+Rules of peer selection: few peers are selected at random. Many are selected by distance, so that most traffic stays on short links;
+`protocol.peer_selection` has the probabilities, and a minimum for every peer. The distance is steps on the lattice if this node and
+all peers wrote a position, else the minimum of the last round-trip times, because delays only add to it.
 
-Rules of receipts, which compare the bytes of an exchange with the difference that it carried: the difference is the cells that were
-new here, or that the peer lacked by its own evidence. All other bytes, and repeated cells, are overhead. An exchange without a
-difference has no ratio. A large state that continues in a later exchange counts as sent in the first and as received in the last.
+Rules of receipts, the cost of exchanges: the difference is the cells new here, or lacking at the peer by its own evidence. All
+other bytes, and repeated cells, are overhead. An exchange without a difference has no ratio. A large state continued in a later
+exchange counts as sent in the first and as received in the last.
 """
 
 import asyncio
@@ -46,11 +46,11 @@ WIDER_FROM = (10, 100, 1000)
 """Sizes of a fleet from which a change is pushed to one more peer."""
 
 PUSHES_PER_SECOND = 100
-"""Exchanges that a node begins at most for pushes. If all nodes push, each answers as many on average."""
+"""Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
 
 def fanout(nodes: int) -> int:
-    """The number of peers that a change is pushed to at once, in a fleet of `nodes` live nodes."""
+    """The number of peers in one push, in a fleet of `nodes` live nodes."""
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
@@ -67,7 +67,7 @@ LEAST_ROUND_TRIP = 0.001
 
 
 class PeerSelector:
-    """Selects among the peers of one node."""
+    """Selects among the peers of a node."""
 
     def __init__(self, gossip: GossipNode, choice: PeerChoice, random: Random) -> None:
         self._gossip = gossip
@@ -77,7 +77,7 @@ class PeerSelector:
         self._round_trips: dict[Peer, deque[float]] = {}
 
     def choose(self, peers: Sequence[Peer]) -> Peer:
-        """Select one of at least one peer. O(peers), and O(rows with a position) for many peers."""
+        """Select one of the peers. O(peers), and O(rows with a position) for many peers."""
         if self._choice == "uniform" or (self._choice == "auto" and len(peers) < NEAR_FROM):
             return self._random.choice(peers)
         return self._by_distance.choose(dict(zip(peers, self.distances(peers), strict=True)), self._random)
@@ -99,7 +99,7 @@ class PeerSelector:
         self._round_trips.setdefault(peer, deque(maxlen=ROUND_TRIPS)).append(max(seconds, LEAST_ROUND_TRIP))
 
     def gone(self, peer: Peer) -> None:
-        """Drop the round-trip times of a peer that went."""
+        """Drop the round-trip times of a peer."""
         self._round_trips.pop(peer, None)
 
 
@@ -116,11 +116,11 @@ class Receipt(msgspec.Struct, kw_only=True):
     received: int = 0
     """Messages, repeats included."""
     told: int = 0
-    """Cells that the peer lacked."""
+    """Cells lacking at the peer."""
     learned: int = 0
-    """Cells that were new here."""
+    """Cells new here."""
     completed: bool = False
-    """False: the peer did not answer, and the part that arrived there is not known."""
+    """False: the peer did not answer, and the part received there is unknown."""
 
     @property
     def carried(self) -> int:
@@ -149,12 +149,12 @@ class Receipt(msgspec.Struct, kw_only=True):
 
 
 class Receipts:
-    """The receipts of one node."""
+    """The receipts of a node."""
 
     def __init__(self) -> None:
         self._last: deque[Receipt] = deque(maxlen=RECEIPTS)
         self.carried = 0
-        """Bytes of all messages of the exchanges that had a difference, since the start."""
+        """Bytes of all messages of exchanges with a difference, since the start."""
         self.difference = 0
         """Bytes of their differences."""
 
@@ -170,7 +170,7 @@ class Receipts:
         return median(ratios) if ratios else None
 
     def keep(self, receipt: Receipt) -> None:
-        """Keep the receipt of an exchange that ended."""
+        """Keep the receipt of an ended exchange."""
         self._last.append(receipt)
         if receipt.difference:
             self.carried += receipt.carried
@@ -178,21 +178,21 @@ class Receipts:
 
 
 REPEATS = 2
-"""Times that a request without an answer is repeated: at 30 % loss each way, 49 % of requests are answered and 87 % of these."""
+"""Retries of a request: at 30 % loss each way, 49 % of requests are answered, and 87 % with retries."""
 
 HASTE = 0.25
-"""The share of the timeout that a request waits before it is repeated."""
+"""The share of the timeout before a retry."""
 
 QUICKER = 8
-"""The number of round trips that must fit in that share."""
+"""The number of round trips within this share."""
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
-"""Seconds for which a peer that failed is left out: each pause is twice the last, between these bounds."""
+"""Seconds for which a failed peer is left out: each pause is twice the last, between these bounds."""
 
 LONGEST_EXCHANGE = 128
-"""Messages, or bursts of parts, after which an exchange is broken off. It takes four, and more only while both sides keep changing
-or a large state is transferred. The transfer continues in the next exchange.
+"""Messages, or bursts of parts, in one exchange at most. Four are usual, more if both sides keep changing or a large state is
+transferred. The transfer continues in the next exchange.
 """
 
 REFUSALS_LOGGED = 256
@@ -234,25 +234,25 @@ class ExchangeLoop:
         self.begun = 0
         """Exchanges begun here."""
         self.completed = 0
-        """Exchanges begun here that ended."""
+        """Completed exchanges begun here."""
         self.failed = 0
         """Exchanges begun here whose peer did not answer."""
         self.repeated = 0
         """Requests repeated for lack of an answer."""
         self.sent = 0
-        """Messages, or parts of one, handed to the transport: requests and replies."""
+        """Messages, or parts of a message, handed to the transport: requests and replies."""
         self.received = 0
-        """Messages, or parts of one, taken from the transport."""
+        """Messages, or parts of a message, taken from the transport."""
         self.refused = 0
         """Messages refused."""
         self.learned_bytes = 0
-        """Bytes of cells from peers that were new here."""
+        """Bytes of cells from peers new here."""
         self.receipts = Receipts()
         """The receipts of the exchanges begun here."""
 
     @property
     def live(self) -> Set[str]:
-        """The names of the live peers. A view that changes: copy it to keep it."""
+        """The names of the live peers, as a changing view: copy it to keep it."""
         return self._live
 
     async def answer(self, payload: bytes) -> list[bytes]:
@@ -275,12 +275,12 @@ class ExchangeLoop:
         self._dirty.set()
 
     def changed(self, change: NodeChange) -> None:
-        """Push a change if peers should hear of it at once. See `ChangeFeed`."""
+        """Push a change marked for it. See `ChangeFeed`."""
         if change.push:
             self._dirty.set()
 
     async def run_rounds(self, every: float) -> None:
-        """Exchange with one peer every `every` seconds, with a jitter of 20 %. Never returns."""
+        """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
         while True:
             await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
             peers = self._willing()
@@ -288,7 +288,7 @@ class ExchangeLoop:
                 await self.exchange(self._selector.choose(peers))
 
     async def run_pushes(self) -> None:
-        """Push each change to a few peers that lack it. Never returns."""
+        """Push each change to a few peers lacking it. Never returns."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
@@ -305,11 +305,11 @@ class ExchangeLoop:
         return len(chosen)
 
     def willing(self, names: Collection[str]) -> list[Peer]:
-        """The peers of these names that are on the transport and did not fail lately, ordered."""
+        """The peers of these names on the transport, without recently failed peers, ordered."""
         return [peer for peer in self._willing() if peer.name in names]
 
     async def exchange(self, peer: Peer) -> bool:
-        """Exchange with a peer. Returns False if the peer failed; it is left out for a pause then."""
+        """Exchange with a peer. Returns False if the peer failed and is left out for a pause."""
         async with self._turn:
             self.begun += 1
             receipt = Receipt(peer=peer.name)
@@ -396,7 +396,7 @@ class ExchangeLoop:
             _log.warning("refused a message: %s", why)
 
     def _willing(self) -> list[Peer]:
-        """The peers on the transport that did not fail lately, ordered."""
+        """The peers on the transport, without recently failed peers, ordered."""
         now = asyncio.get_running_loop().time()
         return sorted(peer for peer in self._transport.peers() if self._resting.get(peer, (0.0, 0.0))[0] <= now)
 

@@ -1,8 +1,8 @@
-"""The composition of a node: its parts, the order in which they hear of changes, start and stop.
+"""The composition of a node: its parts, the order of subscription, start and stop.
 
-Read it from top to bottom. `Runtime.__init__` makes the parts: each gets the parts that it uses, all made before it. `_subscribe`
-states who hears of a change, in which order. `start` and `stop` state the order of the node's life, and `_begin_tasks` what runs in
-the background and how often. The public operations are in `node`. All parts belong to one event loop.
+To be read from top to bottom. `Runtime.__init__` makes the parts, each from parts made before. `_subscribe` states the subscribers
+of changes in their order. `start` and `stop` state the order of the node's life, and `_begin_tasks` the background tasks with their
+intervals. The public operations are in `node`. All parts belong to one event loop.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
 
 FAREWELL = 0.5
-"""Seconds that stopping spends on pushing the last counts."""
+"""Seconds for pushing the last counts during stop."""
 
 PAUSE = 1.0
 """Seconds before a background task continues after a fault."""
@@ -60,7 +60,7 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 class Tasks:
-    """The background tasks of one node. A fault in one is logged, and the task continues after `PAUSE`; the others go on."""
+    """The background tasks of a node. A fault in one is logged, and the task continues after `PAUSE`; the others go on."""
 
     def __init__(self, node: str) -> None:
         self._node = node
@@ -107,7 +107,7 @@ class Tasks:
 
 
 class Runtime:
-    """The parts of one node."""
+    """The parts of a node."""
 
     def __init__(
         self, settings: NodeSettings, transport: Transport | None, probes: Sequence[Probe], random: Random, now: Callable[[], int]
@@ -192,7 +192,7 @@ class Runtime:
         self._subscribe()
 
     def _subscribe(self) -> None:
-        """Who hears of what, in this order."""
+        """Subscribe the parts, in the order of the calls."""
         feed, written, received = self.feed, Origin.WRITTEN, Origin.RECEIVED
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
@@ -200,7 +200,7 @@ class Runtime:
         feed.subscribe(self.spells.changed, Origin.EVALUATED)
         feed.subscribe(self.publisher.changed, *Origin)
         feed.subscribe(self.exchanges.changed, written, received)
-        # Findings about a constraint are dropped as soon as it is redefined, before anybody reads it again.
+        # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.counts.forget_all)
         feed.definitions.subscribe(self.spells.forget_all)
         self.counts.subscribe(self.notices.note)
@@ -231,7 +231,7 @@ class Runtime:
 
     def _begin_tasks(self) -> None:
         settings, tasks = self.settings, self.tasks
-        # The CEL library loads slowly: in a thread, and now, or the first definition would block the loop.
+        # The CEL library loads slowly. It is loaded now, in a thread, or the first definition would block the loop.
         tasks.once("loading", asyncio.to_thread(_load_expressions))
         tasks.run("rounds", lambda: self.exchanges.run_rounds(settings.gossip_every))
         tasks.run("pushes", self.exchanges.run_pushes)

@@ -1,13 +1,13 @@
-"""Maintenance: what a node does as time passes.
+"""Maintenance: the periodic work of a node.
 
-- *Expiry.* A constraint has expired as soon as a node reads its clock past the end; each node reads that by itself (`types.orset`).
-  Maintenance publishes it, and later removes the cells. Which node removes them, and when, is a rule of the protocol.
-- *Folding.* Each constraint that a node counted has a cell in the row of the node. When the constraint has been inactive for a
-  while, the node adds its own counts of the constraint to the total of the node. Totals stay exact; the split by constraint is
-  lost.
-- *Purging.* A deleted tile keeps its content, so that the deletion can be undone. Later the node that deleted the tile removes its
-  cells, or, if that node is gone, another node after twice the time. Two nodes may purge at once.
-- *Dropping removals.* A removal is dropped at once when every live peer gave evidence of it. Until then it is kept, to spare these
+- *Expiry.* A constraint has expired when the clock of the reading node passes its end; each node reads this independently
+  (`types.orset`). Maintenance publishes the expiry, and removes the cells later. The protocol decides which node removes the cells,
+  and when.
+- *Folding.* A node has a cell in its row for each constraint with counts. When a constraint has been inactive for a while, the node
+  adds its own counts of the constraint to the total of the node. Totals stay exact; the split by constraint is lost.
+- *Purging.* A deleted tile keeps its content, so that the deletion can be undone. Later the deleting node removes the cells, or, if
+  gone, another node after twice the time. Two nodes may purge at once.
+- *Dropping removals.* A removal is dropped at once when every live peer gave evidence of having it. Until then it is kept, to spare
   peers a Sync of the whole state, up to a number and an age. The bounds affect cost, never correctness.
 """
 
@@ -35,10 +35,10 @@ ADDS_AT_ONCE = 1_000
 """Adds of expired constraints removed in one turn of the loop."""
 
 HEARINGS = 10
-"""The clock of a peer counts for this number of mean times between two Pings of a peer: fewer would lose it by chance."""
+"""The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
 
 LONGEST_HEARD_FOR = 60 * SECOND
-"""The bound of that time, in ns: a node that is cut off is to use its own clock soon."""
+"""The bound of this time, in ns: a partitioned node is to use its own clock soon."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -47,7 +47,7 @@ class FoldSweep:
     """Finds the constraints whose counts are to be folded."""
 
     def __init__(self, gossip: GossipNode, *, after: float, now: Callable[[], float]) -> None:
-        """`after`: seconds that a constraint has to be inactive. `now`: monotonic seconds."""
+        """`after`: seconds for which a constraint has to be inactive. `now`: monotonic seconds."""
         self._gossip = gossip
         self._after = after
         self._now = now
@@ -67,10 +67,10 @@ TILES_AT_ONCE = 200
 
 
 class PurgeSweep:
-    """Finds and purges the tiles that were deleted long enough ago."""
+    """Finds and purges the tiles deleted long enough ago."""
 
     def __init__(self, gossip: GossipNode, *, after: float) -> None:
-        """`after`: seconds that the node which deleted a tile keeps it."""
+        """`after`: seconds for which the deleting node keeps a tile."""
         self._gossip = gossip
         self._after = int(after * 1e9)
 
@@ -100,10 +100,12 @@ def _purge(tile: FleetTile, me: Replica) -> None:
 
 
 class RemovalSweep:
-    """Drops the removals that peers have heard of, or that are too many or too old."""
+    """Drops removals: those known to all live peers, and those beyond the bounds."""
 
     def __init__(self, gossip: GossipNode, *, most: int, longest: float, now: Callable[[], float]) -> None:
-        """`most`: removals kept for peers that lack them. `longest`: seconds that a removal is kept. `now`: monotonic seconds."""
+        """`most`: removals kept for peers lacking them. `longest`: seconds for which a removal is kept. `now`: monotonic
+        seconds.
+        """
         self._gossip = gossip
         self._most = most
         self._longest = longest
@@ -127,7 +129,7 @@ class RemovalSweep:
         return len(self._since)
 
     def step(self, live: Iterable[str]) -> str:
-        """Drop removals. Returns the reason if some were dropped that a live peer lacks, else "". O(removals x live peers)."""
+        """Drop removals. Returns the reason for dropping removals lacking at a live peer, else "". O(removals x live peers)."""
         if not self._since:
             return ""
         live = list(live)
@@ -142,7 +144,7 @@ class RemovalSweep:
         return self._now() - next(iter(self._since.values())) if self._since else 0.0
 
     def holding(self, live: Iterable[str]) -> list[Holding]:
-        """The live peers that lack removals, with number, bytes and age. O(removals x live peers)."""
+        """The live peers lacking removals, with number, bytes and age. O(removals x live peers)."""
         found = []
         for node_id in sorted(live):
             clock = self._gossip.tracker.clock(node_id)
@@ -158,7 +160,7 @@ class RemovalSweep:
 
 
 class Maintenance:
-    """Runs the maintenance of one node."""
+    """Runs the maintenance of a node."""
 
     def __init__(
         self,
@@ -178,16 +180,16 @@ class Maintenance:
         self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
         self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
         self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
-        """The removals that the node holds."""
+        """The removals in the state of the node."""
 
     async def expire(self) -> None:
-        """Publish the constraints that expired, or that are in force again. O(those)."""
+        """Publish expired constraints, and constraints in force again. O(those)."""
         ids = self._gossip.state.constraints.take_turned()
         if ids:
             self._feed.elapse(ids)
 
     async def remove_expired(self) -> None:
-        """Remove the adds of expired constraints that are this node's to remove now. O(those, and peers)."""
+        """Remove the expired adds assigned to this node. O(those, and peers)."""
         time = self._gossip.time
         wanted = round(HEARINGS * self._gossip_every * len(time.offsets) * SECOND)
         time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
@@ -196,14 +198,14 @@ class Maintenance:
             await asyncio.sleep(0)  # lets other tasks run; nothing is waited for
 
     async def fold(self) -> None:
-        """Fold the counts and rates of constraints that have been inactive long enough."""
+        """Fold the counts and rates of constraints inactive for long enough."""
         ids = self._folds.due()
         if ids and self._feed.writable:
             self._feed.write(lambda: self._gossip.fold(ids))
             self._feed.write(lambda: self._rates.fold(ids))
 
     async def purge(self) -> None:
-        """Purge the tiles that were deleted long enough ago."""
+        """Purge the tiles deleted long enough ago."""
         places = self._purges.due()
         if places and self._feed.writable:
             self._feed.write(lambda: self._purges.purge(places))

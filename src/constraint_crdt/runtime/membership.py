@@ -1,11 +1,11 @@
-"""Membership: peers that come and go, partitions, duplicate names, and the end of a node for good.
+"""Membership: arriving and leaving peers, partitions, duplicate names, and the end of a node for good.
 
-A link found by Zenoh's gossip that breaks is not repaired, and two nodes without a link still get each other's rows from a third: a
-row that grows while its node is not live is the sign of a partition. Reopening the session repairs the link, and costs a moment of
-silence. It backs off by doubling while it does not help, because there may be no route.
+Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a third node,
+so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs a moment of
+silence. Reopening backs off by doubling, because there may be no route.
 
-A node ends for good, with a reason, if it was retired or another live node has its name. Of two nodes of one name the one that
-opened its session later ends.
+A node ends for good, with a reason, if retired, or if another live node has its name. Of two nodes of one name the node with the
+later session ends.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 class PartitionDetector:
-    """Compares the nodes that write with the nodes that are live. Call `look` at regular intervals."""
+    """Compares the writing nodes with the live nodes. Call `look` at regular intervals."""
 
     def __init__(self, me: str) -> None:
         self._me = me
@@ -44,7 +44,7 @@ class PartitionDetector:
 
     @property
     def missed(self) -> list[str]:
-        """The nodes that write, by evidence of others, and were not live here for a while."""
+        """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
     def look(self, clock: Mapping[Replica, int], live: Set[str]) -> list[str]:
@@ -67,7 +67,7 @@ class PartitionDetector:
 
 
 class Membership:
-    """The place of one node in its fleet."""
+    """The place of a node in its fleet."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class Membership:
         self._once = once
         self._over: asyncio.Future[str] | None = None
         self.me: Peer | None = None
-        """This node's own session; None before it joined its fleet."""
+        """The session of this node; None before joining the fleet."""
 
     def begin(self) -> None:
         """The node starts."""
@@ -104,7 +104,7 @@ class Membership:
         self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._exchanges.answer, self._peer_changed)
 
     def describe(self) -> None:
-        """Write the software, endpoints and labels of this node, unless it is retired."""
+        """Write the software, endpoints and labels of this node, unless retired."""
         self._end_if_retired()
         if self._gossip.retired_by is None:
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
@@ -121,7 +121,7 @@ class Membership:
             self._end_if_retired()
 
     async def detect_partition(self) -> None:
-        """Reopen the session if nodes write that are not live here."""
+        """Reopen the session if writing nodes are not live here."""
         missing = self._detector.look(self._gossip.state.rows.clock_mark.entries, self._exchanges.live)
         if missing:
             described = self._gossip.state.nodes
@@ -144,7 +144,9 @@ class Membership:
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
 
     async def _meet_namesake(self, peer: Peer) -> None:
-        """Another session has this node's name. If it answers, it is no trace of a session that died, and the later one ends."""
+        """Another session has this node's name. If the other session answers, it is no trace of a dead process, and the later
+        session ends.
+        """
         try:
             await self._transport.request(peer, encode_message(self._gossip.ping()), self._settings.request_timeout)
         except Unreachable:

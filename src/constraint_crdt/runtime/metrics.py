@@ -1,10 +1,10 @@
 """The counters and gauges of a running node, for `GET /metrics`.
 
-Reading them changes and resets nothing, so that any number of readers see the same. The values of `Status` and of the convergence
-report are not repeated here.
+Reading resets nothing, so any number of readers see the same values. The values of `Status` and of the convergence report are not
+repeated here.
 
-The lag of the event loop is how late it runs a task that is due. All of a node runs on one loop, so a long evaluation, or a program
-that embeds the node and blocks, delays gossip and answers by as much.
+The lag of the event loop is the delay of due tasks. All of a node runs on one loop, so a long evaluation, or a blocking program
+around the node, delays gossip and answers by as much.
 """
 
 import asyncio
@@ -65,33 +65,33 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     messages_received: int
     messages_refused: int
     learned_bytes: int
-    """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
+    """Bytes of cells from peers new here: the minimum to transfer."""
     exchange_bytes: int
-    """Bytes of all messages of the exchanges begun here that had a difference to carry."""
+    """Bytes of all messages of the exchanges begun here with a difference."""
     exchange_difference_bytes: int
-    """Bytes of the cells that these exchanges told or learned: the difference itself."""
+    """Bytes of the cells sent or received in these exchanges: the difference."""
     exchange_bytes_ratio: float | None
-    """The first against the second: the median of the last exchanges that had a difference. None if none had."""
+    """Bytes carried per byte of difference: the median of the last exchanges with a difference; None without any."""
     violated_here: int
-    """Active constraints that are violated on this node now."""
+    """Active constraints violated on this node now."""
     expired: int
-    """Constraints that have expired, and are not removed yet."""
+    """Expired constraints not removed yet."""
     tiles: int
-    """Tiles that are there now."""
+    """Tiles now."""
     store_bytes: int
     """Bytes on disk now."""
     store_waiting: int
-    """Writes and messages that wait for the next commit now."""
+    """Writes and messages waiting for the next commit now."""
     commits: Histogram | None
     """How long commits took; None without a store."""
     loop_lag: Histogram
-    """How late the event loop ran what was due."""
+    """The lag of the event loop."""
     events: dict[EventKind, int]
     """How many events there were, by kind."""
 
 
 class RuntimeMetrics:
-    """The metrics of one node."""
+    """The metrics of a node."""
 
     def __init__(
         self,

@@ -75,7 +75,7 @@ class Node:
         runtime = self._runtime = Runtime(self.settings, transport, probes, random, now)
         self._now = now
         self.gossip = runtime.gossip
-        """The state, and the protocol on it."""
+        """The state, and the protocol of the node."""
         self.tiles = runtime.tiles
         """The tiles."""
         self.approximate = runtime.sketches
@@ -93,7 +93,7 @@ class Node:
         self.coverage = runtime.coverage
         """Which nodes have heard of a change."""
         self.explanations = runtime.explanations
-        """Everything known of one constraint."""
+        """Everything known of a constraint."""
         self.convergence = runtime.convergence
         """How the state of each peer compares to this node's."""
         self.overview = runtime.overview
@@ -110,7 +110,7 @@ class Node:
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool = False) -> None:
-        """Load the store and join the fleet. `rejoin`: with an empty store, the old one renamed; peers bring its content back.
+        """Load the store and join the fleet. `rejoin`: rename the store and begin with an empty one; peers bring its content back.
 
         Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
         """
@@ -128,7 +128,7 @@ class Node:
         await self.stop()
 
     async def over(self) -> str:
-        """Wait until this node has to end for good. Returns why: it was retired, or another live node has its name."""
+        """Wait until this node has to end for good. Returns the reason: retirement, or another live node of the same name."""
         return await self._runtime.membership.over()
 
     # --- writes ------------------------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ class Node:
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
     ) -> Change:
-        """Make a constraint active in the whole fleet, or give it this definition in place of those known here.
+        """Add a constraint to the whole fleet, or replace its definitions known here.
 
-        `on`: the labels of the nodes that it applies to. `ttl`: how long it lasts, in seconds if it is a number; `until`: when it
-        ends, in ns since the epoch if it is a number. Without either it lasts until it is removed.
-        Raises `ExpressionError` (wrong `when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        `on`: the labels of the nodes to apply the constraint to. `ttl`: its duration, a number in seconds; `until`: its end, a
+        number in ns since the epoch. Without either the constraint lasts until its removal. Raises `ExpressionError` (wrong `when`)
+        or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
@@ -159,13 +159,13 @@ class Node:
         )
 
     async def remove_constraint(self, id_: str) -> None:
-        """Remove a constraint in the whole fleet. Raises `KeyError` if it is not active here."""
+        """Remove a constraint in the whole fleet. Raises `KeyError` for a constraint not active here."""
         await self._runtime.feed.commit(lambda: self.gossip.remove_constraint(id_))
 
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
-        """Count evaluations made elsewhere, of one constraint or of none in particular.
+        """Count evaluations made outside of the node, of a constraint, or without a constraint.
 
-        Raises `ValueError` for a negative number and `KeyError` for a constraint that is not active and never counted.
+        Raises `ValueError` for a negative number and `KeyError` for an inactive constraint without counts.
         """
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
@@ -191,7 +191,7 @@ class Node:
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in. The latest value of each variable counts until its maximum age.
 
-        Raises `ConstraintCrdtError` for a value that cannot be measured; nothing is taken then.
+        Raises `ConstraintCrdtError` for a value of a wrong type or out of bounds; no value is taken then.
         """
         self._runtime.measurements.put(values, time.monotonic_ns())
 
@@ -213,8 +213,8 @@ class Node:
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run`: only report. Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this node, and for a
-        live node unless `force` is given: writes that no peer has received yet are lost with it.
+        `dry_run`: only report. Raises `KeyError` for a node without writes, and `ConstraintCrdtError` for this node, and for a live
+        node unless `force` is given: writes not received by any peer are lost.
         """
         report = self._runtime.answers.retirement(node)
         if dry_run:
@@ -232,7 +232,7 @@ class Node:
         return await self._runtime.portable.export()
 
     async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:
-        """Merge a state that `export_state` or `to_json` made. Newer cells here stay.
+        """Merge a state made by `export_state` or `to_json`. Newer cells here stay.
 
         Raises `StateFileError` for other texts, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
@@ -246,7 +246,7 @@ class Node:
 
     @property
     def event_stream(self) -> EventStream:
-        """The events with their ids, for readers that resume, and for listeners."""
+        """The events with their ids, for resuming readers and for listeners."""
         return self._runtime.events
 
     def position(self) -> PositionReport:
@@ -270,7 +270,7 @@ class Node:
         return sorted(self.gossip.state.constraints)
 
     def expired_ids(self) -> list[str]:
-        """The constraints that have expired and are not removed yet, ordered."""
+        """The expired constraints not removed yet, ordered."""
         return self.gossip.state.constraints.expired_ids
 
     def node_names(self) -> list[str]:
@@ -282,7 +282,7 @@ class Node:
         return self._runtime.answers.constraints(ids)
 
     def expired(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
-        """The constraints that have expired and are not removed yet, or those of them in `ids`, ordered by id."""
+        """The expired constraints not removed yet, or those in `ids`, ordered by id."""
         return self._runtime.answers.expired(ids)
 
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
@@ -290,7 +290,7 @@ class Node:
         return self._runtime.answers.nodes(self.convergence, names)
 
     def storage(self) -> StorageReport:
-        """The cells that this node holds, and the removals that peers hold back. O(cells)."""
+        """The cells of this node's state, and the removals held back by peers. O(cells)."""
         return self._runtime.answers.storage()
 
     def identity(self) -> IdentityReport:

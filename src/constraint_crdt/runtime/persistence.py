@@ -1,11 +1,12 @@
 """Persistence: the state of a node on disk, and the recording of its inputs.
 
-Rules of the store: a write, or a merged message, is on disk before any peer or user can hear of it; senders await `durable` first.
-While the disk takes nothing, writes are refused before they happen, and reads and gossip go on. Changes that could not be written
-stay in memory and are tried again. The incarnation is not vouched for then, so that no dot is ever used for two contents.
+Rules of the store: a write, or a merged message, is on disk before any peer or user can know of its content; senders await
+`durable` first. While the disk takes no writes, writes are refused before they happen, and reads and gossip go on. Unwritten
+changes stay in memory and are retried. The incarnation is not vouched for in this time, so that no dot is ever used for two
+contents.
 
-Rules of the recording: each frame is handed to the system as one write, so that a kill loses none. A file that reaches half of its
-bound is renamed to `FILE.1`, replacing the one before, and a new file begins with a checkpoint.
+Rules of the recording: each frame is one write call, so that a kill loses no frame. A file of half the bound is renamed to
+`FILE.1`, replacing the file before, and a new file begins with a checkpoint.
 """
 
 import asyncio
@@ -36,7 +37,7 @@ def store_path(settings: NodeSettings) -> Path | None:
 
 
 class Persistence:
-    """The store of one node, or none."""
+    """The store of a node, or none."""
 
     def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
@@ -83,7 +84,7 @@ class Persistence:
 
     @property
     def waiting(self) -> int:
-        """The number of writes and messages that wait for the next commit."""
+        """The writes and messages waiting for the next commit."""
         return self._committer.waiting if self._committer else 0
 
     async def open(self, *, rejoin: bool = False) -> Path | None:
@@ -165,7 +166,7 @@ class Persistence:
                     )
 
     async def close(self) -> None:
-        """Write what is left, and close the store. Idempotent."""
+        """Write the last changes, and close the store. Idempotent."""
         committer, self._committer, self._trouble = self._committer, None, None
         if committer:
             await committer.close()
@@ -174,7 +175,7 @@ class Persistence:
 
 
 class FileRecorder:
-    """Records the inputs of one node to a file. Without a path it does nothing."""
+    """Records the inputs of a node to a file. Without a path it does nothing."""
 
     def __init__(self, path: str, max_bytes: int) -> None:
         """`max_bytes`: the bound of both files together. Nothing is opened before `open`."""
@@ -199,7 +200,9 @@ class FileRecorder:
         return self._node
 
     def open(self) -> None:
-        """Begin the file with a checkpoint, replacing a file there. Raises `ConstraintCrdtError` if it cannot be written."""
+        """Begin the file with a checkpoint, replacing an existing file. Raises `ConstraintCrdtError` if the file cannot be
+        written.
+        """
         if self._node is None:
             return
         try:

@@ -40,7 +40,7 @@ _NOTE_BYTES = 100
 
 
 class StoreLock:
-    """The lock of one store. A context manager."""
+    """The lock of a store. A context manager."""
 
     def __init__(self, handle: int) -> None:
         """Use `take`."""
@@ -170,7 +170,7 @@ class Machine(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One opening of one store file."""
+    """One opening of a store file."""
 
     nonce: bytes
     device: int
@@ -178,7 +178,7 @@ class Session(NamedTuple):
 
 
 class Marker:
-    """The marker of one store. Without a file (None) nothing is vouched for."""
+    """The marker of a store. Without a file (None) nothing is vouched for."""
 
     def __init__(self, file: Path | None, machine: Machine) -> None:
         self._file = file if machine.boot else None

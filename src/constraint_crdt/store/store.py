@@ -1,4 +1,4 @@
-"""Store: the state of one node in one SQLite file.
+"""Store: the state of a node in one SQLite file.
 
 Rules: one process at a time. A commit is atomic and on disk when the call returns, and its seq of the node's own row is in the
 marker by then. A damaged file is refused as a whole. Each opening renews the session nonce. If the marker does not vouch for the

@@ -1,4 +1,4 @@
-"""One open Zenoh session of one node: its token, its peers, its requests, and the bridge to asyncio.
+"""One open Zenoh session of a node: its token, its peers, its requests, and the bridge to asyncio.
 
 Rules of the bridge, each found by a measured freeze, hang or loss:
 
@@ -152,7 +152,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Traffic:
-    """Payload bytes over all sessions of one transport."""
+    """Payload bytes over all sessions of a transport."""
 
     sent: int = 0
     received: int = 0

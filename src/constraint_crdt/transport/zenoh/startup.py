@@ -83,7 +83,7 @@ _ENDPOINT = re.compile(r"tcp/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<por
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one transport. Build them with `checked`."""
+    """The settings of a transport. Build them with `checked`."""
 
     role: str
     listen: tuple[str, ...]
