@@ -13,7 +13,7 @@ from constraint_crdt import Event, EventKind, MemoryNetwork, Node
 from constraint_crdt.alerts import engine as alerting
 from constraint_crdt.alerts.delivery import Webhooks
 from constraint_crdt.alerts.engine import Alert, AlertEngine
-from constraint_crdt.alerts.kinds import KINDS, About, AlertKind, AlertRule, Conditions, Facts, Finding
+from constraint_crdt.alerts.kinds import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 
 RULE = AlertRule(name="r", kind="silence", for_=2.0)
@@ -25,8 +25,8 @@ class Scripted(Conditions):
     def __init__(self) -> None:
         self.found: dict[str, bool | None] = {}
 
-    def find(self, rule: AlertRule) -> Iterator[Finding]:
-        return (Finding(subject, is_so, "because") for subject, is_so in self.found.items())
+    def find(self, rule: AlertRule) -> Iterator[Condition]:
+        return (Condition(subject, is_so, "because") for subject, is_so in self.found.items())
 
 
 class Bench:
@@ -54,7 +54,7 @@ def test_it_fires_once_after_its_time_and_resolves_once(looks: list[dict[str, bo
     for second, look in enumerate(looks):
         bench.conditions.found = {subject: is_so for subject, is_so in look.items() if is_so is not False}
         before = len(bench.told)
-        changed = bench.engine.look(float(second))
+        changed = bench.engine.evaluate(float(second))
         assert changed is (len(bench.told) > before)
         for subject, is_so in look.items():
             if is_so:
@@ -81,7 +81,7 @@ async def test_what_fired_is_remembered_and_neither_fires_again_nor_is_forgotten
     again = Bench(file, rule)
     await again.engine.load()
     again.conditions.found = {"x": True, "y": None}
-    assert not again.engine.look(0.0)
+    assert not again.engine.evaluate(0.0)
     again.conditions.found = {}
     await again.engine.step()
     assert again.told == [("x", False), ("y", False)]
@@ -112,11 +112,11 @@ def test_only_so_many_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerting, "MOST", 2)
     bench = Bench(rule=msgspec.structs.replace(RULE, for_=0.0))
     bench.conditions.found = dict.fromkeys("abcd", True)
-    bench.engine.look(0.0)
+    bench.engine.evaluate(0.0)
     assert (len(bench.told), bench.engine.report().untracked) == (2, 2)
     bench.conditions.found = dict.fromkeys("cd", True)
-    bench.engine.look(1.0)
-    bench.engine.look(2.0)
+    bench.engine.evaluate(1.0)
+    bench.engine.evaluate(2.0)
     assert [fired for _, fired in bench.told] == [True, True, False, False, True, True]
 
 
@@ -136,10 +136,10 @@ def test_each_place_of_a_rule_is_told_once_for_each_turn() -> None:
     rule = AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/x", "log", "http://b/y"))
     bench = Bench(rule=rule, webhooks=hooks)
     bench.conditions.found = {"x": True}
-    bench.engine.look(0.0)
-    bench.engine.look(1.0)
+    bench.engine.evaluate(0.0)
+    bench.engine.evaluate(1.0)
     bench.conditions.found = {}
-    bench.engine.look(2.0)
+    bench.engine.evaluate(2.0)
     assert [(url, message["state"]) for url, message in hooks.sent] == [
         ("http://a/x", "firing"), ("http://b/y", "firing"), ("http://a/x", "resolved"), ("http://b/y", "resolved")
     ]  # fmt: skip
@@ -255,9 +255,9 @@ async def test_a_kind_that_is_added_fires_about_its_subject(
         parameters = ("above",)
         lasts = 0.05
 
-        def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+        def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
             if len(facts.evidence.names) > (rule.above or 0.0):
-                yield Finding("s", True, f"{len(facts.evidence.names)} nodes")
+                yield Condition("s", True, f"{len(facts.evidence.names)} nodes")
 
     monkeypatch.setattr(Crowd, "about", about, raising=False)
     monkeypatch.setitem(KINDS, "crowd", Crowd())

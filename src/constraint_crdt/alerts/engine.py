@@ -26,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from constraint_crdt.alerts.delivery import Webhooks
-from constraint_crdt.alerts.kinds import LOG, AlertRule, Conditions, Finding
+from constraint_crdt.alerts.kinds import LOG, AlertRule, Condition, Conditions
 from constraint_crdt.alerts.rules import shown_place
 from constraint_crdt.insight.reports import AlertReport, AlertsReport, RuleReport
 
@@ -37,7 +37,7 @@ SHARE = 0.05
 """The share of the time that evaluation takes, at most."""
 
 MOST = 1_000
-"""Alerts tracked at once. Further findings are counted, and tracked when other alerts have ended."""
+"""Alerts tracked at once. Further conditions are counted, and tracked when other alerts have ended."""
 
 FILE_BYTES = 4 * 1024 * 1024
 
@@ -87,7 +87,7 @@ class AlertEngine:
         self._webhooks = webhooks or Webhooks()
         self._alerts: dict[tuple[str, str], Alert] = {}
         self._since: dict[tuple[str, str], float] = {}
-        self._next_look = 0.0
+        self._next_evaluation = 0.0
         self._untracked = 0
         self._unsaved = False
         self._saving: asyncio.Task[None] | None = None
@@ -97,14 +97,14 @@ class AlertEngine:
     async def step(self) -> None:
         """Evaluate the rules, send the alerts that fired or resolved, and save them. Called every `LOOK_EVERY` seconds."""
         began = time.monotonic()
-        if began < self._next_look:
+        if began < self._next_evaluation:
             return
-        changed = self.look(began)
-        self._next_look = began + (time.monotonic() - began) / SHARE - LOOK_EVERY
+        changed = self.evaluate(began)
+        self._next_evaluation = began + (time.monotonic() - began) / SHARE - LOOK_EVERY
         self._unsaved = self._unsaved or changed
         await self._save()
 
-    def look(self, at: float) -> bool:
+    def evaluate(self, at: float) -> bool:
         """Evaluate all rules once, `at` in monotonic seconds. Returns True if an alert fired or resolved."""
         self._untracked, changed = 0, False
         for rule in self._rules.values():
@@ -116,18 +116,18 @@ class AlertEngine:
                 changed |= self._ended(rule, key)
         return changed
 
-    def _held(self, rule: AlertRule, found: Finding, at: float) -> bool:
-        """Track a finding. Returns True if its alert fired."""
-        key = (rule.name, found.subject)
+    def _held(self, rule: AlertRule, condition: Condition, at: float) -> bool:
+        """Track a condition. Returns True if its alert fired."""
+        key = (rule.name, condition.subject)
         alert = self._alerts.get(key)
-        if found.holds is None:
+        if condition.holds is None:
             return False
         if alert is None:
             if len(self._alerts) >= MOST:
                 self._untracked += 1
                 return False
-            alert = self._alerts[key] = Alert(rule=rule.name, subject=found.subject, since=self._now())
-        alert.detail = found.detail
+            alert = self._alerts[key] = Alert(rule=rule.name, subject=condition.subject, since=self._now())
+        alert.detail = condition.detail
         since = self._since.setdefault(key, at)
         if alert.fired_at is not None or at - since < rule.lasts:
             return False

@@ -9,8 +9,8 @@
 
 To add a kind: write its class here and list it in `KINDS`. The rules, the engine, the events and the metrics read the rest from it.
 
-A kind yields a `Finding` for each subject whose condition holds, and for each subject without evidence. A subject that is left out
-is well. A finding without evidence neither begins an alert nor ends one.
+A kind yields a `Condition` for each subject whose condition holds, and for each subject without evidence. A subject that is left
+out is well. A condition without evidence neither begins an alert nor ends one.
 """
 
 from abc import ABC, abstractmethod
@@ -72,7 +72,7 @@ class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return all(pattern is None or name is None or fnmatchcase(name, pattern) for pattern, name in pairs)
 
 
-class Finding(NamedTuple):
+class Condition(NamedTuple):
     """The condition of a rule, evaluated for one subject."""
 
     subject: str
@@ -109,7 +109,7 @@ class AlertKind(ABC):
         return None
 
     @abstractmethod
-    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         """The subjects whose condition holds now, and those without evidence."""
 
 
@@ -125,7 +125,7 @@ class Rate(AlertKind):
             return "kind rate takes one of `above` (violations a minute) and `above_share` (of the evaluations)"
         return None
 
-    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         state, rates = facts.gossip.state, facts.rates
         half_life = rule.half_life or rates.half_lives[0]
         for id_ in state.constraints:
@@ -133,9 +133,9 @@ class Rate(AlertKind):
                 continue
             rate = rates.of(id_, half_life)
             if rule.above is not None and rate.violated_per_minute > rule.above:
-                yield Finding(id_, True, f"{rate.violated_per_minute:.2f} violations a minute, half-life {half_life:g} s")
+                yield Condition(id_, True, f"{rate.violated_per_minute:.2f} violations a minute, half-life {half_life:g} s")
             elif rule.above_share is not None and (rate.violated_share or 0.0) > rule.above_share:
-                yield Finding(id_, True, f"{100 * (rate.violated_share or 0.0):.2f} % violated, half-life {half_life:g} s")
+                yield Condition(id_, True, f"{100 * (rate.violated_share or 0.0):.2f} % violated, half-life {half_life:g} s")
 
 
 class Unheard(AlertKind):
@@ -146,7 +146,7 @@ class Unheard(AlertKind):
     parameters = ("constraint", "node")
     lasts = 10.0
 
-    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence, dots = facts.evidence, facts.frontier.dots
         live = [name for name in evidence.names if evidence.is_live(name) and rule.is_about(node=name)]
         behind = [name for name in live if not evidence.holds(name, dots)]
@@ -160,9 +160,9 @@ class Unheard(AlertKind):
             lacking = [name for name, holds in held.items() if holds is False]
             if lacking:
                 more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
-                yield Finding(id_, True, f"no evidence that {', '.join(lacking[:NAMED])}{more} heard of it")
+                yield Condition(id_, True, f"no evidence that {', '.join(lacking[:NAMED])}{more} heard of it")
             elif None in held.values():
-                yield Finding(id_, None)
+                yield Condition(id_, None)
 
 
 class Divergence(AlertKind):
@@ -172,18 +172,18 @@ class Divergence(AlertKind):
     about = "node"
     parameters = ("node", "above")
 
-    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
         for name in evidence.names:
             if name == facts.gossip.node_id or not rule.is_about(node=name):
                 continue
             stale = facts.convergence.staleness(name) if evidence.is_live(name) else None
             if evidence.diverged_since(name) is not None:
-                yield Finding(name, True, "at this node's clock it had another state: one of the two is damaged")
+                yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged")
             elif rule.above is not None and stale is not None and stale > rule.above:
-                yield Finding(name, True, f"it lacks what became known here {stale:.0f} s ago")
+                yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago")
             elif evidence.heard_at(name) is None:
-                yield Finding(name, None)
+                yield Condition(name, None)
 
 
 class Silence(AlertKind):
@@ -194,7 +194,7 @@ class Silence(AlertKind):
     parameters = ("node",)
     lasts = 30.0
 
-    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Finding]:
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
         for name in evidence.names:
             if rule.is_about(node=name) and not evidence.is_live(name):
@@ -202,7 +202,7 @@ class Silence(AlertKind):
                 since = "not heard since this node started"
                 if heard is not None:
                     since = f"last heard {(evidence.now() - heard) / SECOND:.0f} s ago"
-                yield Finding(name, True, since)
+                yield Condition(name, True, since)
 
 
 KINDS: dict[str, AlertKind] = {kind.name: kind for kind in (Rate(), Unheard(), Divergence(), Silence())}
@@ -215,6 +215,6 @@ class Conditions:
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
 
-    def find(self, rule: AlertRule) -> Iterator[Finding]:
-        """The findings of a rule now."""
+    def find(self, rule: AlertRule) -> Iterator[Condition]:
+        """The conditions of a rule now."""
         return KINDS[rule.kind].find(rule, self._facts)

@@ -63,7 +63,7 @@ HEARD = 200_000
 """Times kept of peers showing changes. The times of the oldest changes are dropped first."""
 
 
-class Change:
+class LoggedChange:
     """One mutation of definitions."""
 
     __slots__ = ("dot", "heard", "known_at", "removed")
@@ -86,7 +86,7 @@ class ChangeLog:
         self._now = now
         self._begun = False
         self._first = self._next = 0
-        self._changes: dict[int, Change] = {}
+        self._changes: dict[int, LoggedChange] = {}
         self._numbers: dict[Dot, int] = {}
         self._additions: deque[int] = deque()
         self._removals: deque[int] = deque()
@@ -107,13 +107,13 @@ class ChangeLog:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def change(self, dot: Dot) -> Change | None:
+    def change(self, dot: Dot) -> LoggedChange | None:
         """The entry of one mutation; None without an entry."""
         self._take_fresh()
         number = self._numbers.get(dot)
         return None if number is None else self._changes[number]
 
-    def removals(self, id_: str) -> list[Change]:
+    def removals(self, id_: str) -> list[LoggedChange]:
         """The removals of additions of a constraint, in the order in which they became known."""
         return [change for dot in self._removed.get(id_, ()) if (change := self.change(dot)) is not None]
 
@@ -153,7 +153,7 @@ class ChangeLog:
     def _take_fresh(self) -> None:
         while self._fresh:
             at, cell = self._fresh.popleft()
-            self._remember(Change(Dot(cell.replica, cell.seq), at, None), self._additions, ADDITIONS)
+            self._remember(LoggedChange(Dot(cell.replica, cell.seq), at, None), self._additions, ADDITIONS)
 
     def _removal(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None and self._begun:
@@ -169,9 +169,9 @@ class ChangeLog:
             return
         for id_ in removed:
             self._removed.setdefault(id_, []).append(dot)
-        self._remember(Change(dot, at, {id_: tuple(dots) for id_, dots in removed.items()}), self._removals, REMOVALS)
+        self._remember(LoggedChange(dot, at, {id_: tuple(dots) for id_, dots in removed.items()}), self._removals, REMOVALS)
 
-    def _remember(self, change: Change, kind: deque[int], most: int) -> None:
+    def _remember(self, change: LoggedChange, kind: deque[int], most: int) -> None:
         if change.dot in self._numbers:
             return  # a repair put its cell back
         number, self._next = self._next, self._next + 1

@@ -106,9 +106,9 @@ class Coverage:
 
     async def _bring(self, dots: tuple[Dot, ...], wanted: Wanted) -> None:
         clock, asked = asyncio.get_running_loop().time, dict[str, float]()
-        with self._evidence.stirring() as stirred:
+        with self._evidence.change_event() as changed:
             while not self._is_met(dots, wanted):
-                stirred.clear()
+                changed.clear()
                 now = clock()
                 lacking = {name for name in self._lacking(dots) if asked.get(name, 0.0) <= now}
                 peer = next(iter(self._exchanges.willing(lacking)), None)
@@ -118,7 +118,7 @@ class Coverage:
                     continue
                 try:
                     async with asyncio.timeout(ASK_AGAIN):
-                        await stirred.wait()
+                        await changed.wait()
                 except TimeoutError:
                     continue  # somebody may be willing to be asked again by now
 

@@ -63,7 +63,7 @@ class Evidence:
         """Peers with a clock beyond this node's in some row."""
         self._lacks: dict[str, int] = {}
         self._diverged: dict[str, int] = {}
-        self._stirred: set[asyncio.Event] = set()
+        self._waiting: set[asyncio.Event] = set()
 
     def begin(self) -> None:
         """The node starts. Changes known by now have no time."""
@@ -99,7 +99,7 @@ class Evidence:
                 self.changes.showed(name, mark.entries)
             if mark is None or not self._beyond(mark, self._lacking(mark)):
                 self._ahead.discard(name)
-        self._stir()
+        self._notify()
 
     def heard(self, name: str, *, diverged: bool = False) -> None:
         """Note a merged message of a peer. O(rows) if its clock differs from this node's."""
@@ -128,7 +128,7 @@ class Evidence:
             self._ahead.add(name)
         else:
             self._ahead.discard(name)
-        self._stir()
+        self._notify()
 
     def _new_life(self, name: str, peer: Peer) -> None:
         if name in self._lives:
@@ -137,7 +137,7 @@ class Evidence:
             self._lacks.pop(name, None)
         self._lives[name] = peer
 
-    def tidy(self) -> None:
+    def drop_retired(self) -> None:
         """Let go of retired nodes. O(peers)."""
         for name in [name for name in self._heard if name in self._gossip.state.retirements]:
             self._ahead.discard(name)
@@ -146,17 +146,17 @@ class Evidence:
             self.changes.lost(name)
 
     @contextmanager
-    def stirring(self) -> Iterator[asyncio.Event]:
+    def change_event(self) -> Iterator[asyncio.Event]:
         """An event set with each new evidence and each change of the state. The waiting task clears the event."""
         event = asyncio.Event()
-        self._stirred.add(event)
+        self._waiting.add(event)
         try:
             yield event
         finally:
-            self._stirred.discard(event)
+            self._waiting.discard(event)
 
-    def _stir(self) -> None:
-        for event in self._stirred:
+    def _notify(self) -> None:
+        for event in self._waiting:
             event.set()
 
     # --- reading -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.insight.changes import Change
+from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.coverage import Coverage, dot_text
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.rates import NodeRates
@@ -248,7 +248,7 @@ class Explanations:
         return tuple(found)
 
 
-def _removal(change: Change, id_: str, rows: Rows) -> Removal:
+def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
     dot = change.dot
     return Removal(
         dot=dot_text(dot),

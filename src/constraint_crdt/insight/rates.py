@@ -61,7 +61,7 @@ class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
     """How often this node's clock was found to have been set back."""
 
 
-class _Waiting(NamedTuple):
+class _Unwritten(NamedTuple):
     """Evaluations in memory: the decayed sums at a time, for each half-life."""
 
     at: float
@@ -77,7 +77,7 @@ class NodeRates:
         self._rates = gossip.state.rates
         self._rates.track(half_lives)
         self._now = now
-        self._waiting: dict[str | None, _Waiting] = {}
+        self._waiting: dict[str | None, _Unwritten] = {}
 
     # --- gathering -----------------------------------------------------------------------------------------------------
 
@@ -87,7 +87,7 @@ class NodeRates:
         for constraint, (satisfied, violated) in counts.items():
             if satisfied or violated:
                 pairs = tuple((s + satisfied, v + violated) for s, v in self._left(constraint, now))
-                self._waiting[constraint] = _Waiting(now, pairs)
+                self._waiting[constraint] = _Unwritten(now, pairs)
 
     @property
     def waiting(self) -> bool:

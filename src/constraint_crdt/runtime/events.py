@@ -290,10 +290,11 @@ class EventPublisher:
 
     def _publish_some(self) -> None:
         """Publish the next changes. Contains no await, so a cancelled caller has published all changes taken."""
-        for change in self._definitions.take(AT_ONCE):
+        changes, more = self._definitions.take(AT_ONCE), self._definitions.waiting
+        for change in changes:
             self._publish_definition(change)
         self._tiles.tell(self._now(), AT_ONCE)
-        self._behind = self._tiles.waiting or self._definitions.waiting
+        self._behind = more or self._tiles.waiting
         if self._behind:
             self._more.set()
         else:

@@ -253,7 +253,7 @@ class Runtime:
             tasks.run(f"probe {probe.name}", probe.run)
 
     async def _check_alerts(self) -> None:
-        self.evidence.tidy()
+        self.evidence.drop_retired()
         await self.alerts.step()
 
     async def stop(self) -> None:

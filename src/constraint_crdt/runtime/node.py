@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -152,15 +153,12 @@ class Node:
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
-        return await self._runtime.feed.commit(
-            lambda: self.gossip.add_constraint(
-                id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, at=self._now()
-            )
-        )
+        add = partial(self.gossip.add_constraint, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
+        return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `KeyError` for a constraint not active here."""
-        await self._runtime.feed.commit(lambda: self.gossip.remove_constraint(id_))
+        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_))
 
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations made outside of the node, of a constraint, or without a constraint.
@@ -170,7 +168,7 @@ class Node:
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
             raise KeyError(constraint)
-        await self._runtime.feed.commit(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
+        await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violations, constraint=constraint))
         self._runtime.evaluator.recorded(constraint, satisfied, violations)
 
     async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
@@ -182,7 +180,7 @@ class Node:
             await asyncio.to_thread(check_definitions, changes)
         else:
             check_definitions(changes)
-        results = await self._runtime.feed.commit(lambda: apply_changes(self.gossip, changes, at=self._now()))
+        results = await self._runtime.feed.commit(partial(apply_changes, self.gossip, changes, at=self._now()))
         for change in changes:
             if isinstance(change, RecordCounts):
                 self._runtime.evaluator.recorded(change.constraint, change.satisfied, change.violations)
@@ -208,7 +206,7 @@ class Node:
 
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        await self._runtime.feed.commit(lambda: self.gossip.update_position(position))
+        await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
@@ -223,7 +221,7 @@ class Node:
             raise ConstraintCrdtError(
                 f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
             )
-        await self._runtime.feed.commit(lambda: self.gossip.retire(node))
+        await self._runtime.feed.commit(partial(self.gossip.retire, node))
         self._runtime.publisher.publish(EventKind.RETIRED, node=node)
         return self._runtime.answers.retirement(node)
 
