@@ -226,7 +226,7 @@ class Node:
         return self._runtime.answers.retirement(node)
 
     async def export_state(self) -> str:
-        """The whole state as JSON: see docs/state-files.md. O(cells)."""
+        """The whole state as JSON: see docs/reference/state-files.md. O(cells)."""
         return await self._runtime.portable.export()
 
     async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:

@@ -1,7 +1,7 @@
 """The store of a node on disk: cells, clock, floors and identity.
 
 `store` is one SQLite file, `schema` its tables, `changes` the difference to the rows in memory, `committer` groups changes into
-commits, `location` has path, lock and marker, `failures` the errors. `docs/store.md` explains the store for operators.
+commits, `location` has path, lock and marker, `failures` the errors. `docs/reference/store.md` explains the store for operators.
 """
 
 from constraint_crdt.store.changes import Life
