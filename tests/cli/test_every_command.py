@@ -7,7 +7,8 @@ import pytest
 
 from constraint_crdt.cli.arguments import make_parser
 from constraint_crdt.cli.main import main
-from constraint_crdt.cli.output import Column, print_table
+from constraint_crdt.cli.output import print_table
+from constraint_crdt.operations.command import Column
 
 NO_JSON = {"node", "demo", "merge", "completion"}
 """The commands that ask no node and tell no figures: they run, or print a file that is made for machines."""

@@ -5,7 +5,9 @@ import time
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.output import Column, print_json, print_table, printable, show_distance
+from constraint_crdt.cli.output import print_json, print_table, printable
+from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.values import show_distance
 
 
 def alerts(arguments: argparse.Namespace) -> int:

@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 from constraint_crdt.cli.client import ApiClient, NotFoundError
 from constraint_crdt.cli.coverage import check_wait, heard_by, not_enough, wait_for
 from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import parse_duration, print_json, printable
+from constraint_crdt.cli.output import print_json, printable
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.operations.values import parse_duration
 from constraint_crdt.types.definition import Definition, check_definition, end_of
 from constraint_crdt.types.orset import change_of
 

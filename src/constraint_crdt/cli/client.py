@@ -19,6 +19,7 @@ from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
 from constraint_crdt.client.wire import TIMEOUT, Answered, check_answer, next_page
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.operations.values import UsageError
 
 
 class NoAnswerError(CommandFailedError):
@@ -115,9 +116,16 @@ class ApiClient:
         return answer
 
 
+def chosen_client(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
+    """The client of the node that the flags, or else the environment, name. Raises `MisuseError`."""
+    return ApiClient.chosen(arguments, timeout).client
+
+
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
     """What went wrong with a call, as the end of a command that says what to do."""
     match error:
+        case UsageError():
+            return MisuseError(str(error))
         case NoAnswer(refused=True):
             return NoAnswerError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
         case NoAnswer(timed_out=True):

@@ -10,7 +10,9 @@ from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import Column, parse_duration, print_json, print_table, printable, show_distance
+from constraint_crdt.cli.output import print_json, print_table, printable
+from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.values import parse_duration, show_distance
 
 LONGEST_REQUEST = 60.0
 """Seconds that one request waits at the node; a longer wait is several."""

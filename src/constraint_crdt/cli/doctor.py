@@ -15,8 +15,8 @@ from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.client import ApiClient, NoAnswerError
 from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.output import print_json, printable
-from constraint_crdt.insight.diagnosis import check_disk, check_seeds, worst_of
-from constraint_crdt.insight.reports import Finding
+from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.operations.evidence import Finding, worst_of
 from constraint_crdt.runtime.persistence import store_path
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX, NodeSettings, SettingsError, load_settings, parse_address
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
 from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.errors import ConstraintCrdtError
 
 INTERRUPTED = 130
 NO_READER = 141
@@ -43,6 +44,12 @@ def _run(argv: Sequence[str] | None) -> int:
     except CommandFailedError as error:
         print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except ConstraintCrdtError as error:
+        from constraint_crdt.cli.client import as_failure  # loads what `--help` has no use for
+
+        failure = as_failure(error)
+        print(f"{PROGRAM} {arguments.command}: {failure}", file=sys.stderr)
+        return failure.exit_code
     return code
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import Column, print_json, print_lines, print_table
+from constraint_crdt.cli.output import print_json, print_lines, print_table
+from constraint_crdt.operations.command import Column
 
 
 def position(arguments: argparse.Namespace) -> int:

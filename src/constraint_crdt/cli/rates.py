@@ -5,7 +5,9 @@ import urllib.parse
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.output import Column, parse_duration, print_json, print_table, printable
+from constraint_crdt.cli.output import print_json, print_table, printable
+from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.values import parse_duration
 
 _UNITS = (("d", 86_400), ("h", 3600), ("m", 60))
 

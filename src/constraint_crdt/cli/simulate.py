@@ -20,8 +20,9 @@ from typing import Any
 
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
 from constraint_crdt.cli.files import check_place, write_whole
-from constraint_crdt.cli.output import parse_duration, print_json, print_lines
+from constraint_crdt.cli.output import print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.operations.values import parse_duration
 from constraint_crdt.simulation.plot import Picture, draw, to_svg
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 

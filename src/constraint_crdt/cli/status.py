@@ -1,12 +1,13 @@
-"""The commands that read: status, constraints, nodes. With `--json` they print what the API answered."""
+"""The commands that read: status, nodes. With `--json` they print what the API answered."""
 
 import argparse
 import time
-from collections.abc import Callable
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.output import Column, print_json, print_lines, print_table, show_distance
+from constraint_crdt.cli.output import print_json, print_lines, print_table
+from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.values import show_distance
 
 SHOWN_OFFSET = 1.0
 """Seconds by which a peer's clock differs from the node's, from which on it is worth a column."""
@@ -43,49 +44,6 @@ def status(arguments: argparse.Namespace) -> int:
         lines.append(("repaired", f"{answer['repairs']} times, {answer['cells_repaired']} cells here"))
     print_lines(lines)
     return 0
-
-
-def constraints(arguments: argparse.Namespace) -> int:
-    """The active constraints, or those that have expired. Each further definition of one shows as one more line."""
-    answer: Any = ApiClient.chosen(arguments).get("constraints?expired=1" if arguments.expired else "constraints")
-    if arguments.json:
-        print_json(answer)
-        return 0
-    extra = _extra_columns(answer)
-    columns = [
-        Column("id"),
-        Column("severity"),
-        Column("when"),
-        Column("here"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
-        Column("unknown", right=True),
-        Column("added by"),
-        *map(Column, extra),
-    ]
-    rows: list[list[object]] = []
-    for each in answer:
-        first, *others = each["definitions"]
-        here = each["verdict"] or "-" if each["applies_here"] else "not for it"
-        line = [each["id"], first["severity"], first["when"] or "-", here, each["satisfied"], each["violations"], each["unknown"]]
-        rows.append([*line, first["added_by"], *(show(first) for show in extra.values())])
-        for also in others:
-            line = ["  and also", also["severity"], also["when"] or "-", "", "", "", ""]
-            rows.append([*line, also["added_by"], *(show(also) for show in extra.values())])
-    print_table(columns, rows)
-    return 0
-
-
-def _extra_columns(answer: Any) -> dict[str, Callable[[Any], str]]:
-    """The columns that only some tables need, each with what it shows of a definition."""
-    definitions = [definition for each in answer for definition in each["definitions"]]
-    now = time.time()
-    columns: dict[str, Callable[[Any], str]] = {}
-    if any(each["on"] for each in definitions):
-        columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each["on"].items()) or "-"
-    if any(each["expires_at"] is not None for each in definitions):
-        columns["ends"] = lambda each: "-" if each["expires_at"] is None else show_distance(each["expires_at"] / 1e9 - now)
-    return columns
 
 
 def nodes(arguments: argparse.Namespace) -> int:

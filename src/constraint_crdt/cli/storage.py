@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.output import Column, print_json, print_lines, print_table, printable
+from constraint_crdt.cli.output import print_json, print_lines, print_table, printable
+from constraint_crdt.operations.command import Column
 
 
 def storage(arguments: argparse.Namespace) -> int:

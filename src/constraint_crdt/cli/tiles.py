@@ -10,8 +10,9 @@ from urllib.parse import quote, urlencode
 from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.errors import MisuseError
 from constraint_crdt.cli.files import STANDARD, read_whole, write_whole
-from constraint_crdt.cli.output import Column, print_json, print_table, printable
+from constraint_crdt.cli.output import print_json, print_table, printable
 from constraint_crdt.crdt.limits import TILE_BYTES
+from constraint_crdt.operations.command import Column
 
 
 def tiles(arguments: argparse.Namespace) -> int:

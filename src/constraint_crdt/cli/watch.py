@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import STYLES, parse_duration, printable, show_distance
+from constraint_crdt.cli.output import STYLES, printable
+from constraint_crdt.operations.values import parse_duration, show_distance
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

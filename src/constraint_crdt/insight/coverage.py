@@ -9,31 +9,21 @@ change. Waiting never asks a user to write again.
 
 import asyncio
 from collections.abc import Collection, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.insight.reports import CoverageReport, NodeCoverage
+from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.transport.interface import Peer
 
 WAITING = 64
 """Requests waiting for acknowledgements at once, at most."""
 
-LONGEST_WAIT = 300.0
-"""Seconds for which a request may wait, at most."""
-
 ASK_AGAIN = 0.25
 """Seconds until a node without the change is asked again."""
-
-Wanted = Literal["all", "live", "majority"] | int
-
-
-class TooManyWaitingError(ConstraintCrdtError):
-    """As many requests as may wait at once do."""
 
 
 def dot_text(dot: Dot) -> str:

@@ -6,13 +6,13 @@ for the command line.
 
 import shutil
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.insight.evidence import Evidence, LivePeers
-from constraint_crdt.insight.reports import DiagnosisReport, Finding, Level
+from constraint_crdt.operations.evidence import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 
 LOW_SPACE = 256 * 1024 * 1024
@@ -32,12 +32,6 @@ NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
 
 _TRIED = ("tcp", "tls")
-
-
-def worst_of(findings: Collection[Finding]) -> Level:
-    """The worst level among them."""
-    levels = {finding.level for finding in findings}
-    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
 
 def named(names: Sequence[str]) -> str:

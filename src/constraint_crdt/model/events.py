@@ -4,8 +4,12 @@ This module imports nothing of the node, so that clients can use it.
 """
 
 import enum
+from typing import Final
 
 import msgspec
+
+KEPT: Final = 10_000
+"""How many of the last events a node keeps."""
 
 
 class EventKind(enum.StrEnum):

@@ -11,22 +11,14 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
+from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.persistence import Persistence
-from constraint_crdt.runtime.reports import (
-    ConstraintReport,
-    DefinitionReport,
-    IdentityReport,
-    LifeReport,
-    NodeReport,
-    RetireReport,
-    Status,
-    StorageReport,
-)
 from constraint_crdt.store import Life
 from constraint_crdt.transport.interface import Transport
 from constraint_crdt.types.definition import Addition

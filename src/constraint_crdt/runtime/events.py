@@ -31,7 +31,7 @@ from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.shapes import SHAPES
 from constraint_crdt.crdt.values import RATE
-from constraint_crdt.model.events import Event, EventKind, Notice
+from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipResult
 from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin
@@ -44,9 +44,8 @@ __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "K
 QUEUED = 1024
 """Events in the queue of one subscriber, at most."""
 
-KEPT = 10_000
 KEPT_BYTES = 8 * 1024 * 1024
-"""Events kept, and bytes of their text."""
+"""Bytes of the text of the kept events, at most."""
 
 EVENT_BYTES = 100
 """Bytes counted for an event beside its text."""

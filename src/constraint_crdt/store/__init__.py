@@ -4,9 +4,9 @@
 commits, `location` has path, lock and marker, `failures` the errors. `docs/reference/store.md` explains the store for operators.
 """
 
+from constraint_crdt.errors import StoreError, WritesRefused
 from constraint_crdt.store.changes import Life
 from constraint_crdt.store.committer import Committer
-from constraint_crdt.store.failures import StoreError, WritesRefused
 from constraint_crdt.store.location import Marker, default_path, marker_for, set_aside
 from constraint_crdt.store.store import Identity, Store
 

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.store.changes import Batch, Changes, Life
-from constraint_crdt.store.failures import WritesRefused
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0

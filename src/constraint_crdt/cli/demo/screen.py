@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
-from constraint_crdt.cli.output import Column, aligned, printable
+from constraint_crdt.cli.output import aligned, printable
+from constraint_crdt.operations.command import Column
 
 
 class Scene(NamedTuple):

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from constraint_crdt.cli.demo.fleet import DemoNode
-from constraint_crdt.cli.output import Column, aligned
+from constraint_crdt.cli.output import aligned
+from constraint_crdt.operations.command import Column
 
 
 class Spread(NamedTuple):
