@@ -148,12 +148,12 @@ def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     code = (
         "import os, sys\n"
-        "from constraint_crdt.cli import main, simulating\n"
-        "plotter, simulating.Run = simulating.plotter, None\n"
+        "from constraint_crdt.cli import main, simulate\n"
+        "plotter, simulate.Run = simulate.plotter, None\n"
         "def plotter_without_rights(name):\n"
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return plotter(name)\n"
-        "simulating.plotter = plotter_without_rights\n"
+        "simulate.plotter = plotter_without_rights\n"
         "sys.exit(main.main())\n"
     )
     line = [sys.executable, "-c", code, "simulate", "--plot", str(tmp_path / "out.svg")]

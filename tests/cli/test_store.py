@@ -200,12 +200,12 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     code = (
         "import os, sys\n"
         "from constraint_crdt.cli.main import main\n"
-        "from constraint_crdt.runtime.persistence import Keeping\n"
-        "opened = Keeping.open\n"
+        "from constraint_crdt.runtime.persistence import Persistence\n"
+        "opened = Persistence.open\n"
         "def open_without_rights(self, **flags):\n"
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return opened(self, **flags)\n"
-        "Keeping.open = open_without_rights\n"
+        "Persistence.open = open_without_rights\n"
         "sys.exit(main())\n"
     )
     line = [sys.executable, "-c", code, "node", "--api", "127.0.0.1:0", "--store", str(tmp_path / "node.db")]

@@ -117,7 +117,7 @@ async def test_each_metric_of_the_dashboard_is_exported(exported: set[str]) -> N
 
 
 async def test_the_page_on_metrics_names_each_and_no_other(exported: set[str]) -> None:
-    page = (DEPLOY.parent / "docs" / "metrics.md").read_text()
+    page = (DEPLOY.parent / "docs" / "reference" / "metrics.md").read_text()
     told = {name for line in page.splitlines() if line.startswith("| `") for name in re.findall(r"`(constraint_crdt_\w+)", line)}
     plain = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exported if name.startswith("constraint_crdt_")}
     assert told == plain

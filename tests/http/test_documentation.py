@@ -69,7 +69,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline(clie
 async def test_health_says_whether_it_takes_part(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await client.get("/healthz")).json() == {"ok": True}
     assert (await client.get("/readyz")).json() == {"ok": True}
-    monkeypatch.setattr("constraint_crdt.runtime.persistence.Keeping.trouble", "the disk is full")
+    monkeypatch.setattr("constraint_crdt.runtime.persistence.Persistence.trouble", "the disk is full")
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["detail"]) == (503, "the disk is full")
     assert (await client.get("/healthz")).status_code == 200

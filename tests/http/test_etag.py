@@ -116,7 +116,7 @@ async def test_an_expiry_moves_the_tag_though_not_the_state() -> None:
 
 async def test_a_peer_that_comes_moves_the_tag(client: httpx.AsyncClient, node: Node) -> None:
     first = await client.get("/v1/identity")
-    node._exchanger._live.add("anvil")
+    node._runtime.exchanges._live.add("anvil")
     again = await client.get("/v1/identity", headers={"if-none-match": first.headers["etag"]})
     assert again.status_code == 200
 

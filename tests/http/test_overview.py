@@ -70,7 +70,7 @@ async def test_by_id_it_says_who_has_heard_and_leaves_out_what_is_not_active() -
         report = forge.overview.of(["new", "old", "never", "new"])
         assert [(each.id, each.covered) for each in report.constraints] == [("new", (2, 1, 0)), ("old", (3, 0, 0))]
         for each in report.constraints:
-            coverage = forge.answering.coverage.report(each.id)
+            coverage = forge.coverage.report(each.id)
             assert each.covered == (coverage.have, coverage.lack, coverage.unknown)
         network.heal()
         await eventually(lambda: forge.overview.of(["new"]).constraints[0].covered == (3, 0, 0))
@@ -88,13 +88,13 @@ async def test_where_it_is_violated_is_told_of_other_nodes_too() -> None:
         (told,) = forge.overview.page().constraints
         assert (told.worst, told.violations) == (("anvil",), 1)
         assert told.verdict in (None, "unknown"), "forge measures no gpu, whether or not it has looked by now"
-        explained = {each.node: each for each in forge.answering.explaining.report("cool").violations if each.violated}
+        explained = {each.node: each for each in forge.explanations.report("cool").violations if each.violated}
         assert explained.keys() == {"anvil"}
         assert explained["anvil"].since == told.violated_since
         await anvil.check({"gpu": 20.0})
         await eventually(lambda: forge.overview.page().constraints[0].violated_now == 0)
         assert forge.overview.page(node="forge").constraints == ()
-        await anvil._write_rates()
+        await anvil._runtime.evaluator.write_rates()
         await eventually(lambda: forge.overview.page(node="anvil").constraints != ())
         await eventually(lambda: forge.overview.page().constraints[0].violated_on == 1)  # lately
 

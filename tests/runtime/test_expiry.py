@@ -120,7 +120,7 @@ async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> Non
         await eventually(lambda: agreed([*good, wrong]))
         await eventually(lambda: all(node.status().clock_alarms for node in good))  # whom a node asks first is chance
         for _ in range(3):
-            await wrong._expiring.remove()
+            await wrong._runtime.maintenance.remove_expired()
         assert [each.id for each in wrong.expired()] == ["half an hour"]
         for node in good:
             assert [each.id for each in node.constraints()] == ["half an hour"]

@@ -106,7 +106,7 @@ class AnswerCache:
 
     def _tag(self, freshness: Freshness, asked: _Asked) -> str:
         node = self._node
-        version = node.movement.version
+        version = node.notices.version
         second = int(monotonic()) if freshness is Freshness.AGING else 0
         goes_by = f"{node.event_stream.log.boot} {version} {second} {asked[0]}?".encode(errors="surrogatepass")
         digest = blake2b(goes_by + asked[1], key=node.gossip.state_hash, digest_size=12)

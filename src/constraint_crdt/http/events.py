@@ -104,7 +104,7 @@ class EventFeed:
             events = log.newest(newest)
         backlog = deque([*frames, *map(_event_frame, events)])
         if follow:
-            backlog.append(_frame("state", self._node.movement.now()))
+            backlog.append(_frame("state", self._node.notices.now()))
         return _Stream(self, backlog, follow=follow)
 
     def enter(self, reader: "_Reader") -> None:
@@ -126,14 +126,14 @@ class EventFeed:
 
     def _heard(self, kept: KeptEvent) -> None:
         if kept.event.constraint:
-            self._node.movement.note(kept.event.constraint)
+            self._node.notices.note(kept.event.constraint)
         if self._readers:
             self._give(_event_frame(kept))
 
     async def _notice(self) -> None:
         """Tell that readings moved, as long as anybody reads."""
         while self._readers:
-            notice = self._node.movement.take()
+            notice = self._node.notices.take()
             if notice is not None:
                 self._give(_frame("state", notice))
             self._give_up_on_the_slow()

@@ -9,7 +9,7 @@ A fleet may have 10,000 constraints, and a time series for each would cost a mon
 them have a series of their own. The rest is one more, and it is a counter too: it must not fall when a constraint gets a name, nor
 jump when one that had a name is gone. So it begins as all that is not named, and then grows by what is counted without a name.
 
-`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/metrics.md says what each metric is for.
+`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/reference/metrics.md explains each metric.
 
 Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
 set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.
@@ -18,7 +18,7 @@ set; the registry belongs to the application, so two nodes in one process do not
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -31,13 +31,13 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from constraint_crdt.alerts.rules import Kind
+from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
 from constraint_crdt.operations.evidence import AlertsReport, ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
 from constraint_crdt.runtime.events import EventKind
-from constraint_crdt.runtime.figures import Figures, Histogram
+from constraint_crdt.runtime.metrics import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
@@ -164,9 +164,9 @@ class _NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         node = self._node
         with node.gossip.time.held():
-            status, figures = node.status(), node.figures.report()
-            alerts = node.answering.alerting.report()
-            convergence, constraints = node.answering.convergence.report(), self._most_violated.read(node.gossip.state)
+            status, figures = node.status(), node.metrics.report()
+            alerts = node.alerts.report()
+            convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
         yield from _exchanges(status, figures)
         yield from _peers(status, convergence)
@@ -184,7 +184,7 @@ def _about(status: Status) -> Iterator[Metric]:
     yield _gauge("uptime_seconds", "Seconds since this node started.", status.uptime)
 
 
-def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
+def _exchanges(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _counter("exchanges_begun", "Exchanges that this node began.", figures.exchanges_begun)
     yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
     yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
@@ -219,7 +219,7 @@ def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
     yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
 
 
-def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
+def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
@@ -236,7 +236,7 @@ def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Coun
     yield broken
 
 
-def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
+def _storage(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _gauge("tiles", "Tiles that are there.", figures.tiles)
     yield _gauge("cells", "Cells that stand.", status.cells)
     yield _gauge("store_bytes", "Bytes of the store on disk, its log included.", figures.store_bytes)
@@ -245,7 +245,7 @@ def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
     yield _gauge("writes_refused", "1 while the disk takes no writes.", status.trouble is not None)
 
 
-def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
+def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     alarms = CounterMetricFamily(f"{PREFIX}alarms", "Times that something was found that must not be.", labels=["alarm"])
     alarms.add_metric(["divergence"], status.alarms)
     alarms.add_metric(["clock_skew"], status.clock_alarms)
@@ -262,7 +262,7 @@ def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
-    for kind in get_args(Kind):
+    for kind in KINDS:
         firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
     yield firing
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
@@ -270,7 +270,7 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
 
 
-def _serving(figures: Figures, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
     yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
     yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
     answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])

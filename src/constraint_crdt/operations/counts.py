@@ -137,7 +137,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     evaluated_on: int
     """Nodes that evaluated it lately."""
     violated_now: int
-    """Nodes on which it is violated, as far as is known here: see `node.answering.spells`."""
+    """Nodes on which it is violated, as far as is known here: see `node.spells`."""
     violated_since: int | None
     """Since when it is so on the first of these, ns since the epoch by this node's clock; null on none."""
     violated_on: int

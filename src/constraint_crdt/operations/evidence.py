@@ -184,7 +184,7 @@ class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None
     """Mutations that it gave evidence of and that are not known here."""
     staleness: float | None
-    """Seconds, see the definition in docs/answers.md; null without evidence."""
+    """Seconds, see the definition in docs/how-to/answers.md; null without evidence."""
     heard: int | None
     """When it was last heard; null: not since this node started."""
 
@@ -283,7 +283,7 @@ class TooManyWaitingError(Problem):
 
 async def _coverage(node: "Node", request: GetFleetCoverage) -> CoverageReport:
     id_ = request.id if isinstance(request, GetCoverage) else None
-    coverage = node.answering.coverage
+    coverage = node.coverage
     try:
         if request.wait is None:
             return coverage.report(id_)
@@ -367,7 +367,7 @@ COVERAGE: Final = Operation(
 
 async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
     try:
-        return node.answering.explaining.report(request.id)
+        return node.explanations.report(request.id)
     except KeyError:
         raise _unknown(request.id) from None
 
@@ -384,7 +384,7 @@ EXPLAIN: Final = Operation(
 
 
 async def _convergence(node: "Node", _: Empty) -> ConvergenceReport:
-    return node.answering.convergence.report()
+    return node.convergence.report()
 
 
 CONVERGENCE: Final = Operation(
@@ -408,7 +408,7 @@ async def _diagnosis(node: "Node", _: Empty) -> DiagnosisReport:
     """Takes a few seconds where a seed does not answer."""
     import asyncio  # loaded only where there is a node: a command has no use for it
 
-    diagnosing = node.answering.diagnosing
+    diagnosing = node.diagnosis
     outside = await asyncio.to_thread(diagnosing.look_outside)
     report = diagnosing.look()
     findings = (*report.findings, *outside)
@@ -428,7 +428,7 @@ DIAGNOSIS: Final = Operation(
 
 
 async def _alerts(node: "Node", _: Empty) -> AlertsReport:
-    return node.answering.alerting.report()
+    return node.alerts.report()
 
 
 ALERTS: Final = Operation(

@@ -27,7 +27,7 @@ from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock,
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipResult
-from constraint_crdt.runtime.persistence import Keeping
+from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.types.counters import PNCounter
@@ -155,17 +155,15 @@ class Portable:
     def __init__(
         self,
         gossip: GossipNode,
-        keeping: Keeping,
-        settle: Callable[[], int],
-        received: Callable[[str, GossipResult], None],
+        keeping: Persistence,
+        received: Callable[[str, GossipResult], int],
         push: Callable[[], None],
     ) -> None:
-        """`settle()` follows the definitions that moved, and returns how many; `received(from, result)` follows what was taken in;
-        `push()` has peers hear of it.
+        """`received(from, result)` tells the node of a merge, and returns the number of constraints that changed; `push()` has
+        peers hear of it.
         """
         self._gossip = gossip
         self._keeping = keeping
-        self._settle = settle
         self._received = received
         self._push = push
 
@@ -182,8 +180,7 @@ class Portable:
         self._keeping.check()
         cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_mark.entries))
         result = self._gossip.merge(incoming)
-        constraints = self._settle()
-        self._received("a state file", result)
+        constraints = self._received("a state file", result)
         if result.state_changed:
             self._push()
         await self._keeping.durable()

@@ -1,7 +1,7 @@
-"""What a node keeps on disk: its cells, its clock and floors, and who it was (DESIGN 5).
+"""The store of a node on disk: cells, clock, floors and identity.
 
-`store` is one SQLite file, `committer` groups changes into commits, `marker` says outside of the file whether its life may go on,
-`location` is where it lies. `docs/store.md` explains it for those who run a node.
+`store` is one SQLite file, `schema` its tables, `changes` the difference to the rows in memory, `committer` groups changes into
+commits, `location` has path, lock and marker, `failures` the errors. `docs/reference/store.md` explains the store for operators.
 """
 
 from constraint_crdt.errors import StoreError, WritesRefused
