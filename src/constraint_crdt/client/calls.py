@@ -1,5 +1,6 @@
 """The operations of the API as calls: what is asked for, and what the answer is. Both clients have a method for each."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -228,10 +229,17 @@ def tile(room: str, id_: str) -> "Call[TileContent]":
 
 
 def put_tile(
-    room: str, id_: str, text: str, *, author: str | None = None, tags: Sequence[str] = (), constraints: Sequence[str] = ()
+    room: str,
+    id_: str,
+    text: str | bytes,
+    *,
+    author: str | None = None,
+    tags: Sequence[str] = (),
+    constraints: Sequence[str] = (),
 ) -> "Call[TileReport]":
-    """Make this text the content of a tile."""
-    body = {"text": text, "author": author, "tags": tags, "constraints": constraints}
+    """Make this text, or these bytes, the content of a tile, and add tags and constraints."""
+    sent = {"text": text} if isinstance(text, str) else {"base64": text}
+    body = {**sent, "author": author, "tags": tags, "constraints": constraints}
     return _send("PUT", _tile(room, id_), f"{_NODE}.tiles:TileReport", body)
 
 
@@ -358,7 +366,15 @@ def _get(path: str, shape: str, *, join: Any = None, patience: float = 0.0, **qu
 
 
 def _send(method: str, path: str, shape: str, body: object, *, patience: float = 0.0) -> Call[Any]:
-    return Call(method, path, shape, msgspec.json.encode(body), patience=patience)
+    return Call(method, path, shape, _encoded(body), patience=patience)
+
+
+def _encoded(body: object) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (OverflowError, UnicodeEncodeError):
+        # A number beyond 64 bits, or a text that is not valid Unicode: JSON has both, and the node says why it refuses them.
+        return json.dumps(msgspec.to_builtins(body)).encode()
 
 
 def _quoted(name: str) -> str:

@@ -1,0 +1,51 @@
+"""The node that a command asks, and the errors of its client as the end of the command.
+
+The node is that of the flag, of the environment, or the default one. The token file likewise, without a default.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from constraint_crdt.cli.arguments import DEFAULT_NODE, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
+from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.client.address import AddressError, read_token
+from constraint_crdt.client.blocking import Client
+from constraint_crdt.client.errors import NoAnswer, Stranger, Unauthorized, WrongInput
+from constraint_crdt.client.wire import TIMEOUT
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.durations import DurationError
+
+
+def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
+    """A client of the node that `arguments` name. Opens no connection yet. `timeout`: seconds.
+
+    Raises `MisuseError` for a wrong address, token or token file. The methods of the client raise `ClientError`.
+    """
+    node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
+    file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
+    try:
+        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout)
+    except AddressError as error:
+        raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
+    except (ConstraintCrdtError, ValueError) as error:
+        raise MisuseError(str(error)) from None
+
+
+def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
+    """The end of a command with this error, in a sentence that says what to do."""
+    match error:
+        case NoAnswer(refused=True):
+            return CommandFailedError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
+        case NoAnswer(timed_out=True):
+            return CommandFailedError(f"{error}: see what it does")
+        case NoAnswer():
+            return CommandFailedError(f"{error}; name another with --node")
+        case Stranger():
+            return CommandFailedError(f"{error}: name another with --node")
+        case WrongInput() | DurationError():
+            return MisuseError(str(error))
+        case Unauthorized() if error.status == 401:
+            return CommandFailedError(f"{error}; name the file that it is in with --token-file, or {TOKEN_FILE_VARIABLE}")
+        case _:
+            return CommandFailedError(str(error))
