@@ -6,6 +6,7 @@ acknowledged the change; a wait that fails is told after the answer, with exit c
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,6 +154,8 @@ def _value(text: str) -> object:
         value: object = json.loads(text, parse_constant=str)
     except ValueError:
         return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MisuseError(f"{text} is too large for a number: give one below 1.8e308")
     return value if isinstance(value, bool | int | float | str) else text
 
 
