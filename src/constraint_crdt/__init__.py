@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
+    from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (
         PlatoAdd,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from constraint_crdt.protocol.peer_clocks import DeltaTracker
     from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
-    from constraint_crdt.runtime.batches import AddConstraint, BatchError, BatchResult, RecordCounts, RemoveConstraint
+    from constraint_crdt.runtime.batches import BatchResult
     from constraint_crdt.runtime.events import Event, EventKind
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.probes import Probe, SystemProbe
@@ -62,9 +63,9 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Ack": "constraint_crdt.protocol.messages",
-    "AddConstraint": "constraint_crdt.runtime.batches",
+    "AddConstraint": "constraint_crdt.operations.constraints",
     "Addition": "constraint_crdt.types.orset",
-    "BatchError": "constraint_crdt.runtime.batches",
+    "BatchError": "constraint_crdt.operations.constraints",
     "BatchResult": "constraint_crdt.runtime.batches",
     "BloomCRDT": "constraint_crdt.types.bloom",
     "CausalOrder": "constraint_crdt.crdt.clock",
@@ -118,8 +119,8 @@ _HOME_OF = {
     "PlatoTile": "constraint_crdt.plato.shapes",
     "Probe": "constraint_crdt.runtime.probes",
     "Rates": "constraint_crdt.types.rates",
-    "RecordCounts": "constraint_crdt.runtime.batches",
-    "RemoveConstraint": "constraint_crdt.runtime.batches",
+    "RecordCounts": "constraint_crdt.operations.constraints",
+    "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
     "RoomIncrements": "constraint_crdt.types.increments",
     "Schedule": "constraint_crdt.protocol.peer_selection",

@@ -8,7 +8,7 @@ import pytest
 
 from constraint_crdt.cli.main import main
 from constraint_crdt.client import Client
-from constraint_crdt.insight.rates import RatesReport
+from constraint_crdt.operations.counts import RatesReport
 
 Capture = pytest.CaptureFixture[str]
 

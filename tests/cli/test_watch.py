@@ -11,9 +11,9 @@ import pytest
 from constraint_crdt.cli import events as watching
 from constraint_crdt.cli.main import main
 from constraint_crdt.client import Client
-from constraint_crdt.insight.overview import ConstraintOverview, OverviewReport
-from constraint_crdt.insight.reports import PeerConvergence
-from constraint_crdt.runtime.reports import NodeReport
+from constraint_crdt.operations.counts import ConstraintOverview, OverviewReport
+from constraint_crdt.operations.evidence import PeerConvergence
+from constraint_crdt.operations.nodes import NodeReport
 from tests.cli.process import command, environment, running_node
 
 Capture = pytest.CaptureFixture[str]

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, GossipNode
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.http.bodies import MAX_BATCH_BYTES, MAX_BODY_BYTES
-from constraint_crdt.runtime.batches import (
+from constraint_crdt.operations.constraints import (
+    MAX_BATCH_BYTES,
     MAX_CHANGES,
     AddConstraint,
     BatchChange,
     BatchError,
     RecordCounts,
     RemoveConstraint,
-    apply_changes,
 )
+from constraint_crdt.operations.operation import MAX_BODY_BYTES
+from constraint_crdt.runtime.batches import apply_changes
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.types.orset import Severity
 

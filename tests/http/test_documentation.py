@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.http.operation import Operation
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation
 
 
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -38,9 +38,9 @@ async def test_every_reference_leads_somewhere(client: httpx.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_what_is_said_of_an_operation_is_worth_reading(operation: Operation) -> None:
+def test_what_is_said_of_an_operation_is_worth_reading(operation: AnyOperation) -> None:
     assert re.fullmatch(r"[A-Z].{8,}\.", operation.summary)
-    assert operation.endpoint.__doc__
+    assert operation.request.__doc__
     assert len({parameter.name for parameter in operation.parameters}) == len(operation.parameters)
     assert all(parameter.about for parameter in operation.parameters)
 

@@ -13,10 +13,11 @@ from starlette.requests import Request
 
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.http import cache as answer_cache
+from constraint_crdt.http import endpoint
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.cache import AnswerCache
-from constraint_crdt.http.operation import Freshness
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
@@ -45,7 +46,7 @@ def request(path: str) -> Request:
 async def computed(node: Node, path: str) -> bytes:
     """What the endpoint itself answers now."""
     [operation] = [each for each in OPERATIONS if each.method == "GET" and each.path == path.partition("?")[0]]
-    return bytes((await operation.endpoint(node, request(path))).body)
+    return bytes((await endpoint.answer(node, operation, request(path))).body)
 
 
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))

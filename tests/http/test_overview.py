@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from constraint_crdt import MemoryNetwork
-from constraint_crdt.insight.overview import LARGEST_PAGE, MOST_IDS, PAGE
+from constraint_crdt.operations.counts import LARGEST_OVERVIEW, MOST_IDS, OVERVIEW_PAGE
 from constraint_crdt.runtime.node import Node
 from tests.runtime.fleet import agreed, eventually, fleet
 
@@ -121,7 +121,7 @@ async def test_lately_sums_each_node_as_rates_do(client: httpx.AsyncClient, node
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=-1", f"limit={LARGEST_PAGE + 1}", "limit=x", "limit=", "pages=3", "id=a&limit=3", "id=a&node=b"]
+    "query", ["limit=0", "limit=-1", f"limit={LARGEST_OVERVIEW + 1}", "limit=x", "limit=", "pages=3", "id=a&limit=3", "id=a&node=b"]
 )
 async def test_what_makes_no_sense_is_refused_with_the_name_of_the_parameter(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"/v1/overview?{query}")
@@ -130,7 +130,7 @@ async def test_what_makes_no_sense_is_refused_with_the_name_of_the_parameter(cli
 
 
 async def test_it_is_bounded(client: httpx.AsyncClient, node: Node) -> None:
-    await add(node, *(f"c{number:04}" for number in range(PAGE + 1)))
-    assert len((await client.get("/v1/overview")).json()["constraints"]) == PAGE
+    await add(node, *(f"c{number:04}" for number in range(OVERVIEW_PAGE + 1)))
+    assert len((await client.get("/v1/overview")).json()["constraints"]) == OVERVIEW_PAGE
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS)))).status_code == 200
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS + 1)))).status_code == 422

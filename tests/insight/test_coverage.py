@@ -7,8 +7,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import coverage
-from constraint_crdt.insight.coverage import TooManyWaitingError
-from constraint_crdt.insight.reports import CoverageReport
+from constraint_crdt.operations.evidence import CoverageReport, TooManyWaitingError
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 

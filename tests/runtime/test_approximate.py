@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node, RecordCounts
-from constraint_crdt.runtime.sketches import MAX_ITEMS, NodeApproximate
+from constraint_crdt.operations.sketches import MAX_ITEMS
+from constraint_crdt.runtime.sketches import NodeApproximate
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 SOON = replace(QUICK, rate_every=0.05)

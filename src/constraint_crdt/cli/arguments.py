@@ -1,18 +1,23 @@
-"""The commands, their flags, the parsers of values of flags, and the completion scripts that follow from them.
+"""The commands and their flags: those of operations from their declarations, the others listed here. The completion scripts.
 
-Rule: nothing is imported that takes time, so that `--help` and usage errors answer at once. The help lists the commands in six
-groups.
+Rule: imports argparse and the declarations, and nothing that a command needs only to run, so that `--help` and usage errors answer
+at once. The help lists the commands in six groups.
 """
 
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Final, NoReturn, TypeAlias
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn, TypeAlias, get_args
+
+import msgspec
 
 from constraint_crdt import __version__
 from constraint_crdt.cli.errors import MisuseError
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.command import Command, Flag
+from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.values import parse_count, parse_share
 
 PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
@@ -24,18 +29,27 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "demo", "simulate", "replay", "completion"),
-    "constraints": ("add", "apply", "remove", "record", "check", "constraints", "coverage", "explain", "rate", "top"),
+    "constraints": ("apply", "coverage", "explain", "rate", "top"),
     "observe": ("status", "watch", "events", "alerts", "doctor"),
     "state": ("tiles", "tile", "counter", "counters", "tally", "seen", "position"),
     "fleet": ("nodes", "convergence", "storage", "identity", "retire"),
     "files": ("merge", "export", "import"),
 }
-"""The commands in the order of the help, by heading."""
+"""The headings of the help, with the commands that no operation declares."""
 
 FILES: Final = frozenset({"FILE", "PATH"})
 """Metavariables of values that are names of files."""
 
 _WITH_UNIT = re.compile(r"-\d[\d.]*[^\d.].*")
+
+
+def commands_by_group() -> dict[str, list[str]]:
+    """The names of all commands, by heading of the help."""
+    groups = {heading: list(names) for heading, names in GROUPS.items()}
+    for operation in OPERATIONS:
+        if operation.command is not None:
+            groups[operation.command.group].append(operation.command.name)
+    return groups
 
 
 class _Help(argparse.HelpFormatter):
@@ -46,7 +60,7 @@ class _Help(argparse.HelpFormatter):
             return super()._format_action(action)
         commands = {each.dest: each for each in action._get_subactions()}
         parts = []
-        for heading, names in GROUPS.items():
+        for heading, names in commands_by_group().items():
             parts.append(f"{' ' * self._current_indent}{heading}\n")
             self._indent()
             parts += [super(_Help, self)._format_action(commands[name]) for name in names]
@@ -112,6 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     _simulate(commands)
     _demo(commands)
     _completion(commands)
+    _operations(commands, client)
     return parser
 
 
@@ -125,6 +140,50 @@ def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Pa
     )
     parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog)
     return parser
+
+
+FIELD = "request."
+"""How the name of a field of the request begins among the parsed arguments."""
+
+
+def _operations(commands: _Commands, client: _Parser) -> None:
+    """The commands of operations, in the order of the catalogue."""
+    for operation in OPERATIONS:
+        command: Command[Any, Any] | None = operation.command
+        if command is not None:
+            parser = _command(commands, command.name, "operation:run", command.help, client)
+            parser.set_defaults(operation=operation)
+            _add_flags(parser, operation, command)
+
+
+def _add_flags(parser: _Parser, operation: AnyOperation, command: Command[Any, Any]) -> None:
+    flags = {FIELD + name: flag for name, flag in command.flags.items() if flag is not None}
+    fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
+    for name, field in fields.items():
+        if name not in command.flags and name not in ("after", "limit"):
+            flags[FIELD + name] = _flag_of(operation, field)
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for name, flag in (flags | dict(command.options)).items():
+        target = parser if not flag.exclusive else groups.get(flag.exclusive)
+        if target is None:
+            target = groups[flag.exclusive] = parser.add_mutually_exclusive_group()
+        if flag.names:
+            target.add_argument(*flag.names, dest=name, **flag.options)
+        else:
+            target.add_argument(name, **flag.options)
+
+
+def _flag_of(operation: AnyOperation, field: msgspec.structs.FieldInfo) -> Flag:
+    """The flag of a field without a declaration."""
+    about = {parameter.target: parameter.about for parameter in operation.parameters}.get(field.name)
+    upper = field.name.upper()
+    if field.name in operation.path_fields:
+        return Flag(metavar=upper, help=about)
+    name = f"--{field.name.replace('_', '-')}"
+    if field.type is bool:
+        return Flag(name, action="store_true", help=about)
+    kind = next((each for each in (int, float) if each is field.type or each in get_args(field.type)), str)
+    return Flag(name, type=kind, metavar=upper, required=field.required, help=about)
 
 
 def _client_flags() -> _Parser:
@@ -168,35 +227,13 @@ def _node(commands: _Commands) -> None:
 
 
 def _writes(commands: _Commands, client: _Parser) -> None:
-    add = _command(commands, "add", "constraints:add", "add a constraint to the fleet, or replace its definition", client)
-    add.add_argument("id", metavar="ID")
-    add.add_argument("--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed")
-    add.add_argument("--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning")
-    add.add_argument("--about", metavar="TEXT", help="what it is for")
-    add.add_argument("--on", action="append", metavar="KEY=VALUE", help="only for nodes with this label; may be repeated")
-    end = add.add_mutually_exclusive_group()
-    end.add_argument("--ttl", metavar="TIME", help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed")
-    end.add_argument("--until", metavar="WHEN", help="when it ends, as in 2026-12-01T00:00:00Z")
-
     apply = _command(commands, "apply", "constraints:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
         "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-
-    remove = _command(commands, "remove", "constraints:remove", "remove a constraint from the fleet", client)
-    remove.add_argument("id", metavar="ID")
-    for waiting in (add, apply, remove):
-        _waits(waiting)
-
-    record = _command(commands, "record", "constraints:record", "count evaluations that were made elsewhere", client)
-    record.add_argument("--satisfied", type=_count, default=0, metavar="N")
-    record.add_argument("--violations", type=_count, default=0, metavar="N")
-    record.add_argument("--constraint", metavar="ID", help="the constraint that was evaluated; default: none in particular")
-
-    check = _command(commands, "check", "constraints:check", "evaluate the constraints against values now, and count it", client)
-    check.add_argument("values", nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text")
+    _waits(apply)
 
 
 def _waits(command: _Parser) -> None:
@@ -216,7 +253,9 @@ def _answers(commands: _Commands, client: _Parser) -> None:
     watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
     events = _command(commands, "events", "events:events", "what happened on the node of late, and what happens", client)
     events.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
-    events.add_argument("--last", type=_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow")
+    events.add_argument(
+        "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
+    )
     events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
     _command(commands, "alerts", "events:alerts", "what the node's alerts have found", client)
     doctor = _command(commands, "doctor", "fleet:doctor", "look for what is usually wrong, and say what to do", client)
@@ -226,8 +265,6 @@ def _answers(commands: _Commands, client: _Parser) -> None:
 
 def _reads(commands: _Commands, client: _Parser) -> None:
     _command(commands, "status", "fleet:status", "how the node and its fleet are doing", client)
-    constraints = _command(commands, "constraints", "constraints:constraints", "the active constraints and their counts", client)
-    constraints.add_argument("--expired", action="store_true", help="those instead that have expired and were not removed yet")
     _command(commands, "nodes", "fleet:nodes", "the nodes of the fleet, as this node sees them", client)
 
     _command(commands, "storage", "fleet:storage", "what the node holds, and what keeps it from forgetting", client)
@@ -291,20 +328,22 @@ def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser
 
 def _approximate(commands: _Commands, client: _Parser) -> None:
     top = _command(commands, "top", "shared:top", "what is violated most, or the most frequent items of a tally", client)
-    top.add_argument("-k", type=_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
+    top.add_argument("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
     top.add_argument("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations")
 
     tally = _command(commands, "tally", "shared:tally", "count an item, of any number of items, in little room", client)
     tally.add_argument("item", metavar="ITEM")
-    tally.add_argument("--count", type=_count, default=1, metavar="N", help="how often it occurred; default: 1")
+    tally.add_argument("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1")
     tally.add_argument("--of", default="items", metavar="NAME", help="the tally to count in; default: items")
 
     seen = _command(commands, "seen", "shared:seen", "whether any node has seen an id before", client)
     seen.add_argument("name", metavar="NAME", help="the filter to ask")
     seen.add_argument("item", metavar="ITEM")
     seen.add_argument("--add", action="store_true", help="put it in, too; the first one begins the filter")
-    seen.add_argument("--expect", type=_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
-    seen.add_argument("--fp-rate", type=_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01")
+    seen.add_argument("--expect", type=parse_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
+    seen.add_argument(
+        "--fp-rate", type=parse_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01"
+    )
 
 
 def _figures(commands: _Commands, client: _Parser) -> None:
@@ -328,7 +367,7 @@ def _replay(commands: _Commands) -> None:
     replay = _command(commands, "replay", "histories:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
-    replay.add_argument("--until", type=_count, metavar="N", help="stop after so many inputs")
+    replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
     replay.add_argument("--test", metavar="FILE", help="write a test of the (first) recording there, test_SOMETHING.py")
     replay.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
@@ -390,30 +429,6 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
 # --- values -----------------------------------------------------------------------------------------------------------------
 
 
-def parse_moment(text: str) -> datetime:
-    """A point in time with its zone, in ISO 8601. Raises `MisuseError` for anything else."""
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise MisuseError(f"{text!r} is not a point in time: give date, time and zone, as in 2026-12-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise MisuseError(f"{text!r} could be at any place on Earth: give its zone too, as in 2026-12-01T00:00:00Z")
-    return moment
-
-
-def parse_labels(texts: Iterable[str]) -> dict[str, str]:
-    """Labels of KEY=VALUE each. Raises `MisuseError` for anything else, and for a key with two values."""
-    labels: dict[str, str] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if not key or not value:
-            raise MisuseError(f"{text!r} is not KEY=VALUE, for example zone=a")
-        if key in labels:
-            raise MisuseError(f"the label {key} has two values: give one")
-        labels[key] = value
-    return labels
-
-
 def parse_whole(text: str | None, flag: str, least: int, most: int, default: int) -> int:
     """A whole number from `least` to `most`; `default` for None. Raises `MisuseError`, which names the flag."""
     if text is None:
@@ -434,22 +449,6 @@ def parse_number(text: str | None, flag: str, default: float, *, above: float, m
     if not above < number <= most:  # NaN is in no range
         raise MisuseError(f"{flag} is a number above {above:g} and at most {most:g}, not {text!r}")
     return number
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number, 0 or more")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"give a share above 0 and below 1, as in 0.01, not {text!r}")
-    return share
 
 
 def _demo_nodes(text: str) -> int:

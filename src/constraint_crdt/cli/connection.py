@@ -14,7 +14,7 @@ from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NoAnswer, Stranger, Unauthorized, WrongInput
 from constraint_crdt.client.wire import TIMEOUT
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.durations import DurationError
+from constraint_crdt.operations.values import UsageError
 
 
 def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
@@ -43,7 +43,7 @@ def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
             return CommandFailedError(f"{error}; name another with --node")
         case Stranger():
             return CommandFailedError(f"{error}: name another with --node")
-        case WrongInput() | DurationError():
+        case WrongInput() | UsageError():
             return MisuseError(str(error))
         case Unauthorized() if error.status == 401:
             return CommandFailedError(f"{error}; name the file that it is in with --token-file, or {TOKEN_FILE_VARIABLE}")

@@ -1,26 +1,34 @@
-"""The commands on constraints: add, apply, remove, record, check, constraints, coverage, explain.
+"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage, explain.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
 """
 
 import argparse
-import json
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from constraint_crdt.cli.arguments import parse_labels, parse_moment
 from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
 from constraint_crdt.cli.output import present, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NotFound
-from constraint_crdt.insight.reports import (
+from constraint_crdt.operations.command import Column, Lines, Table, View
+from constraint_crdt.operations.constraints import (
+    ADD,
+    REMOVE,
+    Added,
+    Changed,
+    ConstraintReport,
+    NewConstraint,
+    Removed,
+    RemovedConstraint,
+)
+from constraint_crdt.operations.evidence import (
     CoverageReport,
     ExplainReport,
     NodeCoverage,
@@ -29,9 +37,7 @@ from constraint_crdt.insight.reports import (
     StandingDefinition,
     ViolationReport,
 )
-from constraint_crdt.model.durations import parse_duration, show_time
-from constraint_crdt.model.views import Column, Lines, Table, View
-from constraint_crdt.runtime.reports import Added, Changed, Checked, ConstraintReport, DefinitionReport, Recorded, Removed
+from constraint_crdt.operations.values import parse_duration, show_time
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedConstraint
@@ -58,22 +64,10 @@ _ADDED = {
 # --- writes -----------------------------------------------------------------------------------------------------------------
 
 
-def add(arguments: argparse.Namespace) -> int:
+def add(client: Client, request: NewConstraint, arguments: argparse.Namespace) -> int:
     """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    labels = parse_labels(arguments.on or [])
-    ttl = None if arguments.ttl is None else parse_duration(arguments.ttl)
-    until = None if arguments.until is None else parse_moment(arguments.until)
-    client = connect(arguments)
-    answer = client.add(
-        arguments.id,
-        when=arguments.when,
-        severity=arguments.severity,
-        about=arguments.about,
-        on=labels,
-        ttl=ttl,
-        until=until,
-    )
+    answer = client.do(ADD, request)
     return _present_write(arguments, client, answer, show_add(answer))
 
 
@@ -82,11 +76,10 @@ def show_add(answer: Added) -> str:
     return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
 
 
-def remove(arguments: argparse.Namespace) -> int:
+def remove(client: Client, request: RemovedConstraint, arguments: argparse.Namespace) -> int:
     """Remove a constraint; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    client = connect(arguments)
-    answer = client.remove(arguments.id)
+    answer = client.do(REMOVE, request)
     return _present_write(arguments, client, answer, show_remove(answer))
 
 
@@ -105,58 +98,6 @@ def _present_write(arguments: argparse.Namespace, client: Client, answer: Added 
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
     return 0
-
-
-def record(arguments: argparse.Namespace) -> int:
-    """Count evaluations that were made elsewhere."""
-    if arguments.satisfied == arguments.violations == 0:
-        raise MisuseError("there is nothing to record: give --satisfied N, --violations N or both")
-    answer = connect(arguments).record(arguments.satisfied, arguments.violations, constraint=arguments.constraint)
-    return present(answer, show_record(answer), as_json=arguments.json)
-
-
-def show_record(answer: Recorded) -> str:
-    """The counts, in a sentence."""
-    of = "" if answer.constraint is None else f" of {answer.constraint}"
-    return f"recorded {answer.satisfied} satisfied, {answer.violations} violated{of}"
-
-
-def check(arguments: argparse.Namespace) -> int:
-    """Evaluate the active constraints against the values. Exit code 0 with any verdict."""
-    values = _values(arguments.values)
-    answer = connect(arguments).check(values)
-    return present(answer, show_check(answer), as_json=arguments.json)
-
-
-def show_check(answer: Checked) -> View:
-    """A row for each evaluation."""
-    if not answer.evaluations:
-        return "nothing to evaluate: no active constraint has a `when`"
-    rows = [[each.constraint, each.verdict, each.reason] for each in answer.evaluations]
-    return Table([Column("constraint"), Column("verdict"), Column("reason")], rows)
-
-
-def _values(texts: list[str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise MisuseError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
-        if name in values:
-            raise MisuseError(f"{name} has two values: give one")
-        values[name] = _value(value)
-    return values
-
-
-def _value(text: str) -> object:
-    """A number, true, false or a quoted text as in JSON; anything else is a text as it stands."""
-    try:
-        value: object = json.loads(text, parse_constant=str)
-    except ValueError:
-        return text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise MisuseError(f"{text} is too large for a number: give one below 1.8e308")
-    return value if isinstance(value, bool | int | float | str) else text
 
 
 # --- apply ------------------------------------------------------------------------------------------------------------------
@@ -226,51 +167,6 @@ def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:
     counts = [(change, sum(each.change == change for each in done)) for change in CHANGES]
     told = ", ".join(f"{count} {change}" for change, count in counts if count) or "nothing to do"
     return f"would be: {told} (dry run, nothing was sent)" if dry_run else told
-
-
-# --- the list ---------------------------------------------------------------------------------------------------------------
-
-
-def constraints(arguments: argparse.Namespace) -> int:
-    """The active constraints, or those that have expired."""
-    answer = connect(arguments).constraints(expired=arguments.expired)
-    return present(answer, show_constraints(answer, time.time()), as_json=arguments.json)
-
-
-def show_constraints(answer: list[ConstraintReport], now: float) -> View:
-    """A row for each constraint, and one for each further definition. `now`: seconds since the epoch."""
-    extra = _extra_columns([definition for each in answer for definition in each.definitions], now)
-    columns = [
-        Column("id"),
-        Column("severity"),
-        Column("when"),
-        Column("here"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
-        Column("unknown", right=True),
-        Column("added by"),
-        *map(Column, extra),
-    ]
-    rows: list[list[object]] = []
-    for each in answer:
-        first, *others = each.definitions
-        here = each.verdict or "-" if each.applies_here else "not for it"
-        line = [each.id, first.severity, first.when or "-", here, each.satisfied, each.violations, each.unknown]
-        rows.append([*line, first.added_by, *(show(first) for show in extra.values())])
-        for also in others:
-            line = ["  and also", also.severity, also.when or "-", "", "", "", ""]
-            rows.append([*line, also.added_by, *(show(also) for show in extra.values())])
-    return Table(columns, rows)
-
-
-def _extra_columns(definitions: Sequence[DefinitionReport], now: float) -> dict[str, Callable[[DefinitionReport], str]]:
-    """The columns of which some tables have no value, by title."""
-    columns: dict[str, Callable[[DefinitionReport], str]] = {}
-    if any(each.on for each in definitions):
-        columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each.on.items()) or "-"
-    if any(each.expires_at is not None for each in definitions):
-        columns["ends"] = lambda each: show_time(each.expires_at, now)
-    return columns
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol, Self
 from constraint_crdt.cli.demo_nodes import DemoNode
 from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.output import aligned, printable
-from constraint_crdt.model.views import Column
-from constraint_crdt.runtime.reports import ConstraintReport, Status
+from constraint_crdt.operations.command import Column
+from constraint_crdt.operations.constraints import ConstraintReport
+from constraint_crdt.operations.nodes import Status
 
 PATIENCE = 15.0
 """Seconds that the fleet has to agree after each step."""

@@ -16,7 +16,8 @@ from typing import TypeVar
 from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError, NoAnswer
-from constraint_crdt.runtime.reports import ConstraintReport, Status
+from constraint_crdt.operations.constraints import ConstraintReport
+from constraint_crdt.operations.nodes import Status
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX
 
 Value = TypeVar("Value")

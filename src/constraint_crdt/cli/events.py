@@ -23,16 +23,16 @@ from constraint_crdt.cli.output import STYLES, present, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError
 from constraint_crdt.client.event_stream import Gap, Happened, Heard
-from constraint_crdt.insight.reports import AlertsReport
-from constraint_crdt.model.durations import parse_duration, show_time
 from constraint_crdt.model.events import Event, EventKind
-from constraint_crdt.model.views import Column, Table, View
-from constraint_crdt.runtime.reports import NodeReport, Status
+from constraint_crdt.operations.command import Column, Table, View
+from constraint_crdt.operations.evidence import AlertsReport
+from constraint_crdt.operations.nodes import NodeReport, Status
+from constraint_crdt.operations.values import parse_duration, show_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from constraint_crdt.insight.overview import OverviewReport
+    from constraint_crdt.operations.counts import OverviewReport
 
 PATIENCE = 3600.0
 """Seconds without a connection after which `events` gives up."""

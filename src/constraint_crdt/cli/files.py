@@ -47,9 +47,9 @@ from constraint_crdt.client.wire import stranger
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
-from constraint_crdt.model.durations import parse_duration
-from constraint_crdt.runtime.reports import DefinitionReport
-from constraint_crdt.runtime.shared import ImportReport
+from constraint_crdt.operations.constraints import DefinitionReport
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.operations.values import parse_duration
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import FORMAT, MAX_STATE_BYTES, from_json, to_json
 from constraint_crdt.types.definition import Definition, check_definition, end_of

@@ -17,10 +17,10 @@ from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import present, print_json, print_view
 from constraint_crdt.client.errors import ClientError, NoAnswer
-from constraint_crdt.insight.reports import ConvergenceReport, Finding, PeerConvergence
-from constraint_crdt.model.durations import show_time
-from constraint_crdt.model.views import Column, Lines, Table, View
-from constraint_crdt.runtime.reports import Holding, IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.command import Column, Lines, Table, View
+from constraint_crdt.operations.evidence import ConvergenceReport, Finding, PeerConvergence, worst_of
+from constraint_crdt.operations.nodes import Holding, IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.values import show_time
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.settings import NodeSettings
@@ -264,8 +264,6 @@ def _names(names: Iterable[str], none: str) -> str:
 
 def doctor(arguments: argparse.Namespace) -> int:
     """Print a line for each finding; exit code 1 if one of them is a failure."""
-    from constraint_crdt.insight.diagnosis import worst_of
-
     settings, findings = _read_settings(arguments)
     node = arguments.node
     if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:

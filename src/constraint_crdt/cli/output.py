@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from constraint_crdt.model.views import Column, Lines, Table, View
+from constraint_crdt.operations.command import Column, Lines, Table, View
 
 if TYPE_CHECKING:
     from rich.table import Table as DrawnTable

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.errors import MisuseError
 from constraint_crdt.cli.output import present, print_json
-from constraint_crdt.model.durations import parse_duration, show_duration
-from constraint_crdt.model.views import Column, Lines, Table, View
-from constraint_crdt.runtime.reports import TileContent, TileRemoved
+from constraint_crdt.operations.command import Column, Lines, Table, View
+from constraint_crdt.operations.tiles import TileContent, TileRemoved
+from constraint_crdt.operations.values import parse_duration, show_duration
 
 if TYPE_CHECKING:
-    from constraint_crdt.insight.rates import ConstraintRate, NodeRate, RatesReport
-    from constraint_crdt.runtime.shared import CounterReport, PositionReport
-    from constraint_crdt.runtime.sketches import InsertReport, SeenReport, TallyReport, TopReport
-    from constraint_crdt.runtime.tiles import TileReport
+    from constraint_crdt.operations.counters import CounterReport
+    from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
+    from constraint_crdt.operations.positions import PositionReport
+    from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
+    from constraint_crdt.operations.tiles import TileReport
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------------

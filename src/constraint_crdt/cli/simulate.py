@@ -20,7 +20,7 @@ from constraint_crdt.cli.errors import INTERRUPTED, CommandFailedError, MisuseEr
 from constraint_crdt.cli.files import check_place, write_whole
 from constraint_crdt.cli.output import print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.durations import DurationError, parse_duration
+from constraint_crdt.operations.values import UsageError, parse_duration
 from constraint_crdt.simulation.plot import Picture, draw, to_svg
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 
@@ -103,7 +103,7 @@ def _loss(text: str | None) -> float:
 def _time(text: str | None, flag: str, default: float) -> int:
     try:
         seconds = default if text is None else parse_duration(text)
-    except DurationError as error:
+    except UsageError as error:
         raise MisuseError(f"{flag}: {error}") from None
     return min(round(seconds * SECOND_NS), LONGEST_NS)
 

@@ -16,7 +16,8 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from constraint_crdt.http.operation import Freshness, Operation
+from constraint_crdt.http import endpoint
+from constraint_crdt.operations.operation import AnyOperation, Freshness
 from constraint_crdt.runtime.node import Node
 
 MOST_ANSWERS = 256
@@ -54,10 +55,10 @@ class AnswerCache:
         self._free_at = 0.0
         """When one of these may be computed again."""
 
-    async def answer(self, operation: Operation, request: Request) -> Response:
+    async def answer(self, operation: AnyOperation, request: Request) -> Response:
         """What an operation answers, computed only if it may differ from what is kept, and sent only if the client lacks it."""
         if operation.freshness is None:
-            return await operation.endpoint(self._node, request)
+            return await endpoint.answer(self._node, operation, request)
         asked: _Asked = (request.scope["path"], request.scope["query_string"])
         tag = self._tag(operation.freshness, asked)
         held = _held(request)
@@ -73,7 +74,7 @@ class AnswerCache:
         # `*` is any answer that there is, which shows only now: for a wrong parameter there is none.
         return _not_modified(tag) if held and (held == ["*"] or tag.removeprefix("W/") in held) else response
 
-    async def _made(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+    async def _made(self, operation: AnyOperation, request: Request, asked: _Asked) -> Response:
         """The answer, computed now or with that of others who ask the same."""
         if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
             return await self._compute(operation, request, asked)
@@ -83,7 +84,7 @@ class AnswerCache:
             pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(operation, request, asked))
         return await asyncio.shield(pending)
 
-    async def _compute_in_turn(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+    async def _compute_in_turn(self, operation: AnyOperation, request: Request, asked: _Asked) -> Response:
         try:
             async with self._turn:
                 await asyncio.sleep(self._free_at - monotonic())
@@ -91,9 +92,9 @@ class AnswerCache:
         finally:
             del self._pending[asked]
 
-    async def _compute(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+    async def _compute(self, operation: AnyOperation, request: Request, asked: _Asked) -> Response:
         began, tag = monotonic(), self._tag(operation.freshness or Freshness.STATE, asked)
-        response = await operation.endpoint(self._node, request)
+        response = await endpoint.answer(self._node, operation, request)
         took = monotonic() - began
         if took > CHEAP:
             self._costly.add(operation.name)

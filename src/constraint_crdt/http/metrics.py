@@ -33,11 +33,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.alerts.rules import Kind
 from constraint_crdt.http.events import EventFeed
-from constraint_crdt.insight.reports import AlertsReport, ConvergenceReport
+from constraint_crdt.operations.evidence import AlertsReport, ConvergenceReport
+from constraint_crdt.operations.nodes import Status
+from constraint_crdt.operations.operation import Empty
 from constraint_crdt.runtime.events import EventKind
 from constraint_crdt.runtime.figures import Figures, Histogram
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.reports import Status
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
 
@@ -167,7 +168,7 @@ class NodeMetrics:
         return generate_latest(self._registry), TEXT
 
 
-async def metrics(_: Node, request: Request) -> Response:
+async def metrics(_: Empty, request: Request) -> Response:
     """`GET /metrics`."""
     found: NodeMetrics = request.app.state.metrics
     text, media_type = found.text(request.headers.get("accept", ""))

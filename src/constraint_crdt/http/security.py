@@ -21,7 +21,6 @@ Rules: loopback counts too. A client is an address, an IPv6 one the /64 that it 
 The clients that are remembered are bounded; of too many, those that asked longest ago are forgotten, with a full bucket.
 """
 
-import enum
 import ipaddress
 import math
 import os
@@ -39,7 +38,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.problems import Problem
+from constraint_crdt.http.problems import problem_response
+from constraint_crdt.operations.operation import Problem, Right
 
 LEAST_CHARACTERS = 16
 MOST_CHARACTERS = 256
@@ -53,14 +53,6 @@ GRANTED = "constraint_crdt.right"
 """Where in the scope of a request it stands what it may do."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
-
-
-class Right(enum.IntEnum):
-    """What an operation needs, or a token allows. Each includes those before."""
-
-    NONE = 0
-    READ = 1
-    WRITE = 2
 
 
 class Tokens:
@@ -137,7 +129,7 @@ class TokenGuard:
             try:
                 scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
             except Problem as problem:
-                await problem.response()(scope, receive, send)
+                await problem_response(problem)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -183,7 +175,7 @@ class OriginGuard:
         """See ASGI."""
         problem = self._refusal(scope) if scope["type"] == "http" else None
         if problem is not None:
-            await problem.response()(scope, receive, send)
+            await problem_response(problem)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
@@ -255,7 +247,7 @@ class RateLimit:
         if wait:
             detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
             problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"retry-after": str(math.ceil(wait))})
-            await problem.response()(scope, receive, send)
+            await problem_response(problem)(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

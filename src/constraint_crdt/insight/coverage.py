@@ -8,31 +8,20 @@ have it. It never asks anybody to write again.
 """
 
 import asyncio
-from typing import Literal
 
 from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.insight.reports import CoverageReport, NodeCoverage
+from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.exchange_loop import Exchanger
 
 WAITING = 64
 """Requests that may wait for acknowledgements at once."""
 
-LONGEST_WAIT = 300.0
-"""Seconds that one request may wait."""
-
 ASK_AGAIN = 0.25
 """Seconds until a node that was asked, and still lacks the change, is asked again."""
-
-Wanted = Literal["all", "live", "majority"] | int
-
-
-class TooManyWaitingError(ConstraintCrdtError):
-    """As many requests as may wait at once do."""
 
 
 def dot_text(dot: Dot) -> str:

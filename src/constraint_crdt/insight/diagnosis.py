@@ -6,12 +6,12 @@ needs no running node is a function of its own, for whoever looks at one that do
 
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.insight.reports import DiagnosisReport, Finding, Level
+from constraint_crdt.operations.evidence import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.exchange_loop import Exchanger
 from constraint_crdt.runtime.persistence import Keeping, store_path
@@ -34,12 +34,6 @@ NAMESAKE_FOR = 3600 * SECOND
 """A namesake that was met is reported for so long, in ns."""
 
 _TRIED = ("tcp", "tls")
-
-
-def worst_of(findings: Collection[Finding]) -> Level:
-    """The worst level among them."""
-    levels = {finding.level for finding in findings}
-    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
 
 def named(names: Sequence[str]) -> str:

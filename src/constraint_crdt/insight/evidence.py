@@ -23,7 +23,7 @@ from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.insight.changes import ChangeLog
-from constraint_crdt.insight.reports import ConvergenceReport, PeerConvergence
+from constraint_crdt.operations.evidence import ConvergenceReport, PeerConvergence
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.peer_clocks import Peer
 

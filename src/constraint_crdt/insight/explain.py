@@ -24,7 +24,7 @@ from constraint_crdt.insight.changes import Change
 from constraint_crdt.insight.coverage import Coverage, dot_text
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.rates import NodeRates
-from constraint_crdt.insight.reports import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
+from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
 from constraint_crdt.types.counters import NODE_KEY, ZERO

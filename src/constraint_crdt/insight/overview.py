@@ -9,21 +9,13 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.answering import Answering
-from constraint_crdt.insight.rates import ConstraintRate, NodeRates
+from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
-
-PAGE = 250
-"""Constraints in an answer, unless fewer or more are asked for."""
-
-LARGEST_PAGE = 1000
-MOST_IDS = 100
-"""Constraints that may be asked for by id at once."""
 
 NAMED = 3
 """Nodes named where a constraint is violated: those with the most violations."""
@@ -37,63 +29,6 @@ SHARE_OF_LOOP = 20
 Clock = Mapping[Replica, int]
 
 
-class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """One active constraint at a glance. Of several definitions, the first."""
-
-    id: str
-    when: str | None
-    severity: str
-    about: str | None
-    on: dict[str, str]
-    added_by: str
-    added_at: int | None
-    """ns since the epoch by that node's clock; null if it did not say."""
-    expires_at: int | None
-    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
-    applies_here: bool
-    definitions: int
-    """How many different ones are in force: more than one is a conflict."""
-    satisfied: int
-    violations: int
-    verdict: str | None
-    """The last evaluation of the node that answers: satisfied, violated, unknown; null before the first."""
-    reason: str
-    lately: tuple[tuple[float, float], ...]
-    """What is left of the evaluations of all nodes, (satisfied, violated), at each half-life of the report."""
-    evaluated_on: int
-    """Nodes that evaluated it lately."""
-    violated_now: int
-    """Nodes on which it is violated, as far as is known here: see `node.answering.spells`."""
-    violated_since: int | None
-    """Since when it is so on the first of these, ns since the epoch by this node's clock; null on none."""
-    violated_on: int
-    """Nodes on which it was violated lately, or is now."""
-    worst: tuple[str, ...]
-    """Three of these: first where it is violated now, then those with the most violations lately."""
-    covered: tuple[int, int, int] | None
-    """Nodes known to hold its definitions (this one included), known to lack one, and without evidence; null if not asked by id."""
-
-
-class OverviewReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of constraints, ordered by id."""
-
-    half_lives: tuple[float, ...]
-    """Seconds, shortest first."""
-    total: int
-    """How many constraints are active."""
-    next: str | None
-    """Ask for the page after this id; null on the last."""
-    constraints: tuple[ConstraintOverview, ...]
-
-
-class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of each node, all constraints together, at the shortest half-life."""
-
-    half_life: float
-    by_node: dict[str, tuple[float, float]]
-    """(satisfied, violated)."""
-
-
 class NodeOverview:
     """Reads; changes nothing."""
 
@@ -105,7 +40,7 @@ class NodeOverview:
         self._spells = answering.spells
         self._lately: tuple[float, LatelyReport] | None = None
 
-    def page(self, after: str | None = None, limit: int = PAGE, node: str | None = None) -> OverviewReport:
+    def page(self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None) -> OverviewReport:
         """The constraints that follow `after`, `limit` at most.
 
         `node`: only those that this node evaluated lately, with the recent evaluations of this node alone.

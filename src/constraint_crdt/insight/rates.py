@@ -8,57 +8,14 @@ metrics.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import msgspec
-
 from constraint_crdt.crdt.values import RATE
+from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.decay import LN2, left_of
 from constraint_crdt.types.rates import NODE_KEY, Pair, Rates, rates_of
 
 NOTHING_LEFT = 0.0005
 """Of how many evaluations a constraint that is not active must have more left to be listed."""
-
-
-class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one node."""
-
-    satisfied: float
-    violated: float
-    violated_share: float | None
-    """Violated over all; None where nothing is left."""
-
-
-class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one constraint."""
-
-    constraint: str | None
-    """None: of none in particular, or in the total of all."""
-    satisfied: float
-    violated: float
-    violated_share: float | None
-    satisfied_per_minute: float
-    """The pace at which they would have to go on for the sum to stay where it is."""
-    violated_per_minute: float
-    by_node: dict[str, NodeRate]
-
-
-class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Recent evaluations at one half-life, as of now."""
-
-    half_life: float
-    """Seconds."""
-    tracked: tuple[float, ...]
-    """The half-lives that this node can answer for."""
-    total: ConstraintRate
-    constraints: tuple[ConstraintRate, ...]
-    untracked_by: tuple[str, ...]
-    """Nodes of which evaluations are missing here, as they did not track this half-life."""
-    ahead: int
-    """Cells whose time is further ahead of this node's clock than the tolerated skew. They count as of when they arrived."""
-    worst_skew: float
-    """Seconds: the furthest that a cell was ahead when it arrived."""
-    steps_back: int
-    """How often this node's clock was found to have been set back."""
 
 
 class _Waiting(NamedTuple):

@@ -1,1 +1,1 @@
-"""Data that all rooms above share, without I/O: events and notices, durations, views."""
+"""What all rooms above share as data, without I/O: events and notices."""

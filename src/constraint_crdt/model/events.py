@@ -4,8 +4,12 @@ Imports nothing of the node, so that a client may have it.
 """
 
 import enum
+from typing import Final
 
 import msgspec
+
+KEPT: Final = 10_000
+"""How many of the last events a node keeps."""
 
 
 class EventKind(enum.StrEnum):

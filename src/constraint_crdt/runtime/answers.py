@@ -11,21 +11,13 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
+from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
 from constraint_crdt.runtime.exchange_loop import Exchanger
 from constraint_crdt.runtime.maintenance import Forgetting
 from constraint_crdt.runtime.persistence import Keeping
-from constraint_crdt.runtime.reports import (
-    ConstraintReport,
-    DefinitionReport,
-    IdentityReport,
-    LifeReport,
-    NodeReport,
-    RetireReport,
-    Status,
-    StorageReport,
-)
 from constraint_crdt.store import Life
 from constraint_crdt.transport.interface import Transport
 from constraint_crdt.types.definition import Addition

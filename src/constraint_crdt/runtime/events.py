@@ -12,15 +12,14 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 from typing import NamedTuple
 
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model.events import KEPT, Event, EventKind
 
 __all__ = ["Event", "EventKind", "EventLog", "EventStream", "KeptEvent", "Resumed"]
 
 QUEUED = 1024
 
-KEPT = 10_000
 KEPT_BYTES = 8 * 1024 * 1024
-"""How many of the last events are kept, and how much text in them."""
+"""How much text the last events that are kept may have."""
 
 EVENT_BYTES = 100
 """What an event is reckoned to take beside its text."""

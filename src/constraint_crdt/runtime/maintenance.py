@@ -28,8 +28,8 @@ from functools import partial
 from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell
 from constraint_crdt.crdt.hybrid_time import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.operations.nodes import Holding
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.reports import Holding
 from constraint_crdt.types.tile_parts import Place
 from constraint_crdt.types.tiles import FleetTile
 

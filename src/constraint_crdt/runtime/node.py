@@ -17,18 +17,14 @@ from datetime import datetime, timedelta
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.runtime.batches import (
-    BatchChange,
-    BatchResult,
-    RecordCounts,
-    apply_changes,
-    check_definitions,
-    needs_expressions,
-)
+from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.positions import PositionReport
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.events import Event, EventKind, EventStream
 from constraint_crdt.runtime.lifecycle import RunningNode
-from constraint_crdt.runtime.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.runtime.shared import ImportReport, PositionReport, position_report
+from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
 from constraint_crdt.types.definition import Labels, Severity
 from constraint_crdt.types.orset import Change

@@ -18,10 +18,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
-import msgspec
-
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.operations.counters import CounterReport
+from constraint_crdt.operations.positions import NodePosition, PositionReport
+from constraint_crdt.operations.states import ImportReport
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -30,7 +31,7 @@ from constraint_crdt.runtime.persistence import Keeping
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.types.counters import PNCounter
-from constraint_crdt.types.register import Position, eisenstein_norm, hex_distance
+from constraint_crdt.types.register import eisenstein_norm, hex_distance
 
 Result = TypeVar("Result")
 
@@ -39,17 +40,6 @@ class Told(Protocol):
     """Write, tell others soon, and return once it is on disk. Raises `WritesRefused`, at best before anything happened."""
 
     def __call__(self, mutate: Callable[[], Result], /) -> Awaitable[Result]: ...
-
-
-class CounterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one counter stands at."""
-
-    name: str
-    value: int
-    increments: int
-    decrements: int
-    by_node: dict[str, int]
-    """What each node moved it by."""
 
 
 class NodeCounters:
@@ -91,27 +81,6 @@ def _report(counter: PNCounter) -> CounterReport:
         decrements=counter.decrements,
         by_node={node: moves.value for node, moves in counter.by_node().items()},
     )
-
-
-class NodePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """The last position that one node wrote."""
-
-    position: Position
-    norm: int
-    distance: int
-    """Steps on the lattice from there to the fleet's position."""
-
-
-class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet's position, as far as there is one, and the nodes' own."""
-
-    position: Position | None
-    norm: int | None
-    by: str | None
-    """The node that wrote it."""
-    time: int | None
-    """When, in ns since the epoch by that node's clock."""
-    nodes: dict[str, NodePosition]
 
 
 def position_report(state: ConstraintState) -> PositionReport:
@@ -178,16 +147,6 @@ class NodePlato:
         Raises `PlatoFieldError` beyond a limit; nothing changes then.
         """
         return await self._told(lambda: self._gossip.write(lambda me: apply_delta(self._state, room, sent, me)))
-
-
-class ImportReport(msgspec.Struct, frozen=True):
-    """What taking a state in has changed."""
-
-    changed: bool
-    cells: int
-    """Cells that were new here."""
-    constraints: int
-    """Constraints that were added, removed, or say something else now."""
 
 
 class Portable:

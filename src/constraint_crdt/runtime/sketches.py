@@ -7,78 +7,24 @@ killed loses the gathered part: the exact counts are in the metrics.
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.operations.sketches import (
+    MAX_ITEMS,
+    MAX_TOP,
+    VIOLATIONS,
+    InsertReport,
+    SeenReport,
+    TallyReport,
+    TopItem,
+    TopReport,
+)
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.shared import Told
 from constraint_crdt.types.bloom import BloomCRDT
 from constraint_crdt.types.sketch import Frequent, SketchCRDT, SketchShape
 
-VIOLATIONS = "violations"
-"""The sketch that nodes keep by themselves: violations by constraint."""
-
-MAX_ITEMS = 10_000
-"""In one call. So many hold the node up for some hundredths of a second."""
-
-MAX_TOP = 1000
 DEFAULT_EXPECTED_ITEMS = 100_000
 DEFAULT_FP_RATE = 0.01
-
-
-class TopItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One frequent item."""
-
-    item: str
-    estimate: int
-    lower: int
-    """With the sketch's probability not above the truth."""
-    upper: int | None
-    """Never below the truth, which makes it the estimate; None if the sketch is saturated."""
-    share: float
-    exact: int | None
-    """Of the violations of an active constraint: their exact count."""
-
-
-class TopReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The most frequent items of one sketch."""
-
-    of: str
-    total: int
-    error_bound: float
-    """By how much an estimate exceeds the truth at most, but for a share `delta` of the items."""
-    delta: float
-    saturated: bool
-    writers: int
-    items: tuple[TopItem, ...]
-
-
-class TallyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What recording has changed."""
-
-    name: str
-    recorded: int
-    total: int
-
-
-class SeenReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an item was ever inserted, anywhere."""
-
-    name: str
-    item: str
-    seen: bool
-    fpr: float
-    """The probability that an item which was never inserted shows as seen."""
-
-
-class InsertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What inserting has changed."""
-
-    name: str
-    items: int
-    new: int
-    """How many of them had not been seen, as far as is known here."""
-    fpr: float
 
 
 class NodeApproximate:

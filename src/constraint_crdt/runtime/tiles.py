@@ -7,40 +7,15 @@ import builtins
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.values import CONTENT, DELETED
+from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.events import Event, EventKind
 from constraint_crdt.runtime.shared import Told
-from constraint_crdt.types.register import Position
 from constraint_crdt.types.tile_parts import Place
 from constraint_crdt.types.tiles import FleetTile
-
-
-class TileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile, without its content. Times in ns since the epoch."""
-
-    room: str
-    id: str
-    deleted: bool
-    """It can be restored, until it is purged."""
-    size: int
-    """Bytes of the content."""
-    hash: str
-    """blake2b of the content, 32 bytes in hex."""
-    author: str
-    created: int
-    updated: int
-    written_by: str | None
-    """The node that wrote the content."""
-    tags: list[str]
-    constraints: list[str]
-    satisfied: int
-    violations: int
-    position: Position | None
 
 
 def report_of(tile: FleetTile) -> TileReport:

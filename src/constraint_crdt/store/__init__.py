@@ -4,9 +4,9 @@
 `location` is where it lies. `docs/store.md` explains it for those who run a node.
 """
 
+from constraint_crdt.errors import StoreError, WritesRefused
 from constraint_crdt.store.changes import Life
 from constraint_crdt.store.committer import Committer
-from constraint_crdt.store.failures import StoreError, WritesRefused
 from constraint_crdt.store.location import Marker, default_path, marker_for, set_aside
 from constraint_crdt.store.store import Identity, Store
 

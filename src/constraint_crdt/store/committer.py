@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import WritesRefused
 from constraint_crdt.store.changes import Batch, Changes, Life
-from constraint_crdt.store.failures import WritesRefused
 from constraint_crdt.store.histogram import Durations
 from constraint_crdt.store.store import Store
 

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import StoreError, WritesRefused
 
 REJOIN = "restore it from a peer: constraint-crdt node --rejoin"
 
@@ -32,14 +32,6 @@ _PRIMARY = 0xFF
 
 _LITTLE = 64 * 1024
 """Bytes free below which a disk counts as full: SQLite needs half of it to open a log."""
-
-
-class StoreError(ConstraintCrdtError):
-    """A store cannot be opened or used. `str()` is one sentence that says what to do."""
-
-
-class WritesRefused(StoreError):
-    """A store takes no writes now: disk full, read-only, failing. The state on disk stays as it was; trying again is safe."""
 
 
 def damaged(path: Path, what: str) -> StoreError:

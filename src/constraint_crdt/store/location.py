@@ -37,7 +37,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from constraint_crdt.store.failures import StoreError, unusable
+from constraint_crdt.errors import StoreError
+from constraint_crdt.store.failures import unusable
 
 _NOTE_BYTES = 100
 

@@ -23,9 +23,9 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_replica
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store.changes import Seal
-from constraint_crdt.store.failures import REJOIN, StoreError, damaged, unusable
+from constraint_crdt.store.failures import REJOIN, damaged, unusable
 
 APPLICATION_ID = int.from_bytes(b"CCRD")
 VERSION = 1

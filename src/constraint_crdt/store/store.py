@@ -18,10 +18,10 @@ from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
 from constraint_crdt.store.changes import Batch, Life, Seal
-from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, StoreError, damaged, refused, unusable
+from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, damaged, refused, unusable
 from constraint_crdt.store.location import SIDE_FILES, Marker, Session, StoreLock, make_private, sync_directory
 from constraint_crdt.store.schema import checksum, load
 

@@ -339,7 +339,7 @@ class ConstraintORSet(WatchingView):
 
     def put(self, id_: str, definition: Definition, *, node: str | Replica, at: int | None = None) -> Change:
         """The same, of a definition that was checked."""
-        check_id(id_, "a constraint id")
+        check_id(id_, "a constraint id", field="id")
         replica = writer(node)
         observed = self._rows.held(ADD, id_)
         in_force = self.definitions(id_) if observed else ()

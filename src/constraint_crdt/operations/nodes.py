@@ -1,129 +1,40 @@
-"""What was done, told to whoever asked for it: the shapes of answers to writes, and of a few questions. (Reports on what there is:
-`reports`.) Imports nothing, so that a client may have them without a node.
+"""The operations on the node itself and on the other nodes of its fleet."""
 
-What a node answers about the fleet: the shapes that the API sends and the command line shows.
-"""
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from constraint_crdt.insight.reports import PeerConvergence
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.evidence import PeerConvergence
+from constraint_crdt.operations.operation import (
+    GET,
+    PAGED,
+    POST,
+    Body,
+    Empty,
+    Freshness,
+    Operation,
+    Paged,
+    Problem,
+    Reply,
+    concatenated,
+    not_found,
+)
+
+if TYPE_CHECKING:
+    from constraint_crdt.runtime.node import Node
 
 
-class Added(msgspec.Struct, frozen=True, kw_only=True):
-    """A constraint is active with the definition given."""
-
-    id: str
-    change: str
-    """added, replaced, extended, unchanged."""
-
-
-class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """A constraint is not active any more."""
-
-    id: str
-
-
-class Recorded(msgspec.Struct, frozen=True, kw_only=True):
-    """Evaluations made elsewhere were counted."""
-
-    satisfied: int
-    violations: int
-    constraint: str | None
-
-
-class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
-    """What one evaluation gave."""
-
-    constraint: str
-    verdict: str
-    """satisfied, violated, unknown."""
-    reason: str
-    """Why it is unknown."""
-
-
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """The constraints with a `when` were evaluated, and it was counted."""
-
-    evaluations: tuple[Evaluated, ...]
-
-
-class Nothing(msgspec.Struct, frozen=True, kw_only=True):
-    """It was done, and there is nothing to tell of it."""
-
-
-class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one change of a batch."""
-
-    id: str | None
-    """The constraint's; None for counts of none in particular."""
-    change: str
-    """added, replaced, extended, unchanged, removed, recorded."""
-
-
-class Batched(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the changes of a batch, in their order."""
-
-    results: tuple[Changed, ...]
-
-
-class ExpressionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said of a `when`."""
-
-    ok: bool
-    error: str | None
-    """What is wrong with it, naming the column."""
-    variables: tuple[str, ...]
-    """The measurements that it reads, ordered; none if it is wrong."""
-
-
-class TileRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """A tile is deleted; it can be restored for a while."""
-
-    room: str
-    id: str
-
-
-class TileContent(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile with its content, as text if it is UTF-8. The rest as in a `TileReport`."""
-
-    room: str
-    id: str
-    deleted: bool
-    size: int
-    hash: str
-    author: str
-    created: int
-    updated: int
-    written_by: str | None
-    tags: tuple[str, ...]
-    constraints: tuple[str, ...]
-    satisfied: int
-    violations: int
-    position: tuple[int, int] | None
-    text: str | None
-    base64: str | None
-
-
-class TileSubmitted(msgspec.Struct, frozen=True, kw_only=True):
-    """A tile of the PLATO contract was merged."""
-
-    room: str
-    id: str
-    changed: bool
-
-
-class DeltaTaken(msgspec.Struct, frozen=True, kw_only=True):
-    """A delta of the PLATO contract was taken in."""
+class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/retire`."""
 
     node: str
-    seq: int
-    applied: bool
+    dry_run: bool = False
+    force: bool = False
 
 
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """A node is there, or ready. (Else there is a problem.)"""
-
-    ok: bool
+# --- responses --------------------------------------------------------------------------------------------------------------
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,52 +90,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...]
     uptime: float
     """Seconds since the start."""
-
-
-class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition in force."""
-
-    when: str | None
-    severity: str
-    about: str | None
-    on: dict[str, str]
-    """The labels of the nodes that it applies to; empty: all."""
-    added_by: str
-    added_at: int | None
-    """ns since the epoch by that node's clock; null if it did not say."""
-    expires_at: int | None
-    """ns since the epoch; null: it is in force until somebody removes it."""
-
-
-class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One active constraint, or one that has expired. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and
-    `added_at` are those of the first.
-    """
-
-    id: str
-    when: str | None
-    severity: str
-    about: str | None
-    on: dict[str, str]
-    added_by: str
-    added_at: int | None
-    expires_at: int | None
-    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
-    applies_here: bool
-    """One of the definitions applies to nodes with the labels of this one. If not, it is not evaluated here."""
-    conflict: bool
-    """Definitions that differ in more than their ends are in force, all of them enforced, until somebody edits the constraint."""
-    definitions: tuple[DefinitionReport, ...]
-    satisfied: int
-    violations: int
-    unknown: int
-    """Evaluations on this node, since it started, that could not be decided."""
-    verdict: str | None
-    """This node's last evaluation: satisfied, violated, unknown; null before the first, or without a `when`."""
-    reason: str
-    """Why it is unknown."""
-    by_node: dict[str, tuple[int, int]]
-    """(satisfied, violations) per node."""
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -319,3 +184,99 @@ class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
     """Live peers with evidence of all that is known here of it."""
     missing: tuple[str, ...]
     """Live peers without."""
+
+
+# --- operations -------------------------------------------------------------------------------------------------------------
+
+
+async def _status(node: "Node", _: Empty) -> Status:
+    return node.status()
+
+
+STATUS: Final = Operation(
+    name="status",
+    method=GET,
+    path="/v1/status",
+    summary="How the node and its fleet are doing.",
+    request=Empty,
+    response=Status,
+    run=_status,
+    freshness=Freshness.AGING,
+)
+
+
+async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
+    page, following = request.page(node.node_names())
+    return Reply(node.nodes(page), next_after=following)
+
+
+NODES: Final = Operation(
+    name="nodes",
+    method=GET,
+    path="/v1/nodes",
+    summary="The nodes ever heard of, by name.",
+    request=Paged,
+    response=list[NodeReport],
+    run=_nodes,
+    parameters=PAGED,
+    freshness=Freshness.AGING,
+    join=concatenated,
+)
+
+
+async def _storage(node: "Node", _: Empty) -> StorageReport:
+    return node.storage()
+
+
+STORAGE: Final = Operation(
+    name="storage",
+    method=GET,
+    path="/v1/storage",
+    summary="What the node holds, and could forget.",
+    request=Empty,
+    response=StorageReport,
+    run=_storage,
+    freshness=Freshness.AGING,
+)
+
+
+async def _identity(node: "Node", _: Empty) -> IdentityReport:
+    return node.identity()
+
+
+IDENTITY: Final = Operation(
+    name="identity",
+    method=GET,
+    path="/v1/identity",
+    summary="Who the node is, and was.",
+    request=Empty,
+    response=IdentityReport,
+    run=_identity,
+    freshness=Freshness.STATE,
+)
+
+
+async def _retire(node: "Node", request: Retiring) -> RetireReport:
+    try:
+        return await node.retire(request.node, dry_run=request.dry_run, force=request.force)
+    except KeyError:
+        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
+
+
+RETIRE: Final = Operation(
+    name="retire",
+    method=POST,
+    path="/v1/retire",
+    summary="End another node for good.",
+    about="End another node for good; `dry_run` only says what that means.",
+    request=Retiring,
+    response=RetireReport,
+    run=_retire,
+    body=Body(shape=Retiring),
+    errors=frozenset({404, 409}),
+    positional=("node",),
+)

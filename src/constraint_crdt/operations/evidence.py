@@ -1,10 +1,61 @@
-"""The shapes of the answers from evidence, as the API sends them and clients read them."""
+"""The operations on evidence: which nodes hold a change, why a constraint is as it is, how peers compare, diagnosis and alerts."""
 
-from typing import Literal
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.operations.operation import (
+    GET,
+    SECONDS,
+    TEXT,
+    Empty,
+    Operation,
+    Parameter,
+    Problem,
+    busy,
+    not_found,
+    number,
+)
+
+if TYPE_CHECKING:
+    from constraint_crdt.runtime.node import Node
+
 Level = Literal["ok", "warn", "fail"]
+Wanted = Literal["all", "live", "majority"] | int
+"""How many nodes are to hold a change."""
+
+LONGEST_WAIT: Final = 300.0
+DEFAULT_WAIT: Final = 30.0
+"""Seconds."""
+
+WANTED: Final = "all|live|majority|[1-9][0-9]{0,5}"
+"""The values of `wait`, as a regular expression."""
+
+# --- requests ---------------------------------------------------------------------------------------------------------------
+
+
+class GetFleetCoverage(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/coverage`."""
+
+    wait: str | int | None = None
+    timeout: float = DEFAULT_WAIT
+
+
+class GetCoverage(GetFleetCoverage, frozen=True, kw_only=True):
+    """`GET /v1/coverage/{id}`."""
+
+    id: str
+
+
+class ExplainConstraint(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/explain/{id}`."""
+
+    id: str
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
 
 
 class NodeCoverage(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,3 +268,175 @@ class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that could not be delivered."""
     untracked: int
     """Findings beyond the most that are followed at once, at the last look."""
+
+
+# --- coverage ---------------------------------------------------------------------------------------------------------------
+
+
+class TooManyWaitingError(Problem):
+    """As many requests wait for acknowledgements as a node lets wait (503)."""
+
+    def __init__(self, detail: str) -> None:
+        problem = busy(detail)
+        super().__init__(problem.status, detail, headers=problem.headers)
+
+
+async def _coverage(node: "Node", request: GetFleetCoverage) -> CoverageReport:
+    id_ = request.id if isinstance(request, GetCoverage) else None
+    coverage = node.answering.coverage
+    try:
+        if request.wait is None:
+            return coverage.report(id_)
+        return await coverage.wait(id_, _wanted(request.wait), request.timeout)
+    except KeyError:
+        raise _unknown(str(id_)) from None
+
+
+def _unknown(id_: str) -> Problem:
+    return not_found(f"no constraint {id_!r} is active, and no removal of one is remembered here")
+
+
+def _wanted(wait: str | int) -> Wanted:
+    match wait:
+        case "all" | "live" | "majority" | int():
+            return wait
+        case _:
+            return int(wait)
+
+
+def _parse_wait(text: str) -> Wanted:
+    if re.fullmatch(WANTED, text) is None:
+        raise ValueError(f": {text!r} is none of all, live, majority, or a number of nodes from 1")
+    return _wanted(text)
+
+
+def _parse_timeout(text: str) -> float:
+    seconds = number(text)
+    if seconds is None or not 0.0 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f": {text!r} is not a number of seconds from 0 to {LONGEST_WAIT:g}")
+    return seconds
+
+
+def _patience(request: GetFleetCoverage) -> float:
+    return 0.0 if request.wait is None else request.timeout
+
+
+_WAITING: Final = (
+    Parameter(
+        name="wait",
+        about="answer only once so many nodes hold it: all, live, majority or a number",
+        schema={**TEXT, "pattern": f"^({WANTED})$"},
+        parse=_parse_wait,
+    ),
+    Parameter(
+        name="timeout",
+        about="seconds to wait at most",
+        schema={**SECONDS, "maximum": LONGEST_WAIT, "default": 30},
+        parse=_parse_timeout,
+    ),
+)
+
+FLEET_COVERAGE: Final = Operation(
+    name="fleet_coverage",
+    method=GET,
+    path="/v1/coverage",
+    summary="Which nodes hold all changes of definitions.",
+    about="Which nodes hold all changes of definitions. As `coverage`.",
+    request=GetFleetCoverage,
+    response=CoverageReport,
+    run=_coverage,
+    parameters=_WAITING,
+    patience=_patience,
+)
+
+COVERAGE: Final = Operation(
+    name="coverage",
+    method=GET,
+    path="/v1/coverage/{id:any_text}",
+    summary="Which nodes hold this change, and which not.",
+    about="Which nodes hold this change, and which not. `wait`: answer once all, live, majority or a number of them do.",
+    request=GetCoverage,
+    response=CoverageReport,
+    run=_coverage,
+    parameters=_WAITING,
+    patience=_patience,
+)
+
+# --- explain, convergence, diagnosis, alerts ----------------------------------------------------------------------------------
+
+
+async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
+    try:
+        return node.answering.explaining.report(request.id)
+    except KeyError:
+        raise _unknown(request.id) from None
+
+
+EXPLAIN: Final = Operation(
+    name="explain",
+    method=GET,
+    path="/v1/explain/{id:any_text}",
+    summary="Why a constraint is as it is.",
+    request=ExplainConstraint,
+    response=ExplainReport,
+    run=_explain,
+)
+
+
+async def _convergence(node: "Node", _: Empty) -> ConvergenceReport:
+    return node.answering.convergence.report()
+
+
+CONVERGENCE: Final = Operation(
+    name="convergence",
+    method=GET,
+    path="/v1/convergence",
+    summary="How each peer stands to the node.",
+    request=Empty,
+    response=ConvergenceReport,
+    run=_convergence,
+)
+
+
+def worst_of(findings: Iterable[Finding]) -> Level:
+    """The level of the worst finding."""
+    levels = {finding.level for finding in findings}
+    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
+
+
+async def _diagnosis(node: "Node", _: Empty) -> DiagnosisReport:
+    """Takes a few seconds where a seed does not answer."""
+    import asyncio  # loaded only where there is a node: a command has no use for it
+
+    diagnosing = node.answering.diagnosing
+    outside = await asyncio.to_thread(diagnosing.look_outside)
+    report = diagnosing.look()
+    findings = (*report.findings, *outside)
+    return msgspec.structs.replace(report, findings=findings, worst=worst_of(findings))
+
+
+DIAGNOSIS: Final = Operation(
+    name="diagnosis",
+    method=GET,
+    path="/v1/diagnosis",
+    summary="What is wrong, and what to do about it.",
+    request=Empty,
+    response=DiagnosisReport,
+    run=_diagnosis,
+    patience=lambda _: 30.0,
+)
+
+
+async def _alerts(node: "Node", _: Empty) -> AlertsReport:
+    return node.answering.alerting.report()
+
+
+ALERTS: Final = Operation(
+    name="alerts",
+    method=GET,
+    path="/v1/alerts",
+    summary="The alerts of the node, and the rules that they follow.",
+    request=Empty,
+    response=AlertsReport,
+    run=_alerts,
+)
