@@ -16,15 +16,17 @@ from typing import Any, Final
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.crdt.cells import SEPARATOR
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
+    COORDINATE_MAX,
+    COORDINATE_MIN,
     DURATION_MAX,
     ID_BYTES,
     LABELS,
     MAX_COUNT,
     PAGE_BYTES,
     PAGES,
+    SEPARATOR,
     TILE_BYTES,
     WHEN_BYTES,
 )
@@ -61,7 +63,7 @@ from constraint_crdt.plato.shapes import (
     PlatoTile,
 )
 from constraint_crdt.runtime.evaluation import MAX_TEXT_BYTES, MAX_VARIABLES
-from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
+from constraint_crdt.state_file import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
 
@@ -160,6 +162,16 @@ STRUCTS: Final[Mapping[type[msgspec.Struct], Schema]] = {
     PlatoChange: _exactly_one("object", "Add", "Remove"),
 }
 """What holds of several fields together."""
+
+STATE_FILE: Final[Schema] = {
+    "type": "object", "required": ["format", "version", "hash", "checksum", "rows"],
+    "description": "What `GET /v1/export` gives, with the checksum and the hash of its rows.",
+    "properties": {
+        "format": {"const": FORMAT}, "version": {"type": "integer", "minimum": 1, "maximum": VERSION},
+        "hash": {"type": "string"}, "checksum": {"type": "string"}, "rows": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
+"""The body of an import."""
 
 # --- the document -----------------------------------------------------------------------------------------------------------
 
@@ -311,7 +323,7 @@ def _content(sent: Body | Answer, schema_of: Mapping[str, Any]) -> dict[str, Any
     if sent.shape is not None:
         return {sent.media_type: {"schema": schema_of[str(sent.shape)]}}
     if isinstance(sent, Body) and sent.media_type == JSON:
-        return {sent.media_type: {"schema": sent.schema}}
+        return {sent.media_type: {"schema": STATE_FILE}}
     return {sent.media_type: {} if sent.media_type in (BYTES, EVENTS) else {"schema": TEXT}}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.operations.command import Column, Command, Flag, Table
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -28,7 +29,6 @@ from constraint_crdt.operations.operation import (
     wrong,
 )
 from constraint_crdt.operations.values import parse_duration, parse_labels, parse_moment, show_distance
-from constraint_crdt.types.definition import Severity
 
 if TYPE_CHECKING:
     from argparse import Namespace

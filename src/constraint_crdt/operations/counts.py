@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from constraint_crdt.crdt.limits import DURATION_MAX
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN
 from constraint_crdt.operations.command import Column, Command, Flag, Table
 from constraint_crdt.operations.operation import (
     AFTER,
@@ -27,7 +27,6 @@ from constraint_crdt.operations.operation import (
     wrong,
 )
 from constraint_crdt.operations.values import UsageError, parse_count, parse_measurements
-from constraint_crdt.types.decay import HALF_LIFE_MIN
 
 if TYPE_CHECKING:
     from argparse import Namespace

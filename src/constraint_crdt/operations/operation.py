@@ -156,12 +156,10 @@ class Body(msgspec.Struct, kw_only=True):
     """The body of a request."""
 
     shape: Any = None
-    """A struct. None: bytes, or JSON with a schema of its own."""
+    """A struct. None: bytes, or the JSON of a state file."""
     media_type: str = JSON
     limit: int = MAX_BODY_BYTES
     """Bytes."""
-    schema: Schema = msgspec.field(default_factory=lambda: {"type": "object"})
-    """Of JSON without a struct."""
     field: str | None = None
     """The field of the request that takes the body as bytes; None: the body has the fields of `shape`."""
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.operations.operation import GET, PUT, Body, Empty, Freshness, Operation, in_field
-from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
@@ -20,7 +19,7 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class NodePosition(msgspec.Struct, frozen=True, kw_only=True):
     """The last position that one node wrote."""
 
-    position: Position
+    position: tuple[int, int]
     norm: int
     distance: int
     """Steps on the lattice from there to the fleet's position."""
@@ -29,7 +28,7 @@ class NodePosition(msgspec.Struct, frozen=True, kw_only=True):
 class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The fleet's position, as far as there is one, and the nodes' own."""
 
-    position: Position | None
+    position: tuple[int, int] | None
     norm: int | None
     by: str | None
     """The node that wrote it."""

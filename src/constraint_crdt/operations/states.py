@@ -4,22 +4,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from constraint_crdt.operations.operation import GET, JSON, POST, Answer, Body, Empty, Operation, Schema
-from constraint_crdt.state_file import FORMAT, VERSION
+from constraint_crdt.operations.operation import GET, JSON, POST, Answer, Body, Empty, Operation
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
 
 MAX_IMPORT_BYTES: Final = 64 * 1024 * 1024
-
-STATE_FILE: Final[Schema] = {
-    "type": "object", "required": ["format", "version", "hash", "checksum", "rows"],
-    "description": "What `GET /v1/export` gives, with the checksum and the hash of its rows.",
-    "properties": {
-        "format": {"const": FORMAT}, "version": {"type": "integer", "minimum": 1, "maximum": VERSION},
-        "hash": {"type": "string"}, "checksum": {"type": "string"}, "rows": {"type": "array", "items": {"type": "object"}},
-    },
-}  # fmt: skip
 
 
 class ImportState(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +59,7 @@ IMPORT_STATE: Final = Operation(
     request=ImportState,
     response=ImportReport,
     run=_import,
-    body=Body(schema=STATE_FILE, limit=MAX_IMPORT_BYTES, field="content"),
+    body=Body(limit=MAX_IMPORT_BYTES, field="content"),
     positional=("content",),
     patience=lambda _: 60.0,
 )

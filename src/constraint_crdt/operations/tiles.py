@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -38,7 +37,6 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
-from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
@@ -147,7 +145,7 @@ class TileReport(msgspec.Struct, frozen=True, kw_only=True):
     constraints: list[str]
     satisfied: int
     violations: int
-    position: Position | None
+    position: tuple[int, int] | None
 
 
 class TileRemoved(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +180,8 @@ class TileContent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _tiles(node: "Node", request: ListTiles) -> Reply[list[TileReport]]:
+    from urllib.parse import quote  # loaded only where there is a node: `--help` has no use for it
+
     places = node.tiles.places(request.room, prefix=request.prefix, deleted=request.deleted)
     after = None if request.after is None else _place(request.after)
     listed = places if after is None else [place for place in places if place > after]
@@ -191,6 +191,8 @@ async def _tiles(node: "Node", request: ListTiles) -> Reply[list[TileReport]]:
 
 
 def _place(text: str) -> Place:
+    from urllib.parse import unquote
+
     room, _, id_ = text.partition("/")
     return unquote(room), unquote(id_)
 

@@ -33,9 +33,10 @@ from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.protocol.codec import WIRE_VERSION
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Labels, Moment, Severity, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import Labels, Moment, Span, check_definition, check_labels, end_of
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 

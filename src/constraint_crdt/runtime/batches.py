@@ -14,6 +14,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -24,7 +25,7 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import NODE_KEY
-from constraint_crdt.types.definition import Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import check_definition, check_labels, end_of
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.positions import PositionReport
@@ -26,7 +27,7 @@ from constraint_crdt.runtime.events import Event, EventKind, EventStream
 from constraint_crdt.runtime.lifecycle import RunningNode
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
-from constraint_crdt.types.definition import Labels, Severity
+from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 

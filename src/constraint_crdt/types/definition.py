@@ -4,7 +4,6 @@ A definition may have an end (`expires_at`). It is part of what the definition s
 again what is in force changes nothing.
 """
 
-import enum
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
@@ -15,15 +14,7 @@ from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_C
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.crdt.values import Label
 from constraint_crdt.errors import ConstraintCrdtError
-
-
-class Severity(enum.StrEnum):
-    """How much a violation matters to people; it changes nothing in how a constraint is evaluated."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
+from constraint_crdt.model.definition import Severity
 
 _LEVELS = tuple(Severity)
 
