@@ -118,7 +118,7 @@ def test_what_is_to_be_known_before_one_believes_the_numbers(monkeypatch: pytest
         "worst_skew": 3600.4,
         "steps_back": 1,
     }
-    monkeypatch.setattr(Client, "rates", lambda *_, **__: msgspec.convert(answer, RatesReport))
+    monkeypatch.setattr(Client, "do", lambda *_: msgspec.convert(answer, RatesReport))
     assert main(["rate"]) == 0
     head, _, every, *notes = capsys.readouterr().out.splitlines()
     assert head == "evaluations of late, where one counts half after 90s"

@@ -26,7 +26,7 @@ import msgspec
 from constraint_crdt.alerts.conditions import Conditions, Found
 from constraint_crdt.alerts.delivery import Webhooks
 from constraint_crdt.alerts.rules import LOG, AlertRule, shown_place
-from constraint_crdt.operations.evidence import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
 
 LOOK_EVERY = 1.0
 """Seconds between two looks."""

@@ -29,10 +29,10 @@ MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
     "run": ("node", "demo", "simulate", "replay", "completion"),
-    "constraints": ("apply", "coverage", "explain", "rate", "top"),
-    "observe": ("status", "watch", "events", "alerts", "doctor"),
-    "state": ("tiles", "tile", "counter", "counters", "tally", "seen", "position"),
-    "fleet": ("nodes", "convergence", "storage", "identity", "retire"),
+    "constraints": ("apply", "coverage"),
+    "observe": ("watch", "events", "doctor"),
+    "state": ("tile", "counter", "tally", "seen", "position"),
+    "fleet": (),
     "files": ("merge", "export", "import"),
 }
 """The headings of the help, with the commands that no operation declares."""
@@ -115,9 +115,7 @@ def make_parser() -> argparse.ArgumentParser:
     _node(commands)
     client = _client_flags()
     _writes(commands, client)
-    _reads(commands, client)
     _answers(commands, client)
-    _retire(commands, client)
     _files(commands, client)
     _tiles(commands, client)
     _approximate(commands, client)
@@ -247,8 +245,6 @@ def _answers(commands: _Commands, client: _Parser) -> None:
         commands, "coverage", "constraints:coverage", "which nodes have heard of a change, and which have not", client
     )
     coverage.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")
-    explain = _command(commands, "explain", "constraints:explain", "who, when, why, where violated: all about a constraint", client)
-    explain.add_argument("id", metavar="ID")
     watch = _command(commands, "watch", "events:watch", "the fleet in a table that stays up to date", client)
     watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
     events = _command(commands, "events", "events:events", "what happened on the node of late, and what happens", client)
@@ -257,27 +253,8 @@ def _answers(commands: _Commands, client: _Parser) -> None:
         "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
     )
     events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
-    _command(commands, "alerts", "events:alerts", "what the node's alerts have found", client)
-    doctor = _command(commands, "doctor", "fleet:doctor", "look for what is usually wrong, and say what to do", client)
+    doctor = _command(commands, "doctor", "doctor:doctor", "look for what is usually wrong, and say what to do", client)
     doctor.add_argument("--config", metavar="FILE", help="the settings of the node, to be looked at too")
-    _command(commands, "convergence", "fleet:convergence", "how each node stands to this one, and since when", client)
-
-
-def _reads(commands: _Commands, client: _Parser) -> None:
-    _command(commands, "status", "fleet:status", "how the node and its fleet are doing", client)
-    _command(commands, "nodes", "fleet:nodes", "the nodes of the fleet, as this node sees them", client)
-
-    _command(commands, "storage", "fleet:storage", "what the node holds, and what keeps it from forgetting", client)
-    _command(commands, "identity", "fleet:identity", "who the node is, and its lives so far", client)
-
-
-def _retire(commands: _Commands, client: _Parser) -> None:
-    retire = _command(commands, "retire", "fleet:retire", "end another node for good; its counts stay", client)
-    retire.add_argument("name", metavar="NODE", help="the node to retire; its name cannot be used again")
-    retire.add_argument("--dry-run", action="store_true", help="say what it would mean, and do nothing")
-    retire.add_argument(
-        "--force", action="store_true", help="retire it though it is live: what it wrote and no other node has taken yet is lost"
-    )
 
 
 def _files(commands: _Commands, client: _Parser) -> None:
@@ -293,11 +270,6 @@ def _files(commands: _Commands, client: _Parser) -> None:
 
 
 def _tiles(commands: _Commands, client: _Parser) -> None:
-    listing = _command(commands, "tiles", "shared:tiles", "the tiles that there are, without their contents", client)
-    listing.add_argument("--room", metavar="ROOM", help="only those in this room")
-    listing.add_argument("--prefix", default="", metavar="TEXT", help="only those in rooms whose name begins so")
-    listing.add_argument("--deleted", action="store_true", help="those that are deleted, and can be restored, instead")
-
     about = "put, get or remove a tile: a piece of content that the fleet shares"
     tile = commands.add_parser("tile", help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
     actions = tile.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
@@ -327,10 +299,6 @@ def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser
 
 
 def _approximate(commands: _Commands, client: _Parser) -> None:
-    top = _command(commands, "top", "shared:top", "what is violated most, or the most frequent items of a tally", client)
-    top.add_argument("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
-    top.add_argument("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations")
-
     tally = _command(commands, "tally", "shared:tally", "count an item, of any number of items, in little room", client)
     tally.add_argument("item", metavar="ITEM")
     tally.add_argument("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1")
@@ -347,17 +315,9 @@ def _approximate(commands: _Commands, client: _Parser) -> None:
 
 
 def _figures(commands: _Commands, client: _Parser) -> None:
-    rate = _command(commands, "rate", "shared:rate", "how often constraints held and were violated lately", client)
-    rate.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all")
-    rate.add_argument(
-        "--half-life", metavar="TIME", help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked"
-    )
-    rate.add_argument("--by-node", action="store_true", help="a line for each node")
-
     counter = _command(commands, "counter", "shared:counter", "what a counter of the fleet stands at", client)
     counter.add_argument("name", metavar="NAME")
     counter.add_argument("--by", type=int, metavar="N", help="move it by so much first, down by a negative number")
-    _command(commands, "counters", "shared:counters", "the counters of the fleet", client)
 
     position = _command(commands, "position", "shared:position", "where the fleet and its nodes are", client)
     position.add_argument("to", nargs="*", metavar="A B", help="move the fleet to this lattice point first")

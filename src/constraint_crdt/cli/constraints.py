@@ -1,4 +1,4 @@
-"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage, explain.
+"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
@@ -17,7 +17,7 @@ from constraint_crdt.cli.errors import CommandFailedError, MisuseError
 from constraint_crdt.cli.output import present, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NotFound
-from constraint_crdt.operations.command import Column, Lines, Table, View
+from constraint_crdt.operations.command import Column, Table, View
 from constraint_crdt.operations.constraints import (
     ADD,
     REMOVE,
@@ -30,12 +30,7 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.evidence import (
     CoverageReport,
-    ExplainReport,
     NodeCoverage,
-    RecentRates,
-    Removal,
-    StandingDefinition,
-    ViolationReport,
 )
 from constraint_crdt.operations.values import parse_duration, show_time
 
@@ -251,87 +246,3 @@ def _lacking(each: NodeCoverage) -> str:
 
 
 # --- explain ----------------------------------------------------------------------------------------------------------------
-
-
-def explain(arguments: argparse.Namespace) -> int:
-    """All evidence on one constraint."""
-    answer = connect(arguments).explain(arguments.id)
-    return present(answer, show_explain(answer, time.time()), as_json=arguments.json)
-
-
-def show_explain(answer: ExplainReport, now: float) -> View:
-    """Its state, definitions, removals, rates and coverage, and a row for each node. `now`: seconds since the epoch."""
-    lines: list[tuple[str, object]] = []
-    for each in answer.definitions:
-        lines += _definition(each, now)
-    lines += [("removal", _removal(each, now)) for each in answer.removals]
-    lines += [("lately", _lately(each)) for each in answer.lately]
-    if answer.coverage is not None:
-        lines.append(("heard by", _heard_by(answer.coverage)))
-    view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
-    if answer.violations:
-        view.append(_violations(answer.violations, now))
-    return view
-
-
-def _state(answer: ExplainReport) -> str:
-    if not answer.definitions:
-        return "not active"
-    if not answer.active:
-        return "not active any more: its time is over, and nobody has removed it yet"
-    if answer.conflict:
-        return "active, with definitions that differ: all of them are enforced until somebody edits it"
-    return "active"
-
-
-def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]]:
-    text = each.when or "listed, not evaluated"
-    labels = ", ".join(f"{key}={value}" for key, value in each.on.items())
-    ends = "" if each.expires_at is None else f"; {'ended' if each.expired else 'ends'} {show_time(each.expires_at, now)}"
-    added = "at an unknown time" if each.added_at is None else show_time(each.added_at, now)
-    lines: list[tuple[str, object]] = [
-        ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
-        ("added by", f"{each.added_by}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
-    ]
-    return [*lines, ("about", each.about)] if each.about else lines
-
-
-def _removal(each: Removal, now: float) -> str:
-    state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {each.by} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
-
-
-def _known(since: int | None, now: float) -> str:
-    return ", known here since before the node started" if since is None else f", known here {show_time(since, now)}"
-
-
-def _lately(each: RecentRates) -> str:
-    share = "nothing was evaluated" if each.violated_share is None else f"{100 * each.violated_share:.2f} % violated"
-    counts = f"{each.violated_per_minute:.2f} violated and {each.satisfied_per_minute:.2f} satisfied a minute"
-    return f"{share}, {counts} (half-life {each.half_life:g} s)"
-
-
-def _heard_by(report: CoverageReport) -> str:
-    lacking = [each.node for each in report.nodes if each.holds is False]
-    unknown = [each.node for each in report.nodes if each.holds is None]
-    told = f"{report.have} of {len(report.nodes)} nodes"
-    told += f"; not by {', '.join(lacking)}" if lacking else ""
-    return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
-
-
-def _violations(violations: Sequence[ViolationReport], now: float) -> Table:
-    columns = [Column("node"), Column("now"), Column("since"), Column("live")]
-    columns += [Column(title, right=True) for title in ("satisfied", "violated", "violated/min lately")]
-    rows = [
-        [
-            each.node,
-            {True: "violated", False: "satisfied", None: "unknown"}[each.violated],
-            show_time(each.since, now) + ("" if each.exact or each.since is None else ", as told"),
-            "yes" if each.live else "no",
-            each.satisfied,
-            each.violations,
-            f"{each.violated_per_minute:.2f}",
-        ]
-        for each in violations
-    ]
-    return Table(columns, rows)

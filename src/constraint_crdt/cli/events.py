@@ -1,4 +1,4 @@
-"""The commands that follow a node: events, watch, alerts.
+"""The commands that follow a node: events, watch.
 
 `events` prints a line for each event, with `--json` an object. It begins with the events that the node has kept, and goes on with
 `--follow` until Ctrl-C. A stream that breaks is resumed after the last event. A gap is told on stderr.
@@ -19,13 +19,11 @@ import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import STYLES, present, printable
+from constraint_crdt.cli.output import STYLES, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError
 from constraint_crdt.client.event_stream import Gap, Happened, Heard
 from constraint_crdt.model.events import Event, EventKind
-from constraint_crdt.operations.command import Column, Table, View
-from constraint_crdt.operations.evidence import AlertsReport
 from constraint_crdt.operations.nodes import NodeReport, Status
 from constraint_crdt.operations.values import parse_duration, show_time
 
@@ -95,37 +93,6 @@ def show_event(event: Event) -> str:
     place = "/".join(part for part in (event.room, event.tile) if part)
     about = " on ".join(part for part in (event.constraint or place, event.node) if part)
     return f"{when}  {event.kind.value:<14}  {about}{f': {event.detail}' if event.detail else ''}".rstrip()
-
-
-# --- alerts -----------------------------------------------------------------------------------------------------------------
-
-
-def alerts(arguments: argparse.Namespace) -> int:
-    """The alerts that fire, and those that are pending. Exit code 0 with any of them."""
-    answer = connect(arguments).alerts()
-    return present(answer, show_alerts(answer, time.time()), as_json=arguments.json)
-
-
-def show_alerts(answer: AlertsReport, now: float) -> View:
-    """A sentence, a row for each alert, and notes on their delivery. `now`: seconds since the epoch."""
-    if not answer.rules:
-        return "this node has no alerts: write some under [[alert]] in its settings file"
-    firing = sum(each.firing for each in answer.alerts)
-    view: list[str | Table] = [f"{firing} firing, {len(answer.alerts) - firing} about to; {len(answer.rules)} rules"]
-    if answer.alerts:
-        columns = [Column("alert"), Column("about"), Column("state"), Column("since"), Column("what")]
-        rows = [
-            [each.rule, each.subject, "firing" if each.firing else "pending", show_time(each.since, now), each.detail]
-            for each in answer.alerts
-        ]
-        view.append(Table(columns, rows))
-    if answer.waiting:
-        view.append(f"{answer.waiting} messages wait for webhooks that do not take them")
-    if answer.dropped:
-        view.append(f"{answer.dropped} messages could not be delivered since the start: the node's log says why")
-    if answer.untracked:
-        view.append(f"{answer.untracked} more are so, beyond the most that are followed at once")
-    return view
 
 
 # --- watch ------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The commands on other data that the fleet shares: tiles, counters, sketches and filters, rates, the position.
+"""The commands on other data of the fleet that no operation declares alone: tile, tally, seen, counter, position.
 
 With `--json` they print the answer of the API.
 """
@@ -7,7 +7,7 @@ import argparse
 import base64
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from constraint_crdt.cli.connection import connect
@@ -15,64 +15,15 @@ from constraint_crdt.cli.errors import MisuseError
 from constraint_crdt.cli.output import present, print_json
 from constraint_crdt.operations.command import Column, Lines, Table, View
 from constraint_crdt.operations.tiles import TileContent, TileRemoved
-from constraint_crdt.operations.values import parse_duration, show_duration
 
 if TYPE_CHECKING:
     from constraint_crdt.operations.counters import CounterReport
-    from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
     from constraint_crdt.operations.positions import PositionReport
-    from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
+    from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport
     from constraint_crdt.operations.tiles import TileReport
 
 
 # --- tiles ------------------------------------------------------------------------------------------------------------------
-
-
-def tiles(arguments: argparse.Namespace) -> int:
-    """The tiles, or those that are deleted."""
-    answer = connect(arguments).tiles(arguments.room, prefix=arguments.prefix, deleted=arguments.deleted)
-    return present(answer, show_tiles(answer), as_json=arguments.json)
-
-
-def show_tiles(answer: "list[TileReport]") -> View:
-    """A row for each tile."""
-    columns = [
-        Column("room"),
-        Column("id"),
-        Column("bytes", right=True),
-        Column("author"),
-        Column("updated"),
-        Column("by"),
-        Column("tags"),
-        Column("constraints"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
-        Column("position"),
-    ]
-    rows = [
-        [
-            each.room,
-            each.id,
-            each.size,
-            each.author,
-            _utc_time(each.updated),
-            each.written_by or "-",
-            ", ".join(each.tags) or "-",
-            ", ".join(each.constraints) or "-",
-            each.satisfied,
-            each.violations,
-            "-" if each.position is None else _pair(each.position),
-        ]
-        for each in answer
-    ]
-    return Table(columns, rows)
-
-
-def _utc_time(ns: int) -> str:
-    try:
-        return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    except (ValueError, OverflowError):
-        return "-"
 
 
 def put(arguments: argparse.Namespace) -> int:
@@ -181,30 +132,6 @@ def show_edit_tile(answer: "TileReport") -> str:
 # --- sketches and filters ---------------------------------------------------------------------------------------------------
 
 
-def top(arguments: argparse.Namespace) -> int:
-    """The most frequent items of a sketch."""
-    answer = connect(arguments).top(arguments.k, of=arguments.of)
-    return present(answer, show_top(answer), as_json=arguments.json)
-
-
-def show_top(answer: "TopReport") -> View:
-    """A row for each item."""
-    if not answer.items:
-        return f"nothing counted in {answer.of} yet"
-    columns = [Column("item"), *(Column(title, right=True) for title in ("at most", "at least", "share", "exact"))]
-    rows = [
-        [
-            each.item,
-            each.estimate if each.upper is not None else "saturated",
-            each.lower,
-            f"{100 * each.share:.2f} %",
-            "-" if each.exact is None else each.exact,
-        ]
-        for each in answer.items
-    ]
-    return Table(columns, rows)
-
-
 def tally(arguments: argparse.Namespace) -> int:
     """Count an item."""
     name = _not_empty(arguments.of)
@@ -249,57 +176,6 @@ def _not_empty(name: str) -> str:
     return name
 
 
-# --- rates ------------------------------------------------------------------------------------------------------------------
-
-
-def rate(arguments: argparse.Namespace) -> int:
-    """The recent rates of satisfied and violated evaluations."""
-    half_life = None if arguments.half_life is None else parse_duration(arguments.half_life)
-    answer = connect(arguments).rates(half_life=half_life, constraint=arguments.id)
-    return present(answer, show_rates(answer, arguments.id, by_node=arguments.by_node), as_json=arguments.json)
-
-
-def show_rates(answer: "RatesReport", constraint: str | None, *, by_node: bool) -> View:
-    """A row for each constraint, or for each of its nodes, and notes on clocks and half-lives.
-
-    `constraint`: the one that was asked for; without it the last row is the total.
-    """
-    named = [(each.constraint or "none in particular", each) for each in answer.constraints]
-    if constraint is None:
-        named.append(("all", answer.total))
-    titles = ("satisfied", "violated", "violated share", "satisfied/min", "violated/min")
-    columns = [Column("constraint"), *([Column("node")] if by_node else [])]
-    columns += [Column(title, right=True) for title in titles if not by_node or "/" not in title]
-    rows: list[list[object]] = []
-    for name, each in named:
-        if by_node:
-            rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
-        else:
-            rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
-    head = f"evaluations of late, where one counts half after {show_duration(answer.half_life)}"
-    return [head, Table(columns, rows), *_notes(answer)]
-
-
-def _amounts(rate: "ConstraintRate | NodeRate") -> list[str]:
-    share = rate.violated_share
-    return [f"{rate.satisfied:.2f}", f"{rate.violated:.2f}", "-" if share is None else f"{100 * share:.2f} %"]
-
-
-def _notes(answer: "RatesReport") -> list[str]:
-    """Conditions under which the rates are not exact."""
-    notes = []
-    if answer.untracked_by:
-        notes.append(f"without some of {', '.join(answer.untracked_by)}: this half-life is not tracked there")
-    if answer.ahead:
-        notes.append(
-            f"values from clocks ahead of this one: {answer.ahead}, by up to {answer.worst_skew:.0f} s; "
-            "they count as of when they arrived"
-        )
-    if answer.steps_back:
-        notes.append(f"times that the clock of this node was set back: {answer.steps_back}; no time counts as passed then")
-    return notes
-
-
 # --- counters ---------------------------------------------------------------------------------------------------------------
 
 
@@ -322,18 +198,6 @@ def show_counter(answer: "CounterReport") -> View:
             ("by node", ", ".join(f"{node} {moved:+d}" for node, moved in answer.by_node.items())),
         ]
     )
-
-
-def counters(arguments: argparse.Namespace) -> int:
-    """All counters."""
-    answer = connect(arguments).counters()
-    return present(answer, show_counters(answer), as_json=arguments.json)
-
-
-def show_counters(answer: "list[CounterReport]") -> View:
-    """A row for each counter."""
-    columns = [Column("counter"), *(Column(title, right=True) for title in ("value", "up by", "down by", "nodes"))]
-    return Table(columns, [[each.name, each.value, each.increments, each.decrements, len(each.by_node)] for each in answer])
 
 
 # --- the position -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.operations.evidence import DiagnosisReport, Finding, Level, worst_of
+from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.exchange_loop import Exchanger
 from constraint_crdt.runtime.persistence import Keeping, store_path
