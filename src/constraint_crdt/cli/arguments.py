@@ -149,7 +149,7 @@ def _operations(commands: _Commands, client: _Parser) -> None:
     for operation in OPERATIONS:
         command: Command[Any, Any] | None = operation.command
         if command is not None:
-            parser = _command(commands, command.name, "operation:run", command.help, client)
+            parser = _command(commands, command.name, "connection:run", command.help, client)
             parser.set_defaults(operation=operation)
             _add_flags(parser, operation, command)
 
