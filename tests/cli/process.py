@@ -1,5 +1,6 @@
 """Node processes for the tests of the command line, as a user would start them."""
 
+import json
 import os
 import re
 import secrets
@@ -8,6 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from constraint_crdt.client import Client
 
 _READY = re.compile(r" ready name=(\S+) api=(\S+) endpoints=(\S*)$")
 
@@ -33,6 +37,11 @@ class NodeProcess:
         code, lines = self.ends()
         assert code == 0, lines
         return lines
+
+
+def ask(url: str, path: str) -> Any:
+    """The JSON that a node answers to `GET /v1/{path}`."""
+    return json.loads(Client(url).ask("GET", f"/v1/{path}").content)
 
 
 def command(*arguments: str) -> list[str]:

@@ -33,7 +33,8 @@ from starlette.types import Scope
 
 from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
-from constraint_crdt.operations.evidence import AlertsReport, ConvergenceReport
+from constraint_crdt.operations.diagnosis import AlertsReport
+from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
 from constraint_crdt.runtime.events import EventKind
