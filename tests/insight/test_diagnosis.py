@@ -10,7 +10,7 @@ import pytest
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
-from constraint_crdt.operations.evidence import Finding, worst_of
+from constraint_crdt.operations.diagnosis import Finding, worst_of
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 

@@ -28,7 +28,7 @@ import msgspec
 from constraint_crdt.alerts.delivery import Webhooks
 from constraint_crdt.alerts.kinds import LOG, AlertRule, Condition, Conditions
 from constraint_crdt.alerts.rules import shown_place
-from constraint_crdt.operations.evidence import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
 
 LOOK_EVERY = 1.0
 """Seconds between two evaluations."""

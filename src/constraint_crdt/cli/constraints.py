@@ -1,16 +1,54 @@
-"""The commands that change a constraint, and can wait until enough nodes have the change: add and remove."""
+"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage.
+
+With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
+acknowledged the change; a wait that fails is told after the answer, with exit code 1.
+"""
 
 import argparse
-from typing import Final
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from constraint_crdt.cli.coverage import check_wait, heard_by, not_enough, wait_for
-from constraint_crdt.cli.output import print_json, printable
+from constraint_crdt.cli.connection import connect
+from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.cli.output import present, printable
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.operations.constraints import ADD, REMOVE, Added, NewConstraint, Removed, RemovedConstraint
+from constraint_crdt.client.errors import NotFound
+from constraint_crdt.operations.command import Column, Table, View
+from constraint_crdt.operations.constraints import (
+    ADD,
+    REMOVE,
+    Added,
+    Changed,
+    ConstraintReport,
+    NewConstraint,
+    Removed,
+    RemovedConstraint,
+)
+from constraint_crdt.operations.evidence import (
+    CoverageReport,
+    NodeCoverage,
+)
+from constraint_crdt.operations.values import parse_duration, show_time
 
-_CHANGES: Final = {
+if TYPE_CHECKING:
+    from constraint_crdt.cli.files import WantedConstraint
+
+LONGEST_REQUEST = 60.0
+"""Seconds that one request waits at the node; a longer wait takes several requests."""
+
+DEFAULT_WAIT = "30s"
+
+SHOWN = 20
+"""Names in a sentence; of more it tells the number."""
+
+CHANGES = ("added", "replaced", "extended", "unchanged", "removed")
+"""In the order of the summary of `apply`."""
+
+_ADDED = {
     "added": "added",
     "replaced": "replaced: it was active with another definition",
     "extended": "extended: it was active with this definition, and lasts longer now",
@@ -18,35 +56,193 @@ _CHANGES: Final = {
 }
 
 
+# --- writes -----------------------------------------------------------------------------------------------------------------
+
+
 def add(client: Client, request: NewConstraint, arguments: argparse.Namespace) -> int:
-    """Add a constraint, or replace its definition; with `--wait`, and wait until enough nodes have it."""
+    """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    response = client.do(ADD, request)
-    _finish(arguments, response, f"{response.id}: {_CHANGES.get(response.change, response.change)}")
-    return 0
+    answer = client.do(ADD, request)
+    return _present_write(arguments, client, answer, show_add(answer))
+
+
+def show_add(answer: Added) -> str:
+    """The change of the definition, in a sentence."""
+    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
 
 
 def remove(client: Client, request: RemovedConstraint, arguments: argparse.Namespace) -> int:
-    """Remove a constraint; with `--wait`, and wait until enough nodes know of it."""
+    """Remove a constraint; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    response = client.do(REMOVE, request)
-    _finish(arguments, response, f"{response.id}: removed")
+    answer = client.do(REMOVE, request)
+    return _present_write(arguments, client, answer, show_remove(answer))
+
+
+def show_remove(answer: Removed) -> str:
+    """The removal, in a sentence."""
+    return f"{answer.id}: removed"
+
+
+def _present_write(arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str) -> int:
+    """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
+    if arguments.wait is None:
+        return present(answer, sentence, as_json=arguments.json)
+    report = wait_for(client, arguments, answer.id)
+    told = f"{sentence}; {acknowledged_by(report)}" if report.met else sentence
+    present({**msgspec.to_builtins(answer), "coverage": report}, told, as_json=arguments.json)
+    if not report.met:
+        raise not_enough(f"{answer.id}: it is done here", report)
     return 0
 
 
-def _finish(arguments: argparse.Namespace, response: Added | Removed, sentence: str) -> None:
-    """Say what was done; with `--wait` once enough nodes have it. Raises `CommandFailedError`, naming the others, if too few."""
-    told = msgspec.to_builtins(response)
-    if arguments.wait is None:
-        if arguments.json:
-            print_json(told)
+# --- apply ------------------------------------------------------------------------------------------------------------------
+
+
+def apply(arguments: argparse.Namespace) -> int:
+    """Add and edit the constraints of the file; with `--prune` remove the others; with `--dry-run` only tell the changes.
+
+    With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
+    """
+    from constraint_crdt.cli.files import read_constraints  # the parser of expressions takes longer than the other commands
+
+    check_wait(arguments)
+    if arguments.wait is not None and arguments.dry_run:
+        raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
+    wanted = read_constraints(Path(arguments.file))
+    if arguments.prune and not wanted:
+        raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
+    client = connect(arguments)
+    done: list[Changed] = []
+    active = client.constraints() if arguments.prune or arguments.dry_run else []
+    for id_, each in wanted.items():
+        change = _foreseen(id_, each, active) if arguments.dry_run else _add(client, id_, each)
+        _note(arguments, done, id_, change)
+    if arguments.prune:
+        for id_ in (each.id for each in active if each.id not in wanted):
+            _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
+    report = None if arguments.wait is None else wait_for(client, arguments, None)
+    summary = show_changes(done, dry_run=arguments.dry_run)
+    present(done, f"{summary}; {acknowledged_by(report)}" if report is not None and report.met else summary, as_json=arguments.json)
+    if report is not None and not report.met:
+        raise not_enough("it is done here", report)
+    return 0
+
+
+def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintReport]) -> str:
+    for each in active:
+        if each.id == id_:
+            return wanted.change_of(each.definitions)
+    return "added"
+
+
+def _add(client: Client, id_: str, wanted: "WantedConstraint") -> str:
+    when, severity, about, on, _ = wanted.definition
+    answer = client.add(
+        id_, when=when, severity=str(severity), about=about, on=dict(on), ttl=wanted.ttl, until=wanted.until
+    )  # fmt: skip
+    return answer.change
+
+
+def _remove(client: Client, id_: str) -> str:
+    try:
+        client.remove(id_)
+    except NotFound:
+        return "unchanged"  # it was removed elsewhere meanwhile
+    return "removed"
+
+
+def _note(arguments: argparse.Namespace, done: list[Changed], id_: str, change: str) -> None:
+    done.append(Changed(id=id_, change=change))
+    if not arguments.json:
+        print(printable(f"{id_}: {change}"))
+
+
+def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:
+    """The number of changes of each kind, in a sentence."""
+    counts = [(change, sum(each.change == change for each in done)) for change in CHANGES]
+    told = ", ".join(f"{count} {change}" for change, count in counts if count) or "nothing to do"
+    return f"would be: {told} (dry run, nothing was sent)" if dry_run else told
+
+
+# --- coverage ---------------------------------------------------------------------------------------------------------------
+
+
+def coverage(arguments: argparse.Namespace) -> int:
+    """The nodes that have acknowledged a change, and those that have not. Exit code 0 with any of them."""
+    client = connect(arguments)
+    answer = client.fleet_coverage() if arguments.id is None else client.coverage(arguments.id)
+    return present(answer, show_coverage(answer, time.time()), as_json=arguments.json)
+
+
+def show_coverage(answer: CoverageReport, now: float) -> View:
+    """A sentence on the change, and a row for each node. `now`: seconds since the epoch."""
+    what = {
+        "added": f"{answer.id}: active",
+        "expired": f"{answer.id}: expired",
+        "removed": f"{answer.id}: removed",
+        "definitions": "all changes of constraints",
+    }[answer.change]
+    unknown = f"; of {answer.unknown} there is no evidence" if answer.unknown else ""
+    columns = [Column("node"), Column("holds it"), Column("since"), Column("live"), Column("behind", right=True)]
+    rows = [
+        [
+            each.node,
+            {True: "yes", False: "NO", None: "no evidence"}[each.holds],
+            show_time(each.since, now),
+            "yes" if each.live else "no",
+            "-" if each.behind is None else each.behind,
+        ]
+        for each in answer.nodes
+    ]
+    return [f"{what}; {acknowledged_by(answer)}, {answer.lack} lack it{unknown}", Table(columns, rows)]
+
+
+def check_wait(arguments: argparse.Namespace) -> float:
+    """Seconds to wait. Raises `MisuseError` for a wrong `--wait` or `--timeout`, before the command writes."""
+    wanted = arguments.wait
+    if wanted is None:
+        if arguments.timeout is not None:
+            raise MisuseError("--timeout says how long --wait waits: give both, or leave it out")
+        return 0.0
+    if wanted not in ("all", "live", "majority") and not (wanted.isascii() and wanted.isdigit() and 0 < int(wanted) < 1_000_000):
+        raise MisuseError(f"--wait {wanted!r} is none of all, live, majority, or a number of nodes from 1")
+    return parse_duration(DEFAULT_WAIT if arguments.timeout is None else arguments.timeout)
+
+
+def wait_for(client: Client, arguments: argparse.Namespace, id_: str | None) -> CoverageReport:
+    """Wait, as `--wait` and `--timeout` ask, until enough nodes have the change of `id_`, or of all definitions (None).
+
+    Returns the last answer of the node, whose `met` tells whether enough have.
+    """
+    ends = time.monotonic() + check_wait(arguments)
+    while True:
+        left = round(max(0.0, min(ends - time.monotonic(), LONGEST_REQUEST)), 3)
+        if id_ is None:
+            answer = client.fleet_coverage(wait=arguments.wait, timeout=left)
         else:
-            print(printable(sentence))
-        return
-    heard = wait_for(arguments, response.id)
-    if arguments.json:
-        print_json(told | {"coverage": heard})
-    else:
-        print(printable(sentence if not heard["met"] else f"{sentence}; {heard_by(heard)}"))
-    if not heard["met"]:
-        raise not_enough(f"{response.id}: it is done here", heard)
+            answer = client.coverage(id_, wait=arguments.wait, timeout=left)
+        if answer.met or time.monotonic() >= ends:
+            return answer
+
+
+def acknowledged_by(answer: CoverageReport) -> str:
+    """The number of nodes that have the change, as a sentence."""
+    return f"{answer.have} of {len(answer.nodes)} nodes have it"
+
+
+def not_enough(what: str, answer: CoverageReport) -> CommandFailedError:
+    """The failure of a wait, with the names of the nodes without the change. `what`: the work that was done."""
+    lacking = [_lacking(each) for each in answer.nodes if not each.holds]
+    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    told = f"{what}, but only {acknowledged_by(answer)}, where {answer.wanted} were asked for"
+    if not lacking:
+        return CommandFailedError(printable(f"{told}: there are no more"))
+    return CommandFailedError(printable(f"{told}; without evidence of it: {', '.join(lacking[:SHOWN])}{more}"))
+
+
+def _lacking(each: NodeCoverage) -> str:
+    notes = [*(["not live"] if not each.live else []), *(["nothing is known of what it has"] if each.holds is None else [])]
+    return f"{each.node} ({', '.join(notes)})" if notes else each.node
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------------

@@ -1,29 +1,47 @@
-"""Printing for people: tables, drawn by rich on a terminal and as aligned text anywhere else; and JSON for programs.
+"""Printing: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
 
-Rule: whatever came from a node is printed without control characters, since anyone in the fleet may have put them there to play
-with the terminal of whoever reads.
+Rule: a text from a node is printed without control characters. Any member of the fleet may have written it, to steer the terminal
+of its readers.
 """
 
 import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from constraint_crdt.operations.command import Column, Lines, Table, View
 
+if TYPE_CHECKING:
+    from rich.table import Table as DrawnTable
+
+STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
+"""How words that matter are drawn on a terminal."""
+
+
+def present(answer: object, view: View, *, as_json: bool) -> int:
+    """Print the answer of a node: as JSON, as the API sent it, or as a person sees it. Returns 0, the exit code."""
+    if as_json:
+        print_json(answer)
+    else:
+        print_view(view)
+    return 0
+
 
 def printable(value: object) -> str:
-    """Text without control characters or other characters that cannot be seen, which show as escapes."""
+    """Text without control characters and other invisible characters, which show as escapes."""
     text = str(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(value: object) -> None:
-    """One JSON document."""
-    print(json.dumps(value, indent=2))
+    """One JSON document. `value` may hold structs."""
+    print(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
 def print_view(view: View) -> None:
-    """A response as its operation shows it."""
+    """Sentences, tables and named values, one after the other."""
     match view:
         case str():
             print(printable(view))
@@ -32,18 +50,26 @@ def print_view(view: View) -> None:
         case Lines():
             print_lines(view.values)
         case _:
-            for each in view:
-                print_view(each)
+            for part in view:
+                print_view(part)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
     """A table with its header line."""
     cells = [[printable(value) for value in row] for row in rows]
     if sys.stdout.isatty():
-        _print_drawn(columns, cells)
+        from rich.console import Console
+
+        Console().print(drawn(columns, cells))
     else:
         for line in aligned(columns, cells):
             print(line)
+
+
+def print_lines(lines: Sequence[tuple[str, object]]) -> None:
+    """Named values, one a line."""
+    for name, value in lines:
+        print(f"{name:<12} {printable(value)}")
 
 
 def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -59,24 +85,14 @@ def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[s
     ]
 
 
-def print_lines(lines: Sequence[tuple[str, object]]) -> None:
-    """Named values, one a line."""
-    for name, value in lines:
-        print(f"{name:<12} {printable(value)}")
-
-
-def _print_drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> "DrawnTable":
+    """A table for a terminal."""
+    from rich.table import Table as DrawnTable
     from rich.text import Text
 
-    table = Table()
+    table = DrawnTable()
     for column in columns:
         table.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
     for line in cells:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in line))
-    Console().print(table)
-
-
-STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
-"""How words that matter are drawn on a terminal."""
+    return table

@@ -16,6 +16,7 @@ from constraint_crdt.operations import (
     constraints,
     counters,
     counts,
+    diagnosis,
     evidence,
     nodes,
     plato,
@@ -28,7 +29,8 @@ from constraint_crdt.operations import (
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counters import CounterReport
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.evidence import AlertsReport, ConvergenceReport, CoverageReport, DiagnosisReport, ExplainReport
+from constraint_crdt.operations.diagnosis import AlertsReport, DiagnosisReport
+from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
@@ -163,11 +165,11 @@ class BlockingMethods(ABC):
 
     def diagnosis(self) -> DiagnosisReport:
         """What is wrong, and what to do about it."""
-        return self.do(evidence.DIAGNOSIS, Empty())
+        return self.do(diagnosis.DIAGNOSIS, Empty())
 
     def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return self.do(evidence.ALERTS, Empty())
+        return self.do(diagnosis.ALERTS, Empty())
 
     def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
         """The tiles, without their contents; or those that are deleted and can be restored."""
@@ -181,14 +183,14 @@ class BlockingMethods(ABC):
         self,
         room: str,
         id_: str,
-        text: str,
+        text: str | bytes,
         *,
         author: str | None = None,
         tags: Sequence[str] = (),
         constraints: Sequence[str] = (),
     ) -> TileReport:
-        """Make this text the content of a tile."""
-        return self.do(tiles.PUT_TILE, tiles.put_text(room, id_, text, author=author, tags=tags, constraints=constraints))
+        """Make this text, or these bytes, the content of a tile, and add tags and constraints."""
+        return self.do(tiles.PUT_TILE, tiles.put_content(room, id_, text, author=author, tags=tags, constraints=constraints))
 
     def edit_tile(
         self,
@@ -412,11 +414,11 @@ class AsyncMethods(ABC):
 
     async def diagnosis(self) -> DiagnosisReport:
         """What is wrong, and what to do about it."""
-        return await self.do(evidence.DIAGNOSIS, Empty())
+        return await self.do(diagnosis.DIAGNOSIS, Empty())
 
     async def alerts(self) -> AlertsReport:
         """The alerts of the node, and the rules that they follow."""
-        return await self.do(evidence.ALERTS, Empty())
+        return await self.do(diagnosis.ALERTS, Empty())
 
     async def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
         """The tiles, without their contents; or those that are deleted and can be restored."""
@@ -430,14 +432,14 @@ class AsyncMethods(ABC):
         self,
         room: str,
         id_: str,
-        text: str,
+        text: str | bytes,
         *,
         author: str | None = None,
         tags: Sequence[str] = (),
         constraints: Sequence[str] = (),
     ) -> TileReport:
-        """Make this text the content of a tile."""
-        return await self.do(tiles.PUT_TILE, tiles.put_text(room, id_, text, author=author, tags=tags, constraints=constraints))
+        """Make this text, or these bytes, the content of a tile, and add tags and constraints."""
+        return await self.do(tiles.PUT_TILE, tiles.put_content(room, id_, text, author=author, tags=tags, constraints=constraints))
 
     async def edit_tile(
         self,

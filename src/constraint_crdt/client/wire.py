@@ -3,6 +3,7 @@
 Rules: no I/O here. A token goes into a header and nowhere else.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -64,10 +65,18 @@ def encode_request(operation: Operation[Request, Any], request: Request) -> Sent
     if body is not None and body.field is not None:
         content = getattr(request, body.field)
     elif body is not None:
-        content = msgspec.json.encode({name: getattr(request, name) for name in operation.body_fields})
+        content = _encoded({name: getattr(request, name) for name in operation.body_fields})
     patience = operation.patience(request) if operation.patience is not None else 0.0
     media_type = JSON if body is None else body.media_type
     return Sent(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+
+
+def _encoded(body: Mapping[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (OverflowError, UnicodeEncodeError):
+        # A number beyond 64 bits, or a text that is not valid Unicode: JSON has both, and the node says why it refuses them.
+        return json.dumps(msgspec.to_builtins(body)).encode()
 
 
 def _query(operation: AnyOperation, request: msgspec.Struct) -> str:

@@ -23,12 +23,12 @@ from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.http.cache import AnswerCache
 from constraint_crdt.http.docs import docs, openapi, parts_of_docs
-from constraint_crdt.http.endpoint import SegmentRoute, decode
+from constraint_crdt.http.endpoint import Endpoint, SegmentRoute
 from constraint_crdt.http.events import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, RequestCounting, RequestCounts, metrics
+from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
 from constraint_crdt.http.openapi import make_document
 from constraint_crdt.http.problems import problem_response
-from constraint_crdt.http.security import OriginGuard, RateLimit, TokenGuard, Tokens, check_right
+from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, TokenGuard, Tokens, check_right
 from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Problem, busy, wrong
 from constraint_crdt.operations.tiles import TILES_PATH
@@ -58,16 +58,21 @@ def make_app(
     `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses. `pages`: routes beside
     the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
     """
-    cache, feed = AnswerCache(node), EventFeed(node, cut_off)
-    routes = [*_routes(cache, OPERATIONS), *parts_of_docs(), *pages]
+    feed = EventFeed(node, cut_off)
+    routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
     counts = RequestCounts(routes)
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(RequestCounting, counts),
-            Middleware(RateLimit, node.settings.api_rate),
-            Middleware(OriginGuard, bound_to=bound_to, any_host=tokens is not None),
-            Middleware(TokenGuard, tokens),
+            Middleware(
+                Guard,
+                note=counts.note,
+                checks=(
+                    RateLimit(node.settings.api_rate).check,
+                    OriginGuard(bound_to, any_host=tokens is not None).check,
+                    TokenGuard(tokens).check,
+                ),
+            )
         ],
         exception_handlers={HTTPException: _not_routed},
     )
@@ -82,29 +87,33 @@ def _document() -> bytes:
     return msgspec.json.encode(make_document(OPERATIONS))
 
 
-def _routes(cache: AnswerCache, operations: Iterable[AnyOperation]) -> list[Route]:
+def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
     """One route for each path, in the order in which they are listed first."""
-    by_path: dict[str, dict[str, AnyOperation]] = {}
+    cache = AnswerCache(node)
+    by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [_route(cache, path, by_method) for path, by_method in by_path.items()]
+        by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation)
+    return [_route(node, cache, path, by_method) for path, by_method in by_path.items()]
 
 
-def _route(cache: AnswerCache, path: str, operations: dict[str, AnyOperation]) -> Route:
+def _route(node: Node, cache: AnswerCache, path: str, endpoints: dict[str, Endpoint]) -> Route:
     """One path with an operation per method; failures of any of them become problems."""
 
     async def serve(request: Request) -> Response:
-        operation = operations["GET" if request.method == "HEAD" else request.method]
+        endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
+        operation = endpoint.operation
         try:
-            check_right(request.scope, operation.needs)
+            check_right(request.scope, endpoint.right)
             if operation.run is None:
-                return await OWN[operation.name](await decode(operation, request), request)
-            return await cache.answer(operation, request)
+                return await OWN[operation.name](await endpoint.decode(request), request)
+            if operation.freshness is None:
+                return await endpoint.answer(node, request)
+            return await cache.answer(endpoint, request)
         except Exception as error:
             return problem_response(_problem(error, request))
 
-    by_segment = any(operation.by_segment for operation in operations.values())
-    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(operations))
+    by_segment = any(endpoint.operation.by_segment for endpoint in endpoints.values())
+    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(endpoints))
 
 
 def _problem(error: Exception, request: Request) -> Problem:

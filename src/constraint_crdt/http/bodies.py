@@ -49,10 +49,9 @@ async def read_raw(request: Request, media_type: str, most: int) -> bytes:
 
 
 async def _read(request: Request, most: int) -> bytes:
-    too_large = Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes: send less at once")
     stated = request.headers.get("content-length", "")
     if stated.isdigit() and int(stated) > most:
-        raise too_large
+        raise _too_large(most)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_PAUSE) as pause:
@@ -60,13 +59,17 @@ async def _read(request: Request, most: int) -> bytes:
                 pause.reschedule(asyncio.get_running_loop().time() + BODY_PAUSE)
                 body += chunk
                 if len(body) > most:
-                    raise too_large
+                    raise _too_large(most)
     except TimeoutError:
         detail = f"nothing more of the body came for {BODY_PAUSE:g} s"
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
     return bytes(body)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes: send less at once")
 
 
 def _decode_with_whole_numbers(data: bytes, shape: type[Body]) -> Body:

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
+import msgspec
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -18,60 +19,88 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from constraint_crdt.http.bodies import read_body, read_raw
-from constraint_crdt.http.problems import NO_STORE, json_response
-from constraint_crdt.operations.operation import AnyOperation, Body, Parameter, Problem, Reply, wrong
+from constraint_crdt.http.problems import NO_STORE
+from constraint_crdt.operations.operation import JSON, AnyOperation, Parameter, Problem, Reply, wrong
 from constraint_crdt.runtime.node import Node
 
 
-async def answer(node: Node, operation: AnyOperation, request: Request) -> Response:
-    """Serve a request. Raises `Problem`, and what the operation raises."""
-    if operation.run is None:
-        raise RuntimeError(f"the server answers {operation.name} itself")
-    asked = await decode(operation, request)
-    return encode(operation, request, await operation.run(node, asked))
+class Endpoint:
+    """An operation as it is served."""
 
+    def __init__(self, operation: AnyOperation) -> None:
+        self.operation = operation
+        self.right = operation.needs
+        self._path_fields = operation.path_fields
+        self._query = {each.name: each for each in operation.parameters if each.place == "query"}
+        self._body_fields = operation.body_fields
+        self._headers = {**NO_STORE, **operation.headers}
 
-async def decode(operation: AnyOperation, request: Request) -> Any:
-    """The request struct. Raises `Problem` for what cannot be decoded."""
-    _check_parameters(operation, request)
-    fields = {name: _in_path(operation, request, name) for name in operation.path_fields}
-    for parameter in operation.parameters:
-        _add_parameter(fields, parameter, request)
-    body = operation.body
-    if body is not None:
-        await _add_body(fields, body, request)
-    return operation.request(**fields)
+    async def answer(self, node: Node, request: Request) -> Response:
+        """Serve a request. Raises `Problem`, and what the operation raises."""
+        run = self.operation.run
+        if run is None:
+            raise RuntimeError(f"the server answers {self.operation.name} itself")
+        return self._encode(request, await run(node, await self.decode(request)))
 
+    async def decode(self, request: Request) -> Any:
+        """The request struct. Raises `Problem` for what cannot be decoded."""
+        if self._query or request.scope["query_string"]:
+            self._check_parameters(request)
+        fields: dict[str, Any] = {name: self._in_path(request, name) for name in self._path_fields}
+        for parameter in self.operation.parameters:
+            _add_parameter(fields, parameter, request)
+        body = self.operation.body
+        if body is None:
+            return self.operation.request(**fields)
+        if body.field is not None:
+            fields[body.field] = await read_raw(request, body.media_type, body.limit)
+            return self.operation.request(**fields)
+        decoded = await read_body(request, body.shape, body.limit)
+        if body.shape is self.operation.request:
+            return decoded
+        return self.operation.request(**fields, **{name: getattr(decoded, name) for name in self._body_fields})
 
-def _check_parameters(operation: AnyOperation, request: Request) -> None:
-    """Raise `Problem` for a parameter that is not declared, is missing, or is given twice."""
-    if operation.ignores_others or (not operation.parameters and not request.scope["query_string"]):
-        return
-    known = {each.name: each for each in operation.parameters if each.place == "query"}
-    query = request.query_params
-    for key in query:
-        if key not in known:
-            there_is = f"there is {', '.join(known)}" if known else "there is none"
-            raise wrong(f"there is no parameter `{key}`: {there_is}", key)
-        if not known[key].many and len(query.getlist(key)) > 1:
-            raise wrong(f"`{key}`: give it once", key)
-    for key, parameter in known.items():
-        if parameter.required and key not in query:
-            raise wrong(f"the parameter `{key}` is missing: {request.url.path}?{key}={key.upper()}", key)
+    def _check_parameters(self, request: Request) -> None:
+        """Raise `Problem` for a parameter that is not declared, is missing, or is given twice."""
+        if self.operation.ignores_others:
+            return
+        known, query = self._query, request.query_params
+        for key in query:
+            if key not in known:
+                there_is = f"there is {', '.join(known)}" if known else "there is none"
+                raise wrong(f"there is no parameter `{key}`: {there_is}", key)
+            if not known[key].many and len(query.getlist(key)) > 1:
+                raise wrong(f"`{key}`: give it once", key)
+        for key, parameter in known.items():
+            if parameter.required and key not in query:
+                raise wrong(f"the parameter `{key}` is missing: {request.url.path}?{key}={key.upper()}", key)
 
+    def _in_path(self, request: Request, name: str) -> str:
+        text: str = request.path_params[name]
+        if not self.operation.by_segment:
+            return text
+        try:
+            return unquote_to_bytes(text).decode()
+        except UnicodeDecodeError:
+            raise Problem(HTTPStatus.BAD_REQUEST, f"the path {request.url.path} is not UTF-8") from None
 
-def _in_path(operation: AnyOperation, request: Request, name: str) -> str:
-    text: str = request.path_params[name]
-    if not operation.by_segment:
-        return text
-    try:
-        return unquote_to_bytes(text).decode()
-    except UnicodeDecodeError:
-        raise Problem(HTTPStatus.BAD_REQUEST, f"the path {request.url.path} is not UTF-8") from None
+    def _encode(self, request: Request, found: object) -> Response:
+        headers, status = dict(self._headers), HTTPStatus.OK
+        if isinstance(found, Reply):
+            if found.created:
+                status = HTTPStatus.CREATED
+            if found.next_after is not None:
+                headers["link"] = _next_link(request, found.next_after)
+            found = found.value
+        if isinstance(found, bytes | str):
+            return Response(found, status, headers, self.operation.media_type)
+        if isinstance(found, AsyncIterator):
+            return StreamingResponse(found, status, headers, self.operation.media_type)
+        return Response(msgspec.json.encode(found), status, headers, JSON)
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:
-    name, target = parameter.name, parameter.target
+    name, target = parameter.name, parameter.field or parameter.name
     if parameter.many:
         fields[target] = tuple(request.query_params.getlist(name))
         return
@@ -92,30 +121,6 @@ def _in_query(parameter: Parameter, request: Request) -> str | None:
         if key == parameter.name:
             found = unquote(value)
     return found
-
-
-async def _add_body(fields: dict[str, Any], body: Body, request: Request) -> None:
-    if body.field is not None:
-        fields[body.field] = await read_raw(request, body.media_type, body.limit)
-        return
-    decoded = await read_body(request, body.shape, body.limit)
-    fields.update((name, getattr(decoded, name)) for name in body.shape.__struct_fields__)
-
-
-def encode(operation: AnyOperation, request: Request, found: object) -> Response:
-    """The response to a request."""
-    headers, status = {**NO_STORE, **operation.headers}, HTTPStatus.OK
-    if isinstance(found, Reply):
-        if found.created:
-            status = HTTPStatus.CREATED
-        if found.next_after is not None:
-            headers["link"] = _next_link(request, found.next_after)
-        found = found.value
-    if isinstance(found, bytes | str):
-        return Response(found, status, headers, operation.media_type)
-    if isinstance(found, AsyncIterator):
-        return StreamingResponse(found, status, headers, operation.media_type)
-    return json_response(found, status, headers)
 
 
 def _next_link(request: Request, last: str) -> str:

@@ -29,11 +29,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
-from constraint_crdt.operations.evidence import AlertsReport, ConvergenceReport
+from constraint_crdt.operations.diagnosis import AlertsReport
+from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
 from constraint_crdt.runtime.events import EventKind
@@ -68,27 +69,6 @@ class RequestCounts:
         """Count one answer, to a request that was routed by now if it ever is."""
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self.answers[Answered(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
-
-
-class RequestCounting:
-    """ASGI middleware that counts answers as they begin. The outermost one, so that refusals of others count too."""
-
-    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
-        self._app = app
-        self._counts = counts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._counts.note(scope, message["status"])
-            await send(message)
-
-        await self._app(scope, receive, counting)
 
 
 MOST: Final = 100

@@ -1,7 +1,6 @@
-"""Answers in JSON, and problem details after RFC 9457 for requests that cannot be served. Nothing of the inside of the node."""
+"""Problem details after RFC 9457, for requests that cannot be served. They tell nothing of the inside of the node."""
 
 from collections.abc import Mapping
-from http import HTTPStatus
 
 import msgspec
 from starlette.responses import Response
@@ -21,11 +20,6 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """One sentence for the client."""
     field: str | None = None
     """The field of the body, or the parameter, that is at fault."""
-
-
-def json_response(value: object, status: int = HTTPStatus.OK, headers: Mapping[str, str] = NO_STORE) -> Response:
-    """A response with this value."""
-    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json", headers=headers)
 
 
 def problem_response(problem: Problem) -> Response:

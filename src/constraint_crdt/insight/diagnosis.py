@@ -12,7 +12,7 @@ from typing import Protocol
 
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.insight.evidence import Evidence, LivePeers
-from constraint_crdt.operations.evidence import DiagnosisReport, Finding, Level, worst_of
+from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 
 LOW_SPACE = 256 * 1024 * 1024

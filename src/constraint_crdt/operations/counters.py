@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.command import Column, Command, Table, View
 from constraint_crdt.operations.operation import GET, POST, Body, Empty, Freshness, Operation, not_found, wrong
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
 
 
@@ -44,6 +47,12 @@ async def _counters(node: "Node", _: Empty) -> list[CounterReport]:
     return node.counters.reports()
 
 
+def show_counters(answer: list[CounterReport], _: Empty, __: "Namespace") -> View:
+    """A row for each counter."""
+    columns = [Column("counter"), *(Column(title, right=True) for title in ("value", "up by", "down by", "nodes"))]
+    return Table(columns, [[each.name, each.value, each.increments, each.decrements, len(each.by_node)] for each in answer])
+
+
 COUNTERS: Final = Operation(
     name="counters",
     method=GET,
@@ -53,6 +62,7 @@ COUNTERS: Final = Operation(
     response=list[CounterReport],
     run=_counters,
     freshness=Freshness.STATE,
+    command=Command(name="counters", help="the counters of the fleet", group="state", show=show_counters),
 )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN
-from constraint_crdt.operations.command import Column, Command, Flag, Table
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -26,7 +26,7 @@ from constraint_crdt.operations.operation import (
     number,
     wrong,
 )
-from constraint_crdt.operations.values import UsageError, parse_count, parse_measurements
+from constraint_crdt.operations.values import UsageError, parse_count, parse_duration, parse_measurements, show_duration
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -248,7 +248,7 @@ RECORD: Final = Operation(
     command=Command(
         name="record",
         help="count evaluations that were made elsewhere",
-        group="evaluations",
+        group="constraints",
         flags={
             "satisfied": Flag("--satisfied", type=parse_count, default=0, metavar="N"),
             "violations": Flag("--violations", type=parse_count, default=0, metavar="N"),
@@ -287,7 +287,7 @@ CHECK: Final = Operation(
     command=Command(
         name="check",
         help="evaluate the constraints against values now, and count it",
-        group="evaluations",
+        group="constraints",
         flags={
             "values": Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
         },
@@ -398,6 +398,48 @@ def _joined(pages: list[RatesReport]) -> RatesReport:
     return msgspec.structs.replace(pages[0], constraints=tuple(each for page in pages for each in page.constraints))
 
 
+def show_rates(answer: RatesReport, request: GetRates, arguments: "Namespace") -> View:
+    """A row for each constraint, or for each of its nodes, and notes on clocks and half-lives.
+
+    The last row is the total, unless the request names a constraint.
+    """
+    by_node: bool = arguments.by_node
+    named = [(each.constraint or "none in particular", each) for each in answer.constraints]
+    if request.constraint is None:
+        named.append(("all", answer.total))
+    titles = ("satisfied", "violated", "violated share", "satisfied/min", "violated/min")
+    columns = [Column("constraint"), *([Column("node")] if by_node else [])]
+    columns += [Column(title, right=True) for title in titles if not by_node or "/" not in title]
+    rows: list[list[object]] = []
+    for name, each in named:
+        if by_node:
+            rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
+        else:
+            rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
+    head = f"evaluations of late, where one counts half after {show_duration(answer.half_life)}"
+    return [head, Table(columns, rows), *_notes(answer)]
+
+
+def _amounts(rate: ConstraintRate | NodeRate) -> list[str]:
+    share = rate.violated_share
+    return [f"{rate.satisfied:.2f}", f"{rate.violated:.2f}", "-" if share is None else f"{100 * share:.2f} %"]
+
+
+def _notes(answer: RatesReport) -> list[str]:
+    """Conditions under which the rates are not exact."""
+    notes = []
+    if answer.untracked_by:
+        notes.append(f"without some of {', '.join(answer.untracked_by)}: this half-life is not tracked there")
+    if answer.ahead:
+        notes.append(
+            f"values from clocks ahead of this one: {answer.ahead}, by up to {answer.worst_skew:.0f} s; "
+            "they count as of when they arrived"
+        )
+    if answer.steps_back:
+        notes.append(f"times that the clock of this node was set back: {answer.steps_back}; no time counts as passed then")
+    return notes
+
+
 RATES: Final = Operation(
     name="rates",
     method=GET,
@@ -421,4 +463,21 @@ RATES: Final = Operation(
     errors=frozenset({404}),
     freshness=Freshness.AGING,
     join=_joined,
+    command=Command(
+        name="rate",
+        help="how often constraints held and were violated lately",
+        group="constraints",
+        flags={
+            "constraint": Flag(nargs="?", metavar="ID", help="the constraint; default: all"),
+            "half_life": Flag(
+                "--half-life",
+                metavar="TIME",
+                convert=parse_duration,
+                help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked",
+            ),
+            "node": None,
+        },
+        options={"by_node": Flag("--by-node", action="store_true", help="a line for each node")},
+        show=show_rates,
+    ),
 )

@@ -1,11 +1,13 @@
-"""The operations on evidence: which nodes hold a change, why a constraint is as it is, how peers compare, diagnosis and alerts."""
+"""The operations on evidence: which nodes hold a change, why a constraint is as it is, how the peers compare."""
 
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -18,11 +20,13 @@ from constraint_crdt.operations.operation import (
     not_found,
     number,
 )
+from constraint_crdt.operations.values import show_time
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
 
-Level = Literal["ok", "warn", "fail"]
 Wanted = Literal["all", "live", "majority"] | int
 """How many nodes are to hold a change."""
 
@@ -203,73 +207,6 @@ class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
     staleness_p99: float | None
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
-
-    check: str
-    """What was looked at: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
-    retired; by the command line also node, settings, port."""
-    level: Level
-    what: str
-    """What was found, one sentence."""
-    advice: str = ""
-    """What to do; empty where all is well."""
-
-
-class DiagnosisReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was looked at on one node."""
-
-    node: str
-    worst: Level
-    findings: tuple[Finding, ...]
-
-
-class AlertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that somebody is, or is about to be, told of. Times in ns since the epoch by this node's clock."""
-
-    rule: str
-    kind: str
-    subject: str
-    """The constraint, or the node, that it is about."""
-    firing: bool
-    """False: it is so, and not for long enough yet."""
-    since: int
-    """Since when it is so."""
-    fired_at: int | None
-    detail: str
-
-
-class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule, as far as it may be shown."""
-
-    name: str
-    kind: str
-    constraint: str | None
-    node: str | None
-    half_life: float | None
-    above: float | None
-    above_share: float | None
-    lasts: float
-    """Seconds that it has to be so."""
-    to: tuple[str, ...]
-    """Of an address only scheme and host."""
-
-
-class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of a node, and what they found."""
-
-    alerts: tuple[AlertReport, ...]
-    rules: tuple[RuleReport, ...]
-    waiting: int
-    """Messages that are not delivered yet."""
-    delivered: int
-    """Messages delivered since the start."""
-    dropped: int
-    """Messages that could not be delivered."""
-    untracked: int
-    """Findings beyond the most that are followed at once, at the last look."""
-
-
 # --- coverage ---------------------------------------------------------------------------------------------------------------
 
 
@@ -362,7 +299,7 @@ COVERAGE: Final = Operation(
     patience=_patience,
 )
 
-# --- explain, convergence, diagnosis, alerts ----------------------------------------------------------------------------------
+# --- explain and convergence ------------------------------------------------------------------------------------------------
 
 
 async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
@@ -370,6 +307,85 @@ async def _explain(node: "Node", request: ExplainConstraint) -> ExplainReport:
         return node.explanations.report(request.id)
     except KeyError:
         raise _unknown(request.id) from None
+
+
+def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -> View:
+    """Its state, definitions, removals, rates and coverage, and a row for each node."""
+    now = time.time()
+    lines: list[tuple[str, object]] = []
+    for each in answer.definitions:
+        lines += _definition(each, now)
+    lines += [("removal", _removal(each, now)) for each in answer.removals]
+    lines += [("lately", _lately(each)) for each in answer.lately]
+    if answer.coverage is not None:
+        lines.append(("heard by", _heard_by(answer.coverage)))
+    view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
+    if answer.violations:
+        view.append(_violations(answer.violations, now))
+    return view
+
+
+def _state(answer: ExplainReport) -> str:
+    if not answer.definitions:
+        return "not active"
+    if not answer.active:
+        return "not active any more: its time is over, and nobody has removed it yet"
+    if answer.conflict:
+        return "active, with definitions that differ: all of them are enforced until somebody edits it"
+    return "active"
+
+
+def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]]:
+    text = each.when or "listed, not evaluated"
+    labels = ", ".join(f"{key}={value}" for key, value in each.on.items())
+    ends = "" if each.expires_at is None else f"; {'ended' if each.expired else 'ends'} {show_time(each.expires_at, now)}"
+    added = "at an unknown time" if each.added_at is None else show_time(each.added_at, now)
+    lines: list[tuple[str, object]] = [
+        ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
+        ("added by", f"{each.added_by}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+    ]
+    return [*lines, ("about", each.about)] if each.about else lines
+
+
+def _removal(each: Removal, now: float) -> str:
+    state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
+    return f"by {each.by} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+
+
+def _known(since: int | None, now: float) -> str:
+    return ", known here since before the node started" if since is None else f", known here {show_time(since, now)}"
+
+
+def _lately(each: RecentRates) -> str:
+    share = "nothing was evaluated" if each.violated_share is None else f"{100 * each.violated_share:.2f} % violated"
+    counts = f"{each.violated_per_minute:.2f} violated and {each.satisfied_per_minute:.2f} satisfied a minute"
+    return f"{share}, {counts} (half-life {each.half_life:g} s)"
+
+
+def _heard_by(report: CoverageReport) -> str:
+    lacking = [each.node for each in report.nodes if each.holds is False]
+    unknown = [each.node for each in report.nodes if each.holds is None]
+    told = f"{report.have} of {len(report.nodes)} nodes"
+    told += f"; not by {', '.join(lacking)}" if lacking else ""
+    return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
+
+
+def _violations(violations: Sequence[ViolationReport], now: float) -> Table:
+    columns = [Column("node"), Column("now"), Column("since"), Column("live")]
+    columns += [Column(title, right=True) for title in ("satisfied", "violated", "violated/min lately")]
+    rows = [
+        [
+            each.node,
+            {True: "violated", False: "satisfied", None: "unknown"}[each.violated],
+            show_time(each.since, now) + ("" if each.exact or each.since is None else ", as told"),
+            "yes" if each.live else "no",
+            each.satisfied,
+            each.violations,
+            f"{each.violated_per_minute:.2f}",
+        ]
+        for each in violations
+    ]
+    return Table(columns, rows)
 
 
 EXPLAIN: Final = Operation(
@@ -380,11 +396,43 @@ EXPLAIN: Final = Operation(
     request=ExplainConstraint,
     response=ExplainReport,
     run=_explain,
+    command=Command(
+        name="explain",
+        help="who, when, why, where violated: all about a constraint",
+        group="constraints",
+        flags={"id": Flag(metavar="ID")},
+        show=show_explain,
+    ),
 )
 
 
 async def _convergence(node: "Node", _: Empty) -> ConvergenceReport:
     return node.convergence.report()
+
+
+def standing(convergence: PeerConvergence | None, now: float) -> tuple[object, object, object]:
+    """The state of a node, its beginning, and the number of changes that the node is behind."""
+    if convergence is None:
+        return "-", "-", "-"
+    return convergence.state, show_time(convergence.since, now), _or_dash(convergence.behind)
+
+
+def _or_dash(value: int | None) -> object:
+    return "-" if value is None else value
+
+
+def show_convergence(answer: ConvergenceReport, _: Empty, __: "Namespace") -> View:
+    """A sentence on the fleet, and a row for each peer."""
+    now = time.time()
+    stale = f"p50 {_shown_seconds(answer.staleness_p50)}, p99 {_shown_seconds(answer.staleness_p99)}"
+    columns = [Column("node"), Column("state"), Column("since")]
+    columns += [Column(name, right=True) for name in ("behind", "ahead", "stale")]
+    rows = [[each.node, *standing(each, now), _or_dash(each.ahead), _shown_seconds(each.staleness)] for each in answer.peers]
+    return [f"{answer.same} of {answer.live} live peers have the same as {answer.node}; staleness {stale}", Table(columns, rows)]
+
+
+def _shown_seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"
 
 
 CONVERGENCE: Final = Operation(
@@ -395,48 +443,7 @@ CONVERGENCE: Final = Operation(
     request=Empty,
     response=ConvergenceReport,
     run=_convergence,
-)
-
-
-def worst_of(findings: Iterable[Finding]) -> Level:
-    """The level of the worst finding."""
-    levels = {finding.level for finding in findings}
-    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
-
-
-async def _diagnosis(node: "Node", _: Empty) -> DiagnosisReport:
-    """Takes a few seconds where a seed does not answer."""
-    import asyncio  # loaded only where there is a node: a command has no use for it
-
-    diagnosing = node.diagnosis
-    outside = await asyncio.to_thread(diagnosing.look_outside)
-    report = diagnosing.look()
-    findings = (*report.findings, *outside)
-    return msgspec.structs.replace(report, findings=findings, worst=worst_of(findings))
-
-
-DIAGNOSIS: Final = Operation(
-    name="diagnosis",
-    method=GET,
-    path="/v1/diagnosis",
-    summary="What is wrong, and what to do about it.",
-    request=Empty,
-    response=DiagnosisReport,
-    run=_diagnosis,
-    patience=lambda _: 30.0,
-)
-
-
-async def _alerts(node: "Node", _: Empty) -> AlertsReport:
-    return node.alerts.report()
-
-
-ALERTS: Final = Operation(
-    name="alerts",
-    method=GET,
-    path="/v1/alerts",
-    summary="The alerts of the node, and the rules that they follow.",
-    request=Empty,
-    response=AlertsReport,
-    run=_alerts,
+    command=Command(
+        name="convergence", help="how each node stands to this one, and since when", group="fleet", show=show_convergence
+    ),
 )

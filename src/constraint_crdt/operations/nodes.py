@@ -1,12 +1,16 @@
 """The operations on the node itself and on the other nodes of its fleet."""
 
+import time
+from collections.abc import Iterable
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.evidence import PeerConvergence
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View
+from constraint_crdt.operations.evidence import PeerConvergence, standing
 from constraint_crdt.operations.operation import (
     GET,
     PAGED,
@@ -23,6 +27,8 @@ from constraint_crdt.operations.operation import (
 )
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
 
 
@@ -193,6 +199,40 @@ async def _status(node: "Node", _: Empty) -> Status:
     return node.status()
 
 
+def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
+    """The values by name, with the alarms of the node last."""
+    total = answer.satisfied + answer.violations
+    rate = f", {100 * answer.satisfaction_rate:.2f} % satisfied" if total else ""
+    state = "the same state on all" if answer.converged else "changes still travel"
+    lines: list[tuple[str, object]] = [
+        ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
+        ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
+        ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
+        ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated{rate}"),
+        ("position", list(answer.position) if answer.position else "none"),
+        ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
+        ("staleness", _staleness(answer)),
+        ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
+        ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
+        ("endpoints", ", ".join(answer.endpoints) or "none"),
+    ]
+    if answer.trouble:
+        lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
+    if answer.clock_alarms:
+        mine = "; this node's own clock is in doubt, so it removes nothing that expired" if answer.clock_in_doubt else ""
+        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`{mine}"))
+    if answer.alarms:
+        lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
+        lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
+    return Lines(lines)
+
+
+def _staleness(status: Status) -> str:
+    if status.staleness_p50 is None or status.staleness_p99 is None:
+        return "nothing is known of any live peer"
+    return f"half of the live peers {status.staleness_p50:.1f} s at most, 99 % of them {status.staleness_p99:.1f} s"
+
+
 STATUS: Final = Operation(
     name="status",
     method=GET,
@@ -202,12 +242,62 @@ STATUS: Final = Operation(
     response=Status,
     run=_status,
     freshness=Freshness.AGING,
+    command=Command(name="status", help="how the node and its fleet are doing", group="observe", show=show_status),
 )
 
 
 async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
     page, following = request.page(node.node_names())
     return Reply(node.nodes(page), next_after=following)
+
+
+SHOWN_OFFSET = 1.0
+"""Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
+
+
+def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
+    """A row for each node. Labels and clock have a column where a node has some, or differs."""
+    now = time.time()
+    columns = [
+        Column("node"),
+        Column("live"),
+        Column("satisfied", right=True),
+        Column("violated", right=True),
+        Column("position"),
+        Column("same constraints"),
+        Column("state"),
+        Column("since"),
+        Column("behind", right=True),
+        Column("software"),
+    ]
+    skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
+    labelled = any(each.labels for each in answer)
+    columns += [Column("labels")] if labelled else []
+    columns += [Column("clock", right=True)] if skewed else []
+    rows = [
+        [
+            each.node,
+            "retired" if each.retired else _yes(each.live),
+            each.satisfied,
+            each.violations,
+            "-" if each.position is None else "{}, {}".format(*each.position),
+            _yes(each.same_constraints),
+            *standing(each.convergence, now),
+            each.software,
+            *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
+            *([_offset(each.clock_offset)] if skewed else []),
+        ]
+        for each in answer
+    ]
+    return Table(columns, rows)
+
+
+def _offset(seconds: float | None) -> str:
+    return "-" if seconds is None or abs(seconds) < SHOWN_OFFSET else f"{seconds:+.1f} s"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 NODES: Final = Operation(
@@ -221,11 +311,34 @@ NODES: Final = Operation(
     parameters=PAGED,
     freshness=Freshness.AGING,
     join=concatenated,
+    command=Command(name="nodes", help="the nodes of the fleet, as this node sees them", group="fleet", show=show_nodes),
 )
 
 
 async def _storage(node: "Node", _: Empty) -> StorageReport:
     return node.storage()
+
+
+def show_storage(answer: StorageReport, _: Empty, __: "Namespace") -> View:
+    """The values by name, and a table of the floors if there are some."""
+    dropped = ", ".join(f"{count} by {reason}" for reason, count in answer.dropped.items() if count)
+    lines: list[tuple[str, object]] = [
+        ("store", f"{answer.path}, {answer.bytes_on_disk} bytes on disk"),
+        ("live", f"{answer.live} cells, {answer.live_bytes} bytes"),
+        ("removed", f"{answer.removed} cells, {answer.removed_bytes} bytes, kept until all have heard"),
+        ("dropped", f"{dropped or 'no removals'} since the start"),
+    ]
+    lines += [("held back", _held(each)) for each in answer.holding] or [("held back", "by nobody who is live")]
+    if answer.trouble:
+        lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
+    if not answer.floors:
+        return Lines(lines)
+    columns = [Column("replica"), Column("removals dropped up to", right=True)]
+    return [Lines(lines), "", Table(columns, list(answer.floors.items()))]
+
+
+def _held(each: Holding) -> str:
+    return f"by {each.node}: {each.removals} removals, {each.bytes} bytes, that it has not acknowledged, for {each.seconds:.0f} s"
 
 
 STORAGE: Final = Operation(
@@ -237,11 +350,32 @@ STORAGE: Final = Operation(
     response=StorageReport,
     run=_storage,
     freshness=Freshness.AGING,
+    command=Command(
+        name="storage", help="what the node holds, and what keeps it from forgetting", group="fleet", show=show_storage
+    ),
 )
 
 
 async def _identity(node: "Node", _: Empty) -> IdentityReport:
     return node.identity()
+
+
+def show_identity(answer: IdentityReport, _: Empty, __: "Namespace") -> View:
+    """The names of the node, and a row for each incarnation."""
+    lines: list[tuple[str, object]] = [
+        ("node", f"{answer.node} of fleet {answer.fleet}"),
+        ("replica", answer.replica),
+        ("store", answer.store),
+    ]
+    if answer.retired_by:
+        lines.append(("RETIRED", f"by {answer.retired_by}, for good"))
+    columns = [Column("incarnation"), Column("began"), Column("mutations", right=True), Column("why")]
+    rows = [[each.incarnation, _local_time(each.began), each.seq, each.why] for each in answer.lives]
+    return [Lines(lines), "", Table(columns, rows)]
+
+
+def _local_time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
 
 
 IDENTITY: Final = Operation(
@@ -253,6 +387,7 @@ IDENTITY: Final = Operation(
     response=IdentityReport,
     run=_identity,
     freshness=Freshness.STATE,
+    command=Command(name="identity", help="who the node is, and its lives so far", group="fleet", show=show_identity),
 )
 
 
@@ -267,6 +402,38 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
         raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
 
 
+def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
+    """A sentence on the retirement, and the values of the node by name."""
+    return [
+        _verdict(answer, dry_run=request.dry_run, force=request.force),
+        Lines(
+            [
+                ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
+                ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated: they stay"),
+                ("known to", _names(answer.acknowledged, "this node and no live peer")),
+                ("not yet to", _names(answer.missing, "nobody: every live peer has all that is known here of it")),
+            ]
+        ),
+    ]
+
+
+def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
+    name = answer.node
+    if not dry_run:
+        return f"{name} is retired for good: its return is refused, and its name is not to be used again"
+    if answer.done:
+        return f"{name} is retired already; nothing was done (dry run)"
+    if answer.live and not force:
+        return f"{name} is live, so retiring it would be refused without --force; nothing was done (dry run)"
+    if answer.live:
+        return f"{name} is live, and would be retired with the loss of what it wrote and nobody has taken yet (dry run)"
+    return f"{name} is not live, and would be retired for good (dry run)"
+
+
+def _names(names: Iterable[str], none: str) -> str:
+    return ", ".join(names) or none
+
+
 RETIRE: Final = Operation(
     name="retire",
     method=POST,
@@ -279,4 +446,19 @@ RETIRE: Final = Operation(
     body=Body(shape=Retiring),
     errors=frozenset({404, 409}),
     positional=("node",),
+    command=Command(
+        name="retire",
+        help="end another node for good; its counts stay",
+        group="fleet",
+        flags={
+            "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+            "force": Flag(
+                "--force",
+                action="store_true",
+                help="retire it though it is live: what it wrote and no other node has taken yet is lost",
+            ),
+        },
+        show=show_retire,
+    ),
 )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
 from constraint_crdt.operations.operation import (
     GET,
     POST,
@@ -16,8 +17,11 @@ from constraint_crdt.operations.operation import (
     not_found,
     wrong,
 )
+from constraint_crdt.operations.values import parse_count
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
 
 VIOLATIONS: Final = "violations"
@@ -150,6 +154,24 @@ async def _top(node: "Node", request: GetTop) -> TopReport:
         raise _nothing("sketch", of, "of") from None
 
 
+def show_top(answer: TopReport, _: GetTop, __: "Namespace") -> View:
+    """A row for each item."""
+    if not answer.items:
+        return f"nothing counted in {answer.of} yet"
+    columns = [Column("item"), *(Column(title, right=True) for title in ("at most", "at least", "share", "exact"))]
+    rows = [
+        [
+            each.item,
+            each.estimate if each.upper is not None else "saturated",
+            each.lower,
+            f"{100 * each.share:.2f} %",
+            "-" if each.exact is None else each.exact,
+        ]
+        for each in answer.items
+    ]
+    return Table(columns, rows)
+
+
 TOP: Final = Operation(
     name="top",
     method=GET,
@@ -170,6 +192,16 @@ TOP: Final = Operation(
     errors=frozenset({404}),
     freshness=Freshness.AGING,
     positional=("k",),
+    command=Command(
+        name="top",
+        help="what is violated most, or the most frequent items of a tally",
+        group="constraints",
+        flags={
+            "k": Flag("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10"),
+            "of": Flag("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations"),
+        },
+        show=show_top,
+    ),
 )
 
 

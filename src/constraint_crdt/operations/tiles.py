@@ -7,6 +7,7 @@ import base64
 import binascii
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
 from constraint_crdt.operations.operation import (
     BYTES,
     DELETE,
@@ -39,6 +41,8 @@ from constraint_crdt.operations.operation import (
 )
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.types.tiles import FleetTile
 
@@ -208,6 +212,37 @@ def list_tiles(room: str | None = None, *, prefix: str = "", deleted: bool = Fal
     return ListTiles(room=room, prefix=prefix, deleted=deleted)
 
 
+def show_tiles(answer: list[TileReport], _: ListTiles, __: "Namespace") -> View:
+    """A row for each tile."""
+    columns = [Column("room"), Column("id"), Column("bytes", right=True), Column("author"), Column("updated"), Column("by")]
+    columns += [Column("tags"), Column("constraints"), Column("satisfied", right=True), Column("violated", right=True)]
+    columns.append(Column("position"))
+    rows = [
+        [
+            each.room,
+            each.id,
+            each.size,
+            each.author,
+            _utc_time(each.updated),
+            each.written_by or "-",
+            ", ".join(each.tags) or "-",
+            ", ".join(each.constraints) or "-",
+            each.satisfied,
+            each.violations,
+            "-" if each.position is None else "{}, {}".format(*each.position),
+        ]
+        for each in answer
+    ]
+    return Table(columns, rows)
+
+
+def _utc_time(ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError):
+        return "-"
+
+
 TILES: Final = Operation(
     name="tiles",
     method=GET,
@@ -237,6 +272,17 @@ TILES: Final = Operation(
     freshness=Freshness.STATE,
     build=list_tiles,
     join=concatenated,
+    command=Command(
+        name="tiles",
+        help="the tiles that there are, without their contents",
+        group="state",
+        flags={
+            "room": Flag("--room", metavar="ROOM", help="only those in this room"),
+            "prefix": Flag("--prefix", default="", metavar="TEXT", help="only those in rooms whose name begins so"),
+            "deleted": Flag("--deleted", action="store_true", help="those that are deleted, and can be restored, instead"),
+        },
+        show=show_tiles,
+    ),
 )
 
 
@@ -325,11 +371,13 @@ async def _put(node: "Node", request: PutTile) -> Reply[TileReport]:
     return Reply(report, created=new)
 
 
-def put_text(
-    room: str, id_: str, text: str, *, author: str | None = None, tags: Sequence[str] = (), constraints: Sequence[str] = ()
+def put_content(
+    room: str, id_: str, text: str | bytes, *, author: str | None = None, tags: Sequence[str] = (), constraints: Sequence[str] = ()
 ) -> PutTile:
-    """The request of the clients' `put_tile`: a text."""
-    return PutTile(room=room, id=id_, text=text, author=author, tags=tags, constraints=constraints)
+    """The request of the clients' `put_tile`: a text, or bytes."""
+    encoded = None if isinstance(text, str) else base64.b64encode(text).decode()
+    sent = text if isinstance(text, str) else None
+    return PutTile(room=room, id=id_, text=sent, base64=encoded, author=author, tags=tags, constraints=constraints)
 
 
 PUT_TILE: Final = Operation(
@@ -337,14 +385,14 @@ PUT_TILE: Final = Operation(
     method=PUT,
     path=TILE_PATH,
     summary="Make this its content.",
-    about="Make this text the content of a tile.",
+    about="Make this text, or these bytes, the content of a tile, and add tags and constraints.",
     request=PutTile,
     response=TileReport,
     run=_put,
     body=Body(shape=NewTile, limit=MAX_TILE_BODY_BYTES),
     created=True,
     by_segment=True,
-    build=put_text,
+    build=put_content,
 )
 
 

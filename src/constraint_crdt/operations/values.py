@@ -1,6 +1,7 @@
 """Values as people write and read them on a command line: `30m`, `2026-12-01T00:00:00Z`, `zone=a`, `in 29 min`."""
 
 import json
+import math
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Iterable
@@ -71,6 +72,8 @@ def _measured(text: str) -> object:
         value: object = json.loads(text, parse_constant=str)
     except ValueError:
         return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{text} is too large for a number: give one below 1.8e308")
     return value if isinstance(value, bool | int | float | str) else text
 
 
@@ -92,9 +95,22 @@ def parse_share(text: str) -> float:
     return share
 
 
+def show_duration(seconds: float) -> str:
+    """A length in its largest unit that divides it: `1h`, `5m`, `90s`."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def show_distance(seconds: float) -> str:
     """How far off a point in time is: `in 29 min`, or `29 min ago`."""
     whole = int(abs(seconds))
     unit, size = next((unit, size) for unit, size, least in _SHOWN if whole >= least * size)
     amount = f"{whole // size} {unit}"
     return f"in {amount}" if seconds > 0 else f"{amount} ago"
+
+
+def show_time(time: int | None, now: float) -> str:
+    """The distance from `now` (seconds since the epoch) to a time in ns since the epoch; `-` for None."""
+    return "-" if time is None else show_distance(time / 1e9 - now)

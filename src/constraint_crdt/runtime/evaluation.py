@@ -15,7 +15,7 @@ from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, Turn
-from constraint_crdt.runtime.sketches import NodeApproximate
+from constraint_crdt.runtime.shared import NodeSketches
 
 EVALUATED_AT_ONCE = 500
 """Constraints evaluated in one turn of the loop. They take some milliseconds."""
@@ -133,7 +133,7 @@ class Evaluator:
         measurements: Measurements,
         counts: EvaluationCounts,
         rates: NodeRates,
-        sketches: NodeApproximate,
+        sketches: NodeSketches,
     ) -> None:
         self._gossip = gossip
         self._feed = feed

@@ -34,8 +34,7 @@ from constraint_crdt.runtime.metrics import LoopLag, RuntimeMetrics
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, store_path
 from constraint_crdt.runtime.probes import Probe, ProbeReader
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.runtime.shared import NodeCounters, NodePlato, Portable
-from constraint_crdt.runtime.sketches import NodeApproximate
+from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, StateFiles
 from constraint_crdt.runtime.tiles import NodeTiles
 from constraint_crdt.transport.interface import Transport
 
@@ -129,10 +128,10 @@ class Runtime:
         # What users write and read beside constraints.
         self.events = EventStream()
         self.tiles = NodeTiles(self.gossip, self.feed.commit, self.events.publish)
-        self.sketches = NodeApproximate(self.gossip, self.feed.commit)
+        self.sketches = NodeSketches(self.gossip, self.feed.commit)
         self.counters = NodeCounters(self.gossip, self.feed.commit)
         self.plato = NodePlato(self.gossip, self.feed.commit, now)
-        self.portable = Portable(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
+        self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
         self.measurements = Measurements(settings.max_age)

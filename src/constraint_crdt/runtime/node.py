@@ -224,14 +224,14 @@ class Node:
 
     async def export_state(self) -> str:
         """The whole state as JSON: see docs/reference/state-files.md. O(cells)."""
-        return await self._runtime.portable.export()
+        return await self._runtime.state_files.export()
 
     async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:
         """Merge a state made by `export_state` or `to_json`. Newer cells here stay.
 
         Raises `StateFileError` for other texts, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
-        return await self._runtime.portable.take_in(text, max_bytes)
+        return await self._runtime.state_files.merge(text, max_bytes)
 
     # --- reads -------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from constraint_crdt.crdt.values import CONTENT, DELETED
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.events import Event, EventKind
-from constraint_crdt.runtime.shared import Told
+from constraint_crdt.runtime.shared import Commit
 from constraint_crdt.types.tile_parts import Place
 from constraint_crdt.types.tiles import FleetTile
 
@@ -42,11 +42,11 @@ def report_of(tile: FleetTile) -> TileReport:
 class NodeTiles:
     """The tiles of one node."""
 
-    def __init__(self, gossip: GossipNode, told: Told, publish: Callable[[Event], None]) -> None:
+    def __init__(self, gossip: GossipNode, commit: Commit, publish: Callable[[Event], None]) -> None:
         """`publish` takes the events that `tell` makes."""
         self._gossip = gossip
         self._tiles = gossip.state.tiles
-        self._told = told
+        self._commit = commit
         self._publish = publish
         self._touched: set[str] = set()
         self._waiting: OrderedDict[Place, None] = OrderedDict()
@@ -100,20 +100,20 @@ class NodeTiles:
         """Make this the content of a tile. Raises as `FleetTile.put` does."""
         tile = self._tiles.tile(room, id_)
         put = self._gossip.write
-        await self._told(lambda: put(lambda me: tile.put(content, node=me, author=author, tags=tags, constraints=constraints)))
+        await self._commit(lambda: put(lambda me: tile.put(content, node=me, author=author, tags=tags, constraints=constraints)))
         return report_of(tile)
 
     async def delete(self, room: str, id_: str) -> None:
         """Take a tile away, until it is restored or purged. Raises `KeyError` if it is not there."""
         tile = self.get(room, id_)
-        await self._told(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
+        await self._commit(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
 
     async def restore(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile. Raises `KeyError` if it is not deleted, or purged by now."""
         tile = self._tiles.tile(room, id_)
         if not tile.deleted:
             raise KeyError((room, id_))
-        await self._told(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
+        await self._commit(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
         return report_of(tile)
 
     async def tag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
@@ -146,7 +146,7 @@ class NodeTiles:
                 remove_constraints=remove_constraints,
             )
 
-        await self._told(lambda: self._gossip.write(edited))
+        await self._commit(lambda: self._gossip.write(edited))
         return report_of(tile)
 
     # --- what follows from a change ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The node processes of the demo: starting, asking, killing, and leaving none behind.
+"""The node processes of the demo: start, requests, kill and stop.
 
-Rule: a node lives no longer than the demo. Each reads a pipe that only the demo holds open, so the system ends it for us
-even if the demo is killed and can do nothing any more.
+Rule: a node ends with the demo. Each node reads a pipe whose other end the demo holds open, and ends when the system closes it,
+even after a kill of the demo.
 """
 
 import asyncio
@@ -10,12 +10,17 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from constraint_crdt.cli.client import ApiClient, NoAnswerError
 from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.client.blocking import Client
+from constraint_crdt.client.errors import ClientError, NoAnswer
+from constraint_crdt.operations.constraints import ConstraintReport
+from constraint_crdt.operations.nodes import Status
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX
+
+Value = TypeVar("Value")
 
 READY_SECONDS = 30.0
 END_SECONDS = 2.5
@@ -32,11 +37,11 @@ class DemoNode:
         self.name = name
         self.live = False
         self.endpoints: tuple[str, ...] = ()
-        self.lives: list[dict[str, Any]] = []
-        """What each process of it last said of itself; empty before it did."""
+        self.lives: list[Status | None] = []
+        """The last status of each process; None before the first answer."""
         self._fleet = fleet
         self._process: asyncio.subprocess.Process | None = None
-        self._client: ApiClient | None = None
+        self._client: Client | None = None
         self._log: deque[str] = deque(maxlen=5)
         self._reading: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
@@ -49,7 +54,7 @@ class DemoNode:
         for endpoint in connect:
             command += ["--connect", endpoint]
         self._ready = asyncio.Event()
-        self.lives.append({})
+        self.lives.append(None)
         # A session of its own: Ctrl-C reaches the demo alone, which then ends the nodes in order.
         self._process = await asyncio.create_subprocess_exec(
             *command,
@@ -68,7 +73,7 @@ class DemoNode:
             raise CommandFailedError(f"the process of {self.name} did not start: {said}")
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
-        """Keep the log flowing, or the node would stand still; take from it where the node answers."""
+        """Drain the log, or the node would block; take the addresses of the node from it."""
         if process.stderr is None:
             return
         async for raw in process.stderr:
@@ -76,41 +81,46 @@ class DemoNode:
             self._log.append(line)
             found = _READY.search(line)
             if found:
-                self._client = ApiClient(found["api"], timeout=ANSWER_SECONDS)
+                self._client = Client(found["api"], timeout=ANSWER_SECONDS)
                 self.endpoints = tuple(endpoint for endpoint in found["endpoints"].split(",") if endpoint)
                 self.live = True
                 self._ready.set()
         self.live = False
         self._ready.set()
 
-    async def get(self, path: str) -> Any:
-        """What the API answers; None if the node does not."""
-        client = self._client
-        if client is None or not self.live:
-            return None
-        try:
-            return await asyncio.to_thread(client.get, path)
-        except CommandFailedError:  # also half an answer, of a process that ended over it
-            return None
-
-    async def status(self) -> Any:
+    async def status(self) -> Status | None:
         """Its status; None if it does not answer."""
-        answer = await self.get("status")
+        answer = await self._read(Client.status)
         if answer is not None:
             self.lives[-1] = answer
         return answer
 
-    async def post(self, path: str, body: Mapping[str, object]) -> Any:
-        """What the API answers. Raises `CommandFailedError`."""
-        if self._client is None:
+    async def constraints(self) -> list[ConstraintReport]:
+        """Its active constraints; none if it does not answer."""
+        return await self._read(Client.constraints) or []
+
+    async def _read(self, call: Callable[[Client], Value]) -> Value | None:
+        """The answer to a call; None if the node does not answer."""
+        client = self._client
+        if client is None or not self.live:
+            return None
+        try:
+            return await asyncio.to_thread(call, client)
+        except ClientError:  # or a part of an answer, of a process that ended meanwhile
+            return None
+
+    async def add(self, id_: str, when: str, severity: str, about: str) -> None:
+        """Add a constraint on it. Raises `CommandFailedError`."""
+        client = self._client
+        if client is None:
             raise CommandFailedError(f"{self.name} has not started")
         try:
-            return await asyncio.to_thread(self._client.post, path, body)
-        except NoAnswerError:
+            await asyncio.to_thread(lambda: client.add(id_, when=when, severity=severity, about=about))
+        except NoAnswer:
             raise CommandFailedError(f"{self.name} does not answer any more") from None
 
     async def kill(self) -> None:
-        """End the process without a word, as a power cut would."""
+        """Kill the process, as a power cut would."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
         await self._gone()
@@ -138,5 +148,5 @@ class DemoNode:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without the settings of a node in it, which are not meant for these."""
+    """The environment without settings of a node, which are for another one."""
     return {key: value for key, value in own.items() if not key.startswith(ENVIRONMENT_PREFIX)}
