@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS
-from constraint_crdt.protocol.codec import encode_message
-from constraint_crdt.protocol.messages import DEFAULT_FLEET
+from constraint_crdt.protocol.messages import DEFAULT_FLEET, encode_message
 from constraint_crdt.simulation.recorder import (
     FORMAT,
     Began,

@@ -1,1 +1,1 @@
-"""The exchange between replicas: messages and their codec, peer clocks, transfers, repair, and `GossipNode`."""
+"""The exchange between replicas: messages, peer clocks, transfers, repair, and `GossipNode`. See `gossip_node` for the parts."""

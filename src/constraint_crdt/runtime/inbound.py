@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping, Set
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.insight.answering import Answering
-from constraint_crdt.protocol.codec import encode_message
+from constraint_crdt.protocol.exchange import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipResult
+from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.change_feed import Announcer
 from constraint_crdt.runtime.events import EventKind
 from constraint_crdt.runtime.exchange_loop import Exchanger

@@ -19,9 +19,8 @@ from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Ack, GossipMessage, Part, Ping
+from constraint_crdt.protocol.messages import Ack, GossipMessage, Part, Ping, decode_message
 from constraint_crdt.simulation.invariants import Invariants, Violation
 from constraint_crdt.simulation.links import mutations_in
 from constraint_crdt.simulation.steps import (

@@ -24,10 +24,10 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message, encode_message
+from constraint_crdt.protocol.exchange import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipMessage, GossipResult, Ping, Sync
-from constraint_crdt.protocol.peer_clocks import bound
+from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
+from constraint_crdt.protocol.peer_clocks import bind_runs
 
 Result = TypeVar("Result")
 
@@ -162,7 +162,7 @@ class RecordedNode(GossipNode):
             incarnation=self.replica.incarnation,
             vouched=self.goes_on,
             fleet=self.fleet,
-            state=encode_message(self._sync(None)),
+            state=encode_message(self._composer.sync(None)),
         )
         self._sink = self._told
         self._tell(began)
@@ -290,7 +290,7 @@ class _Again(GossipNode):
         state = decode_message(began.state, max_bytes=None)
         if not isinstance(state, Sync):
             raise RecordingError("it is no recording: it does not begin with a state")
-        self.state.rows.apply(bound(state.state.runs, None), whole=True)
+        self.state.rows.apply(bind_runs(state.state.runs, None), whole=True)
         self.resume(began.incarnation, vouched=began.vouched)
 
     def take(self, frame: Frame) -> str:
@@ -311,7 +311,7 @@ class _Again(GossipNode):
                 dropped = self.collect(names)
                 return f"dropped {dropped} removals"
             case Forgot(node):
-                self._forget_retired()
+                self._exchange.forget_retired()
                 return f"retired {node}"
             case Began():
                 raise RecordingError("it begins a second time in the middle")
@@ -327,7 +327,7 @@ class _Again(GossipNode):
 
     def _write_again(self, me: Replica, lo: int, hi: int, cells: Sequence[tuple[int, bytes]]) -> None:
         if me != self.replica:
-            self._begin_anew()
+            self._drop_transfers()
         self.state.rows.apply([Run(me, lo, hi, [_cell(me, seq, data) for seq, data in cells])])
         self.resume(me.incarnation, vouched=True)
 

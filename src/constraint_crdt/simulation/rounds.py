@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipMessage
+from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
 from constraint_crdt.simulation.links import Chance, mutations_in
 from constraint_crdt.types.orset import Severity
