@@ -106,7 +106,7 @@ class Composer:
         return Ping(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.clock,
+            clock=local.state.rows.clock,
             state_hash=rows.state_hash,
             base=talk.common.name(known.replica),
             basis=talk.common,
@@ -123,8 +123,8 @@ class Composer:
             node=local.replica,
             fleet=local.fleet,
             to=peer.replica.incarnation if peer else None,
-            clock=state.clock,
-            state_hash=state.state_hash,
+            clock=state.rows.clock,
+            state_hash=state.rows.state_hash,
             changes=() if spoken is entries else list(spoken.items()),
             time=local.time.own(),
         )
@@ -151,13 +151,13 @@ class Composer:
         if not rows.serves(entries):
             return self.sync(None)
         delta = ConstraintDelta(rows.since(entries))
-        return Delta(node=local.replica, fleet=local.fleet, clock=local.state.clock, delta=delta)
+        return Delta(node=local.replica, fleet=local.fleet, clock=local.state.rows.clock, delta=delta)
 
     def restated_clock(self, peer: Peer) -> list[GossipMessage]:
         """The answer to a message that cannot be applied here: the local clock, spelled out so that nothing is left to infer."""
         talk = self._tracker.conversation(peer.replica.node_id)
         talk.common = None
-        talk.state(self._local.state.rows.clock_mark, self._local.state.state_hash)
+        talk.state(self._local.state.rows.clock_mark, self._local.state.rows.state_hash)
         return [self.whole_ping(peer, spelled_out=True)]
 
     def transfer(self, peer: Peer, theirs: ClockMark, lacks: Asked | None = None) -> Delta | Sync:
@@ -175,7 +175,7 @@ class Composer:
         return Delta(
             node=local.replica,
             fleet=local.fleet,
-            clock=local.state.clock,
+            clock=local.state.rows.clock,
             base=theirs.name(peer.replica),
             basis=theirs,
             proof=state_hash.token(peer.replica),
@@ -190,8 +190,8 @@ class Composer:
             node=local.replica,
             fleet=local.fleet,
             to=peer.replica.incarnation if peer else None,
-            clock=state.clock,
-            state_hash=state.state_hash,
+            clock=state.rows.clock,
+            state_hash=state.rows.state_hash,
             state=ConstraintDelta(state.rows.whole()),
         )
 
@@ -211,7 +211,7 @@ class Composer:
         talk.state(mine, state_hash)
         talk.common = mine
         token = state_hash.token(peer.replica)
-        return Ack(node=local.replica, fleet=local.fleet, clock=local.state.clock, answers=token, state_hash=state_hash)
+        return Ack(node=local.replica, fleet=local.fleet, clock=local.state.rows.clock, answers=token, state_hash=state_hash)
 
 
 class Exchange:
@@ -261,7 +261,7 @@ class Exchange:
             self.forget_retired()
         if state.rows.seq(local.replica) != before:
             result.outlived = local.replica
-        if local.retired_by is not None:
+        if result.responses and local.retired_by is not None:
             result.responses = []  # other nodes accept nothing from a retired node
         return result
 
@@ -276,7 +276,7 @@ class Exchange:
         if isinstance(message, Part) and message.index:
             return []
         state = self._local.state
-        self._tracker.anyone.state(state.rows.clock_mark, state.state_hash)
+        self._tracker.anyone.state(state.rows.clock_mark, state.rows.state_hash)
         return [self._composer.whole_ping(Peer(message.node))]
 
     def _on_retired(self, message: GossipMessage) -> GossipResult:
@@ -451,7 +451,7 @@ class Exchange:
             talk.state(said.mark, said.hash)
             talk.common = said.mark
             self._tracker.evidence(peer, said.mark, said.hash)
-            if said.hash == self._local.state.state_hash:
+            if said.hash == self._local.state.rows.state_hash:
                 self.repairs.agreed()
         return GossipResult()
 
@@ -471,7 +471,7 @@ class Exchange:
             result.responses = [outcome.says]
         elif outcome.agrees:
             self.repairs.agreed()
-            self._tracker.evidence(peer, self._local.state.rows.clock_mark, self._local.state.state_hash)
+            self._tracker.evidence(peer, self._local.state.rows.clock_mark, self._local.state.rows.state_hash)
             result.responses = [self._composer.ack(peer)]
         elif outcome.ended:
             result.responses = [self._composer.ping(peer.replica.node_id)]

@@ -155,7 +155,7 @@ class GossipNode:
     @property
     def converged(self) -> bool:
         """The last hash that every known peer gave evidence of equals this node's hash."""
-        return self.tracker.all_have(self.state_hash)
+        return self.tracker.all_have(self.local.state.rows.state_hash)
 
     @property
     def rounds(self) -> int:
