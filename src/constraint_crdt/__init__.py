@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         PlatoRoom,
         PlatoTile,
     )
-    from constraint_crdt.protocol.exchange import GossipResult
+    from constraint_crdt.protocol.exchange_rules import GossipResult
     from constraint_crdt.protocol.gossip_node import exchange
     from constraint_crdt.protocol.messages import (
         Ack,
@@ -101,7 +101,7 @@ _HOME_OF = {
     "Frequent": "constraint_crdt.types.sketch",
     "GossipMessage": "constraint_crdt.protocol.messages",
     "GossipNode": "constraint_crdt.edge",
-    "GossipResult": "constraint_crdt.protocol.exchange",
+    "GossipResult": "constraint_crdt.protocol.exchange_rules",
     "Limits": "constraint_crdt.crdt.limits",
     "MemoryNetwork": "constraint_crdt.transport.memory",
     "Merge": "constraint_crdt.crdt.clock",

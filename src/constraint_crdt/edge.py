@@ -32,7 +32,8 @@ def fresh_incarnation() -> int:
 class GossipNode(PureGossipNode):
     """A replica and its side of the exchange, by default with this machine's clock and randomness.
 
-    See `constraint_crdt.protocol.gossip_node` for the parameters, and `constraint_crdt.protocol.exchange` for how an exchange runs.
+    See `constraint_crdt.protocol.gossip_node` for the parameters, and `constraint_crdt.protocol.exchange_rules` for how an exchange
+    runs.
     """
 
     edge = Edge(now=time.time_ns, renew=fresh_incarnation)

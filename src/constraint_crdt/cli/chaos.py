@@ -12,7 +12,7 @@ from constraint_crdt.cli.errors import MisuseError
 from constraint_crdt.cli.files import read_whole, write_whole
 from constraint_crdt.cli.output import print_json, print_lines, printable
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.chaos import Tally, search_seeds
+from constraint_crdt.simulation.chaos import Coverage, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, replay, shrink, to_json
 
 BATCH = 8
@@ -22,12 +22,12 @@ INTERRUPTED = 130
 TOLD_EVERY = 2.0
 """Seconds between two lines on how far the search has come."""
 
-_Part = tuple[Tally, History | None]
+_Part = tuple[Coverage, History | None]
 
 
 def search(*, first_seed: int, most: int | None, seconds: float, workers: int, as_json: bool) -> int:
     """Search until the time is over, `most` histories are done or one goes wrong: 0 if none did, else 1; its file is written."""
-    tally, found, interrupted = Tally(), None, False
+    tally, found, interrupted = Coverage(), None, False
     began = told = time.monotonic()
     try:
         for part, history in _parts(first_seed, most, began + seconds, workers):
@@ -100,7 +100,7 @@ def _keep(found: History) -> None:
     print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)
 
 
-def _print_tally(tally: Tally, elapsed: float) -> None:
+def _print_tally(tally: Coverage, elapsed: float) -> None:
     rate = tally.histories / elapsed if elapsed else 0.0
     print_lines(
         [
@@ -114,7 +114,7 @@ def _print_tally(tally: Tally, elapsed: float) -> None:
         print_lines([(what, ", ".join(f"{kind} {times}" for kind, times in sorted(happened.items())))])
 
 
-def _as_json(tally: Tally, found: History | None, elapsed: float) -> dict[str, object]:
+def _as_json(tally: Coverage, found: History | None, elapsed: float) -> dict[str, object]:
     return {
         "histories": tally.histories,
         "seconds": elapsed,

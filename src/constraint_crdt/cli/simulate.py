@@ -22,7 +22,7 @@ from constraint_crdt.cli.errors import CommandFailedError, MisuseError
 from constraint_crdt.cli.files import check_place, write_whole
 from constraint_crdt.cli.output import parse_duration, print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.plot import Picture, draw, to_svg
+from constraint_crdt.simulation.plot import Picture, draw, png_writer, to_svg
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 
 INTERRUPTED = 130
@@ -256,7 +256,7 @@ def _encoding(name: str) -> Callable[[Picture], bytes]:
 
 def _png_encoding(name: str) -> Callable[[Picture], bytes]:
     try:
-        from constraint_crdt.simulation.plot_png import write_png
+        write_png = png_writer()
     except ImportError:
         what = f"--plot {name} needs Pillow: pip install 'constraint-crdt[png]', or name a file that ends in .svg"
         raise CommandFailedError(what) from None

@@ -7,7 +7,7 @@ A `GossipNode` is put together from parts, each with one subject:
 | `local_replica.LocalReplica` | state, time, lives, writes, expired adds |
 | `peer_clocks.DeltaTracker` | the clock and hash of each peer, and the clocks that can be named to it |
 | `transfers.InboundTransfers`, `OutboundTransfers` | messages in parts |
-| `exchange.Composer`, `Exchange` | the messages to send, and the reactions to those received |
+| `exchange_rules.Composer`, `Exchange` | the messages to send, and the reactions to those received |
 | `repair.Repairs` | damaged states |
 
 The state is a state-based CRDT (Shapiro et al., "Conflict-free replicated data types", 2011); a mutation is named by a dot, the
@@ -29,7 +29,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
-from constraint_crdt.protocol.exchange import Composer, Exchange, GossipResult
+from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
 from constraint_crdt.protocol.peer_clocks import DeltaTracker

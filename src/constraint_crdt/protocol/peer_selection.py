@@ -65,7 +65,7 @@ LONGEST_TURN = 4
 Name = TypeVar("Name", bound=Hashable)
 
 
-class Chance(Protocol):
+class RandomSource(Protocol):
     """A source of random numbers, such as `random.Random`."""
 
     def random(self) -> float:
@@ -75,7 +75,7 @@ class Chance(Protocol):
 class PeerChoice(Protocol):
     """A policy of peer selection."""
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:
         """The node that `me` asks in this round; never `me`."""
 
 
@@ -92,7 +92,7 @@ class Uniform:
         """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
         self._others = _check_count(count) - 1
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """A node drawn from all others."""
         other = int(chance.random() * self._others)
         return other + (other >= me)
@@ -113,7 +113,7 @@ class Schedule:
         """Rounds without loss after which every node knows the state of all: ceil(log3 count)."""
         return len(self._offsets)
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """The node at the offset of this round."""
         return (me + self.offset(round_)) % self._count
 
@@ -136,7 +136,7 @@ class Nearby:
         self._rings = list(accumulate(1 / distance for distance in range(1, furthest + 1)))
         """A ring has 6d places and d^-2 for each: so 1/d for the ring, accumulated."""
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """Draw places of the lattice until one is taken: exact, and O(1) where the lattice is filled."""
         centre = self._points[me]
         for _ in range(TRIES):
@@ -146,7 +146,7 @@ class Nearby:
                 return found
         return self._weighed(me, chance)
 
-    def _weighed(self, me: int, chance: Chance) -> int:
+    def _weighed(self, me: int, chance: RandomSource) -> int:
         """The same choice by weighing every node, for points far apart. O(nodes)."""
         mine = self._points[me]
         return _drawn((0.0 if point == mine else hex_distance(mine, point) ** -2.0 for point in self._points), chance)
@@ -164,7 +164,7 @@ class ByDistance(Generic[Name]):
         """The round in which each peer was asked last, or appeared; in that order."""
         self._round = 0
 
-    def choose(self, distances: Mapping[Name, float | None], chance: Chance) -> Name:
+    def choose(self, distances: Mapping[Name, float | None], chance: RandomSource) -> Name:
         """The peer to ask in the next round. O(peers).
 
         `distances`: of each present peer, in any unit; an unknown one counts as the median of the known ones. Raises
@@ -194,7 +194,7 @@ def _weights(distances: Sequence[float | None]) -> list[float]:
     return [(least / (middle if distance is None else distance)) ** 2 for distance in distances]
 
 
-def _drawn(weights: Iterable[float], chance: Chance) -> int:
+def _drawn(weights: Iterable[float], chance: RandomSource) -> int:
     """The index of a weight, drawn in proportion to the weights. Never the index of a weight of 0."""
     sums = list(accumulate(weights))
     return bisect_left(sums, (1 - chance.random()) * sums[-1])

@@ -51,7 +51,7 @@ from typing import Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.exchange import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
 from constraint_crdt.protocol.peer_selection import ByDistance

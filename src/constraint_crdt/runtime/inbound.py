@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Set
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.insight.answering import Answering
-from constraint_crdt.protocol.exchange import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.change_feed import Announcer

@@ -24,7 +24,7 @@ from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
-from constraint_crdt.protocol.exchange import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.persistence import Keeping
 from constraint_crdt.state import ConstraintState

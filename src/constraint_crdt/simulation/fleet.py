@@ -13,16 +13,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.crdt.cells import REMOVE, RETIRE, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, RETIRE, Run, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Ack, GossipMessage, Part, Ping, decode_message
+from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Part, Ping, Sync, decode_message
 from constraint_crdt.simulation.invariants import Invariants, Violation
-from constraint_crdt.simulation.links import mutations_in
 from constraint_crdt.simulation.steps import (
     AnyStep,
     Backup,
@@ -386,3 +385,11 @@ def _fingerprint(node: GossipNode) -> tuple[object, ...]:
     """What differs if anything in the state does: hash (cells and clock), how many cells (removals), floors; and the life."""
     rows = node.state.rows
     return node.state_hash, len(rows), rows.floors, node.replica
+
+
+def mutations_in(message: GossipMessage) -> int:
+    """How many mutations a message accounts for, as its sender made it. O(runs)."""
+    if not isinstance(message, Delta | Sync):
+        return 0
+    runs = message.delta.runs if isinstance(message, Delta) else message.state.runs
+    return sum([run.hi - run.lo for run in runs if isinstance(run, Run)])

@@ -20,7 +20,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
-from constraint_crdt.simulation.links import Chance, mutations_in
+from constraint_crdt.simulation.fleet import mutations_in
+from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.orset import Severity
 from constraint_crdt.types.register import Position
 
@@ -86,7 +87,7 @@ class Simulation:
             raise ConstraintCrdtError(f"a message cannot be sent again {retries} times")
         self.seed = seed
         self.time_ns = ROUND_NS
-        self._chance = Chance(seed)
+        self._rng = SimRng(seed)
         self._choice = choice or Schedule(node_count)
         self._loss, self._retries, self._encoded, self._distance = loss, retries, encoded, distance
         self._lives = 1
@@ -145,9 +146,9 @@ class Simulation:
 
     def step(self) -> None:
         """One round."""
-        chance = self._chance
-        wanted = [(me, self._choice.choose(me, self._rounds, chance)) for me in range(len(self.nodes))]
-        chance.shuffle(wanted)
+        rng = self._rng
+        wanted = [(me, self._choice.choose(me, self._rounds, rng)) for me in range(len(self.nodes))]
+        rng.shuffle(wanted)
         while wanted:
             busy = bytearray(len(self.nodes))
             waiting = []
@@ -204,7 +205,7 @@ class Simulation:
         for _ in range(1 + self._retries):
             self._messages += 1
             self._bytes += size
-            if not self._chance.happens(self._loss):
+            if not self._rng.happens(self._loss):
                 return True
             self._lost += 1
         return False

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
-from constraint_crdt.simulation.links import Chance, Quality
 from constraint_crdt.simulation.steps import Add, Member
-from constraint_crdt.simulation.world import Pace, World
+from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
 
 SECOND_NS = 10**9
 
@@ -121,11 +120,11 @@ class Run:
         """Raises `ConstraintCrdtError` for a scenario that makes no sense."""
         scenario.check()
         self.scenario = scenario
-        self._chance = Chance(scenario.seed)
+        self._rng = SimRng(scenario.seed)
         members = [Member(f"n{index}", 1) for index in range(scenario.nodes)]
         quality = Quality(latency_ns=scenario.latency_ns, jitter_ns=scenario.latency_ns // 4, loss=scenario.loss)
         pace = Pace(interval_ns=scenario.interval_ns, patience_ns=6 * scenario.latency_ns)
-        self._world = World(members, self._chance, quality=quality, pace=pace, choice=_choice(scenario), watched=False)
+        self._world = World(members, self._rng, quality=quality, pace=pace, choice=_choice(scenario), watched=False)
         self._names = [member.name for member in members]
         self._down: set[str] = set()
         self._samples: list[Sample] = []
@@ -158,22 +157,22 @@ class Run:
             self._world.perform(Add, self._world.actors[name], id=id_)
 
     def _plan_kill(self) -> None:
-        self._world.after(self._chance.exponential(60 * SECOND_NS / self.scenario.churn_per_minute), self._kill)
+        self._world.after(self._rng.exponential(60 * SECOND_NS / self.scenario.churn_per_minute), self._kill)
 
     def _kill(self) -> None:
         if self._world.now >= self._calm_at:
             return
-        name = self._chance.pick(self._names)
+        name = self._rng.pick(self._names)
         if name not in self._down:
             self._world.crash(self._world.actors[name])
             self._down.add(name)
-            self._world.after(self._chance.exponential(DOWN_NS), self._return, name)
+            self._world.after(self._rng.exponential(DOWN_NS), self._return, name)
         self._plan_kill()
 
     def _return(self, name: str) -> None:
         if name in self._down:
             self._down.discard(name)
-            self._world.start(name, "lost" if self._chance.happens(EMPTY_RETURNS) else "kept")
+            self._world.start(name, "lost" if self._rng.happens(EMPTY_RETURNS) else "kept")
 
     def _return_all(self) -> None:
         for name in sorted(self._down):
