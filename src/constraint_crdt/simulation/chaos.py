@@ -48,15 +48,15 @@ OPERATIONS = 200
 """Mutations of one history."""
 
 NAMES = ("n", "n1", "n11", "n2", "n12", "forge", "a", "ab", "abc", "mast")
-"""Of nodes; with the incarnations, such as run into each other where lengths are left out."""
+"""Names of nodes. With the incarnations they collide where a hash leaves out lengths."""
 
 INCARNATIONS = (1, 2, 11, 12, 111)
 
 GAP_NS = 60_000_000
-"""The mean time between two mutations."""
+"""The mean time between two mutations, in ns."""
 
 FEWEST = 4
-"""Nodes, without which none leaves for good: a fleet of fewer has little to get wrong."""
+"""Nodes below which none leaves for good: a smaller fleet has little to get wrong."""
 
 DISKS = ("kept", "doubtful", "copied", "lost")
 
@@ -66,15 +66,15 @@ FAULTS = (
     "collection of what is acknowledged", "backup", "join", "leave", "retirement", "retirement of a live node",
     "unsaved write lost", *(f"crash, disk {disk}" for disk in DISKS),
 )  # fmt: skip
-"""Every kind of fault. A search in which one of them never came about has not looked."""
+"""Every kind of fault. A search in which one of them never occurred has not covered it."""
 
 
 IDS = ("x", "y", "z", "xy", "fence")
 DEFINITIONS = ((None, None), (None, None), ("v <= 1.0", None), ("v <= 2.0", None), (None, "seen"))
-"""(when, about); the bare one twice, so that nodes come to write the same."""
+"""(when, about); the bare one twice, so that nodes write the same definition."""
 
 LIFETIMES = (None, None, None, 0.5, 3.0)
-"""In seconds; most constraints have none."""
+"""Seconds; most constraints have no end."""
 
 COUNTERS = ("parts", "doors")
 TILES = ("t1", "t2")
@@ -82,38 +82,38 @@ TILE_ACTS = ("put", "put", "put", "tag", "tag", "untag", "delete", "restore", "p
 TEXTS = ("one", "two", "three")
 
 SKETCHES = (*(("violations", 7, 2),) * 5, ("violations", 9, 2), ("wide", 257, 2))
-"""(name, width, depth): mostly tiny; now and then in other dimensions, or of more than one page."""
+"""(name, width, depth): mostly tiny; sometimes with other dimensions, or of more than one page."""
 
 BLOOMS = (*(("seen", 8, 0.1),) * 5, ("seen", 9, 0.1), ("many", 900, 0.01))
-"""(name, items expected, rate of wrong findings), in the same manner."""
+"""(name, expected items, rate of false positives), in the same manner."""
 
 ITEMS = ("dock", "lift", "gate", "ramp", "belt")
 HALF_LIVES = (*((1.0, 8.0),) * 4, (0.5, 8.0))
-"""In seconds, as long as a history and shorter. Some nodes come to track others."""
+"""Seconds, as long as a history and shorter. Some nodes track other half-lives."""
 
 DECAYING = ("heat", "wear")
 AMOUNTS = (0.5, 1.0, 3.0)
 
 CLIENTS = (("pda", 0), ("kiosk", 2030))
-"""PLATO clients, and the first seq of each: one so that its increments go on to another page."""
+"""PLATO clients and the first seq of each: one of them continues on another page."""
 
 LOST = 0.1
-"""The probability that an increment never comes, for good or until much later."""
+"""The probability that an increment is lost, for good or until much later."""
 
 REPEATED = 0.35
-"""The probability that a client sends one again, to whomever."""
+"""The probability that a client sends an increment again, to any node."""
 
 QUEUES = 0.08
-"""The share of histories in which one client sends many increments at once: so many that they are taken together."""
+"""The share of histories in which one client sends many increments at once, so that they are combined."""
 
 QUEUED = 40
-"""The most that it then sends at once."""
+"""The most increments that it then sends at once."""
 
 UNSAVED = 0.3
 """The probability that a write is not acknowledged at once."""
 
 Drawn = tuple[Callable[..., AnyStep], dict[str, object]]
-"""A kind of step, and what it needs."""
+"""A type of step, and its fields."""
 
 _MIX: Sequence[tuple[str, int]] = (
     ("add", 30),
@@ -136,7 +136,7 @@ _KINDS = [kind for kind, share in _MIX for _ in range(share)]
 
 
 class Workload:
-    """What the nodes of one history are asked to write, and where its clients are."""
+    """The writes of the nodes of one history, and the counters of its clients."""
 
     def __init__(self, rng: SimRng) -> None:
         self._rng = rng
@@ -171,7 +171,7 @@ class Workload:
         return Increment, self._draw_increment()
 
     def _draw_increment(self) -> dict[str, object]:
-        """The next ones of a client; or one that it sent, or lost, before."""
+        """The next increments of a client, or one that it sent or lost before."""
         rng = self._rng
         client, first = rng.pick(self._clients)
         seq, more = self._next[client], rng.below(self._most)
@@ -185,7 +185,7 @@ class Workload:
 
 
 def _counted(seq: int) -> tuple[int, int]:
-    """What any client counted with this number: the same each time that it sends it."""
+    """The counts of any client under this number: the same each time that it sends it."""
     return seq % 4, seq % 3
 
 
@@ -212,7 +212,7 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one history."""
+    """The result of one history."""
 
     seed: int
     members: Sequence[Member]
@@ -223,12 +223,12 @@ class Outcome:
     checks: int
     """States that were compared with the log."""
     fired: Counter[str]
-    """How often each kind of fault came about."""
+    """Occurrences of each kind of fault."""
     written: Counter[str]
-    """How often each kind of write came about."""
+    """Occurrences of each kind of write."""
 
     def history(self) -> History | None:
-        """What is to be kept of it: nothing if all was well."""
+        """The history to keep; None if no invariant was violated."""
         if self.violation is None:
             return None
         return History(
@@ -241,7 +241,7 @@ class Outcome:
 
 
 class Chaos:
-    """One history."""
+    """One history, drawn while it runs."""
 
     def __init__(self, seed: int, *, operations: int = OPERATIONS) -> None:
         """The same seed and number of operations give the same history."""
@@ -279,21 +279,21 @@ class Chaos:
         )
 
     def _draw_ways(self, actor: Actor) -> None:
-        """How one node is: its clock, its speed, its messages."""
+        """Draw the properties of one node: its clock, its speed, its message size."""
         rng = self._rng
         if rng.happens(0.2):
             actor.rate = 0.5 + rng.random()
             self._fired["slow clock"] += 1
         if rng.happens(0.2):
-            most = rng.pick((10**9, 10**10))  # within the bound that the nodes are set to, and beyond
+            most = rng.pick((10**9, 10**10))  # within the bound on skew, and beyond it
             actor.skew_ns = rng.between(-most, most)
             self._fired["skewed clock"] += 1
         actor.process_ns = int(self._some(30_000_000))
         actor.room = rng.between(LEAST_ROOM, 300) if rng.happens(0.3) else 0
 
     def _arrange(self) -> None:
-        """Have mutations go on, and those kinds of faults that this history has, each at its own pace."""
-        if self._rng.happens(0.3):  # the same file applied on every node, before they hear of each other
+        """Schedule the mutations, and the kinds of faults of this history, each at its own pace."""
+        if self._rng.happens(0.3):  # the same add on every node, before any exchange
             for actor in self._world.actors.values():
                 self._world.after(0, self._add, actor)
         self._world.after(0, self._write)
@@ -393,7 +393,7 @@ class Chaos:
             self._fired["leave"] += 1
 
     def _retire(self) -> None:
-        """Mostly one that left; now and then one that is there and has not been asked."""
+        """Retire a node: mostly one that left, sometimes one that is up and unaware."""
         up = self._up()
         if not up:
             return
@@ -421,7 +421,7 @@ class Chaos:
     # --- the two phases ----------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Run it to its end, or to the first violation."""
+        """Run the history to its end, or to the first violation."""
         world, violation = self._world, None
         try:
             world.run(2**62, stop=lambda: self._left <= 0)
@@ -447,7 +447,7 @@ class Chaos:
 
 @dataclass(slots=True)
 class Coverage:
-    """What a search has tried."""
+    """The extent of a search."""
 
     histories: int = 0
     operations: int = 0
@@ -455,12 +455,12 @@ class Coverage:
     checks: int = 0
     """States that were compared with the log."""
     fired: Counter[str] = field(default_factory=Counter)
-    """How often each kind of fault came about."""
+    """Occurrences of each kind of fault."""
     written: Counter[str] = field(default_factory=Counter)
-    """How often each kind of write came about."""
+    """Occurrences of each kind of write."""
 
     def add(self, other: "Coverage") -> None:
-        """Count what another part of the search tried."""
+        """Add the extent of another part of the search."""
         self.histories += other.histories
         self.operations += other.operations
         self.events += other.events
@@ -469,16 +469,16 @@ class Coverage:
         self.written += other.written
 
     def never_fired(self) -> list[str]:
-        """The kinds of faults that never came about: of those the search says nothing."""
+        """The kinds of faults that never occurred: the search says nothing about them."""
         return [fault for fault in FAULTS if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
-        """The kinds of writes that never came about, likewise."""
+        """The kinds of writes that never occurred."""
         return [kind for kind in WRITES if not self.written[kind]]
 
 
 def search_seeds(first: int, count: int) -> tuple[Coverage, History | None]:
-    """Run the histories of so many seeds, up to the first that goes wrong."""
+    """Run the histories of `count` seeds, up to the first violation."""
     tally = Coverage()
     for seed in range(first, first + count):
         outcome = Chaos(seed).run()

@@ -1,12 +1,13 @@
-"""The nodes of a history, their disks and the messages between them: carries out one step after another.
+"""The fleet of a history: nodes, their disks and the messages between them. Carries out one step after another.
 
 Rules kept here:
 
-- Nothing is drawn and no time passes: the same fleet and the same steps give the same states, byte for byte.
-- What a node says is on its disk before it is said, as in the running node; so a crash loses only what nobody heard of.
-- Every message goes through the codec, and is handed over as bytes.
-- A step with nothing to act on does nothing. One that breaks an invariant raises `Violation`, also where a node raises anything
-  that it does not say it raises.
+- No random number is drawn and no time passes: the same fleet and the same steps give the same states, byte for byte.
+- The state that a message tells is on disk before the message is sent, as in the running node. So a crash loses only writes that no
+  other node knows.
+- Every message is encoded, and delivered as bytes.
+- A step with nothing to act on does nothing. A step that breaks an invariant raises `Violation`, and so does any exception of a
+  node that its documentation does not name.
 """
 
 from collections import Counter
@@ -39,37 +40,37 @@ from constraint_crdt.simulation.steps import (
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
 
 LIMITS = Limits(burst_bytes=1024)
-"""Of every node: so small that large transfers pause, and have to be asked for."""
+"""The limits of every node: so small that large transfers pause and have to be resumed."""
 
 MAX_SKEW = 1.0
-"""Seconds that clocks may differ by the nodes' settings."""
+"""The bound on clock skew that nodes are set to, in seconds."""
 
 MESSAGES_PER_EXCHANGE = 256
-"""More than an exchange of two nodes may take, whatever they knew of each other before."""
+"""More messages than an exchange of two nodes may take, whatever they knew of each other before."""
 
 ATTEMPTS = 3
-"""Exchanges after which two nodes are equal: one, and one more for each side that first takes the rest of an older transfer."""
+"""Exchanges after which two nodes are equal: one, and one more for each side that first completes an older transfer."""
 
 CLOCKS_NOTED = 64
-"""Clocks of long ago that a `Stale` step can go back to."""
+"""Earlier clocks kept for `Stale` steps."""
 
 COPIES_OF_OWN_LIFE = 1000
-"""Incarnations that nodes take by themselves count from here, so that they are told from those that steps give."""
+"""The first of the incarnations that nodes choose themselves, apart from those that steps give."""
 
 
 @dataclass(slots=True)
 class Disk:
-    """What a node has on disk."""
+    """The content of a node's disk."""
 
     rows: Rows
     replica: Replica
     over: bool
-    """The life turned out to be over."""
+    """The life is over: it must not write any more."""
 
 
 @dataclass(slots=True)
 class Seat:
-    """A place for one life of a node after the other."""
+    """The place of a node: one life after the other, with a disk."""
 
     name: str
     node: GossipNode | None = None
@@ -78,12 +79,12 @@ class Seat:
     backup: Disk | None = None
     unsaved: bool = False
     over: bool = False
-    """Others know more of the present life than the node itself: it must not write any more."""
+    """Others know more of the present life than the node itself, so it must not write any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message on its way."""
+    """A message in transit."""
 
     name: MessageName
     sender: str
@@ -91,7 +92,7 @@ class Sent:
     data: bytes
     wants_reply: bool
     mutations: int
-    """What it carries; of a message in parts the last one carries all."""
+    """The mutations that it carries; of a message in parts the last part carries all."""
 
 
 class Fleet:
@@ -101,11 +102,11 @@ class Fleet:
         """`watched`: invariants are checked at every step, at several times the cost."""
         self.invariants = Invariants() if watched else None
         self.unsaved_lost = 0
-        """Crashes that lost a write which was not acknowledged."""
+        """Crashes that lost an unacknowledged write."""
         self.written: Counter[str] = Counter()
-        """How often each kind of write came about; only if it is watched."""
+        """Occurrences of each kind of write; counted only if the fleet is watched."""
         self.carried = self.taken = 0
-        """Mutations that messages brought, and those that were news."""
+        """Mutations that messages carried, and those of them that were new to the reader."""
         self._limits = limits
         self._seats: dict[str, Seat] = {}
         self._letters: dict[MessageName, Sent] = {}
@@ -119,28 +120,28 @@ class Fleet:
 
     @property
     def nodes(self) -> dict[str, GossipNode]:
-        """The nodes that are up, by name, in the order in which their names first came up."""
+        """The nodes that are up, by name, in the order of their first appearance."""
         return {name: seat.node for name, seat in self._seats.items() if seat.node is not None}
 
     def node(self, name: str) -> GossipNode | None:
-        """A node, if it is up."""
+        """A node, or None if it is down."""
         seat = self._seats.get(name)
         return seat.node if seat else None
 
     def forget_message(self, name: MessageName) -> None:
-        """A message will never arrive (any more)."""
+        """Drop a message that will not arrive any more."""
         self._letters.pop(name, None)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def apply(self, step: AnyStep) -> list[Sent]:
-        """Carry out one step; returns the messages that were sent with it. Raises `Violation`."""
+        """Carry out one step; returns the messages that it sent. Raises `Violation`."""
         self._sent = []
         try:
             self._dispatch(step)
         except Violation:
             raise
-        except Exception as error:  # whatever a node raises: it is what is looked for
+        except Exception as error:  # any exception of a node is a finding
             raise Violation("error", f"{step.node}: {type(error).__name__}: {error}") from error
         return self._sent
 
@@ -225,7 +226,7 @@ class Fleet:
             self.invariants.check_subsumed(seat.name, disk.rows.clock.items(), "durable")
 
     def _crash(self, seat: Seat, node: GossipNode) -> None:
-        """What the node wrote and did not save was told to nobody, and has never been."""
+        """Stop a node. Its unsaved writes were told to no other node, so they count as never written."""
         seat.node = None
         if self.invariants is None:
             seat.disk = Disk(node.state.rows, node.replica, seat.over)
@@ -237,7 +238,7 @@ class Fleet:
             self.unsaved_lost += 1
 
     def _changed(self, seat: Seat, node: GossipNode) -> None:
-        """The state of a node changed: look at it."""
+        """Check a node whose state changed."""
         seat.unsaved = True
         if self.invariants is not None:
             self.invariants.observe(seat.name, node)
@@ -245,7 +246,7 @@ class Fleet:
                 self._clocks.append(node.clock)
 
     def _save(self, seat: Seat, node: GossipNode) -> None:
-        """Put all that changed on disk. Unwatched fleets do that when a node goes down: they have no unsaved writes."""
+        """Save all changes to disk. Unwatched fleets save when a node goes down: they have no unsaved writes."""
         if seat.unsaved and self.invariants is not None:
             seat.disk = Disk(node.state.rows.copy(), node.replica, seat.over)
             seat.unsaved = False
@@ -253,7 +254,7 @@ class Fleet:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def _write(self, seat: Seat, node: GossipNode, step: Write) -> None:
-        """A mutation: done by the node, noted in the log, and compared with what was asked."""
+        """Carry out a mutation, log it, and compare it with the request."""
         log = self.invariants
         if log is None:
             do(node, step)
@@ -287,7 +288,7 @@ class Fleet:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def _send(self, seat: Seat, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
-        """Put messages on their way, what they tell on disk first."""
+        """Send messages, after saving the state that they tell."""
         if not messages:
             return
         self._save(seat, node)
@@ -322,7 +323,7 @@ class Fleet:
         self._send(seat, node, sender, responses, step.number, step.room)
 
     def _receive(self, seat: Seat, node: GossipNode, data: bytes, *, harmed: bool) -> tuple[list[GossipMessage], str]:
-        """Have a node take a message; returns what it answers, and whom (no name: it was not taken)."""
+        """Let a node receive a message; returns the answers and their reader ("": the message was not accepted)."""
         as_it_was, sender = _fingerprint(node), ""
         try:
             message = decode_message(data, max_bytes=None)
@@ -346,7 +347,7 @@ class Fleet:
         return result.responses, sender
 
     def _exchange(self, seat: Seat, peer: str) -> None:
-        """All messages of one exchange, one after the other."""
+        """Run a whole exchange, again if an older transfer had to be completed first."""
         other = self._seats.get(peer)
         if other is None or other.node is None or other is seat:
             return
@@ -359,7 +360,7 @@ class Fleet:
         raise Violation("exchange", f"{seat.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
 
     def _talk(self, seat: Seat, other: Seat) -> None:
-        """Deliver the messages of an exchange, one after the other."""
+        """Deliver the messages of one exchange in their order."""
         assert seat.node is not None  # noqa: S101 - see above
         waiting: list[tuple[Seat, Seat, GossipMessage]] = [(seat, other, seat.node.begin(other.name))]
         said = 0
@@ -377,18 +378,18 @@ class Fleet:
 
 
 def _is_for(message: GossipMessage, node: GossipNode) -> bool:
-    """False for a message to another life, or from another life of the same node: nothing is taken from those."""
+    """False for a message to another life, or from another life of the same node, which has no effect."""
     return message.to in (None, node.replica.incarnation) and message.node.node_id != node.node_id
 
 
 def _fingerprint(node: GossipNode) -> tuple[object, ...]:
-    """What differs if anything in the state does: hash (cells and clock), how many cells (removals), floors; and the life."""
+    """A value that differs if the state differs: hash (cells and clock), number of cells (tombstones), floors; and the life."""
     rows = node.state.rows
     return node.state_hash, len(rows), rows.floors, node.replica
 
 
 def mutations_in(message: GossipMessage) -> int:
-    """How many mutations a message accounts for, as its sender made it. O(runs)."""
+    """The number of mutations in a message, as its sender made it. O(runs)."""
     if not isinstance(message, Delta | Sync):
         return 0
     runs = message.delta.runs if isinstance(message, Delta) else message.state.runs

@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One line of text. `y` is its baseline, and `x` is where it has its `anchor`."""
+    """One line of text. `y` is its baseline, `x` the place of its `anchor`."""
 
     x: float
     y: float
@@ -57,7 +57,7 @@ Mark: TypeAlias = Band | Line | Text
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All of it; a later mark covers the ones before."""
+    """The size and all marks; a later mark covers earlier ones."""
 
     width: int
     height: int
@@ -171,7 +171,7 @@ def _title(report: Report) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """Where one curve with its axes is, and how it is scaled."""
+    """The place and the scale of one curve with its axes."""
 
     label: str
     colour: str
@@ -182,7 +182,7 @@ class _Panel:
     """The time at the right end, in seconds."""
 
     def partition(self, report: Report) -> Iterator[Mark]:
-        """The band behind the curve, if the run got as far as to a partition."""
+        """The band behind the curve, if the run reached the partition."""
         if report.partition is None:
             return
         begin, stop = (min(each / SECOND_NS, self.end) for each in report.partition)

@@ -24,10 +24,10 @@ from constraint_crdt.simulation.fleet import Fleet, Sent
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Member, MessageName, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
-"""What an exact clock shows when a world begins."""
+"""The reading of an exact clock when a world begins."""
 
 RETRIES = 2
-"""How often a question is sent again that nobody answers."""
+"""Retries of a question without an answer."""
 
 
 Item = TypeVar("Item")
@@ -37,12 +37,12 @@ _GAMMA = 0x9E3779B97F4A7C15
 
 
 class SimRng:
-    """A stream of random numbers."""
+    """A stream of random numbers. `random` makes it a `protocol.peer_selection.RandomSource`."""
 
     __slots__ = ("_state",)
 
     def __init__(self, seed: int) -> None:
-        """Any whole number; numbers that are equal modulo 2**64 give the same stream."""
+        """`seed`: any whole number; seeds that are equal modulo 2**64 give the same stream."""
         self._state = seed & _MASK
 
     def bits(self) -> int:
@@ -65,7 +65,7 @@ class SimRng:
         return low + self.below(high - low + 1)
 
     def happens(self, probability: float) -> bool:
-        """True with this probability. Draws no number where it is 0."""
+        """True with this probability. Draws no number for a probability of 0."""
         return probability > 0.0 and self.random() < probability
 
     def pick(self, items: Sequence[Item]) -> Item:
@@ -73,37 +73,37 @@ class SimRng:
         return items[self.below(len(items))]
 
     def shuffle(self, items: list[Item]) -> None:
-        """Put a list into a random order (Fisher and Yates)."""
+        """Shuffle a list (Fisher and Yates)."""
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
             items[last], items[other] = items[other], items[last]
 
     def exponential(self, mean: float) -> float:
-        """A waiting time without memory."""
+        """An exponentially distributed waiting time."""
         return -mean * log(1.0 - self.random())
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How good links are."""
+    """The quality of all links."""
 
     latency_ns: int = 5_000_000
-    """The least time on the way."""
+    """The least latency."""
     jitter_ns: int = 0
-    """The mean of what comes on top, which is exponential: messages overtake each other where it is long."""
+    """The mean of an exponential addition to it: where it is long, messages overtake each other."""
     loss: float = 0.0
     duplication: float = 0.0
     straggling: float = 0.0
     """The probability that a message takes `STRAGGLE` times as long."""
     bandwidth: int = 0
-    """Bytes a second, each way; messages queue for it. 0: no bound."""
+    """Bytes per second in each direction, for which messages queue; 0: no bound."""
 
 
 STRAGGLE = 40
 
 
 class Links:
-    """All links of a fleet. `fired` counts each kind of fault that came about."""
+    """All links of a fleet. `fired` counts the occurrences of each kind of fault."""
 
     def __init__(self, quality: Quality, rng: SimRng, fired: Counter[str]) -> None:
         self.quality = quality
@@ -115,7 +115,7 @@ class Links:
         self._latest: dict[tuple[str, str], int] = {}
 
     def cut(self, sender: str, to: str) -> None:
-        """Nothing gets from one node to another any more; the other way is not touched."""
+        """Cut the link from one node to another; the other direction is not touched."""
         self._cut.add((sender, to))
 
     def mend(self, sender: str, to: str) -> None:
@@ -123,18 +123,18 @@ class Links:
         self._cut.discard((sender, to))
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
-        """Nothing gets from one group of nodes to another. No groups: the network is whole. Who is in no group hears all."""
+        """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
         self._group_of = {name: index for index, group in enumerate(groups) for name in group}
 
     def connected(self, sender: str, to: str) -> bool:
-        """True if messages get from one node to another at all."""
+        """True if messages from one node to another arrive at all."""
         if (sender, to) in self._cut:
             return False
         mine, theirs = self._group_of.get(sender), self._group_of.get(to)
         return mine == theirs or mine is None or theirs is None
 
     def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
-        """When a message that is sent now arrives: not at all, once or twice. Times in ns."""
+        """The arrival times in ns of a message that is sent now: none, one or two."""
         rng, quality, link = self._rng, self.quality, (sender, to)
         if not self.connected(sender, to):
             self.fired["cut" if link in self._cut else "partition"] += 1
@@ -166,50 +166,50 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How nodes go about it."""
+    """The timing of nodes."""
 
     interval_ns: int = 10**9
     """Between two exchanges that a node begins; varied by a fifth, so that nodes drift apart."""
     patience_ns: int = 250_000_000
-    """How long a node waits for a reply."""
+    """The timeout for a reply."""
 
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """What the world knows of one node."""
+    """The world's view of one node."""
 
     name: str
     rate: float = 1.0
-    """How fast its clock goes."""
+    """The rate of its clock."""
     skew_ns: int = 0
-    """How far its clock is ahead."""
+    """The offset of its clock; positive: ahead."""
     paused_until: int = 0
     free_at: int = 0
-    """It has dealt with what arrived before by then."""
+    """The time by which it has processed earlier messages."""
     process_ns: int = 0
-    """How long it takes over a message."""
+    """Processing time per message."""
     room: int = 0
-    """Bytes that its messages are cut to; 0 for what nodes do by themselves."""
+    """The largest message in bytes; 0: the node's default."""
     peer: str | None = None
-    """With whom it is in an exchange that it began."""
+    """The peer of the exchange that it began."""
     question: Sent | None = None
     tries: int = 0
     turn: int = 0
-    """Counts its questions, so that a timer knows whether it is for the present one."""
+    """The number of its questions: a timeout of an earlier one is ignored."""
     bytes: int = 0
-    """Sent."""
+    """Bytes sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What may befall a message beside what its link does."""
+    """Probabilities of faults of messages beside those of links."""
 
     truncation: float = 0.0
     misrouting: float = 0.0
 
 
 class World:
-    """A fleet, its links and time."""
+    """A fleet, its links and virtual time."""
 
     def __init__(
         self,
@@ -221,10 +221,10 @@ class World:
         choice: PeerChoice | None = None,
         watched: bool,
     ) -> None:
-        """`choice`: whom to ask, by the places of `members`; anybody if left out. `watched`: check invariants, keep the steps."""
+        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps."""
         self.rng = rng
         self.fired: Counter[str] = Counter()
-        """How often each kind of fault came about."""
+        """Occurrences of each kind of fault."""
         self.now = 0
         """Virtual time in ns."""
         self.events = self.messages = 0
@@ -241,7 +241,7 @@ class World:
         self._uses: Counter[MessageName] = Counter()
         self.actors = {member.name: Actor(member.name) for member in members}
         self.names = [member.name for member in members]
-        """Those that a node may choose to ask, in the order in which they joined."""
+        """The nodes that may be asked, in the order in which they joined."""
         self._place = {name: place for place, name in enumerate(self.names)}
         for actor in self.actors.values():
             self.after(rng.below(pace.interval_ns), self._round, actor)
@@ -249,7 +249,7 @@ class World:
     # --- time --------------------------------------------------------------------------------------------------------
 
     def after(self, delay_ns: float, act: Callable[..., None], *args: object) -> None:
-        """Have something happen so much later."""
+        """Schedule a call after a delay."""
         self._at(self.now + max(0, int(delay_ns)), act, *args)
 
     def _at(self, time: int, act: Callable[..., None], *args: object) -> None:
@@ -257,7 +257,7 @@ class World:
         heappush(self._agenda, (time, self._order, act, args))
 
     def run(self, until: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Let happen what happens up to a time in ns, or until `stop` says so. Raises `Violation`."""
+        """Run the events up to a time in ns, or until `stop` returns True. Raises `Violation`."""
         while self._agenda and self._agenda[0][0] <= until and not stop():
             self.now, _, act, args = heappop(self._agenda)
             self.events += 1
@@ -265,13 +265,13 @@ class World:
         self.now = max(self.now, until) if not stop() else self.now
 
     def clock_of(self, actor: Actor) -> int:
-        """What a node's clock shows."""
+        """The reading of a node's clock."""
         return EPOCH_NS + actor.skew_ns + int(self.now * actor.rate)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def perform(self, kind: Callable[..., AnyStep], actor: Actor, **what: object) -> list[Sent]:
-        """Have a step carried out now; its messages go on their way."""
+        """Carry out a step now and send its messages."""
         self._number += 1
         step = kind(number=self._number, node=actor.name, time=self.clock_of(actor), **what)
         if self._watched:
@@ -283,7 +283,7 @@ class World:
         return sent
 
     def is_up(self, name: str) -> bool:
-        """True if a node runs."""
+        """True if a node is up."""
         return self.fleet.node(name) is not None
 
     def crash(self, actor: Actor) -> None:
@@ -304,7 +304,7 @@ class World:
         return actor
 
     def forget(self, name: str) -> None:
-        """Nobody asks this node any more."""
+        """Remove a node from those that may be asked."""
         self.names.remove(name)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ class World:
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
     def _ask(self, actor: Actor, sent: Sequence[Sent]) -> None:
-        """Wait for the reply to what was just said, if there is to be one."""
+        """Wait for the reply to the last message, if it wants one."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
             self._end(actor)
@@ -406,7 +406,7 @@ class World:
         self._release(sent.name)
 
     def _harmed(self, sent: Sent, actor: Actor) -> bool:
-        """Let a message arrive as it should not, now and then."""
+        """Damage or misroute a message, sometimes; True if it was."""
         if self.rng.happens(self.harm.truncation):
             self.fired["truncation"] += 1
             self.perform(Deliver, actor, message=sent.name, again=True, cut=self.rng.between(1, len(sent.data) - 1))

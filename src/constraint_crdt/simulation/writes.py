@@ -1,4 +1,4 @@
-"""What a `Write` step asks of a node, what it has to lead to, and how to tell that it did."""
+"""The effects of `Write` steps: how a node carries one out, the expected result, and the check that it was done."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, get_args
@@ -45,19 +45,19 @@ WRITES: Final = (
     *(f"tile {act}" for act in TILE_ACTS),
     AGAIN,
 )
-"""Every kind of write, all that there is a step for. A search in which one of them never came about has not looked. (`TOGETHER` is
-what follows from some of them: told, and too rare to be asked of a short search.)
+"""Every kind of write. A search in which one of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
+them: reported, but not required of a short search.)
 """
 
 SummaryStep: TypeAlias = Tally | Insert | Rate | FoldRates | Decay | Increment
 """Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
 
 Named = set[tuple[int, object, Replica, int]]
-"""Kind, key, replica and seq of what a removal ends."""
+"""Kind, key, replica and seq of the cells that a removal ends."""
 
 
 def do(node: GossipNode, step: Write) -> None:
-    """Have the node do it. Raises as the node does."""
+    """Let the node carry out a step. Raises as the node does."""
     match step:
         case Add():
             node.add_constraint(step.id, when=step.when, about=step.about, ttl=step.ttl)
@@ -84,7 +84,7 @@ def do(node: GossipNode, step: Write) -> None:
 
 
 def _do_to_tile(node: GossipNode, step: Tile) -> None:
-    """Raises `KeyError`, before a write begins, where there is nothing to do it to."""
+    """Raises `KeyError`, before a write begins, if the tile does not allow the act."""
     tile = node.state.tiles.tile(ROOM, step.tile)
     possible = {
         "put": True,
@@ -112,21 +112,21 @@ def _do_to_tile(node: GossipNode, step: Tile) -> None:
 
 
 class Expected(NamedTuple):
-    """What one mutation has to lead to."""
+    """The expected result of one mutation."""
 
     counted: Counted
-    """How far it moves the counts."""
+    """The amounts by which it moves the counts."""
     named: Named | None
-    """What it has to name as removed; with `some`: at most that. None: whatever its type has to."""
+    """The cells that it has to name as removed; with `some`: at most these. None: those that its type prescribes."""
     some: bool = False
     said: tuple[Said, ...] = ()
-    """What it puts into summaries."""
+    """Its contributions to summaries."""
     nothing: bool = False
-    """It has to write nothing, but for the beginning of a life."""
+    """Nothing is to be written, except the beginning of a life."""
 
 
 def parts(step: Write) -> Sequence[Write]:
-    """The mutations that a step consists of, one after the other."""
+    """The mutations of a step, in order."""
     if not isinstance(step, Increment) or not step.more:
         return (step,)
     counts = ((step.satisfied, step.violated), *step.more)
@@ -137,7 +137,7 @@ def parts(step: Write) -> Sequence[Write]:
 
 
 def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
-    """Which kinds of writes came about, by what was written beside the beginning of a life: of `WRITES`."""
+    """The kinds of writes that occurred, by the written cells except those that begin a life: of `WRITES`."""
     if not isinstance(step, Retire) and all(cell.kind == RETIRE for cell in cells):
         return [AGAIN] if isinstance(step, Increment) else []
     kind = f"tile {step.act}" if isinstance(step, Tile) else str(step.__struct_config__.tag)
@@ -145,7 +145,7 @@ def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
 
 
 def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool) -> Expected:
-    """What it has to lead to. `writes_on`: the node goes on in its row; else it begins a new life first."""
+    """The expected result of a step. `writes_on`: the node continues its row; else it begins a new life first."""
     match step:
         case Add():
             ended = _adds(log, node, step.id)
@@ -196,7 +196,7 @@ def _summed(node: GossipNode, step: SummaryStep, log: Invariants, *, writes_on: 
 
 
 def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
-    """True if the node has a reason not to do it."""
+    """True if the node has a reason to refuse the step."""
     if node.retired_by is not None:
         return True
     match step:
@@ -212,7 +212,7 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
 
 
 def is_done(node: GossipNode, step: Write) -> bool:
-    """True if the node itself reads what it was asked to write."""
+    """True if the node itself reads the result of the step."""
     constraints, now = node.state.constraints, node.time.now()
     match step:
         case Add():
@@ -251,7 +251,7 @@ def _tile_is_so(node: GossipNode, step: Tile) -> bool:
 
 
 def _do_summary(node: GossipNode, step: SummaryStep) -> None:
-    """Have the node do it, as the running node does. Raises as the node does."""
+    """Let the node carry out a step, as the running node does. Raises as the node does."""
     state = node.state
     match step:
         case Tally():
@@ -285,7 +285,7 @@ def _bloom(node: GossipNode, step: Insert) -> BloomCRDT:
 
 
 def _said(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool) -> tuple[Said, ...]:
-    """What the log is to be told; nothing if nothing is to be written. `model`: as the node is, before it does it."""
+    """The contributions to log; none if nothing is to be written. `model`: the state of the node before the step."""
     match step:
         case Tally():
             shape: Shape = model.sketches.meant(step.name) or SketchShape(step.width, step.depth)
@@ -312,12 +312,12 @@ def _said(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool)
 
 
 def _held(node: GossipNode, model: Model, kind: int, key: str, *, writes_on: bool) -> Values:
-    """What is left now in the node's own cell. A life that begins has none."""
+    """The remaining values in the node's own cell. A life that begins has none."""
     return model.decays.left(kind, key, node.replica, node.time.own()) if writes_on else {}
 
 
 def _sum(held: Mapping[float, tuple[float, ...]], more: Mapping[float, tuple[float, ...]]) -> Values:
-    """The half-lives of `more`, each with what is held at it."""
+    """The half-lives of `more`, each added to the held values."""
     return {
         half_life: tuple(a + b for a, b in zip(held.get(half_life, (0.0,) * len(values)), values, strict=True))
         for half_life, values in more.items()
@@ -325,7 +325,7 @@ def _sum(held: Mapping[float, tuple[float, ...]], more: Mapping[float, tuple[flo
 
 
 def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on: bool) -> tuple[Said, ...]:
-    """What is left of the node's own cells goes to that of none in particular, at the half-lives that it tracks."""
+    """The remaining values of the node's own cells move to those of no constraint, at the half-lives that it tracks."""
     own = node.time.own()
     found = {id_: held for id_ in step.ids if (held := _held(node, model, RATE, id_, writes_on=writes_on))}
     if not found:
@@ -338,7 +338,7 @@ def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on:
 
 
 def _may_refuse_summary(node: GossipNode, step: SummaryStep, model: Model) -> bool:
-    """True if the name stands for a table of other dimensions than those that the node's own row has."""
+    """True if the name stands for a table of other dimensions than those of the node's own row."""
     match step:
         case Tally():
             own, meant = model.sketches.shape(step.name, node.replica), model.sketches.meant(step.name)
@@ -350,7 +350,7 @@ def _may_refuse_summary(node: GossipNode, step: SummaryStep, model: Model) -> bo
 
 
 def _summary_is_done(node: GossipNode, step: SummaryStep) -> bool:
-    """True if the node itself reads what it was asked to write."""
+    """True if the node itself reads the result of the step."""
     state = node.state
     match step:
         case Tally():
