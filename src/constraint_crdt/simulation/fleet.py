@@ -69,7 +69,7 @@ class Disk:
 
 
 @dataclass(slots=True)
-class Seat:
+class Host:
     """The place of a node: one life after the other, with a disk."""
 
     name: str
@@ -108,29 +108,29 @@ class Fleet:
         self.carried = self.taken = 0
         """Mutations that messages carried, and those of them that were new to the reader."""
         self._limits = limits
-        self._seats: dict[str, Seat] = {}
-        self._letters: dict[MessageName, Sent] = {}
+        self._hosts: dict[str, Host] = {}
+        self._messages: dict[MessageName, Sent] = {}
         self._clocks: list[VectorClock] = [VectorClock()]
         self._lives = COPIES_OF_OWN_LIFE
         self._sent: list[Sent] = []
         for member in members:
-            self._begin_life(self._seat(member.name), member.incarnation)
+            self._begin_life(self._host(member.name), member.incarnation)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> dict[str, GossipNode]:
         """The nodes that are up, by name, in the order of their first appearance."""
-        return {name: seat.node for name, seat in self._seats.items() if seat.node is not None}
+        return {name: host.node for name, host in self._hosts.items() if host.node is not None}
 
     def node(self, name: str) -> GossipNode | None:
         """A node, or None if it is down."""
-        seat = self._seats.get(name)
-        return seat.node if seat else None
+        host = self._hosts.get(name)
+        return host.node if host else None
 
     def forget_message(self, name: MessageName) -> None:
         """Drop a message that will not arrive any more."""
-        self._letters.pop(name, None)
+        self._messages.pop(name, None)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
@@ -149,180 +149,180 @@ class Fleet:
         if isinstance(step, Start):
             self._start(step)
             return
-        seat = self._seats.get(step.node)
-        if seat is None or seat.node is None:
+        host = self._hosts.get(step.node)
+        if host is None or host.node is None:
             return
-        seat.time = step.time or seat.time
-        self._act(seat, seat.node, step)
+        host.time = step.time or host.time
+        self._act(host, host.node, step)
 
-    def _act(self, seat: Seat, node: GossipNode, step: AnyStep) -> None:
+    def _act(self, host: Host, node: GossipNode, step: AnyStep) -> None:
         """A step of a node that is up."""
         match step:
             case Deliver():
-                self._deliver(seat, node, step)
+                self._deliver(host, node, step)
             case Begin():
                 if step.peer != step.node:
                     message = node.ping() if step.bare else node.begin(step.peer)
-                    self._send(seat, node, step.peer, [message], step.number, step.room)
+                    self._send(host, node, step.peer, [message], step.number, step.room)
             case Exchange():
-                self._exchange(seat, step.peer)
+                self._exchange(host, step.peer)
             case Stale():
-                self._stale(seat, node, step)
+                self._stale(host, node, step)
             case Collect():
                 if node.collect(node.tracker if step.acknowledged else None):
-                    self._changed(seat, node)
+                    self._changed(host, node)
             case Backup():
-                seat.backup = seat.disk
+                host.backup = host.disk
             case Crash():
-                self._crash(seat, node)
+                self._crash(host, node)
             case Write():
                 for part in parts(step):
-                    self._write(seat, node, part)
+                    self._write(host, node, part)
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
-    def _seat(self, name: str) -> Seat:
-        if name not in self._seats:
-            self._seats[name] = Seat(name)
-        return self._seats[name]
+    def _host(self, name: str) -> Host:
+        if name not in self._hosts:
+            self._hosts[name] = Host(name)
+        return self._hosts[name]
 
     def _new_life(self) -> int:
         self._lives += 1
         return self._lives
 
-    def _make(self, seat: Seat, incarnation: int) -> GossipNode:
+    def _make(self, host: Host, incarnation: int) -> GossipNode:
         return GossipNode(
-            seat.name,
+            host.name,
             incarnation=incarnation,
-            now=lambda: seat.time,
+            now=lambda: host.time,
             renew=self._new_life,
             fleet="chaos",
             limits=self._limits,
             max_skew=MAX_SKEW,
         )
 
-    def _begin_life(self, seat: Seat, incarnation: int) -> None:
-        node = seat.node = self._make(seat, incarnation or self._new_life())
-        seat.disk = Disk(node.state.rows.copy(), node.replica, over=False)
-        seat.unsaved = seat.over = False
+    def _begin_life(self, host: Host, incarnation: int) -> None:
+        node = host.node = self._make(host, incarnation or self._new_life())
+        host.disk = Disk(node.state.rows.copy(), node.replica, over=False)
+        host.unsaved = host.over = False
         if self.invariants is not None:
-            self.invariants.started(seat.name, node)
+            self.invariants.started(host.name, node)
 
     def _start(self, step: Start) -> None:
-        seat = self._seat(step.node)
-        if seat.node is not None:
+        host = self._host(step.node)
+        if host.node is not None:
             return
-        disk = seat.backup if step.disk == "copied" else seat.disk
+        disk = host.backup if step.disk == "copied" else host.disk
         if step.disk == "lost" or disk is None:
-            self._begin_life(seat, step.incarnation)
+            self._begin_life(host, step.incarnation)
             return
-        node = seat.node = self._make(seat, disk.replica.incarnation)
+        node = host.node = self._make(host, disk.replica.incarnation)
         node.state.rows.apply(disk.rows.whole(), whole=True)
-        seat.over = disk.over or step.disk != "kept"
-        node.resume(disk.replica.incarnation, vouched=not seat.over)
-        seat.disk, seat.unsaved = Disk(disk.rows, disk.replica, seat.over), False
+        host.over = disk.over or step.disk != "kept"
+        node.resume(disk.replica.incarnation, vouched=not host.over)
+        host.disk, host.unsaved = Disk(disk.rows, disk.replica, host.over), False
         if self.invariants is not None:
-            self.invariants.started(seat.name, node)
-            self.invariants.check_subsumed(seat.name, disk.rows.clock.items(), "durable")
+            self.invariants.started(host.name, node)
+            self.invariants.check_subsumed(host.name, disk.rows.clock.items(), "durable")
 
-    def _crash(self, seat: Seat, node: GossipNode) -> None:
+    def _crash(self, host: Host, node: GossipNode) -> None:
         """Stop a node. Its unsaved writes were told to no other node, so they count as never written."""
-        seat.node = None
+        host.node = None
         if self.invariants is None:
-            seat.disk = Disk(node.state.rows, node.replica, seat.over)
+            host.disk = Disk(node.state.rows, node.replica, host.over)
             return
-        kept = seat.disk.rows.seq(node.replica) if seat.disk else 0
-        self.invariants.stopped(seat.name)
-        if not seat.over and node.state.rows.seq(node.replica) > kept:
+        kept = host.disk.rows.seq(node.replica) if host.disk else 0
+        self.invariants.stopped(host.name)
+        if not host.over and node.state.rows.seq(node.replica) > kept:
             self.invariants.lost(node.replica, kept)
             self.unsaved_lost += 1
 
-    def _changed(self, seat: Seat, node: GossipNode) -> None:
+    def _changed(self, host: Host, node: GossipNode) -> None:
         """Check a node whose state changed."""
-        seat.unsaved = True
+        host.unsaved = True
         if self.invariants is not None:
-            self.invariants.observe(seat.name, node)
+            self.invariants.observe(host.name, node)
             if len(self._clocks) < CLOCKS_NOTED:
                 self._clocks.append(node.clock)
 
-    def _save(self, seat: Seat, node: GossipNode) -> None:
+    def _save(self, host: Host, node: GossipNode) -> None:
         """Save all changes to disk. Unwatched fleets save when a node goes down: they have no unsaved writes."""
-        if seat.unsaved and self.invariants is not None:
-            seat.disk = Disk(node.state.rows.copy(), node.replica, seat.over)
-            seat.unsaved = False
+        if host.unsaved and self.invariants is not None:
+            host.disk = Disk(node.state.rows.copy(), node.replica, host.over)
+            host.unsaved = False
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, seat: Seat, node: GossipNode, step: Write) -> None:
+    def _write(self, host: Host, node: GossipNode, step: Write) -> None:
         """Carry out a mutation, log it, and compare it with the request."""
         log = self.invariants
         if log is None:
             do(node, step)
             return
         life, lo, as_it_was = node.replica, node.state.rows.seq(node.replica), _fingerprint(node)
-        due = expected(node, step, log, writes_on=not seat.over)
+        due = expected(node, step, log, writes_on=not host.over)
         try:
             do(node, step)
         except (KeyError, ConstraintCrdtError) as error:
             if not may_refuse(node, step, log):
-                raise Violation("refusal", f"{seat.name} refused {step}: {error}") from error
+                raise Violation("refusal", f"{host.name} refused {step}: {error}") from error
             if _fingerprint(node) != as_it_was:
-                raise Violation("refusal", f"{seat.name} refused {step} and changed all the same") from error
+                raise Violation("refusal", f"{host.name} refused {step} and changed all the same") from error
             return
         if node.replica != life:
-            lo, seat.over = 0, False
-        cells = log.wrote(node, lo, due.counted, due.said)
+            lo, host.over = 0, False
+        cells = log.wrote(node, lo, due.counted, due.contributions)
         self.written.update(kinds(step, cells))
         removed = {tuple(dot) for cell in cells if cell.kind == REMOVE for dot in removed_dots(cell)}
         if due.named is not None and removed != due.named and not (due.some and removed <= due.named):
-            raise Violation("write", f"{seat.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
+            raise Violation("write", f"{host.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
         if due.nothing and any(cell.kind != RETIRE for cell in cells):
-            raise Violation("write", f"{seat.name} wrote {step}, which was known")
+            raise Violation("write", f"{host.name} wrote {step}, which was known")
         if cells:
-            self._changed(seat, node)
+            self._changed(host, node)
         if not is_done(node, step):
-            raise Violation("write", f"{seat.name} wrote {step} and does not read it")
+            raise Violation("write", f"{host.name} wrote {step} and does not read it")
         if not step.unsaved:
-            self._save(seat, node)
+            self._save(host, node)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def _send(self, seat: Seat, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
+    def _send(self, host: Host, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
         """Send messages, after saving the state that they tell."""
         if not messages:
             return
-        self._save(seat, node)
+        self._save(host, node)
         for message in messages:
             pieces = node.encoded(message, to, room or MESSAGE_BYTES)
             for data in pieces:
                 last = data is pieces[-1]
                 mutations = mutations_in(message) if last else 0
                 name = number, len(self._sent)
-                sent = Sent(name, seat.name, to, data, last and not isinstance(message, Ack), mutations)
+                sent = Sent(name, host.name, to, data, last and not isinstance(message, Ack), mutations)
                 self._sent.append(sent)
-                self._letters[sent.name] = sent
+                self._messages[sent.name] = sent
 
-    def _stale(self, seat: Seat, node: GossipNode, step: Stale) -> None:
+    def _stale(self, host: Host, node: GossipNode, step: Stale) -> None:
         known = [clock for clock in self._clocks if node.clock.subsumes(clock)]
         if known and step.peer != step.node:
             message = node.delta_since(known[step.back % len(known)])
-            self._send(seat, node, step.peer, [message], step.number, step.room)
+            self._send(host, node, step.peer, [message], step.number, step.room)
 
-    def _deliver(self, seat: Seat, node: GossipNode, step: Deliver) -> None:
-        letter = self._letters.get(step.message) if step.again else self._letters.pop(step.message, None)
-        if letter is None:
+    def _deliver(self, host: Host, node: GossipNode, step: Deliver) -> None:
+        message = self._messages.get(step.message) if step.again else self._messages.pop(step.message, None)
+        if message is None:
             return
-        harmed = step.cut > 0 or letter.to != step.node
-        data = letter.data[: step.cut] if step.cut else letter.data
+        harmed = step.cut > 0 or message.to != step.node
+        data = message.data[: step.cut] if step.cut else message.data
         before = node.state.rows.clock_mark.count
-        responses, sender = self._receive(seat, node, data, harmed=harmed)
-        self.carried += letter.mutations
+        responses, sender = self._receive(host, node, data, harmed=harmed)
+        self.carried += message.mutations
         self.taken += node.state.rows.clock_mark.count - before
         if step.cut and sender:
-            raise Violation("refusal", f"{seat.name} took a message of which only {step.cut} of {len(letter.data)} bytes came")
-        self._send(seat, node, sender, responses, step.number, step.room)
+            raise Violation("refusal", f"{host.name} took a message of which only {step.cut} of {len(message.data)} bytes came")
+        self._send(host, node, sender, responses, step.number, step.room)
 
-    def _receive(self, seat: Seat, node: GossipNode, data: bytes, *, harmed: bool) -> tuple[list[GossipMessage], str]:
+    def _receive(self, host: Host, node: GossipNode, data: bytes, *, harmed: bool) -> tuple[list[GossipMessage], str]:
         """Let a node receive a message; returns the answers and their reader ("": the message was not accepted)."""
         as_it_was, sender = _fingerprint(node), ""
         try:
@@ -331,38 +331,38 @@ class Fleet:
             result = node.receive(message)
         except ConstraintCrdtError as error:
             if not harmed and sender not in node.state.retirements:
-                raise Violation("refusal", f"{seat.name} refused a well-meant message: {error}") from error
+                raise Violation("refusal", f"{host.name} refused a well-meant message: {error}") from error
             if _fingerprint(node) != as_it_was:
-                raise Violation("refusal", f"{seat.name} refused a message and changed all the same: {error}") from error
+                raise Violation("refusal", f"{host.name} refused a message and changed all the same: {error}") from error
             return [], ""
-        seat.over |= result.outlived is not None
+        host.over |= result.outlived is not None
         if result.diverged:
-            raise Violation("hash", f"{seat.name} and {sender} are at the same clock with different hashes")
+            raise Violation("hash", f"{host.name} and {sender} are at the same clock with different hashes")
         if self.invariants is not None and isinstance(message, Ping | Part) and _is_for(message, node):
-            self.invariants.heard(seat.name, node, sender, message.time if isinstance(message, Ping) else None)
+            self.invariants.heard(host.name, node, sender, message.time if isinstance(message, Ping) else None)
         if _fingerprint(node) != as_it_was:
-            self._changed(seat, node)
+            self._changed(host, node)
         if self.invariants is not None:
-            self.invariants.check_evidence(seat.name, node, sender)
+            self.invariants.check_evidence(host.name, node, sender)
         return result.responses, sender
 
-    def _exchange(self, seat: Seat, peer: str) -> None:
+    def _exchange(self, host: Host, peer: str) -> None:
         """Run a whole exchange, again if an older transfer had to be completed first."""
-        other = self._seats.get(peer)
-        if other is None or other.node is None or other is seat:
+        other = self._hosts.get(peer)
+        if other is None or other.node is None or other is host:
             return
         for _ in range(ATTEMPTS):
-            self._talk(seat, other)
-            a, b = seat.node, other.node
+            self._talk(host, other)
+            a, b = host.node, other.node
             assert a is not None  # noqa: S101 - it was up, and nothing here stops it
             if a.state_hash == b.state_hash or any(one.node_id in two.state.retirements for one in (a, b) for two in (a, b)):
                 return
-        raise Violation("exchange", f"{seat.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
+        raise Violation("exchange", f"{host.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
 
-    def _talk(self, seat: Seat, other: Seat) -> None:
+    def _talk(self, host: Host, other: Host) -> None:
         """Deliver the messages of one exchange in their order."""
-        assert seat.node is not None  # noqa: S101 - see above
-        waiting: list[tuple[Seat, Seat, GossipMessage]] = [(seat, other, seat.node.begin(other.name))]
+        assert host.node is not None  # noqa: S101 - see above
+        waiting: list[tuple[Host, Host, GossipMessage]] = [(host, other, host.node.begin(other.name))]
         said = 0
         while waiting:
             sender, reader, message = waiting.pop(0)
@@ -374,7 +374,7 @@ class Fleet:
                 responses, _ = self._receive(reader, reader.node, data, harmed=False)
                 waiting += [(reader, sender, response) for response in responses]
             if said > MESSAGES_PER_EXCHANGE:
-                raise Violation("exchange", f"{seat.name} and {other.name} talk without end")
+                raise Violation("exchange", f"{host.name} and {other.name} talk without end")
 
 
 def _is_for(message: GossipMessage, node: GossipNode) -> bool:

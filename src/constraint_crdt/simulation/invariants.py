@@ -31,7 +31,7 @@ from constraint_crdt.crdt.cells import ADD, REMOVE, RETIRE, Cell, definition_val
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.simulation.models import Model, Said
+from constraint_crdt.simulation.models import Contribution, Model
 
 Counted = Mapping[str, tuple[int, int]]
 """Evaluations by constraint, "" for none in particular: the amount by which a mutation moves the counts."""
@@ -59,7 +59,7 @@ class Mutation:
     data: bytes
     ends: tuple[tuple[Replica, int], ...]
     counted: Counted
-    said: tuple[Said, ...]
+    contributions: tuple[Contribution, ...]
     expires_at: int | None
 
 
@@ -130,9 +130,9 @@ class Invariants:
         """The model of the summaries at a node, as of its last check."""
         return self._views[name].model
 
-    def wrote(self, node: GossipNode, lo: int, counted: Counted, said: tuple[Said, ...] = ()) -> list[Cell]:
+    def wrote(self, node: GossipNode, lo: int, counted: Counted, contributions: tuple[Contribution, ...] = ()) -> list[Cell]:
         """Log the mutations of a node above `lo` in its row; returns the cells. `counted`: the amounts by which they moved its
-        counts; `said`: their contributions to summaries.
+        counts; `contributions`: to summaries.
         """
         replica, rows = node.replica, node.state.rows
         row = self._log.setdefault(replica, [])
@@ -145,11 +145,11 @@ class Invariants:
             raise Violation("dot", f"{replica} writes {lo + 1} though it wrote up to {len(row)} before")
         for cell in cells:
             last = cell is cells[-1]
-            self._append(row, cell, counted if last else {}, said if last else ())
+            self._append(row, cell, counted if last else {}, contributions if last else ())
             self._ended_lives |= cell.kind == RETIRE
         return cells
 
-    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, said: tuple[Said, ...]) -> None:
+    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, contributions: tuple[Contribution, ...]) -> None:
         replica, seq = cell.replica, cell.seq
         ends: list[tuple[Replica, int]] = []
         if cell.kind == REMOVE:
@@ -161,7 +161,7 @@ class Invariants:
         for ended in ends:
             self._enders.setdefault(ended, []).append((replica, seq))
         expires_at = definition_value(cell).expires_at if cell.kind == ADD else None
-        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, said, expires_at))
+        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, contributions, expires_at))
 
     def lost(self, replica: Replica, upto: int) -> None:
         """Drop the mutations above `upto` that a node lost before it told any other node."""
@@ -236,7 +236,7 @@ class Invariants:
             for key, moved in mutation.counted.items():
                 _plus(view.counts, key, moved)
                 _plus(view.by_node, replica.node_id, moved)
-            for each in mutation.said:
+            for each in mutation.contributions:
                 view.model.take(replica, each, own)
         view.clock = dict(clock)
 

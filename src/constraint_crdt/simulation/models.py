@@ -54,11 +54,11 @@ Shape: TypeAlias = tuple[int, ...]
 Values: TypeAlias = dict[float, tuple[float, ...]]
 """The remaining values by half-life."""
 
-Wrong: TypeAlias = tuple[str, str]
+Finding: TypeAlias = tuple[str, str]
 """The name of a violated invariant, and a sentence."""
 
 
-class Tallied(NamedTuple):
+class ItemCount(NamedTuple):
     """An item was counted in a sketch."""
 
     name: str
@@ -67,7 +67,7 @@ class Tallied(NamedTuple):
     times: int
 
 
-class Inserted(NamedTuple):
+class ItemInsertion(NamedTuple):
     """An item was inserted into a Bloom filter."""
 
     name: str
@@ -75,7 +75,7 @@ class Inserted(NamedTuple):
     item: str
 
 
-class Left(NamedTuple):
+class DecayedValues(NamedTuple):
     """The values that the writer's row has under a key, as of a time."""
 
     kind: int
@@ -85,7 +85,7 @@ class Left(NamedTuple):
     """Empty if the cell was removed."""
 
 
-class Taken(NamedTuple):
+class ClientIncrement(NamedTuple):
     """The increment of a client was accepted."""
 
     client: str
@@ -93,7 +93,7 @@ class Taken(NamedTuple):
     counts: tuple[int, int]
 
 
-Said: TypeAlias = Tallied | Inserted | Left | Taken
+Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement
 
 
 class Tables:
@@ -138,7 +138,7 @@ class Decays:
         self._waited = 0
         """Skipped checks since the last one."""
 
-    def take(self, replica: Replica, left: Left, own: int) -> None:
+    def take(self, replica: Replica, left: DecayedValues, own: int) -> None:
         """A cell was written or removed; `own`: the time by the node's own clock."""
         self._moved.add((left.kind, left.key))
         slot = (left.kind, left.key, replica)
@@ -207,26 +207,26 @@ class Model:
         self._tiles: object = None
         self._looked_at: dict[tuple[int, ...], list[int]] = {}
 
-    def take(self, replica: Replica, said: Said, own: int) -> None:
+    def take(self, replica: Replica, contribution: Contribution, own: int) -> None:
         """The node learned of a contribution to a summary."""
-        match said:
-            case Tallied():
-                self.sketches.take(replica, said.name, said.shape, said.item, said.times)
-            case Inserted():
-                self.filters.take(replica, said.name, said.shape, said.item, 1)
-            case Left():
-                self.decays.take(replica, said, own)
-            case Taken():
-                if not self.knows(said.client, said.seq):
-                    self._taken.setdefault(said.client, set()).add(said.seq)
-                    before = self._counted.get(said.client, (0, 0))
-                    self._counted[said.client] = (before[0] + said.counts[0], before[1] + said.counts[1])
+        match contribution:
+            case ItemCount():
+                self.sketches.take(replica, contribution.name, contribution.shape, contribution.item, contribution.times)
+            case ItemInsertion():
+                self.filters.take(replica, contribution.name, contribution.shape, contribution.item, 1)
+            case DecayedValues():
+                self.decays.take(replica, contribution, own)
+            case ClientIncrement():
+                if not self.knows(contribution.client, contribution.seq):
+                    self._taken.setdefault(contribution.client, set()).add(contribution.seq)
+                    before = self._counted.get(contribution.client, (0, 0))
+                    self._counted[contribution.client] = (before[0] + contribution.counts[0], before[1] + contribution.counts[1])
 
     def knows(self, client: str, seq: int) -> bool:
         """True if this increment lies within the clock, whichever node accepted it."""
         return seq in self._taken.get(client, ())
 
-    def wrong(self, node: GossipNode) -> Wrong | None:
+    def wrong(self, node: GossipNode) -> Finding | None:
         """The invariant that does not hold at the node, or None."""
         counted = node.state.increments.by_node(ROOM)
         if counted != self._counted:

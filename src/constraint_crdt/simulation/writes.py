@@ -13,7 +13,17 @@ from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.invariants import Counted, Invariants
-from constraint_crdt.simulation.models import ROOM, Inserted, Left, Model, Said, Shape, Taken, Tallied, Values
+from constraint_crdt.simulation.models import (
+    ROOM,
+    ClientIncrement,
+    Contribution,
+    DecayedValues,
+    ItemCount,
+    ItemInsertion,
+    Model,
+    Shape,
+    Values,
+)
 from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,
@@ -119,7 +129,7 @@ class Expected(NamedTuple):
     named: Named | None
     """The cells that it has to name as removed; with `some`: at most these. None: those that its type prescribes."""
     some: bool = False
-    said: tuple[Said, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
     """Its contributions to summaries."""
     nothing: bool = False
     """Nothing is to be written, except the beginning of a life."""
@@ -185,14 +195,14 @@ def _folded(node: GossipNode, step: Fold, *, writes_on: bool) -> Expected:
 
 
 def _summed(node: GossipNode, step: SummaryStep, log: Invariants, *, writes_on: bool) -> Expected:
-    said = _said(node, step, log.model(node.node_id), writes_on=writes_on)
+    contributions = _contributions(node, step, log.model(node.node_id), writes_on=writes_on)
     named: Named | None = set()
     if isinstance(step, FoldRates) and writes_on:
         cells = {id_: node.state.rows.get(RATE, id_, node.replica) for id_ in step.ids}
         named = {(RATE, id_, cell.replica, cell.seq) for id_, cell in cells.items() if cell is not None}
-    elif isinstance(step, Increment) and said:
+    elif isinstance(step, Increment) and contributions:
         named = None
-    return Expected({}, named, said=said, nothing=not said)
+    return Expected({}, named, contributions=contributions, nothing=not contributions)
 
 
 def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
@@ -284,31 +294,31 @@ def _bloom(node: GossipNode, step: Insert) -> BloomCRDT:
     return blooms[step.name] if step.name in blooms else node.state.bloom(step.name, step.expected, step.wrong)
 
 
-def _said(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool) -> tuple[Said, ...]:
+def _contributions(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
     """The contributions to log; none if nothing is to be written. `model`: the state of the node before the step."""
     match step:
         case Tally():
             shape: Shape = model.sketches.meant(step.name) or SketchShape(step.width, step.depth)
-            return (Tallied(step.name, shape, step.item, step.count),) if step.count else ()
+            return (ItemCount(step.name, shape, step.item, step.count),) if step.count else ()
         case Insert():
             shape = model.filters.meant(step.name) or BloomShape.of(step.expected, step.wrong)
-            return (Inserted(step.name, shape, step.item),)
+            return (ItemInsertion(step.name, shape, step.item),)
         case Rate():
             if not step.satisfied and not step.violated:
                 return ()
             key, own = step.id or "", node.time.own()
             held = _held(node, model, RATE, key, writes_on=writes_on)
             counted = dict.fromkeys(step.half_lives, (float(step.satisfied), float(step.violated)))
-            return (Left(RATE, key, own, _sum(held, counted)),)
+            return (DecayedValues(RATE, key, own, _sum(held, counted)),)
         case FoldRates():
             return _folded_rates(node, step, model, writes_on=writes_on)
         case Decay():
             held = _held(node, model, DECAY, step.name, writes_on=writes_on)
             values = held | _sum(held, {step.half_life: (step.amount,)})
-            return (Left(DECAY, step.name, node.time.own(), values),)
+            return (DecayedValues(DECAY, step.name, node.time.own(), values),)
         case Increment():
             known = model.knows(step.client, step.seq)
-            return () if known else (Taken(step.client, step.seq, (step.satisfied, step.violated)),)
+            return () if known else (ClientIncrement(step.client, step.seq, (step.satisfied, step.violated)),)
 
 
 def _held(node: GossipNode, model: Model, kind: int, key: str, *, writes_on: bool) -> Values:
@@ -324,7 +334,7 @@ def _sum(held: Mapping[float, tuple[float, ...]], more: Mapping[float, tuple[flo
     }
 
 
-def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on: bool) -> tuple[Said, ...]:
+def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
     """The remaining values of the node's own cells move to those of no constraint, at the half-lives that it tracks."""
     own = node.time.own()
     found = {id_: held for id_ in step.ids if (held := _held(node, model, RATE, id_, writes_on=writes_on))}
@@ -334,7 +344,7 @@ def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on:
     total = nothing
     for held in (_held(node, model, RATE, "", writes_on=writes_on), *found.values()):
         total = _sum(held, total)
-    return (Left(RATE, "", own, total), *(Left(RATE, id_, own, {}) for id_ in found))
+    return (DecayedValues(RATE, "", own, total), *(DecayedValues(RATE, id_, own, {}) for id_ in found))
 
 
 def _may_refuse_summary(node: GossipNode, step: SummaryStep, model: Model) -> bool:
