@@ -25,7 +25,7 @@ each."""
 
 
 def fresh_incarnation() -> int:
-    """An incarnation that no life of a node has had, from the machine's randomness."""
+    """An incarnation no life of a node has had, from the machine's randomness."""
     return 1 + secrets.randbits(INCARNATION_BITS)
 
 
@@ -65,7 +65,7 @@ class DecayCounter(PureDecayCounter):
     ) -> None:
         """`half_life`: seconds. `name`: distinguishes it from other counters in the same rows. `now`: the time, ns since the epoch.
 
-        `max_skew`: seconds that a writer may be ahead without being counted in `ahead`. `ages`: the ages of the cells of `rows`,
+        `max_skew`: seconds a writer may be ahead without being counted in `ahead`. `ages`: the ages of the cells of `rows`,
         if they are kept already. Raises `TypeError` for a half-life that is not a number, and `ConstraintCrdtError` for a half-life
         or name out of bounds.
         """

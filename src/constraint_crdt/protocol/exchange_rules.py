@@ -1,20 +1,21 @@
-"""The rules of the exchange: the messages that a node sends, and its reactions to those that it receives (DESIGN 3).
+"""The rules of the exchange: the messages a node sends, and its reactions to those it receives (DESIGN 3).
 
 Anti-entropy in the sense of Demers et al., "Epidemic algorithms for replicated database maintenance" (1987), with delta-states
 after Almeida, Shoker and Baquero, "Delta state replicated data types" (2018). A asks B; each step is safe by itself, in whatever
 order messages arrive:
 
 1. A `begin`s with a Ping, or with a Delta where it knows B's last clock and is a little ahead of it.
-2. If B has the hash that A stated, it Acks, and both know that they agree. Otherwise B sends what A lacks above A's clock, and in
+2. If B has the hash A stated, it Acks, and both know that they agree. Otherwise B sends what A lacks above A's clock, and in
    the same message asks for the rows in which A is ahead.
-3. A applies that as a whole. It answers with the rows that B asked for (a Delta against the clock that B just stated), else an Ack.
+3. A applies that as a whole. It answers with the rows B asked for (a Delta against the clock B just stated), else an Ack.
 4. B applies that and Acks. Both are equal, and both have evidence of it.
 
 Rules kept here:
 
 - The only evidence of a peer's state is what the peer stated: its clock in a Ping, Delta or Sync, its hash by stating or echoing
   it.
-- A transfer is the sender's whole state above one clock, as of one instant. It is applied as one, after its last part arrived.
+- A transfer is the sender's whole state above one clock, as of an instant. The whole is applied at once, after its last part
+  arrived.
 - A clock is named where the peer has shown to know it, and spelled out otherwise. A clock is noted as nameable when it is stated.
 - A message that cannot be resolved here (it names an unknown clock, or starts above the local clock) changes nothing and is
   answered with the local clock, spelled out.
@@ -67,25 +68,25 @@ Asked = Sequence[tuple[Replica, int]]
 
 @dataclass(slots=True, kw_only=True)
 class GossipResult:
-    """The effects of one received message."""
+    """The effects of a received message."""
 
     responses: list[GossipMessage] = field(default_factory=list)
     """The answers to the sender, in order."""
     state_changed: bool = False
     converged: bool = False
-    """The last hash that every known peer gave evidence of equals this node's hash."""
+    """The last evidenced hash of every known peer equals this node's hash."""
     diverged: bool = False
-    """The peer has the same clock and another hash: one of the two states is corrupted."""
+    """The peer has the same clock and another hash: either state is corrupted."""
     mended: bool = False
     """Damage here was repaired: sums were corrected, or cells dropped, restored or replaced."""
     skew: float | None = None
-    """Seconds that the sender's clock is ahead, if it just exceeded the bound; else None."""
+    """Seconds the sender's clock is ahead, if it just exceeded the bound; else None."""
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
 
 
 class Composer:
-    """Composes the messages that a node sends. Changes no state; notes the clocks that it states."""
+    """Composes the messages a node sends. Changes no state; notes the clocks it states."""
 
     def __init__(self, local: LocalReplica, tracker: DeltaTracker, inbound: InboundTransfers) -> None:
         self._local = local
@@ -93,7 +94,7 @@ class Composer:
         self._inbound = inbound
 
     def ping(self, peer: str | None = None) -> Ping:
-        """A Ping, its clock as changes against a clock that `peer` is known to have, if there is one."""
+        """A Ping, its clock as changes against a clock `peer` is known to have, if any."""
         local, rows = self._local, self._local.state.rows
         mark, known = rows.clock_mark, self._tracker.peer(peer) if peer is not None else None
         if known is None:
@@ -161,7 +162,7 @@ class Composer:
         return [self.whole_ping(peer, spelled_out=True)]
 
     def transfer(self, peer: Peer, theirs: ClockMark, lacks: Asked | None = None) -> Delta | Sync:
-        """The runs that `peer` lacks at its clock `theirs`, and the rows that are lacking here.
+        """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here.
 
         `lacks`: its entries in the rows where it is behind, if known.
         """
@@ -196,7 +197,7 @@ class Composer:
         )
 
     def rest(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
-        """The question for the rest of a peer's incomplete transfer, if there is one to be asked."""
+        """The question for the rest of a peer's incomplete transfer, if any."""
         asked = self._inbound.ask(peer.replica, anew=anew)
         if asked is None:
             return []
@@ -204,7 +205,7 @@ class Composer:
         return [Resume(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=transfer, index=index)]
 
     def ack(self, peer: Peer) -> Ack:
-        """The confirmation of the hash that the peer stated, which is the local hash."""
+        """The confirmation of the hash the peer stated, which is the local hash."""
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
         talk = self._tracker.conversation(peer.replica.node_id)
@@ -236,9 +237,9 @@ class Exchange:
         self.rounds = 0
         """Messages received."""
         self.syncs = 0
-        """Pings answered whose hash differed from the local one."""
+        """Pings answered whose hash differed from the local hash."""
         self.alarms = 0
-        """Times that a peer had the local clock and another hash: corruption on one of the two sides."""
+        """Times a peer had the local clock and another hash: corruption on either side."""
 
     def receive(self, message: GossipMessage) -> GossipResult:
         """See `GossipNode.receive`."""
@@ -272,7 +273,7 @@ class Exchange:
             self._local.time.forget(node_id)
 
     def _present_life(self, message: GossipMessage) -> list[GossipMessage]:
-        """The answer to a message for another life of this node: its sender has to learn of the present one."""
+        """The answer to a message for another life of this node: its sender has to learn of the present life."""
         if isinstance(message, Part) and message.index:
             return []
         state = self._local.state
@@ -280,13 +281,13 @@ class Exchange:
         return [self._composer.whole_ping(Peer(message.node))]
 
     def _on_retired(self, message: GossipMessage) -> GossipResult:
-        """A retired node is told so, and its messages have no effect; its writes that other nodes relay do."""
+        """A retired node is told so, and its messages have no effect; its writes count where other nodes relay them."""
         if isinstance(message, Ping | Delta):
             return GossipResult(responses=[self._composer.sync(Peer(message.node))])
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 
     def _take(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
-        """`basis`: clocks that the message may name beside the recent ones."""
+        """`basis`: clocks the message may name beside the recent ones."""
         match message:
             case Ping():
                 result = self._on_ping(message, peer)
@@ -322,7 +323,7 @@ class Exchange:
         return self._take(message, peer, basis)
 
     def _on_rest(self, message: Resume | Gone, peer: Peer) -> GossipResult:
-        """The peer asks for the rest of a transfer, or says that it no longer keeps one."""
+        """The peer asks for the rest of a transfer, or no longer keeps a transfer."""
         self._tracker.admit(peer)
         if isinstance(message, Gone):
             waited = self._inbound.give_up(peer.replica, message.transfer)
@@ -370,7 +371,7 @@ class Exchange:
         return self._bounded(stated if heard is stated.entries else mine.replaced(heard))
 
     def _bounded(self, theirs: ClockMark) -> ClockMark:
-        """The clock that a peer stated, refused if it has more entries than this node would hold rows."""
+        """The clock a peer stated, refused if it has more entries than this node would hold rows."""
         if len(theirs.entries) > self._limits.rows:
             raise ConstraintCrdtError(f"a clock of {len(theirs.entries)} entries is more than the {self._limits.rows} rows allowed")
         return theirs
@@ -426,9 +427,9 @@ class Exchange:
         proves: Callable[[], bool] | None,
         lacks: Asked | None = None,
     ) -> GossipResult:
-        """The sender's state was applied: send the runs that it lacks, or confirm that both are equal.
+        """The sender's state was applied: send the runs it lacks, or confirm equality.
 
-        `proves`: the hash that it stated is the local one. `lacks`: its entries in the rows where it is behind, if known.
+        `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs != rows.clock_mark:
@@ -456,7 +457,7 @@ class Exchange:
         return GossipResult()
 
     def _on_divergence(self, peer: Peer, agrees: Callable[[], bool]) -> GossipResult:
-        """The peer has the local clock and another hash: one of the two states is damaged."""
+        """The peer has the local clock and another hash: either state is damaged."""
         self.alarms += 1
         return self._on_repair(self.repairs.open(peer.replica, self.rounds, agrees), peer, alarm=False)
 
@@ -488,7 +489,7 @@ def _clock_of_delta(delta: Delta, base: ClockMark | None, ends: Asked, asked: As
 def _clock_of_applied(delta: Delta, now: ClockMark, asked: Asked, lower: int, digest: Digest) -> ClockMark:
     """The same, for a Delta whose runs all began at the local clock, after it was applied.
 
-    The sender's clock is then `now`, the local clock, lowered by `lower` mutations in the rows that it asks for. A message that was
+    The sender's clock is then `now`, the local clock, lowered by `lower` mutations in the rows it asks for. A message that was
     handed over as an object has its sender's clock with its sums, so nothing is computed again and the two nodes share it.
     """
     if not asked:

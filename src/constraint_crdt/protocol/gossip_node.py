@@ -1,11 +1,11 @@
 """GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (DESIGN 3).
 
-A `GossipNode` is put together from parts, each with one subject:
+A `GossipNode` is put together from parts, each with a subject of its own:
 
 | part | subject |
 |---|---|
 | `local_replica.LocalReplica` | state, time, lives, writes, expired adds |
-| `peer_clocks.DeltaTracker` | the clock and hash of each peer, and the clocks that can be named to it |
+| `peer_clocks.DeltaTracker` | the clock and hash of each peer, and the clocks nameable to each |
 | `transfers.InboundTransfers`, `OutboundTransfers` | messages in parts |
 | `exchange_rules.Composer`, `Exchange` | the messages to send, and the reactions to those received |
 | `repair.Repairs` | damaged states |
@@ -46,7 +46,7 @@ Result = TypeVar("Result")
 
 
 class GossipNode:
-    """One replica of a fleet's state. Pass it messages and send those that it returns."""
+    """A replica of a fleet's state. Pass received messages in, and send the returned answers."""
 
     edge: ClassVar[Edge | None] = None
     """The default of `now` and `renew`. None here, since this module is pure; `constraint_crdt.edge` has the machine's."""
@@ -139,12 +139,12 @@ class GossipNode:
 
     @property
     def goes_on(self) -> bool:
-        """The present life may write: no other node is known to know more of it."""
+        """The present life may write: no other node is known to know more of this life."""
         return self.local.goes_on
 
     @property
     def retired_by(self) -> str | None:
-        """The node that retired this node for good; None if it is not retired."""
+        """The node that retired this node for good; None without retirement."""
         return self.local.retired_by
 
     @property
@@ -154,7 +154,7 @@ class GossipNode:
 
     @property
     def converged(self) -> bool:
-        """The last hash that every known peer gave evidence of equals this node's hash."""
+        """The last evidenced hash of every known peer equals this node's hash."""
         return self.tracker.all_have(self.local.state.rows.state_hash)
 
     @property
@@ -169,23 +169,23 @@ class GossipNode:
 
     @property
     def alarms(self) -> int:
-        """Times that a peer had this node's clock and another hash: corruption on one of the two sides."""
+        """Times a peer had this node's clock and another hash: corruption on either side."""
         return self._exchange.alarms
 
     @property
     def repairs(self) -> int:
-        """Times that damage here was repaired."""
+        """Repairs of damage here."""
         return self._exchange.repairs.repairs
 
     @property
     def cells_repaired(self) -> int:
-        """Cells that were restored, replaced or dropped in agreement with a peer."""
+        """Cells restored, replaced or dropped in agreement with a peer."""
         return self._exchange.repairs.cells
 
     # --- writes --------------------------------------------------------------------------------------------------------
 
     def write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Call `mutate` with the life that it is to write under: the present one, or a new one if the present one is over.
+        """Call `mutate` with the life to write under: the present life, or a new life if the present life is over.
 
         Raises the errors of `mutate`, and `ConstraintCrdtError` if this node is retired.
         """
@@ -205,7 +205,7 @@ class GossipNode:
     ) -> Change:
         """Make a constraint active, or replace its definition.
 
-        `on`: the labels of the nodes that it applies to. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an
+        `on`: the labels of the nodes it applies to. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an
         aware `datetime`, or ns since the epoch); without both it lasts until it is removed. `at`: its timestamp in ns since the
         epoch, now if None. Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for values out of
         bounds.
@@ -227,11 +227,11 @@ class GossipNode:
         self.write(lambda me: constraints.remove(id_, node=me))
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
-        """Count evaluations of one constraint, or of none in particular. Raises `ValueError` for a negative number."""
+        """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
         self.write(lambda me: self.local.state.metrics.record(me, satisfied, violated, constraint=constraint))
 
     def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
-        """Count (satisfied, violated) evaluations by constraint, None for none in particular, as one transaction."""
+        """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
         self.write(lambda me: self.local.state.metrics.record_all(me, counts))
 
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
@@ -283,14 +283,14 @@ class GossipNode:
     # --- maintenance ---------------------------------------------------------------------------------------------------
 
     def resume(self, incarnation: int, *, vouched: bool) -> None:
-        """Go on as a life that a store remembers, after its rows were put into the state.
+        """Go on as a life from a store, after its rows were put into the state.
 
-        `vouched`: the rows have everything that this life told others. If not, the next write starts another life.
+        `vouched`: the rows have everything this life told others. If not, the next write starts another life.
         """
         self.local.resume(incarnation, vouched=vouched)
 
     def remove_expired(self, *, limit: int = 1_000) -> int:
-        """Remove adds that expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
+        """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
         state, expired = self.local.state, self.local.expired
         others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
         others -= {self.node_id, *state.retirements.nodes}
@@ -306,7 +306,7 @@ class GossipNode:
     def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
         """Drop tombstones; returns the number of cells. Peers below the floors then need a Sync.
 
-        `acknowledged_by`: drop only those that all of these peers have given evidence of, so that none of them needs one.
+        `acknowledged_by`: drop only those all of these peers have given evidence of, so that none of them needs a Sync.
         """
         rows = self.local.state.rows
         if acknowledged_by is None:
@@ -317,7 +317,7 @@ class GossipNode:
         return rows.collect(upto)
 
     def merge(self, other: ConstraintState) -> GossipResult:
-        """Merge a state that did not come in a message, such as one from a file. It is no evidence about any peer.
+        """Merge a state from another source than a message, such as a file. The state is no evidence about any peer.
 
         Raises `ConstraintCrdtError`, changing nothing, beyond a limit.
         """
@@ -350,7 +350,7 @@ class GossipNode:
         return self._composer.begin(peer)
 
     def ping(self, peer: str | None = None) -> Ping:
-        """The node's hash and clock; the clock as changes against one that `peer` is known to have, if there is one."""
+        """The node's hash and clock; the clock as changes against a clock `peer` is known to have, if any."""
         return self._composer.ping(peer)
 
     def delta_since(self, clock: VectorClock) -> Delta | Sync:
@@ -366,7 +366,7 @@ class GossipNode:
         return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
     def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
-        """Decode and receive one message; returns the message and its effects.
+        """Decode and receive a message; returns the message and its effects.
 
         Raises `ConstraintCrdtError`, changing nothing, if it cannot be decoded, and as `receive` does.
         """
@@ -374,9 +374,9 @@ class GossipNode:
         return message, self.receive(message)
 
     def receive(self, message: GossipMessage) -> GossipResult:
-        """Receive one message; returns its effects, with the answers to send.
+        """Receive a message; returns its effects, with the answers to send.
 
-        Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, one that does not fit, or one beyond a
+        Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
         limit.
         """
         result = self._exchange.receive(message)

@@ -1,4 +1,4 @@
-"""The replica of the local node: its state, its time, its lives, and writes under one of them. No exchange, no I/O.
+"""The replica of the local node: its state, its time, its lives, and writes. No exchange, no I/O.
 
 Rules of lives:
 
@@ -13,7 +13,7 @@ nodes:
 - An add is not removed before it has been over for twice the bound on clock skew: then it is over by every clock within the bound.
 - The node that wrote the add removes it. If that node is gone, the others do, later and one after the other in order of their
   names.
-- A node whose own clock is in doubt removes nothing: its clock may be the one that is ahead. Neither does a node that knows of
+- A node whose own clock is in doubt removes nothing: its own clock may be ahead. Neither does a node that knows of
   others but has heard none of their clocks lately.
 """
 
@@ -30,7 +30,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.state import ConstraintState
 
 OTHERS_AFTER = 60 * SECOND
-"""Nanoseconds that each node waits longer than the node before it, for expired adds that another node wrote."""
+"""Nanoseconds each node waits longer than the node before it, for expired adds another node wrote."""
 
 SLACK = 64
 """Kept adds of other nodes below which removed ones are not purged."""
@@ -47,11 +47,11 @@ class Edge(NamedTuple):
     now: Callable[[], int]
     """The time in nanoseconds since the epoch."""
     renew: Callable[[], int]
-    """An incarnation that no life of the node has had."""
+    """An incarnation no life of the node has had."""
 
 
 class ExpiredAdds:
-    """The expired adds of a state that are due for removal, from the view of one node. O(log n) for each."""
+    """The expired adds of a state due for removal, from the view of a node. O(log n) for each."""
 
     def __init__(self, state: ConstraintState, time: HybridClock, *, others_after: int = OTHERS_AFTER) -> None:
         """`others_after`: see `OTHERS_AFTER`."""
@@ -63,7 +63,7 @@ class ExpiredAdds:
         self._most = SLACK
 
     def due(self, node_id: str, *, alone: bool, most: int) -> list[Cell]:
-        """The adds that this node is to remove now, `most` of them. `alone`: the node knows of no other node.
+        """The adds this node is to remove now, `most` of them. `alone`: the node knows of no other node.
 
         Each add is returned once, unless it is put back.
         """
@@ -84,14 +84,14 @@ class ExpiredAdds:
         return list(filter(self._stands, {(cell.replica, cell.seq): cell for cell in due}.values()))
 
     def put_back(self, adds: Iterable[Cell]) -> None:
-        """Make adds due again that could not be removed."""
+        """Make adds due again whose removal failed."""
         self._again += adds
 
     def _stands(self, cell: Cell) -> bool:
         return self._state.rows.get(ADD, cell.key, cell.replica) is cell
 
     def _purge(self) -> None:
-        """Drop kept adds that were removed meanwhile, once they may be the majority."""
+        """Drop kept adds removed meanwhile, once they may be the majority."""
         if len(self._of_others) > self._most:
             self._of_others = [each for each in self._of_others if self._stands(each[3])]
             heapify(self._of_others)
@@ -99,7 +99,7 @@ class ExpiredAdds:
 
 
 class LocalReplica:
-    """The state of one node and the life under which it writes."""
+    """The state of a node and the life under which it writes."""
 
     def __init__(self, replica: Replica, edge: Edge, *, fleet: str, limits: Limits, max_skew: float) -> None:
         """`replica`: the present life. `max_skew`: the bound on the skew of clocks, in seconds.
@@ -123,24 +123,24 @@ class LocalReplica:
 
     @property
     def goes_on(self) -> bool:
-        """The present life may write: no other node is known to know more of it."""
+        """The present life may write: no other node is known to know more of this life."""
         return self.state.rows.seq(self.replica) == self._written
 
     @property
     def retired_by(self) -> str | None:
-        """The node that retired this node for good; None if it is not retired."""
+        """The node that retired this node for good; None without retirement."""
         return self.state.retirements.by(self.node_id)
 
     def resume(self, incarnation: int, *, vouched: bool) -> None:
-        """Go on as a life that a store remembers, after its rows were put into the state.
+        """Go on as a life from a store, after its rows were put into the state.
 
-        `vouched`: the rows have everything that this life told others. If not, the next write starts another life.
+        `vouched`: the rows have everything this life told others. If not, the next write starts another life.
         """
         self.replica = check_replica(self.node_id, incarnation)
         self._written = self.state.rows.seq(self.replica) if vouched else NEVER
 
     def write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Call `mutate` with the life that it is to write under: the present one, or a new one if the present one is over.
+        """Call `mutate` with the life to write under: the present life, or a new life if the present life is over.
 
         Raises the errors of `mutate`, and `ConstraintCrdtError` if this node is retired.
         """
@@ -167,7 +167,7 @@ class LocalReplica:
 
 
 def _skew(seconds: float) -> int:
-    """A bound on the skew of clocks in ns. Raises `ConstraintCrdtError` for a value that is not a bound."""
+    """A bound on the skew of clocks in ns. Raises `ConstraintCrdtError` for any other value."""
     if not 0 <= seconds <= DURATION_MAX:  # NaN is in no range
         raise ConstraintCrdtError(f"the bound on the skew of clocks is in seconds, 0 or more, and cannot be {seconds}")
     return round(seconds * SECOND)

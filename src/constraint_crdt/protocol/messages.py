@@ -5,8 +5,8 @@
 | `Ping` | the sender's hash, clock and time | `Ack` where the hashes are equal, else `Delta` or `Sync` |
 | `Delta` | every run above a clock of the receiver; the rows in which the sender is behind | `Delta`, else `Ack` |
 | `Sync` | every row from 0 with its floor, for a receiver below a floor | `Delta`, else `Ack` |
-| `Ack` | the sender has the hash that the receiver stated | nothing |
-| `Part` | a slice of a message that is too large | the whole message's answer after the last slice; `Resume` at a pause |
+| `Ack` | the sender has the hash the receiver stated | nothing |
+| `Part` | a slice of a message beyond the limit | the whole message's answer after the last slice; `Resume` at a pause |
 | `Resume` | the sender has all parts of a transfer below an index | the next parts, or `Gone` |
 | `Gone` | the sender no longer keeps a transfer | `Ping` |
 | `Buckets` | equal clocks, different hashes: the sender's bucket sums | `Mend`, or `Ack` if the sums were wrong |
@@ -15,7 +15,7 @@
 Every message names the life of its sender. It names the life of its receiver too: as `to`, or in an 8-byte name of a clock or a
 hash, which is computed over the reader's replica and so means nothing to another life.
 
-A clock that both sides know is *named* by `base`, and the message gives differences from it. So `clock` may be None in a decoded
+A clock both sides know is *named* by `base`, and the message gives differences from it. So `clock` may be None in a decoded
 message; the receiver derives it. A message that was made here always has it.
 
 Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
@@ -25,8 +25,8 @@ run (`crdt.codec`); `auth` is reserved for an authentication tag.
 
 Rules kept here:
 
-- Decoding validates every field and every cell, and raises one type of error.
-- Decoding copies the bytes that it keeps, so no part of a message keeps the whole message in memory.
+- Decoding validates every field and every cell, and raises a single type of error.
+- Decoding copies the bytes it keeps, so no part of a message keeps the whole message in memory.
 - Two messages are equal if they have the same wire form.
 """
 
@@ -56,20 +56,20 @@ TRANSFER_BYTES: Final = 8
 """Bytes of the name of a transfer."""
 
 MOST_GROWTH: Final = 100
-"""Bytes that one compressed byte may expand to."""
+"""Bytes that a compressed byte may expand to."""
 
 MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
 
 Entry = tuple[int | Replica, int]
-"""A clock entry whose replica may be an index into the clock that the message names."""
+"""A clock entry whose replica may be an index into the clock the message names."""
 
 
 # --- the messages ----------------------------------------------------------------------------------------------------
 
 
 class GossipMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """The fields that all messages have. Messages are equal if they encode to the same bytes."""
+    """The fields all messages have. Messages are equal if they encode to the same bytes."""
 
     auth: ClassVar[None] = None
     """Reserved on the wire for an authentication tag."""
@@ -82,7 +82,7 @@ class GossipMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     to: int | None = None
     """The receiver's incarnation; None where a name in the message implies it, or where it is not known."""
     base: bytes | None = None
-    """The 8-byte name of a clock that both sides know; the message gives differences from it."""
+    """The 8-byte name of a clock both sides know; the message gives differences from it."""
     basis: ClockMark | None = None
     """That clock itself, at the sender only: the encoder needs it to turn replicas into indexes."""
 
@@ -114,7 +114,7 @@ class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
 
 
 class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
-    """The runs of a transfer: everything above one clock, as of one instant."""
+    """The runs of a transfer: everything above a clock, as of an instant."""
 
     runs: Sequence[Run | UnboundRun]
 
@@ -124,7 +124,7 @@ class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
 
 
 class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """The runs that the receiver lacks, and the rows in which the sender is behind."""
+    """The runs the receiver lacks, and the rows in which the sender is behind."""
 
     delta: ConstraintDelta
     proof: bytes | None = None
@@ -139,14 +139,14 @@ class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
 
 
 class Sync(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """The sender's whole state with its floors, for a receiver that a Delta cannot serve."""
+    """The sender's whole state with its floors, for a receiver a Delta cannot serve."""
 
     state: ConstraintDelta
     state_hash: StateHash
 
 
 class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """The sender has the hash that it was told. Proves that hash and nothing else."""
+    """The sender has the hash it was told. Proves that hash and nothing else."""
 
     answers: bytes
     """That hash as an 8-byte token to its reader."""
@@ -155,7 +155,7 @@ class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
 
 
 class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """A slice of a larger message, or of a compressed one. No slice has an effect before all of them are there."""
+    """A slice of a larger or compressed message. No slice has an effect before all of them are there."""
 
     transfer: bytes
     """The 8-byte name of the message."""
@@ -288,7 +288,7 @@ def _optional(form: _Form) -> _Form:
 
 
 def _runs(is_wrong: Callable[[WireRun], object], sentence: str) -> _Form:
-    """Runs, refused with `sentence` if one of them is wrong."""
+    """Runs, refused with `sentence` if any is wrong."""
 
     def read(runs: Sequence[WireRun]) -> ConstraintDelta:
         if any(is_wrong(run) for run in runs):
@@ -386,7 +386,7 @@ class _Envelope(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Layout:
-    """The wire form of one type of message."""
+    """The wire form of a type of message."""
 
     def __init__(
         self,
@@ -396,7 +396,7 @@ class _Layout:
         optional: dict[str, _Form],
         finish: Callable[[_Fields], None] | None = None,
     ) -> None:
-        """`required`: the fields that are always there, by the attribute of the message that they stand for; `optional`: those
+        """`required`: the fields always present, by attribute of the message; `optional`: those
         after them, left out where all that follow are empty. `finish`: checks and sets fields that depend on each other.
         """
         self.tag = 16 * WIRE_VERSION + number
@@ -416,7 +416,7 @@ class _Layout:
         self._finish = finish
 
     def array(self, message: GossipMessage) -> list[object]:
-        """The array that a message is encoded as."""
+        """The array a message is encoded as."""
         (node_id, incarnation), fleet = message.node, message.fleet
         array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, node_id, incarnation, *self._values(message)]
         for place, write in self._writers:
@@ -429,7 +429,7 @@ class _Layout:
         return array
 
     def read(self, wire: _Envelope) -> GossipMessage:
-        """The message that was decoded, validated."""
+        """The decoded message, validated."""
         node = check_replica(wire.node_id, wire.incarnation)
         fleet = DEFAULT_FLEET if wire.fleet is None else check_id(wire.fleet, "a fleet name")
         fields = dict(zip(self._names, self._wire_values(wire), strict=True))
@@ -483,7 +483,7 @@ _WIRE: Final = (
         _finish_mend,
     ),
 )
-"""One row per message: its type number, then the fields of its body in their order."""
+"""A row per message: its type number, then the fields of its body in their order."""
 
 _LAYOUT_OF: Final = {each: layout for layout in _WIRE for each in (layout.message, layout.struct)}
 _encode: Final = msgspec.msgpack.Encoder().encode

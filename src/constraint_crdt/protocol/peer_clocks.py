@@ -1,10 +1,10 @@
-"""Clocks of peers: the entries and runs that messages carry, and the last clock and hash that each peer gave evidence of.
+"""Clocks of peers: the entries and runs that messages carry, and the last clock and hash evidenced by each peer.
 
 Two kinds of knowledge are kept apart:
 
-- *Evidence*, for every peer: the last clock and hash that the peer stated or acknowledged. Never inferred from a message sent to
+- *Evidence*, for every peer: the last clock and hash the peer stated or acknowledged. Never inferred from a message sent to
   it.
-- *Conversations*, for recent peers: the last few clocks that either side stated to the other, so that messages can name a clock in
+- *Conversations*, for recent peers: the last few clocks either side stated to the other, so messages can name a clock in
   8 bytes. Several clocks, because messages are lost and overtake each other: with one kept, 37 % of the Pings at 30 % loss had to
   spell out the whole clock, with four 7 %.
 
@@ -32,7 +32,7 @@ from constraint_crdt.protocol.messages import Entry
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:
     """The entries of `mine`, 0 included, for the rows in which `theirs` is ahead. O(rows).
 
-    `by`: the number of mutations that these rows are ahead by in total, if known. If the rows that `mine` does not have account for
+    `by`: the number of mutations these rows are ahead by in total, if known. If the rows `mine` does not have account for
     all of them, the other rows are not compared.
     """
     if by == 0 or theirs.entries is mine.entries:
@@ -63,7 +63,7 @@ def changed_entries(base: ClockMark, now: ClockMark) -> list[Entry]:
 
 
 def resolve_entries(entries: Sequence[Entry], base: ClockMark | None) -> Sequence[tuple[Replica, int]]:
-    """Entries with their replicas. Raises `ConstraintCrdtError` for an index that `base` does not have."""
+    """Entries with their replicas. Raises `ConstraintCrdtError` for an index `base` does not have."""
     if not [ref for ref, _ in entries if isinstance(ref, int)]:
         return cast("Sequence[tuple[Replica, int]]", entries)
     return [(ref if isinstance(ref, Replica) else resolve(ref, base), seq) for ref, seq in entries]
@@ -86,7 +86,7 @@ STATEMENTS = 8
 
 @dataclass(slots=True)
 class Statement:
-    """A clock that one side stated, with its hash where the hash is known."""
+    """A clock that either side stated, with its hash if known."""
 
     mark: ClockMark
     hash: StateHash | None
@@ -97,12 +97,12 @@ class Conversation:
     """The clocks that two replicas can name to each other."""
 
     statements: list[Statement] = field(default_factory=list)
-    """`STATEMENTS` at most, the last one at the end."""
+    """`STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
-    """The latest clock that the peer has shown to know: the base of messages to it."""
+    """The latest clock the peer has shown to know: the base of messages to it."""
 
     def state(self, mark: ClockMark, hash_: StateHash | None) -> None:
-        """Note that one side stated this clock to the other."""
+        """Note that either side stated this clock to the other."""
         total = mark.total
         for known in self.statements:
             if known.mark.total == total:
@@ -113,7 +113,7 @@ class Conversation:
             del self.statements[0]
 
     def find(self, name: bytes, reader: Replica) -> ClockMark | None:
-        """The clock that a peer named to `reader`."""
+        """The clock a peer named to `reader`."""
         return next((known.mark for known in reversed(self.statements) if known.mark.name(reader) == name), None)
 
     def find_hash(self, token: bytes, reader: Replica) -> Statement | None:
@@ -123,7 +123,7 @@ class Conversation:
 
 @dataclass(slots=True)
 class Peer:
-    """The evidence that one peer has given."""
+    """The evidence of a peer."""
 
     replica: Replica
     mark: ClockMark | None = None
@@ -140,7 +140,7 @@ class DeltaTracker:
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self._hashes: Counter[StateHash | None] = Counter()
         self.changes = 0
-        """Changes to the evidence so far: the version that caches compare."""
+        """Changes to the evidence so far: a version for caches."""
         self.anyone = Conversation()
         """Clocks stated to no particular peer: a first Ping, which a new peer answers."""
 
@@ -157,25 +157,25 @@ class DeltaTracker:
         return f"DeltaTracker({ {node_id: str(peer.hash) for node_id, peer in self._peers.items()} })"
 
     def peer(self, node_id: str) -> Peer | None:
-        """The evidence of one peer, or None if no message of it was ever received."""
+        """The evidence of a peer, or None before its first message."""
         return self._peers.get(node_id)
 
     def clock(self, node_id: str) -> VectorClock | None:
-        """The last clock that a peer gave evidence of; None before the first."""
+        """The last clock a peer gave evidence of; None before the first."""
         peer = self._peers.get(node_id)
         return VectorClock.over(peer.mark.entries) if peer and peer.mark else None
 
     def hash(self, node_id: str) -> StateHash | None:
-        """The last hash that a peer gave evidence of; None before the first, or if its last clock is newer than its last hash."""
+        """The last hash a peer gave evidence of; None before the first, or if its last clock is newer than its last hash."""
         peer = self._peers.get(node_id)
         return peer.hash if peer else None
 
     def all_have(self, hash_: StateHash) -> bool:
-        """True if every known peer's last evidenced hash is this one. O(1)."""
+        """True if every known peer's last evidenced hash is this hash. O(1)."""
         return self._hashes[hash_] == len(self._peers)
 
     def meet(self, replica: Replica) -> Peer:
-        """The evidence of one life of a peer; empty for a life other than the last known. Changes nothing, see `admit`.
+        """The evidence of a life of a peer; empty for a life other than the last known. Changes nothing, see `admit`.
 
         Raises `ConstraintCrdtError` for a new peer beyond the limit.
         """
@@ -185,7 +185,7 @@ class DeltaTracker:
         return peer if peer is not None and peer.replica == replica else Peer(replica)
 
     def admit(self, peer: Peer) -> None:
-        """Note that a message of a peer was accepted, and forget the evidence of another life of it."""
+        """Note an accepted message of a peer, and forget the evidence of another life of it."""
         if not self._is_current(peer):
             self.forget(peer.replica.node_id)
             self._peers[peer.replica.node_id] = peer
@@ -209,12 +209,12 @@ class DeltaTracker:
         self.changes += 1
 
     def find(self, peer: Peer, name: bytes, reader: Replica) -> ClockMark | None:
-        """The clock that a peer names to `reader`, among the recent ones stated to it or by it; None if it is none of those."""
+        """The clock a peer names to `reader`, among the clocks recently stated by either side, or None."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return (talk.find(name, reader) if talk else None) or self.anyone.find(name, reader)
 
     def marks(self, peer: Peer) -> list[ClockMark]:
-        """The clocks that a peer can name at present."""
+        """The clocks a peer can name at present."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return [known.mark for each in (talk, self.anyone) if each for known in each.statements]
 
@@ -227,7 +227,7 @@ class DeltaTracker:
         return self._peers.get(peer.replica.node_id) is peer
 
     def conversation(self, node_id: str) -> Conversation:
-        """The conversation with a peer, now the most recently used. The least recently used one is dropped beyond the limit."""
+        """The conversation with a peer, now the most recently used. Beyond the limit the least recently used is dropped."""
         found = self._conversations.get(node_id)
         if found is None:
             found = self._conversations[node_id] = Conversation()
@@ -238,7 +238,7 @@ class DeltaTracker:
         return found
 
     def evidence(self, peer: Peer, mark: ClockMark, hash_: StateHash | None) -> None:
-        """Note a clock that a peer stated, with its hash where it is known. A clock older than the last one is ignored."""
+        """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored."""
         known = peer.mark
         if known is not None and (mark.count < known.count or (mark == known and hash_ is None)):
             return

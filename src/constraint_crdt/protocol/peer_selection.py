@@ -57,7 +57,7 @@ def _spiral() -> Iterator[Position]:
 
 
 TRIES = 64
-"""Places of the lattice that `Nearby` tries before it weighs all peers."""
+"""Places of the lattice `Nearby` tries before it weighs all peers."""
 
 LONGEST_TURN = 4
 """`ByDistance` asks each of n peers at least once in any so many times n rounds."""
@@ -76,7 +76,7 @@ class PeerChoice(Protocol):
     """A policy of peer selection."""
 
     def choose(self, me: int, round_: int, chance: RandomSource) -> int:
-        """The node that `me` asks in this round; never `me`."""
+        """The node `me` asks in this round; never `me`."""
 
 
 def _check_count(count: int) -> int:
@@ -118,7 +118,7 @@ class Schedule:
         return (me + self.offset(round_)) % self._count
 
     def offset(self, round_: int) -> int:
-        """The distance in places between a node and the node that it asks in a round."""
+        """The distance in places between a node and the node it asks in a round."""
         return self._offsets[round_ % len(self._offsets)]
 
 
@@ -137,7 +137,7 @@ class Nearby:
         """A ring has 6d places and d^-2 for each: so 1/d for the ring, accumulated."""
 
     def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
-        """Draw places of the lattice until one is taken: exact, and O(1) where the lattice is filled."""
+        """Draw places of the lattice until a taken place is found: exact, and O(1) where the lattice is filled."""
         centre = self._points[me]
         for _ in range(TRIES):
             distance = 1 + bisect_left(self._rings, chance.random() * self._rings[-1])
@@ -153,7 +153,7 @@ class Nearby:
 
 
 class ByDistance(Generic[Name]):
-    """One of the present peers, with a chance that falls with the square of its distance, or the peer that has waited too long.
+    """A present peer, drawn with a chance that falls with the square of its distance, or the peer that has waited too long.
 
     Without that bound a peer a hundred times as far as the others would be asked once in ten thousand rounds. A peer that was not
     asked for 3n rounds is next, the longest wait first; at most n - 1 others can be before it, so no wait is longer than 4n.
@@ -167,7 +167,7 @@ class ByDistance(Generic[Name]):
     def choose(self, distances: Mapping[Name, float | None], chance: RandomSource) -> Name:
         """The peer to ask in the next round. O(peers).
 
-        `distances`: of each present peer, in any unit; an unknown one counts as the median of the known ones. Raises
+        `distances`: of each present peer, in any unit; an unknown distance counts as the median of the known distances. Raises
         `ConstraintCrdtError`, changing nothing, without peers or for a distance that is not above 0 and finite.
         """
         if not distances:

@@ -1,6 +1,6 @@
-"""Repair of a difference that no message explains: two nodes at one clock with different hashes (DESIGN 3).
+"""Repair of a difference no message explains: two nodes at one clock with different hashes (DESIGN 3).
 
-A heard from B that B is at A's clock, with another hash:
+A received a message of B, which is at A's clock with another hash:
 
 1. A audits itself (`crdt.repair`). If that mends the difference, A Acks. Else A sends the sums of its buckets (`Buckets`).
 2. B audits itself. If that mends the difference, B Acks. Else B sends its own cells in the buckets that differ (`Mend`, MINE).
@@ -9,13 +9,13 @@ A heard from B that B is at A's clock, with another hash:
 
 Rules kept here:
 
-- Each step names the clock that both are at. If that clock has moved since, or the step is not the expected one, the step has no
+- Each step names the clock both are at. If that clock has moved since, or another step is expected, the step has no
   effect.
 - One repair at a time, one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
   many after each attempt that changed nothing: a difference that cannot be repaired stays an alarm and costs little. The other side
   goes along with each attempt, but audits itself no more often than that.
 - A node doubts its damaged buckets until some peer agrees with it.
-- A large repair is done in pieces of bounded size, one per attempt.
+- A large repair is done in pieces of bounded size, a piece per attempt.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ LONGEST_PAUSE = 1024
 
 @dataclass(slots=True)
 class Outcome:
-    """The effects of one step of a repair."""
+    """The effects of a step of a repair."""
 
     says: Buckets | Mend | None = None
     """The message to send."""
@@ -53,7 +53,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """The step that a repair expects next."""
+    """The step a repair expects next."""
 
     peer: Replica
     base: bytes
@@ -62,7 +62,7 @@ class _Due:
 
 
 class Repairs:
-    """The repairs of one node, in both roles: A noticed the difference, B is told."""
+    """The repairs of a node, in both roles: A noticed the difference, B is told."""
 
     def __init__(self, node: LocalReplica) -> None:
         self._node = node
@@ -71,12 +71,12 @@ class Repairs:
         self._failures = 0
         self._not_before = 0
         self.repairs = 0
-        """Times that damage here was repaired."""
+        """Repairs of damage here."""
         self.cells = 0
-        """Cells that were restored, replaced or dropped in agreement with a peer."""
+        """Cells restored, replaced or dropped in agreement with a peer."""
 
     def agreed(self) -> None:
-        """Note that a peer has the local hash."""
+        """Note a peer with the local hash."""
         if self._failures or self._doubt:
             self._failures = self._not_before = self._doubt = 0
 
@@ -158,7 +158,7 @@ class Repairs:
         return Outcome(says=says, mended=mended)
 
     def _begins(self, heard: int) -> bool:
-        """Note an attempt; False if it is too early for one."""
+        """Note an attempt; False if it is too early."""
         if heard < self._not_before:
             return False
         self._not_before = heard + min(PAUSE << self._failures, LONGEST_PAUSE)
@@ -181,7 +181,7 @@ class Repairs:
         return bool(changed)
 
     def _cells(self, said: Mend) -> list[Cell]:
-        """The cells of a message, bound to their rows and digests; refused if one is in a bucket that the message does not name."""
+        """The cells of a message, bound to their rows and digests; refused if any is in a bucket the message does not name."""
         rows = self._node.state.rows
         runs = bind_runs(said.cells.runs, None)
         for run in runs:

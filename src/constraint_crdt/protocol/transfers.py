@@ -1,24 +1,24 @@
-"""Transfers of messages that are too large to be sent as they are: compressed, split into parts, and put together again.
+"""Transfers of messages too large for a single packet: compressed, split into parts, and put together again.
 
 Rules of the sender (`OutboundTransfers`):
 
 - A message larger than a page is compressed if that makes it smaller by a tenth or more. A compressed message travels as a part,
-  even if it is the only one. A smaller message is sent as it is: the envelope of a part would cost more than compression saves.
+  even as the only part. A smaller message is sent as it is: the envelope of a part would cost more than compression saves.
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   with a `Resume`, also after a broken connection or a day later.
-- One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of one
-  instant. It is dropped once the peer has given evidence of its clock, when a newer one replaces it, and when all kept messages
+- One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of an
+  instant. It is dropped once the peer has given evidence of its clock, when a newer message replaces it, and when all kept messages
   exceed their bound (least recently asked for first).
-- A kept message is for one life of the peer. Another life has none of the parts that came before.
+- A kept message is for a single life of the peer. Another life has none of the parts that came before.
 
 Rules of the receiver (`InboundTransfers`):
 
-- Slices may arrive in any order and repeatedly. No slice is decoded before the last one is there.
-- One transfer per node is kept, the one heard from last, and all of them within one bound on memory. Beyond the bound the
+- Slices may arrive in any order and repeatedly. No slice is decoded before the last slice arrived.
+- One transfer per node is kept, the latest, and all of them within a bound on memory. Beyond the bound the
   transfers that have waited longest are dropped, so a sender that disappeared blocks no other.
-- Within an exchange each question (`ask`) is for a later part than the one before, so the exchange ends whatever the answers are.
-  A transfer is given up after `STALLED` questions without progress. A transfer that was complete before is not asked for: a late
-  or duplicated slice would have the whole sent again.
+- Within an exchange each question (`ask`) is for a later part than the question before, so the exchange ends whatever the answers
+  are. A transfer is given up after `STALLED` questions without progress. A transfer that was complete before is not asked for: a
+  late or duplicated slice would have the whole sent again.
 - The stated size of a compressed message is checked against the bounds before decompression, no more than that is expanded, and
   any other result is refused. Growth beyond `MOST_GROWTH` counts as a decompression bomb, so no such message is sent.
 
@@ -44,10 +44,10 @@ PAYS_BELOW = 0.9
 """Share of its size below which a compressed message is worth sending."""
 
 LEVEL = 1
-"""The fastest: some 4 ms per megabyte of constraints, a fortieth of the time that the reader spends on it."""
+"""The fastest: some 4 ms per megabyte of constraints, a fortieth of the time the reader spends on it."""
 
 PART_BYTES = 128
-"""Memory for one kept slice beside its content."""
+"""Memory for a kept slice beside its content."""
 
 STALLED = 8
 """Questions for the same part after which its transfer is given up."""
@@ -122,7 +122,7 @@ class InboundTransfers:
         return len(self._transfers)
 
     def add(self, part: Part, basis: Sequence[ClockMark] = ()) -> bytes | None:
-        """Keep one part; returns the whole message once it is complete, else None. `basis`: see the method of that name.
+        """Keep a part; returns the whole message once it is complete, else None. `basis`: see the method of that name.
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
@@ -149,7 +149,7 @@ class InboundTransfers:
         return b"".join(transfer.chunks[index] for index in range(part.count))
 
     def basis(self, sender: str) -> Sequence[ClockMark]:
-        """The clocks that a node could name when its incomplete transfer began: they may be dropped before the transfer ends."""
+        """The clocks a node could name when its incomplete transfer began: they may be dropped before the transfer ends."""
         transfer = self._transfers.get(sender)
         return transfer.basis if transfer else ()
 
@@ -175,7 +175,7 @@ class InboundTransfers:
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:
-        """Drop a transfer that its sender no longer keeps. False if it is not an incomplete transfer here."""
+        """Drop a transfer its sender no longer keeps. False if it is not an incomplete transfer here."""
         transfer = self._transfers.get(sender.node_id)
         if transfer is None or (transfer.sender, transfer.transfer) != (sender, name):
             return False
@@ -183,7 +183,7 @@ class InboundTransfers:
         return True
 
     def drop(self, sender: str) -> None:
-        """Drop the incomplete transfer of one node."""
+        """Drop the incomplete transfer of a node."""
         transfer = self._transfers.pop(sender, None)
         if transfer is not None:
             self.bytes -= transfer.stored
@@ -195,7 +195,7 @@ class InboundTransfers:
         self.bytes = 0
 
     def _remember(self, transfer: _Transfer) -> None:
-        """Note that a transfer is complete."""
+        """Note a complete transfer."""
         self._completed[transfer.sender.node_id] = (transfer.sender, transfer.transfer)
         self._completed.move_to_end(transfer.sender.node_id)
         if len(self._completed) > COMPLETED:
@@ -213,7 +213,7 @@ class InboundTransfers:
 
 
 class CutMessage:
-    """One encoded message, split into parts. The same message split in the same way is the same transfer."""
+    """An encoded message, split into parts. The same message split in the same way is the same transfer."""
 
     __slots__ = ("_data", "_message", "_room", "_unpacked", "count", "transfer")
 
@@ -238,7 +238,7 @@ class CutMessage:
 
     @property
     def clock(self) -> Mapping[Replica, int] | None:
-        """The entries that its reader knows after the whole message; None if the message does not say."""
+        """The entries its reader knows after the whole message; None if the message does not say."""
         return None if self._message.clock is None else self._message.clock.as_dict()
 
     def burst(self, start: int, max_bytes: int | None = None) -> list[GossipMessage]:
@@ -261,7 +261,7 @@ class CutMessage:
 
 
 def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
-    """The message itself if it is sent as it is, else parts that each encode within `max_bytes` bytes.
+    """The message itself if it is sent as it is, else parts of at most `max_bytes` encoded bytes.
 
     `GossipNode.receive` puts the parts together. Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
     """
@@ -278,7 +278,7 @@ def _cut(message: GossipMessage, data: bytes, max_bytes: int) -> CutMessage | No
 
 
 class OutboundTransfers:
-    """Messages that are being sent in parts, by peer. `len` is their number."""
+    """Messages being sent in parts, by peer. `len` is their number."""
 
     def __init__(self, limits: Limits) -> None:
         """`limits`: bounds the size of a burst and the memory of kept messages."""
@@ -311,14 +311,14 @@ class OutboundTransfers:
         return kept[1].burst(start, self._limits.burst_bytes)
 
     def settle(self, node_id: str, known: Mapping[Replica, int]) -> None:
-        """Drop the message kept for a peer that has given evidence of its clock. O(rows) while a message is kept for it."""
+        """Drop the message kept for a peer with evidence of its clock. O(rows) while a message is kept for it."""
         kept = self._kept.get(node_id)
         clock = kept and kept[1].clock
         if clock and all(known.get(replica, 0) >= seq for replica, seq in clock.items()):
             self.drop(node_id)
 
     def drop(self, node_id: str) -> None:
-        """Drop the message kept for one peer."""
+        """Drop the message kept for a peer."""
         kept = self._kept.pop(node_id, None)
         if kept is not None:
             self.bytes -= kept[1].size

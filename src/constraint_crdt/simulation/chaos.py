@@ -1,4 +1,4 @@
-"""Chaos: histories drawn from a seed, with writes and faults, and the search for one that violates an invariant.
+"""Chaos: histories drawn from a seed, with writes and faults, and the search for a history that violates an invariant.
 
 A history has two phases, after TigerBeetle's simulator:
 
@@ -45,7 +45,7 @@ from constraint_crdt.simulation.world import Actor, Harm, Pace, Quality, SimRng,
 from constraint_crdt.simulation.writes import WRITES
 
 OPERATIONS = 200
-"""Mutations of one history."""
+"""Mutations per history."""
 
 NAMES = ("n", "n1", "n11", "n2", "n12", "forge", "a", "ab", "abc", "mast")
 """Names of nodes. With the incarnations they collide where a hash leaves out lengths."""
@@ -66,12 +66,12 @@ FAULTS = (
     "collection of what is acknowledged", "backup", "join", "leave", "retirement", "retirement of a live node",
     "unsaved write lost", *(f"crash, disk {disk}" for disk in DISKS),
 )  # fmt: skip
-"""Every kind of fault. A search in which one of them never occurred has not covered it."""
+"""Every kind of fault. A search in which any of them never occurred has not covered it."""
 
 
 IDS = ("x", "y", "z", "xy", "fence")
 DEFINITIONS = ((None, None), (None, None), ("v <= 1.0", None), ("v <= 2.0", None), (None, "seen"))
-"""(when, about); the bare one twice, so that nodes write the same definition."""
+"""(when, about); the bare definition twice, so that nodes write the same definition."""
 
 LIFETIMES = (None, None, None, 0.5, 3.0)
 """Seconds; most constraints have no end."""
@@ -95,22 +95,22 @@ DECAYING = ("heat", "wear")
 AMOUNTS = (0.5, 1.0, 3.0)
 
 CLIENTS = (("pda", 0), ("kiosk", 2030))
-"""PLATO clients and the first seq of each: one of them continues on another page."""
+"""PLATO clients and the first seq of each: the second continues on another page."""
 
 LOST = 0.1
-"""The probability that an increment is lost, for good or until much later."""
+"""The probability an increment is lost, for good or until much later."""
 
 REPEATED = 0.35
-"""The probability that a client sends an increment again, to any node."""
+"""The probability a client sends an increment again, to any node."""
 
 QUEUES = 0.08
-"""The share of histories in which one client sends many increments at once, so that they are combined."""
+"""The share of histories in which a client sends many increments at once, so that they are combined."""
 
 QUEUED = 40
-"""The most increments that it then sends at once."""
+"""The most increments it then sends at once."""
 
 UNSAVED = 0.3
-"""The probability that a write is not acknowledged at once."""
+"""The probability a write is not acknowledged at once."""
 
 Drawn = tuple[Callable[..., AnyStep], dict[str, object]]
 """A type of step, and its fields."""
@@ -136,7 +136,7 @@ _KINDS = [kind for kind, share in _MIX for _ in range(share)]
 
 
 class Workload:
-    """The writes of the nodes of one history, and the counters of its clients."""
+    """The writes of the nodes of a history, and the counters of its clients."""
 
     def __init__(self, rng: SimRng) -> None:
         self._rng = rng
@@ -171,7 +171,7 @@ class Workload:
         return Increment, self._draw_increment()
 
     def _draw_increment(self) -> dict[str, object]:
-        """The next increments of a client, or one that it sent or lost before."""
+        """The next increments of a client, or an increment sent or lost before."""
         rng = self._rng
         client, first = rng.pick(self._clients)
         seq, more = self._next[client], rng.below(self._most)
@@ -185,7 +185,7 @@ class Workload:
 
 
 def _counted(seq: int) -> tuple[int, int]:
-    """The counts of any client under this number: the same each time that it sends it."""
+    """The counts of any client under this number: the same each time it sends it."""
     return seq % 4, seq % 3
 
 
@@ -212,7 +212,7 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of one history."""
+    """The result of a history."""
 
     seed: int
     members: Sequence[Member]
@@ -241,7 +241,7 @@ class Outcome:
 
 
 class Chaos:
-    """One history, drawn while it runs."""
+    """A history, drawn while it runs."""
 
     def __init__(self, seed: int, *, operations: int = OPERATIONS) -> None:
         """The same seed and number of operations give the same history."""
@@ -279,7 +279,7 @@ class Chaos:
         )
 
     def _draw_ways(self, actor: Actor) -> None:
-        """Draw the properties of one node: its clock, its speed, its message size."""
+        """Draw the properties of a node: its clock, its speed, its message size."""
         rng = self._rng
         if rng.happens(0.2):
             actor.rate = 0.5 + rng.random()
@@ -393,7 +393,7 @@ class Chaos:
             self._fired["leave"] += 1
 
     def _retire(self) -> None:
-        """Retire a node: mostly one that left, sometimes one that is up and unaware."""
+        """Retire a node: mostly a node that left, sometimes a node that is up and unaware."""
         up = self._up()
         if not up:
             return

@@ -1,4 +1,4 @@
-"""The fleet of a history: nodes, their disks and the messages between them. Carries out one step after another.
+"""The fleet of a history: nodes, their disks and the messages between them. Carries out the steps.
 
 Rules kept here:
 
@@ -7,7 +7,7 @@ Rules kept here:
   other node knows.
 - Every message is encoded, and delivered as bytes.
 - A step with nothing to act on does nothing. A step that breaks an invariant raises `Violation`, and so does any exception of a
-  node that its documentation does not name.
+  node its documentation does not name.
 """
 
 from collections import Counter
@@ -49,7 +49,7 @@ MESSAGES_PER_EXCHANGE = 256
 """More messages than an exchange of two nodes may take, whatever they knew of each other before."""
 
 ATTEMPTS = 3
-"""Exchanges after which two nodes are equal: one, and one more for each side that first completes an older transfer."""
+"""Exchanges after which two nodes are equal: an extra exchange for each side that first completes an older transfer."""
 
 CLOCKS_NOTED = 64
 """Earlier clocks kept for `Stale` steps."""
@@ -70,7 +70,7 @@ class Disk:
 
 @dataclass(slots=True)
 class Host:
-    """The place of a node: one life after the other, with a disk."""
+    """The place of a node: its successive lives, and its disk."""
 
     name: str
     node: GossipNode | None = None
@@ -92,7 +92,7 @@ class Sent:
     data: bytes
     wants_reply: bool
     mutations: int
-    """The mutations that it carries; of a message in parts the last part carries all."""
+    """The mutations it carries; of a message in parts the last part carries all."""
 
 
 class Fleet:
@@ -135,7 +135,7 @@ class Fleet:
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def apply(self, step: AnyStep) -> list[Sent]:
-        """Carry out one step; returns the messages that it sent. Raises `Violation`."""
+        """Carry out a step; returns the messages sent. Raises `Violation`."""
         self._sent = []
         try:
             self._dispatch(step)
@@ -360,7 +360,7 @@ class Fleet:
         raise Violation("exchange", f"{host.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
 
     def _talk(self, host: Host, other: Host) -> None:
-        """Deliver the messages of one exchange in their order."""
+        """Deliver the messages of an exchange in their order."""
         assert host.node is not None  # noqa: S101 - see above
         waiting: list[tuple[Host, Host, GossipMessage]] = [(host, other, host.node.begin(other.name))]
         said = 0

@@ -3,9 +3,9 @@
 A history holds every step, so it replays without the code that drew it, also in a later version.
 
 Shrinking is delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the steps: ever
-smaller stretches are left out while the same invariant, or another one with the same cause, is violated. In between, steps are
-replaced by simpler ones: a whole exchange for its messages, a message for its parts, a plain write for an exchange, no faults, no
-times. At the end every pair of steps is left out together, because some go only in pairs: an add and its removal, for example.
+smaller stretches are left out while the same invariant, or another invariant with the same cause, is violated. In between, steps
+are replaced by simpler ones: a whole exchange for its messages, a message for its parts, a plain write for an exchange, no faults,
+no times. At the end every pair of steps is left out together, because some go only in pairs: an add and its removal, for example.
 
 Rules kept here:
 
@@ -54,12 +54,12 @@ FILE_BYTES = 16 * 1024 * 1024
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet at its start, its steps, and the violation that they lead to."""
+    """A fleet at its start, its steps, and the violation they lead to."""
 
     format: str = FORMAT
     version: int = VERSION
     seed: int
-    """The seed that it was drawn from; after shrinking only a name."""
+    """The seed it was drawn from; after shrinking only a name."""
     invariant: str
     """The name of the violated invariant."""
     sentence: str
@@ -106,7 +106,7 @@ class _Head(msgspec.Struct):
 
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
-"""Invariants with one cause, two nodes that differ: which of them is violated first says little."""
+"""Invariants with a common cause, two nodes that differ: which of them is violated first says little."""
 
 MOST_REPLAYS = 4000
 """Replays after which shrinking stops with the shortest history so far."""
@@ -124,7 +124,7 @@ class _Spent(Exception):
 
 
 class _Attempts:
-    """Replays candidates, and keeps the best one that still violates the invariant."""
+    """Replays candidates, and keeps the best that still violates the invariant."""
 
     def __init__(self, members: Sequence[Member], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
         self.members, self.steps = list(members), list(steps)
@@ -281,14 +281,14 @@ def _leave_out_two(attempts: _Attempts) -> None:
 
 
 def _make_plain(attempts: _Attempts) -> None:
-    """Replace steps by simpler ones, one at a time."""
+    """Replace steps by simpler steps, each on its own."""
     for place in range(len(attempts.steps)):
         for candidate in _plain(attempts.steps[place]):
             attempts.try_steps([*attempts.steps[:place], candidate, *attempts.steps[place + 1 :]])
 
 
 def _plain(step: AnyStep) -> Iterator[AnyStep]:
-    """The step with one of its fields at its default, or nearer to it."""
+    """The step with a field at its default, or nearer to it."""
     if getattr(step, "room", 0) > LEAST_ROOM:
         yield msgspec.structs.replace(step, room=LEAST_ROOM)
     if isinstance(step, Stale):

@@ -1,7 +1,7 @@
 """The invariants of every history, checked against a global log of all mutations (DESIGN 7).
 
 The log knows nothing of runs, floors, digests or messages: it has the mutations of each replica, and for each mutation the cells
-that it ends (an earlier one under its key in its row, and those that a removal names). From the log follows the content of any
+that it ends (an earlier cell under its key in its row, and the cells a removal names). From the log follows the content of any
 clock:
 
 - **state**: a cell stands, byte for byte, exactly if it lies within the clock and no mutation within the clock ends it;
@@ -16,12 +16,12 @@ clock:
 - **dot**: no (replica, seq) is used for two mutations;
 - **clock**: no clock decreases while its node lives, exceeds the written mutations, or lies below a floor;
 - **time**: the hybrid time of a node is that of its own clock or of the fastest clock heard recently, within the bound on skew;
-- **evidence**: a peer had the clock and hash that a node has evidence of;
+- **evidence**: a peer had the clock and hash a node has evidence of;
 - **write**: a mutation has the requested effect, and names all observed cells;
 - **refusal**: a refused message or write changes nothing, and well-formed ones are not refused;
 - **durable**: acknowledged writes are there after a restart with the disk, and on all nodes in the end;
 - **exchange**, **liveness**: an undisturbed exchange leaves both sides equal; after the last fault all nodes become equal in time;
-- **error**: no call raises an exception that its documentation does not name.
+- **error**: no call raises an exception its documentation does not name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -52,7 +52,7 @@ class Violation(Exception):
 
 @dataclass(slots=True)
 class Mutation:
-    """One entry of the log."""
+    """An entry of the log."""
 
     kind: int
     key: object
@@ -65,7 +65,7 @@ class Mutation:
 
 @dataclass(slots=True)
 class View:
-    """The cells and readings that must stand at one node, for its last checked clock."""
+    """The cells and readings that must stand at a node, for its last checked clock."""
 
     clock: dict[Replica, int] = field(default_factory=dict)
     live: dict[tuple[Replica, int], bytes] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class View:
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """Per peer: the offset of its clock each time that it was heard recently, and the node's own time then."""
+    """Per peer: the offset of its clock each time it was heard recently, and the node's own time then."""
     model: Model = field(default_factory=Model)
 
 
@@ -107,7 +107,7 @@ class Invariants:
         return len(self._log.get(replica, ()))
 
     def standing(self, name: str, kind: int, key: str) -> list[Dot]:
-        """The dots that must stand at a node under one key, as of its last check."""
+        """The dots that must stand at a node under a key, as of its last check."""
         log = self._log
         return [
             Dot(replica, seq)
@@ -164,7 +164,7 @@ class Invariants:
         row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, contributions, expires_at))
 
     def lost(self, replica: Replica, upto: int) -> None:
-        """Drop the mutations above `upto` that a node lost before it told any other node."""
+        """Drop the mutations above `upto`, which a node lost before telling any other node."""
         row = self._log.get(replica, [])
         for seq in range(len(row), upto, -1):
             mutation = row.pop()
@@ -189,7 +189,7 @@ class Invariants:
         self._views.pop(name, None)
 
     def observe(self, name: str, node: GossipNode) -> None:
-        """Check the present state of one node."""
+        """Check the present state of a node."""
         self.checks += 1
         rows, view = node.state.rows, self._views[name]
         clock = rows.clock_mark.entries

@@ -4,7 +4,7 @@ Rules kept here:
 
 - A model is fed from the log with the requests to the writers, never with the content of cells. It knows nothing of pages,
   stretches or merging.
-- Exact readings are compared exactly (floats up to their last digits), approximate ones with the bounds that they promise.
+- Exact readings are compared exactly (floats up to their last digits), approximate ones with the bounds they promise.
 - Times are those of the node's own clock: a decaying value ages from its timestamp, or from its arrival if that was earlier.
 """
 
@@ -42,7 +42,7 @@ ROOM = "depot"
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
 OTHERS = (POSITION, COUNTER)
-"""Kinds of cells whose views are read only when one of them changed, because reading is slow."""
+"""Kinds of cells whose views are read only after a change, because reading is slow."""
 
 SELDOM = 8
 """Checks of decaying values per check that is carried out although no cell changed."""
@@ -76,7 +76,7 @@ class ItemInsertion(NamedTuple):
 
 
 class DecayedValues(NamedTuple):
-    """The values that the writer's row has under a key, as of a time."""
+    """The values the writer's row has under a key, as of a time."""
 
     kind: int
     key: str
@@ -97,7 +97,7 @@ Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncr
 
 
 class Tables:
-    """Counts of items by name and shape of their table, and the shape that each row has under a name."""
+    """Counts of items by name and shape of their table, and the shape each row has under a name."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, dict[Replica, Shape]] = {}
@@ -114,16 +114,16 @@ class Tables:
         return sorted(self._shapes)
 
     def meant(self, name: str) -> Shape | None:
-        """The shape that a name stands for: the one of most rows, the smaller of equally frequent ones. None without rows."""
+        """The shape a name stands for: that of most rows, the smaller of equally frequent shapes. None without rows."""
         shapes = Counter(self._shapes.get(name, {}).values())
         return min(shapes, key=lambda shape: (-shapes[shape], shape)) if shapes else None
 
     def shape(self, name: str, replica: Replica) -> Shape | None:
-        """The shape of one row under a name."""
+        """The shape of a row under a name."""
         return self._shapes.get(name, {}).get(replica)
 
     def items(self, name: str) -> Counter[str]:
-        """The counts of items in the table that a name stands for."""
+        """The counts of items in the table a name stands for."""
         shape = self.meant(name)
         return self._items[name, shape] if shape is not None else Counter()
 
@@ -136,7 +136,7 @@ class Decays:
         self._moved: set[tuple[int, str]] = set()
         """Keys that changed since the last check."""
         self._waited = 0
-        """Skipped checks since the last one."""
+        """Skipped checks since the last check."""
 
     def take(self, replica: Replica, left: DecayedValues, own: int) -> None:
         """A cell was written or removed; `own`: the time by the node's own clock."""
@@ -148,7 +148,7 @@ class Decays:
             self._cells.pop(slot, None)
 
     def left(self, kind: int, key: str, replica: Replica, own: int) -> Values:
-        """The remaining values of one cell now; empty if there is no cell."""
+        """The remaining values of a cell now; empty if there is no cell."""
         since, values = self._cells.get((kind, key, replica), (own, {}))
         return {half_life: _decayed(value, own - since, half_life) for half_life, value in values.items()}
 
@@ -194,7 +194,7 @@ def _close(found: Sequence[float], due: Sequence[float]) -> bool:
 
 
 class Model:
-    """The models of all summaries at one node."""
+    """The models of all summaries at a node."""
 
     def __init__(self) -> None:
         self.sketches = Tables()
@@ -240,7 +240,7 @@ class Model:
         return ("decay", f"reads {sentence}") if sentence else None
 
     def reading(self, node: GossipNode) -> object:
-        """The readings that nodes at equal clocks must share, beside those that `wrong` checks exactly. Call it after `wrong`.
+        """The readings that nodes at equal clocks must share, beside those `wrong` checks exactly. Call it after `wrong`.
 
         Decayed values are not among them: they depend on each node's clock.
         """

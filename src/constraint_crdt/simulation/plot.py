@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One line of text. `y` is its baseline, `x` the place of its `anchor`."""
+    """A line of text. `y` is its baseline, `x` the place of its `anchor`."""
 
     x: float
     y: float
@@ -94,7 +94,7 @@ SCALE = 2
 """Pixels of a PNG for each pixel of the picture, as on today's screens."""
 
 _OVERSAMPLING = 4
-"""Pixels in each direction that are averaged to one: Pillow draws lines without antialiasing."""
+"""Pixels in each direction per averaged pixel: Pillow draws lines without antialiasing."""
 
 _DRAWN = SCALE * _OVERSAMPLING
 _DOTS_PER_INCH = 96 * SCALE  # so that the PNG is shown as large as the SVG
@@ -104,8 +104,8 @@ _ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}  # left, middle, right; 
 def png_writer() -> Callable[[Picture, IO[bytes]], None]:
     """The function that writes a picture as PNG into an open file. Loads Pillow, which no other code here does.
 
-    Raises `ImportError` without Pillow, or with one before 10.1, which has no font of any size. The font is Pillow's own, because
-    the fonts of a machine are not known; it has one weight, so bold text has an outline.
+    Raises `ImportError` without Pillow, or with a Pillow before 10.1, which has no font of any size. The font is Pillow's own,
+    because the fonts of a machine are not known; it has one weight, so bold text has an outline.
     """
     import PIL
     from PIL import Image, ImageDraw, ImageFont
@@ -171,7 +171,7 @@ def _title(report: Report) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """The place and the scale of one curve with its axes."""
+    """The place and the scale of a curve with its axes."""
 
     label: str
     colour: str

@@ -1,7 +1,7 @@
-"""The flight recorder: every input of one node, in a form that can be run again; and the replay of a recording.
+"""The flight recorder: every input of a node, in a form that can be run again; and the replay of a recording.
 
 The state of a `GossipNode` follows from its inputs alone. So a recording is the list of its inputs, each with the time that the
-node read and the hash that it had afterwards. A replay must come to the same hashes; if it does not, the node did something that
+node read and the hash it had afterwards. A replay must come to the same hashes; if it does not, the node did something that
 its inputs do not account for.
 
 Rules kept here:
@@ -10,7 +10,7 @@ Rules kept here:
 - A frame carries its length and a checksum. A file that ends within a frame (its node was killed) is valid up to there; a file that
   is damaged before its end is refused.
 - A recording may begin with a *checkpoint* of the state. Knowledge of peers is not part of a checkpoint, so the node drops that
-  knowledge when it makes one, which costs each peer one whole Ping.
+  knowledge at a checkpoint, which costs each peer one whole Ping.
 """
 
 import zlib
@@ -71,7 +71,7 @@ class LocalWrite(msgspec.Struct, tag=4, array_like=True, frozen=True):
 
 
 class Collection(msgspec.Struct, tag=5, array_like=True, frozen=True):
-    """Tombstones were dropped: those that these peers have acknowledged, or all that may be dropped."""
+    """Tombstones were dropped: those these peers have acknowledged, or all that may be dropped."""
 
     acknowledged_by: tuple[str, ...] | None
 
@@ -86,7 +86,7 @@ Input = Checkpoint | Receipt | Initiation | LocalWrite | Collection | Retirement
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
-    """One input, and the resulting hash."""
+    """An input, and the resulting hash."""
 
     time: int
     """ns since the epoch, as the node read it."""
@@ -152,7 +152,7 @@ class RecordedNode(GossipNode):
         super().__init__(node_id, now=now, **others)
 
     def checkpoint(self) -> None:
-        """Begin the recording, or a new one, from the present state. Drops all knowledge of peers."""
+        """Begin a recording from the present state. Drops all knowledge of peers."""
         self.forget_peers()
         began = Checkpoint(
             format=FORMAT,
@@ -212,7 +212,7 @@ class RecordedNode(GossipNode):
 
 
 class Step(NamedTuple):
-    """One replayed input."""
+    """A replayed input."""
 
     number: int
     """From 1."""
@@ -220,7 +220,7 @@ class Step(NamedTuple):
     said: str
     """A description of the input, for people."""
     agrees: bool
-    """The hash equals the recorded one."""
+    """The hash equals the recorded hash."""
 
 
 class Replay:
@@ -253,7 +253,7 @@ class Difference(NamedTuple):
     """The last step of each before that moment."""
     time: int
     cells: tuple[str, ...]
-    """Descriptions of the cells that only one of them held, for people."""
+    """Descriptions of the cells that only either of them held, for people."""
 
 
 def first_difference(a: Sequence[Frame], b: Sequence[Frame]) -> Difference | None:
@@ -292,7 +292,7 @@ class _ReplayedNode(GossipNode):
         self.resume(began.incarnation, vouched=began.vouched)
 
     def take(self, frame: Frame) -> str:
-        """Process one input as it was processed when recorded; returns a description of it."""
+        """Process an input as at the time of the recording; returns a description of it."""
         match frame.input:
             case Receipt(message):
                 return self._hear_again(message)

@@ -2,14 +2,14 @@
 
 Rules kept here:
 
-- In a round every node begins one exchange, with the peer that the policy chooses.
+- In a round every node begins one exchange, with the peer the policy chooses.
 - A node takes part in one exchange at a time. A node whose partner is busy waits, so a round has *turns*: in each turn all
   exchanges between free nodes run side by side. Their order is drawn in each round.
 - A lost message is sent again, `retries` times at most; then the exchange is broken off, and its effects so far stand.
 - The same seed gives the same history.
 
-The unit of time is the round. Faults that need a finer one (latency, partitions, crashes, clocks) are in `world`. The two do not
-share one scheduler: they draw random numbers in different orders, so one in place of the other would change the outcome of every
+The unit of time is the round. Faults that need a finer unit (latency, partitions, crashes, clocks) are in `world`. The two do not
+share a scheduler: they draw random numbers in different orders, so either in place of the other would change the outcome of every
 seed.
 """
 
@@ -28,7 +28,7 @@ from constraint_crdt.types.orset import Severity
 from constraint_crdt.types.register import Position
 
 MOST_NODES = 100_000
-"""The most nodes of one simulation."""
+"""The most nodes of a simulation."""
 
 ROUND_NS = 10**9
 """Virtual time from one round to the next, and the start of the first round."""
@@ -76,7 +76,7 @@ class Simulation:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         """`seed`: of all random numbers. `choice`: the peer policy; `Schedule` if None, since rounds are aligned. `loss`: the
-        probability that a message is lost. `retries`: of a lost message. `encoded`: messages travel as bytes, which are counted;
+        probability a message is lost. `retries`: of a lost message. `encoded`: messages travel as bytes, which are counted;
         else as objects, which is faster. `distance`: between two nodes by number, for `Stats.cost`. `limits`: of every node.
 
         Raises `ConstraintCrdtError` for numbers out of bounds.
@@ -108,7 +108,7 @@ class Simulation:
     # --- what nodes do of their own ----------------------------------------------------------------------------------
 
     def node(self, which: int | str) -> GossipNode:
-        """A node by its number or name. Raises `ConstraintCrdtError` for one that does not exist."""
+        """A node by its number or name. Raises `ConstraintCrdtError` if there is no such node."""
         index = self._index.get(which) if isinstance(which, str) else which
         if index is None or not 0 <= index < len(self.nodes):
             raise ConstraintCrdtError(
@@ -147,7 +147,7 @@ class Simulation:
         return all(node.state_hash == first for node in self.nodes)
 
     def step(self) -> None:
-        """Run one round."""
+        """Run a round."""
         rng = self._rng
         wanted = [(me, self._choice.choose(me, self._rounds, rng)) for me in range(len(self.nodes))]
         rng.shuffle(wanted)
@@ -203,7 +203,7 @@ class Simulation:
         return responses
 
     def _arrives(self, size: int) -> bool:
-        """Send one message, with retries. False if it did not arrive."""
+        """Send a message, with retries. False if it did not arrive."""
         for _ in range(1 + self._retries):
             self._messages += 1
             self._bytes += size

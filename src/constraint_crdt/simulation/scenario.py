@@ -20,7 +20,7 @@ CHURN_LASTS_NS = 60 * SECOND_NS
 """Duration of churn in a scenario without a partition."""
 
 DOWN_NS = 5 * SECOND_NS
-"""The mean time that a node is down."""
+"""The mean time a node is down."""
 
 EMPTY_RETURNS = 0.3
 """The share of nodes that return with an empty disk."""
@@ -77,11 +77,11 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The state of the fleet at one time."""
+    """The state of the fleet at a time."""
 
     time_ns: int
     known: float
-    """The mean share of all writes that the nodes which are up know."""
+    """The mean share of all writes known to the nodes in service."""
     states: int
     """The number of different states among the nodes that are up."""
     bytes: int
@@ -114,7 +114,7 @@ class Report:
 
 
 class Run:
-    """The run of one scenario."""
+    """The run of a scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         """Raises `ConstraintCrdtError` for parameters out of bounds."""

@@ -30,7 +30,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do"):
-    """The fields that all steps have."""
+    """The fields all steps have."""
 
     number: int
     node: str
@@ -101,7 +101,7 @@ class Tile(Write, frozen=True, kw_only=True, tag="tile"):
 
 
 class Expire(Write, frozen=True, kw_only=True, tag="expire"):
-    """Remove the expired constraints that this node is due to remove."""
+    """Remove the expired constraints this node is due to remove."""
 
 
 class Retire(Write, frozen=True, kw_only=True, tag="retire"):
@@ -127,7 +127,7 @@ class Insert(Write, frozen=True, kw_only=True, tag="insert"):
     item: str
     expected: int
     wrong: float
-    """The rate of false positives that it is made for."""
+    """The rate of false positives it is made for."""
 
 
 class Rate(Write, frozen=True, kw_only=True, tag="rate"):
@@ -154,7 +154,7 @@ class Decay(Write, frozen=True, kw_only=True, tag="decay"):
 
 
 class Increment(Write, frozen=True, kw_only=True, tag="increment"):
-    """A PLATO client sends the increment with this number, and those after it, one after the other.
+    """A PLATO client sends the increment with this number, and those after it in order.
 
     The counts have no default: a client counts the same under one number in all steps, also in shrunk ones.
     """
@@ -171,7 +171,7 @@ class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop tombstones."""
 
     acknowledged: bool = False
-    """Only tombstones that all known peers have given evidence of."""
+    """Only tombstones all known peers have given evidence of."""
 
 
 class Begin(Step, frozen=True, kw_only=True, tag="begin"):
@@ -185,7 +185,7 @@ class Begin(Step, frozen=True, kw_only=True, tag="begin"):
 
 
 class Stale(Step, frozen=True, kw_only=True, tag="stale"):
-    """Send the Delta or Sync that serves a clock that some node was at long ago."""
+    """Send the Delta or Sync that serves a clock some node was at long ago."""
 
     peer: str
     back: int
@@ -219,12 +219,12 @@ class Backup(Step, frozen=True, kw_only=True, tag="backup"):
 
 
 class Start(Step, frozen=True, kw_only=True, tag="start"):
-    """A node starts: a new one, or one that is down."""
+    """A node starts, for the first time or again."""
 
     disk: str = "kept"
     """`kept`: as the node left it. `doubtful`: the same, but not vouched for. `copied`: the last backup. `lost`: empty."""
     incarnation: int = 0
-    """The incarnation of a life that begins without a store; 0: a new one."""
+    """The incarnation of a life that begins without a store; 0: a new incarnation."""
 
 
 AnyStep: TypeAlias = (

@@ -69,7 +69,7 @@ class SimRng:
         return probability > 0.0 and self.random() < probability
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """One of some items, of which there is at least one."""
+        """A random item of a sequence with at least one."""
         return items[self.below(len(items))]
 
     def shuffle(self, items: list[Item]) -> None:
@@ -94,7 +94,7 @@ class Quality:
     loss: float = 0.0
     duplication: float = 0.0
     straggling: float = 0.0
-    """The probability that a message takes `STRAGGLE` times as long."""
+    """The probability a message takes `STRAGGLE` times as long."""
     bandwidth: int = 0
     """Bytes per second in each direction, for which messages queue; 0: no bound."""
 
@@ -115,7 +115,7 @@ class Links:
         self._latest: dict[tuple[str, str], int] = {}
 
     def cut(self, sender: str, to: str) -> None:
-        """Cut the link from one node to another; the other direction is not touched."""
+        """Cut the link from a node to another; the other direction is not touched."""
         self._cut.add((sender, to))
 
     def mend(self, sender: str, to: str) -> None:
@@ -127,14 +127,14 @@ class Links:
         self._group_of = {name: index for index, group in enumerate(groups) for name in group}
 
     def connected(self, sender: str, to: str) -> bool:
-        """True if messages from one node to another arrive at all."""
+        """True if messages from a node to another arrive at all."""
         if (sender, to) in self._cut:
             return False
         mine, theirs = self._group_of.get(sender), self._group_of.get(to)
         return mine == theirs or mine is None or theirs is None
 
     def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
-        """The arrival times in ns of a message that is sent now: none, one or two."""
+        """The arrival times in ns of a message sent now: none, one or two."""
         rng, quality, link = self._rng, self.quality, (sender, to)
         if not self.connected(sender, to):
             self.fired["cut" if link in self._cut else "partition"] += 1
@@ -169,14 +169,14 @@ class Pace:
     """The timing of nodes."""
 
     interval_ns: int = 10**9
-    """Between two exchanges that a node begins; varied by a fifth, so that nodes drift apart."""
+    """Between two exchanges a node begins; varied by a fifth, so that nodes drift apart."""
     patience_ns: int = 250_000_000
     """The timeout for a reply."""
 
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """The world's view of one node."""
+    """The world's view of a node."""
 
     name: str
     rate: float = 1.0
@@ -191,11 +191,11 @@ class Actor:
     room: int = 0
     """The largest message in bytes; 0: the node's default."""
     peer: str | None = None
-    """The peer of the exchange that it began."""
+    """The peer of the exchange it began."""
     question: Sent | None = None
     tries: int = 0
     turn: int = 0
-    """The number of its questions: a timeout of an earlier one is ignored."""
+    """The number of its questions: a timeout of an earlier question is ignored."""
     bytes: int = 0
     """Bytes sent."""
 
@@ -292,7 +292,7 @@ class World:
         self.perform(Crash, actor)
 
     def start(self, name: str, disk: str, incarnation: int = 0) -> Actor:
-        """Start a node: a new one, or one that is down."""
+        """Start a node: a new node, or a node that is down."""
         actor = self.actors.get(name)
         if actor is None:
             actor = self.actors[name] = Actor(name)
@@ -326,7 +326,7 @@ class World:
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
     def _ask(self, actor: Actor, sent: Sequence[Sent]) -> None:
-        """Wait for the reply to the last message, if it wants one."""
+        """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
             self._end(actor)

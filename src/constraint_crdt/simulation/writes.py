@@ -1,4 +1,4 @@
-"""The effects of `Write` steps: how a node carries one out, the expected result, and the check that it was done."""
+"""The effects of `Write` steps: how a node carries them out, the expected result, and the check that it was done."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, get_args
@@ -55,7 +55,7 @@ WRITES: Final = (
     *(f"tile {act}" for act in TILE_ACTS),
     AGAIN,
 )
-"""Every kind of write. A search in which one of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
+"""Every kind of write. A search in which any of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
 them: reported, but not required of a short search.)
 """
 
@@ -63,7 +63,7 @@ SummaryStep: TypeAlias = Tally | Insert | Rate | FoldRates | Decay | Increment
 """Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
 
 Named = set[tuple[int, object, Replica, int]]
-"""Kind, key, replica and seq of the cells that a removal ends."""
+"""Kind, key, replica and seq of the cells a removal ends."""
 
 
 def do(node: GossipNode, step: Write) -> None:
@@ -122,12 +122,12 @@ def _do_to_tile(node: GossipNode, step: Tile) -> None:
 
 
 class Expected(NamedTuple):
-    """The expected result of one mutation."""
+    """The expected result of a mutation."""
 
     counted: Counted
     """The amounts by which it moves the counts."""
     named: Named | None
-    """The cells that it has to name as removed; with `some`: at most these. None: those that its type prescribes."""
+    """The cells it has to name as removed; with `some`: at most these. None: those its type prescribes."""
     some: bool = False
     contributions: tuple[Contribution, ...] = ()
     """Its contributions to summaries."""
@@ -335,7 +335,7 @@ def _sum(held: Mapping[float, tuple[float, ...]], more: Mapping[float, tuple[flo
 
 
 def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
-    """The remaining values of the node's own cells move to those of no constraint, at the half-lives that it tracks."""
+    """The remaining values of the node's own cells move to those of no constraint, at the half-lives it tracks."""
     own = node.time.own()
     found = {id_: held for id_ in step.ids if (held := _held(node, model, RATE, id_, writes_on=writes_on))}
     if not found:
