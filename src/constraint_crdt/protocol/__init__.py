@@ -1,7 +1,7 @@
 """The exchange between replicas: messages, peer clocks, transfers, repair, peer selection, and `GossipNode`.
 
 `gossip_node` lists the parts. The `GossipNode` here is pure: it needs a clock and a source of incarnations, which
-`constraint_crdt.GossipNode` has. Each name is loaded when it is first used.
+`constraint_crdt.GossipNode` has. Each name is loaded on its first use.
 """
 
 from importlib import import_module

@@ -4,7 +4,7 @@ Anti-entropy in the sense of Demers et al., "Epidemic algorithms for replicated 
 after Almeida, Shoker and Baquero, "Delta state replicated data types" (2018). A asks B; each step is safe by itself, in whatever
 order messages arrive:
 
-1. A `begin`s with a Ping, or with a Delta where it knows B's last clock and is a little ahead of it.
+1. A `begin`s with a Ping, or with a Delta where B's last clock is known to be a little behind.
 2. If B has the hash A stated, it Acks, and both know that they agree. Otherwise B sends what A lacks above A's clock, and in
    the same message asks for the rows in which A is ahead.
 3. A applies that as a whole. It answers with the rows B asked for (a Delta against the clock B just stated), else an Ack.
@@ -63,7 +63,7 @@ UNASKED = 4
 in rounds, copies of each item received were 1.17 and 1.11 with 32, 1.003 and 1.01 with 4, while each saves the same few Pings."""
 
 Asked = Sequence[tuple[Replica, int]]
-"""The entries in which a sender is behind, each with its own seq: it asks for these rows above it."""
+"""The entries in which a sender is behind, each with its own seq: the sender asks for these rows above the seq."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class Composer:
         )
 
     def whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
-        """A Ping with the whole clock. Ended lives are left out where the reader can infer them, unless it is `spelled_out`."""
+        """A Ping with the whole clock. Ended lives are left out where the reader can infer them, unless `spelled_out`."""
         local, state = self._local, self._local.state
         entries = state.rows.clock_mark.entries
         spoken = state.retirements.spoken(entries, spelled_out=spelled_out)
@@ -355,7 +355,7 @@ class Exchange:
         return GossipResult(responses=[self._composer.transfer(peer, theirs)])
 
     def _clock_of_ping(self, ping: Ping, peer: Peer) -> ClockMark | None:
-        """The clock in a Ping; None if it gives differences from a clock that is not known here."""
+        """The clock in a Ping; None if it names a clock unknown here."""
         state = self._local.state
         mine, digest = state.rows.clock_mark, state.rows.digest
         if ping.base is not None:
@@ -371,7 +371,7 @@ class Exchange:
         return self._bounded(stated if heard is stated.entries else mine.replaced(heard))
 
     def _bounded(self, theirs: ClockMark) -> ClockMark:
-        """The clock a peer stated, refused if it has more entries than this node would hold rows."""
+        """The clock a peer stated, refused with more entries than this node would hold rows."""
         if len(theirs.entries) > self._limits.rows:
             raise ConstraintCrdtError(f"a clock of {len(theirs.entries)} entries is more than the {self._limits.rows} rows allowed")
         return theirs

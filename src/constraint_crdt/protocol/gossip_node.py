@@ -62,7 +62,8 @@ class GossipNode:
         limits: Limits = DEFAULT_LIMITS,
         max_skew: float = DEFAULT_MAX_SKEW,
     ) -> None:
-        """`node_id`: the name of the node. `incarnation`: distinguishes this life of it from all others; from `renew` if None.
+        """`node_id`: the name of the node. `incarnation`: distinguishes this life from all others of the node; from `renew` if
+        None.
 
         `now`: the time in ns since the epoch. `renew`: supplies further incarnations, for when a life turns out to be over.
         `fleet`: messages of another fleet are refused. `max_skew`: seconds by which clocks in the fleet may differ; the time of a
@@ -119,7 +120,7 @@ class GossipNode:
 
     @property
     def state(self) -> ConstraintState:
-        """The state. Writes to it go through `write`."""
+        """The state. All writes go through `write`."""
         return self.local.state
 
     @property
@@ -205,8 +206,8 @@ class GossipNode:
     ) -> Change:
         """Make a constraint active, or replace its definition.
 
-        `on`: the labels of the nodes it applies to. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an
-        aware `datetime`, or ns since the epoch); without both it lasts until it is removed. `at`: its timestamp in ns since the
+        `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
+        `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `at`: its timestamp in ns since the
         epoch, now if None. Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for values out of
         bounds.
         """
@@ -220,7 +221,7 @@ class GossipNode:
         return self.write(lambda me: state.constraints.put(id_, definition, node=me, at=at))
 
     def remove_constraint(self, id_: str) -> None:
-        """Remove a constraint. Raises `KeyError`, changing nothing, if it is not active here."""
+        """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
         constraints = self.local.state.constraints
         if id_ not in constraints:
             raise KeyError(id_)
@@ -368,7 +369,7 @@ class GossipNode:
     def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
         """Decode and receive a message; returns the message and its effects.
 
-        Raises `ConstraintCrdtError`, changing nothing, if it cannot be decoded, and as `receive` does.
+        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does.
         """
         message = decode_message(payload)
         return message, self.receive(message)

@@ -7,11 +7,11 @@ Rules of lives:
 - Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock.
 
 Rules of the removal of expired adds (DESIGN 2, Lifetimes). Expiry itself is only a reading; the cells go by an ordinary removal
-that names the expired adds. Any node may write it and duplicates do no harm, but it should be written neither early nor by all
-nodes:
+that names the expired adds. Any node may write the removal and duplicates do no harm, but removals should come neither early nor
+from all nodes:
 
-- An add is not removed before it has been over for twice the bound on clock skew: then it is over by every clock within the bound.
-- The node that wrote the add removes it. If that node is gone, the others do, later and one after the other in order of their
+- An add is not removed before it has been over for twice the bound on clock skew: then all clocks within the bound agree.
+- The writer of an add removes the add. If the writer is gone, the others do, later and one after the other in order of their
   names.
 - A node whose own clock is in doubt removes nothing: its own clock may be ahead. Neither does a node that knows of
   others but has heard none of their clocks lately.
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Edge(NamedTuple):
-    """The machine as a node sees it: its clock and its source of incarnations. The pure part is given both as functions."""
+    """The machine of a node: a clock and a source of incarnations. The pure part is given both as functions."""
 
     now: Callable[[], int]
     """The time in nanoseconds since the epoch."""
@@ -65,7 +65,7 @@ class ExpiredAdds:
     def due(self, node_id: str, *, alone: bool, most: int) -> list[Cell]:
         """The adds this node is to remove now, `most` of them. `alone`: the node knows of no other node.
 
-        Each add is returned once, unless it is put back.
+        Each add is returned once, except after `put_back`.
         """
         offsets = self._time.offsets
         if self._time.in_doubt or not (alone or offsets):
@@ -155,7 +155,7 @@ class LocalReplica:
             self._written = self.state.rows.seq(self.replica)
 
     def _start_life(self) -> None:
-        """Go on under a new incarnation, and record that the life before it is over."""
+        """Go on under a new incarnation, and record the end of the life before."""
         over, rows = self.replica, self.state.rows
         replica = check_replica(self.node_id, self.edge.renew())
         if replica in rows:

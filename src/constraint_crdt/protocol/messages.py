@@ -12,11 +12,11 @@
 | `Buckets` | equal clocks, different hashes: the sender's bucket sums | `Mend`, or `Ack` if the sums were wrong |
 | `Mend` | the sender's cells in the buckets that differ, or the outcome | `Mend`, finally `Ack` |
 
-Every message names the life of its sender. It names the life of its receiver too: as `to`, or in an 8-byte name of a clock or a
+Every message names the life of its sender. The life of its receiver is named too: as `to`, or in an 8-byte name of a clock or a
 hash, which is computed over the reader's replica and so means nothing to another life.
 
 A clock both sides know is *named* by `base`, and the message gives differences from it. So `clock` may be None in a decoded
-message; the receiver derives it. A message that was made here always has it.
+message; the receiver derives it. A message composed here always has a clock.
 
 Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
 type with the fields of the body in their order. Encoding, decoding, validation and equality all follow from that row. Trailing
@@ -84,7 +84,7 @@ class GossipMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     base: bytes | None = None
     """The 8-byte name of a clock both sides know; the message gives differences from it."""
     basis: ClockMark | None = None
-    """That clock itself, at the sender only: the encoder needs it to turn replicas into indexes."""
+    """That clock itself, at the sender only: the encoder needs the clock to turn replicas into indexes."""
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -146,7 +146,7 @@ class Sync(GossipMessage, frozen=True, kw_only=True, eq=False):
 
 
 class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """The sender has the hash it was told. Proves that hash and nothing else."""
+    """The sender has the hash stated to it. Proves that hash and nothing else."""
 
     answers: bytes
     """That hash as an 8-byte token to its reader."""
@@ -167,7 +167,7 @@ class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
     pause: bool = False
     """The sender waits after this part until it receives a `Resume`."""
     unpacked: int | None = None
-    """Bytes of the whole message after decompression; None if it is not compressed."""
+    """Bytes of the whole message after decompression; None without compression."""
 
 
 class Resume(GossipMessage, frozen=True, kw_only=True, eq=False):
@@ -265,9 +265,9 @@ class _Form(NamedTuple):
     type: Any
     """Its msgpack type."""
     write: Callable[[Any, ClockMark | None], Any] | None = None
-    """Converts the value of a message, given its `basis`; None: the value is encoded as it is."""
+    """Converts the value of a message, given its `basis`; None: the value is encoded unchanged."""
     read: Callable[[Any], Any] | None = None
-    """Validates a decoded value and converts it; None: the value is kept as it is."""
+    """Validates a decoded value and converts it; None: the value is kept unchanged."""
 
 
 def _count(value: int) -> int:

@@ -46,7 +46,7 @@ def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tu
 
 
 def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | None:
-    """The number of mutations by which these entries lower a clock; None if an entry does not lower it. O(entries)."""
+    """The number of mutations by which these entries lower a clock; None if an entry does not. O(entries)."""
     at = base.entries
     by = [at.get(replica, 0) - seq for replica, seq in entries]
     return sum(by) if min(by, default=1) > 0 else None
@@ -185,7 +185,7 @@ class DeltaTracker:
         return peer if peer is not None and peer.replica == replica else Peer(replica)
 
     def admit(self, peer: Peer) -> None:
-        """Note an accepted message of a peer, and forget the evidence of another life of it."""
+        """Note an accepted message of a peer, and forget the evidence of another life."""
         if not self._is_current(peer):
             self.forget(peer.replica.node_id)
             self._peers[peer.replica.node_id] = peer

@@ -2,12 +2,12 @@
 
 Rules of the sender (`OutboundTransfers`):
 
-- A message larger than a page is compressed if that makes it smaller by a tenth or more. A compressed message travels as a part,
-  even as the only part. A smaller message is sent as it is: the envelope of a part would cost more than compression saves.
+- A message larger than a page is compressed if compression saves a tenth or more. A compressed message travels as a part,
+  even as the only part. A smaller message is sent unchanged: the envelope of a part would cost more than compression saves.
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   with a `Resume`, also after a broken connection or a day later.
-- One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of an
-  instant. It is dropped once the peer has given evidence of its clock, when a newer message replaces it, and when all kept messages
+- One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of an instant.
+  The message is dropped once the peer has given evidence of its clock, when a newer message replaces it, and when all kept messages
   exceed their bound (least recently asked for first).
 - A kept message is for a single life of the peer. Another life has none of the parts that came before.
 
@@ -57,7 +57,7 @@ COMPLETED = 1024
 
 
 def pack(data: bytes) -> bytes | None:
-    """An encoded message compressed, or None if it is to be sent as it is."""
+    """An encoded message compressed, or None if compression does not pay."""
     if len(data) <= PACK_FROM:
         return None
     packed = zlib.compress(data, LEVEL)
@@ -122,7 +122,7 @@ class InboundTransfers:
         return len(self._transfers)
 
     def add(self, part: Part, basis: Sequence[ClockMark] = ()) -> bytes | None:
-        """Keep a part; returns the whole message once it is complete, else None. `basis`: see the method of that name.
+        """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name.
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
@@ -175,7 +175,7 @@ class InboundTransfers:
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:
-        """Drop a transfer its sender no longer keeps. False if it is not an incomplete transfer here."""
+        """Drop a transfer its sender no longer keeps. False if the transfer is not incomplete here."""
         transfer = self._transfers.get(sender.node_id)
         if transfer is None or (transfer.sender, transfer.transfer) != (sender, name):
             return False
@@ -202,7 +202,7 @@ class InboundTransfers:
             self._completed.popitem(last=False)
 
     def _current(self, part: Part, basis: Sequence[ClockMark]) -> _Transfer:
-        """The transfer of a part, now the last heard from. It replaces another transfer of the same node."""
+        """The transfer of a part, now the last heard from. Replaces another transfer of the same node."""
         sender, name = part.node.node_id, (part.node, part.to, part.transfer, part.count, part.size, part.unpacked)
         transfer = self._transfers.get(sender)
         if transfer is None or transfer.name != name:
@@ -218,7 +218,7 @@ class CutMessage:
     __slots__ = ("_data", "_message", "_room", "_unpacked", "count", "transfer")
 
     def __init__(self, message: GossipMessage, data: bytes, max_bytes: int, unpacked: int | None = None) -> None:
-        """`max_bytes`: of each encoded part; `unpacked`: the size of `data` after decompression, if it is compressed.
+        """`max_bytes`: of each encoded part; `unpacked`: the size of `data` after decompression, if compressed.
 
         Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
         """
@@ -261,7 +261,7 @@ class CutMessage:
 
 
 def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
-    """The message itself if it is sent as it is, else parts of at most `max_bytes` encoded bytes.
+    """The message itself if small enough, else parts of at most `max_bytes` encoded bytes.
 
     `GossipNode.receive` puts the parts together. Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
     """
@@ -270,7 +270,7 @@ def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> lis
 
 
 def _cut(message: GossipMessage, data: bytes, max_bytes: int) -> CutMessage | None:
-    """A message that encodes to `data`, split into parts; None if it is sent as it is."""
+    """A message that encodes to `data`, split into parts; None if sent unchanged."""
     packed = pack(data)
     if packed is not None:
         return CutMessage(message, packed, max_bytes, len(data))
@@ -311,7 +311,7 @@ class OutboundTransfers:
         return kept[1].burst(start, self._limits.burst_bytes)
 
     def settle(self, node_id: str, known: Mapping[Replica, int]) -> None:
-        """Drop the message kept for a peer with evidence of its clock. O(rows) while a message is kept for it."""
+        """Drop the message kept for a peer with evidence of its clock. O(rows) while a message is kept."""
         kept = self._kept.get(node_id)
         clock = kept and kept[1].clock
         if clock and all(known.get(replica, 0) >= seq for replica, seq in clock.items()):

@@ -1,10 +1,10 @@
 """The simulator: whole fleets of real nodes in a single process, in virtual time, decided by a seed.
 
 `Simulation` runs aligned rounds. `Scenario` and `Run` add links, partitions and churn in virtual time. `Chaos` draws histories with
-faults and checks invariants after each step; `History`, `replay` and `shrink` keep what it finds. `RecordedNode` and `Replay`
+faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and `Replay`
 record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
 
-Each name is loaded when it is first used.
+Each name is loaded on its first use.
 """
 
 from importlib import import_module

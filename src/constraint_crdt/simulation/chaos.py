@@ -1,4 +1,4 @@
-"""Chaos: histories drawn from a seed, with writes and faults, and the search for a history that violates an invariant.
+"""Chaos: histories drawn from a seed, with writes and faults, and the search for a history violating an invariant.
 
 A history has two phases, after TigerBeetle's simulator:
 
@@ -104,7 +104,7 @@ REPEATED = 0.35
 """The probability a client sends an increment again, to any node."""
 
 QUEUES = 0.08
-"""The share of histories in which a client sends many increments at once, so that they are combined."""
+"""The share of histories in which a client sends many increments at once, enough to be combined."""
 
 QUEUED = 40
 """The most increments it then sends at once."""
@@ -221,7 +221,7 @@ class Outcome:
     operations: int
     events: int
     checks: int
-    """States that were compared with the log."""
+    """States compared with the log."""
     fired: Counter[str]
     """Occurrences of each kind of fault."""
     written: Counter[str]
@@ -393,7 +393,7 @@ class Chaos:
             self._fired["leave"] += 1
 
     def _retire(self) -> None:
-        """Retire a node: mostly a node that left, sometimes a node that is up and unaware."""
+        """Retire a node: mostly a node which left, sometimes an unaware node in service."""
         up = self._up()
         if not up:
             return
@@ -453,7 +453,7 @@ class Coverage:
     operations: int = 0
     events: int = 0
     checks: int = 0
-    """States that were compared with the log."""
+    """States compared with the log."""
     fired: Counter[str] = field(default_factory=Counter)
     """Occurrences of each kind of fault."""
     written: Counter[str] = field(default_factory=Counter)
@@ -473,7 +473,7 @@ class Coverage:
         return [fault for fault in FAULTS if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
-        """The kinds of writes that never occurred."""
+        """The kinds of writes missing from the search."""
         return [kind for kind in WRITES if not self.written[kind]]
 
 

@@ -3,7 +3,7 @@
 Rules kept here:
 
 - No random number is drawn and no time passes: the same fleet and the same steps give the same states, byte for byte.
-- The state that a message tells is on disk before the message is sent, as in the running node. So a crash loses only writes that no
+- The state in a message is on disk before the message is sent, as in the running node. So a crash loses only writes that no
   other node knows.
 - Every message is encoded, and delivered as bytes.
 - A step with nothing to act on does nothing. A step that breaks an invariant raises `Violation`, and so does any exception of a
@@ -43,7 +43,7 @@ LIMITS = Limits(burst_bytes=1024)
 """The limits of every node: so small that large transfers pause and have to be resumed."""
 
 MAX_SKEW = 1.0
-"""The bound on clock skew that nodes are set to, in seconds."""
+"""The bound on clock skew of the nodes, in seconds."""
 
 MESSAGES_PER_EXCHANGE = 256
 """More messages than an exchange of two nodes may take, whatever they knew of each other before."""
@@ -106,7 +106,7 @@ class Fleet:
         self.written: Counter[str] = Counter()
         """Occurrences of each kind of write; counted only if the fleet is watched."""
         self.carried = self.taken = 0
-        """Mutations that messages carried, and those of them that were new to the reader."""
+        """Mutations carried by messages, and the new ones among them."""
         self._limits = limits
         self._hosts: dict[str, Host] = {}
         self._messages: dict[MessageName, Sent] = {}
@@ -120,7 +120,7 @@ class Fleet:
 
     @property
     def nodes(self) -> dict[str, GossipNode]:
-        """The nodes that are up, by name, in the order of their first appearance."""
+        """The running nodes, by name, in the order of their first appearance."""
         return {name: host.node for name, host in self._hosts.items() if host.node is not None}
 
     def node(self, name: str) -> GossipNode | None:
@@ -129,7 +129,7 @@ class Fleet:
         return host.node if host else None
 
     def forget_message(self, name: MessageName) -> None:
-        """Drop a message that will not arrive any more."""
+        """Drop a message without further arrivals."""
         self._messages.pop(name, None)
 
     # --- steps -------------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Fleet:
         self._act(host, host.node, step)
 
     def _act(self, host: Host, node: GossipNode, step: AnyStep) -> None:
-        """A step of a node that is up."""
+        """A step of a running node."""
         match step:
             case Deliver():
                 self._deliver(host, node, step)
@@ -288,7 +288,7 @@ class Fleet:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def _send(self, host: Host, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
-        """Send messages, after saving the state that they tell."""
+        """Send messages, after saving the state."""
         if not messages:
             return
         self._save(host, node)

@@ -30,7 +30,7 @@ SPARE_ROUNDS = 1
 
 
 def settle(fleet: Fleet) -> None:
-    """The liveness phase: undisturbed rounds of all nodes that are up. Raises `Violation` if they stay different."""
+    """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different."""
     ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
     names = [name for name in fleet.nodes if name not in ended]
     if len(names) < 2:
@@ -50,7 +50,7 @@ def settle(fleet: Fleet) -> None:
 FORMAT = "constraint-crdt history"
 VERSION = 1
 FILE_BYTES = 16 * 1024 * 1024
-"""The largest file that is read, in bytes."""
+"""The largest file to be read, in bytes."""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +106,7 @@ class _Head(msgspec.Struct):
 
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
-"""Invariants with a common cause, two nodes that differ: which of them is violated first says little."""
+"""Invariants with a common cause, two differing nodes: which of them is violated first says little."""
 
 MOST_REPLAYS = 4000
 """Replays after which shrinking stops with the shortest history so far."""
@@ -124,7 +124,7 @@ class _Spent(Exception):
 
 
 class _Attempts:
-    """Replays candidates, and keeps the best that still violates the invariant."""
+    """Replays candidates, and keeps the best still violating the invariant."""
 
     def __init__(self, members: Sequence[Member], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
         self.members, self.steps = list(members), list(steps)
@@ -154,7 +154,7 @@ class _Attempts:
 
 
 def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
-    """The shortest history found that leads to the same violation. Deterministic.
+    """The shortest history found to lead to the same violation. Deterministic.
 
     Raises `ValueError` if the history leads to no violation.
     """

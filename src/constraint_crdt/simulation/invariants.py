@@ -65,12 +65,12 @@ class Mutation:
 
 @dataclass(slots=True)
 class View:
-    """The cells and readings that must stand at a node, for its last checked clock."""
+    """The expected cells and readings at a node, for its last checked clock."""
 
     clock: dict[Replica, int] = field(default_factory=dict)
     live: dict[tuple[Replica, int], bytes] = field(default_factory=dict)
     adds: dict[tuple[Replica, int], Mutation] = field(default_factory=dict)
-    """The entries of `live` that add a constraint."""
+    """The adds among the entries of `live`."""
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class Invariants:
         self._ended_lives = False
         """Some life was ended: since then clocks may leave out entries."""
         self.checks = 0
-        """States that were compared with the log."""
+        """States compared with the log."""
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Invariants:
         return len(self._log.get(replica, ()))
 
     def standing(self, name: str, kind: int, key: str) -> list[Dot]:
-        """The dots that must stand at a node under a key, as of its last check."""
+        """The expected dots at a node under a key, as of its last check."""
         log = self._log
         return [
             Dot(replica, seq)
@@ -116,13 +116,13 @@ class Invariants:
         ]
 
     def expired_by(self, node: GossipNode, time: int) -> list[tuple[object, Dot]]:
-        """The adds that must stand at a node and had expired at `time`, each with its constraint."""
+        """The expected adds at a node which had expired at `time`, each with its constraint."""
         log = self._log
         standing = [(log[replica][seq - 1], Dot(replica, seq)) for replica, seq in self._views[node.node_id].live]
         return [(each.key, dot) for each, dot in standing if each.expires_at is not None and each.expires_at <= time]
 
     def active(self, node: GossipNode) -> set[object]:
-        """The constraints that must be active at a node by its hybrid time, as of its last check."""
+        """The constraints to be active at a node by its hybrid time, as of its last check."""
         now, adds = node.time.now(), self._views[node.node_id].adds
         return {each.key for each in adds.values() if each.expires_at is None or each.expires_at > now}
 
@@ -180,12 +180,12 @@ class Invariants:
     # --- the checks --------------------------------------------------------------------------------------------------
 
     def started(self, name: str, node: GossipNode) -> None:
-        """Note that a node begins with its present state."""
+        """Note the start of a node with its present state."""
         self._views[name] = View()
         self.observe(name, node)
 
     def stopped(self, name: str) -> None:
-        """Note that a node is down."""
+        """Note the end of a node."""
         self._views.pop(name, None)
 
     def observe(self, name: str, node: GossipNode) -> None:
@@ -287,7 +287,7 @@ class Invariants:
         self._check_time(name, node, view)
 
     def heard(self, name: str, node: GossipNode, peer: str, time: int | None) -> None:
-        """Note that a node heard the time of a peer. A reading is valid for a while; messages may be late, so the highest counts.
+        """Note the time of a peer, as heard by a node. A reading is valid for a while; messages may be late, so the highest counts.
 
         `time` None: the reading is not known here, so nothing is checked while it is valid.
         """
@@ -309,7 +309,7 @@ class Invariants:
                 raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
 
     def check_evidence(self, name: str, node: GossipNode, peer_name: str) -> None:
-        """Check that the evidence which a node has of a peer is true. A clock that leaves out ended lives may read lower."""
+        """Check the evidence which a node has of a peer. A clock that leaves out ended lives may read lower."""
         peer = node.tracker.peer(peer_name)
         if peer is None or peer.mark is None:
             return
@@ -323,7 +323,7 @@ class Invariants:
             raise Violation("evidence", f"{name} believes {peer_name} to have a hash that it never had")
 
     def check_subsumed(self, name: str, known: Iterable[tuple[Replica, int]], invariant: str) -> None:
-        """Check that the clock of a node has at least these entries."""
+        """Check for at least these entries in the clock of a node."""
         clock = self._views[name].clock
         for replica, seq in known:
             if clock.get(replica, 0) < seq:

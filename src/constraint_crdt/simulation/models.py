@@ -1,4 +1,4 @@
-"""Models of the summaries: the readings that sketches, Bloom filters, decaying values and increments must have at a node.
+"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values and increments at a node.
 
 Rules kept here:
 
@@ -45,7 +45,7 @@ OTHERS = (POSITION, COUNTER)
 """Kinds of cells whose views are read only after a change, because reading is slow."""
 
 SELDOM = 8
-"""Checks of decaying values per check that is carried out although no cell changed."""
+"""Checks of decaying values per check carried out without a changed cell."""
 
 TOP = 8
 """Frequent items asked for: more than a history has items."""
@@ -134,7 +134,7 @@ class Decays:
     def __init__(self) -> None:
         self._cells: dict[tuple[int, str, Replica], tuple[int, Values]] = {}
         self._moved: set[tuple[int, str]] = set()
-        """Keys that changed since the last check."""
+        """Keys changed since the last check."""
         self._waited = 0
         """Skipped checks since the last check."""
 
@@ -227,7 +227,7 @@ class Model:
         return seq in self._taken.get(client, ())
 
     def wrong(self, node: GossipNode) -> Finding | None:
-        """The invariant that does not hold at the node, or None."""
+        """The violated invariant at the node, or None."""
         counted = node.state.increments.by_node(ROOM)
         if counted != self._counted:
             return "counts", f"reads the increments as {counted}, where {self._counted} were sent"
@@ -240,7 +240,7 @@ class Model:
         return ("decay", f"reads {sentence}") if sentence else None
 
     def reading(self, node: GossipNode) -> object:
-        """The readings that nodes at equal clocks must share, beside those `wrong` checks exactly. Call it after `wrong`.
+        """The readings which nodes at equal clocks share, beside those `wrong` checks exactly. Call it after `wrong`.
 
         Decayed values are not among them: they depend on each node's clock.
         """

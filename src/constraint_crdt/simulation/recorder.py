@@ -1,6 +1,6 @@
-"""The flight recorder: every input of a node, in a form that can be run again; and the replay of a recording.
+"""The flight recorder: every input of a node, in a form for replay; and the replay of a recording.
 
-The state of a `GossipNode` follows from its inputs alone. So a recording is the list of its inputs, each with the time that the
+The state of a `GossipNode` follows from its inputs alone. So a recording is the list of its inputs, each with the time the
 node read and the hash it had afterwards. A replay must come to the same hashes; if it does not, the node did something that
 its inputs do not account for.
 
@@ -62,7 +62,7 @@ class Initiation(msgspec.Struct, tag=3, array_like=True, frozen=True):
 
 
 class LocalWrite(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    """The node wrote mutations above `lo` up to `hi` to its own row; `cells` are those that stand after the write."""
+    """The node wrote mutations above `lo` up to `hi` to its own row; `cells` are those standing after the write."""
 
     incarnation: int
     lo: int
@@ -96,7 +96,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RecordingError(ConstraintCrdtError):
-    """A recording that cannot be read."""
+    """A recording cannot be read."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -112,7 +112,7 @@ def encode_frame(frame: Frame) -> bytes:
 def decode_frames(data: bytes) -> list[Frame]:
     """The frames of a recording, without an incomplete last frame.
 
-    Raises `RecordingError` for bytes that are not a recording, are damaged, or were written by a later version.
+    Raises `RecordingError` for bytes of another format, damaged bytes, or a later version.
     """
     frames: list[Frame] = []
     at = 0
@@ -142,7 +142,7 @@ def _frame(body: bytes, number: int) -> Frame:
 
 
 class RecordedNode(GossipNode):
-    """A `GossipNode` that passes every input to `sink` after processing it."""
+    """A `GossipNode` which passes every input to `sink` after processing it."""
 
     def __init__(self, node_id: str, *, sink: Callable[[Frame], None], now: Callable[[], int], **others: Any) -> None:
         """As `GossipNode`. Inputs are recorded from the first `checkpoint` on."""

@@ -49,11 +49,11 @@ class Stats:
     messages: int
     """Messages sent, lost ones included."""
     lost: int
-    """Messages that did not arrive."""
+    """Messages lost."""
     bytes: int | None
     """Bytes sent, those of lost messages included; None where messages were handed over as objects."""
     copies: float
-    """Mutations received over mutations that were new to the reader: 1.0 without duplicates."""
+    """Mutations received over mutations new to the reader: 1.0 without duplicates."""
     cost: float
     """The sum of the distances over which mutations were carried, per new mutation. 1.0 per link without distances."""
     time_ns: int

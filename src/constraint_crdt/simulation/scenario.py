@@ -2,7 +2,8 @@
 
 Every node adds a constraint at the start (or `items` of them do). The partition splits the fleet into halves soon after; half way
 through it a node of each half adds another constraint, which the other half misses. Under churn nodes are killed at random and
-return after some seconds, most with their disk, some empty. The result is the time from the end of all that until all nodes agree.
+return after some seconds, most with their disk, some empty. The result is the time from the end of all disturbance until all nodes
+agree.
 """
 
 import math
@@ -83,7 +84,7 @@ class Sample:
     known: float
     """The mean share of all writes known to the nodes in service."""
     states: int
-    """The number of different states among the nodes that are up."""
+    """The number of different states among the running nodes."""
     bytes: int
     """Bytes sent so far."""
 
@@ -102,7 +103,7 @@ class Report:
     messages: int
     bytes_per_node: float
     copies: float
-    """Mutations received over mutations that were new to the reader."""
+    """Mutations received over mutations new to the reader."""
     partition: tuple[int, int] | None
     """Begin and end, in ns."""
     samples: tuple[Sample, ...]

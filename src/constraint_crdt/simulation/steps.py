@@ -5,7 +5,7 @@ follows from the steps before it. So a list of steps is enough to replay a histo
 
 Rules kept here:
 
-- A step that has nothing to act on (a node that is down, a message that was never sent) does nothing.
+- A step with nothing to act on (a stopped node, a message never sent) does nothing.
 - A step has a number for life. Its messages are named by that number and their order, so they keep their names when other steps are
   left out.
 """
@@ -15,7 +15,7 @@ from typing import TypeAlias
 import msgspec
 
 MessageName: TypeAlias = tuple[int, int]
-"""The number of the step that sent the message, and the index of the message in that step."""
+"""The number of the sending step, and the index of the message in that step."""
 
 
 LEAST_ROOM = 130
@@ -200,7 +200,7 @@ class Deliver(Step, frozen=True, kw_only=True, tag="deliver"):
     again: bool = False
     """The message will arrive once more."""
     cut: int = 0
-    """The number of bytes that arrive; 0: all."""
+    """The number of arriving bytes; 0: all."""
     room: int = 0
 
 
@@ -211,7 +211,7 @@ class Exchange(Step, frozen=True, kw_only=True, tag="exchange"):
 
 
 class Crash(Step, frozen=True, kw_only=True, tag="crash"):
-    """The node is killed. Writes that are not on disk are lost."""
+    """The node is killed. Writes not on disk are lost."""
 
 
 class Backup(Step, frozen=True, kw_only=True, tag="backup"):

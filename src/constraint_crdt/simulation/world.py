@@ -42,7 +42,7 @@ class SimRng:
     __slots__ = ("_state",)
 
     def __init__(self, seed: int) -> None:
-        """`seed`: any whole number; seeds that are equal modulo 2**64 give the same stream."""
+        """`seed`: any whole number; seeds equal modulo 2**64 give the same stream."""
         self._state = seed & _MASK
 
     def bits(self) -> int:
@@ -241,7 +241,7 @@ class World:
         self._uses: Counter[MessageName] = Counter()
         self.actors = {member.name: Actor(member.name) for member in members}
         self.names = [member.name for member in members]
-        """The nodes that may be asked, in the order in which they joined."""
+        """The nodes to choose peers from, in the order in which they joined."""
         self._place = {name: place for place, name in enumerate(self.names)}
         for actor in self.actors.values():
             self.after(rng.below(pace.interval_ns), self._round, actor)
@@ -292,7 +292,7 @@ class World:
         self.perform(Crash, actor)
 
     def start(self, name: str, disk: str, incarnation: int = 0) -> Actor:
-        """Start a node: a new node, or a node that is down."""
+        """Start a node, for the first time or again."""
         actor = self.actors.get(name)
         if actor is None:
             actor = self.actors[name] = Actor(name)
@@ -304,7 +304,7 @@ class World:
         return actor
 
     def forget(self, name: str) -> None:
-        """Remove a node from those that may be asked."""
+        """Remove a node from the possible peers."""
         self.names.remove(name)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------

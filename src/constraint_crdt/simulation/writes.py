@@ -1,4 +1,4 @@
-"""The effects of `Write` steps: how a node carries them out, the expected result, and the check that it was done."""
+"""The effects of `Write` steps: how a node carries them out, the expected result, and the check of the result."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias, get_args
@@ -147,7 +147,7 @@ def parts(step: Write) -> Sequence[Write]:
 
 
 def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
-    """The kinds of writes that occurred, by the written cells except those that begin a life: of `WRITES`."""
+    """The kinds of writes carried out, by the written cells except those at the beginning of a life: of `WRITES`."""
     if not isinstance(step, Retire) and all(cell.kind == RETIRE for cell in cells):
         return [AGAIN] if isinstance(step, Increment) else []
     kind = f"tile {step.act}" if isinstance(step, Tile) else str(step.__struct_config__.tag)
