@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.runtime.batches import AddConstraint, RemoveConstraint
+from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 
 SAMPLES = 10
 AGREE_SECONDS = 60.0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
+    from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (
         PlatoAdd,
@@ -31,13 +32,23 @@ if TYPE_CHECKING:
         PlatoRoom,
         PlatoTile,
     )
-    from constraint_crdt.protocol.codec import decode_message, encode_message
+    from constraint_crdt.protocol.exchange_rules import GossipResult
     from constraint_crdt.protocol.gossip_node import exchange
-    from constraint_crdt.protocol.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
+    from constraint_crdt.protocol.messages import (
+        Ack,
+        ConstraintDelta,
+        Delta,
+        GossipMessage,
+        Part,
+        Ping,
+        Sync,
+        decode_message,
+        encode_message,
+    )
     from constraint_crdt.protocol.peer_clocks import DeltaTracker
     from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
-    from constraint_crdt.runtime.batches import AddConstraint, BatchError, BatchResult, RecordCounts, RemoveConstraint
+    from constraint_crdt.runtime.batches import BatchResult
     from constraint_crdt.runtime.events import Event, EventKind
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.probes import Probe, SystemProbe
@@ -62,9 +73,9 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "Ack": "constraint_crdt.protocol.messages",
-    "AddConstraint": "constraint_crdt.runtime.batches",
+    "AddConstraint": "constraint_crdt.operations.constraints",
     "Addition": "constraint_crdt.types.orset",
-    "BatchError": "constraint_crdt.runtime.batches",
+    "BatchError": "constraint_crdt.operations.constraints",
     "BatchResult": "constraint_crdt.runtime.batches",
     "BloomCRDT": "constraint_crdt.types.bloom",
     "CausalOrder": "constraint_crdt.crdt.clock",
@@ -91,7 +102,7 @@ _HOME_OF = {
     "Frequent": "constraint_crdt.types.sketch",
     "GossipMessage": "constraint_crdt.protocol.messages",
     "GossipNode": "constraint_crdt.edge",
-    "GossipResult": "constraint_crdt.protocol.messages",
+    "GossipResult": "constraint_crdt.protocol.exchange_rules",
     "Limits": "constraint_crdt.crdt.limits",
     "MemoryNetwork": "constraint_crdt.transport.memory",
     "Merge": "constraint_crdt.crdt.clock",
@@ -118,8 +129,8 @@ _HOME_OF = {
     "PlatoTile": "constraint_crdt.plato.shapes",
     "Probe": "constraint_crdt.runtime.probes",
     "Rates": "constraint_crdt.types.rates",
-    "RecordCounts": "constraint_crdt.runtime.batches",
-    "RemoveConstraint": "constraint_crdt.runtime.batches",
+    "RecordCounts": "constraint_crdt.operations.constraints",
+    "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
     "RoomIncrements": "constraint_crdt.types.increments",
     "Schedule": "constraint_crdt.protocol.peer_selection",
@@ -139,9 +150,9 @@ _HOME_OF = {
     "Verdict": "constraint_crdt.expression",
     "WritesRefused": "constraint_crdt.store",
     "ZenohTransport": "constraint_crdt.transport.zenoh",
-    "decode_message": "constraint_crdt.protocol.codec",
+    "decode_message": "constraint_crdt.protocol.messages",
     "eisenstein_norm": "constraint_crdt.types.register",
-    "encode_message": "constraint_crdt.protocol.codec",
+    "encode_message": "constraint_crdt.protocol.messages",
     "exchange": "constraint_crdt.protocol.gossip_node",
     "from_json": "constraint_crdt.state_file",
     "hex_distance": "constraint_crdt.types.register",

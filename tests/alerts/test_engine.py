@@ -11,10 +11,9 @@ from hypothesis import given
 
 from constraint_crdt import Event, EventKind, MemoryNetwork, Node
 from constraint_crdt.alerts import engine as alerting
-from constraint_crdt.alerts.conditions import Conditions, Found
 from constraint_crdt.alerts.delivery import Webhooks
-from constraint_crdt.alerts.engine import Alert, Alerting
-from constraint_crdt.alerts.rules import AlertRule
+from constraint_crdt.alerts.engine import Alert, AlertEngine
+from constraint_crdt.alerts.kinds import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 
 RULE = AlertRule(name="r", kind="silence", for_=2.0)
@@ -26,8 +25,8 @@ class Scripted(Conditions):
     def __init__(self) -> None:
         self.found: dict[str, bool | None] = {}
 
-    def find(self, rule: AlertRule) -> Iterator[Found]:
-        return (Found(subject, is_so, "because") for subject, is_so in self.found.items())
+    def find(self, rule: AlertRule) -> Iterator[Condition]:
+        return (Condition(subject, is_so, "because") for subject, is_so in self.found.items())
 
 
 class Bench:
@@ -36,8 +35,8 @@ class Bench:
     def __init__(self, file: Path | None = None, rule: AlertRule = RULE, webhooks: Webhooks | None = None) -> None:
         self.conditions = Scripted()
         self.told: list[tuple[str, bool]] = []
-        self.alerting = Alerting(
-            (rule,), self.conditions, who=("n", "f"), file=file, tell=self.tell, now=lambda: 7, webhooks=webhooks
+        self.engine = AlertEngine(
+            (rule,), self.conditions, who=("n", "f"), file=file, notify=self.tell, now=lambda: 7, webhooks=webhooks
         )
 
     def tell(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
@@ -55,7 +54,7 @@ def test_it_fires_once_after_its_time_and_resolves_once(looks: list[dict[str, bo
     for second, look in enumerate(looks):
         bench.conditions.found = {subject: is_so for subject, is_so in look.items() if is_so is not False}
         before = len(bench.told)
-        changed = bench.alerting.look(float(second))
+        changed = bench.engine.evaluate(float(second))
         assert changed is (len(bench.told) > before)
         for subject, is_so in look.items():
             if is_so:
@@ -68,7 +67,7 @@ def test_it_fires_once_after_its_time_and_resolves_once(looks: list[dict[str, bo
                     firing.remove(subject)
                     expected.append((subject, False))
     assert sorted(bench.told) == sorted(expected)
-    assert {each.subject for each in bench.alerting.report().alerts if each.firing} == firing
+    assert {each.subject for each in bench.engine.report().alerts if each.firing} == firing
 
 
 async def test_what_fired_is_remembered_and_neither_fires_again_nor_is_forgotten(tmp_path: Path) -> None:
@@ -76,19 +75,19 @@ async def test_what_fired_is_remembered_and_neither_fires_again_nor_is_forgotten
     rule = msgspec.structs.replace(RULE, for_=0.0)
     first = Bench(file, rule)
     first.conditions.found = {"x": True, "y": True}
-    await first.alerting.step()
+    await first.engine.step()
     assert sorted(first.told) == [("x", True), ("y", True)]
     assert file.stat().st_mode & 0o077 == 0
     again = Bench(file, rule)
-    await again.alerting.load()
+    await again.engine.load()
     again.conditions.found = {"x": True, "y": None}
-    assert not again.alerting.look(0.0)
+    assert not again.engine.evaluate(0.0)
     again.conditions.found = {}
-    await again.alerting.step()
+    await again.engine.step()
     assert again.told == [("x", False), ("y", False)]
     last = Bench(file, rule)
-    await last.alerting.load()
-    assert last.alerting.report().alerts == ()
+    await last.engine.load()
+    assert last.engine.report().alerts == ()
 
 
 @pytest.mark.parametrize(
@@ -98,14 +97,14 @@ async def test_a_file_that_says_nothing_of_use_is_passed_over(tmp_path: Path, co
     file = tmp_path / "alerts.json"
     file.write_bytes(content)
     bench = Bench(file)
-    await bench.alerting.load()
-    assert bench.alerting.report().alerts == ()
+    await bench.engine.load()
+    assert bench.engine.report().alerts == ()
 
 
 async def test_a_file_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "none" / "alerts.json", msgspec.structs.replace(RULE, for_=0.0))
     bench.conditions.found = {"x": True}
-    await bench.alerting.step()
+    await bench.engine.step()
     assert bench.told == [("x", True)]
 
 
@@ -113,11 +112,11 @@ def test_only_so_many_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerting, "MOST", 2)
     bench = Bench(rule=msgspec.structs.replace(RULE, for_=0.0))
     bench.conditions.found = dict.fromkeys("abcd", True)
-    bench.alerting.look(0.0)
-    assert (len(bench.told), bench.alerting.report().untracked) == (2, 2)
+    bench.engine.evaluate(0.0)
+    assert (len(bench.told), bench.engine.report().untracked) == (2, 2)
     bench.conditions.found = dict.fromkeys("cd", True)
-    bench.alerting.look(1.0)
-    bench.alerting.look(2.0)
+    bench.engine.evaluate(1.0)
+    bench.engine.evaluate(2.0)
     assert [fired for _, fired in bench.told] == [True, True, False, False, True, True]
 
 
@@ -137,10 +136,10 @@ def test_each_place_of_a_rule_is_told_once_for_each_turn() -> None:
     rule = AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/x", "log", "http://b/y"))
     bench = Bench(rule=rule, webhooks=hooks)
     bench.conditions.found = {"x": True}
-    bench.alerting.look(0.0)
-    bench.alerting.look(1.0)
+    bench.engine.evaluate(0.0)
+    bench.engine.evaluate(1.0)
     bench.conditions.found = {}
-    bench.alerting.look(2.0)
+    bench.engine.evaluate(2.0)
     assert [(url, message["state"]) for url, message in hooks.sent] == [
         ("http://a/x", "firing"), ("http://b/y", "firing"), ("http://a/x", "resolved"), ("http://b/y", "resolved")
     ]  # fmt: skip
@@ -192,7 +191,7 @@ async def test_a_rate_that_is_too_high_fires_and_resolves(network: MemoryNetwork
         assert await alerts_of(events, 1) == [("alert", "thermal")]
         await node.measure({"t": 0})
         assert await alerts_of(events, 1) == [("alert resolved", "thermal")]
-        assert node.answering.alerting.report().rules[0].name == "hot"
+        assert node.alerts.report().rules[0].name == "hot"
     await task
 
 
@@ -213,7 +212,7 @@ async def test_coverage_and_silence_and_staleness(network: MemoryNetwork) -> Non
         network.heal()
         while ("alert resolved", "b") not in seen:
             seen |= set(await alerts_of(events, 1))
-        await eventually(lambda: not node.answering.alerting.report().alerts)
+        await eventually(lambda: not node.alerts.report().alerts)
         assert "x" in b.gossip.state.constraints
     await task
 
@@ -230,9 +229,43 @@ async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: 
         await task
         async with ruled(network, rule, store=store) as node:
             events, task = following(node)
-            (alert,) = node.answering.alerting.report().alerts
+            (alert,) = node.alerts.report().alerts
             assert (alert.firing, alert.subject) == (True, "b")
             network.heal()
             assert await alerts_of(events, 1) == [("alert resolved", "b")], "and it did not fire again before"
             assert b.status().peers == 1
         await task
+
+
+# --- kinds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("about", "field"),
+    [("constraint", {"constraint": "s"}), ("node", {"node": "s"}), ("fleet", {})],
+    ids=("constraint", "node", "fleet"),
+)
+async def test_a_kind_that_is_added_fires_about_its_subject(
+    monkeypatch: pytest.MonkeyPatch, network: MemoryNetwork, about: About, field: dict[str, str]
+) -> None:
+    class Crowd(AlertKind):
+        """The fleet is larger than `above`."""
+
+        name = "crowd"
+        parameters = ("above",)
+        lasts = 0.05
+
+        def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+            if len(facts.evidence.names) > (rule.above or 0.0):
+                yield Condition("s", True, f"{len(facts.evidence.names)} nodes")
+
+    monkeypatch.setattr(Crowd, "about", about, raising=False)
+    monkeypatch.setitem(KINDS, "crowd", Crowd())
+    async with fleet("b", network=network), ruled(network, AlertRule(name="many", kind="crowd", above=1.0)) as node:
+        events = node.events()
+        async with asyncio.timeout(10):
+            fired = await anext(event async for event in events if event.kind is EventKind.ALERT)
+        assert {key: value for key in ("constraint", "node") if (value := getattr(fired, key))} == field
+        assert fired.detail == "many: 2 nodes"
+        (rule,), (alert,) = node.alerts.report().rules, node.alerts.report().alerts
+        assert (rule.kind, rule.lasts, alert.subject) == ("crowd", 0.05, "s")

@@ -49,7 +49,7 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
         ("[alert]\nname = 'x'", "double brackets"),
         ("alert = 3", "double brackets"),
         ("[[alert]]\nkind = 'silence'", "alert 1.*name"),
-        ("[[alert]]\nname = 'x'\nkind = 'noise'", r"alert 1 \(x\).*kind"),
+        ("[[alert]]\nname = 'x'\nkind = 'noise'", r"alert 1 \(x\): Invalid enum value 'noise' - at `\$\.kind`"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabov = 1", "no field `abov`: `above` may be meant"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabove = 1", "`above` means nothing to kind silence, which takes node"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'", "takes one of `above`"),

@@ -1,5 +1,6 @@
 """Node processes for the tests of the command line, as a user would start them."""
 
+import json
 import os
 import re
 import secrets
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from constraint_crdt.client import Client
 
 _READY = re.compile(r" ready name=(\S+) api=(\S+) endpoints=(\S*)$")
 
@@ -59,6 +63,11 @@ class EndTimer:
             return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]) / 1e9
         except FileNotFoundError:  # not Linux
             return 0.0
+
+
+def ask(url: str, path: str) -> Any:
+    """The JSON that a node answers to `GET /v1/{path}`."""
+    return json.loads(Client(url).ask("GET", f"/v1/{path}").content)
 
 
 def command(*arguments: str) -> list[str]:

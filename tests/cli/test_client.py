@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from constraint_crdt.cli.arguments import NODE_VARIABLE
-from constraint_crdt.cli.client import ApiClient, NoAnswerError
-from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.main import main
+from constraint_crdt.client.errors import NoAnswer
 
 
 @contextmanager
@@ -80,8 +80,8 @@ def test_who_hangs_up_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_who_stays_silent_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(NoAnswerError, match=r"within 0\.05 s"):
-        ApiClient(f"127.0.0.1:{listening.getsockname()[1]}", timeout=0.05).get("status")
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(NoAnswer, match=r"within 0\.05 s"):
+        connect(flags(f"127.0.0.1:{listening.getsockname()[1]}"), timeout=0.05).status()
 
 
 def test_a_host_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +89,8 @@ def test_a_host_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with pytest.raises(CommandFailedError, match=r"cannot reach a node at http://host.invalid:8470: Name or service not known"):
-        ApiClient("host.invalid:8470").get("status")
+    with pytest.raises(NoAnswer, match=r"cannot reach a node at http://host.invalid:8470: Name or service not known"):
+        connect(flags("host.invalid:8470")).status()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_host_that_does_not_exist_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_addresses_are_taken_in_any_usual_form(given: str, url: str) -> None:
-    assert ApiClient(given).url == url
+    assert connect(flags(given)).address.url == url
 
 
 def flags(node: str | None) -> argparse.Namespace:
@@ -111,7 +111,7 @@ def flags(node: str | None) -> argparse.Namespace:
 
 
 def test_the_default_is_the_nodes_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ApiClient.chosen(flags(None)).url == "http://127.0.0.1:8470"
+    assert connect(flags(None)).address.url == "http://127.0.0.1:8470"
     monkeypatch.setenv(NODE_VARIABLE, "forge:1")
-    assert ApiClient.chosen(flags(None)).url == "http://forge:1"
-    assert ApiClient.chosen(flags("anvil:2")).url == "http://anvil:2"
+    assert connect(flags(None)).address.url == "http://forge:1"
+    assert connect(flags("anvil:2")).address.url == "http://anvil:2"

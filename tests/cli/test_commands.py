@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.main import NO_READER, main
+from constraint_crdt.cli.errors import NO_READER
+from constraint_crdt.cli.main import main
 from tests.cli.process import command, environment
 
 Capture = pytest.CaptureFixture[str]

@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import parse_duration, parse_moment, show_distance
+from constraint_crdt.operations.values import UsageError, parse_duration, parse_moment, show_distance
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
     "text", ["", "0", "0s", "-5m", "5x", "m", "1h30m", "1e3", "nan", "inf", "٣m", "1" * 40, "5.m", "3 minutes"]
 )
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
-    with pytest.raises(MisuseError, match="is not a length of time: give seconds, or a number with s, m, h or d, as in 30m"):
+    with pytest.raises(UsageError, match="is not a length of time: give seconds, or a number with s, m, h or d, as in 30m"):
         parse_duration(text)
 
 
@@ -39,7 +38,7 @@ def test_a_point_in_time_is_read() -> None:
     ],
 )
 def test_what_is_no_point_in_time_is_refused(text: str, says: str) -> None:
-    with pytest.raises(MisuseError, match=says):
+    with pytest.raises(UsageError, match=says):
         parse_moment(text)
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.main import main
-from tests.cli.process import NodeProcess, running_node
+from tests.cli.process import NodeProcess, ask, running_node
 
 pytestmark = pytest.mark.processes
 
@@ -18,8 +17,7 @@ Capture = pytest.CaptureFixture[str]
 
 def seen(by: NodeProcess, name: str) -> Any:
     """What one node says of another; nothing while it has not heard of it."""
-    nodes: Any = ApiClient(by.url).get("nodes")
-    return next((each for each in nodes if each["node"] == name), {})
+    return next((each for each in ask(by.url, "nodes") if each["node"] == name), {})
 
 
 def run(capsys: Capture, node: NodeProcess, *argv: str) -> tuple[int, str, str]:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from constraint_crdt.cli.arguments import make_parser
+from constraint_crdt.cli.arguments import commands_by_group, make_parser
 from constraint_crdt.cli.main import main
-from constraint_crdt.cli.output import Column, print_table
+from constraint_crdt.cli.output import print_table
+from constraint_crdt.operations.command import Column
 
 NO_JSON = {"node", "demo", "merge", "completion"}
 """The commands that ask no node and tell no figures: they run, or print a file that is made for machines."""
@@ -27,6 +28,9 @@ COMMANDS = list(commands(make_parser()))
 
 def test_no_command_is_missing_here() -> None:
     assert {("status",), ("tile", "put"), ("node",), ()} <= set(COMMANDS)
+    assert sorted(name for names in commands_by_group().values() for name in names) == sorted(
+        {command[0] for command in COMMANDS if command}
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

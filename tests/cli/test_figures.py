@@ -3,10 +3,12 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
-from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.main import main
+from constraint_crdt.client import Client
+from constraint_crdt.operations.counts import RatesReport
 
 Capture = pytest.CaptureFixture[str]
 
@@ -108,6 +110,7 @@ def test_what_is_to_be_known_before_one_believes_the_numbers(monkeypatch: pytest
     nothing = {"satisfied": 0.0, "violated": 0.0, "violated_share": None, "satisfied_per_minute": 0.0, "violated_per_minute": 0.0}
     answer = {
         "half_life": 90.0,
+        "tracked": [90.0],
         "constraints": [],
         "total": {"constraint": None, **nothing, "by_node": {}},
         "untracked_by": ["anvil\x1b", "press"],
@@ -115,7 +118,7 @@ def test_what_is_to_be_known_before_one_believes_the_numbers(monkeypatch: pytest
         "worst_skew": 3600.4,
         "steps_back": 1,
     }
-    monkeypatch.setattr(ApiClient, "get", lambda _, path: answer)
+    monkeypatch.setattr(Client, "do", lambda *_: msgspec.convert(answer, RatesReport))
     assert main(["rate"]) == 0
     head, _, every, *notes = capsys.readouterr().out.splitlines()
     assert head == "evaluations of late, where one counts half after 90s"

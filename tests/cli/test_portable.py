@@ -12,7 +12,6 @@ import pytest
 
 from constraint_crdt import ConstraintState, from_json, to_json
 from constraint_crdt.cli import files as whole_files
-from constraint_crdt.cli import state_files as portable
 from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.main import main
 
@@ -95,7 +94,7 @@ def flip(file: Path) -> None:
 def test_a_file_that_is_wrong_is_named_in_one_sentence(
     mistake: str, files: tuple[Path, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portable, "MAX_STATE_BYTES", 5000)
+    monkeypatch.setattr(whole_files, "MAX_STATE_BYTES", 5000)
     spoil, says = MISTAKES[mistake]
     spoil(*files)
     target = tmp_path / "c.json"
@@ -220,7 +219,7 @@ def test_what_the_node_refuses_names_the_file(
     code, out, err = run(capsys, "import", files[0], "--node", node_url)
     assert (code, out) == (2, "")
     assert err.startswith(f"constraint-crdt import: {files[0]}: the state file is damaged")
-    monkeypatch.setattr(portable, "MAX_IMPORT_BYTES", 10)
+    monkeypatch.setattr(whole_files, "MAX_IMPORT_BYTES", 10)
     code, _, err = run(capsys, "import", files[1], "--node", node_url)
     assert (code, err.count("\n"), "more than 10 bytes" in err) == (2, 1, True)
     code, _, err = run(capsys, "import", "missing.json", "--node", node_url)

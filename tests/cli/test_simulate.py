@@ -12,8 +12,9 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import chaos as searching
+from constraint_crdt.cli import histories as searching
 from constraint_crdt.cli import simulate as simulating
+from constraint_crdt.cli.errors import INTERRUPTED
 from constraint_crdt.cli.main import main
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
@@ -201,7 +202,6 @@ def test_without_pillow_svg_is_drawn_and_png_refused(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("nothing_runs")
 def test_pillow_that_is_too_old_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(PIL, "__version__", "9.4.0")
-    monkeypatch.delitem(sys.modules, "constraint_crdt.simulation.plot_png", raising=False)
     assert main(["simulate", "--plot", str(tmp_path / "out.png")]) == 1
     assert "needs Pillow: pip install 'constraint-crdt[png]'" in refusal(capsys)
 
@@ -222,7 +222,7 @@ def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, ca
         return look(run)
 
     monkeypatch.setattr(Run, "_look", interrupted)
-    assert main(["simulate", "--nodes", "8", "--partition", "30s"]) == simulating.INTERRUPTED
+    assert main(["simulate", "--nodes", "8", "--partition", "30s"]) == INTERRUPTED
     out, err = capsys.readouterr()
     assert "agreed       no" in out
     assert "interrupted" in err
@@ -293,7 +293,7 @@ def test_ctrl_c_ends_a_search_in_order() -> None:
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == searching.INTERRUPTED
+    assert process.returncode == INTERRUPTED
     assert "histories" in out
     assert "Traceback" not in err
     assert "interrupted" in err

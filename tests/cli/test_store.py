@@ -9,13 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.client import ApiClient
 from constraint_crdt.cli.main import main
-from tests.cli.process import NodeProcess, command, environment, run_to_its_end, running_node
+from tests.cli.process import NodeProcess, ask, command, environment, run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes
 
@@ -31,10 +29,6 @@ def private(directory: Path) -> str:
     return str(directory)
 
 
-def ask(node: NodeProcess, path: str) -> Any:
-    return ApiClient(node.url).get(path)
-
-
 def write(node: NodeProcess) -> None:
     assert main(["add", "--node", node.url, "kept", "--when", "a < 1.0"]) == 0
     assert main(["add", "--node", node.url, "gone"]) == 0
@@ -44,8 +38,8 @@ def write(node: NodeProcess) -> None:
 
 def told(node: NodeProcess) -> tuple[object, ...]:
     """What the node knows that must not change by a restart."""
-    [kept] = ask(node, "constraints")
-    status = ask(node, "status")
+    [kept] = ask(node.url, "constraints")
+    status = ask(node.url, "status")
     return kept["id"], kept["when"], kept["by_node"], status["constraints_hash"], status["satisfied"], status["violations"]
 
 
@@ -54,13 +48,13 @@ def test_a_restart_loses_nothing_and_goes_on_as_the_same_life(tmp_path: Path, ru
     flags = ("--store", str(tmp_path / "node.db"), "--fleet", "f")
     with running_node(*flags, XDG_RUNTIME_DIR=runtime) as node:
         write(node)
-        before, replica = told(node), ask(node, "status")["replica"]
+        before, replica = told(node), ask(node.url, "status")["replica"]
         node.process.send_signal(number)
         assert node.ends()[0] == (0 if number == signal.SIGTERM else -number)
     with running_node(*flags, XDG_RUNTIME_DIR=runtime) as node:
         assert told(node) == before
         assert told(node)[2] == {"forge": [3, 1]}
-        identity = ask(node, "identity")
+        identity = ask(node.url, "identity")
         assert identity["replica"] == replica
         assert [life["why"] for life in identity["lives"]] == ["first start"]
 
@@ -69,13 +63,13 @@ def test_a_copy_on_another_machine_is_another_life(tmp_path: Path, runtime: str,
     original, copy = tmp_path / "node.db", tmp_path / "copy.db"
     with running_node("--store", str(original), "--fleet", "f", XDG_RUNTIME_DIR=runtime) as node:
         write(node)
-        before, first = told(node), ask(node, "identity")["lives"][0]["incarnation"]
+        before, first = told(node), ask(node.url, "identity")["lives"][0]["incarnation"]
         node.stop()
     shutil.copy(original, copy)
     with running_node("--store", str(copy), "--fleet", "f", XDG_RUNTIME_DIR=private(tmp_path / "boot-2")) as node:
         assert told(node) == before
         write(node)  # a life begins with its first write; the start is one only if the port that the node listens on has changed
-        lives = ask(node, "identity")["lives"]
+        lives = ask(node.url, "identity")["lives"]
         assert [life["incarnation"] == first for life in lives] == [True, False]
         assert f"forge~{first}" in lives[1]["why"]
         capsys.readouterr()
@@ -106,7 +100,7 @@ def test_the_default_is_a_file_named_after_fleet_and_node(tmp_path: Path, runtim
 def test_storage_tells_what_is_held(tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     with running_node("--store", str(tmp_path / "node.db"), XDG_RUNTIME_DIR=runtime) as node:
         write(node)
-        report = ask(node, "storage")
+        report = ask(node.url, "storage")
         assert (report["path"], report["live"], report["removed"]) == (str(tmp_path / "node.db"), 3, 1)
         capsys.readouterr()
         assert main(["storage", "--node", node.url]) == 0
@@ -116,7 +110,7 @@ def test_storage_tells_what_is_held(tmp_path: Path, runtime: str, capsys: pytest
         assert "removed      1 cells, " in out
         assert "TROUBLE" not in out
     with running_node() as node:
-        assert ask(node, "storage")["path"] == "memory"
+        assert ask(node.url, "storage")["path"] == "memory"
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------
@@ -200,12 +194,12 @@ def test_a_path_without_permission_is_refused(tmp_path: Path, runtime: str) -> N
     code = (
         "import os, sys\n"
         "from constraint_crdt.cli.main import main\n"
-        "from constraint_crdt.runtime.persistence import Keeping\n"
-        "opened = Keeping.open\n"
+        "from constraint_crdt.runtime.persistence import Persistence\n"
+        "opened = Persistence.open\n"
         "def open_without_rights(self, **flags):\n"
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return opened(self, **flags)\n"
-        "Keeping.open = open_without_rights\n"
+        "Persistence.open = open_without_rights\n"
         "sys.exit(main())\n"
     )
     line = [sys.executable, "-c", code, "node", "--api", "127.0.0.1:0", "--store", str(tmp_path / "node.db")]
@@ -237,4 +231,4 @@ def test_rejoin_sets_a_damaged_store_aside_and_takes_all_from_a_peer(tmp_path: P
 
 def told_by(node: NodeProcess) -> tuple[object, ...] | None:
     """What the node knows, None while it is not all there. Each look is a request, so looking again needs no pause."""
-    return told(node) if ask(node, "constraints") and ask(node, "status")["satisfied"] else None
+    return told(node) if ask(node.url, "constraints") and ask(node.url, "status")["satisfied"] else None

@@ -25,6 +25,7 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["check", "gpu_temp_c"], "gpu_temp_c=91.5"),
         (["check", "=3"], "VAR=VALUE"),
         (["check", "x=1", "x=2"], "two values"),
+        (["check", "x=1e999"], "too large for a number"),
         (["status", "--node", "https://127.0.0.1:1"], "http://HOST:PORT"),
         (["status", "--node", "127.0.0.1:x"], "HOST:PORT"),
         (["status", "--node", "127.0.0.1:0"], "HOST:PORT"),

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli import watch as watching
-from constraint_crdt.cli.client import ApiClient
+from constraint_crdt.cli import events as watching
 from constraint_crdt.cli.main import main
+from constraint_crdt.client import Client
+from constraint_crdt.operations.counts import ConstraintOverview, OverviewReport
+from constraint_crdt.operations.evidence import PeerConvergence
+from constraint_crdt.operations.nodes import NodeReport
 from tests.cli.process import command, environment, running_node
 
 Capture = pytest.CaptureFixture[str]
@@ -49,7 +52,7 @@ def test_it_shows_the_fleet_until_it_is_interrupted(node_url: str, capsys: Captu
 @pytest.mark.processes
 def test_a_node_that_is_gone_is_said_and_asked_again() -> None:
     with running_node() as node:
-        client = ApiClient(node.url)
+        client = Client(node.url)
         assert "live nodes enforce" in _text(watching.picture(client, 5))
         node.stop()
         assert "no node answers" in _text(watching.picture(client, 5))
@@ -66,20 +69,27 @@ def _text(picture: Any) -> str:
 
 
 def test_what_needs_an_eye_is_first() -> None:
-    def constraint(id_: str, now: int) -> dict[str, Any]:
-        return {
-            "id": id_, "severity": "warning", "when": None, "violated_now": now, "violated_on": now, "violated_since": None,
-            "satisfied": 1, "violations": now,
-        }  # fmt: skip
+    def constraint(id_: str, now: int) -> ConstraintOverview:
+        return ConstraintOverview(
+            id=id_, when=None, severity="warning", about=None, on={}, added_by="a", added_at=None, expires_at=None,
+            applies_here=True, definitions=1, satisfied=1, violations=now, verdict=None, reason="", lately=(), evaluated_on=now,
+            violated_now=now, violated_since=None, violated_on=now, worst=(), covered=None,
+        )  # fmt: skip
 
-    rows = watching.constraint_rows({"constraints": [constraint("a", 0), constraint("b", 1), constraint("c", 3)]}, 2)
+    listed = (constraint("a", 0), constraint("b", 1), constraint("c", 3))
+    rows = watching.constraint_rows(OverviewReport(half_lives=(), total=3, next=None, constraints=listed), 2, 0.0)
     assert [row[0] for row in rows] == ["c", "b", "and 1 more"]
 
-    def node(name: str, state: str | None) -> dict[str, Any]:
-        convergence = None if state is None else {"state": state, "since": None, "behind": None}
-        return {"node": name, "live": True, "retired": False, "satisfied": 0, "violations": 0, "convergence": convergence}
+    def node(name: str, state: str | None) -> NodeReport:
+        convergence = None if state is None else PeerConvergence(
+            node=name, state=state, since=None, behind=None, ahead=None, staleness=None, heard=None
+        )  # fmt: skip
+        return NodeReport(
+            node=name, live=True, satisfied=0, violations=0, position=None, same_constraints=True, same_state=True, software="",
+            labels={}, clock_offset=None, retired=False, convergence=convergence,
+        )  # fmt: skip
 
-    rows = watching.node_rows([node("a", None), node("b", "same"), node("c", "unreachable")], 9)
+    rows = watching.node_rows([node("a", None), node("b", "same"), node("c", "unreachable")], 9, 0.0)
     assert [row[:3] for row in rows] == [["c", "yes", "unreachable"], ["a", "yes", "this node"], ["b", "yes", "same"]]
 
 

@@ -25,9 +25,10 @@ from constraint_crdt.client import (
     WrongInput,
 )
 from constraint_crdt.client.address import AddressError, read_address, read_token
-from constraint_crdt.http.security import Right, Tokens
+from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.events import Event, EventKind
 from constraint_crdt.runtime.node import Node
 
@@ -146,7 +147,7 @@ async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: Ap
 
 
 async def test_all_pages_are_one_answer(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("constraint_crdt.http.routing.PAGE", 2)
+    monkeypatch.setattr("constraint_crdt.operations.operation.PAGE", 2)
     for number in range(5):
         await node.add_constraint(f"c{number}")
     both = Both(api.url)

@@ -93,7 +93,10 @@ def populate(node: Node, size: Size, random: Random) -> None:
             node.gossip.add_constraint(id_, when=when, severity=severity, about=about, at=at)
         else:
             state.constraints.add(id_, node=writers[adder], when=when, severity=severity, about=about, at=at)
-    node._settle(tell=size.constraints <= len(RULES))
+    if size.constraints <= len(RULES):
+        node._runtime.feed.elapse(set())
+    else:
+        node._runtime.feed.restore()
     counted: dict[str, Counted] = {name: {} for name in everyone}
     since: dict[str, Counted] = {name: {} for name in everyone}
     for index, (id_, _) in enumerate(ids(size.constraints)):
@@ -129,7 +132,7 @@ def see(node: Node, others: list[str], cut_off: int) -> None:
     live = others[: len(others) - cut_off]
     for name in live:
         node.gossip.tracker.admit(Peer(Replica(name, 1)))
-    node._exchanger._live = set(live)
+    node._runtime.exchanges._live = set(live)
     acknowledge(node)
 
 
@@ -139,7 +142,7 @@ def acknowledge(node: Node) -> None:
     mark = rows.clock_mark
     older = {replica: seq - (replica == gossip.replica) for replica, seq in mark.entries.items()}
     lacking = type(mark).of(older, rows.digest)
-    for index, name in enumerate(sorted(node._exchanger.live)):
+    for index, name in enumerate(sorted(node._runtime.exchanges.live)):
         peer = gossip.tracker.peer(name)
         assert peer is not None
         if index % 40 == 2:

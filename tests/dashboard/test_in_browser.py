@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from constraint_crdt.http.security import Right, Tokens
+from constraint_crdt.http.security import Tokens
+from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, chromium, need_browser
 from tests.dashboard.large_fleet import Size, large_fleet
 from tests.dashboard.live_fleet import LiveFleet, live_fleet

@@ -11,16 +11,17 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, GossipNode
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.http.bodies import MAX_BATCH_BYTES, MAX_BODY_BYTES
-from constraint_crdt.runtime.batches import (
+from constraint_crdt.operations.constraints import (
+    MAX_BATCH_BYTES,
     MAX_CHANGES,
     AddConstraint,
     BatchChange,
     BatchError,
     RecordCounts,
     RemoveConstraint,
-    apply_changes,
 )
+from constraint_crdt.operations.operation import MAX_BODY_BYTES
+from constraint_crdt.runtime.batches import apply_changes
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.types.orset import Severity
 
@@ -66,13 +67,13 @@ async def test_a_batch_waits_for_the_disk_once_and_counts_in_one_cell(
 ) -> None:
     await node.add_constraint("c1")
     waits, before = [], node.status().cells
-    durable = node._keeping.durable
+    durable = node._runtime.persistence.durable
 
     async def counted() -> None:
         waits.append(node.status().satisfied)
         await durable()
 
-    monkeypatch.setattr(node._keeping, "durable", counted)
+    monkeypatch.setattr(node._runtime.persistence, "durable", counted)
     seq = node.gossip.state.rows.seq(node.gossip.replica)
     assert (await post(client, *[{"record": {"satisfied": 1, "constraint": "c1"}}] * 1000)).status_code == 200
     assert waits == [1000]

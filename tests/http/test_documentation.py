@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.http.operation import Operation
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation
 
 
 async def document(client: httpx.AsyncClient) -> dict[str, Any]:
@@ -38,9 +38,9 @@ async def test_every_reference_leads_somewhere(client: httpx.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_what_is_said_of_an_operation_is_worth_reading(operation: Operation) -> None:
+def test_what_is_said_of_an_operation_is_worth_reading(operation: AnyOperation) -> None:
     assert re.fullmatch(r"[A-Z].{8,}\.", operation.summary)
-    assert operation.endpoint.__doc__
+    assert operation.request.__doc__
     assert len({parameter.name for parameter in operation.parameters}) == len(operation.parameters)
     assert all(parameter.about for parameter in operation.parameters)
 
@@ -69,7 +69,7 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline(clie
 async def test_health_says_whether_it_takes_part(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await client.get("/healthz")).json() == {"ok": True}
     assert (await client.get("/readyz")).json() == {"ok": True}
-    monkeypatch.setattr("constraint_crdt.runtime.persistence.Keeping.trouble", "the disk is full")
+    monkeypatch.setattr("constraint_crdt.runtime.persistence.Persistence.trouble", "the disk is full")
     answer = await client.get("/readyz")
     assert (answer.status_code, answer.json()["detail"]) == (503, "the disk is full")
     assert (await client.get("/healthz")).status_code == 200

@@ -15,8 +15,9 @@ from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.http import cache as answer_cache
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.cache import AnswerCache
-from constraint_crdt.http.operation import Freshness
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.http.endpoint import Endpoint
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
@@ -45,7 +46,7 @@ def request(path: str) -> Request:
 async def computed(node: Node, path: str) -> bytes:
     """What the endpoint itself answers now."""
     [operation] = [each for each in OPERATIONS if each.method == "GET" and each.path == path.partition("?")[0]]
-    return bytes((await operation.endpoint(node, request(path))).body)
+    return bytes((await Endpoint(operation).answer(node, request(path))).body)
 
 
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))
@@ -115,7 +116,7 @@ async def test_an_expiry_moves_the_tag_though_not_the_state() -> None:
 
 async def test_a_peer_that_comes_moves_the_tag(client: httpx.AsyncClient, node: Node) -> None:
     first = await client.get("/v1/identity")
-    node._exchanger._live.add("anvil")
+    node._runtime.exchanges._live.add("anvil")
     again = await client.get("/v1/identity", headers={"if-none-match": first.headers["etag"]})
     assert again.status_code == 200
 
@@ -150,13 +151,13 @@ async def test_what_is_kept_is_bounded(node: Node, monkeypatch: pytest.MonkeyPat
     for size in (10, 400, 900, 400, 10):
         await node.add_constraint("x", about="y" * size)
         for number in range(20):
-            answer = await cache.answer(operation, request(f"/v1/constraints?limit={number + 1}"))
+            answer = await cache.answer(Endpoint(operation), request(f"/v1/constraints?limit={number + 1}"))
             assert b"y" * size in bytes(answer.body)
             kept = [len(response.body) for _, response in cache._kept.values()]
             assert len(kept) <= 5
             assert sum(kept) == cache._bytes <= 5000
             assert max(kept, default=0) <= 2000
-    assert await cache.answer(operation, request("/v1/constraints?limit=20")) is answer, "it was kept"
+    assert await cache.answer(Endpoint(operation), request("/v1/constraints?limit=20")) is answer, "it was kept"
 
 
 @pytest.mark.parametrize("pause_ends_at", [0, 1, 15, 29, 30])

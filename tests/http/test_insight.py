@@ -54,7 +54,7 @@ async def test_too_many_that_wait_are_told_to_come_back(
 ) -> None:
     monkeypatch.setattr(coverage, "WAITING", 1)
     await node.add_constraint("x")
-    waiting = asyncio.create_task(node.answering.coverage.wait("x", 2, 30))
+    waiting = asyncio.create_task(node.coverage.wait("x", 2, 30))
     await asyncio.sleep(0)
     answer = await client.get("/v1/coverage/x", params={"wait": "1"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

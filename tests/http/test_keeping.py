@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from constraint_crdt.http.app import make_app
+from constraint_crdt.operations.nodes import IdentityReport, RetireReport, StorageReport
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.reports import IdentityReport, RetireReport, StorageReport
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.store import Store, WritesRefused
 from constraint_crdt.store.changes import Batch

@@ -55,4 +55,4 @@ async def test_it_gossips_on_under_many_streams_and_reads() -> None:
                 await asyncio.sleep(0.01)
         while feed.readers:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.005)
-        assert node.figures.report().exchanges_failed == 0
+        assert node.metrics.report().exchanges_failed == 0

@@ -180,7 +180,7 @@ async def test_exchanges_and_what_they_carry() -> None:
         found, written = await scrape(client), nodes[1].status().written_bytes
         assert plain(found, "learned_bytes_total") == written, "each byte that the other wrote was new here, once"
         assert plain(found, "received_bytes_total") > plain(found, "learned_bytes_total")
-        told_and_learned = [node.figures.report().exchange_difference_bytes for node in nodes]
+        told_and_learned = [node.metrics.report().exchange_difference_bytes for node in nodes]
         assert sum(told_and_learned) >= written + nodes[0].status().written_bytes, "each byte was in an exchange that one began"
         assert 1 < plain(found, "exchange_bytes_ratio") < 20
         assert plain(found, "exchange_bytes_total") > plain(found, "exchange_difference_bytes_total")
@@ -200,7 +200,7 @@ async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
         await eventually(lambda: agreed(nodes))  # else nothing that the other wrote may be known here, and so not its name
         network.lose(1.0, Random(0))
         before = plain(await scrape(client), "exchanges_failed_total")
-        await eventually(lambda: nodes[0].figures.report().exchanges_failed > before)
+        await eventually(lambda: nodes[0].metrics.report().exchanges_failed > before)
         found = await scrape(client)
         assert plain(found, "exchanges_failed_total") > before
         assert plain(found, "requests_repeated_total") > 0
@@ -209,7 +209,7 @@ async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
 
 async def test_a_message_that_cannot_be_taken_counts(node: Node, client: httpx.AsyncClient) -> None:
     before = plain(await scrape(client), "messages_received_total")
-    await node._exchanger.answer(b"no message at all")
+    await node._runtime.exchanges.answer(b"no message at all")
     found = await scrape(client)
     assert plain(found, "messages_refused_total") == 1
     assert plain(found, "messages_received_total") == before + 1
@@ -264,7 +264,7 @@ async def test_alerts_that_fire_are_counted_by_kind() -> None:
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node, client_of(node) as client:
         await node.add_constraint("thermal")
         await node.record(0, 3, constraint="thermal")
-        await node.answering.alerting.step()
+        await node.alerts.step()
         found = await scrape(client)
         assert labelled(found, "alerts_firing", "kind") == {"rate": 1, "coverage": 0, "divergence": 0, "silence": 0}
         assert plain(found, "alert_messages_waiting") == 0

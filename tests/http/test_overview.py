@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from constraint_crdt import MemoryNetwork
-from constraint_crdt.insight.overview import LARGEST_PAGE, MOST_IDS, PAGE
+from constraint_crdt.operations.counts import LARGEST_OVERVIEW, MOST_IDS, OVERVIEW_PAGE
 from constraint_crdt.runtime.node import Node
 from tests.runtime.fleet import agreed, eventually, fleet
 
@@ -70,7 +70,7 @@ async def test_by_id_it_says_who_has_heard_and_leaves_out_what_is_not_active() -
         report = forge.overview.of(["new", "old", "never", "new"])
         assert [(each.id, each.covered) for each in report.constraints] == [("new", (2, 1, 0)), ("old", (3, 0, 0))]
         for each in report.constraints:
-            coverage = forge.answering.coverage.report(each.id)
+            coverage = forge.coverage.report(each.id)
             assert each.covered == (coverage.have, coverage.lack, coverage.unknown)
         network.heal()
         await eventually(lambda: forge.overview.of(["new"]).constraints[0].covered == (3, 0, 0))
@@ -88,13 +88,13 @@ async def test_where_it_is_violated_is_told_of_other_nodes_too() -> None:
         (told,) = forge.overview.page().constraints
         assert (told.worst, told.violations) == (("anvil",), 1)
         assert told.verdict in (None, "unknown"), "forge measures no gpu, whether or not it has looked by now"
-        explained = {each.node: each for each in forge.answering.explaining.report("cool").violations if each.violated}
+        explained = {each.node: each for each in forge.explanations.report("cool").violations if each.violated}
         assert explained.keys() == {"anvil"}
         assert explained["anvil"].since == told.violated_since
         await anvil.check({"gpu": 20.0})
         await eventually(lambda: forge.overview.page().constraints[0].violated_now == 0)
         assert forge.overview.page(node="forge").constraints == ()
-        await anvil._write_rates()
+        await anvil._runtime.evaluator.write_rates()
         await eventually(lambda: forge.overview.page(node="anvil").constraints != ())
         await eventually(lambda: forge.overview.page().constraints[0].violated_on == 1)  # lately
 
@@ -121,7 +121,7 @@ async def test_lately_sums_each_node_as_rates_do(client: httpx.AsyncClient, node
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=-1", f"limit={LARGEST_PAGE + 1}", "limit=x", "limit=", "pages=3", "id=a&limit=3", "id=a&node=b"]
+    "query", ["limit=0", "limit=-1", f"limit={LARGEST_OVERVIEW + 1}", "limit=x", "limit=", "pages=3", "id=a&limit=3", "id=a&node=b"]
 )
 async def test_what_makes_no_sense_is_refused_with_the_name_of_the_parameter(client: httpx.AsyncClient, query: str) -> None:
     answer = await client.get(f"/v1/overview?{query}")
@@ -130,7 +130,7 @@ async def test_what_makes_no_sense_is_refused_with_the_name_of_the_parameter(cli
 
 
 async def test_it_is_bounded(client: httpx.AsyncClient, node: Node) -> None:
-    await add(node, *(f"c{number:04}" for number in range(PAGE + 1)))
-    assert len((await client.get("/v1/overview")).json()["constraints"]) == PAGE
+    await add(node, *(f"c{number:04}" for number in range(OVERVIEW_PAGE + 1)))
+    assert len((await client.get("/v1/overview")).json()["constraints"]) == OVERVIEW_PAGE
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS)))).status_code == 200
     assert (await client.get("/v1/overview?" + "&".join(f"id=c{number:04}" for number in range(MOST_IDS + 1)))).status_code == 422

@@ -49,7 +49,7 @@ async def test_rates_in_pages_are_all_of_them(client: httpx.AsyncClient, node: N
 
 
 async def test_nodes_are_paged(client: httpx.AsyncClient, node: Node) -> None:
-    node._exchanger._live.update({"anvil", "bench"})
+    node._runtime.exchanges._live.update({"anvil", "bench"})
     first = await client.get("/v1/nodes?limit=2")
     assert [each["node"] for each in first.json()] == ["anvil", "bench"]
     assert unquote(first.links["next"]["url"]) == "/v1/nodes?limit=2&after=bench"

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.http.bodies import MAX_BODY_BYTES
+from constraint_crdt.operations.operation import MAX_BODY_BYTES
 from constraint_crdt.runtime.node import Node
 
 JSON = {"content-type": "application/json"}

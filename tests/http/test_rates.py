@@ -4,7 +4,7 @@ import httpx
 import msgspec
 import pytest
 
-from constraint_crdt.insight.rates import RatesReport
+from constraint_crdt.operations.counts import RatesReport
 from constraint_crdt.runtime.node import Node
 
 

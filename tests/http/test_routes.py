@@ -6,8 +6,9 @@ import httpx
 import msgspec
 import pytest
 
+from constraint_crdt.operations.constraints import ConstraintReport
+from constraint_crdt.operations.nodes import NodeReport, Status
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.reports import ConstraintReport, NodeReport, Status
 
 
 async def test_a_constraint_is_added_replaced_and_left_alone(client: httpx.AsyncClient, node: Node) -> None:

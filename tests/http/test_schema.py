@@ -30,8 +30,8 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.http.table import OPERATIONS
 from constraint_crdt.insight import coverage
+from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.conftest import BUDGET

@@ -10,8 +10,9 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.http import server
-from constraint_crdt.http.security import Right, Tokens
+from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.node import Node
 
 

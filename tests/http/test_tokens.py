@@ -10,10 +10,10 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.http.app import make_app
-from constraint_crdt.http.operation import Operation
-from constraint_crdt.http.security import Right, Tokens
+from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.http.table import OPERATIONS
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation, Right
 from constraint_crdt.runtime.node import Node
 from tests.http.conftest import BASE
 
@@ -33,20 +33,20 @@ async def guarded(node: Node) -> AsyncIterator[httpx.AsyncClient]:
         yield asking
 
 
-def path_of(operation: Operation) -> str:
+def path_of(operation: AnyOperation) -> str:
     path = operation.path
     for name in ("id", "name", "room"):
         path = path.replace(f"{{{name}:any_text}}", "x").replace(f"{{{name}}}", "x")
     return path
 
 
-async def asked(client: httpx.AsyncClient, operation: Operation, headers: dict[str, str]) -> int:
+async def asked(client: httpx.AsyncClient, operation: AnyOperation, headers: dict[str, str]) -> int:
     query = "?follow=0" if operation.name == "events" else ""
     return (await client.request(operation.method, path_of(operation) + query, headers=headers)).status_code
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-async def test_each_operation_asks_for_its_right(guarded: httpx.AsyncClient, node: Node, operation: Operation) -> None:
+async def test_each_operation_asks_for_its_right(guarded: httpx.AsyncClient, node: Node, operation: AnyOperation) -> None:
     before = node.gossip.state_hash
     without, wrong = await asked(guarded, operation, {}), await asked(guarded, operation, bearer("n" * 16))
     reading, writing = await asked(guarded, operation, bearer(READ)), await asked(guarded, operation, bearer(WRITE))

@@ -9,13 +9,13 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import diagnosis as diagnosing
-from constraint_crdt.insight.diagnosis import check_disk, check_seeds, worst_of
-from constraint_crdt.insight.reports import Finding
+from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.operations.diagnosis import Finding, worst_of
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 
 def found(node: Node) -> dict[str, Finding]:
-    findings = node.answering.diagnosing.look().findings
+    findings = node.diagnosis.look().findings
     assert len({each.check for each in findings}) == len(findings)
     assert all(each.advice for each in findings if each.level != "ok"), "whatever is wrong, it is said what to do"
     return {each.check: each for each in findings}
@@ -24,7 +24,7 @@ def found(node: Node) -> dict[str, Finding]:
 async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
     async with fleet("a", "b") as nodes:
         await eventually(lambda: agreed(nodes))
-        report = nodes[0].answering.diagnosing.look()
+        report = nodes[0].diagnosis.look()
         assert (report.worst, report.node) == ("ok", "a")
         assert found(nodes[0])["peers"].what == "1 live peers of 1 known"
 
@@ -64,14 +64,14 @@ async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
 
 async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as (a, _):
-        a.answering.evidence.heard("b", diverged=True)
+        a.evidence.heard("b", diverged=True)
         assert found(a)["agreement"].level == "fail"
         await eventually(lambda: found(a)["agreement"].level == "ok")
-        a.gossip.alarms = 1
+        a.gossip._exchange.alarms = 1
         assert found(a)["agreement"].level == "warn"
-        monkeypatch.setattr(type(a._keeping), "trouble", "the disk is full")
+        monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"
-        a._exchanger.refused = 2
+        a._runtime.exchanges.refused = 2
         assert found(a)["messages"].level == "warn"
 
 
@@ -97,7 +97,7 @@ async def test_seeds_are_tried() -> None:
         assert check_seeds([]).level == "ok"
         settings = msgspec.structs.replace(QUICK, name="a", connect=(there,))
         async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:
-            findings = await asyncio.to_thread(node.answering.diagnosing.look_outside)
+            findings = await asyncio.to_thread(node.diagnosis.look_outside)
             assert [(each.check, each.level) for each in findings] == [("seeds", "ok"), ("disk", "ok")]
             assert found(node)["peers"].level == "fail", "it was told of others and sees none"
 

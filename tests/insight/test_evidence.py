@@ -14,6 +14,12 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 NAMES = ("a", "b", "c")
 
 
+class Peers:
+    """Two peers, always live."""
+
+    live = frozenset("bc")
+
+
 class FleetOfEvidence(RuleBasedStateMachine):
     """Node `a` follows its peers; the model keeps, of each peer, its state as of when it last spoke with `a`."""
 
@@ -25,7 +31,7 @@ class FleetOfEvidence(RuleBasedStateMachine):
         self.lives = 0
         self.nodes = {name: self.born(name) for name in NAMES}
         self.me = self.nodes["a"]
-        self.evidence = Evidence(self.me, lambda: frozenset("bc"), lambda: self.time)
+        self.evidence = Evidence(self.me, Peers(), lambda: self.time)
         self.evidence.begin()
         self.stated: dict[str, dict[Replica, int]] = {}
         self.known_at: dict[Dot, int] = {}

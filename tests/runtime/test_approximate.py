@@ -4,7 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from constraint_crdt import ConstraintCrdtError, MemoryNetwork, Node, RecordCounts
-from constraint_crdt.runtime.sketches import MAX_ITEMS, NodeApproximate
+from constraint_crdt.operations.sketches import MAX_ITEMS
+from constraint_crdt.runtime.shared import NodeSketches
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 SOON = replace(QUICK, rate_every=0.05)
@@ -108,7 +109,7 @@ async def test_mistakes_are_refused_and_change_nothing() -> None:
 
 async def test_what_cannot_be_written_waits_on() -> None:
     async with fleet("a", settings=LATE) as (a,):
-        approximate: NodeApproximate = a.approximate
+        approximate: NodeSketches = a.approximate
         approximate.note({"x": (0, 2**63 - 1), "y": (0, 1), None: (0, 5), "z": (4, 0)})
         with pytest.raises(ConstraintCrdtError):
             approximate.write_waiting()

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.protocol.messages import GossipResult
-from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, Exchanger, fanout
+from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop, fanout
 from constraint_crdt.transport.interface import Changed, Handler, Peer, Unreachable
 
 
@@ -53,8 +53,8 @@ async def settled() -> None:
     """Nothing is written to disk here."""
 
 
-def exchanger(me: GossipNode, script: Script) -> Exchanger:
-    return Exchanger(me, script, received, settled, timeout=0.1, choice="auto", random=Random(1))
+def exchanger(me: GossipNode, script: Script) -> ExchangeLoop:
+    return ExchangeLoop(me, script, received, settled, timeout=0.1, choice="auto", random=Random(1))
 
 
 class Skipping:
@@ -108,7 +108,7 @@ async def test_a_silent_peer_holds_up_the_others_for_a_bounded_time(
 ) -> None:
     me, other = GossipNode("me"), GossipNode("other")
     script, waited = Script([other]), list[float]()
-    carrying, peer = Exchanger(me, script, received, settled, timeout=1.0, random=Random(1)), Peer("other", "1")
+    carrying, peer = ExchangeLoop(me, script, received, settled, timeout=1.0, random=Random(1)), Peer("other", "1")
     if known:
         assert await carrying.exchange(peer)
     clock = Skipping(monkeypatch)

@@ -122,7 +122,7 @@ async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> Non
         # Until a good node has heard another good one, it knows two clocks that differ, and either may be wrong.
         await eventually(lambda: all(node.gossip.time.offsets.keys() & set("abc") for node in good))
         for _ in range(3):
-            await wrong._expiring.remove()
+            await wrong._runtime.maintenance.remove_expired()
         assert [each.id for each in wrong.expired()] == ["half an hour"]
         for node in good:
             assert [each.id for each in node.constraints()] == ["half an hour"]

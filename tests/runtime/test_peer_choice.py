@@ -8,21 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.runtime.exchange_loop import LEAST_ROUND_TRIP, NEAR_FROM, ROUND_TRIPS, Asking
+from constraint_crdt.runtime.exchange_loop import LEAST_ROUND_TRIP, NEAR_FROM, ROUND_TRIPS, PeerSelector
 from constraint_crdt.transport.interface import Peer
 
 PEERS = [Peer(f"n{number:02}", "1") for number in range(NEAR_FROM)]
 
 
-def timed(choice: str, peers: list[Peer]) -> Asking:
+def timed(choice: str, peers: list[Peer]) -> PeerSelector:
     """Peers of which the first two answer a hundred times as soon as the others."""
-    asking = Asking(GossipNode("me"), choice, Random(1))  # type: ignore[arg-type]  # one of the words
+    asking = PeerSelector(GossipNode("me"), choice, Random(1))  # type: ignore[arg-type]  # one of the words
     for place, peer in enumerate(peers):
         asking.answered(peer, 0.002 if place < 2 else 0.2)
     return asking
 
 
-def share_of_first_two(asking: Asking, peers: list[Peer]) -> float:
+def share_of_first_two(asking: PeerSelector, peers: list[Peer]) -> float:
     drawn = Counter(asking.choose(peers) for _ in range(2000))
     assert set(drawn) == set(peers)
     return sum(drawn[peer] for peer in peers[:2]) / 2000
@@ -45,7 +45,7 @@ def test_few_are_asked_uniformly_and_many_by_distance(choice: str, count: int, n
 
 @given(st.lists(st.floats(0, 10), min_size=1, max_size=3 * ROUND_TRIPS))
 def test_the_quickest_of_the_last_answers_is_the_distance(answers: list[float]) -> None:
-    asking = Asking(GossipNode("me"), "near", Random(1))
+    asking = PeerSelector(GossipNode("me"), "near", Random(1))
     assert asking.distances(PEERS[:2]) == [None, None]
     for seconds in answers:
         asking.answered(PEERS[0], seconds)
@@ -57,7 +57,7 @@ def test_the_quickest_of_the_last_answers_is_the_distance(answers: list[float]) 
 
 def test_positions_count_where_everybody_has_one() -> None:
     me, others = GossipNode("me"), [GossipNode(peer.name) for peer in PEERS[:3]]
-    asking = Asking(me, "near", Random(1))
+    asking = PeerSelector(me, "near", Random(1))
     for peer in PEERS[:3]:
         asking.answered(peer, 0.5)
     me.update_position((1, 1))

@@ -75,5 +75,5 @@ async def test_receipts_add_up_over_a_lossy_fleet() -> None:
             await node.add_constraint(f"from_{node.settings.name}")
         await eventually(lambda: agreed(nodes))
         written = sum(node.status().written_bytes for node in nodes)
-        assert sum(node.figures.report().exchange_difference_bytes for node in nodes) >= 2 * written
-        assert all(receipt.peer in {"forge", "anvil", "press"} for node in nodes for receipt in node.figures.receipts())
+        assert sum(node.metrics.report().exchange_difference_bytes for node in nodes) >= 2 * written
+        assert all(receipt.peer in {"forge", "anvil", "press"} for node in nodes for receipt in node.metrics.receipts())

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, Limits, MemoryNetwork, Part, VectorClock, decode_message
-from constraint_crdt.runtime.exchange_loop import Exchanger
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.transport.interface import Peer, Unreachable
 from constraint_crdt.transport.memory import MemoryTransport
 from tests.protocol.scrambled import scrambled, travelling
@@ -38,7 +38,7 @@ class Seat:
     def __init__(self, name: str, network: MemoryNetwork) -> None:
         self.gossip = GossipNode(name, limits=LIMITS)
         self.transport = Cutting(network, 16)
-        self.exchanger = Exchanger(
+        self.exchanger = ExchangeLoop(
             self.gossip, self.transport, lambda name, result: None, self._durable, timeout=5.0, random=Random(1)
         )
 

@@ -3,7 +3,7 @@
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.runtime.events import EventKind
-from constraint_crdt.runtime.maintenance import TILES_AT_ONCE, Purging
+from constraint_crdt.runtime.maintenance import TILES_AT_ONCE, PurgeSweep
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 
@@ -33,8 +33,8 @@ async def test_a_tile_is_told_of_on_every_node() -> None:
         assert b.tiles.get("yard", "map").text == "x"
 
 
-def purging(node: GossipNode) -> Purging:
-    return Purging(node, after=7 * 86_400)
+def purging(node: GossipNode) -> PurgeSweep:
+    return PurgeSweep(node, after=7 * 86_400)
 
 
 def test_who_deleted_purges_first_and_others_later() -> None:
@@ -90,7 +90,7 @@ def test_no_more_are_purged_in_one_go_than_a_node_can_bear() -> None:
         tile = a.state.tiles.tile("r", str(number))
         tile.put("", node=Replica("b", 1), time=0)
         tile.delete(node=Replica("b", 1))
-    soon = Purging(a, after=0)
+    soon = PurgeSweep(a, after=0)
     assert len(soon.due()) == TILES_AT_ONCE
     soon.purge(soon.due())
     assert len(soon.due()) == 3

@@ -65,7 +65,7 @@ class Pair:
     async def is_refused(self, a: Node) -> bool:
         """Have the node try once more to write what it has in memory."""
         try:
-            await a._keeping.durable()
+            await a._runtime.persistence.durable()
         except WritesRefused:
             return True
         return False

@@ -11,7 +11,8 @@ from constraint_crdt import ConstraintCrdtError, Definition
 from constraint_crdt.crdt.cells import ADD, make_cell, read_cell
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.types.definition import Severity, add_value, addition_of, check_definition, check_labels, end_of, expiry_of
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.types.definition import add_value, addition_of, check_definition, check_labels, end_of, expiry_of
 
 NOW = 1_700_000_000 * SECOND
 

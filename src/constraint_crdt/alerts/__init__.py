@@ -1,1 +1,1 @@
-"""Alerts: the rules, what each kind of rule reads, the engine that follows them, and the delivery of messages."""
+"""Alerts: the kinds and rules, the engine that evaluates them, and the delivery to webhooks."""

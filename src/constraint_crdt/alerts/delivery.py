@@ -1,7 +1,7 @@
-"""Telling others over HTTP: one POST of JSON per message, in order for each address, tried again where it may help.
+"""Webhooks: one POST of JSON per message, in order for each address, with retries.
 
-Rules: the event loop is never held up (two threads of its own do the talking). What waits is bounded: of too many messages for one
-address the oldest is dropped. Addresses may hold secrets, so only scheme and host are logged.
+Rules: the event loop never waits; two threads send. Each address has a bounded queue, from which the oldest message is dropped.
+Addresses may hold secrets, so the log has only their scheme and host.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ import msgspec
 from constraint_crdt.alerts.rules import shown_place
 
 QUEUED = 256
-"""Messages that wait for one address."""
+"""Messages in the queue of one address, at most."""
 
 TIMEOUT = 5.0
-"""Seconds of silence after which an attempt has failed."""
+"""Seconds without an answer after which an attempt fails."""
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-"""Seconds between two attempts: doubling between these."""
+"""Seconds between two attempts: each pause is twice the last, between these bounds."""
 
 ATTEMPTS = 10
-"""After so many a message is dropped: some five minutes."""
+"""Attempts after which a message is dropped. They take some five minutes."""
 
 THREADS = 2
 
@@ -36,7 +36,7 @@ _log = logging.getLogger("constraint_crdt.alerts")
 
 
 class Webhooks:
-    """Delivers messages to addresses. Use it on one event loop."""
+    """Delivers messages to addresses. Belongs to one event loop."""
 
     def __init__(self, *, first_pause: float = FIRST_PAUSE) -> None:
         """`first_pause`: seconds before the second attempt."""
@@ -49,11 +49,11 @@ class Webhooks:
 
     @property
     def waiting(self) -> int:
-        """Messages that are not delivered yet."""
+        """Messages in all queues."""
         return sum(map(len, self._queues.values()))
 
     def send(self, url: str, message: Mapping[str, object]) -> None:
-        """Have a message delivered. Never waits."""
+        """Queue a message for `url`. Returns at once."""
         queue = self._queues.setdefault(url, deque())
         queue.append(msgspec.json.encode(message))
         if len(queue) > QUEUED:
@@ -64,7 +64,7 @@ class Webhooks:
             self._tasks[url] = asyncio.create_task(self._deliver_all(url, queue), name=f"webhook {shown_place(url)}")
 
     async def close(self) -> None:
-        """Give up what waits."""
+        """Stop delivery. Messages in the queues are lost."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -82,11 +82,11 @@ class Webhooks:
                 self.delivered += 1
             else:
                 self._drop(url, why)
-            if queue and queue[0] is message:  # else it was dropped meanwhile, as too many waited
+            if queue and queue[0] is message:  # else it was dropped meanwhile from a full queue
                 queue.popleft()
 
     async def _deliver(self, url: str, message: bytes) -> str | None:
-        """Why it could not be delivered; None if it was."""
+        """Deliver one message. Returns the reason if it failed, else None."""
         loop = asyncio.get_running_loop()
         pause, why = self._first_pause, ""
         for attempt in range(ATTEMPTS):
@@ -109,7 +109,7 @@ class Webhooks:
 
 
 def _post(url: str, message: bytes) -> int | str:
-    """One attempt: the status of the answer, or why there was none."""
+    """One attempt. Returns the HTTP status, or the reason if there was no answer."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)

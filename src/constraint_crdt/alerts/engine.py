@@ -1,14 +1,16 @@
-"""Alerts: looks each second at what the rules are about, and tells when something begins to be so and when it ends.
+"""The alert engine: evaluates the rules every second, fires alerts and resolves them.
 
 Rules kept here:
 
-- An alert is one rule and one subject (a constraint, or a node). It fires once, when it has been so for as long as its rule says,
-  and resolves once, as soon as it is not so any more.
-- It is told first and remembered then: a node that is killed in between tells once more, and never not at all.
-- What fires is remembered in a small file beside the store, replaced whole. So a restart neither fires an alert again nor forgets
-  to resolve it. A node that keeps its state in memory forgets its alerts with it.
-- Looking takes at most a share of the time: where it takes long, it is done less often.
-- Telling never holds up looking. A message that waits for a webhook when the node ends is not sent.
+- An alert is one rule and one subject. It fires once, when its condition has held for the time of the rule, and resolves once, when
+  the condition ends.
+- An alert is sent before it is saved: a node that is killed in between sends it twice, never not at all.
+- Fired alerts are saved in a small file beside the store, replaced as a whole. So a restart neither fires an alert again nor
+  forgets to resolve it. A node with its state in memory loses its alerts with it.
+- Evaluation takes a bounded share of the time: a slow evaluation is done less often.
+- Delivery never delays evaluation. A message that waits for a webhook when the node stops is lost.
+
+The engine reads everything about a kind from `kinds`, and knows none by name.
 """
 
 import asyncio
@@ -23,19 +25,19 @@ from typing import Protocol
 
 import msgspec
 
-from constraint_crdt.alerts.conditions import Conditions, Found
 from constraint_crdt.alerts.delivery import Webhooks
-from constraint_crdt.alerts.rules import LOG, AlertRule, shown_place
-from constraint_crdt.insight.reports import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.alerts.kinds import LOG, AlertRule, Condition, Conditions
+from constraint_crdt.alerts.rules import shown_place
+from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
 
 LOOK_EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two evaluations."""
 
 SHARE = 0.05
-"""Of the time is spent on looking, at most."""
+"""The share of the time that evaluation takes, at most."""
 
 MOST = 1_000
-"""Alerts that are followed at once. Further ones are counted, and told of when others have ended."""
+"""Alerts tracked at once. Further conditions are counted, and tracked when other alerts have ended."""
 
 FILE_BYTES = 4 * 1024 * 1024
 
@@ -43,25 +45,26 @@ _log = logging.getLogger("constraint_crdt.alerts")
 
 
 class Alert(msgspec.Struct, kw_only=True):
-    """One rule and one subject, of which it is so."""
+    """One rule and one subject for which its condition holds."""
 
     rule: str
     subject: str
     since: int
-    """ns since the epoch."""
+    """When the condition began to hold, in ns since the epoch."""
     fired_at: int | None = None
+    """In ns since the epoch; None before the rule's time has passed."""
     detail: str = ""
 
 
-class Tell(Protocol):
-    """How the node tells of an alert that fired (True) or resolved (False)."""
+class Notify(Protocol):
+    """Called for each alert that fires or resolves."""
 
     def __call__(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
-        """Tell of it."""
+        """`fired` is False if the alert resolved."""
 
 
-class Alerting:
-    """The alerts of one node."""
+class AlertEngine:
+    """The alerts of a node."""
 
     def __init__(
         self,
@@ -70,79 +73,79 @@ class Alerting:
         *,
         who: tuple[str, str],
         file: Path | None,
-        tell: Tell,
+        notify: Notify,
         now: Callable[[], int],
         webhooks: Webhooks | None = None,
     ) -> None:
-        """`who`: the node and its fleet. `file`: where what fires is remembered; None: nowhere. `now`: ns since the epoch."""
+        """`who`: names of the node and its fleet. `file`: keeps fired alerts; None: nothing is kept. `now`: ns since the epoch."""
         self._rules = {rule.name: rule for rule in rules}
         self._conditions = conditions
         self._who = who
         self._file = file
-        self._tell = tell
+        self._notify = notify
         self._now = now
         self._webhooks = webhooks or Webhooks()
         self._alerts: dict[tuple[str, str], Alert] = {}
-        self._so_since: dict[tuple[str, str], float] = {}
-        self._next_look = 0.0
+        self._since: dict[tuple[str, str], float] = {}
+        self._next_evaluation = 0.0
         self._untracked = 0
         self._unsaved = False
         self._saving: asyncio.Task[None] | None = None
 
-    # --- looking -----------------------------------------------------------------------------------------------------
+    # --- evaluation ---------------------------------------------------------------------------------------------------
 
     async def step(self) -> None:
-        """Look, tell of what changed, and have it remembered."""
+        """Evaluate the rules, send the alerts that fired or resolved, and save them. Called every `LOOK_EVERY` seconds."""
         began = time.monotonic()
-        if began < self._next_look:
+        if began < self._next_evaluation:
             return
-        changed = self.look(began)
-        self._next_look = began + (time.monotonic() - began) / SHARE - LOOK_EVERY
+        changed = self.evaluate(began)
+        self._next_evaluation = began + (time.monotonic() - began) / SHARE - LOOK_EVERY
         self._unsaved = self._unsaved or changed
         await self._save()
 
-    def look(self, at: float) -> bool:
-        """Look once, `at` being the time in monotonic seconds. True if an alert fired or resolved."""
+    def evaluate(self, at: float) -> bool:
+        """Evaluate all rules once, `at` in monotonic seconds. Returns True if an alert fired or resolved."""
         self._untracked, changed = 0, False
         for rule in self._rules.values():
             found = {each.subject: each for each in self._conditions.find(rule)}
             for each in found.values():
-                changed |= self._is_so(rule, each, at)
+                changed |= self._held(rule, each, at)
             over = [key for key in self._alerts if key[0] == rule.name and key[1] not in found]
             for key in over:
-                changed |= self._is_over(rule, key)
+                changed |= self._ended(rule, key)
         return changed
 
-    def _is_so(self, rule: AlertRule, found: Found, at: float) -> bool:
-        """True if that made it fire."""
-        key = (rule.name, found.subject)
+    def _held(self, rule: AlertRule, condition: Condition, at: float) -> bool:
+        """Track a condition. Returns True if its alert fired."""
+        key = (rule.name, condition.subject)
         alert = self._alerts.get(key)
-        if found.is_so is None:
+        if condition.holds is None:
             return False
         if alert is None:
             if len(self._alerts) >= MOST:
                 self._untracked += 1
                 return False
-            alert = self._alerts[key] = Alert(rule=rule.name, subject=found.subject, since=self._now())
-        alert.detail = found.detail
-        since = self._so_since.setdefault(key, at)
+            alert = self._alerts[key] = Alert(rule=rule.name, subject=condition.subject, since=self._now())
+        alert.detail = condition.detail
+        since = self._since.setdefault(key, at)
         if alert.fired_at is not None or at - since < rule.lasts:
             return False
         alert.fired_at = self._now()
-        self._announce(rule, alert, fired=True)
+        self._send(rule, alert, fired=True)
         return True
 
-    def _is_over(self, rule: AlertRule, key: tuple[str, str]) -> bool:
-        """True if it had fired."""
+    def _ended(self, rule: AlertRule, key: tuple[str, str]) -> bool:
+        """Drop an alert whose condition does not hold any more. Returns True if it had fired."""
         alert = self._alerts.pop(key)
-        self._so_since.pop(key, None)
+        self._since.pop(key, None)
         if alert.fired_at is None:
             return False
-        self._announce(rule, alert, fired=False)
+        self._send(rule, alert, fired=False)
         return True
 
-    def _announce(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
-        self._tell(rule, alert, fired=fired)
+    def _send(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
+        self._notify(rule, alert, fired=fired)
         node, fleet = self._who
         message: dict[str, object] = {
             "alert": rule.name, "kind": rule.kind, "state": "firing" if fired else "resolved", "subject": alert.subject,
@@ -156,10 +159,10 @@ class Alerting:
             else:
                 _log.info("alert %s: %s: resolved", rule.name, alert.subject)
 
-    # --- remembering -------------------------------------------------------------------------------------------------
+    # --- persistence --------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Take up what had fired when the node ended. A file that cannot be read is passed over with a warning."""
+        """Load the alerts that had fired when the node stopped. A file that cannot be read is ignored with a warning."""
         if self._file is None or not self._rules:
             return
         try:
@@ -174,7 +177,7 @@ class Alerting:
                 self._alerts[alert.rule, alert.subject] = alert
 
     async def close(self) -> None:
-        """Stop telling, and remember what was told."""
+        """Stop delivery, and save the fired alerts."""
         await self._webhooks.close()
         if self._saving is not None:
             await self._saving
@@ -185,7 +188,7 @@ class Alerting:
             self._unsaved = False
             content = msgspec.json.encode([alert for alert in self._alerts.values() if alert.fired_at is not None])
             self._saving = asyncio.create_task(self._put(self._file, content))
-            await asyncio.shield(self._saving)  # it goes on where the node ends meanwhile, and `close` waits for it
+            await asyncio.shield(self._saving)  # cancelling the caller does not stop the write; `close` waits for it
 
     async def _put(self, file: Path, content: bytes) -> None:
         try:
@@ -193,10 +196,10 @@ class Alerting:
         except OSError as error:
             _log.warning("cannot write the alerts to %s: %s", file, error.strerror or error)
 
-    # --- answering ---------------------------------------------------------------------------------------------------
+    # --- report -------------------------------------------------------------------------------------------------------
 
     def report(self) -> AlertsReport:
-        """The rules, and what they found. O(alerts)."""
+        """The rules and their alerts. O(alerts)."""
         return AlertsReport(
             alerts=tuple(
                 AlertReport(
@@ -244,7 +247,7 @@ def _read(file: Path) -> list[Alert]:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Replace the file: whoever reads it sees the old one or the new one."""
+    """Replace the file atomically."""
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -1,79 +1,37 @@
-"""`[[alert]]` in the settings of a node: when somebody is to be told, and where.
+"""`[[alert]]` in the settings of a node: reads and checks the rules.
 
     [[alert]]
     name = "hot"
     kind = "rate"                     # a constraint is violated too often, lately
-    constraint = "thermal*"           # which ones: a pattern with * and ?; default: all
-    half_life = 60                    # seconds, one that the node tracks; default: the shortest
+    constraint = "thermal*"           # a pattern with * and ?; default: all constraints
+    half_life = 60                    # seconds, tracked by the node; default: the shortest
     above = 6                         # violations a minute; or above_share = 0.01, of the evaluations
-    for = 30                          # seconds that it has to be so; default: 0
+    for = 30                          # seconds for which the condition must hold; default: 0
     to = ["log", "https://ops.example/hook"]
 
-| kind | fires for each | that | parameters |
-|---|---|---|---|
-| rate | constraint | is violated more often than `above` or `above_share` | constraint, half_life, above or above_share, for |
-| coverage | active constraint | a live node has not heard of | constraint, node, for (10) |
-| divergence | node | was found damaged; with `above`: or is staler than so many seconds | node, above, for |
-| silence | node | is not live | node, for (30) |
+The kinds and their parameters are in `kinds`. An error names the rule and never repeats an address, which may hold a secret.
 """
 
 import difflib
 import urllib.parse
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Final, Literal
 
 import msgspec
 
+from constraint_crdt.alerts.kinds import KINDS, LOG, AlertRule
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
+
+__all__ = ["AlertRule", "check_rules", "read_rules", "shown_place"]
 
 MOST_RULES = 100
 MOST_PLACES = 8
 MOST_TEXT = 256
 """Characters of a name or a pattern."""
 
-LOG: Final = "log"
-
-_USES: Final[dict[str, tuple[str, ...]]] = {
-    "rate": ("constraint", "half_life", "above", "above_share"),
-    "coverage": ("constraint", "node"),
-    "divergence": ("node", "above"),
-    "silence": ("node",),
-}
-_FOR: Final = {"rate": 0.0, "coverage": 10.0, "divergence": 0.0, "silence": 30.0}
-
-
-Kind = Literal["rate", "coverage", "divergence", "silence"]
-"""What a rule looks at."""
-
-
-class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When somebody is to be told, and where."""
-
-    name: str
-    kind: Kind
-    constraint: str | None = None
-    node: str | None = None
-    half_life: float | None = None
-    above: float | None = None
-    above_share: float | None = None
-    for_: float | None = msgspec.field(default=None, name="for")
-    to: tuple[str, ...] = (LOG,)
-
-    @property
-    def lasts(self) -> float:
-        """Seconds that it has to be so before anybody is told."""
-        return _FOR[self.kind] if self.for_ is None else self.for_
-
-    def is_about(self, *, constraint: str | None = None, node: str | None = None) -> bool:
-        """True if the patterns of the rule match these."""
-        pairs = ((self.constraint, constraint), (self.node, node))
-        return all(pattern is None or name is None or fnmatchcase(name, pattern) for pattern, name in pairs)
-
 
 def read_rules(tables: object) -> tuple[AlertRule, ...]:
-    """The rules that a settings file lists. Raises `ConstraintCrdtError` naming the one that is wrong."""
+    """The rules of a settings file. Raises `ConstraintCrdtError` naming the first wrong rule."""
     if not isinstance(tables, list | tuple) or not all(isinstance(table, Mapping | AlertRule) for table in tables):
         raise ConstraintCrdtError("write each alert under [[alert]], with double brackets")
     rules = tuple(table if isinstance(table, AlertRule) else _read(number, table) for number, table in enumerate(tables, 1))
@@ -81,7 +39,7 @@ def read_rules(tables: object) -> tuple[AlertRule, ...]:
 
 
 def check_rules(rules: tuple[AlertRule, ...]) -> tuple[AlertRule, ...]:
-    """Raise `ConstraintCrdtError` if they cannot be used together, or one of them alone."""
+    """Return the rules. Raises `ConstraintCrdtError` for a wrong rule, or two of one name."""
     if len(rules) > MOST_RULES:
         raise ConstraintCrdtError(f"at most {MOST_RULES} alerts, not {len(rules)}")
     names = [rule.name for rule in rules]
@@ -101,9 +59,16 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
             hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
             raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {hint}")
     try:
-        return msgspec.convert(table, AlertRule, strict=True)
+        rule = msgspec.convert(table, AlertRule, strict=True)
     except msgspec.ValidationError as error:
         raise ConstraintCrdtError(f"{where}: {error}") from None
+    if rule.kind not in KINDS:
+        raise ConstraintCrdtError(f"{where}: {_unknown(rule.kind)}")
+    return rule
+
+
+def _unknown(kind: str) -> str:
+    return f"Invalid enum value {kind!r} - at `$.kind`"
 
 
 def _check(rule: AlertRule) -> None:
@@ -113,14 +78,15 @@ def _check(rule: AlertRule) -> None:
 
 
 def _misuse(rule: AlertRule) -> str | None:
-    """What does not go together."""
+    """Why the kind does not take these parameters; None if it does."""
+    kind = KINDS.get(rule.kind)
+    if kind is None:
+        return _unknown(rule.kind)
     given = [key for key in ("constraint", "node", "half_life", "above", "above_share") if getattr(rule, key) is not None]
-    extra = [key for key in given if key not in _USES[rule.kind]]
+    extra = [key for key in given if key not in kind.parameters]
     if extra:
-        return f"`{extra[0]}` means nothing to kind {rule.kind}, which takes {', '.join(_USES[rule.kind])}"
-    if rule.kind == "rate" and (rule.above is None) is (rule.above_share is None):
-        return "kind rate takes one of `above` (violations a minute) and `above_share` (of the evaluations)"
-    return None
+        return f"`{extra[0]}` means nothing to kind {kind.name}, which takes {', '.join(kind.parameters)}"
+    return kind.misuse(rule)
 
 
 def _out_of_bounds(rule: AlertRule) -> str | None:
@@ -139,7 +105,7 @@ def _out_of_bounds(rule: AlertRule) -> str | None:
 
 
 def _wrong_place(place: str) -> str | None:
-    """What is wrong with one place to tell; it is never repeated, as it may hold a secret."""
+    """Why a place cannot be notified; None if it can. The place is not repeated, because it may hold a secret."""
     if place == LOG:
         return None
     try:
@@ -155,7 +121,7 @@ def _wrong_place(place: str) -> str | None:
 
 
 def shown_place(place: str) -> str:
-    """A place without what may be secret in it."""
+    """A place without the parts that may be secret: scheme, host and port only."""
     if place == LOG:
         return place
     parts = urllib.parse.urlsplit(place)

@@ -1,12 +1,23 @@
-"""The commands and their flags. Imports nothing but argparse, so that `--help` and usage errors answer at once."""
+"""The commands and their flags: those of operations from their declarations, the others listed here. The completion scripts.
+
+Rule: imports argparse and the declarations, and nothing that a command needs only to run, so that `--help` and usage errors answer
+at once. The help lists the commands in six groups.
+"""
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias, get_args
+
+import msgspec
 
 from constraint_crdt import __version__
+from constraint_crdt.cli.errors import MisuseError
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.command import Command, Flag
+from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.values import parse_count, parse_share
 
 PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
@@ -16,20 +27,58 @@ SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
+GROUPS: Final = {
+    "run": ("node", "demo", "simulate", "replay", "completion"),
+    "constraints": ("apply", "coverage"),
+    "observe": ("watch", "events", "doctor"),
+    "state": ("tile", "counter", "tally", "seen", "position"),
+    "fleet": (),
+    "files": ("merge", "export", "import"),
+}
+"""The headings of the help, with the commands that no operation declares."""
+
+FILES: Final = frozenset({"FILE", "PATH"})
+"""Metavariables of values that are names of files."""
+
 _WITH_UNIT = re.compile(r"-\d[\d.]*[^\d.].*")
 
 
+def commands_by_group() -> dict[str, list[str]]:
+    """The names of all commands, by heading of the help."""
+    groups = {heading: list(names) for heading, names in GROUPS.items()}
+    for operation in OPERATIONS:
+        if operation.command is not None:
+            groups[operation.command.group].append(operation.command.name)
+    return groups
+
+
+class _Help(argparse.HelpFormatter):
+    """Lists the commands by group."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction) or action.dest != "command":
+            return super()._format_action(action)
+        commands = {each.dest: each for each in action._get_subactions()}
+        parts = []
+        for heading, names in commands_by_group().items():
+            parts.append(f"{' ' * self._current_indent}{heading}\n")
+            self._indent()
+            parts += [super(_Help, self)._format_action(commands[name]) for name in names]
+            self._dedent()
+        return "".join(parts)
+
+
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, where argparse would print the whole usage first."""
+    """Reports a mistake in one line, where argparse would print the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What `argv` asks for (`sys.argv` if left out): with `command`, and `run`, the function of the command, as module:name.
+    """The flags of `argv` (default: `sys.argv`), with `command`, and `run`, the function of the command as module:name.
 
-    Raises `SystemExit` after it has printed the help, or what is wrong.
+    Raises `SystemExit` after it has printed the help or the mistake.
     """
     parser = make_parser()
     found, unknown = parser.parse_known_args(_attached(sys.argv[1:] if argv is None else argv))
@@ -39,9 +88,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _attached(argv: Sequence[str]) -> list[str]:
-    """With negative values that have a unit (`--ttl -5m`) attached to their flags.
+    """The words, with negative values that have a unit (`--ttl -5m`) attached to their flags.
 
-    argparse takes plain negative numbers for values, and these for flags, so it would call the value missing, not negative.
+    argparse takes them for flags, unlike plain negative numbers, and would report a missing value.
     """
     attached: list[str] = []
     for word in argv:
@@ -55,15 +104,18 @@ def _attached(argv: Sequence[str]) -> list[str]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = _Parser(prog=PROGRAM, description="A fleet shares one set of constraints without a server.", allow_abbrev=False)
+    parser = _Parser(
+        prog=PROGRAM,
+        description="A fleet shares one set of constraints without a server.",
+        allow_abbrev=False,
+        formatter_class=_Help,
+    )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _node(commands)
     client = _client_flags()
     _writes(commands, client)
-    _reads(commands, client)
     _answers(commands, client)
-    _retire(commands, client)
     _files(commands, client)
     _tiles(commands, client)
     _approximate(commands, client)
@@ -72,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     _simulate(commands)
     _demo(commands)
     _completion(commands)
+    _operations(commands, client)
     return parser
 
 
@@ -79,11 +132,56 @@ _Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"  # argparse gives t
 
 
 def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Parser) -> _Parser:
+    """`run`: module:name of the function in this package."""
     parser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", parents=list(parents), allow_abbrev=False
     )
     parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog)
     return parser
+
+
+FIELD = "request."
+"""How the name of a field of the request begins among the parsed arguments."""
+
+
+def _operations(commands: _Commands, client: _Parser) -> None:
+    """The commands of operations, in the order of the catalogue."""
+    for operation in OPERATIONS:
+        command: Command[Any, Any] | None = operation.command
+        if command is not None:
+            parser = _command(commands, command.name, "connection:run", command.help, client)
+            parser.set_defaults(operation=operation)
+            _add_flags(parser, operation, command)
+
+
+def _add_flags(parser: _Parser, operation: AnyOperation, command: Command[Any, Any]) -> None:
+    flags = {FIELD + name: flag for name, flag in command.flags.items() if flag is not None}
+    fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
+    for name, field in fields.items():
+        if name not in command.flags and name not in ("after", "limit"):
+            flags[FIELD + name] = _flag_of(operation, field)
+    groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
+    for name, flag in (flags | dict(command.options)).items():
+        target = parser if not flag.exclusive else groups.get(flag.exclusive)
+        if target is None:
+            target = groups[flag.exclusive] = parser.add_mutually_exclusive_group()
+        if flag.names:
+            target.add_argument(*flag.names, dest=name, **flag.options)
+        else:
+            target.add_argument(name, **flag.options)
+
+
+def _flag_of(operation: AnyOperation, field: msgspec.structs.FieldInfo) -> Flag:
+    """The flag of a field without a declaration."""
+    about = {parameter.target: parameter.about for parameter in operation.parameters}.get(field.name)
+    upper = field.name.upper()
+    if field.name in operation.path_fields:
+        return Flag(metavar=upper, help=about)
+    name = f"--{field.name.replace('_', '-')}"
+    if field.type is bool:
+        return Flag(name, action="store_true", help=about)
+    kind = next((each for each in (int, float) if each is field.type or each in get_args(field.type)), str)
+    return Flag(name, type=kind, metavar=upper, required=field.required, help=about)
 
 
 def _client_flags() -> _Parser:
@@ -119,43 +217,21 @@ def _node(commands: _Commands) -> None:
     )
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
-    # For drills: what a fleet does about a clock that is wrong.
+    # For drills: the reaction of a fleet to a wrong clock.
     node.add_argument("--clock-offset", type=float, default=0.0, help=argparse.SUPPRESS)
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
-    # For whoever starts nodes and must not leave any behind, however it ends: the system closes the pipe for it.
+    # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 
 
 def _writes(commands: _Commands, client: _Parser) -> None:
-    add = _command(commands, "add", "constraints:add", "add a constraint to the fleet, or replace its definition", client)
-    add.add_argument("id", metavar="ID")
-    add.add_argument("--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed")
-    add.add_argument("--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning")
-    add.add_argument("--about", metavar="TEXT", help="what it is for")
-    add.add_argument("--on", action="append", metavar="KEY=VALUE", help="only for nodes with this label; may be repeated")
-    end = add.add_mutually_exclusive_group()
-    end.add_argument("--ttl", metavar="TIME", help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed")
-    end.add_argument("--until", metavar="WHEN", help="when it ends, as in 2026-12-01T00:00:00Z")
-
-    apply = _command(commands, "apply", "apply:apply", "add and edit the constraints listed in a TOML file", client)
+    apply = _command(commands, "apply", "constraints:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
         "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
     )
     apply.add_argument("--prune", action="store_true", help="remove the constraints that the file does not list")
     apply.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-
-    remove = _command(commands, "remove", "constraints:remove", "remove a constraint from the fleet", client)
-    remove.add_argument("id", metavar="ID")
-    for waiting in (add, apply, remove):
-        _waits(waiting)
-
-    record = _command(commands, "record", "constraints:record", "count evaluations that were made elsewhere", client)
-    record.add_argument("--satisfied", type=_count, default=0, metavar="N")
-    record.add_argument("--violations", type=_count, default=0, metavar="N")
-    record.add_argument("--constraint", metavar="ID", help="the constraint that was evaluated; default: none in particular")
-
-    check = _command(commands, "check", "constraints:check", "evaluate the constraints against values now, and count it", client)
-    check.add_argument("values", nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text")
+    _waits(apply)
 
 
 def _waits(command: _Parser) -> None:
@@ -165,59 +241,35 @@ def _waits(command: _Parser) -> None:
 
 
 def _answers(commands: _Commands, client: _Parser) -> None:
-    coverage = _command(commands, "coverage", "coverage:coverage", "which nodes have heard of a change, and which have not", client)
+    coverage = _command(
+        commands, "coverage", "constraints:coverage", "which nodes have heard of a change, and which have not", client
+    )
     coverage.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")
-    explain = _command(commands, "explain", "explain:explain", "who, when, why, where violated: all about a constraint", client)
-    explain.add_argument("id", metavar="ID")
-    watch = _command(commands, "watch", "watch:watch", "the fleet in a table that stays up to date", client)
+    watch = _command(commands, "watch", "events:watch", "the fleet in a table that stays up to date", client)
     watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
     events = _command(commands, "events", "events:events", "what happened on the node of late, and what happens", client)
     events.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
-    events.add_argument("--last", type=_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow")
+    events.add_argument(
+        "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
+    )
     events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
-    _command(commands, "alerts", "alerts:alerts", "what the node's alerts have found", client)
     doctor = _command(commands, "doctor", "doctor:doctor", "look for what is usually wrong, and say what to do", client)
     doctor.add_argument("--config", metavar="FILE", help="the settings of the node, to be looked at too")
-    _command(commands, "convergence", "explain:convergence", "how each node stands to this one, and since when", client)
-
-
-def _reads(commands: _Commands, client: _Parser) -> None:
-    _command(commands, "status", "status:status", "how the node and its fleet are doing", client)
-    constraints = _command(commands, "constraints", "status:constraints", "the active constraints and their counts", client)
-    constraints.add_argument("--expired", action="store_true", help="those instead that have expired and were not removed yet")
-    _command(commands, "nodes", "status:nodes", "the nodes of the fleet, as this node sees them", client)
-
-    _command(commands, "storage", "storage:storage", "what the node holds, and what keeps it from forgetting", client)
-    _command(commands, "identity", "storage:identity", "who the node is, and its lives so far", client)
-
-
-def _retire(commands: _Commands, client: _Parser) -> None:
-    retire = _command(commands, "retire", "storage:retire", "end another node for good; its counts stay", client)
-    retire.add_argument("name", metavar="NODE", help="the node to retire; its name cannot be used again")
-    retire.add_argument("--dry-run", action="store_true", help="say what it would mean, and do nothing")
-    retire.add_argument(
-        "--force", action="store_true", help="retire it though it is live: what it wrote and no other node has taken yet is lost"
-    )
 
 
 def _files(commands: _Commands, client: _Parser) -> None:
-    merge = _command(commands, "merge", "state_files:merge", "put together what several state files know")
+    merge = _command(commands, "merge", "files:merge", "put together what several state files know")
     merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
     merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
 
-    export = _command(commands, "export", "state_files:export", "write all that a node knows to a state file", client)
+    export = _command(commands, "export", "files:export", "write all that a node knows to a state file", client)
     export.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")
 
-    import_ = _command(commands, "import", "state_files:import_", "have a node take in what a state file knows", client)
+    import_ = _command(commands, "import", "files:import_", "have a node take in what a state file knows", client)
     import_.add_argument("file", metavar="FILE", help="the state file; - for standard input")
 
 
 def _tiles(commands: _Commands, client: _Parser) -> None:
-    listing = _command(commands, "tiles", "tiles:tiles", "the tiles that there are, without their contents", client)
-    listing.add_argument("--room", metavar="ROOM", help="only those in this room")
-    listing.add_argument("--prefix", default="", metavar="TEXT", help="only those in rooms whose name begins so")
-    listing.add_argument("--deleted", action="store_true", help="those that are deleted, and can be restored, instead")
-
     about = "put, get or remove a tile: a piece of content that the fleet shares"
     tile = commands.add_parser("tile", help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
     actions = tile.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
@@ -240,52 +292,42 @@ def _tiles(commands: _Commands, client: _Parser) -> None:
 
 
 def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser:
-    parser = _command(actions, name, f"tiles:{name}", about, client)
+    parser = _command(actions, name, f"shared:{name}", about, client)
     parser.add_argument("room", metavar="ROOM")
     parser.add_argument("id", metavar="ID")
     return parser
 
 
 def _approximate(commands: _Commands, client: _Parser) -> None:
-    top = _command(commands, "top", "sketches:top", "what is violated most, or the most frequent items of a tally", client)
-    top.add_argument("-k", type=_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10")
-    top.add_argument("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations")
-
-    tally = _command(commands, "tally", "sketches:tally", "count an item, of any number of items, in little room", client)
+    tally = _command(commands, "tally", "shared:tally", "count an item, of any number of items, in little room", client)
     tally.add_argument("item", metavar="ITEM")
-    tally.add_argument("--count", type=_count, default=1, metavar="N", help="how often it occurred; default: 1")
+    tally.add_argument("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1")
     tally.add_argument("--of", default="items", metavar="NAME", help="the tally to count in; default: items")
 
-    seen = _command(commands, "seen", "sketches:seen", "whether any node has seen an id before", client)
+    seen = _command(commands, "seen", "shared:seen", "whether any node has seen an id before", client)
     seen.add_argument("name", metavar="NAME", help="the filter to ask")
     seen.add_argument("item", metavar="ITEM")
     seen.add_argument("--add", action="store_true", help="put it in, too; the first one begins the filter")
-    seen.add_argument("--expect", type=_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
-    seen.add_argument("--fp-rate", type=_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01")
+    seen.add_argument("--expect", type=parse_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
+    seen.add_argument(
+        "--fp-rate", type=parse_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01"
+    )
 
 
 def _figures(commands: _Commands, client: _Parser) -> None:
-    rate = _command(commands, "rate", "rates:rate", "how often constraints held and were violated lately", client)
-    rate.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all")
-    rate.add_argument(
-        "--half-life", metavar="TIME", help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked"
-    )
-    rate.add_argument("--by-node", action="store_true", help="a line for each node")
-
-    counter = _command(commands, "counter", "counters:counter", "what a counter of the fleet stands at", client)
+    counter = _command(commands, "counter", "shared:counter", "what a counter of the fleet stands at", client)
     counter.add_argument("name", metavar="NAME")
     counter.add_argument("--by", type=int, metavar="N", help="move it by so much first, down by a negative number")
-    _command(commands, "counters", "counters:counters", "the counters of the fleet", client)
 
-    position = _command(commands, "position", "position:position", "where the fleet and its nodes are", client)
+    position = _command(commands, "position", "shared:position", "where the fleet and its nodes are", client)
     position.add_argument("to", nargs="*", metavar="A B", help="move the fleet to this lattice point first")
 
 
 def _replay(commands: _Commands) -> None:
-    replay = _command(commands, "replay", "replay:replay", "run what `node --record` recorded again, and compare")
+    replay = _command(commands, "replay", "histories:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
-    replay.add_argument("--until", type=_count, metavar="N", help="stop after so many inputs")
+    replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
     replay.add_argument("--test", metavar="FILE", help="write a test of the (first) recording there, test_SOMETHING.py")
     replay.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
@@ -312,30 +354,61 @@ def _simulate(commands: _Commands) -> None:
 
 
 def _demo(commands: _Commands) -> None:
-    demo = _command(commands, "demo", "demo.story:run_demo", "run a fleet of processes on this machine, and watch it agree")
+    demo = _command(commands, "demo", "demo:run_demo", "run a fleet of processes on this machine, and watch it agree")
     demo.add_argument("--nodes", type=_demo_nodes, default=5, metavar="N", help="processes to start; default: 5")
     demo.add_argument("--seconds", type=_demo_seconds, default=20.0, metavar="S", help="how long to go on; default: 20")
 
 
 def _completion(commands: _Commands) -> None:
-    completion = _command(commands, "completion", "completion:completion", "print a script that completes commands in a shell")
+    completion = _command(commands, "completion", "arguments:completion", "print a script that completes commands in a shell")
     completion.add_argument("shell", choices=SHELLS, help="the shell it is for")
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number, 0 or more")
+def completion(arguments: argparse.Namespace) -> int:
+    """`completion`: print a script that completes the commands and flags in a shell. Asks no node."""
+    import shtab
+
+    parser = make_parser()
+    _complete_files(parser)
+    print(shtab.complete(parser, arguments.shell))
+    return 0
+
+
+def _complete_files(parser: argparse.ArgumentParser) -> None:
+    """Have shtab offer files where a flag takes one. argparse has no public way to its arguments; shtab itself uses this one."""
+    import shtab
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command)
+        elif action.metavar in FILES:
+            vars(action)["complete"] = shtab.FILE
+
+
+# --- values -----------------------------------------------------------------------------------------------------------------
+
+
+def parse_whole(text: str | None, flag: str, least: int, most: int, default: int) -> int:
+    """A whole number from `least` to `most`; `default` for None. Raises `MisuseError`, which names the flag."""
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
+        raise MisuseError(f"{flag} is a whole number from {least} to {most}, not {text!r}")
     return int(text)
 
 
-def _share(text: str) -> float:
+def parse_number(text: str | None, flag: str, default: float, *, above: float, most: float) -> float:
+    """A number above `above`, and at most `most`; `default` for None. Raises `MisuseError`, which names the flag."""
+    if text is None:
+        return default
     try:
-        share = float(text)
+        number = float(text)
     except ValueError:
-        share = 0.0
-    if not 0.0 < share < 1.0:
-        raise argparse.ArgumentTypeError(f"give a share above 0 and below 1, as in 0.01, not {text!r}")
-    return share
+        number = above
+    if not above < number <= most:  # NaN is in no range
+        raise MisuseError(f"{flag} is a number above {above:g} and at most {most:g}, not {text!r}")
+    return number
 
 
 def _demo_nodes(text: str) -> int:

@@ -1,120 +1,248 @@
-"""The commands that write: add, remove, record, check. With `--json` they print what the API answered."""
+"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage.
+
+With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
+acknowledged the change; a wait that fails is told after the answer, with exit code 1.
+"""
 
 import argparse
-import json
-from typing import Any
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from constraint_crdt.cli.client import ApiClient
-from constraint_crdt.cli.coverage import check_wait, heard_by, not_enough, wait_for
-from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import Column, parse_duration, parse_moment, print_json, print_table, printable
+import msgspec
+
+from constraint_crdt.cli.connection import connect
+from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.cli.output import present, printable
+from constraint_crdt.client.blocking import Client
+from constraint_crdt.client.errors import NotFound
+from constraint_crdt.operations.command import Column, Table, View
+from constraint_crdt.operations.constraints import (
+    ADD,
+    REMOVE,
+    Added,
+    Changed,
+    ConstraintReport,
+    NewConstraint,
+    Removed,
+    RemovedConstraint,
+)
+from constraint_crdt.operations.evidence import (
+    CoverageReport,
+    NodeCoverage,
+)
+from constraint_crdt.operations.values import parse_duration, show_time
+
+if TYPE_CHECKING:
+    from constraint_crdt.cli.files import WantedConstraint
+
+LONGEST_REQUEST = 60.0
+"""Seconds that one request waits at the node; a longer wait takes several requests."""
+
+DEFAULT_WAIT = "30s"
+
+SHOWN = 20
+"""Names in a sentence; of more it tells the number."""
+
+CHANGES = ("added", "replaced", "extended", "unchanged", "removed")
+"""In the order of the summary of `apply`."""
+
+_ADDED = {
+    "added": "added",
+    "replaced": "replaced: it was active with another definition",
+    "extended": "extended: it was active with this definition, and lasts longer now",
+    "unchanged": "unchanged: it is active with this definition",
+}
 
 
-def add(arguments: argparse.Namespace) -> int:
-    """Add a constraint, or replace its definition; with `--wait`, and wait until enough nodes have heard."""
+# --- writes -----------------------------------------------------------------------------------------------------------------
+
+
+def add(client: Client, request: NewConstraint, arguments: argparse.Namespace) -> int:
+    """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    body: dict[str, object] = {
-        "id": arguments.id,
-        "when": arguments.when,
-        "severity": arguments.severity,
-        "about": arguments.about,
-        "on": _labels(arguments.on or []),
-        "ttl": None if arguments.ttl is None else parse_duration(arguments.ttl),
-        "until": None if arguments.until is None else parse_moment(arguments.until).isoformat(),
-    }
-    answer: Any = ApiClient.chosen(arguments).post("constraints", body)
-    said = {
-        "added": "added",
-        "replaced": "replaced: it was active with another definition",
-        "extended": "extended: it was active with this definition, and lasts longer now",
-        "unchanged": "unchanged: it is active with this definition",
-    }
-    _say_once_heard(arguments, answer, f"{answer['id']}: {said.get(answer['change'], answer['change'])}")
-    return 0
+    answer = client.do(ADD, request)
+    return _present_write(arguments, client, answer, show_add(answer))
 
 
-def remove(arguments: argparse.Namespace) -> int:
-    """Remove a constraint; with `--wait`, and wait until enough nodes have heard."""
+def show_add(answer: Added) -> str:
+    """The change of the definition, in a sentence."""
+    return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
+
+
+def remove(client: Client, request: RemovedConstraint, arguments: argparse.Namespace) -> int:
+    """Remove a constraint; with `--wait`, wait for acknowledgements."""
     check_wait(arguments)
-    answer: Any = ApiClient.chosen(arguments).delete_constraint(arguments.id)
-    _say_once_heard(arguments, answer, f"{answer['id']}: removed")
-    return 0
+    answer = client.do(REMOVE, request)
+    return _present_write(arguments, client, answer, show_remove(answer))
 
 
-def record(arguments: argparse.Namespace) -> int:
-    """Count evaluations that were made elsewhere."""
-    if arguments.satisfied == arguments.violations == 0:
-        raise MisuseError("there is nothing to record: give --satisfied N, --violations N or both")
-    body = {"satisfied": arguments.satisfied, "violations": arguments.violations, "constraint": arguments.constraint}
-    answer = ApiClient.chosen(arguments).post("record", body)
-    of = "" if arguments.constraint is None else f" of {arguments.constraint}"
-    _say(arguments, answer, f"recorded {arguments.satisfied} satisfied, {arguments.violations} violated{of}")
-    return 0
+def show_remove(answer: Removed) -> str:
+    """The removal, in a sentence."""
+    return f"{answer.id}: removed"
 
 
-def check(arguments: argparse.Namespace) -> int:
-    """Evaluate the active constraints against the values given. Whatever it finds, it has done its work: exit code 0."""
-    values = _values(arguments.values)
-    answer: Any = ApiClient.chosen(arguments).post("check", {"values": values})
-    if arguments.json:
-        print_json(answer)
-    elif not answer["evaluations"]:
-        print("nothing to evaluate: no active constraint has a `when`")
-    else:
-        rows = [[each["constraint"], each["verdict"], each["reason"]] for each in answer["evaluations"]]
-        print_table([Column("constraint"), Column("verdict"), Column("reason")], rows)
-    return 0
-
-
-def _say_once_heard(arguments: argparse.Namespace, answer: dict[str, object], sentence: str) -> None:
-    """Say what was done; with `--wait` once enough nodes have heard. Raises `CommandFailedError`, naming the others, if too few."""
+def _present_write(arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str) -> int:
+    """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
     if arguments.wait is None:
-        _say(arguments, answer, sentence)
-        return
-    heard = wait_for(arguments, str(answer["id"]))
-    if arguments.json:
-        print_json(answer | {"coverage": heard})
-    else:
-        print(printable(sentence if not heard["met"] else f"{sentence}; {heard_by(heard)}"))
-    if not heard["met"]:
-        raise not_enough(f"{answer['id']}: it is done here", heard)
+        return present(answer, sentence, as_json=arguments.json)
+    report = wait_for(client, arguments, answer.id)
+    told = f"{sentence}; {acknowledged_by(report)}" if report.met else sentence
+    present({**msgspec.to_builtins(answer), "coverage": report}, told, as_json=arguments.json)
+    if not report.met:
+        raise not_enough(f"{answer.id}: it is done here", report)
+    return 0
 
 
-def _say(arguments: argparse.Namespace, answer: object, sentence: str) -> None:
-    if arguments.json:
-        print_json(answer)
-    else:
-        print(printable(sentence))
+# --- apply ------------------------------------------------------------------------------------------------------------------
 
 
-def _labels(texts: list[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for text in texts:
-        key, _, value = text.partition("=")
-        if not key or not value:
-            raise MisuseError(f"{text!r} is not KEY=VALUE, for example zone=a")
-        if key in labels:
-            raise MisuseError(f"the label {key} has two values: give one")
-        labels[key] = value
-    return labels
+def apply(arguments: argparse.Namespace) -> int:
+    """Add and edit the constraints of the file; with `--prune` remove the others; with `--dry-run` only tell the changes.
+
+    With `--wait` it returns when enough nodes have acknowledged all changes of definitions that the node knows then.
+    """
+    from constraint_crdt.cli.files import read_constraints  # the parser of expressions takes longer than the other commands
+
+    check_wait(arguments)
+    if arguments.wait is not None and arguments.dry_run:
+        raise MisuseError("--dry-run sends nothing, so there is nothing to wait for: leave out --wait")
+    wanted = read_constraints(Path(arguments.file))
+    if arguments.prune and not wanted:
+        raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
+    client = connect(arguments)
+    done: list[Changed] = []
+    active = client.constraints() if arguments.prune or arguments.dry_run else []
+    for id_, each in wanted.items():
+        change = _foreseen(id_, each, active) if arguments.dry_run else _add(client, id_, each)
+        _note(arguments, done, id_, change)
+    if arguments.prune:
+        for id_ in (each.id for each in active if each.id not in wanted):
+            _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
+    report = None if arguments.wait is None else wait_for(client, arguments, None)
+    summary = show_changes(done, dry_run=arguments.dry_run)
+    present(done, f"{summary}; {acknowledged_by(report)}" if report is not None and report.met else summary, as_json=arguments.json)
+    if report is not None and not report.met:
+        raise not_enough("it is done here", report)
+    return 0
 
 
-def _values(texts: list[str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise MisuseError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
-        if name in values:
-            raise MisuseError(f"{name} has two values: give one")
-        values[name] = _value(value)
-    return values
+def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintReport]) -> str:
+    for each in active:
+        if each.id == id_:
+            return wanted.change_of(each.definitions)
+    return "added"
 
 
-def _value(text: str) -> object:
-    """A number, true, false or a quoted text as in JSON; anything else is a text as it stands."""
+def _add(client: Client, id_: str, wanted: "WantedConstraint") -> str:
+    when, severity, about, on, _ = wanted.definition
+    answer = client.add(
+        id_, when=when, severity=str(severity), about=about, on=dict(on), ttl=wanted.ttl, until=wanted.until
+    )  # fmt: skip
+    return answer.change
+
+
+def _remove(client: Client, id_: str) -> str:
     try:
-        value: object = json.loads(text, parse_constant=str)
-    except ValueError:
-        return text
-    return value if isinstance(value, bool | int | float | str) else text
+        client.remove(id_)
+    except NotFound:
+        return "unchanged"  # it was removed elsewhere meanwhile
+    return "removed"
+
+
+def _note(arguments: argparse.Namespace, done: list[Changed], id_: str, change: str) -> None:
+    done.append(Changed(id=id_, change=change))
+    if not arguments.json:
+        print(printable(f"{id_}: {change}"))
+
+
+def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:
+    """The number of changes of each kind, in a sentence."""
+    counts = [(change, sum(each.change == change for each in done)) for change in CHANGES]
+    told = ", ".join(f"{count} {change}" for change, count in counts if count) or "nothing to do"
+    return f"would be: {told} (dry run, nothing was sent)" if dry_run else told
+
+
+# --- coverage ---------------------------------------------------------------------------------------------------------------
+
+
+def coverage(arguments: argparse.Namespace) -> int:
+    """The nodes that have acknowledged a change, and those that have not. Exit code 0 with any of them."""
+    client = connect(arguments)
+    answer = client.fleet_coverage() if arguments.id is None else client.coverage(arguments.id)
+    return present(answer, show_coverage(answer, time.time()), as_json=arguments.json)
+
+
+def show_coverage(answer: CoverageReport, now: float) -> View:
+    """A sentence on the change, and a row for each node. `now`: seconds since the epoch."""
+    what = {
+        "added": f"{answer.id}: active",
+        "expired": f"{answer.id}: expired",
+        "removed": f"{answer.id}: removed",
+        "definitions": "all changes of constraints",
+    }[answer.change]
+    unknown = f"; of {answer.unknown} there is no evidence" if answer.unknown else ""
+    columns = [Column("node"), Column("holds it"), Column("since"), Column("live"), Column("behind", right=True)]
+    rows = [
+        [
+            each.node,
+            {True: "yes", False: "NO", None: "no evidence"}[each.holds],
+            show_time(each.since, now),
+            "yes" if each.live else "no",
+            "-" if each.behind is None else each.behind,
+        ]
+        for each in answer.nodes
+    ]
+    return [f"{what}; {acknowledged_by(answer)}, {answer.lack} lack it{unknown}", Table(columns, rows)]
+
+
+def check_wait(arguments: argparse.Namespace) -> float:
+    """Seconds to wait. Raises `MisuseError` for a wrong `--wait` or `--timeout`, before the command writes."""
+    wanted = arguments.wait
+    if wanted is None:
+        if arguments.timeout is not None:
+            raise MisuseError("--timeout says how long --wait waits: give both, or leave it out")
+        return 0.0
+    if wanted not in ("all", "live", "majority") and not (wanted.isascii() and wanted.isdigit() and 0 < int(wanted) < 1_000_000):
+        raise MisuseError(f"--wait {wanted!r} is none of all, live, majority, or a number of nodes from 1")
+    return parse_duration(DEFAULT_WAIT if arguments.timeout is None else arguments.timeout)
+
+
+def wait_for(client: Client, arguments: argparse.Namespace, id_: str | None) -> CoverageReport:
+    """Wait, as `--wait` and `--timeout` ask, until enough nodes have the change of `id_`, or of all definitions (None).
+
+    Returns the last answer of the node, whose `met` tells whether enough have.
+    """
+    ends = time.monotonic() + check_wait(arguments)
+    while True:
+        left = round(max(0.0, min(ends - time.monotonic(), LONGEST_REQUEST)), 3)
+        if id_ is None:
+            answer = client.fleet_coverage(wait=arguments.wait, timeout=left)
+        else:
+            answer = client.coverage(id_, wait=arguments.wait, timeout=left)
+        if answer.met or time.monotonic() >= ends:
+            return answer
+
+
+def acknowledged_by(answer: CoverageReport) -> str:
+    """The number of nodes that have the change, as a sentence."""
+    return f"{answer.have} of {len(answer.nodes)} nodes have it"
+
+
+def not_enough(what: str, answer: CoverageReport) -> CommandFailedError:
+    """The failure of a wait, with the names of the nodes without the change. `what`: the work that was done."""
+    lacking = [_lacking(each) for each in answer.nodes if not each.holds]
+    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
+    told = f"{what}, but only {acknowledged_by(answer)}, where {answer.wanted} were asked for"
+    if not lacking:
+        return CommandFailedError(printable(f"{told}: there are no more"))
+    return CommandFailedError(printable(f"{told}; without evidence of it: {', '.join(lacking[:SHOWN])}{more}"))
+
+
+def _lacking(each: NodeCoverage) -> str:
+    notes = [*(["not live"] if not each.live else []), *(["nothing is known of what it has"] if each.holds is None else [])]
+    return f"{each.node} ({', '.join(notes)})" if notes else each.node
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------------

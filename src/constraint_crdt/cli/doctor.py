@@ -1,27 +1,23 @@
-"""`doctor`: looks for what is usually wrong with a node, and says what to do.
-
-It asks the node what it finds. Where none answers it looks itself: at the settings, the port, the seeds and the store.
-"""
+"""`doctor`: it asks the node for its findings. Where no node answers it looks itself: at the settings, port, seeds and store."""
 
 import argparse
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.client import ApiClient, NoAnswerError
-from constraint_crdt.cli.errors import CommandFailedError
-from constraint_crdt.cli.output import print_json, printable
-from constraint_crdt.insight.diagnosis import check_disk, check_seeds, worst_of
-from constraint_crdt.insight.reports import Finding
+from constraint_crdt.cli.connection import as_failure, connect
+from constraint_crdt.cli.output import print_json, print_view
+from constraint_crdt.client.errors import ClientError, NoAnswer
+from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.operations.command import View
+from constraint_crdt.operations.diagnosis import Finding, worst_of
 from constraint_crdt.runtime.persistence import store_path
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX, NodeSettings, SettingsError, load_settings, parse_address
 
-LOOKING = 60.0
-"""Seconds that the node may take: it tries its seeds."""
+DIAGNOSIS_TIMEOUT = 30.0
+"""Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -31,28 +27,33 @@ def doctor(arguments: argparse.Namespace) -> int:
     if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:
         node = settings.api
     token_file = arguments.token_file or (settings.token_file if settings is not None else None)
-    client = ApiClient.chosen(argparse.Namespace(node=node, token_file=token_file), LOOKING)
+    client = connect(argparse.Namespace(node=node, token_file=token_file), DIAGNOSIS_TIMEOUT)
     try:
-        answer: Any = client.get("diagnosis")
-        findings.append(Finding(check="node", level="ok", what=f"{answer['node']} answers at {client.url}"))
-        findings += msgspec.convert(answer["findings"], list[Finding])
-    except NoAnswerError as error:
+        answer = client.diagnosis()
+        findings.append(Finding(check="node", level="ok", what=f"{answer.node} answers at {client.address.url}"))
+        findings += answer.findings
+    except NoAnswer as error:
         advice = f"start it with `{PROGRAM} node`; the findings below are about what it would meet"
-        findings.append(Finding(check="node", level="fail", what=str(error), advice=advice))
-        findings += _without_node(settings or NodeSettings())
-    except CommandFailedError as error:
-        findings.append(Finding(check="node", level="fail", what=str(error), advice="name a node with --node"))
+        findings.append(Finding(check="node", level="fail", what=str(as_failure(error)), advice=advice))
+        findings += _without_node(settings)
+    except ClientError as error:
+        findings.append(Finding(check="node", level="fail", what=str(as_failure(error)), advice="name a node with --node"))
     if arguments.json:
-        print_json({"worst": worst_of(findings), "findings": msgspec.to_builtins(findings)})
+        print_json({"worst": worst_of(findings), "findings": findings})
     else:
-        for finding in findings:
-            advice = f": {finding.advice}" if finding.advice else ""
-            print(printable(f"{finding.level.upper():<4}  {finding.check:<12}  {finding.what}{advice}"))
+        print_view(show_findings(findings))
     return 1 if worst_of(findings) == "fail" else 0
 
 
+def show_findings(findings: Iterable[Finding]) -> View:
+    """A line for each finding."""
+    return [
+        f"{each.level.upper():<4}  {each.check:<12}  {each.what}{f': {each.advice}' if each.advice else ''}" for each in findings
+    ]
+
+
 def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, list[Finding]]:
-    """The settings that a node started here would have, and what is to be said of them."""
+    """The settings of a node that is started here, and the findings on them."""
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
         settings = load_settings({}, os.environ, Path(config) if config else None)
@@ -62,7 +63,8 @@ def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, 
     return settings, [Finding(check="settings", level="ok", what=f"those in {source} can be used")]
 
 
-def _without_node(settings: NodeSettings) -> list[Finding]:
+def _without_node(settings: NodeSettings | None) -> list[Finding]:
+    settings = settings or NodeSettings()
     path = store_path(settings)
     return [_check_port(settings.api), check_seeds(settings.connect), *_check_store(path), check_disk(path)]
 
@@ -82,7 +84,7 @@ def _check_port(api: str) -> Finding:
 
 
 def _check_store(path: Path | None) -> list[Finding]:
-    """Whether the file of the store can be read and written, where there is one."""
+    """Whether the file of the store can be read and written. No finding without a file in the settings."""
     if path is None:
         return []
     try:

@@ -1,25 +1,79 @@
-"""Files that are read whole within a bound, and written whole or not at all.
+"""Files: read whole within a bound, and written whole or not at all. The commands on state files, and the file of `apply`.
 
-Rules: a file that is written is put beside its place under another name, brought to disk, and then takes the place. So whoever
-reads it sees the old one or the new one, and a disk that is full leaves the old one. It keeps the mode of the file before it. What
-is no file (a device, a pipe) is written to as it is. `-` is standard input or output.
+Rules of writing: a file is written under a temporary name beside its place, synced to disk, and then renamed. So a reader sees the
+old file or the new one, and a full disk leaves the old one. The file keeps the mode of its predecessor. A device or a pipe is
+written to in place. `-` is standard input or output.
+
+The commands on state files are merge, export and import; docs/reference/state-files.md describes the format.
+
+The file of `apply` lists constraints:
+
+    [[constraint]]
+    id = "thermal"
+    when = "gpu_temp_c < 85.0"        # left out: listed, not evaluated
+    severity = "critical"             # info, warning (default) or critical
+    about = "the fan gives up above"
+    on = { zone = "a" }               # left out: it applies to all nodes
+    ttl = "30m"                       # or until = 2026-12-01T00:00:00Z; left out: until it is removed
+
+The whole file is checked before anything is sent: a file with a mistake changes nothing. Each `ttl` begins when the file is read,
+so applying a file again extends its constraints.
 """
 
+import argparse
 import contextlib
+import difflib
 import os
+import re
 import secrets
 import stat
 import sys
 import tempfile
+import time
+import tomllib
+from collections.abc import Collection, Iterable
+from datetime import date, datetime
+from datetime import time as clock_time
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgspec
+
+from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.cli.output import present, printable
+from constraint_crdt.client.errors import WrongInput
+from constraint_crdt.client.wire import stranger
+from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.operations.constraints import DefinitionReport
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.operations.values import parse_duration
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.state_file import FORMAT, MAX_STATE_BYTES, from_json, to_json
+from constraint_crdt.types.definition import Definition, check_definition, end_of
+from constraint_crdt.types.orset import change_of
 
 STANDARD = "-"
+"""The name of standard input and output."""
+
+MAX_IMPORT_BYTES = 64 * 1024 * 1024
+"""Bytes that a node takes in one import."""
+
+FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
+"""Of a constraint in a file."""
+
+TEXTS = ("id", "when", "severity", "about")
+
+_HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
+
+
+# --- whole files ------------------------------------------------------------------------------------------------------------
 
 
 def read_whole(name: str, most: int) -> bytes:
-    """The content of a file. Raises `MisuseError` if it cannot be read or has more than `most` bytes."""
+    """The bytes of a file. Raises `MisuseError` if it cannot be read or has more than `most` bytes."""
     try:
         if name == STANDARD:
             data = sys.stdin.buffer.read(most + 1)
@@ -34,7 +88,7 @@ def read_whole(name: str, most: int) -> bytes:
 
 
 def write_whole(name: str, data: bytes) -> None:
-    """Put a file in place, or fill what is no file. Raises `CommandFailedError` if that cannot be; the file is as it was then."""
+    """Replace a file, or write to a device or pipe. Raises `CommandFailedError` on failure, which leaves the file as it was."""
     if name == STANDARD:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -51,11 +105,11 @@ def write_whole(name: str, data: bytes) -> None:
 
 
 def check_place(name: str) -> None:
-    """Raise `CommandFailedError` where `write_whole` would in the end, as far as can be known. Leaves no trace."""
+    """Raise `CommandFailedError` if `write_whole` would fail, as far as can be known. Leaves no file."""
     path = Path(name)
     try:
         path, mode = _place(name)
-        if mode is None or stat.S_ISREG(mode):  # what is none, a pipe for example, is written to as it is
+        if mode is None or stat.S_ISREG(mode):  # a pipe, for example, is written to in place
             with tempfile.TemporaryFile(dir=path.parent):  # permission does not tell: the disk may be read-only
                 pass
     except FileNotFoundError:
@@ -65,7 +119,7 @@ def check_place(name: str) -> None:
 
 
 def _place(name: str) -> tuple[Path, int | None]:
-    """Where a file is written, and the mode of what is there. What a link points to is replaced, not the link."""
+    """The path that is written, and the mode of the file there. The target of a link is replaced, not the link."""
     path = Path(os.path.realpath(name))
     mode = path.stat().st_mode if path.exists() else None
     if mode is not None and stat.S_ISDIR(mode):
@@ -92,3 +146,192 @@ def _replace(path: Path, data: bytes, mode: int | None) -> None:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+# --- state files ------------------------------------------------------------------------------------------------------------
+
+
+def merge(arguments: argparse.Namespace) -> int:
+    """Merge several state files. Neither their order nor a repetition matters."""
+    merged = ConstraintState()
+    for name in arguments.files:
+        try:
+            merged.merge(from_json(read_whole(name, MAX_STATE_BYTES)))
+        except ConstraintCrdtError as error:
+            raise MisuseError(printable(f"{name}: {error}")) from None
+    content = to_json(merged).encode()
+    write_whole(arguments.output, _line(content))
+    if arguments.output != STANDARD:
+        print(printable(show_state_file(arguments.output, msgspec.json.decode(content, type=StateFile))))
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Write the state of a node to a file."""
+    client = connect(arguments)
+    content = client.export()
+    try:
+        file = msgspec.json.decode(content, type=StateFile)
+    except (msgspec.ValidationError, UnicodeDecodeError):
+        file = None
+    except msgspec.DecodeError:
+        raise stranger(client.address) from None
+    if file is None or file.format != FORMAT:
+        raise CommandFailedError(f"what the node at {client.address.url} answered is no state: its version may be an older one")
+    write_whole(arguments.output, _line(content))
+    if arguments.output != STANDARD:
+        answer = {"file": arguments.output, **msgspec.json.decode(file.reading, type=dict[str, Any])}
+        present(answer, show_state_file(arguments.output, file), as_json=arguments.json)
+    return 0
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    """Merge a state file into a node."""
+    client = connect(arguments)
+    content = read_whole(arguments.file, MAX_IMPORT_BYTES)
+    try:
+        answer = client.import_state(content)
+    except WrongInput as error:  # a mistake in the file
+        raise MisuseError(printable(f"{arguments.file}: {error}")) from None
+    return present(answer, show_import(answer), as_json=arguments.json)
+
+
+def show_import(answer: ImportReport) -> str:
+    """The cells that are new, in a sentence."""
+    if not answer.changed:
+        return "nothing new: the node knew all of it"
+    return f"taken in: {answer.cells} new cells; constraints that changed: {answer.constraints}"
+
+
+class StateFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a state file that is for people."""
+
+    format: str
+    hash: str
+    reading: msgspec.Raw
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of a state file. Its other values are not shown."""
+
+    satisfied: int
+    violations: int
+    constraints: list[msgspec.Raw]
+
+
+def show_state_file(name: str, file: StateFile) -> str:
+    """The constraints, counts and hash of a file, in a sentence."""
+    reading = msgspec.json.decode(file.reading, type=Reading)
+    counts = f"{reading.satisfied} satisfied, {reading.violations} violated"
+    return f"{name}: {len(reading.constraints)} constraints, {counts}; hash {file.hash[:16]}"
+
+
+def _line(content: bytes) -> bytes:
+    return content.rstrip() + b"\n"
+
+
+# --- files of constraints ---------------------------------------------------------------------------------------------------
+
+
+class WantedConstraint(NamedTuple):
+    """A constraint of a file."""
+
+    definition: Definition
+    """Its end reckoned from when the file was read."""
+    ttl: float | None
+    """Seconds."""
+    until: datetime | None
+
+    def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
+        """The change that adding it makes to the definitions in force."""
+        definitions = dict.fromkeys(
+            check_definition(each.when, each.severity, each.about, each.on, each.expires_at) for each in in_force
+        )
+        return change_of(list(definitions), self.definition).value
+
+
+def read_constraints(file: Path) -> dict[str, WantedConstraint]:
+    """The constraints of `file` by id. Raises `MisuseError` with a line for each mistake in it."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except OSError as error:
+        raise MisuseError(f"cannot read {file}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise MisuseError(f"{file} is not TOML: {error}") from None
+    mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
+    entries = content.get("constraint", [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        mistakes.append("write each constraint under [[constraint]], with double brackets")
+        entries = []
+    wanted: dict[str, WantedConstraint] = {}
+    for place, entry in zip(_places(text, len(entries)), entries, strict=True):
+        try:
+            id_, each = _read_entry(entry, wanted)
+            wanted[id_] = each
+        except (ConstraintCrdtError, ExpressionError, MisuseError) as error:
+            named = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
+            mistakes.append(f"{place}{named}: {error}")
+    if mistakes:
+        raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
+    return wanted
+
+
+def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str, WantedConstraint]:
+    """Raises `ConstraintCrdtError` or `ExpressionError` as a node would, `MisuseError` for a value of the wrong type."""
+    for key, value in entry.items():
+        if key not in FIELDS:
+            near = difflib.get_close_matches(key, FIELDS, n=1)
+            hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(FIELDS)}"
+            raise ConstraintCrdtError(f"there is no field `{key}`: {hint}")
+        if key in TEXTS and not isinstance(value, str):
+            raise ConstraintCrdtError(f"`{key}` must be a text, not {value!r}")
+    if "id" not in entry:
+        raise ConstraintCrdtError("`id` is missing")
+    when, about = entry.get("when"), entry.get("about")
+    id_ = check_id(str(entry["id"]), "a constraint id")
+    if id_ in before:
+        raise ConstraintCrdtError("the id is there twice")
+    ttl, until = _read_ttl(entry.get("ttl")), _read_until(entry.get("until"))
+    definition = check_definition(
+        None if when is None else str(when),
+        str(entry.get("severity", "warning")),
+        None if about is None else str(about),
+        _read_labels(entry.get("on", {})),
+        end_of(ttl, until, time.time_ns()),
+    )
+    if definition.when is not None:
+        compile_expression(definition.when)
+    return id_, WantedConstraint(definition, ttl, until)
+
+
+def _read_ttl(value: object) -> float | None:
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    if not isinstance(value, str):
+        raise MisuseError(f'`ttl` must be a length of time, as in "30m", not {value!r}')
+    return parse_duration(value)
+
+
+def _read_until(value: object) -> datetime | None:
+    if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
+        raise MisuseError(f"`until` must be a point in time with its zone, as in 2026-12-01T00:00:00Z, not {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    return value.isoformat() if isinstance(value, date | clock_time) else repr(value)
+
+
+def _read_labels(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise MisuseError(f'`on` must be a table of labels, as in {{ zone = "a" }}, not {value!r}')
+    return value
+
+
+def _places(text: str, count: int) -> list[str]:
+    """The place of each entry: with its line, unless the layout hides the lines from anything but a TOML parser."""
+    lines = [number for number, line in enumerate(text.splitlines(), 1) if _HEADER.match(line)]
+    if len(lines) != count:
+        return [f"constraint {number}" for number in range(1, count + 1)]
+    return [f"line {line}, constraint {number}" for number, line in enumerate(lines, 1)]

@@ -1,6 +1,7 @@
-"""Running one command: from its arguments to its exit code.
+"""The program: one command, from its arguments to its exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 nobody reads the output. Mistakes give one sentence on stderr.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a reader of the output. A mistake is one sentence on
+stderr.
 """
 
 import importlib
@@ -10,14 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.errors import CommandFailedError
-
-INTERRUPTED = 130
-NO_READER = 141
+from constraint_crdt.cli.errors import INTERRUPTED, NO_READER, CommandFailedError
+from constraint_crdt.errors import ConstraintCrdtError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` asks for (`sys.argv` if left out) and return its exit code."""
+    """Run the command in `argv` (default: `sys.argv`) and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # an id may hold what the terminal's encoding does not
     try:
@@ -41,9 +40,15 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         code: int = getattr(importlib.import_module(module), function)(arguments)
     except CommandFailedError as error:
-        print(f"{PROGRAM} {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_code
-    return code
+        failure = error
+    except ConstraintCrdtError as error:
+        from constraint_crdt.cli.connection import as_failure
+
+        failure = as_failure(error)
+    else:
+        return code
+    print(f"{PROGRAM} {arguments.command}: {failure}", file=sys.stderr)
+    return failure.exit_code
 
 
 if __name__ == "__main__":

@@ -1,47 +1,75 @@
-"""Printing for people: tables, drawn by rich on a terminal and as aligned text anywhere else; and JSON for programs.
+"""Printing: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
 
-Rule: whatever came from a node is printed without control characters, since anyone in the fleet may have put them there to play
-with the terminal of whoever reads.
-
-Lengths and points of time as people write and read them: `30m`, `2026-12-01T00:00:00Z`, `in 29 min`.
+Rule: a text from a node is printed without control characters. Any member of the fleet may have written it, to steer the terminal
+of its readers.
 """
 
 import json
-import re
 import sys
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-from constraint_crdt.cli.errors import MisuseError
+import msgspec
+
+from constraint_crdt.operations.command import Column, Lines, Table, View
+
+if TYPE_CHECKING:
+    from rich.table import Table as DrawnTable
+
+STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
+"""How words that matter are drawn on a terminal."""
 
 
-class Column(NamedTuple):
-    """A column of a table."""
-
-    title: str
-    right: bool = False
+def present(answer: object, view: View, *, as_json: bool) -> int:
+    """Print the answer of a node: as JSON, as the API sent it, or as a person sees it. Returns 0, the exit code."""
+    if as_json:
+        print_json(answer)
+    else:
+        print_view(view)
+    return 0
 
 
 def printable(value: object) -> str:
-    """Text without control characters or other characters that cannot be seen, which show as escapes."""
+    """Text without control characters and other invisible characters, which show as escapes."""
     text = str(value)
     return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def print_json(value: object) -> None:
-    """One JSON document."""
-    print(json.dumps(value, indent=2))
+    """One JSON document. `value` may hold structs."""
+    print(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def print_view(view: View) -> None:
+    """Sentences, tables and named values, one after the other."""
+    match view:
+        case str():
+            print(printable(view))
+        case Table():
+            print_table(view.columns, view.rows)
+        case Lines():
+            print_lines(view.values)
+        case _:
+            for part in view:
+                print_view(part)
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
     """A table with its header line."""
     cells = [[printable(value) for value in row] for row in rows]
     if sys.stdout.isatty():
-        _print_drawn(columns, cells)
+        from rich.console import Console
+
+        Console().print(drawn(columns, cells))
     else:
         for line in aligned(columns, cells):
             print(line)
+
+
+def print_lines(lines: Sequence[tuple[str, object]]) -> None:
+    """Named values, one a line."""
+    for name, value in lines:
+        print(f"{name:<12} {printable(value)}")
 
 
 def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -57,59 +85,14 @@ def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[s
     ]
 
 
-def print_lines(lines: Sequence[tuple[str, object]]) -> None:
-    """Named values, one a line."""
-    for name, value in lines:
-        print(f"{name:<12} {printable(value)}")
-
-
-def _print_drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> "DrawnTable":
+    """A table for a terminal."""
+    from rich.table import Table as DrawnTable
     from rich.text import Text
 
-    table = Table()
+    table = DrawnTable()
     for column in columns:
         table.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
     for line in cells:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in line))
-    Console().print(table)
-
-
-STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
-"""How words that matter are drawn on a terminal."""
-
-
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([smhd]?)")
-
-_SHOWN = (("d", 86_400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))
-"""Units, largest first, with their seconds, and how many of them it takes until they are used."""
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `30m`, `2h`, `7d` or `1.5h`. Raises `MisuseError` for anything else, and for none at all."""
-    found = _DURATION.fullmatch(text.strip())
-    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
-    if not seconds:
-        raise MisuseError(f"{text!r} is not a length of time: give seconds, or a number with s, m, h or d, as in 30m")
-    return seconds
-
-
-def parse_moment(text: str) -> datetime:
-    """A point in time with its zone, as ISO 8601 has it. Raises `MisuseError` for anything else."""
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise MisuseError(f"{text!r} is not a point in time: give date, time and zone, as in 2026-12-01T00:00:00Z") from None
-    if moment.tzinfo is None:
-        raise MisuseError(f"{text!r} could be at any place on Earth: give its zone too, as in 2026-12-01T00:00:00Z")
-    return moment
-
-
-def show_distance(seconds: float) -> str:
-    """How far off a point in time is: `in 29 min`, or `29 min ago`."""
-    whole = int(abs(seconds))
-    unit, size = next((unit, size) for unit, size, least in _SHOWN if whole >= least * size)
-    amount = f"{whole // size} {unit}"
-    return f"in {amount}" if seconds > 0 else f"{amount} ago"
+    return table

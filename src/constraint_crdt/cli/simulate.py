@@ -1,12 +1,10 @@
-"""`simulate`: a fleet in virtual time. What it does depends on the flags: a scenario, a search for violations, a history again.
+"""`simulate`: a fleet in virtual time. By its flags it runs scenarios, or one of the tasks of `histories`: a search, a replay.
 
-Exit codes: 0 all was well, 1 it did not settle, an invariant broke, or a file cannot be written, 130 interrupted; what there is by
-then is printed.
+Exit codes: 0 the fleet settled, 1 it did not, an invariant broke, or a file cannot be written, 130 interrupted. An interrupted run
+prints its results so far.
 
-The file that `simulate --plot` names: SVG or PNG, by its ending.
-
-Rules: what is wrong with the name, its place or this installation is said before the fleet runs, not when minutes are over. Pillow
-is imported only where the file is a PNG.
+The ending of the file of `--plot` decides: SVG or PNG. Rules: a mistake in the name, a place that cannot be written, or a missing
+library is reported before the fleet runs. Pillow is imported for a PNG only.
 """
 
 import argparse
@@ -14,18 +12,18 @@ import io
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from constraint_crdt.cli.errors import CommandFailedError, MisuseError
+from constraint_crdt.cli.arguments import parse_number, parse_whole
+from constraint_crdt.cli.errors import INTERRUPTED, CommandFailedError, MisuseError
 from constraint_crdt.cli.files import check_place, write_whole
-from constraint_crdt.cli.output import parse_duration, print_json, print_lines
+from constraint_crdt.cli.output import print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.plot import Picture, draw, to_svg
+from constraint_crdt.operations.values import UsageError, parse_duration
+from constraint_crdt.simulation.plot import Picture, draw, png_writer, to_svg
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 
-INTERRUPTED = 130
 MOST_SEEDS = 1_000_000
 MOST_WORKERS = 256
 
@@ -36,29 +34,29 @@ _PER_MINUTE = {"s": 60.0, "min": 1.0, "h": 1 / 60}
 
 
 def simulate(arguments: argparse.Namespace) -> int:
-    """Do what the flags ask for. Raises `CommandFailedError`."""
+    """Run scenarios, search or replay, by the flags. Raises `CommandFailedError`."""
     given = vars(arguments)
     if arguments.replay is not None:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
         if arguments.chaos:
             raise MisuseError("--replay runs one history and --chaos searches for some: give one of the two")
-        from constraint_crdt.cli.chaos import replay_file
+        from constraint_crdt.cli.histories import replay_file
 
         return replay_file(arguments.replay, as_json=arguments.json)
-    seed = _whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
+    seed = parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
     if arguments.chaos:
         _refuse(given, _SCENARIO_FLAGS, "--chaos draws the fleet and its faults from the seed")
-        from constraint_crdt.cli.chaos import search
+        from constraint_crdt.cli.histories import search
 
         return search(
             first_seed=seed,
-            most=None if arguments.seeds is None else _whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1),
-            seconds=60 * _number(arguments.minutes, "--minutes", 1.0, above=0.0, most=100_000.0),
-            workers=_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
+            most=None if arguments.seeds is None else parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1),
+            seconds=60 * parse_number(arguments.minutes, "--minutes", 1.0, above=0.0, most=100_000.0),
+            workers=parse_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
             as_json=arguments.json,
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
-    seeds = _whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
+    seeds = parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
     scenarios = [_scenario(arguments, seed + more) for more in range(seeds)]
     plot = None if arguments.plot is None else plotter(arguments.plot)
     return _run_scenarios(scenarios, plot, as_json=arguments.json)
@@ -67,38 +65,18 @@ def simulate(arguments: argparse.Namespace) -> int:
 # --- reading flags -------------------------------------------------------------------------------------------------------
 
 
-def _refuse(given: dict[str, Any], flags: Iterable[str], why: str) -> None:
+def _refuse(given: Mapping[str, object], flags: Iterable[str], why: str) -> None:
     for flag in flags:
         if given[flag] is not None:
             raise MisuseError(f"{why}: leave out --{flag}")
 
 
-def _whole(text: str | None, flag: str, least: int, most: int, default: int) -> int:
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
-        raise MisuseError(f"{flag} is a whole number from {least} to {most}, not {text!r}")
-    return int(text)
-
-
-def _number(text: str | None, flag: str, default: float, *, above: float, most: float) -> float:
-    if text is None:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = above
-    if not above < number <= most:  # NaN is in no range
-        raise MisuseError(f"{flag} is a number above {above:g} and at most {most:g}, not {text!r}")
-    return number
-
-
 def _scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
-    nodes = _whole(arguments.nodes, "--nodes", 2, 10_000, 100)
+    nodes = parse_whole(arguments.nodes, "--nodes", 2, 10_000, 100)
     scenario = Scenario(
         nodes=nodes,
         seed=seed,
-        items=None if arguments.items is None else _whole(arguments.items, "--items", 1, nodes, nodes),
+        items=None if arguments.items is None else parse_whole(arguments.items, "--items", 1, nodes, nodes),
         loss=_loss(arguments.loss),
         latency_ns=_time(arguments.latency, "--latency", 0.02),
         partition_ns=0 if arguments.partition is None else _time(arguments.partition, "--partition", 0.0),
@@ -125,7 +103,7 @@ def _loss(text: str | None) -> float:
 def _time(text: str | None, flag: str, default: float) -> int:
     try:
         seconds = default if text is None else parse_duration(text)
-    except MisuseError as error:
+    except UsageError as error:
         raise MisuseError(f"{flag}: {error}") from None
     return min(round(seconds * SECOND_NS), LONGEST_NS)
 
@@ -164,7 +142,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None]
         _print_distribution(reports)
     if interrupted:
         print("interrupted: this is what there was by then", file=sys.stderr)
-    if plot is not None:  # last: what was found out is told, whatever becomes of the file
+    if plot is not None:  # last: the report is printed even if the file cannot be written
         plot(reports[0])
     if interrupted:
         return INTERRUPTED
@@ -186,7 +164,7 @@ def _progress(runs: int) -> Iterator[Callable[[int, float], None]]:
 
 
 def _show_nothing(_done: int, _known: float) -> None:
-    """No bar where nobody would see it move."""
+    """No bar without a terminal."""
 
 
 def _print_report(report: Report) -> None:
@@ -239,7 +217,7 @@ def _as_json(report: Report) -> dict[str, object]:
 
 
 def plotter(name: str) -> Callable[[Report], None]:
-    """What draws a report into the file. Raises `MisuseError` for a name it cannot have, `CommandFailedError` if it would fail."""
+    """A function that draws a report into the file. Raises `MisuseError` for a wrong name, `CommandFailedError` for the place."""
     encode = _encoding(name)
     check_place(name)
     return lambda report: write_whole(name, encode(draw(report)))
@@ -256,10 +234,10 @@ def _encoding(name: str) -> Callable[[Picture], bytes]:
 
 def _png_encoding(name: str) -> Callable[[Picture], bytes]:
     try:
-        from constraint_crdt.simulation.plot_png import write_png
+        write_png = png_writer()
     except ImportError:
-        what = f"--plot {name} needs Pillow: pip install 'constraint-crdt[png]', or name a file that ends in .svg"
-        raise CommandFailedError(what) from None
+        needs = f"--plot {name} needs Pillow: pip install 'constraint-crdt[png]', or name a file that ends in .svg"
+        raise CommandFailedError(needs) from None
 
     def encode(picture: Picture) -> bytes:
         file = io.BytesIO()

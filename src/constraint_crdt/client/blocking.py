@@ -3,46 +3,40 @@
 import http.client
 import select
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Self, TypeVar
 
-from constraint_crdt.client import calls
+import msgspec
+
 from constraint_crdt.client.address import read_address
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
 from constraint_crdt.client.event_stream import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
+from constraint_crdt.client.methods import BlockingMethods
 from constraint_crdt.client.wire import (
     IDLE_SECONDS,
     MOST_IDLE,
     REPEATABLE,
     TIMEOUT,
     Answered,
-    Call,
     authorization,
     check_answer,
     check_token,
+    encode_request,
     headers_of,
+    joined,
     next_page,
     no_answer,
-    read_answer,
+    read_response,
     stranger,
 )
+from constraint_crdt.operations.operation import Operation
 
-Given = ParamSpec("Given")
-Value = TypeVar("Value")
-
-
-def _asks(call: Callable[Given, Call[Value]]) -> Callable[Concatenate["Client", Given], Value]:
-    """A method that makes a call."""
-
-    def method(self: "Client", /, *args: Given.args, **kwargs: Given.kwargs) -> Value:
-        return self.do(call(*args, **kwargs))
-
-    method.__name__, method.__doc__ = call.__name__, call.__doc__
-    return method
+Request = TypeVar("Request", bound=msgspec.Struct)
+Response = TypeVar("Response")
 
 
-class Client:
+class Client(BlockingMethods):
     """The API of one node. Use it as a context manager, or call `close`. Its operations raise `ClientError`, and nothing else."""
 
     def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
@@ -73,16 +67,16 @@ class Client:
         while self._idle:
             self._idle.pop()[1].close()
 
-    def do(self, call: Call[Value]) -> Value:
-        """Make a call."""
-        pages, path = [], call.path
-        while True:
-            answered = self.ask(call.method, path, call.body, media_type=call.media_type, patience=call.patience)
-            pages.append(read_answer(call, answered, self.address))
-            following = next_page(answered) if call.join else None
-            if following is None:
-                return call.join(pages) if call.join else pages[0]
-            path = following
+    def do(self, operation: Operation[Request, Response], request: Request) -> Response:
+        """Call an operation. Raises `ClientError`."""
+        sent = encode_request(operation, request)
+        pages: list[Response] = []
+        path: str | None = sent.path
+        while path is not None:
+            answered = self.ask(sent.method, path, sent.body, media_type=sent.media_type, patience=sent.patience)
+            pages.append(read_response(operation, answered, self.address))
+            path = next_page(answered) if operation.join is not None else None
+        return joined(operation, pages)
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
@@ -190,53 +184,3 @@ class Client:
             raise NoAnswer(f"the stream of the node at {self.address.url} broke off") from None
         finally:
             connection.close()
-
-    status = _asks(calls.status)
-    nodes = _asks(calls.nodes)
-    storage = _asks(calls.storage)
-    identity = _asks(calls.identity)
-    retire = _asks(calls.retire)
-    alive = _asks(calls.alive)
-    ready = _asks(calls.ready)
-    metrics = _asks(calls.metrics)
-    openapi = _asks(calls.openapi)
-    constraints = _asks(calls.constraints)
-    add = _asks(calls.add)
-    remove = _asks(calls.remove)
-    record = _asks(calls.record)
-    check = _asks(calls.check)
-    measure = _asks(calls.measure)
-    batch = _asks(calls.batch)
-    check_expression = _asks(calls.check_expression)
-    overview = _asks(calls.overview)
-    lately = _asks(calls.lately)
-    rates = _asks(calls.rates)
-    top = _asks(calls.top)
-    fleet_coverage = _asks(calls.fleet_coverage)
-    coverage = _asks(calls.coverage)
-    explain = _asks(calls.explain)
-    convergence = _asks(calls.convergence)
-    diagnosis = _asks(calls.diagnosis)
-    alerts = _asks(calls.alerts)
-    tiles = _asks(calls.tiles)
-    tile = _asks(calls.tile)
-    put_tile = _asks(calls.put_tile)
-    put_tile_content = _asks(calls.put_tile_content)
-    tile_content = _asks(calls.tile_content)
-    edit_tile = _asks(calls.edit_tile)
-    delete_tile = _asks(calls.delete_tile)
-    restore_tile = _asks(calls.restore_tile)
-    counters = _asks(calls.counters)
-    counter = _asks(calls.counter)
-    move_counter = _asks(calls.move_counter)
-    tally = _asks(calls.tally)
-    seen = _asks(calls.seen)
-    insert = _asks(calls.insert)
-    position = _asks(calls.position)
-    move = _asks(calls.move)
-    export = _asks(calls.export)
-    import_state = _asks(calls.import_state)
-    rooms = _asks(calls.rooms)
-    room = _asks(calls.room)
-    submit_tile = _asks(calls.submit_tile)
-    send_delta = _asks(calls.send_delta)

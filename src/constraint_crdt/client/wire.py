@@ -1,22 +1,22 @@
-"""What both clients share: a question as it is sent, an answer as it came, and what it means.
+"""The parts of an exchange that both clients share: a request as it is sent, an answer as it came, and its response.
 
 Rules: no I/O here. A token goes into a header and nowhere else.
 """
 
-import importlib
+import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
-from types import GenericAlias
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from constraint_crdt.client.address import Address
 from constraint_crdt.client.errors import KINDS, NoAnswer, Refused, Stranger
+from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
 
-Value = TypeVar("Value")
+Request = TypeVar("Request", bound=msgspec.Struct)
+Response = TypeVar("Response")
 
 TIMEOUT = 5.0
 """Seconds of silence after which a node counts as not answering."""
@@ -28,10 +28,11 @@ MOST_IDLE = 8
 """Unused connections that are kept."""
 
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
-"""Done twice, they have done no more than once; so they are sent again if a kept connection turns out to be closed."""
+"""Idempotent methods: a request is sent again if a kept connection turns out to be closed."""
 
 _NEXT = re.compile(r'<([^>]*)>;\s*rel="next"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+_PATH_FIELD = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
 class Answered(NamedTuple):
@@ -43,25 +44,56 @@ class Answered(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[Value]):
-    """A question, and what to make of the answer."""
+class Sent(NamedTuple):
+    """A request as it is sent."""
 
     method: str
     path: str
     """With its query."""
-    shape: str
-    """`module:name` of the type that the answer is read as, loaded when it is needed; `bytes` or `text`: not JSON."""
-    body: bytes | None = None
-    media_type: str = "application/json"
-    join: Callable[[list[Value]], Value] | None = None
-    """Given where an answer may come in pages: puts them together."""
-    patience: float = 0.0
+    body: bytes | None
+    media_type: str
+    patience: float
     """Seconds beyond the usual that the node may take."""
 
 
+def encode_request(operation: Operation[Request, Any], request: Request) -> Sent:
+    """A request as it is sent. Raises `TypeError` for a value that JSON does not have."""
+    path = _PATH_FIELD.sub(lambda found: quote(getattr(request, found[1]), safe="", errors="replace"), operation.path)
+    query = _query(operation, request)
+    body = operation.body
+    content: bytes | None = None
+    if body is not None and body.field is not None:
+        content = getattr(request, body.field)
+    elif body is not None:
+        content = _encoded({name: getattr(request, name) for name in operation.body_fields})
+    patience = operation.patience(request) if operation.patience is not None else 0.0
+    media_type = JSON if body is None else body.media_type
+    return Sent(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+
+
+def _encoded(body: Mapping[str, object]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (OverflowError, UnicodeEncodeError):
+        # A number beyond 64 bits, or a text that is not valid Unicode: JSON has both, and the node says why it refuses them.
+        return json.dumps(msgspec.to_builtins(body)).encode()
+
+
+def _query(operation: AnyOperation, request: msgspec.Struct) -> str:
+    """The parameters that differ from their defaults; of a wait its bound as well."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(operation.request)}
+    given: list[tuple[str, object]] = []
+    for parameter in operation.parameters:
+        value = getattr(request, parameter.target)
+        if parameter.place != "query" or value is None or (value == defaults[parameter.target] and parameter.name != "timeout"):
+            continue
+        values = value if parameter.many else (value,)
+        given += [(parameter.name, int(each) if isinstance(each, bool) else each) for each in values]
+    return urlencode(given, errors="replace")
+
+
 def headers_of(address: Address, token: str | None, body: bytes | None, media_type: str) -> dict[str, str]:
-    """What a request says of itself."""
+    """The headers of a request."""
     headers = {"Host": address.authority, "Accept": "application/json, application/problem+json, */*"}
     if body is not None:
         headers |= {"Content-Type": media_type, "Content-Length": str(len(body))}
@@ -80,18 +112,25 @@ def check_token(token: str | None) -> str | None:
     return token
 
 
-def read_answer(call: Call[Value], answered: Answered, address: Address) -> Value:
-    """What an answer says. Raises `Refused` if it is a problem, `Stranger` if no node says such a thing."""
+def read_response(operation: Operation[Any, Response], answered: Answered, address: Address) -> Response:
+    """The response in an answer. Raises `Refused` if it is a problem, `Stranger` if no node sends such an answer."""
     check_answer(answered, address)
     found: Any
-    if call.shape in ("bytes", "text"):
-        found = answered.content if call.shape == "bytes" else answered.content.decode(errors="replace")
-        return found  # type: ignore[no-any-return]  # the call says what it is
-    try:
-        found = msgspec.json.decode(answered.content, type=_shape(call.shape))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise stranger(address) from None
-    return found  # type: ignore[no-any-return]  # the call says what it is
+    if operation.response is bytes:
+        found = answered.content
+    elif operation.response is str:
+        found = answered.content.decode(errors="replace")
+    else:
+        try:
+            found = msgspec.json.decode(answered.content, type=operation.response)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise stranger(address) from None
+    return found  # type: ignore[no-any-return]  # the operation says what it is
+
+
+def joined(operation: Operation[Any, Response], pages: list[Response]) -> Response:
+    """The response that the pages are together."""
+    return pages[0] if operation.join is None else operation.join(pages)
 
 
 def check_answer(answered: Answered, address: Address) -> None:
@@ -121,21 +160,14 @@ def next_page(answered: Answered) -> str | None:
 
 
 def stranger(address: Address) -> Stranger:
-    """What answers is no node."""
+    """The error of an answer that no node sends."""
     return Stranger(f"what answers at {address.url} is no node of constraint-crdt")
 
 
 def no_answer(address: Address, error: OSError, timeout: float) -> NoAnswer:
-    """Why nobody answers."""
+    """The error of a request without an answer."""
     if isinstance(error, TimeoutError):
         return NoAnswer(f"the node at {address.url} did not answer within {timeout:g} s", timed_out=True)
     if isinstance(error, ConnectionRefusedError):
         return NoAnswer(f"no node answers at {address.url}", refused=True)
     return NoAnswer(f"cannot reach a node at {address.url}: {error.strerror or error}")
-
-
-@cache
-def _shape(name: str) -> Any:
-    module, _, attribute = name.removeprefix("list:").partition(":")
-    found: Any = getattr(importlib.import_module(module), attribute)
-    return GenericAlias(list, (found,)) if name.startswith("list:") else found

@@ -50,7 +50,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, KEY_BYTES
+from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, KEY_BYTES, SEPARATOR
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.shapes import SHAPES, CountsCell, RemoveCell, UnknownCell
 from constraint_crdt.crdt.values import (
@@ -141,10 +141,6 @@ _PLAIN_KEYS: Final = frozenset((ADD, COUNTS, POSITION, NODE, RETIRE, COUNTER, DE
 
 DOTS_PER_REMOVAL: Final = 20
 """So many always fit into a cell, however long the keys."""
-
-SEPARATOR: Final = "\x1f"
-"""Between the parts of a key. No part but the last may contain it."""
-
 
 _BARE_ADD_HEADS: Final = {3 + size: bytes((0x92, ADD, 0xA0 | size)) for size in range(1, 32)}
 """How an ADD without a definition begins, by its length in bytes: `[1, id]` with an id of up to 31 bytes."""

@@ -29,6 +29,15 @@ PAGES = 256
 TILE_BYTES = 1024 * 1024
 """The content of one tile."""
 
+SEPARATOR = "\x1f"
+"""Joins the parts of a key, so no part but the last contains it."""
+
+COORDINATE_MIN, COORDINATE_MAX = -(2**31), 2**31 - 1
+"""Of a position."""
+
+HALF_LIFE_MIN = 0.001
+"""Seconds: the shortest half-life."""
+
 LABELS = 32
 """Of one node, or in one selector."""
 

@@ -37,14 +37,17 @@ def replica_named(text: str) -> Replica | None:
     return replica if str(replica) == text else None
 
 
-def check_id(text: str, what: str) -> str:
-    """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`."""
+def check_id(text: str, what: str, *, field: str | None = None) -> str:
+    """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`.
+
+    `what`: how its sentence begins. `field`: the field that it names.
+    """
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
-        raise ConstraintCrdtError(f"{what} {text!r} is not valid Unicode text") from None
+        raise ConstraintCrdtError(f"{what} {text!r} is not valid Unicode text", field=field) from None
     if not 0 < size <= ID_BYTES:
-        raise ConstraintCrdtError(f"{what} must have 1 to {ID_BYTES} bytes, not {size}")
+        raise ConstraintCrdtError(f"{what} must have 1 to {ID_BYTES} bytes, not {size}", field=field)
     return text
 
 

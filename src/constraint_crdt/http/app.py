@@ -1,14 +1,15 @@
-"""The application: the operations of `table`, routed and guarded, and what is served beside them.
+"""The application: the operations of the catalogue, routed and guarded, and the pages beside them.
 
-Rules: no endpoint decides anything itself. Whatever goes wrong is a `Problem`; what nobody foresaw is logged, and the client is
-told only that it happened. Who asks too often, for another host, from a page of another origin, or without a right, does not get
-as far as an endpoint, in this order.
+Rules: an operation decides everything itself. A failure is a `Problem`; an unforeseen one is logged, and the client learns only
+that it happened. A request that comes too often, for another host, from a page of another origin, or without the right, does not
+reach an operation, in this order.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
+from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,23 +19,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.http.cache import AnswerCache
-from constraint_crdt.http.docs import parts_of_docs
-from constraint_crdt.http.events import CutOff, EventFeed
-from constraint_crdt.http.metrics import NodeMetrics, RequestCounting, RequestCounts
+from constraint_crdt.http.docs import docs, openapi, parts_of_docs
+from constraint_crdt.http.endpoint import Endpoint, SegmentRoute
+from constraint_crdt.http.events import CutOff, EventFeed, events
+from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
 from constraint_crdt.http.openapi import make_document
-from constraint_crdt.http.operation import Operation
-from constraint_crdt.http.problems import Problem
-from constraint_crdt.http.routing import SegmentRoute
-from constraint_crdt.http.security import OriginGuard, RateLimit, TokenGuard, Tokens, check_right
-from constraint_crdt.http.table import OPERATIONS
-from constraint_crdt.http.tiles import LIST as TILES
+from constraint_crdt.http.problems import problem_response
+from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, TokenGuard, Tokens, check_right
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation, Problem, busy, wrong
+from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.store import WritesRefused
 
 _log = logging.getLogger("constraint_crdt.api")
+
+OWN: Final[Mapping[str, Callable[[Any, Request], Awaitable[Response]]]] = {
+    "docs": docs,
+    "events": events,
+    "metrics": metrics,
+    "openapi": openapi,
+}
+"""The operations that the server answers from its own parts, by name."""
 
 
 def make_app(
@@ -47,20 +55,24 @@ def make_app(
 ) -> Starlette:
     """The ASGI application that serves `node`, which must be started, in the node's event loop.
 
-    `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses. `pages`: what to
-    serve beside the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, everybody who gets
-    here may read and write.
+    `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses. `pages`: routes beside
+    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
     """
-    cache, feed = AnswerCache(node), EventFeed(node, cut_off)
-    routes = [*_routes(cache, OPERATIONS), *parts_of_docs(), *pages]
+    feed = EventFeed(node, cut_off)
+    routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
     counts = RequestCounts(routes)
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(RequestCounting, counts),
-            Middleware(RateLimit, node.settings.api_rate),
-            Middleware(OriginGuard, bound_to=bound_to, any_host=tokens is not None),
-            Middleware(TokenGuard, tokens),
+            Middleware(
+                Guard,
+                note=counts.note,
+                checks=(
+                    RateLimit(node.settings.api_rate).check,
+                    OriginGuard(bound_to, any_host=tokens is not None).check,
+                    TokenGuard(tokens).check,
+                ),
+            )
         ],
         exception_handlers={HTTPException: _not_routed},
     )
@@ -75,59 +87,48 @@ def _document() -> bytes:
     return msgspec.json.encode(make_document(OPERATIONS))
 
 
-def _routes(cache: AnswerCache, operations: Iterable[Operation]) -> list[Route]:
+def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
     """One route for each path, in the order in which they are listed first."""
-    by_path: dict[str, dict[str, Operation]] = {}
+    cache = AnswerCache(node)
+    by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = operation
-    return [_route(cache, path, by_method) for path, by_method in by_path.items()]
+        by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation)
+    return [_route(node, cache, path, by_method) for path, by_method in by_path.items()]
 
 
-def _route(cache: AnswerCache, path: str, operations: dict[str, Operation]) -> Route:
-    """One path with an operation per method; faults in any of them become problems."""
+def _route(node: Node, cache: AnswerCache, path: str, endpoints: dict[str, Endpoint]) -> Route:
+    """One path with an operation per method; failures of any of them become problems."""
 
     async def serve(request: Request) -> Response:
-        operation = operations["GET" if request.method == "HEAD" else request.method]
+        endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
+        operation = endpoint.operation
         try:
-            check_right(request.scope, operation.right)
-            _check_parameters(operation, request)
-            return await cache.answer(operation, request)
-        except Problem as problem:
-            return problem.response()
-        except ExpressionError as error:
-            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`when`: {error}", field="when").response()
-        except WritesRefused as error:
-            return _refused(error).response()
-        except ConstraintCrdtError as error:
-            return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)).response()
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.url.path)
-            detail = "the node failed at this request; its log says more"
-            return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail).response()
+            check_right(request.scope, endpoint.right)
+            if operation.run is None:
+                return await OWN[operation.name](await endpoint.decode(request), request)
+            if operation.freshness is None:
+                return await endpoint.answer(node, request)
+            return await cache.answer(endpoint, request)
+        except Exception as error:
+            return problem_response(_problem(error, request))
 
-    by_segment = any(operation.by_segment for operation in operations.values())
-    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(operations))
+    by_segment = any(endpoint.operation.by_segment for endpoint in endpoints.values())
+    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(endpoints))
 
 
-def _check_parameters(operation: Operation, request: Request) -> None:
-    """Raise `Problem` for a parameter that there is not, is missing, or is given twice."""
-    if operation.ignores_others or (not operation.parameters and not request.scope["query_string"]):
-        return
-    known = {each.name: each for each in operation.parameters if each.place == "query"}
-    query = request.query_params
-    for key in query:
-        if key not in known:
-            there_is = f"there is {', '.join(known)}" if known else "there is none"
-            raise _wrong_parameter(f"there is no parameter `{key}`: {there_is}", key)
-        if not known[key].many and len(query.getlist(key)) > 1:
-            raise _wrong_parameter(f"`{key}`: give it once", key)
-    for key, parameter in known.items():
-        if parameter.required and key not in query:
-            raise _wrong_parameter(f"the parameter `{key}` is missing: {request.url.path}?{key}={key.upper()}", key)
-
-
-def _wrong_parameter(detail: str, field: str) -> Problem:
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
+def _problem(error: Exception, request: Request) -> Problem:
+    """What a client learns of a failure."""
+    match error:
+        case Problem():
+            return error
+        case ExpressionError():
+            return wrong(f"`when`: {error}", "when")
+        case WritesRefused():  # the node tries again every second
+            return busy(str(error))
+        case ConstraintCrdtError():
+            return wrong(str(error), error.field)
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the node failed at this request; its log says more")
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
@@ -138,11 +139,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         headers["Allow"] = allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))
         detail = f"{request.url.path} does not take {request.method}: it takes {allowed}"
     else:
-        advice = f": a tile is at {TILES}/ROOM/ID, both percent-encoded" if request.url.path.startswith(f"{TILES}/") else ""
+        advice = (
+            f": a tile is at {TILES_PATH}/ROOM/ID, both percent-encoded" if request.url.path.startswith(f"{TILES_PATH}/") else ""
+        )
         detail = f"there is nothing at {request.url.path}{advice}"
-    return Problem(status, detail, headers=headers).response()
-
-
-def _refused(error: WritesRefused) -> Problem:
-    """The disk takes nothing at the moment. The node tries again every second, so asking again is worth it."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"retry-after": "1"})
+    return problem_response(Problem(status, detail, headers=headers))

@@ -16,7 +16,8 @@ from time import monotonic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from constraint_crdt.http.operation import Freshness, Operation
+from constraint_crdt.http.endpoint import Endpoint
+from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
 
 MOST_ANSWERS = 256
@@ -54,12 +55,13 @@ class AnswerCache:
         self._free_at = 0.0
         """When one of these may be computed again."""
 
-    async def answer(self, operation: Operation, request: Request) -> Response:
+    async def answer(self, endpoint: Endpoint, request: Request) -> Response:
         """What an operation answers, computed only if it may differ from what is kept, and sent only if the client lacks it."""
-        if operation.freshness is None:
-            return await operation.endpoint(self._node, request)
+        freshness = endpoint.operation.freshness
+        if freshness is None:
+            return await endpoint.answer(self._node, request)
         asked: _Asked = (request.scope["path"], request.scope["query_string"])
-        tag = self._tag(operation.freshness, asked)
+        tag = self._tag(freshness, asked)
         held = _held(request)
         if tag.removeprefix("W/") in held:  # only an answer of 200 to this very question has ever carried it
             return _not_modified(tag)
@@ -68,35 +70,35 @@ class AnswerCache:
             self._kept.move_to_end(asked)
             response = kept[1]
         else:
-            response = await self._made(operation, request, asked)
+            response = await self._made(endpoint, request, asked)
             tag = response.headers["etag"]
         # `*` is any answer that there is, which shows only now: for a wrong parameter there is none.
         return _not_modified(tag) if held and (held == ["*"] or tag.removeprefix("W/") in held) else response
 
-    async def _made(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+    async def _made(self, endpoint: Endpoint, request: Request, asked: _Asked) -> Response:
         """The answer, computed now or with that of others who ask the same."""
         # A request that comes meanwhile waits for the same computation, which begins after all of them have asked.
         pending = self._pending.get(asked)
         if pending is None:
-            if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
-                return await self._compute(operation, request, asked)
-            pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(operation, request, asked))
+            if endpoint.operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
+                return await self._compute(endpoint, request, asked)
+            pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(endpoint, request, asked))
         return await asyncio.shield(pending)
 
-    async def _compute_in_turn(self, operation: Operation, request: Request, asked: _Asked) -> Response:
+    async def _compute_in_turn(self, endpoint: Endpoint, request: Request, asked: _Asked) -> Response:
         try:
             async with self._turn:
                 await asyncio.sleep(self._free_at - monotonic())
-                return await self._compute(operation, request, asked)
+                return await self._compute(endpoint, request, asked)
         finally:
             del self._pending[asked]
 
-    async def _compute(self, operation: Operation, request: Request, asked: _Asked) -> Response:
-        began, tag = monotonic(), self._tag(operation.freshness or Freshness.STATE, asked)
-        response = await operation.endpoint(self._node, request)
+    async def _compute(self, endpoint: Endpoint, request: Request, asked: _Asked) -> Response:
+        began, tag = monotonic(), self._tag(endpoint.operation.freshness or Freshness.STATE, asked)
+        response = await endpoint.answer(self._node, request)
         took = monotonic() - began
         if took > CHEAP:
-            self._costly.add(operation.name)
+            self._costly.add(endpoint.operation.name)
             self._free_at = began + took + min(took * SHARE_OF_LOOP, LONGEST_PAUSE)
         response.headers.update({**_HEADERS, "etag": tag})
         self._keep(asked, tag, response)
@@ -104,7 +106,7 @@ class AnswerCache:
 
     def _tag(self, freshness: Freshness, asked: _Asked) -> str:
         node = self._node
-        version = node.movement.version
+        version = node.notices.version
         second = int(monotonic()) if freshness is Freshness.AGING else 0
         goes_by = f"{node.event_stream.log.boot} {version} {second} {asked[0]}?".encode(errors="surrogatepass")
         digest = blake2b(goes_by + asked[1], key=node.gossip.state_hash, digest_size=12)

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from constraint_crdt.runtime.node import Node
+from constraint_crdt.operations.operation import Empty
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -22,13 +22,13 @@ _HEADERS: Final = {
 _PARTS: Final = {"docs.js": "text/javascript", "docs.css": "text/css"}
 
 
-async def openapi(_: Node, request: Request) -> Response:
+async def openapi(_: Empty, request: Request) -> Response:
     """`GET /openapi.json`."""
     document: bytes = request.app.state.document()
     return Response(document, media_type="application/json", headers=_HEADERS)
 
 
-async def docs(_: Node, __: Request) -> Response:
+async def docs(_: Empty, __: Request) -> Response:
     """`GET /docs`."""
     return Response(_file("docs.html"), media_type="text/html", headers=_HEADERS)
 

@@ -22,15 +22,15 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from http import HTTPStatus
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from constraint_crdt.http.problems import Problem
-from constraint_crdt.runtime.events import KEPT, KeptEvent
+from constraint_crdt.operations.events import FollowEvents
+from constraint_crdt.operations.operation import busy
+from constraint_crdt.runtime.events import KeptEvent
 from constraint_crdt.runtime.node import Node
 
 HEARTBEAT = 10.0
@@ -93,7 +93,7 @@ class EventFeed:
         """
         if len(self._readers) >= MOST_READERS:
             detail = f"{MOST_READERS} others follow the events of this node: ask another one, or come back later"
-            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"retry-after": "10"})
+            raise busy(detail, 10)
         log = self._node.event_stream.log
         frames: list[bytes] = [_RETRY] if follow else []
         if resume is not None:
@@ -104,7 +104,7 @@ class EventFeed:
             events = log.newest(newest)
         backlog = deque([*frames, *map(_event_frame, events)])
         if follow:
-            backlog.append(_frame("state", self._node.movement.now()))
+            backlog.append(_frame("state", self._node.notices.now()))
         return _Stream(self, backlog, follow=follow)
 
     def enter(self, reader: "_Reader") -> None:
@@ -126,14 +126,14 @@ class EventFeed:
 
     def _heard(self, kept: KeptEvent) -> None:
         if kept.event.constraint:
-            self._node.movement.note(kept.event.constraint)
+            self._node.notices.note(kept.event.constraint)
         if self._readers:
             self._give(_event_frame(kept))
 
     async def _notice(self) -> None:
         """Tell that readings moved, as long as anybody reads."""
         while self._readers:
-            notice = self._node.movement.take()
+            notice = self._node.notices.take()
             if notice is not None:
                 self._give(_frame("state", notice))
             self._give_up_on_the_slow()
@@ -269,14 +269,7 @@ def _frame(kind: str, data: object) -> bytes:
     return b"event: %s\ndata: %s\n\n" % (kind.encode(), msgspec.json.encode(data))
 
 
-async def events(_: Node, request: Request) -> Response:
+async def events(asked: FollowEvents, request: Request) -> Response:
     """`GET /v1/events?last=0&follow=1`."""
     feed: EventFeed = request.app.state.feed
-    query = request.query_params
-    last, follow = query.get("last", "0"), query.get("follow", "1")
-    if not (last.isascii() and last.isdigit() and len(last) < 10 and int(last) <= KEPT):
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`last`: a whole number from 0 to {KEPT}, not {last!r}", field="last")
-    if follow not in ("0", "1"):
-        raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"`follow`: 1 or 0, not {follow!r}", field="follow")
-    resume = request.headers.get("last-event-id") or query.get("last_event_id")
-    return feed.open(resume, int(last), follow=follow == "1")
+    return feed.open(asked.last_event_id_header or asked.last_event_id, asked.last, follow=asked.follow)

@@ -18,7 +18,7 @@ set; the registry belongs to the application, so two nodes in one process do not
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from typing import Final, NamedTuple, get_args
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -29,15 +29,17 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from constraint_crdt.alerts.rules import Kind
+from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
-from constraint_crdt.insight.reports import AlertsReport, ConvergenceReport
+from constraint_crdt.operations.diagnosis import AlertsReport
+from constraint_crdt.operations.evidence import ConvergenceReport
+from constraint_crdt.operations.nodes import Status
+from constraint_crdt.operations.operation import Empty
 from constraint_crdt.runtime.events import EventKind
-from constraint_crdt.runtime.figures import Figures, Histogram
+from constraint_crdt.runtime.metrics import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.reports import Status
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
 
@@ -67,27 +69,6 @@ class RequestCounts:
         """Count one answer, to a request that was routed by now if it ever is."""
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self.answers[Answered(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
-
-
-class RequestCounting:
-    """ASGI middleware that counts answers as they begin. The outermost one, so that refusals of others count too."""
-
-    def __init__(self, app: ASGIApp, counts: RequestCounts) -> None:
-        self._app = app
-        self._counts = counts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._counts.note(scope, message["status"])
-            await send(message)
-
-        await self._app(scope, receive, counting)
 
 
 MOST: Final = 100
@@ -167,7 +148,7 @@ class NodeMetrics:
         return generate_latest(self._registry), TEXT
 
 
-async def metrics(_: Node, request: Request) -> Response:
+async def metrics(_: Empty, request: Request) -> Response:
     """`GET /metrics`."""
     found: NodeMetrics = request.app.state.metrics
     text, media_type = found.text(request.headers.get("accept", ""))
@@ -184,9 +165,9 @@ class _NodeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         node = self._node
         with node.gossip.time.held():
-            status, figures = node.status(), node.figures.report()
-            alerts = node.answering.alerting.report()
-            convergence, constraints = node.answering.convergence.report(), self._most_violated.read(node.gossip.state)
+            status, figures = node.status(), node.metrics.report()
+            alerts = node.alerts.report()
+            convergence, constraints = node.convergence.report(), self._most_violated.read(node.gossip.state)
         yield from _about(status)
         yield from _exchanges(status, figures)
         yield from _peers(status, convergence)
@@ -204,7 +185,7 @@ def _about(status: Status) -> Iterator[Metric]:
     yield _gauge("uptime_seconds", "Seconds since this node started.", status.uptime)
 
 
-def _exchanges(status: Status, figures: Figures) -> Iterator[Metric]:
+def _exchanges(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _counter("exchanges_begun", "Exchanges that this node began.", figures.exchanges_begun)
     yield _counter("exchanges_completed", "Exchanges that it began and that came to an end.", status.exchanges)
     yield _counter("exchanges_failed", "Exchanges that it began and whose peer did not answer.", figures.exchanges_failed)
@@ -239,7 +220,7 @@ def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
     yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
 
 
-def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
+def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
@@ -256,7 +237,7 @@ def _constraints(status: Status, figures: Figures, by_constraint: dict[str, Coun
     yield broken
 
 
-def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
+def _storage(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _gauge("tiles", "Tiles that are there.", figures.tiles)
     yield _gauge("cells", "Cells that stand.", status.cells)
     yield _gauge("store_bytes", "Bytes of the store on disk, its log included.", figures.store_bytes)
@@ -265,7 +246,7 @@ def _storage(status: Status, figures: Figures) -> Iterator[Metric]:
     yield _gauge("writes_refused", "1 while the disk takes no writes.", status.trouble is not None)
 
 
-def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
+def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     alarms = CounterMetricFamily(f"{PREFIX}alarms", "Times that something was found that must not be.", labels=["alarm"])
     alarms.add_metric(["divergence"], status.alarms)
     alarms.add_metric(["clock_skew"], status.clock_alarms)
@@ -282,7 +263,7 @@ def _alarms(status: Status, figures: Figures) -> Iterator[Metric]:
 
 def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     firing = GaugeMetricFamily(f"{PREFIX}alerts_firing", "Alerts of the settings file that fire now.", labels=["kind"])
-    for kind in get_args(Kind):
+    for kind in KINDS:
         firing.add_metric([kind], sum(each.firing and each.kind == kind for each in alerts.alerts))
     yield firing
     yield _gauge("alert_messages_waiting", "Messages to webhooks that are not delivered yet.", alerts.waiting)
@@ -290,7 +271,7 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
 
 
-def _serving(figures: Figures, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
     yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
     yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
     answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])

@@ -1,25 +1,179 @@
-"""What msgspec says of the structs, as the document says it: with their bounds, and with tuples that every tool reads.
+"""The OpenAPI 3.1 document: from the list of operations, the structs of their requests and responses, and the bounds of fields.
 
-Tools that know JSON Schema from before 2020 take `prefixItems` for something else (Schemathesis 4.32 refuses what it makes of it).
-So a tuple is an array of a fixed length. Where its items are of different types, the schema says which there are, and in words in
-which order.
+Rules: a bound here repeats a check of the code, with the constant of that check; no number is written twice. Lengths are counted in
+bytes of UTF-8 there and in characters in a schema, so `maxLength` is the most characters that can be valid, and the description
+says bytes. Bounds are not in the structs themselves: `msgspec.Meta` has crashed CPython 3.11.
 
-The OpenAPI 3.1 document, made from the table of operations and from the structs that are sent and answered.
+A tuple is an array of a fixed length, without `prefixItems`: tools that know JSON Schema from before 2020 take that for something
+else (Schemathesis 4.32 refuses what it makes of it). Where its items are of different types, the schema names them, and in words
+their order.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.http.bounds import FIELDS, NAME, PART, PARTS_BELOW, STRUCTS
-from constraint_crdt.http.operation import BYTES, JSON, TEXT, Answer, Body, Operation, Parameter, Schema
+from constraint_crdt.crdt.limits import (
+    ABOUT_BYTES,
+    COORDINATE_MAX,
+    COORDINATE_MIN,
+    DURATION_MAX,
+    ID_BYTES,
+    LABELS,
+    MAX_COUNT,
+    PAGE_BYTES,
+    PAGES,
+    SEPARATOR,
+    TILE_BYTES,
+    WHEN_BYTES,
+)
 from constraint_crdt.http.problems import ProblemDetails
-from constraint_crdt.http.security import Right
-from constraint_crdt.runtime.change_feed import Notice
-from constraint_crdt.runtime.events import Event
+from constraint_crdt.model.events import Event, Notice
+from constraint_crdt.operations.constraints import (
+    MAX_CHANGES,
+    AddConstraint,
+    Batch,
+    BatchEntry,
+    NewConstraint,
+    RecordCounts,
+    RemoveConstraint,
+)
+from constraint_crdt.operations.counters import Moved
+from constraint_crdt.operations.counts import Counted, Measured
+from constraint_crdt.operations.nodes import Retiring
+from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Parameter, Right, Schema
+from constraint_crdt.operations.positions import Moving
+from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
+from constraint_crdt.operations.tiles import EditedTile, NewTile
+from constraint_crdt.plato.shapes import (
+    FNV_BITS,
+    MS,
+    PlatoAdd,
+    PlatoChange,
+    PlatoConstraints,
+    PlatoCounter,
+    PlatoDelta,
+    PlatoMetrics,
+    PlatoMove,
+    PlatoPosition,
+    PlatoRemove,
+    PlatoTile,
+)
+from constraint_crdt.runtime.evaluation import MAX_TEXT_BYTES, MAX_VARIABLES
+from constraint_crdt.state_file import FORMAT, VERSION
+
+# --- bounds -----------------------------------------------------------------------------------------------------------------
+
+
+def _text(most: int, least: int = 0) -> Schema:
+    bounds = {"maxLength": most, "description": f"at most {most} bytes of UTF-8"}
+    return {**bounds, "minLength": least, "description": f"{least} to {most} bytes of UTF-8"} if least else bounds
+
+
+def _numbers_by(name: Schema, most: int | None = None) -> Schema:
+    """An object with counts by name."""
+    found = {"propertyNames": name, "additionalProperties": COUNT}
+    return found if most is None else {**found, "maxProperties": most}
+
+
+def _exactly_one(kind: str, *names: str) -> Schema:
+    """A field that may be null counts as given only with a value."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"type": kind}}} for name in names]}
+
+
+NAME: Final = _text(ID_BYTES, 1)
+"""A constraint id, the name of a node, a tag, an item."""
+
+PART: Final[Schema] = {
+    **NAME, "pattern": f"^[^\\x{ord(SEPARATOR):02x}]*$",
+    "description": f"{NAME['description']}, without the control character U+{ord(SEPARATOR):04X}",
+}  # fmt: skip
+"""What is a part of a longer key: a room, the id of a tile, the name of a sketch."""
+
+PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
+"""The paths whose parameters are such. Those of others are each a `NAME`."""
+
+NAMES: Final[Schema] = {"items": NAME}
+COUNT: Final[Schema] = {"minimum": 0, "maximum": MAX_COUNT}
+TIME_IN_MS: Final[Schema] = {"minimum": 0, "maximum": MAX_COUNT // MS}
+COORDINATES: Final[Schema] = {"items": {"minimum": COORDINATE_MIN, "maximum": COORDINATE_MAX}}
+
+_DEFINITION: Final[Mapping[str, Schema]] = {
+    "id": NAME,
+    "when": {**_text(WHEN_BYTES), "description": f"an expression in CEL, of at most {WHEN_BYTES} bytes of UTF-8"},
+    "about": _text(ABOUT_BYTES),
+    "on": {"maxProperties": LABELS, "propertyNames": NAME, "additionalProperties": NAME},
+    "ttl": {"exclusiveMinimum": 0, "maximum": DURATION_MAX, "description": "seconds; not with `until`"},
+    "until": {"format": "date-time", "description": "a moment to come; not with `ttl`"},
+}
+_COUNTED: Final[Mapping[str, Schema]] = {"satisfied": COUNT, "violations": COUNT, "constraint": NAME}
+_MEASUREMENT: Final[Schema] = {
+    "type": ["boolean", "number", "string", "array", "object"], "maxLength": MAX_TEXT_BYTES,
+    "description": f"a text has at most {MAX_TEXT_BYTES} bytes of UTF-8",
+}  # fmt: skip
+_BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}), then the number of its add (from 0)"}}
+
+FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
+    NewConstraint: _DEFINITION,
+    AddConstraint: _DEFINITION,
+    RemoveConstraint: {"id": NAME},
+    Counted: _COUNTED,
+    RecordCounts: _COUNTED,
+    Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": NAME, "additionalProperties": _MEASUREMENT}},
+    Retiring: {"node": NAME},
+    Batch: {"changes": {"maxItems": MAX_CHANGES}},
+    NewTile: {
+        "text": _text(TILE_BYTES), "base64": {"contentEncoding": "base64", "pattern": _BASE64},
+        "author": _text(ID_BYTES), "tags": NAMES, "constraints": NAMES,
+    },
+    EditedTile: {"add_tags": NAMES, "add_constraints": NAMES},
+    Moved: {"by": {"minimum": -MAX_COUNT, "maximum": MAX_COUNT, "not": {"const": 0}}},
+    Moving: {"position": COORDINATES},
+    Tallied: {"items": _numbers_by(NAME, MAX_ITEMS)},
+    Inserted: {
+        "items": {"maxItems": MAX_ITEMS}, "expected_items": {"minimum": 1, "maximum": PAGES * PAGE_BYTES * 8},
+        "fp_rate": {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    },
+    PlatoTile: {
+        "id": PART, "room": PART, "content": _text(TILE_BYTES), "tags": NAMES, "author": _text(ID_BYTES),
+        "created_at": TIME_IN_MS, "updated_at": TIME_IN_MS,
+        "content_hash": {"minimum": 0, "maximum": FNV_BITS, "description": "FNV-1a of the content, 64 bits"},
+    },
+    PlatoConstraints: {
+        "elements": {"propertyNames": NAME, "additionalProperties": _TAGS}, "tombstones": _TAGS, "seq": _numbers_by(NAME),
+    },
+    PlatoMetrics: {"counts": _numbers_by(NAME), "violations": _numbers_by(NAME)},
+    PlatoPosition: {"position": COORDINATES, "timestamp": COUNT, "node": NAME},
+    PlatoDelta: {"node": PART, "seq": COUNT},
+    PlatoCounter: {"node": PART, "satisfied_delta": COUNT, "violations_delta": COUNT, "seq": COUNT},
+    PlatoAdd: {"constraint_id": NAME, "node": NAME, "seq": COUNT},
+    PlatoRemove: {"constraint_id": NAME, "tombstoned_tags": _TAGS, "seq": COUNT},
+    PlatoMove: {"position": COORDINATES, "node": NAME, "seq": COUNT},
+}  # fmt: skip
+"""What a field has beside its type. Where it may be null, this is for what is not."""
+
+STRUCTS: Final[Mapping[type[msgspec.Struct], Schema]] = {
+    BatchEntry: _exactly_one("object", "add", "remove", "record"),
+    NewTile: _exactly_one("string", "text", "base64"),
+    PlatoChange: _exactly_one("object", "Add", "Remove"),
+}
+"""What holds of several fields together."""
+
+STATE_FILE: Final[Schema] = {
+    "type": "object", "required": ["format", "version", "hash", "checksum", "rows"],
+    "description": "What `GET /v1/export` gives, with the checksum and the hash of its rows.",
+    "properties": {
+        "format": {"const": FORMAT}, "version": {"type": "integer", "minimum": 1, "maximum": VERSION},
+        "hash": {"type": "string"}, "checksum": {"type": "string"}, "rows": {"type": "array", "items": {"type": "object"}},
+    },
+}  # fmt: skip
+"""The body of an import."""
+
+# --- the document -----------------------------------------------------------------------------------------------------------
 
 
 def plain_tuples(schema: Any) -> Any:
@@ -40,7 +194,7 @@ def plain_tuples(schema: Any) -> Any:
 
 
 def add_bounds(components: Mapping[str, dict[str, Any]]) -> None:
-    """Add to the schemas of the structs what `bounds` has of them."""
+    """Add to the schemas of the structs the bounds of their fields."""
     for struct, bounds in FIELDS.items():
         properties = components[struct.__name__]["properties"]
         for field, bound in bounds.items():
@@ -94,7 +248,7 @@ _CONVERTOR = re.compile(r"\{(\w+):\w+\}")
 _IN_PATH = re.compile(r"\{(\w+)\}")
 
 
-def make_document(operations: Iterable[Operation]) -> dict[str, Any]:
+def make_document(operations: Iterable[AnyOperation]) -> dict[str, Any]:
     """The document, as what JSON is made of."""
     listed = list(operations)
     shapes = [ProblemDetails, Event, Notice]
@@ -131,7 +285,7 @@ def _anything(shape: type) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _operation(operation: Operation, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(operation: AnyOperation, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.group],
@@ -141,7 +295,7 @@ def _operation(operation: Operation, schema_of: Mapping[str, Any]) -> dict[str, 
     }
     if operation.freshness is not None:
         found["description"] = f"Has an `ETag` that is right {operation.freshness.value}."
-        known = Parameter("if-none-match", "the `ETag` of the answer that is held", place="header")
+        known = Parameter(name="if-none-match", about="the `ETag` of the answer that is held", place="header")
         found["parameters"].append(_parameter(known))
         found["responses"]["304"] = {"description": "The answer that the client holds is still right."}
     for status in operation.statuses:
@@ -149,13 +303,13 @@ def _operation(operation: Operation, schema_of: Mapping[str, Any]) -> dict[str, 
         found["responses"][str(status)] = {"description": WHY[status], "content": {PROBLEM: {"schema": schema}}}
     if operation.body is not None:
         found["requestBody"] = {"required": True, "content": _content(operation.body, schema_of)}
-    if operation.right is not Right.NONE:
+    if operation.needs is not Right.NONE:
         # Both ways: a node on loopback without a file of tokens asks for none.
-        found["security"] = [{"token": [operation.right.name.lower()]}, {}]
+        found["security"] = [{"token": [operation.needs.name.lower()]}, {}]
     return found
 
 
-def _answer(answer: Answer, operation: Operation, schema_of: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(answer: Answer, operation: AnyOperation, schema_of: Mapping[str, Any]) -> dict[str, Any]:
     headers: dict[str, Any] = {}
     if operation.freshness is not None:
         headers["etag"] = {"description": "For `If-None-Match`.", "schema": TEXT}
@@ -169,7 +323,7 @@ def _content(sent: Body | Answer, schema_of: Mapping[str, Any]) -> dict[str, Any
     if sent.shape is not None:
         return {sent.media_type: {"schema": schema_of[str(sent.shape)]}}
     if isinstance(sent, Body) and sent.media_type == JSON:
-        return {sent.media_type: {"schema": sent.schema}}
+        return {sent.media_type: {"schema": STATE_FILE}}
     return {sent.media_type: {} if sent.media_type in (BYTES, EVENTS) else {"schema": TEXT}}
 
 
@@ -180,7 +334,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
+def _path_parameters(operation: AnyOperation) -> list[dict[str, Any]]:
     names = _IN_PATH.findall(_CONVERTOR.sub(r"{\1}", operation.path))
     schema = {**TEXT, **(PART if operation.path.startswith(PARTS_BELOW) else NAME)}
     return [{"name": name, "in": "path", "required": True, "schema": schema, "description": "percent-encoded"} for name in names]

@@ -21,7 +21,6 @@ Rules: loopback counts too. A client is an address, an IPv6 one the /64 that it 
 The clients that are remembered are bounded; of too many, those that asked longest ago are forgotten, with a full bucket.
 """
 
-import enum
 import ipaddress
 import math
 import os
@@ -29,17 +28,18 @@ import re
 import secrets
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
 
 from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.problems import Problem
+from constraint_crdt.http.problems import problem_response
+from constraint_crdt.operations.operation import Problem, Right
 
 LEAST_CHARACTERS = 16
 MOST_CHARACTERS = 256
@@ -53,14 +53,6 @@ GRANTED = "constraint_crdt.right"
 """Where in the scope of a request it stands what it may do."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
-
-
-class Right(enum.IntEnum):
-    """What an operation needs, or a token allows. Each includes those before."""
-
-    NONE = 0
-    READ = 1
-    WRITE = 2
 
 
 class Tokens:
@@ -123,23 +115,50 @@ def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
         yield Right[words[0].upper()], words[1]
 
 
-class TokenGuard:
-    """ASGI middleware that finds out what a request may do, and refuses what shows no token where it takes one."""
+class Guard:
+    """ASGI middleware that counts the answers, and refuses what a check does not let pass. The only one, and so the outermost."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None) -> None:
-        """`tokens` None: everybody may do everything."""
+    def __init__(
+        self, app: ASGIApp, note: Callable[[Scope, int], None], checks: Sequence[Callable[[Scope], Problem | None]]
+    ) -> None:
+        """`note(scope, status)` counts an answer as it begins. `checks`: in this order."""
         self._app = app
-        self._tokens = tokens
+        self._note = note
+        self._checks = checks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http":
-            try:
-                scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
-            except Problem as problem:
-                await problem.response()(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._note(scope, message["status"])
+            await send(message)
+
+        for check in self._checks:
+            problem = check(scope)
+            if problem is not None:
+                await problem_response(problem)(scope, receive, counted)
                 return
-        await self._app(scope, receive, send)
+        await self._app(scope, receive, counted)
+
+
+class TokenGuard:
+    """Finds out what a request may do, and refuses one without a token where a token is needed."""
+
+    def __init__(self, tokens: Tokens | None) -> None:
+        """`tokens` None: every client may do everything."""
+        self._tokens = tokens
+
+    def check(self, scope: Scope) -> Problem | None:
+        """Note in the scope what the request may do; the problem if it may do nothing."""
+        try:
+            scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
+        except Problem as problem:
+            return problem
+        return None
 
     def _granted(self, scope: Scope, tokens: Tokens) -> Right:
         if not f"{scope['path']}/".startswith(PROTECTED):
@@ -170,24 +189,16 @@ _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class OriginGuard:
-    """ASGI middleware that refuses requests for another host, and writes from another origin."""
+    """Refuses requests for another host, and writes from another origin."""
 
-    def __init__(self, app: ASGIApp, bound_to: str | None = None, *, any_host: bool = False) -> None:
-        """`bound_to`: the host that the server listens on; None: loopback. `any_host`: serve whatever name it is called by."""
-        self._app = app
+    def __init__(self, bound_to: str | None = None, *, any_host: bool = False) -> None:
+        """`bound_to`: the host that the server listens on; None: loopback. `any_host`: serve under every name."""
         self._any_host = any_host
         self._bound_to = bound_to
         self._any_address = bound_to is not None and _is_wildcard(bound_to)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        problem = self._refusal(scope) if scope["type"] == "http" else None
-        if problem is not None:
-            await problem.response()(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> Problem | None:
+    def check(self, scope: Scope) -> Problem | None:
+        """The problem with a request, if there is one."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._any_host and not self._serves(_name_of(host)):
@@ -238,26 +249,23 @@ MOST_CLIENTS = 10_000
 
 
 class RateLimit:
-    """ASGI middleware that answers 429 to whoever asks too often."""
+    """Refuses requests of a client that asks too often (429)."""
 
-    def __init__(self, app: ASGIApp, rate: float, *, now: Callable[[], float] = monotonic) -> None:
+    def __init__(self, rate: float, *, now: Callable[[], float] = monotonic) -> None:
         """`rate`: requests per second and client. `now`: monotonic seconds."""
-        self._app = app
         self._rate = rate
         self._burst = max(rate * BURST, 1.0)
         self._now = now
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """What each client had left, and when."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        wait = self._take(_client(scope)) if scope["type"] == "http" else 0.0
-        if wait:
-            detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
-            problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"retry-after": str(math.ceil(wait))})
-            await problem.response()(scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+    def check(self, scope: Scope) -> Problem | None:
+        """Count a request; the problem if it is one too many."""
+        wait = self._take(_client(scope))
+        if not wait:
+            return None
+        detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
+        return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"retry-after": str(math.ceil(wait))})
 
     def _take(self, client: str) -> float:
         """Count a request; returns the seconds until it would be taken, 0 if it is."""

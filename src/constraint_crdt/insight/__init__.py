@@ -1,5 +1,5 @@
-"""Answers that take more than reading the state: who holds what, why, since when, and whether anybody should be told.
+"""Insight: coverage, explanations, convergence, rates and diagnosis, from the evidence of peers.
 
-All of it is from evidence: what peers stated in messages that were taken in, and what cells say. Nothing is assumed of a node that
-said nothing.
+Evidence is the clocks and hashes in merged messages, and the cells. A node without messages has no evidence, and nothing is assumed
+of its state. The modules state their needs of a running node as protocols, and import nothing of `runtime`.
 """

@@ -1,14 +1,12 @@
-"""Who has heard of every change of the definitions, from evidence alone.
+"""Changes of definitions: the frontier of clocks, and a log with times.
 
-Counts always move in a measuring fleet, so full hashes hardly ever agree at one instant. What people ask is whether a peer
-enforces the same constraints. Its clock answers that exactly: it does if its clock covers, in every row, the last mutation that
-added or removed a definition, and it holds nothing that is unknown here.
+Counts change all the time in a measuring fleet, so full state hashes rarely agree at one instant. The useful question is whether a
+peer enforces the same constraints. The peer does if its clock covers, in every row, the last mutation of a definition, and has no
+mutation unknown here: `DefinitionFrontier`.
 
-The latest changes of the definitions, each with when it became known here and when each peer first showed that it has it.
-
-The clock of a peer says *whether* it has a change (`evidence`); only whoever was there knows since when. So this remembers, for a
-bounded number of changes, additions and removals apart. What it has forgotten, and what was known before the node started, has no
-time: None, never a guess. A removal stays in here after its cell was dropped, so that a node that returns later can still be asked.
+`ChangeLog` keeps the latest changes of definitions, with the time at which each became known here and the time at which each peer
+first showed the change in its clock. The log is bounded, separately for additions and removals. Dropped changes, and changes from
+before the start, have no time (None). A removal stays in the log after its cell was dropped, for peers returning later.
 """
 
 from collections import deque
@@ -20,7 +18,7 @@ from constraint_crdt.crdt.rows import Rows
 
 
 class DefinitionFrontier:
-    """Per row, the seq of the last mutation that matters to the definitions."""
+    """The seq of the last mutation of a definition in each row."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -35,7 +33,7 @@ class DefinitionFrontier:
             self._last[new.replica] = new.seq
 
     def _removed(self, fell: Cell | None, new: Cell | None) -> None:
-        """A removal matters if it ends a definition: others end tiles, counts, and so on."""
+        """A removal counts if it ends a definition. Other removals end tiles, counts, and so on."""
         if new is not None and any(removed.kind == ADD for removed in removed_dots(new)):
             self._changed(fell, new)
 
@@ -45,9 +43,9 @@ class DefinitionFrontier:
         return tuple(sorted(Dot(replica, seq) for replica, seq in self._last.items()))
 
     def covered_by(self, clock: Mapping[Replica, int]) -> bool:
-        """True if somebody at this clock has exactly the definitions known here. O(rows).
+        """True for a clock with exactly the definitions known here. O(rows).
 
-        Removals that were dropped lie at or below the floor of their row. A clock that is ahead of ours may hold more: False.
+        Dropped removals lie at or below the floor of their row. A clock beyond ours may have more definitions: False.
         """
         seq = self._rows.seq
         return (
@@ -62,33 +60,33 @@ REMOVALS = 10_000
 """Changes remembered, the latest ones."""
 
 HEARD = 200_000
-"""Times remembered of which peer first showed that it has which change: those of the oldest changes go first."""
+"""Times kept of peers showing changes. The times of the oldest changes are dropped first."""
 
 
-class Change:
-    """One mutation that added or removed definitions."""
+class LoggedChange:
+    """One mutation of definitions."""
 
     __slots__ = ("dot", "heard", "known_at", "removed")
 
     def __init__(self, dot: Dot, known_at: int | None, removed: Mapping[str, tuple[Dot, ...]] | None) -> None:
         self.dot = dot
         self.known_at = known_at
-        """ns since the epoch by this node's clock; None: it was known before the node started."""
+        """ns since the epoch by this node's clock; None for a change from before the start."""
         self.removed = removed
-        """Of a removal: the additions that it ended, by constraint."""
+        """For a removal: the ended additions, by constraint."""
         self.heard: dict[str, int] = {}
-        """When each peer first showed that it has this change, ns since the epoch by this node's clock."""
+        """The time at which each peer first showed the change, in ns since the epoch by this node's clock."""
 
 
 class ChangeLog:
-    """Follows the definitions of one state from `begin` on."""
+    """Follows the definitions of a state, from `begin` on."""
 
     def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
         self._rows = rows
         self._now = now
         self._begun = False
         self._first = self._next = 0
-        self._changes: dict[int, Change] = {}
+        self._changes: dict[int, LoggedChange] = {}
         self._numbers: dict[Dot, int] = {}
         self._additions: deque[int] = deque()
         self._removals: deque[int] = deque()
@@ -97,32 +95,32 @@ class ChangeLog:
         self._seen: dict[str, int] = {}
         self._times = 0
         self._fresh: deque[tuple[int, Cell]] = deque(maxlen=ADDITIONS)
-        """Additions that were not looked at yet: of 100,000 that come at once most are never."""
+        """Additions without an entry yet. Of 100,000 additions at once most never need an entry."""
         rows.watch(ADD, self._added)
         rows.watch(REMOVE, self._removal)
 
     def begin(self) -> None:
-        """What there is by now was known before the node started. Removals that stand are remembered, without a time."""
+        """The node starts. Changes known by now have no time; removals in the state are kept without a time."""
         self._begun = True
         for cell in self._rows.each(REMOVE):
             self._note_removal(cell, None)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def change(self, dot: Dot) -> Change | None:
-        """What is remembered of one mutation."""
+    def change(self, dot: Dot) -> LoggedChange | None:
+        """The entry of one mutation; None without an entry."""
         self._take_fresh()
         number = self._numbers.get(dot)
         return None if number is None else self._changes[number]
 
-    def removals(self, id_: str) -> list[Change]:
-        """The removals remembered that ended additions of one constraint, in the order in which they became known."""
+    def removals(self, id_: str) -> list[LoggedChange]:
+        """The removals of additions of a constraint, in the order in which they became known."""
         return [change for dot in self._removed.get(id_, ()) if (change := self.change(dot)) is not None]
 
     # --- following ---------------------------------------------------------------------------------------------------
 
     def showed(self, peer: str, clock: Mapping[Replica, int]) -> None:
-        """A peer gave evidence of this clock. O(changes that it had not shown so far)."""
+        """A peer gave evidence of this clock. O(changes not shown by the peer before)."""
         self._take_fresh()
         waiting = [*self._open.get(peer, ()), *range(max(self._seen.get(peer, 0), self._first), self._next)]
         self._seen[peer] = self._next
@@ -141,7 +139,7 @@ class ChangeLog:
             self._forget(min(self._changes))
 
     def lost(self, peer: str) -> None:
-        """A peer lives a new life: what it showed before counts no more. O(changes)."""
+        """A peer has a new incarnation: drop its times. O(changes)."""
         for change in self._changes.values():
             if change.heard.pop(peer, None) is not None:
                 self._times -= 1
@@ -155,7 +153,7 @@ class ChangeLog:
     def _take_fresh(self) -> None:
         while self._fresh:
             at, cell = self._fresh.popleft()
-            self._remember(Change(Dot(cell.replica, cell.seq), at, None), self._additions, ADDITIONS)
+            self._remember(LoggedChange(Dot(cell.replica, cell.seq), at, None), self._additions, ADDITIONS)
 
     def _removal(self, _old: Cell | None, new: Cell | None) -> None:
         if new is not None and self._begun:
@@ -171,9 +169,9 @@ class ChangeLog:
             return
         for id_ in removed:
             self._removed.setdefault(id_, []).append(dot)
-        self._remember(Change(dot, at, {id_: tuple(dots) for id_, dots in removed.items()}), self._removals, REMOVALS)
+        self._remember(LoggedChange(dot, at, {id_: tuple(dots) for id_, dots in removed.items()}), self._removals, REMOVALS)
 
-    def _remember(self, change: Change, kind: deque[int], most: int) -> None:
+    def _remember(self, change: LoggedChange, kind: deque[int], most: int) -> None:
         if change.dot in self._numbers:
             return  # a repair put its cell back
         number, self._next = self._next, self._next + 1

@@ -1,64 +1,65 @@
-"""Coverage: which nodes have heard of a change and which have not, from what their clocks say and from nothing else.
+"""Coverage: the nodes with a change and the nodes without, from the evidence of clocks alone.
 
-A *change* is what stands for a constraint: the mutations that added the definitions in force (or expired); of a constraint that was
-removed, the removals, as long as they are remembered. States travel whole, so whoever has these mutations has all that led to them.
+The *change* of a constraint is the mutations adding its definitions (in force or expired); for a removed constraint, its removals
+while the log has them. States travel as a whole, so a node with these mutations has all mutations before them.
 
-Waiting brings the change to the nodes that lack it, one after the other, and comes back when enough of them have said that they
-have it. It never asks anybody to write again.
+Waiting exchanges with the nodes lacking the change, one after the other, and returns when enough nodes have acknowledged the
+change. Waiting never asks a user to write again.
 """
 
 import asyncio
-from typing import Literal
+from collections.abc import Collection, Sequence
+from typing import Protocol
 
 from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.insight.reports import CoverageReport, NodeCoverage
+from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.exchange_loop import Exchanger
+from constraint_crdt.transport.interface import Peer
 
 WAITING = 64
-"""Requests that may wait for acknowledgements at once."""
-
-LONGEST_WAIT = 300.0
-"""Seconds that one request may wait."""
+"""Requests waiting for acknowledgements at once, at most."""
 
 ASK_AGAIN = 0.25
-"""Seconds until a node that was asked, and still lacks the change, is asked again."""
-
-Wanted = Literal["all", "live", "majority"] | int
-
-
-class TooManyWaitingError(ConstraintCrdtError):
-    """As many requests as may wait at once do."""
+"""Seconds until a node without the change is asked again."""
 
 
 def dot_text(dot: Dot) -> str:
-    """A mutation as people read it."""
+    """A mutation as text, for people."""
     return f"{dot.replica}:{dot.seq}"
 
 
-class Coverage:
-    """Who has what, as one node knows it."""
+class Exchanges(Protocol):
+    """Exchanges messages with the peers of a node."""
 
-    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanger: Exchanger, frontier: DefinitionFrontier) -> None:
+    def willing(self, names: Collection[str]) -> Sequence[Peer]:
+        """The peers of these names ready to be asked."""
+
+    async def exchange(self, peer: Peer) -> bool:
+        """Exchange with a peer. Returns False if the peer failed."""
+
+
+class Coverage:
+    """The coverage of changes, by the evidence of a node."""
+
+    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionFrontier) -> None:
         self._gossip = gossip
         self._evidence = evidence
-        self._exchanger = exchanger
+        self._exchanges = exchanges
         self._frontier = frontier
         self._waiting = 0
 
     def report(self, id_: str | None = None) -> CoverageReport:
-        """Who has heard of the change that stands for a constraint, or of all changes of definitions. O(nodes x rows).
+        """The coverage of the change of a constraint, or of all changes of definitions. O(nodes x rows).
 
-        Raises `KeyError` for a constraint of which no change is known.
+        Raises `KeyError` for a constraint without a known change.
         """
         return self._of(id_, *self.change(id_))
 
     def change(self, id_: str | None) -> tuple[str, tuple[Dot, ...]]:
-        """What the change is, and its mutations. Raises `KeyError` if none is known."""
+        """The kind of the change, and its mutations. Raises `KeyError` without a known change."""
         if id_ is None:
             return "definitions", self._frontier.dots
         adds = tuple(sorted(Dot(cell.replica, cell.seq) for cell in self._gossip.state.rows.held(ADD, id_)))
@@ -70,15 +71,15 @@ class Coverage:
         raise KeyError(id_)
 
     def missing(self, id_: str) -> list[str]:
-        """The live nodes that are known to lack the change of an active constraint. O(nodes)."""
+        """The live nodes lacking the change of an active constraint. O(nodes)."""
         _, dots = self.change(id_)
         return [name for name in self._evidence.names if self._evidence.is_live(name) and self._evidence.holds(name, dots) is False]
 
     async def wait(self, id_: str | None, wanted: Wanted, timeout: float) -> CoverageReport:  # noqa: ASYNC109 - it comes back with a report when the time is over, and does not raise
-        """Bring the change to others until `wanted` nodes are known to have it, this one included, or `timeout` seconds are over.
+        """Exchange with other nodes until `wanted` nodes have the change, this node included, or `timeout` seconds are over.
 
-        `all`: every node of the fleet that is not retired; `live`: every node that is live; `majority`: more than half of all.
-        The change is that which stands now. Raises `KeyError` if there is none, and `ConstraintCrdtError` if too many wait.
+        `all`: every node of the fleet without the retired nodes; `live`: every live node; `majority`: more than half of all. The
+        change is taken at the begin. Raises `KeyError` without a change, and `TooManyWaitingError` for too many waiting requests.
         """
         if self._waiting >= WAITING:
             raise TooManyWaitingError(f"{WAITING} requests wait for acknowledgements already: ask again later")
@@ -95,19 +96,19 @@ class Coverage:
 
     async def _bring(self, dots: tuple[Dot, ...], wanted: Wanted) -> None:
         clock, asked = asyncio.get_running_loop().time, dict[str, float]()
-        with self._evidence.stirring() as stirred:
+        with self._evidence.change_event() as changed:
             while not self._is_met(dots, wanted):
-                stirred.clear()
+                changed.clear()
                 now = clock()
                 lacking = {name for name in self._lacking(dots) if asked.get(name, 0.0) <= now}
-                peer = next(iter(self._exchanger.willing(lacking)), None)
+                peer = next(iter(self._exchanges.willing(lacking)), None)
                 if peer is not None:
                     asked[peer.name] = now + ASK_AGAIN
-                    await self._exchanger.exchange(peer)
+                    await self._exchanges.exchange(peer)
                     continue
                 try:
                     async with asyncio.timeout(ASK_AGAIN):
-                        await stirred.wait()
+                        await changed.wait()
                 except TimeoutError:
                     continue  # somebody may be willing to be asked again by now
 
@@ -150,7 +151,9 @@ class Coverage:
         )
 
     def _since(self, name: str, holds: bool | None, dots: tuple[Dot, ...]) -> int | None:
-        """When the last of the mutations was shown; or, of one that is lacking, when the first of them became known here."""
+        """The time at which the last mutation was shown; if mutations are lacking, the time at which the first became known
+        here.
+        """
         if holds is None:
             return None
         changes = [self._evidence.changes.change(dot) for dot in dots]

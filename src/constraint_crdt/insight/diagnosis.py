@@ -1,45 +1,37 @@
-"""What is usually wrong with a node, looked for and said with what to do about it.
+"""Diagnosis: the common faults of a node, each with advice.
 
-A *finding* is one thing that was looked at: `ok`; `warn`, which wants an eye on it; or `fail`, which wants something done. What
-needs no running node is a function of its own, for whoever looks at one that does not run.
+A *finding* is the result of one check: `ok`, `warn` for a risk, `fail` for a fault. Checks without a running node are functions,
+for the command line.
 """
 
 import shutil
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from constraint_crdt.crdt.hybrid_time import SECOND
-from constraint_crdt.insight.evidence import Evidence
-from constraint_crdt.insight.reports import DiagnosisReport, Finding, Level
+from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.exchange_loop import Exchanger
-from constraint_crdt.runtime.persistence import Keeping, store_path
-from constraint_crdt.runtime.settings import NodeSettings
 
 LOW_SPACE = 256 * 1024 * 1024
 NO_SPACE = 16 * 1024 * 1024
-"""Bytes left on the disk of the store, below which it is worth a word, and below which it is worth acting at once."""
+"""Free bytes on the disk of the store: below the first a warning, below the second a fault."""
 
 SEED_TIMEOUT = 2.0
 """Seconds that a connection to a seed may take."""
 
 SEEDS = 16
-"""Seeds that are tried at most."""
+"""Seeds tried, at most."""
 
 NAMED = 10
-"""Names in one sentence; of more it says how many."""
+"""Names in one sentence. Further names are counted."""
 
 NAMESAKE_FOR = 3600 * SECOND
-"""A namesake that was met is reported for so long, in ns."""
+"""A duplicate name is reported for this time after the last meeting, in ns."""
 
 _TRIED = ("tcp", "tls")
-
-
-def worst_of(findings: Collection[Finding]) -> Level:
-    """The worst level among them."""
-    levels = {finding.level for finding in findings}
-    return "fail" if "fail" in levels else "warn" if "warn" in levels else "ok"
 
 
 def named(names: Sequence[str]) -> str:
@@ -48,25 +40,60 @@ def named(names: Sequence[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-class Diagnosing:
-    """Looks at one node."""
+class Inbox(LivePeers, Protocol):
+    """Receives the messages of peers."""
+
+    @property
+    def refused(self) -> int:
+        """Messages refused since the start."""
+
+
+class View(Protocol):
+    """Compares the writing nodes with the live nodes."""
+
+    @property
+    def missed(self) -> Sequence[str]:
+        """The nodes writing, by evidence of others, without being live here."""
+
+
+class StoreHealth(Protocol):
+    """The store of a node."""
+
+    @property
+    def path(self) -> str:
+        """Its file, or "memory"."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why writes are refused; None if they are taken."""
+
+
+class Diagnosis:
+    """Checks one node for faults."""
 
     def __init__(
         self,
-        settings: NodeSettings,
         gossip: GossipNode,
         evidence: Evidence,
-        exchanger: Exchanger,
-        keeping: Keeping,
-        missed: Callable[[], Sequence[str]],
+        inbox: Inbox,
+        view: View,
+        store: StoreHealth,
+        *,
+        seeds: Sequence[str],
+        max_skew: float,
+        file: Path | None,
     ) -> None:
-        """`missed`: the nodes that write, as others tell, and that this one does not see."""
-        self._settings = settings
+        """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
+        store; None if the state is in memory.
+        """
         self._gossip = gossip
         self._evidence = evidence
-        self._exchanger = exchanger
-        self._keeping = keeping
-        self._missed = missed
+        self._inbox = inbox
+        self._view = view
+        self._store = store
+        self._seeds = seeds
+        self._max_skew = max_skew
+        self._file = file
         self._namesake_at: int | None = None
 
     def met_namesake(self) -> None:
@@ -74,16 +101,16 @@ class Diagnosing:
         self._namesake_at = self._evidence.now()
 
     def look(self) -> DiagnosisReport:
-        """All findings that need no waiting. O(nodes)."""
+        """All findings available at once. O(nodes)."""
         findings = [*self._identity(), *self._fleet(), *self._state()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:
-        """What takes a while: the seeds and the disk. To be run in a thread."""
-        return [check_seeds(self._settings.connect), check_disk(store_path(self._settings))]
+        """The findings on seeds and disk. Blocks: call it in a thread."""
+        return [check_seeds(self._seeds), check_disk(self._file)]
 
     def _identity(self) -> Iterator[Finding]:
-        name, at = self._settings.name, self._namesake_at
+        name, at = self._gossip.node_id, self._namesake_at
         if at is not None and self._evidence.now() - at < NAMESAKE_FOR:
             advice = "give each node a name of its own (--name), then start both again"
             yield Finding(check="name", level="fail", what=f"another live node was called {name} too", advice=advice)
@@ -96,7 +123,7 @@ class Diagnosing:
         yield self._clock()
 
     def _clock(self) -> Finding:
-        time, most = self._gossip.time, self._settings.max_skew
+        time, most = self._gossip.time, self._max_skew
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in sorted(time.offsets.items()) if abs(offset) > most * SECOND]
         if time.in_doubt:
             what = f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {named(off)}"
@@ -109,17 +136,17 @@ class Diagnosing:
         )
 
     def _fleet(self) -> Iterator[Finding]:
-        evidence, live = self._evidence, self._exchanger.live
+        evidence, live = self._evidence, self._inbox.live
         others = [name for name in evidence.names if name != self._gossip.node_id]
         if live:
             yield Finding(check="peers", level="ok", what=f"{len(live)} live peers of {len(others)} known")
-        elif others or self._settings.connect:
+        elif others or self._seeds:
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
-        missed = [name for name in self._missed() if name in others]
+        missed = [name for name in self._view.missed if name in others]
         if missed:
             what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
             advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
@@ -132,7 +159,7 @@ class Diagnosing:
 
     def _software(self) -> Finding:
         described = self._gossip.state.nodes
-        live = {self._gossip.node_id, *self._exchanger.live}
+        live = {self._gossip.node_id, *self._inbox.live}
         versions = sorted({described[name].software for name in live if name in described})
         if len(versions) > 1:
             what = f"the live nodes run different versions: {', '.join(versions)}"
@@ -152,21 +179,21 @@ class Diagnosing:
             )
         else:
             yield Finding(check="agreement", level="ok", what="no two nodes were found to differ at equal clocks")
-        if self._exchanger.refused:
-            what = f"{self._exchanger.refused} messages were refused since the start"
+        if self._inbox.refused:
+            what = f"{self._inbox.refused} messages were refused since the start"
             advice = "the log of this node says why: another version, another fleet, or beyond a limit"
             yield Finding(check="messages", level="warn", what=what, advice=advice)
-        trouble = self._keeping.trouble
+        trouble = self._store.trouble
         if trouble is not None:
             advice = "make room, or make the disk writable: the node tries again by itself"
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
         else:
-            yield Finding(check="store", level="ok", what=f"writes are taken ({self._keeping.path})")
+            yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield Finding(check="certificates", level="ok", what="not looked at: links between nodes use none in this version")
 
 
 def check_seeds(endpoints: Sequence[str]) -> Finding:
-    """Whether something listens where this node is told to connect. Takes up to `SEED_TIMEOUT` for each."""
+    """Try to connect to the seeds. Takes up to `SEED_TIMEOUT` for each."""
     tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
     if not endpoints:
         return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")

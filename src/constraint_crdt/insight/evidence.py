@@ -1,39 +1,58 @@
-"""What each peer has shown to have, followed over time.
+"""The evidence of each peer's state, over time, and the convergence of the fleet.
 
-The tracker of the gossip knows the last clock that each peer gave evidence of. Here is what becomes of that from message to
-message: when a peer was last heard, since when it lacks something that is known here, and when it showed each recent change.
+The protocol keeps the last clock of each peer. This module follows the clocks from message to message: the time of the last
+message, the time since which the peer lacks a change known here, and the time at which each recent change was shown.
 
-A peer *has all* at a moment if the last clock that it gave evidence of covers this node's own. It *lacks* something from the first
-change here that its evidence does not cover, until its evidence covers everything again.
+A peer *has all* while its last clock covers this node's clock. A peer *lacks* changes from the first change here beyond its clock,
+until its clock covers all changes again.
 
-Convergence: how each peer stands to this node, since when, and how stale the fleet is.
-
-*Staleness* of a peer, in seconds: 0 while the last clock that it gave evidence of covers everything known here; else the age of
-the first change here that it does not cover. So it bounds from above how far behind the peer is: it may have heard from others what
-it has not told this node yet. The staleness of the fleet is that of its live peers, as quantiles: q is the least value that at
-least the share q of them do not exceed.
+The *staleness* of a peer, in seconds, is 0 while its clock covers this node's, else the age of the first change beyond its clock.
+Staleness is an upper bound: the peer may have received changes from other nodes since. The staleness of the fleet is given as
+quantiles over the live peers.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import contextmanager
 from math import ceil
+from typing import Protocol
 
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.insight.changes import ChangeLog
-from constraint_crdt.insight.reports import ConvergenceReport, PeerConvergence
+from constraint_crdt.operations.evidence import ConvergenceReport, PeerConvergence
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.peer_clocks import Peer
 
 
-class Evidence:
-    """The evidence that one node has of its peers. `now`: ns since the epoch."""
+class LivePeers(Protocol):
+    """Knows the live peers of a node."""
 
-    def __init__(self, gossip: GossipNode, live: Callable[[], Collection[str]], now: Callable[[], int]) -> None:
+    @property
+    def live(self) -> Set[str]:
+        """The names of the live peers now."""
+
+
+class MergedMessage(Protocol):
+    """A change of this node's state."""
+
+    @property
+    def peer(self) -> str:
+        """The node whose message made the change; empty for a change by this node."""
+
+    @property
+    def diverged(self) -> bool:
+        """True if the message showed this node's clock and another state."""
+
+
+class Evidence:
+    """The evidence of a node about its peers."""
+
+    def __init__(self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int]) -> None:
+        """`now`: the time in ns since the epoch."""
         self._gossip = gossip
-        self._live = live
+        self._peers = peers
         self.now = now
         self.changes = ChangeLog(gossip.state.rows, now)
         self._count = -1
@@ -41,20 +60,27 @@ class Evidence:
         self._heard: dict[str, int] = {}
         self._has_all: dict[str, int] = {}
         self._ahead: set[str] = set()
-        """Peers that gave evidence of something which is not known here."""
+        """Peers with a clock beyond this node's in some row."""
         self._lacks: dict[str, int] = {}
         self._diverged: dict[str, int] = {}
-        self._stirred: set[asyncio.Event] = set()
+        self._waiting: set[asyncio.Event] = set()
 
     def begin(self) -> None:
-        """The node starts now: what it knows, it knew before."""
+        """The node starts. Changes known by now have no time."""
         self._count = self._gossip.state.rows.clock_mark.count
         self.changes.begin()
 
     # --- following ---------------------------------------------------------------------------------------------------
 
+    def changed(self, change: MergedMessage) -> None:
+        """Note a change of the state, and the evidence in its message."""
+        if change.peer:
+            self.heard(change.peer, diverged=change.diverged)
+        else:
+            self.moved()
+
     def moved(self) -> None:
-        """Something may have changed here. Amortised O(1) a message, and O(rows) for each peer that is ahead."""
+        """Note a change of the state. Amortised O(1) a message, and O(rows) for each peer with a clock beyond this node's."""
         count = self._gossip.state.rows.clock_mark.count
         if count == self._count:
             return
@@ -73,10 +99,10 @@ class Evidence:
                 self.changes.showed(name, mark.entries)
             if mark is None or not self._beyond(mark, self._lacking(mark)):
                 self._ahead.discard(name)
-        self._stir()
+        self._notify()
 
     def heard(self, name: str, *, diverged: bool = False) -> None:
-        """A message of a peer was taken in. O(rows) where it is not at this node's clock."""
+        """Note a merged message of a peer. O(rows) if its clock differs from this node's."""
         self.moved()
         peer = self._gossip.tracker.peer(name)
         if peer is None or name in self._gossip.state.retirements:
@@ -102,7 +128,7 @@ class Evidence:
             self._ahead.add(name)
         else:
             self._ahead.discard(name)
-        self._stir()
+        self._notify()
 
     def _new_life(self, name: str, peer: Peer) -> None:
         if name in self._lives:
@@ -111,7 +137,7 @@ class Evidence:
             self._lacks.pop(name, None)
         self._lives[name] = peer
 
-    def tidy(self) -> None:
+    def drop_retired(self) -> None:
         """Let go of retired nodes. O(peers)."""
         for name in [name for name in self._heard if name in self._gossip.state.retirements]:
             self._ahead.discard(name)
@@ -120,32 +146,32 @@ class Evidence:
             self.changes.lost(name)
 
     @contextmanager
-    def stirring(self) -> Iterator[asyncio.Event]:
-        """An event that is set whenever evidence came in or the state changed. Whoever waits clears it."""
+    def change_event(self) -> Iterator[asyncio.Event]:
+        """An event set with each new evidence and each change of the state. The waiting task clears the event."""
         event = asyncio.Event()
-        self._stirred.add(event)
+        self._waiting.add(event)
         try:
             yield event
         finally:
-            self._stirred.discard(event)
+            self._waiting.discard(event)
 
-    def _stir(self) -> None:
-        for event in self._stirred:
+    def _notify(self) -> None:
+        for event in self._waiting:
             event.set()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
-        """The nodes of the fleet, ordered: this one and all that ever wrote or were heard, those retired for good left out."""
+        """The nodes of the fleet, ordered: this node, and all nodes with cells or messages here, without retired nodes."""
         state = self._gossip.state
-        names = {replica.node_id for replica in state.rows.clock_mark.entries} | {self._gossip.node_id, *self._live()}
+        names = {replica.node_id for replica in state.rows.clock_mark.entries} | {self._gossip.node_id, *self._peers.live}
         names |= self._heard.keys()
         return sorted(name for name in names if name not in state.retirements)
 
     def is_live(self, name: str) -> bool:
-        """True for a peer that is there now, and for this node."""
-        return name == self._gossip.node_id or name in self._live()
+        """True for a live peer, and for this node."""
+        return name == self._gossip.node_id or name in self._peers.live
 
     def holds(self, name: str, dots: Collection[Dot]) -> bool | None:
         """Whether a node has these mutations; None if there is no evidence of its clock."""
@@ -164,21 +190,23 @@ class Evidence:
         return None if mark is None else self._lacking(mark)
 
     def ahead(self, name: str, behind: int) -> int | None:
-        """How many mutations not known here a node gave evidence of that is so many behind; None without evidence. O(1)."""
+        """The number of mutations of a node beyond this node's clock, if the node is `behind` by so many; None without evidence.
+        O(1).
+        """
         mark = self._mark(name)
         return None if mark is None else self._beyond(mark, behind)
 
     def heard_at(self, name: str) -> int | None:
-        """When a peer was last heard, ns since the epoch; None if it was not since the start."""
+        """The time of the last message of a peer, in ns since the epoch; None without a message since the start."""
         return self._heard.get(name)
 
     def has_all_since(self, name: str) -> int | None:
-        """Since when a peer is known to have all that is known here; None if it is not."""
+        """The time since which the clock of a peer covers this node's; None if the clock does not."""
         self.moved()
         return self._has_all.get(name)
 
     def lacks_since(self, name: str) -> int | None:
-        """When the first thing became known here that a peer gave no evidence of; None if it did of all, or was never heard."""
+        """The time of the first change here beyond the clock of a peer; None if the clock covers all, or without a message."""
         self.moved()
         return self._lacks.get(name)
 
@@ -195,12 +223,12 @@ class Evidence:
         return 0 if mark == rows.clock_mark else rows.ahead_of(mark.entries)
 
     def _beyond(self, mark: ClockMark, lacking: int) -> int:
-        """What a clock has beyond this node's, given what it lacks: the sums of both say the rest."""
+        """The mutations of a clock beyond this node's, given the number of mutations missing in the clock: a difference of sums."""
         return mark.count - self._gossip.state.rows.clock_mark.count + lacking
 
 
 class Convergence:
-    """How the fleet stands to one node."""
+    """Compares the states of the peers with the state of a node."""
 
     def __init__(self, gossip: GossipNode, evidence: Evidence) -> None:
         self._gossip = gossip
@@ -222,7 +250,7 @@ class Convergence:
         )
 
     def staleness(self, name: str) -> float | None:
-        """Seconds since the first change here that a peer gave no evidence of; 0 if there is none, None without evidence."""
+        """Seconds since the first change here beyond the clock of a peer; 0 if the clock covers all, None without evidence."""
         evidence = self._evidence
         if evidence.holds(name, ()) is None:
             return None
@@ -232,7 +260,7 @@ class Convergence:
         return max(0.0, (evidence.now() - since) / SECOND)
 
     def peer(self, name: str) -> PeerConvergence:
-        """How one peer stands to this node. O(rows) where they differ."""
+        """Compares the state of a peer with this node's. O(rows) if they differ."""
         evidence = self._evidence
         behind = evidence.behind(name)
         ahead = None if behind is None else evidence.ahead(name, behind)
@@ -261,5 +289,5 @@ class Convergence:
 
 
 def quantile(ordered: list[float], share: float) -> float | None:
-    """The least value that at least this share of them does not exceed; None if there are none."""
+    """The least value not exceeded by at least this share of the values; None without values."""
     return ordered[max(0, ceil(share * len(ordered)) - 1)] if ordered else None

@@ -1,50 +1,55 @@
-"""Since when a constraint is violated where.
+"""Explanations: everything known of a constraint, with the evidence.
 
-A node tells its counts, not its verdicts: cumulative, in one cell per constraint every few seconds. So of another node this sees
-intervals, each with so many evaluations that held and so many that did not. A *spell* is a run of intervals in none of which one
-held, and at its beginning perhaps one in which some held and some did not: violated since then, at the latest. An interval without
-a violation ends it; an interval in which nothing was counted says nothing, and changes nothing.
+An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
+the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-Of the node itself the evaluations themselves are known, so its own spells are exact.
-
-Explain: all that is known of one constraint, and how it is known.
-
-Which mutations keep it alive and who made them, which removals ended which, where it is violated and since when, how often lately,
-and who has not heard of it.
+`Spells` has the times of violations. Nodes write cumulative counts, not verdicts, in one cell per constraint every few seconds. So
+the counts of another node give intervals with a number of satisfied and of violated evaluations. A *spell* is a run of intervals
+without a satisfied evaluation; the interval before may be mixed. The constraint is violated since the begin of the spell, at the
+latest. An interval without a violation ends the spell. An interval without evaluations changes nothing. This node's own spells are
+exact, because they come from its evaluations.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
-from constraint_crdt.insight.changes import Change
+from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.coverage import Coverage, dot_text
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.rates import NodeRates
-from constraint_crdt.insight.reports import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
+from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
 from constraint_crdt.types.counters import NODE_KEY, ZERO
 from constraint_crdt.types.definition import Addition
 
 SPELLS = 100_000
-"""Spells remembered, of constraints and nodes, ended ones included: the one that was confirmed longest ago goes first."""
+"""Spells kept, of constraints and nodes, ended spells included. The spell with the oldest confirmation is dropped first."""
 
 
 class Spell(NamedTuple):
-    """What one node last told of one constraint. Times in ns since the epoch, by the clock of the node that looks."""
+    """The last spell of a constraint on one node. Times in ns since the epoch, by this node's clock."""
 
     since: int | None
-    """Since when it is violated there; None: it held again."""
+    """The begin of the violation; None if the constraint is satisfied."""
     last: int
-    """When that was last confirmed."""
+    """The time of the last confirmation."""
+
+
+class VerdictChange(Protocol):
+    """A change of verdicts on this node."""
+
+    @property
+    def turns(self) -> Sequence[tuple[str, Verdict]]:
+        """Constraints, each with its new verdict."""
 
 
 class Spells:
-    """Follows the counts of one state from `begin` on."""
+    """Follows the counts of a state, from `begin` on."""
 
     def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
         self._rows = rows
@@ -56,8 +61,13 @@ class Spells:
         rows.watch(COUNTS, self._changed)
 
     def begin(self) -> None:
-        """What was counted up to now says nothing of since when."""
+        """The node starts. Counts from before give no times."""
         self._begun = True
+
+    def changed(self, change: VerdictChange) -> None:
+        """Verdicts of this node changed."""
+        for constraint, verdict in change.turns:
+            self.turned(constraint, verdict)
 
     def turned(self, id_: str, verdict: Verdict) -> None:
         """This node's own evaluation of a constraint turned to violated, or to satisfied."""
@@ -67,7 +77,7 @@ class Spells:
             self._own.pop(id_, None)
 
     def forget(self, id_: str) -> None:
-        """A constraint is gone, or says something else: what was found about it says nothing any more."""
+        """A constraint was removed or redefined: drop its spells."""
         self._own.pop(id_, None)
         for node in self._nodes.pop(id_, ()):
             del self._spells[id_, node]
@@ -78,15 +88,15 @@ class Spells:
             self.forget(id_)
 
     def own_since(self, id_: str) -> int | None:
-        """Since when this node itself finds a constraint violated, exactly; None while it does not."""
+        """The exact begin of a violation on this node; None while the constraint is not violated."""
         return self._own.get(id_)
 
     def of(self, id_: str, node: str) -> Spell | None:
-        """The last spell of a node, as its counts tell it; None if it has none that is known."""
+        """The last spell of a node by its counts; None if unknown."""
         return self._spells.get((id_, node))
 
     def told(self, id_: str) -> dict[str, int]:
-        """The nodes on which a constraint is violated, as their counts tell it, each with since when. O(nodes of it)."""
+        """The nodes on which a constraint is violated by their counts, each with the begin. O(nodes of the constraint)."""
         spells = {node: self._spells[id_, node].since for node in self._nodes.get(id_, ())}
         return {node: since for node, since in spells.items() if since is not None}
 
@@ -125,21 +135,28 @@ class Spells:
             del self._nodes[id_]
 
 
-class Explaining:
-    """What one node can explain."""
+class Evaluations(Protocol):
+    """Knows the evaluations of a node."""
+
+    def last(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint."""
+
+
+class Explanations:
+    """Explains the constraints of a node."""
 
     def __init__(
-        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, tally: Tally, rates: NodeRates
+        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, evaluations: Evaluations, rates: NodeRates
     ) -> None:
         self._gossip = gossip
         self._evidence = evidence
         self._coverage = coverage
         self._spells = spells
-        self._tally = tally
+        self._evaluations = evaluations
         self._rates = rates
 
     def report(self, id_: str) -> ExplainReport:
-        """All that is known of a constraint. O(nodes x rows). Raises `KeyError` if nothing is."""
+        """Everything known of a constraint. O(nodes x rows). Raises `KeyError` for an unknown constraint."""
         state = self._gossip.state
         try:
             coverage = self._coverage.report(id_)
@@ -179,11 +196,11 @@ class Explaining:
         )
 
     def _violations(self, id_: str) -> tuple[ViolationReport, ...]:
-        """Of every node that evaluated it."""
+        """The violations on every node with evaluations."""
         counts = self._gossip.state.metrics.by_node(id_)
         lately = self._rates.of(id_, self._rates.half_lives[0])
         per_minute = lately.violated_per_minute / lately.violated if lately.violated else 0.0
-        names = {*counts, *lately.by_node} | ({self._gossip.node_id} if self._tally.last(id_) else set())
+        names = {*counts, *lately.by_node} | ({self._gossip.node_id} if self._evaluations.last(id_) else set())
         reports = []
         for name in sorted(names):
             exact, violated, since, last = self._found(id_, name)
@@ -205,8 +222,8 @@ class Explaining:
         return tuple(reports)
 
     def _found(self, id_: str, name: str) -> tuple[bool, bool | None, int | None, int | None]:
-        """Whether it is exact, whether the constraint is violated on a node, since when, and when that was last confirmed."""
-        last = self._tally.last(id_) if name == self._gossip.node_id else None
+        """For one node: exactness, the verdict, the begin of the violation, and the time of the last confirmation."""
+        last = self._evaluations.last(id_) if name == self._gossip.node_id else None
         if last is not None and any(last.counts):
             since = self._spells.own_since(id_)
             return True, since is not None, since, self._evidence.now()
@@ -231,7 +248,7 @@ class Explaining:
         return tuple(found)
 
 
-def _removal(change: Change, id_: str, rows: Rows) -> Removal:
+def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
     dot = change.dot
     return Removal(
         dot=dot_text(dot),

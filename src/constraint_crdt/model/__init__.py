@@ -1,1 +1,1 @@
-"""What all rooms above share as data, without I/O: events and notices."""
+"""Data shared by all layers above, without I/O: events, notices and histograms."""

@@ -1,11 +1,15 @@
-"""What whoever follows a node hears: what happened (`Event`), and that readings moved (`Notice`).
+"""Events and notices, the messages for followers of a node: an `Event` for each occurrence, a `Notice` for changed readings.
 
-Imports nothing of the node, so that a client may have it.
+This module imports nothing of the node, so that clients can use it.
 """
 
 import enum
+from typing import Final
 
 import msgspec
+
+KEPT: Final = 10_000
+"""How many of the last events a node keeps."""
 
 
 class EventKind(enum.StrEnum):

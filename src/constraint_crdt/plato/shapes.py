@@ -14,11 +14,9 @@ from typing import TypeVar
 
 import msgspec
 
-from constraint_crdt.crdt.cells import SEPARATOR
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, TILE_BYTES
+from constraint_crdt.crdt.limits import COORDINATE_MAX, COORDINATE_MIN, ID_BYTES, MAX_COUNT, SEPARATOR, TILE_BYTES
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
 
 Tag = tuple[str, int]
 """An add to an OR-set: the node that made it, and which of its adds it was."""

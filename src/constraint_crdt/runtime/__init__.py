@@ -1,1 +1,1 @@
-"""The running node: timers, exchanges over an engine, probes, evaluation, events."""
+"""The running node: parts, composition and public operations. Start reading at `lifecycle`, which puts the parts together."""

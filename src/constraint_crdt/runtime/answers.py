@@ -1,31 +1,24 @@
 """The answers a node gives about itself and the fleet, put together from its state and from what peers gave evidence of."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from constraint_crdt import __version__
-from constraint_crdt.crdt.cells import REMOVE, Cell, NodeValue
+from constraint_crdt.crdt.cells import REMOVE, NodeValue
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
+from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
-from constraint_crdt.runtime.exchange_loop import Exchanger
-from constraint_crdt.runtime.maintenance import Forgetting
-from constraint_crdt.runtime.persistence import Keeping
-from constraint_crdt.runtime.reports import (
-    ConstraintReport,
-    DefinitionReport,
-    IdentityReport,
-    LifeReport,
-    NodeReport,
-    RetireReport,
-    Status,
-    StorageReport,
-)
+from constraint_crdt.runtime.change_feed import ChangeFeed
+from constraint_crdt.runtime.evaluation import EvaluationCounts
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.maintenance import RemovalSweep
+from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport.interface import Transport
 from constraint_crdt.types.definition import Addition
@@ -37,14 +30,16 @@ class Answers:
     def __init__(
         self,
         gossip: GossipNode,
-        exchanger: Exchanger,
-        tally: Tally,
+        feed: ChangeFeed,
+        exchanger: ExchangeLoop,
+        tally: EvaluationCounts,
         frontier: DefinitionFrontier,
         transport: Transport,
-        keeping: Keeping,
-        forgetting: Forgetting,
+        keeping: Persistence,
+        forgetting: RemovalSweep,
     ) -> None:
         self._gossip = gossip
+        self._feed = feed
         self._exchanger = exchanger
         self._tally = tally
         self._frontier = frontier
@@ -52,15 +47,10 @@ class Answers:
         self._keeping = keeping
         self._forgetting = forgetting
         self._began, self._began_at = time.monotonic(), time.time_ns()
-        self._written_bytes = 0
 
     def begin(self) -> None:
         """The node starts now."""
         self._began, self._began_at = time.monotonic(), time.time_ns()
-
-    def wrote(self, cells: Iterable[Cell]) -> None:
-        """This node wrote these cells."""
-        self._written_bytes += sum(len(cell.data) for cell in cells)
 
     def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
@@ -89,7 +79,7 @@ class Answers:
             exchanges=exchanger.completed,
             bytes_sent=self._transport.bytes_sent,
             bytes_received=self._transport.bytes_received,
-            written_bytes=self._written_bytes,
+            written_bytes=self._feed.written_bytes,
             cells=len(state.rows),
             trouble=self._keeping.trouble,
             clock_alarms=gossip.time.alarms,

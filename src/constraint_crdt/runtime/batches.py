@@ -6,8 +6,6 @@ nothing. What it counts is one cell per constraint and batch, however often it n
 
 import enum
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import TypeAlias
 
 import msgspec
 
@@ -16,43 +14,19 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.operations.constraints import (
+    MAX_CHANGES,
+    AddConstraint,
+    BatchChange,
+    BatchError,
+    RecordCounts,
+    RemoveConstraint,
+)
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import NODE_KEY
-from constraint_crdt.types.definition import Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import check_definition, check_labels, end_of
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
-
-MAX_CHANGES = 10_000
-"""In one batch. Applying so many holds the node up for some tenths of a second."""
-
-
-class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Make a constraint active, or give it this definition, as `Node.add_constraint` does."""
-
-    id: str
-    when: str | None = None
-    severity: Severity = Severity.WARNING
-    about: str | None = None
-    on: dict[str, str] | None = None
-    ttl: float | None = None
-    """Seconds."""
-    until: datetime | None = None
-
-
-class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """End a constraint, as `Node.remove_constraint` does. It may be one that the batch itself has added."""
-
-    id: str
-
-
-class RecordCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Count evaluations made elsewhere, as `Node.record` does."""
-
-    satisfied: int = 0
-    violations: int = 0
-    constraint: str | None = None
-
-
-BatchChange: TypeAlias = AddConstraint | RemoveConstraint | RecordCounts
 
 
 class Effect(enum.StrEnum):
@@ -71,16 +45,6 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
 
     id: str | None
     change: Effect
-
-
-class BatchError(ConstraintCrdtError):
-    """A batch that cannot be applied, so that none of it was. `str()` is what is wrong with the change at `index`, from 0."""
-
-    def __init__(self, index: int, field: str, message: str) -> None:
-        """`field`: the field of that change that is to blame."""
-        super().__init__(message)
-        self.index = index
-        self.field = field
 
 
 def check_definitions(changes: Sequence[BatchChange]) -> None:

@@ -1,86 +1,220 @@
-"""What became of the constraints whose definitions moved, or that time has ended.
+"""The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-Cells move many at a time, and some move back within one transfer. What people hear of is the difference between two moments at
-which the state was whole: a constraint became active, says something else, has expired, or is gone.
+A change has one of five origins (`Origin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
+verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls the
+subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
 
-Two steps, since a transfer may move more than can be told at once:
+`DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
+back within one transfer. One transfer may change more constraints than can be published at once, so there are two steps:
 
-- `settle`, at once after each change: what was found about a constraint that is not what it was is forgotten, before anybody
-  evaluates or reads it again. Of those that are new, which is where the many come from, no definition is read.
-- `take`, some at a time: what is to be told. Constraints come in the order in which they changed, of one change by id, and each
-  once: by what it is then, against what was last told of it. So what is back to what it was by then is not told.
+- `settle`, after each change: findings about a changed constraint are dropped before the next evaluation or reading. The
+  definitions of new constraints, the majority, are not read.
+- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within one change, each
+  once. The definitions at the time of `take` are compared with the last published ones, so an undone change is not published.
 
-An expiry is told once. The time that a node reads may go back a little (a fast peer was lost), and then a constraint that had just
-expired is in force again for a moment: that is neither told, nor its second expiry. An extension is, since it says something else.
-
-What a node says of what happens to it: its events, those of constraints and tiles that moved among them.
-
-Rules:
-
-- Of what moved, little is told at once; of much, `AT_ONCE` in one turn of the loop, so that 100,000 constraints that come together
-  hold up no exchange and no answer, and who follows the events can keep up. `run` tells the rest, and sleeps while there is none.
-- Nothing that moved is left out, or told twice for one change: see `news` and `tiles` for what each is told as, and in which order.
-- What is said of a constraint comes after what became of it: "violated" never precedes "added".
-
-What moved on a node since somebody last looked: for screens, which then read again what they show and nothing else.
-
-Two questions are answered. *Is it still as I read it?* The state hash and a version together say so: the version moves when
-readings change though the state does not (an expiry, another verdict here, a peer that came or went, or gave evidence). *What
-moved?* The constraints and nodes, gathered as cells change, as long as they are few.
-
-What only ages (decayed rates, uptime, sizes) moves neither: whoever shows that reads it again after a while.
+An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
+force again for a moment: neither this nor the second expiry is published. An extension is published, because the definition
+differs.
 """
 
-import asyncio
-import logging
+import enum
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
-from constraint_crdt.alerts.engine import Alert
-from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
-from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.shapes import SHAPES
-from constraint_crdt.crdt.values import RATE
-from constraint_crdt.model.events import Notice
+from constraint_crdt.crdt.cells import ADD, Cell
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.expression import Verdict
+from constraint_crdt.model.events import EventKind
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.evaluation import Tally
-from constraint_crdt.runtime.events import Event, EventKind, EventStream
-from constraint_crdt.runtime.exchange_loop import Exchanger
-from constraint_crdt.runtime.persistence import Keeping
-from constraint_crdt.runtime.tiles import NodeTiles
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Definition, addition_of
 
+Result = TypeVar("Result")
 
-class News(NamedTuple):
-    """One constraint that is not what it was."""
+
+class Origin(enum.Enum):
+    """Why the state of a node, or a reading, changed."""
+
+    WRITTEN = "written"
+    """This node wrote."""
+    RECEIVED = "received"
+    """A message of a peer, or a state file, was merged."""
+    ELAPSED = "elapsed"
+    """Time passed, and constraints expired."""
+    EVALUATED = "evaluated"
+    """Constraints were evaluated with another verdict than before."""
+    RESTORED = "restored"
+    """The store was loaded."""
+
+
+class Turn(NamedTuple):
+    """A constraint whose verdict on this node changed between satisfied and violated."""
+
+    constraint: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class NodeChange:
+    """One change."""
+
+    origin: Origin
+    state_changed: bool = True
+    """False: the message had nothing new, or only verdicts changed."""
+    redefined: int = 0
+    """The number of constraints whose definitions in force changed."""
+    push: bool = False
+    """Peers should hear of it at once."""
+    renewed: tuple[Replica, Replica] | None = None
+    """The former and the new replica, if this node began a new incarnation."""
+    peer: str = ""
+    """The node whose message was merged."""
+    result: GossipResult | None = None
+    """The result of merging its message."""
+    turns: Sequence[Turn] = ()
+
+    @property
+    def diverged(self) -> bool:
+        """True if the message showed this node's clock and another state."""
+        return self.result is not None and self.result.diverged
+
+
+Subscriber = Callable[[NodeChange], None]
+
+
+class Disk(Protocol):
+    """Where changes have to be before anybody hears of them."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why writes are refused; None if they are taken."""
+
+    def check(self) -> None:
+        """Raise `WritesRefused` if writes are refused."""
+
+    async def durable(self) -> None:
+        """Return once all changes up to now are on disk. Raises `WritesRefused`."""
+
+
+class ChangeFeed:
+    """Applies the changes of a node's state, and calls the subscribers."""
+
+    def __init__(self, gossip: GossipNode, disk: Disk) -> None:
+        self._gossip = gossip
+        self._disk = disk
+        self._subscribers: dict[Origin, list[Subscriber]] = {origin: [] for origin in Origin}
+        self.definitions = DefinitionChanges(gossip.state)
+        """The constraints whose definitions changed."""
+        self.written_bytes = 0
+        """Bytes of the cells written by this node since the start."""
+
+    def subscribe(self, subscriber: Subscriber, *origins: Origin) -> None:
+        """Call `subscriber` with each change of these origins, after the earlier subscribers."""
+        for origin in origins:
+            self._subscribers[origin].append(subscriber)
+
+    @property
+    def writable(self) -> bool:
+        """True if the node can write: the store takes writes, and the node is not retired."""
+        return self._disk.trouble is None and self._gossip.retired_by is None
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    async def commit(self, mutate: Callable[[], Result]) -> Result:
+        """Write for a user: push the change to peers, and return when the change is on disk.
+
+        Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse writes, and the errors of `mutate`.
+        """
+        self._disk.check()
+        result = self.write(mutate, push=True)
+        await self._disk.durable()
+        return result
+
+    def write(self, mutate: Callable[[], Result], *, push: bool = False) -> Result:
+        """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
+        rows, before = self._gossip.state.rows, self._gossip.replica
+        seq, done = rows.seq(before), False
+        try:
+            result = mutate()
+            done = True
+        finally:
+            after = self._gossip.replica
+            self.written_bytes += sum(len(cell.data) for cell in rows.above(after, seq if after == before else 0))
+            self._publish(
+                NodeChange(
+                    Origin.WRITTEN,
+                    redefined=self._settle(),
+                    push=push and done,
+                    renewed=None if after == before else (before, after),
+                )
+            )
+        return result
+
+    def receive(self, peer: str, result: GossipResult) -> int:
+        """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
+        redefined = self._settle() if result.state_changed else 0
+        self._publish(NodeChange(Origin.RECEIVED, result.state_changed, redefined, redefined > 0, peer=peer, result=result))
+        return redefined
+
+    def elapse(self, ids: Set[str]) -> None:
+        """Time may have changed which definitions of these constraints are in force."""
+        self.definitions.note(ids)
+        self._publish(NodeChange(Origin.ELAPSED, redefined=self._settle()))
+
+    def evaluate(self, turns: Sequence[Turn]) -> None:
+        """Constraints were evaluated with another verdict than before."""
+        self._publish(NodeChange(Origin.EVALUATED, state_changed=False, turns=turns))
+
+    def restore(self) -> None:
+        """The state was loaded from the store. Its content is not published."""
+        self._publish(NodeChange(Origin.RESTORED, redefined=self._settle()))
+
+    def _settle(self) -> int:
+        with self._gossip.time.held():
+            return self.definitions.settle()
+
+    def _publish(self, change: NodeChange) -> None:
+        for subscriber in self._subscribers[change.origin]:
+            subscriber(change)
+
+
+class DefinitionChange(NamedTuple):
+    """One constraint with other definitions in force."""
 
     kind: EventKind
     constraint: str
     when: str
 
 
-class DefinitionNews:
-    """Follows the definitions of one state."""
+class DefinitionChanges:
+    """Follows the definitions of a state."""
 
-    def __init__(self, state: ConstraintState, forget: Callable[[Collection[str]], None] = lambda _: None) -> None:
-        """`forget` is told the constraints that are not what they were, as soon as that is seen."""
+    def __init__(self, state: ConstraintState) -> None:
         self._constraints = state.constraints
         self._rows = state.rows
-        self._forget = forget
+        self._subscribers: list[Callable[[Collection[str]], None]] = []
         self._touched: set[str] = set()
         self._waiting: OrderedDict[str, int | Cell | None] = OrderedDict()
-        """The constraints that are to be told of, each with a hash of its definitions when they were settled. Of one that was new
-        then, the add in place of it, since most are told before anybody asks for the hash.
+        """The constraints to publish, each with a hash of its definitions at the last `settle`. A new constraint has its add
+        instead: the hash is rarely needed.
         """
         self._listed: dict[str, int] = {}
-        """The constraints as they were last told of, each with a hash of its definitions."""
+        """The constraints as last published, each with a hash of its definitions."""
         self._expired: dict[str, int] = {}
-        """The same of those whose expiry was told, while any add of them stands."""
+        """The hashes of constraints whose expiry was published, while an add of them stands."""
         state.rows.watch(ADD, self._moved, greeter=self._came)
         state.constraints.take_turned()  # has it kept from now on
+
+    def subscribe(self, subscriber: Callable[[Collection[str]], None]) -> None:
+        """Call `subscriber` with the ids of changed constraints, as soon as the change is found."""
+        self._subscribers.append(subscriber)
+
+    def _notify(self, ids: Collection[str]) -> None:
+        for subscriber in self._subscribers:
+            subscriber(ids)
 
     def _moved(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -91,15 +225,15 @@ class DefinitionNews:
         self._touched.update([str(cell.key) for cell in cells])
 
     def note(self, ids: Iterable[str]) -> None:
-        """Time may have made something else of these constraints."""
+        """Time may have changed which definitions of these constraints are in force."""
         self._touched.update(ids)
 
-    # --- at once -------------------------------------------------------------------------------------------------------
+    # --- settle --------------------------------------------------------------------------------------------------------
 
     def settle(self) -> int:
-        """Have forgotten what is true no more; returns how many constraints are not what they were at the last call.
+        """Find the constraints whose definitions changed since the last call, and call the subscribers with them.
 
-        O(constraints that moved).
+        Returns how many changed. O(constraints whose cells changed).
         """
         if not self._touched:
             return 0
@@ -112,11 +246,11 @@ class DefinitionNews:
                 changed.append(id_)
             elif after is None and id_ in self._expired and not self._constraints.expired(id_):
                 del self._expired[id_]
-        self._forget(changed)
+        self._notify(changed)
         return len(changed)
 
     def _settled(self, id_: str) -> int | None:
-        """A hash of the definitions that were in force when the constraint was last settled; None: none was."""
+        """A hash of the definitions in force at the last `settle`; None: none were."""
         if id_ not in self._waiting:
             return self._listed.get(id_)
         settled = self._waiting[id_]
@@ -125,7 +259,7 @@ class DefinitionNews:
         return settled
 
     def _now(self, id_: str) -> int | Cell | None:
-        """The same of those that are in force now; or the add that they come from, of a constraint that is new."""
+        """A hash of the definitions in force now, or the add of a new constraint; None: none are."""
         if id_ not in self._constraints:
             return None
         if id_ not in self._listed and id_ not in self._waiting and id_ not in self._expired:
@@ -134,32 +268,29 @@ class DefinitionNews:
                 return held[0]
         return _hash(self._constraints.definitions(id_))
 
-    # --- some at a time ------------------------------------------------------------------------------------------------
+    # --- take -----------------------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> bool:
-        """There are constraints that were not looked at yet."""
+        """True if changes were not taken yet."""
         return bool(self._waiting or self._touched)
 
-    def take(self, most: int | None = None) -> list[News]:
-        """What is new since the last call.
-
-        `most`: look at so many constraints only; there may be more as long as `waiting` is true.
-        """
+    def take(self, most: int | None = None) -> list[DefinitionChange]:
+        """The changes since the last call. `most`: of so many constraints at most; `waiting` is true if some are left."""
         self.settle()
         count = len(self._waiting) if most is None else min(most, len(self._waiting))
-        return [news for _ in range(count) if (news := self._news(*self._waiting.popitem(last=False))) is not None]
+        return [change for _ in range(count) if (change := self._change(*self._waiting.popitem(last=False))) is not None]
 
-    def take_of(self, id_: str) -> News | None:
-        """What is new of one constraint."""
+    def take_of(self, id_: str) -> DefinitionChange | None:
+        """The change of a constraint; None without a change."""
         self.settle()
-        return self._news(id_, self._waiting.pop(id_)) if id_ in self._waiting else None
+        return self._change(id_, self._waiting.pop(id_)) if id_ in self._waiting else None
 
-    def _news(self, id_: str, settled: int | Cell | None) -> News | None:
+    def _change(self, id_: str, settled: int | Cell | None) -> DefinitionChange | None:
         now = self._constraints.definitions(id_)
         before, after = self._listed.get(id_), _hash(now)
         if after is None if isinstance(settled, Cell) else after != settled:
-            self._forget((id_,))  # its time ended since
+            self._notify((id_,))  # its time ended since
         if after == before:
             if after is None and not self._constraints.expired(id_):
                 self._expired.pop(id_, None)
@@ -170,206 +301,18 @@ class DefinitionNews:
         self._listed[id_] = after
         if before is None and self._expired.get(id_) == after:
             return None
-        return News(EventKind.ADDED if before is None else EventKind.CHANGED, id_, now[0].when or "")
+        return DefinitionChange(EventKind.ADDED if before is None else EventKind.CHANGED, id_, now[0].when or "")
 
-    def _ended(self, id_: str, before: int | None) -> News | None:
+    def _ended(self, id_: str, before: int | None) -> DefinitionChange | None:
         if not self._constraints.expired(id_):
             self._expired.pop(id_, None)
-            return News(EventKind.REMOVED, id_, "")
+            return DefinitionChange(EventKind.REMOVED, id_, "")
         told = self._expired.get(id_)
         if told == before or before is None:
             return None
         self._expired[id_] = before
-        return News(EventKind.EXPIRED, id_, "")
+        return DefinitionChange(EventKind.EXPIRED, id_, "")
 
 
 def _hash(definitions: Sequence[Definition]) -> int | None:
     return hash(tuple(definitions)) if definitions else None
-
-
-AT_ONCE = 250
-"""Constraints, and as many tiles, that are told of in one piece: two pieces fit into what any who follows may be behind."""
-
-_log = logging.getLogger("constraint_crdt.node")
-
-
-class Announcer:
-    """Tells what happens on one node."""
-
-    def __init__(self, events: EventStream, news: DefinitionNews, tiles: NodeTiles, now: Callable[[], int]) -> None:
-        """`now`: ns since the epoch."""
-        self._events = events
-        self._news = news
-        self._tiles = tiles
-        self._now = now
-        self._moved = asyncio.Event()
-        self._behind = False
-
-    def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        """Tell of one thing that happened."""
-        if constraint and (news := self._news.take_of(constraint)) is not None:
-            self._tell_of(news)
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
-
-    def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
-        """Tell that a rule of the alerts fired, or that what it fired for is over."""
-        about = {"node": alert.subject} if rule.kind in ("divergence", "silence") else {"constraint": alert.subject}
-        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
-        self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **about)
-
-    def health_changed(self, trouble: str | None) -> None:
-        """Tell why writes are refused from now on, or that they are taken again (None)."""
-        if trouble is None:
-            _log.info("writes are taken again")
-            self.publish(EventKind.RECOVERED)
-        else:
-            _log.error("writes are refused: %s", trouble)
-            self.publish(EventKind.TROUBLE, detail=trouble)
-
-    # --- what moved ----------------------------------------------------------------------------------------------------
-
-    def moved(self) -> None:
-        """Constraints or tiles may have moved: tell of them, all at once if they are few and nobody waits before them."""
-        if not self._behind:
-            self._tell_some()
-
-    def skip(self) -> None:
-        """What moved up to now is no news."""
-        self._news.take()
-        self._tiles.tell(self._now(), publish=False)
-
-    async def run(self) -> None:
-        """Tell what is too much for one turn of the loop, for ever."""
-        while True:
-            await self._moved.wait()
-            await self.finish()
-
-    async def finish(self) -> None:
-        """Tell all that moved up to now, and meanwhile."""
-        while self._behind:
-            await asyncio.sleep(0)  # others get their turn; nothing is waited for
-            self._tell_some()
-
-    def _tell_some(self) -> None:
-        """Tell of the next ones. Nothing may be awaited in here: whoever is cancelled has told of all that it took."""
-        for news in self._news.take(AT_ONCE):
-            self._tell_of(news)
-        self._tiles.tell(self._now(), AT_ONCE)
-        self._behind = self._news.waiting or self._tiles.waiting
-        if self._behind:
-            self._moved.set()
-        else:
-            self._moved.clear()
-
-    def _tell_of(self, news: News) -> None:
-        kind, id_, when = news
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when))
-
-
-__all__ = ["MOST_NAMED", "Movement", "Notice"]
-
-MOST_NAMED = 100
-"""Constraints, or nodes, that a notice names. If more moved, it names none."""
-
-_ABOUT_A_CONSTRAINT = frozenset((ADD, COUNTS, RATE))
-
-
-class _Gathered:
-    """Names, as long as they are few."""
-
-    def __init__(self) -> None:
-        self._names: set[str] = set()
-
-    def add(self, name: str) -> None:
-        if len(self._names) <= MOST_NAMED:
-            self._names.add(name)
-
-    def take(self) -> tuple[str, ...] | None:
-        names, self._names = self._names, set()
-        return tuple(sorted(names)) if len(names) <= MOST_NAMED else None
-
-
-class Movement:
-    """Follows one node. Costs nothing while nobody looks but a call per cell that changes."""
-
-    def __init__(self, gossip: GossipNode, exchanger: Exchanger, tally: Tally, keeping: Keeping) -> None:
-        self._gossip = gossip
-        self._exchanger = exchanger
-        self._tally = tally
-        self._keeping = keeping
-        self._seen: tuple[object, ...] = ()
-        self._version = 0
-        self._told: tuple[StateHash, int] | None = None
-        self._evidence: dict[str, tuple[int, StateHash | None]] = {}
-        self._constraints = _Gathered()
-        self._nodes = _Gathered()
-        for kind in SHAPES:
-            gossip.state.rows.watch(kind, self._cell_moved)
-
-    @property
-    def version(self) -> int:
-        """Moves when readings change and the state does not. O(live peers)."""
-        gossip = self._gossip
-        constraints = gossip.state.constraints
-        # The end that comes next changes exactly when an end has passed, once the constraints were read at this time.
-        seen = (
-            len(constraints),
-            constraints.next_expiry,
-            gossip.tracker.changes,
-            self._exchanger.live,
-            self._tally.changes,
-            self._keeping.trouble,
-        )
-        if seen != self._seen:
-            self._seen = seen
-            self._version += 1
-        return self._version
-
-    def note(self, constraint: str) -> None:
-        """Another thing is to be said of this constraint than before."""
-        self._constraints.add(constraint)
-
-    def take(self) -> Notice | None:
-        """What moved since the last call; None if nothing did."""
-        gossip, version = self._gossip, self.version
-        now = gossip.state_hash, version
-        if now == self._told:
-            return None
-        self._told = now
-        self._note_peers()
-        return self._notice(version, self._constraints.take(), self._nodes.take())
-
-    def now(self) -> Notice:
-        """What readings are like now, for whoever begins to look."""
-        return self._notice(self.version, (), ())
-
-    def _notice(self, version: int, constraints: tuple[str, ...] | None, nodes: tuple[str, ...] | None) -> Notice:
-        gossip = self._gossip
-        return Notice(
-            hash=gossip.state_hash.hex(),
-            constraints_hash=gossip.constraints_hash.hex(),
-            version=version,
-            constraints=constraints,
-            nodes=nodes,
-        )
-
-    def _note_peers(self) -> None:
-        """See which peers came, went, or gave evidence. O(live peers)."""
-        before, tracker = self._evidence, self._gossip.tracker
-        self._evidence = {}
-        for name in self._exchanger.live:
-            peer = tracker.peer(name)
-            said = (peer.mark.count if peer and peer.mark else 0, peer.hash if peer else None)
-            self._evidence[name] = said
-            if before.pop(name, None) != said:
-                self._nodes.add(name)
-        for name in before:
-            self._nodes.add(name)
-
-    def _cell_moved(self, old: Cell | None, new: Cell | None) -> None:
-        cell = new if new is not None else old
-        if cell is None:
-            return
-        self._nodes.add(cell.replica.node_id)
-        if cell.kind in _ABOUT_A_CONSTRAINT and cell.key:
-            self._constraints.add(str(cell.key))

@@ -1,44 +1,69 @@
-"""What happens on a node, as a stream for whoever wants to follow.
+"""Events and notices, for programs and screens following a node.
 
-Each subscriber has a bounded queue. One that does not keep up loses the oldest events and is told how many: it never holds up
-the node or the other subscribers. The last events are kept, each with an id, for those who come back after a while.
+An event is one occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
+events, gets their number, and never delays the node or other subscribers. The last events are kept, each with an id, so that
+readers can resume.
+
+`EventPublisher` makes the events of one node:
+
+- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in one turn of the loop, so that
+  100,000 constraints arriving together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
+- No change is left out or published twice: see `change_feed` and `tiles` for the content and the order.
+- The change of a constraint precedes other events about the constraint: "violated" never precedes "added".
+
+`Notices` reports changed readings to screens. The state hash and a version together stand for all readings. The version grows when
+readings change and the state does not: an expiry, another verdict, a peer arriving, leaving or giving evidence. Aging values
+(decayed rates, uptime, sizes) change neither.
 """
 
 import asyncio
+import logging
 import re
 import secrets
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.alerts.engine import Alert
+from constraint_crdt.alerts.kinds import AlertRule
+from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
+from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.shapes import SHAPES
+from constraint_crdt.crdt.values import RATE
+from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
+from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin
+from constraint_crdt.runtime.evaluation import EvaluationCounts
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.persistence import Persistence
 
-__all__ = ["Event", "EventKind", "EventLog", "EventStream", "KeptEvent", "Resumed"]
+__all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
 
 QUEUED = 1024
+"""Events in the queue of one subscriber, at most."""
 
-KEPT = 10_000
 KEPT_BYTES = 8 * 1024 * 1024
-"""How many of the last events are kept, and how much text in them."""
+"""Bytes of the text of the kept events, at most."""
 
 EVENT_BYTES = 100
-"""What an event is reckoned to take beside its text."""
+"""Bytes counted for an event beside its text."""
 
 
 class KeptEvent(NamedTuple):
-    """An event and its id: the start of the node that it belongs to, a hyphen, and its number from 1."""
+    """An event and its id: the id of the start of the node, a hyphen, and the number of the event from 1."""
 
     id: str
     event: Event
 
 
 class Resumed(NamedTuple):
-    """What happened after an event."""
+    """The events after an event."""
 
     events: list[KeptEvent]
     missed: int | None
-    """How many more had happened and are not kept any more; None if nobody can tell: the id is of another start."""
+    """Dropped events in between; None if unknown, because the id is of another start."""
 
 
 _ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})", re.ASCII)
@@ -49,7 +74,7 @@ class EventLog:
 
     def __init__(self, *, most: int = KEPT, most_bytes: int = KEPT_BYTES) -> None:
         self.boot = secrets.token_hex(4)
-        """Tells this start from others."""
+        """The id of this start of the node."""
         self._most = most
         self._most_bytes = most_bytes
         self._events: deque[Event] = deque()
@@ -65,7 +90,7 @@ class EventLog:
         return f"{self.boot}-{self._last}"
 
     def append(self, event: Event) -> KeptEvent:
-        """Keep an event, and forget the oldest for it if there are too many."""
+        """Keep an event, and drop the oldest beyond the bounds."""
         self._events.append(event)
         self._bytes += _size(event)
         self._last += 1
@@ -80,7 +105,7 @@ class EventLog:
         return [KeptEvent(f"{self.boot}-{number + place}", each) for place, each in enumerate(islice(self._events, first, None))]
 
     def after(self, id_: str) -> Resumed:
-        """What happened after the event of this id. After one of another start, or of none, that is all that is kept."""
+        """The events after the event of this id. For an id of another start, or no id: all kept events."""
         found = _ID.fullmatch(id_)
         if found is None or found[1] != self.boot or int(found[2]) > self._last:
             return Resumed(self.newest(len(self._events)), None)
@@ -90,7 +115,7 @@ class EventLog:
 
 def _size(event: Event) -> int:
     texts = (event.constraint, event.node, event.room, event.tile, event.detail)
-    return EVENT_BYTES + 4 * sum(map(len, texts))  # 4: what a character takes at most
+    return EVENT_BYTES + 4 * sum(map(len, texts))  # a character has at most 4 bytes
 
 
 class _Subscriber:
@@ -101,19 +126,19 @@ class _Subscriber:
 
 
 class EventStream:
-    """Hands each event to every subscriber, and keeps the last ones."""
+    """Delivers each event to all subscribers, and keeps the last events."""
 
     def __init__(self) -> None:
         self.log = EventLog()
         """The last events."""
         self.counts: Counter[EventKind] = Counter()
-        """How many there were of each kind."""
+        """Events of each kind since the start."""
         self._subscribers: set[_Subscriber] = set()
         self._listeners: list[Callable[[KeptEvent], None]] = []
         self._closed = False
 
     def publish(self, event: Event) -> None:
-        """Give an event to all subscribers of this moment."""
+        """Deliver an event to the present subscribers."""
         self.counts[event.kind] += 1
         kept = self.log.append(event)
         for listener in self._listeners:
@@ -125,11 +150,11 @@ class EventStream:
             subscriber.ready.set()
 
     def listen(self, listener: Callable[[KeptEvent], None]) -> None:
-        """Have `listener` called with each event from now on, at once. It must neither raise nor wait."""
+        """Call `listener` with each event from now on. The listener neither raises nor waits."""
         self._listeners.append(listener)
 
     def close(self) -> None:
-        """End all iterations once they have taken what is queued."""
+        """End each iteration after the events in its queue."""
         self._closed = True
         for subscriber in self._subscribers:
             subscriber.ready.set()
@@ -155,3 +180,232 @@ class EventStream:
                 await subscriber.ready.wait()
         finally:
             self._subscribers.discard(subscriber)
+
+
+AT_ONCE = 250
+"""Constraints, and tiles, published in one turn of the loop: two turns fit into the backlog of the slowest reader allowed."""
+
+_log = logging.getLogger("constraint_crdt.node")
+
+
+class TileChanges(Protocol):
+    """The tiles whose content changed."""
+
+    @property
+    def waiting(self) -> bool:
+        """True if changes were not published yet."""
+
+    def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
+        """Publish the changes of `most` tiles, at `time` in ns since the epoch; with `publish` False, only mark them published."""
+
+
+class EventPublisher:
+    """Publishes the events of a node."""
+
+    def __init__(
+        self,
+        events: EventStream,
+        gossip: GossipNode,
+        feed: ChangeFeed,
+        tiles: TileChanges,
+        *,
+        max_skew: float,
+        now: Callable[[], int],
+    ) -> None:
+        """`max_skew`: the tolerated difference of clocks, in seconds. `now`: the time in ns since the epoch."""
+        self._events = events
+        self._gossip = gossip
+        self._definitions = feed.definitions
+        self._tiles = tiles
+        self._max_skew = max_skew
+        self._now = now
+        self._more = asyncio.Event()
+        self._behind = False
+
+    def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
+        """Publish one event, after an unpublished change of its constraint."""
+        if constraint and (change := self._definitions.take_of(constraint)) is not None:
+            self._publish_definition(change)
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
+
+    def changed(self, change: NodeChange) -> None:
+        """Publish the events of a change. See `ChangeFeed`."""
+        if change.origin is Origin.RESTORED:
+            self._definitions.take()
+            self._tiles.tell(self._now(), publish=False)
+            return
+        if change.renewed is not None:
+            before, after = change.renewed
+            detail = f"{after} goes on from {before}, which may have written more than is known here"
+            self.publish(EventKind.NEW_LIFE, node=self._gossip.node_id, detail=detail)
+        if change.result is not None:
+            self._received(change.peer, change.result)
+        for constraint, verdict in change.turns:
+            self.publish(EventKind(verdict.value), constraint=constraint, node=self._gossip.node_id)
+        if change.state_changed and not self._behind:
+            self._publish_some()
+
+    def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
+        """Publish an alert, fired or resolved."""
+        subject = {} if rule.about == "fleet" else {rule.about: alert.subject}
+        detail = f"{rule.name}: {alert.detail}" if fired else rule.name
+        self.publish(EventKind.ALERT if fired else EventKind.ALERT_RESOLVED, detail=detail, **subject)
+
+    def health_changed(self, trouble: str | None) -> None:
+        """Publish the reason for refused writes, or the recovery (None)."""
+        if trouble is None:
+            _log.info("writes are taken again")
+            self.publish(EventKind.RECOVERED)
+        else:
+            _log.error("writes are refused: %s", trouble)
+            self.publish(EventKind.TROUBLE, detail=trouble)
+
+    async def run(self) -> None:
+        """Publish the changes left over by the first turn, in further turns of the loop. Never returns."""
+        while True:
+            await self._more.wait()
+            await self.finish()
+
+    async def finish(self) -> None:
+        """Publish all changes up to now, and those made meanwhile."""
+        while self._behind:
+            await asyncio.sleep(0)  # lets other tasks run; nothing is waited for
+            self._publish_some()
+
+    def _received(self, peer: str, result: GossipResult) -> None:
+        if result.diverged:
+            _log.error("%s has the same clock as this node and another hash: the state of one of the two is corrupted", peer)
+            self.publish(EventKind.DIVERGED, node=peer)
+        if result.mended:
+            repaired = self._gossip.cells_repaired
+            _log.warning("repaired the state here with what %s holds: %d cells so far", peer, repaired)
+            self.publish(EventKind.REPAIRED, node=peer, detail=f"{repaired} cells so far")
+        if result.skew is not None:
+            _log.warning(
+                "the clock of %s is %+.1f s ahead of this node's, and may be %g s: it counts for nothing here",
+                peer, result.skew, self._max_skew,
+            )  # fmt: skip
+            self.publish(EventKind.CLOCK_SKEW, node=peer, detail=f"{result.skew:+.1f} s")
+
+    def _publish_some(self) -> None:
+        """Publish the next changes. Contains no await, so a cancelled caller has published all changes taken."""
+        changes, more = self._definitions.take(AT_ONCE), self._definitions.waiting
+        for change in changes:
+            self._publish_definition(change)
+        self._tiles.tell(self._now(), AT_ONCE)
+        self._behind = more or self._tiles.waiting
+        if self._behind:
+            self._more.set()
+        else:
+            self._more.clear()
+
+    def _publish_definition(self, change: DefinitionChange) -> None:
+        kind, id_, when = change
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when))
+
+
+MOST_NAMED = 100
+"""Constraints, or nodes, named in a notice. A notice of more changes names none."""
+
+_ABOUT_A_CONSTRAINT = frozenset((ADD, COUNTS, RATE))
+
+
+class _Names:
+    """A set of names with a bound."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+
+    def add(self, name: str) -> None:
+        if len(self._names) <= MOST_NAMED:
+            self._names.add(name)
+
+    def take(self) -> tuple[str, ...] | None:
+        names, self._names = self._names, set()
+        return tuple(sorted(names)) if len(names) <= MOST_NAMED else None
+
+
+class Notices:
+    """Finds the changed readings of a node. Without readers the cost is one call per changed cell."""
+
+    def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, counts: EvaluationCounts, persistence: Persistence) -> None:
+        self._gossip = gossip
+        self._exchanges = exchanges
+        self._counts = counts
+        self._persistence = persistence
+        self._seen: tuple[object, ...] = ()
+        self._version = 0
+        self._taken: tuple[StateHash, int] | None = None
+        self._evidence: dict[str, tuple[int, StateHash | None]] = {}
+        self._constraints = _Names()
+        self._nodes = _Names()
+        for kind in SHAPES:
+            gossip.state.rows.watch(kind, self._cell_changed)
+
+    @property
+    def version(self) -> int:
+        """Grows when readings change and the state does not. O(live peers)."""
+        gossip = self._gossip
+        constraints = gossip.state.constraints
+        # `next_expiry` changes when an expiry has passed, after the constraints were read.
+        seen = (
+            len(constraints),
+            constraints.next_expiry,
+            gossip.tracker.changes,
+            frozenset(self._exchanges.live),
+            self._counts.changes,
+            self._persistence.trouble,
+        )
+        if seen != self._seen:
+            self._seen = seen
+            self._version += 1
+        return self._version
+
+    def note(self, constraint: str) -> None:
+        """Readings of this constraint changed."""
+        self._constraints.add(constraint)
+
+    def take(self) -> Notice | None:
+        """The changes since the last call; None if there are none."""
+        gossip, version = self._gossip, self.version
+        now = gossip.state_hash, version
+        if now == self._taken:
+            return None
+        self._taken = now
+        self._note_peers()
+        return self._notice(version, self._constraints.take(), self._nodes.take())
+
+    def now(self) -> Notice:
+        """A notice without changes, for a new reader."""
+        return self._notice(self.version, (), ())
+
+    def _notice(self, version: int, constraints: tuple[str, ...] | None, nodes: tuple[str, ...] | None) -> Notice:
+        gossip = self._gossip
+        return Notice(
+            hash=gossip.state_hash.hex(),
+            constraints_hash=gossip.constraints_hash.hex(),
+            version=version,
+            constraints=constraints,
+            nodes=nodes,
+        )
+
+    def _note_peers(self) -> None:
+        """Find the peers with new evidence, and those arriving or leaving. O(live peers)."""
+        before, tracker = self._evidence, self._gossip.tracker
+        self._evidence = {}
+        for name in self._exchanges.live:
+            peer = tracker.peer(name)
+            evidence = (peer.mark.count if peer and peer.mark else 0, peer.hash if peer else None)
+            self._evidence[name] = evidence
+            if before.pop(name, None) != evidence:
+                self._nodes.add(name)
+        for name in before:
+            self._nodes.add(name)
+
+    def _cell_changed(self, old: Cell | None, new: Cell | None) -> None:
+        cell = new if new is not None else old
+        if cell is None:
+            return
+        self._nodes.add(cell.replica.node_id)
+        if cell.kind in _ABOUT_A_CONSTRAINT and cell.key:
+            self._constraints.add(str(cell.key))

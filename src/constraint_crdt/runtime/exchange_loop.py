@@ -1,43 +1,26 @@
-"""Pacing: to how many peers a node carries a change at once, and how often at most.
+"""The exchange loop: exchanges messages with peers over the transport, in rounds and after each change.
 
-A change reaches n nodes in about log n steps, and the wider each step the fewer: so the fan-out grows with the logarithm, slowly,
-since each node that hears of a change carries it on as well. (Rounds keep their interval whatever the size and the quiet of the
-fleet: a node begins one and answers one on average, and the clocks of peers are known by them, see `core.hybrid`.)
+Rules of exchanges:
 
-Asking: which peer a running node asks next, and how far away each of them is.
+- A node begins one exchange at a time, and answers others meanwhile.
+- A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
+- A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
+  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins one round and answers one on
+  average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
+- A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
+  no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
+  quicker peers; after a whole timeout there is no retry.
+- A failed peer is left out for a pause, doubled with each failure.
+- Messages are sent after their content is on disk (`durable`).
+- A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
-Rules kept here:
+Rules of peer selection: few peers are selected at random. Many are selected by distance, so that most traffic stays on short links;
+`protocol.peer_selection` has the probabilities, and a minimum for every peer. The distance is steps on the lattice if this node and
+all peers wrote a position, else the minimum of the last round-trip times, because delays only add to it.
 
-- Few peers are asked uniformly: each is near enough, and all hear soon. Many are asked by their distance, so that most of what is
-  said travels on short links; `gossip.peers` has the chances, and the floor that leaves nobody out.
-- A distance is one of two kinds for all peers together. Where this node and every peer wrote a position, it is the steps on the
-  lattice between them; else the time that an answer takes.
-- Of the last answers the quickest counts: what delays one (a disk, a busy loop, a long answer) only ever adds to the way.
-
-Receipts: what each exchange that a node began cost, against the difference that it was for.
-
-Rules kept here:
-
-- The difference is the cells themselves: those that were new here, and those that the peer lacked, by its own evidence. What is
-  said beside them (clocks, hashes, names, the parts of a message) and what is said again is cost.
-- An exchange of two that agree has no difference, so no ratio; its bytes are in the totals of the transport.
-- A large state that goes on in a later exchange is told in the first of them, and learned in the last.
-- The last receipts are kept, so many and no more.
-
-Carrying exchanges over a transport: when, with whom of those that `asking` chooses from, and what an answer proves.
-
-Rules kept here:
-
-- One exchange at a time is begun; answering others goes on meanwhile.
-- A peer is live once it has answered or spoken to us, until it goes or fails. The transport's list of peers is only a hint.
-- A change is carried on at once, as wide as the fleet is large, and no more often than a node can answer that is carried as much
-  by all others (`gossip.pacing`). Rounds bring what was missed.
-- A request without an answer is repeated at once, the same bytes: whichever way was lost, an exchange takes them twice without
-  harm. Who failed lately is asked once only. A peer that is silent holds up the others by 1.5 timeouts at most: the first tries
-  wait a quarter of one, and only for peers known to be quicker by far; a whole timeout that was waited for is not repeated.
-- A peer that fails all the same is left alone for a while that doubles, so that one sick node costs the others little.
-- Nothing is said before what it tells is on disk, where the node has one (`durable`).
-- What comes in and cannot be taken is refused, counted and logged once per sentence, and never ends the node.
+Rules of receipts, the cost of exchanges: the difference is the cells new here, or lacking at the peer by its own evidence. All
+other bytes, and repeated cells, are overhead. An exchange without a difference has no ratio. A large state continued in a later
+exchange counts as sent in the first and as received in the last.
 """
 
 import asyncio
@@ -51,39 +34,41 @@ from typing import Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Delta, GossipMessage, GossipResult, Part, Sync
+from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
 from constraint_crdt.protocol.peer_selection import ByDistance
+from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport.interface import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance
 
 LEAST_FANOUT = 3
 WIDER_FROM = (10, 100, 1000)
-"""Nodes of a fleet from which on a change is carried to one peer more at once."""
+"""Sizes of a fleet from which a change is pushed to one more peer."""
 
 PUSHES_PER_SECOND = 100
-"""Exchanges that a node begins at most to carry changes. Where all do, each answers as many, on average, however many they are."""
+"""Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
 
 def fanout(nodes: int) -> int:
-    """To how many peers a change is carried at once, in a fleet of so many live nodes."""
+    """The number of peers in one push, in a fleet of `nodes` live nodes."""
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
 PeerChoice = Literal["auto", "uniform", "near"]
 
 NEAR_FROM = 16
-"""Peers from which on `auto` goes by distance."""
+"""Peers from which `auto` selects by distance."""
 
 ROUND_TRIPS = 8
-"""The last round trips that are kept of each peer."""
+"""Round-trip times kept of each peer."""
 
 LEAST_ROUND_TRIP = 0.001
-"""Seconds: below that a difference is noise, not distance."""
+"""Seconds. Differences below are noise."""
 
 
-class Asking:
-    """Chooses among the peers of one node."""
+class PeerSelector:
+    """Selects among the peers of a node."""
 
     def __init__(self, gossip: GossipNode, choice: PeerChoice, random: Random) -> None:
         self._gossip = gossip
@@ -93,13 +78,13 @@ class Asking:
         self._round_trips: dict[Peer, deque[float]] = {}
 
     def choose(self, peers: Sequence[Peer]) -> Peer:
-        """Whom of these, at least one, to ask now. O(peers), and the rows with a position where there are many."""
+        """Select one of the peers. O(peers), and O(rows with a position) for many peers."""
         if self._choice == "uniform" or (self._choice == "auto" and len(peers) < NEAR_FROM):
             return self._random.choice(peers)
         return self._by_distance.choose(dict(zip(peers, self.distances(peers), strict=True)), self._random)
 
     def distances(self, peers: Sequence[Peer]) -> list[float | None]:
-        """How far away each of these is: steps on the lattice, or seconds, None where no answer was timed yet."""
+        """The distance of each peer: steps on the lattice, or seconds; None before its first answer."""
         positions = self._gossip.state.register.by_node
         mine = positions.get(self._gossip.node_id)
         if mine is not None and all(peer.name in positions for peer in peers):
@@ -107,54 +92,54 @@ class Asking:
         return [self.round_trip(peer) for peer in peers]
 
     def round_trip(self, peer: Peer) -> float | None:
-        """How soon a peer answers, in seconds; None where no answer was timed yet."""
+        """The round-trip time of a peer in seconds; None before its first answer."""
         return min(self._round_trips[peer]) if peer in self._round_trips else None
 
     def answered(self, peer: Peer, seconds: float) -> None:
-        """A peer took so long to answer."""
+        """A peer answered after so many seconds."""
         self._round_trips.setdefault(peer, deque(maxlen=ROUND_TRIPS)).append(max(seconds, LEAST_ROUND_TRIP))
 
     def gone(self, peer: Peer) -> None:
-        """A peer is there no more."""
+        """Drop the round-trip times of a peer."""
         self._round_trips.pop(peer, None)
 
 
 RECEIPTS = 100
-"""How many are kept."""
+"""Receipts kept."""
 
 
 class Receipt(msgspec.Struct, kw_only=True):
-    """What one exchange cost. All in bytes."""
+    """The cost of one exchange, in bytes."""
 
     peer: str
-    """The node that it was with."""
+    """The other node."""
     sent: int = 0
     received: int = 0
-    """Messages, with those that were repeated."""
+    """Messages, repeats included."""
     told: int = 0
-    """Of cells that the peer lacked."""
+    """Cells lacking at the peer."""
     learned: int = 0
-    """Of cells that were new here."""
+    """Cells new here."""
     completed: bool = False
-    """It came to an end. Else the peer did not answer, and how much arrived there is not known."""
+    """False: the peer did not answer, and the part received there is unknown."""
 
     @property
     def carried(self) -> int:
-        """Bytes of all messages."""
+        """Bytes of all messages, both ways."""
         return self.sent + self.received
 
     @property
     def difference(self) -> int:
-        """Bytes of the difference itself."""
+        """Bytes of the difference."""
         return self.told + self.learned
 
     @property
     def ratio(self) -> float | None:
-        """Bytes carried per byte of the difference; None where there was none."""
+        """Bytes carried per byte of difference; None without a difference."""
         return self.carried / self.difference if self.difference else None
 
     def tell(self, message: GossipMessage) -> None:
-        """Note what a message to the peer holds. O(its cells)."""
+        """Count the cells of a message to the peer. O(its cells)."""
         if isinstance(message, Delta):
             runs = message.delta.runs
         elif isinstance(message, Sync):
@@ -165,28 +150,28 @@ class Receipt(msgspec.Struct, kw_only=True):
 
 
 class Receipts:
-    """The receipts of one node."""
+    """The receipts of a node."""
 
     def __init__(self) -> None:
         self._last: deque[Receipt] = deque(maxlen=RECEIPTS)
         self.carried = 0
-        """Bytes of all messages of the exchanges that had a difference, since the start."""
+        """Bytes of all messages of exchanges with a difference, since the start."""
         self.difference = 0
-        """Bytes of these differences."""
+        """Bytes of their differences."""
 
     @property
     def last(self) -> Sequence[Receipt]:
-        """Those of the last exchanges, the latest at the end."""
+        """The receipts of the last exchanges, oldest first."""
         return tuple(self._last)
 
     @property
     def ratio(self) -> float | None:
-        """The median ratio of the last exchanges that had a difference; None if none had. O(receipts kept)."""
+        """The median ratio of the last exchanges with a difference; None without any. O(receipts kept)."""
         ratios = [receipt.ratio for receipt in self._last if receipt.ratio is not None]
         return median(ratios) if ratios else None
 
     def keep(self, receipt: Receipt) -> None:
-        """An exchange is over."""
+        """Keep the receipt of an ended exchange."""
         self._last.append(receipt)
         if receipt.difference:
             self.carried += receipt.carried
@@ -194,31 +179,31 @@ class Receipts:
 
 
 REPEATS = 2
-"""Times that a request without an answer is repeated: at 30 % loss each way, 49 % of requests are answered and 87 % of these."""
+"""Retries of a request: at 30 % loss each way, 49 % of requests are answered, and 87 % with retries."""
 
 HASTE = 0.25
-"""How much of the timeout a try waits that can be repeated."""
+"""The share of the timeout before a retry."""
 
 QUICKER = 8
-"""So many times the round trip must fit in that."""
+"""The number of round trips within this share."""
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
-"""Seconds that a peer is left alone after it failed: doubling between these."""
+"""Seconds for which a failed peer is left out: each pause is twice the last, between these bounds."""
 
 LONGEST_EXCHANGE = 128
-"""Messages, or bursts of parts, after which an exchange is broken off: it takes four, and more only while both sides keep changing,
-or a large state is on its way. What is on its way then goes on in the next exchange.
+"""Messages, or bursts of parts, in one exchange at most. Four are usual, more if both sides keep changing or a large state is
+transferred. The transfer continues in the next exchange.
 """
 
 REFUSALS_LOGGED = 256
 
 _log = logging.getLogger(__name__)
-Received = Callable[[str, GossipResult], None]
+Received = Callable[[str, GossipResult], object]
 Durable = Callable[[], Awaitable[None]]
 
 
-class Exchanger:
+class ExchangeLoop:
     """Exchanges between one `GossipNode` and the peers on a transport."""
 
     def __init__(
@@ -232,8 +217,8 @@ class Exchanger:
         choice: PeerChoice = "auto",
         random: Random,
     ) -> None:
-        """`received(node_id, result)` is called after each message, `durable()` awaited before anything is said; `timeout` in
-        seconds bounds each silence of a peer; `choice` is how a round chooses its peer.
+        """`received(node_id, result)` is called after each merged message, and `durable()` awaited before each message is sent.
+        `timeout` in seconds bounds each silence of a peer. `choice`: how a round selects its peer.
         """
         self._gossip = gossip
         self._transport = transport
@@ -241,7 +226,7 @@ class Exchanger:
         self._durable = durable
         self._timeout = timeout
         self._random = random
-        self._asking = Asking(gossip, choice, random)
+        self._selector = PeerSelector(gossip, choice, random)
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._resting: dict[Peer, tuple[float, float]] = {}
@@ -250,34 +235,29 @@ class Exchanger:
         self.begun = 0
         """Exchanges begun here."""
         self.completed = 0
-        """Exchanges begun here that came to an end."""
+        """Completed exchanges begun here."""
         self.failed = 0
         """Exchanges begun here whose peer did not answer."""
         self.repeated = 0
-        """Requests sent again since there was no answer."""
+        """Requests repeated for lack of an answer."""
         self.sent = 0
-        """Messages, or parts of one, given to the transport: requests and replies."""
+        """Messages, or parts of a message, handed to the transport: requests and replies."""
         self.received = 0
-        """Messages, or parts of one, that came from it."""
+        """Messages, or parts of a message, taken from the transport."""
         self.refused = 0
-        """Messages that could not be taken."""
+        """Messages refused."""
         self.learned_bytes = 0
-        """Bytes of the cells that came from peers and were new here: the least that had to be carried."""
+        """Bytes of cells from peers new here."""
         self.receipts = Receipts()
-        """What the exchanges begun here cost."""
+        """The receipts of the exchanges begun here."""
 
     @property
-    def live(self) -> frozenset[str]:
-        """The names of the peers that are there, by their own evidence."""
-        return frozenset(self._live)
-
-    @property
-    def seen(self) -> Set[str]:
-        """The same as a live view: do not hold it over an await."""
+    def live(self) -> Set[str]:
+        """The names of the live peers, as a changing view: copy it to keep it."""
         return self._live
 
     async def answer(self, payload: bytes) -> list[bytes]:
-        """A message of a peer in, what to reply out."""
+        """Handle a request of a peer. Returns the replies."""
         peer, responses = self._receive(payload)
         replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
         await self._durable()
@@ -285,33 +265,38 @@ class Exchanger:
         return replies
 
     def gone(self, peer: Peer) -> None:
-        """The transport lost sight of a peer."""
+        """A peer left the transport."""
         self._resting.pop(peer, None)
-        self._asking.gone(peer)
+        self._selector.gone(peer)
         if not any(other.name == peer.name for other in self._transport.peers()):
             self._live.discard(peer.name)
 
     def push(self) -> None:
-        """Something changed that others should hear of soon."""
+        """Push the changes of the state soon."""
         self._dirty.set()
 
+    def changed(self, change: NodeChange) -> None:
+        """Push a change marked for it. See `ChangeFeed`."""
+        if change.push:
+            self._dirty.set()
+
     async def run_rounds(self, every: float) -> None:
-        """Exchange with one peer after another, for ever; `every` in seconds, varied a little so that nodes drift apart."""
+        """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
         while True:
             await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
             peers = self._willing()
             if peers:
-                await self.exchange(self._asking.choose(peers))
+                await self.exchange(self._selector.choose(peers))
 
     async def run_pushes(self) -> None:
-        """Carry each change at once to a few peers that lack it, for ever."""
+        """Push each change to a few peers lacking it. Never returns."""
         while True:
             await self._dirty.wait()
             self._dirty.clear()
             await asyncio.sleep(await self.push_now() / PUSHES_PER_SECOND)
 
     async def push_now(self) -> int:
-        """Carry what is new here to a few peers that lack it; returns to how many."""
+        """Exchange with a few peers whose state differs. Returns their number."""
         peers = self._willing()
         self._random.shuffle(peers)
         lacking = [peer for peer in peers if self._gossip.tracker.hash(peer.name) != self._gossip.state_hash]
@@ -321,11 +306,11 @@ class Exchanger:
         return len(chosen)
 
     def willing(self, names: Collection[str]) -> list[Peer]:
-        """The peers of these names that are believed to be there and did not fail lately, in a fixed order."""
+        """The peers of these names on the transport, without recently failed peers, ordered."""
         return [peer for peer in self._willing() if peer.name in names]
 
     async def exchange(self, peer: Peer) -> bool:
-        """Begin an exchange and carry it to its end. False if the peer failed; then it is left alone for a while."""
+        """Exchange with a peer. Returns False if the peer failed and is left out for a pause."""
         async with self._turn:
             self.begun += 1
             receipt = Receipt(peer=peer.name)
@@ -364,7 +349,7 @@ class Exchanger:
     async def _request(self, peer: Peer, data: bytes, receipt: Receipt) -> list[bytes]:
         repeats = 0 if peer in self._resting else REPEATS
         hasty = HASTE * self._timeout
-        known = self._asking.round_trip(peer)
+        known = self._selector.round_trip(peer)
         first = hasty if known is not None and known * QUICKER <= hasty else self._timeout
         clock = asyncio.get_running_loop()
         over = clock.time() + (REPEATS + 0.5) * hasty
@@ -383,12 +368,12 @@ class Exchanger:
         clock = asyncio.get_running_loop()
         begun = clock.time()
         replies = await self._transport.request(peer, data, patience)
-        if peer in self._transport.peers():  # else it went meanwhile, and nobody would forget this again
-            self._asking.answered(peer, clock.time() - begun)
+        if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
+            self._selector.answered(peer, clock.time() - begun)
         return replies
 
     def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
-        """Take a message in: who said it, and what to respond."""
+        """Merge a message. Returns its sender and the responses."""
         rows = self._gossip.state.rows
         self.received += 1
         known = rows.clock_mark.entries
@@ -412,7 +397,7 @@ class Exchanger:
             _log.warning("refused a message: %s", why)
 
     def _willing(self) -> list[Peer]:
-        """The peers that are believed to be there and did not fail lately, in a fixed order."""
+        """The peers on the transport, without recently failed peers, ordered."""
         now = asyncio.get_running_loop().time()
         return sorted(peer for peer in self._transport.peers() if self._resting.get(peer, (0.0, 0.0))[0] <= now)
 

@@ -1,89 +1,60 @@
-"""What a node does as time passes: it tells that constraints have ended, and removes what has long expired.
+"""Maintenance: the periodic work of a node.
 
-Nothing here decides that a constraint has ended: that is a reading, which every node makes by itself (`types.orset`). Who removes
-the cells, and when, is for `gossip.expiring` to say.
-
-Folding the counts of constraints that are long gone.
-
-Each constraint that a node ever counted leaves a cell in its row. Once the constraint has not been active for a while, the node
-takes its own counts of it into its node total. Totals stay exact; only the split by constraint goes.
-
-Purging tiles that were deleted a while ago.
-
-A deleted tile keeps its content, so that the deletion can be undone. After that time the node that deleted it removes all of it;
-if that node is not there any more, the others do after twice the time. Two that purge at once do no harm.
-
-When a node drops removals, and who keeps it from doing so (DESIGN 4).
-
-A removal is dropped at once when every live peer has given evidence of it. Else it is kept, for the sake of those peers, who would
-otherwise need a whole Sync; but not for ever: beyond a number or an age it is dropped all the same. That is a choice of cost, never
-of safety, so a node that is away for long holds back nobody for long.
+- *Expiry.* A constraint has expired when the clock of the reading node passes its end; each node reads this independently
+  (`types.orset`). Maintenance publishes the expiry, and removes the cells later. The protocol decides which node removes the cells,
+  and when.
+- *Folding.* A node has a cell in its row for each constraint with counts. When a constraint has been inactive for a while, the node
+  adds its own counts of the constraint to the total of the node. Totals stay exact; the split by constraint is lost.
+- *Purging.* A deleted tile keeps its content, so that the deletion can be undone. Later the deleting node removes the cells, or, if
+  gone, another node after twice the time. Two nodes may purge at once.
+- *Dropping removals.* A removal is dropped at once when every live peer gave evidence of having it. Until then it is kept, to spare
+  peers a Sync of the whole state, up to a number and an age. The bounds affect cost, never correctness.
 """
 
 import asyncio
+import logging
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell
 from constraint_crdt.crdt.hybrid_time import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.operations.nodes import Holding
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.reports import Holding
+from constraint_crdt.runtime.change_feed import ChangeFeed
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.types.tile_parts import Place
 from constraint_crdt.types.tiles import FleetTile
 
-AT_ONCE = 1_000
-"""Adds that are removed before others get their turn on the loop."""
+ADDS_AT_ONCE = 1_000
+"""Adds of expired constraints removed in one turn of the loop."""
 
 HEARINGS = 10
-"""So many times the mean time between two Pings of one peer, its clock counts: else it would be lost by chance now and then."""
+"""The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
 
 LONGEST_HEARD_FOR = 60 * SECOND
-"""But no longer than this: a node that is cut off is to go by its own clock soon."""
+"""The bound of this time, in ns: a partitioned node is to use its own clock soon."""
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
-class Expiring:
-    """Follows the expiries of one node."""
-
-    def __init__(
-        self, gossip: GossipNode, *, turned: Callable[[Set[str]], None], remove: Callable[[int], int], every: float
-    ) -> None:
-        """`turned(ids)` tells of the constraints that time has made something else of. `remove(n)` removes at most n adds, and says
-        whether there may be more. `every`: seconds between two rounds of gossip.
-        """
-        self._gossip = gossip
-        self._turned = turned
-        self._remove = remove
-        self._every = every
-
-    async def tell(self) -> None:
-        """Tell of what time has made of the constraints. O(those that expired)."""
-        ids = self._gossip.state.constraints.take_turned()
-        if ids:
-            self._turned(ids)
-
-    async def remove(self) -> None:
-        """Remove the adds that it is for this node to remove now. O(those, and peers)."""
-        time = self._gossip.time
-        wanted = round(HEARINGS * self._every * len(time.offsets) * SECOND)
-        time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
-        while self._remove(AT_ONCE):  # noqa: ASYNC110 - the pause gives others a turn; nothing is waited for
-            await asyncio.sleep(0)
-
-
-class Folding:
-    """Watches which constraints that this node counted are gone, and since when."""
+class FoldSweep:
+    """Finds the constraints whose counts are to be folded."""
 
     def __init__(self, gossip: GossipNode, *, after: float, now: Callable[[], float]) -> None:
-        """`after`: seconds that a constraint has to be gone. `now`: monotonic seconds."""
+        """`after`: seconds for which a constraint has to be inactive. `now`: monotonic seconds."""
         self._gossip = gossip
         self._after = after
         self._now = now
         self._gone: dict[str, float] = {}
 
     def due(self) -> list[str]:
-        """The constraints whose counts are to be folded now. O(cells of this node's row)."""
+        """The constraints to fold now. O(cells of this node's row)."""
         gossip, now = self._gossip, self._now()
         counted = [cell.key for cell in gossip.state.rows.above(gossip.replica, 0) if cell.kind == COUNTS and cell.key]
         gone = {str(key) for key in counted if key not in gossip.state.constraints}
@@ -92,30 +63,30 @@ class Folding:
 
 
 TILES_AT_ONCE = 200
-"""Tiles purged in one go. So many, of the largest, hold the node up for some tenths of a second."""
+"""Tiles purged in one turn of the loop. Of the largest tiles, they take some tenths of a second."""
 
 
-class Purging:
-    """Watches which deleted tiles of one node are due."""
+class PurgeSweep:
+    """Finds and purges the tiles deleted long enough ago."""
 
     def __init__(self, gossip: GossipNode, *, after: float) -> None:
-        """`after`: seconds that a deleted tile is kept by the node that deleted it."""
+        """`after`: seconds for which the deleting node keeps a tile."""
         self._gossip = gossip
         self._after = int(after * 1e9)
 
     def due(self) -> list[Place]:
-        """The tiles to be purged now, some of them if there are many. O(tiles)."""
+        """The tiles to purge now, `TILES_AT_ONCE` at most. O(tiles)."""
         tiles = self._gossip.state.tiles
         return [place for place in tiles.deleted() if self._is_due(place)][:TILES_AT_ONCE]
 
     def purge(self, places: list[Place]) -> None:
-        """Remove all that is known of these tiles."""
+        """Remove all cells of these tiles."""
         for place in places:
             tile = self._gossip.state.tiles.tile(*place)
             self._gossip.write(partial(_purge, tile))
 
     def _is_due(self, place: Place) -> bool:
-        """By the latest mark: until then somebody wants it deleted, and may want it back."""
+        """By the latest deletion, which may be undone until then."""
         gossip = self._gossip
         deletion = gossip.state.tiles.tile(*place).deletion
         if deletion is None:
@@ -128,11 +99,13 @@ def _purge(tile: FleetTile, me: Replica) -> None:
     tile.purge(node=me)
 
 
-class Forgetting:
-    """Watches the removals of one node and drops what may go."""
+class RemovalSweep:
+    """Drops removals: those known to all live peers, and those beyond the bounds."""
 
     def __init__(self, gossip: GossipNode, *, most: int, longest: float, now: Callable[[], float]) -> None:
-        """`most`: removals kept for peers that have not heard. `longest`: seconds that one is kept. `now`: monotonic seconds."""
+        """`most`: removals kept for peers lacking them. `longest`: seconds for which a removal is kept. `now`: monotonic
+        seconds.
+        """
         self._gossip = gossip
         self._most = most
         self._longest = longest
@@ -152,15 +125,15 @@ class Forgetting:
             self._since[Dot(new.replica, new.seq)] = self._now()
 
     def __len__(self) -> int:
-        """Removals that stand."""
+        """The number of removals held."""
         return len(self._since)
 
     def step(self, live: Iterable[str]) -> str:
-        """Drop what may go; why removals went that not all had heard of, or an empty text. O(removals x live peers)."""
+        """Drop removals. Returns the reason for dropping removals lacking at a live peer, else "". O(removals x live peers)."""
         if not self._since:
             return ""
         live = list(live)
-        if live:  # while cut off there is nobody to ask, and all to keep it for
+        if live:  # without live peers there is no evidence, and every peer may lack them
             self.dropped["acknowledged"] += self._gossip.collect(live)
         reason = "size" if len(self._since) > self._most else "age" if self._oldest() > self._longest else ""
         if reason:
@@ -171,7 +144,7 @@ class Forgetting:
         return self._now() - next(iter(self._since.values())) if self._since else 0.0
 
     def holding(self, live: Iterable[str]) -> list[Holding]:
-        """Which live peers hold removals back: how many, what that costs, and since when. O(removals x live peers)."""
+        """The live peers lacking removals, with number, bytes and age. O(removals x live peers)."""
         found = []
         for node_id in sorted(live):
             clock = self._gossip.tracker.clock(node_id)
@@ -184,3 +157,63 @@ class Forgetting:
     def _size(self, dot: Dot) -> int:
         cell = self._gossip.state.rows.get(REMOVE, dot.seq, dot.replica)
         return len(cell.data) if cell is not None else 0
+
+
+class Maintenance:
+    """Runs the maintenance of a node."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        gossip: GossipNode,
+        persistence: Persistence,
+        feed: ChangeFeed,
+        exchanges: ExchangeLoop,
+        rates: NodeRates,
+    ) -> None:
+        self._gossip = gossip
+        self._persistence = persistence
+        self._feed = feed
+        self._exchanges = exchanges
+        self._rates = rates
+        self._gossip_every = settings.gossip_every
+        self._folds = FoldSweep(gossip, after=settings.fold_counts_after, now=time.monotonic)
+        self._purges = PurgeSweep(gossip, after=settings.keep_deleted_tiles_for)
+        self.removals = RemovalSweep(gossip, most=settings.keep_removals, longest=settings.keep_removals_for, now=time.monotonic)
+        """The removals in the state of the node."""
+
+    async def expire(self) -> None:
+        """Publish expired constraints, and constraints in force again. O(those)."""
+        ids = self._gossip.state.constraints.take_turned()
+        if ids:
+            self._feed.elapse(ids)
+
+    async def remove_expired(self) -> None:
+        """Remove the expired adds assigned to this node. O(those, and peers)."""
+        time = self._gossip.time
+        wanted = round(HEARINGS * self._gossip_every * len(time.offsets) * SECOND)
+        time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
+        while self._feed.writable and self._feed.write(lambda: self._gossip.remove_expired(limit=ADDS_AT_ONCE)):
+            self._exchanges.push()
+            await asyncio.sleep(0)  # lets other tasks run; nothing is waited for
+
+    async def fold(self) -> None:
+        """Fold the counts and rates of constraints inactive for long enough."""
+        ids = self._folds.due()
+        if ids and self._feed.writable:
+            self._feed.write(lambda: self._gossip.fold(ids))
+            self._feed.write(lambda: self._rates.fold(ids))
+
+    async def purge(self) -> None:
+        """Purge the tiles deleted long enough ago."""
+        places = self._purges.due()
+        if places and self._feed.writable:
+            self._feed.write(lambda: self._purges.purge(places))
+
+    async def drop_removals(self) -> None:
+        """Drop removals, see `RemovalSweep`."""
+        reason = self.removals.step(self._exchanges.live)
+        if reason:
+            behind = ", ".join(each.node for each in self.removals.holding(self._exchanges.live)) or "nodes that are away"
+            _log.info("dropped removals by %s that not all have heard of: %s will need a Sync", reason, behind)
+        self._persistence.touch()

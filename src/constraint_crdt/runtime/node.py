@@ -1,4 +1,4 @@
-"""Node: a running member of a fleet, on asyncio. To embed in a program of one's own; the command line is a thin front on it.
+"""Node: a running member of a fleet, on asyncio. Programs embed it; the command line is a thin front on it.
 
     async with Node(name="forge", connect=["tcp/10.0.0.1:7447"]) as node:
         await node.add_constraint("max_speed", when="speed_mps <= 1.5")
@@ -6,37 +6,130 @@
         async for event in node.events():
             ...
 
-What it does by itself is in `running`. All state lives on one event loop; nothing here is to be called from another thread.
+`lifecycle` has its parts and its background tasks. All state belongs to one event loop; call nothing here from another thread.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
+from random import Random
+from types import TracebackType
+from typing import Self
+
+import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.runtime.batches import (
-    BatchChange,
-    BatchResult,
-    RecordCounts,
-    apply_changes,
-    check_definitions,
-    needs_expressions,
-)
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.positions import PositionReport
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.events import Event, EventKind, EventStream
-from constraint_crdt.runtime.lifecycle import RunningNode
-from constraint_crdt.runtime.reports import ConstraintReport, IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.runtime.shared import ImportReport, PositionReport, position_report
+from constraint_crdt.runtime.lifecycle import Runtime
+from constraint_crdt.runtime.probes import Probe
+from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
-from constraint_crdt.types.definition import Labels, Severity
+from constraint_crdt.transport.interface import Transport
+from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
 
-class Node(RunningNode):
+class Node:
     """One node of a fleet. Use it as an async context manager, or call `start` and `stop`."""
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        fleet: str | None = None,
+        role: str | None = None,
+        listen: Sequence[str] | None = None,
+        connect: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        probes: Sequence[Probe] = (),
+        transport: Transport | None = None,
+        settings: NodeSettings | None = None,
+        random: Random | None = None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """Keyword settings override those in `settings`. `transport`: Zenoh if left out. `random`: selects peers. `now`: the time
+        in ns since the epoch.
+
+        Raises `ConstraintCrdtError` for a name or fleet out of bounds.
+        """
+        given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect, "labels": labels}
+        changes = {
+            key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None
+        }
+        self.settings = msgspec.structs.replace(settings or NodeSettings(), **changes)
+        random = random or Random()  # noqa: S311 - selects peers, protects nothing
+        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now)
+        self._now = now
+        self.gossip = runtime.gossip
+        """The state, and the protocol of the node."""
+        self.tiles = runtime.tiles
+        """The tiles."""
+        self.approximate = runtime.sketches
+        """The sketches, among them the most violated constraints, and the Bloom filters."""
+        self.counters = runtime.counters
+        """Counters that go up and down."""
+        self.plato = runtime.plato
+        """The rooms, as clients of the PLATO contract see them."""
+        self.rates = runtime.rates
+        """The recent rates at which constraints held and were violated."""
+        self.evidence = runtime.evidence
+        """The evidence of the state of each peer."""
+        self.spells = runtime.spells
+        """Since when each constraint is violated on each node."""
+        self.coverage = runtime.coverage
+        """Which nodes have heard of a change."""
+        self.explanations = runtime.explanations
+        """Everything known of a constraint."""
+        self.convergence = runtime.convergence
+        """How the state of each peer compares to this node's."""
+        self.overview = runtime.overview
+        """The constraints of a large fleet, in pages."""
+        self.diagnosis = runtime.diagnosis
+        """The faults of this node."""
+        self.alerts = runtime.alerts
+        """The alerts of this node's rules."""
+        self.notices = runtime.notices
+        """Which readings changed."""
+        self.metrics = runtime.metrics
+        """Counters and gauges of this node."""
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, *, rejoin: bool = False) -> None:
+        """Load the store and join the fleet. `rejoin`: rename the store and begin with an empty one; peers bring its content back.
+
+        Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
+        """
+        await self._runtime.start(rejoin=rejoin)
+
+    async def stop(self) -> None:
+        """Leave: write and push the gathered counts, then close the transport. Idempotent."""
+        await self._runtime.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.stop()
+
+    async def over(self) -> str:
+        """Wait until this node has to end for good. Returns the reason: retirement, or another live node of the same name."""
+        return await self._runtime.membership.over()
+
+    # --- writes ------------------------------------------------------------------------------------------------------
 
     async def add_constraint(
         self,
@@ -49,154 +142,152 @@ class Node(RunningNode):
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
     ) -> Change:
-        """Make a constraint active in the whole fleet, or give it this definition in place of those known here.
+        """Add a constraint to the whole fleet, or replace its definitions known here.
 
-        `on`: the labels of the nodes that it applies to. `ttl`: how long it lasts, in seconds if it is a number; `until`: when it
-        ends, in ns since the epoch if it is a number. Given neither, it lasts until somebody removes it.
-        Raises `ExpressionError` (wrong `when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        `on`: the labels of the nodes to apply the constraint to. `ttl`: its duration, a number in seconds; `until`: its end, a
+        number in ns since the epoch. Without either the constraint lasts until its removal. Raises `ExpressionError` (wrong `when`)
+        or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
-        return await self._told(
-            lambda: self.gossip.add_constraint(
-                id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, at=self._now()
-            )
-        )
+        add = partial(self.gossip.add_constraint, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
+        return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
-        """End a constraint in the whole fleet. Raises `KeyError` if it is not active here."""
-        await self._told(lambda: self.gossip.remove_constraint(id_))
+        """Remove a constraint in the whole fleet. Raises `KeyError` for a constraint not active here."""
+        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_))
 
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
-        """Count evaluations made elsewhere, of one constraint or of none in particular.
+        """Count evaluations made outside of the node, of a constraint, or without a constraint.
 
-        Raises `ValueError` for a negative number and `KeyError` for a constraint that is not active and never counted.
+        Raises `ValueError` for a negative number and `KeyError` for an inactive constraint without counts.
         """
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
             raise KeyError(constraint)
-        await self._told(lambda: self.gossip.record(satisfied, violations, constraint=constraint))
-        self.approximate.note({constraint: (satisfied, violations)})
-        self.rates.note({constraint: (satisfied, violations)})
+        await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violations, constraint=constraint))
+        self._runtime.evaluator.recorded(constraint, satisfied, violations)
 
     async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
-        """Add, remove and record, up to 10,000 changes: in order, all at one instant, and with one wait for the disk.
+        """Add, remove and record, up to 10,000 changes, in order, at one instant, with one commit to disk.
 
-        Raises `BatchError` (a `ConstraintCrdtError`) naming the change that cannot be made; then none of them is.
+        Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         if needs_expressions(changes):
             await asyncio.to_thread(check_definitions, changes)
         else:
             check_definitions(changes)
-        results = await self._told(lambda: apply_changes(self.gossip, changes, at=self._now()))
+        results = await self._runtime.feed.commit(partial(apply_changes, self.gossip, changes, at=self._now()))
         for change in changes:
             if isinstance(change, RecordCounts):
-                self.approximate.note({change.constraint: (change.satisfied, change.violations)})
-                self.rates.note({change.constraint: (change.satisfied, change.violations)})
+                self._runtime.evaluator.recorded(change.constraint, change.satisfied, change.violations)
         return results
 
     async def measure(self, values: Mapping[str, object]) -> None:
-        """Take measurements in: the latest value per variable counts, until it is older than the maximum age.
+        """Take measurements in. The latest value of each variable counts until its maximum age.
 
-        Raises `ConstraintCrdtError` for a value that cannot be measured; nothing is taken then.
+        Raises `ConstraintCrdtError` for a value of a wrong type or out of bounds; no value is taken then.
         """
-        self._board.put(values, time.monotonic_ns())
+        self._runtime.measurements.put(values, time.monotonic_ns())
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
-        fresh = self._board.fresh(time.monotonic_ns())
-        self._keeping.check()
-        evaluations = self._evaluate({**fresh, **values})
-        await self._write_counts()
-        self._exchanger.push()
-        await self._keeping.durable()
+        runtime = self._runtime
+        fresh = runtime.measurements.fresh(time.monotonic_ns())
+        runtime.persistence.check()
+        evaluations = runtime.evaluator.evaluate({**fresh, **values})
+        await runtime.evaluator.write_counts()
+        runtime.exchanges.push()
+        await runtime.persistence.durable()
         return evaluations
 
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        await self._told(lambda: self.gossip.update_position(position))
+        await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End a node for good: its counts stay, its return is refused, its name is not to be used again.
+        """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run` only says what would be. Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this one,
-        and for one that is live unless `force` is given: what it wrote and nobody has taken yet is lost with it.
+        `dry_run`: only report. Raises `KeyError` for a node without writes, and `ConstraintCrdtError` for this node, and for a live
+        node unless `force` is given: writes not received by any peer are lost.
         """
-        report = self._answers.retirement(node)
+        report = self._runtime.answers.retirement(node)
         if dry_run:
             return report
         if report.live and not force:
             raise ConstraintCrdtError(
                 f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
             )
-        await self._told(lambda: self.gossip.retire(node))
-        self._announcer.publish(EventKind.RETIRED, node=node)
-        return self._answers.retirement(node)
+        await self._runtime.feed.commit(partial(self.gossip.retire, node))
+        self._runtime.publisher.publish(EventKind.RETIRED, node=node)
+        return self._runtime.answers.retirement(node)
 
     async def export_state(self) -> str:
-        """Everything that is known here, as JSON: see docs/reference/state-files.md. O(cells)."""
-        return await self._portable.export()
+        """The whole state as JSON: see docs/reference/state-files.md. O(cells)."""
+        return await self._runtime.state_files.export()
 
     async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:
-        """Merge a state that `export_state` or `to_json` made: what is newer here stays.
+        """Merge a state made by `export_state` or `to_json`. Newer cells here stay.
 
-        Raises `StateFileError` for what is none, and `ConstraintCrdtError` beyond a limit; nothing changes then.
+        Raises `StateFileError` for other texts, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
-        return await self._portable.take_in(text, max_bytes)
+        return await self._runtime.state_files.merge(text, max_bytes)
+
+    # --- reads -------------------------------------------------------------------------------------------------------
 
     def events(self) -> AsyncIterator[Event]:
-        """What happens from now on, until the node stops."""
-        return self._events.subscribe()
+        """The events from now on, until the node stops."""
+        return self._runtime.events.subscribe()
 
     @property
     def event_stream(self) -> EventStream:
-        """The same for those who come back after a while, or cannot wait."""
-        return self._events
+        """The events with their ids, for resuming readers and for listeners."""
+        return self._runtime.events
 
     def position(self) -> PositionReport:
-        """Where the fleet is, and each of its nodes. O(rows with a position)."""
+        """The positions of the fleet and of its nodes. O(rows with a position)."""
         return position_report(self.gossip.state)
 
     def status(self) -> Status:
-        """How this node and the fleet are doing, from here. O(peers x rows)."""
-        return self._answers.status(self.answering.convergence)
+        """The state of this node, and of the fleet as seen from here. O(peers x rows)."""
+        return self._runtime.answers.status(self.convergence)
 
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
-        if self._hearing.me is None:
+        if self._runtime.membership.me is None:
             return "the node has not joined its fleet yet"
         if self.gossip.retired_by is not None:
             return f"the node was retired by {self.gossip.retired_by}"
-        return self._keeping.trouble
+        return self._runtime.persistence.trouble
 
     def constraint_ids(self) -> list[str]:
         """The active constraints, ordered."""
         return sorted(self.gossip.state.constraints)
 
     def expired_ids(self) -> list[str]:
-        """The constraints that have expired and that nobody has removed yet, ordered."""
+        """The expired constraints not removed yet, ordered."""
         return self.gossip.state.constraints.expired_ids
 
     def node_names(self) -> list[str]:
-        """The nodes ever heard of, ordered."""
-        return self._answers.names
+        """The names of all known nodes, ordered."""
+        return self._runtime.answers.names
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """The active constraints, or those of them in `ids`, ordered by id. O(constraints x nodes)."""
-        return self._answers.constraints(ids)
+        return self._runtime.answers.constraints(ids)
 
     def expired(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
-        """The constraints that have expired and that nobody has removed yet, or those of them in `ids`, ordered by id."""
-        return self._answers.expired(ids)
+        """The expired constraints not removed yet, or those in `ids`, ordered by id."""
+        return self._runtime.answers.expired(ids)
 
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
-        """The nodes ever heard of, or these, ordered by name. O(nodes x rows)."""
-        return self._answers.nodes(self.answering.convergence, names)
+        """All known nodes, or these, ordered by name. O(nodes x rows)."""
+        return self._runtime.answers.nodes(self.convergence, names)
 
     def storage(self) -> StorageReport:
-        """What this node holds, and what it could forget. O(cells)."""
-        return self._answers.storage()
+        """The cells of this node's state, and the removals held back by peers. O(cells)."""
+        return self._runtime.answers.storage()
 
     def identity(self) -> IdentityReport:
-        """Who this node is, and who it was."""
-        return self._answers.identity()
+        """The identity of this node, with its former incarnations."""
+        return self._runtime.answers.identity()

@@ -1,53 +1,65 @@
-"""Keeping a node's state on disk, or not.
+"""Persistence: the state of a node on disk, and the recording of its inputs.
 
-What a node writes or takes in is on disk before anybody can hear of it: whoever is about to say something awaits `durable` first.
-While the disk takes nothing, writes are refused before they happen, and reads and gossip go on. What could not be written stays in
-memory and is tried again; so that none of it is ever said twice in different words, this life is not vouched for any more.
+Rules of the store: a write, or a merged message, is on disk before any peer or user can know of its content; senders await
+`durable` first. While the disk takes no writes, writes are refused before they happen, and reads and gossip go on. Unwritten
+changes stay in memory and are retried. The incarnation is not vouched for in this time, so that no dot is ever used for two
+contents.
 
-Writing a node's flight recording to a file: bounded, and whole up to the last input whatever happens to the process.
-
-Each frame is handed to the system as one write, so that a kill loses none. When the file reaches half of its bound it is set aside
-as `FILE.1`, in place of the one before, and a new one begins with a checkpoint: the two together are what is kept.
+Rules of the recording: each frame is one write call, so that a kill loses no frame. A file of half the bound is renamed to
+`FILE.1`, replacing the file before, and a new file begins with a checkpoint.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
-from constraint_crdt.store.histogram import Durations
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 def store_path(settings: NodeSettings) -> Path | None:
-    """Where the settings put the store; None for none."""
+    """The file of the store by the settings; None if the state is in memory."""
     if settings.store == MEMORY_STORE:
         return None
     return default_path(settings.name, settings.fleet) if settings.store == DEFAULT_STORE else Path(settings.store)
 
 
-class Keeping:
-    """The store of one node, if it has one."""
+class Persistence:
+    """The store of a node, or none."""
 
-    def __init__(self, settings: NodeSettings, gossip: GossipNode, on_health: Callable[[str | None], None]) -> None:
-        """`on_health` is told why writes begin to be refused, and None when they are taken again."""
+    def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
         self._gossip = gossip
-        self._on_health = on_health
+        self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
+        self._trouble: str | None = None
         self._former: dict[Replica, int] = {}
+
+    def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
+        """Call `subscriber` with the reason when writes begin to be refused, and with None when they are taken again."""
+        self._subscribers.append(subscriber)
+
+    def _health_changed(self, trouble: str | None) -> None:
+        self._trouble = trouble
+        for subscriber in self._subscribers:
+            subscriber(trouble)
 
     @property
     def path(self) -> str:
-        """The file, or "memory"."""
+        """The file of the store, or "memory"."""
         return str(self._store.path) if self._store else MEMORY_STORE
 
     @property
@@ -57,28 +69,28 @@ class Keeping:
 
     @property
     def lives(self) -> tuple[Life, ...]:
-        """The lives of the node that its store remembers; none without a store."""
+        """The incarnations of the node in its store, each a `Life`; none without a store."""
         return self._store.lives if self._store else ()
 
     @property
     def trouble(self) -> str | None:
-        """Why writes are refused; None while they are not."""
-        return self._committer.trouble if self._committer else None
+        """Why writes are refused; None if they are taken."""
+        return self._trouble
 
     @property
-    def commits(self) -> Durations | None:
+    def commits(self) -> DurationHistogram | None:
         """How long commits took; None without a store."""
         return self._committer.durations if self._committer else None
 
     @property
     def waiting(self) -> int:
-        """How many wait for the disk."""
+        """The writes and messages waiting for the next commit."""
         return self._committer.waiting if self._committer else 0
 
     async def open(self, *, rejoin: bool = False) -> Path | None:
-        """Take up what is on disk. Raises `StoreError` if it cannot be used.
+        """Load the state from disk. Raises `StoreError` if the store cannot be used.
 
-        `rejoin`: set the old file aside, and begin with an empty one; returns where the old one is then.
+        `rejoin`: rename the old file, and begin with an empty one. Returns the new path of the old file then.
         """
         path = store_path(self._settings)
         if path is None:
@@ -103,63 +115,70 @@ class Keeping:
         replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
         self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
         self._store = store
-        self._committer = Committer(store, gossip.state.rows, on_health=self._on_health)
+        self._committer = Committer(store, gossip.state.rows, on_health=self._health_changed)
         self._committer.start()
         return aside
 
     def check(self) -> None:
-        """Raise `WritesRefused` if the disk takes no writes at present."""
+        """Raise `WritesRefused` if the disk takes no writes now."""
         if self.trouble is not None:
             raise WritesRefused(self.trouble)
 
-    def changed(self) -> None:
-        """Something may have changed: have it written soon."""
+    def changed(self, change: NodeChange) -> None:
+        """Have a change written soon. See `ChangeFeed`."""
+        if change.renewed is not None and self._committer:
+            before, after = change.renewed
+            self._committer.begin_life(after.incarnation, f"after {before}")
+        if change.result is not None and change.result.outlived is not None:
+            _log.warning("others know more of %s than this node does: its next write starts a new life", change.result.outlived)
+            if self._committer:
+                self._committer.end_life()
+        if change.state_changed:
+            if change.peer:
+                self._log_recovered(change.peer)
+            self.touch()
+
+    def touch(self) -> None:
+        """The state may have changed: have it written soon."""
         if self._committer:
             self._committer.touch()
 
     async def durable(self) -> None:
-        """Return once all that changed up to now is on disk. Raises `WritesRefused` if it cannot be."""
+        """Return once all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
         if self._committer:
             await self._committer.durable()
 
-    def recovered(self) -> list[Dot]:
-        """The former lives of which others turned out to know more than the store, since the last call: each with up to where."""
-        rows, found = self._gossip.state.rows, []
+    async def settled(self) -> None:
+        """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
+        with contextlib.suppress(WritesRefused):
+            await self.durable()
+
+    def _log_recovered(self, peer: str) -> None:
+        """Log the former incarnations of which a peer knew more than the store."""
+        rows = self._gossip.state.rows
         for replica, known in self._former.items():
             seq = rows.seq(replica)
             if seq > known:
                 self._former[replica] = seq
                 if replica != self._gossip.replica:
-                    found.append(Dot(replica, seq))
-        return found
-
-    def begin_life(self, incarnation: int, why: str) -> None:
-        """The node goes on under another incarnation."""
-        if self._committer:
-            self._committer.begin_life(incarnation, why)
-
-    def end_life(self) -> None:
-        """The node's present life must not write any more."""
-        if self._committer:
-            self._committer.end_life()
+                    _log.warning(
+                        "%s knew more of this node's former life %s than its store did: took it over, up to %d", peer, replica, seq
+                    )
 
     async def close(self) -> None:
-        """Write what is left, and close the store. Idempotent."""
-        committer, self._committer = self._committer, None
+        """Write the last changes, and close the store. Idempotent."""
+        committer, self._committer, self._trouble = self._committer, None, None
         if committer:
             await committer.close()
         elif self._store:
             await asyncio.to_thread(self._store.close)
 
 
-_log = logging.getLogger("constraint_crdt.node")
-
-
 class FileRecorder:
-    """The file that one node's inputs go to; without a name none, and nothing happens."""
+    """Records the inputs of a node to a file. Without a path it does nothing."""
 
     def __init__(self, path: str, max_bytes: int) -> None:
-        """`max_bytes`: of the file and the one set aside, together. Nothing is opened before `open`."""
+        """`max_bytes`: the bound of both files together. Nothing is opened before `open`."""
         self._path = Path(path)
         self._half = max_bytes // 2
         self._node: RecordedNode | None = None
@@ -168,7 +187,7 @@ class FileRecorder:
         self._beginning = False
 
     def node(self, settings: NodeSettings, now: Callable[[], int]) -> RecordedNode:
-        """The node whose inputs are recorded."""
+        """Make the node whose inputs are recorded."""
         self._node = RecordedNode(
             settings.name,
             sink=self.write,
@@ -181,7 +200,9 @@ class FileRecorder:
         return self._node
 
     def open(self) -> None:
-        """Begin the file with the state as it is. Raises `ConstraintCrdtError` if it cannot be written; one there is replaced."""
+        """Begin the file with a checkpoint, replacing an existing file. Raises `ConstraintCrdtError` if the file cannot be
+        written.
+        """
         if self._node is None:
             return
         try:
@@ -190,7 +211,7 @@ class FileRecorder:
             raise ConstraintCrdtError(f"cannot record to {self._path}: {error.strerror or error}") from None
 
     def write(self, frame: Frame) -> None:
-        """One input. A disk that takes nothing ends the recording, not the node."""
+        """Record one input. A failing disk ends the recording, not the node."""
         if self._file is None:
             return
         data = encode_frame(frame)
@@ -206,7 +227,7 @@ class FileRecorder:
             self.close()
 
     def close(self) -> None:
-        """End the file. Idempotent."""
+        """Close the file. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
@@ -218,7 +239,7 @@ class FileRecorder:
 
     def _begin(self, node: RecordedNode) -> None:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        self._beginning = True  # a state that is larger than the bound begins one file, not one after the other
+        self._beginning = True  # a checkpoint larger than the bound must not begin the next file
         try:
             node.checkpoint()
         finally:

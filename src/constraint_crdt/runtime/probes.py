@@ -1,28 +1,34 @@
-"""Probes: where measurements come from without anybody posting them.
+"""Probes: sources of measurements that the node reads by itself.
 
 A probe is any object with a `name` and a `read()`. Packages install more of them as entry points of the group
 `constraint_crdt.probes`, each a callable without arguments that makes one; `--probe NAME` picks it.
 """
 
+import asyncio
+import logging
+import time
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.runtime.evaluation import Measurements
 
 ENTRY_POINTS = "constraint_crdt.probes"
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 @runtime_checkable
 class Probe(Protocol):
-    """Something that can be measured."""
+    """A source of measurements."""
 
     @property
     def name(self) -> str:
-        """What it is called in logs and settings."""
+        """The name in logs and settings."""
 
     def read(self) -> Mapping[str, object]:
-        """The values now, by variable. Called in a thread of its own, never twice at once; may raise, which is logged."""
+        """The values now, by variable. Called in a thread, never twice at once. An exception is logged."""
 
 
 class SystemProbe:
@@ -39,7 +45,7 @@ class SystemProbe:
         psutil.cpu_percent()  # the first call has nothing to compare with
 
     def read(self) -> dict[str, object]:
-        """The host's values now."""
+        """The values of the host now."""
         psutil = self._psutil
         one, five, _ = psutil.getloadavg()
         values: dict[str, object] = {
@@ -65,6 +71,27 @@ class SystemProbe:
         if battery is not None:
             values["battery_percent"] = battery.percent
         return values
+
+
+class ProbeReader:
+    """Reads a probe at regular intervals."""
+
+    def __init__(self, probe: Probe, measurements: Measurements, every: float) -> None:
+        """`every`: seconds between two readings."""
+        self._probe = probe
+        self._measurements = measurements
+        self._every = every
+        self.name = probe.name
+
+    async def run(self) -> None:
+        """Take in the values of the probe. Never returns."""
+        while True:
+            try:
+                values = await asyncio.to_thread(self._probe.read)
+                self._measurements.put(values, time.monotonic_ns())
+            except Exception as error:
+                _log.warning("probe %s failed: %s", self.name, error)
+            await asyncio.sleep(self._every)
 
 
 def find_probe(name: str) -> Probe:

@@ -1,8 +1,8 @@
-"""The settings of a node, and where each of them comes from: flag, then environment, then file, then default.
+"""The settings of a node, from four sources: flags override the environment, the environment the file, the file the defaults.
 
-Rules: a value is checked where it comes from, so that an error names the key and its source; a key that does not exist is
-refused by name, with the nearest one that does. The environment is shared with others (a container platform may inject
-`CONSTRAINT_CRDT_PORT`), so there only a near miss of a known name is refused.
+Rules: each value is checked at its source, so that errors name key and source. An unknown key is refused, with the nearest known
+key. The environment is shared with other programs (a container platform may inject `CONSTRAINT_CRDT_PORT`), so only a near miss of
+a known name is refused there.
 """
 
 import difflib
@@ -40,18 +40,18 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "keep_deleted_tiles_for": (0.0, 31_536_000.0),
     "max_skew": (0.1, 3600.0),
 }
-"""Lowest and highest value of each setting that is a time, in seconds."""
+"""Lowest and highest value of each duration, in seconds."""
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
 }
-"""Lowest and highest value of each setting that is another number, and what it counts."""
+"""Lowest and highest value of each other number, and its unit."""
 
 
 class SettingsError(ConstraintCrdtError, ValueError):
-    """A setting that cannot be used. `str()` is one sentence naming the key and, where known, its source."""
+    """A wrong setting. `str()` is one sentence naming the key and, if known, its source."""
 
     def __init__(self, message: str, *, from_flag: bool = False) -> None:
         super().__init__(message)
@@ -59,111 +59,127 @@ class SettingsError(ConstraintCrdtError, ValueError):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one node takes part. Raises `SettingsError` (a `ConstraintCrdtError`) for a value out of bounds."""
+    """The settings of a node. Raises `SettingsError` (a `ConstraintCrdtError`) for a value out of bounds."""
 
     name: str = msgspec.field(default_factory=socket.gethostname)
-    """What the node is called, unique in its fleet. The host's name needs no choice and fails where a host runs two nodes."""
+    """The name of the node, unique in its fleet. The default, the name of the host, fails for two nodes on a host."""
 
     fleet: str = "default"
-    """Which fleet it belongs to. Fleets on one network never mix; a name of its own keeps a test out of production."""
+    """The name of the fleet. Fleets on a network never mix; a separate name keeps a test out of production."""
 
     role: Role = "peer"
-    """`peer` links to every other peer: simplest, good to some 50 nodes. `router` carries traffic for others as well, at the cost
-    of its own; `client` keeps one link, to a router: cheapest, and cut off when its routers are."""
+    """`peer` links to every other peer: simplest, good to some 50 nodes. `router` also carries traffic for others, at its own cost;
+    `client` has a single link, to a router: cheapest, and cut off together with its routers.
+    """
 
     listen: tuple[str, ...] = ()
-    """Endpoints `tcp/HOST:PORT` where other nodes connect; port 0 takes a free one. None: a free port on loopback. An address
-    beyond loopback lets other machines in."""
+    """Endpoints `tcp/HOST:PORT` for connections from other nodes; port 0 takes a free port. None: a free port on loopback. An
+    address beyond loopback admits other machines.
+    """
 
     connect: tuple[str, ...] = ()
-    """Endpoints of other nodes. One that is up is enough to find all; more of them survive its loss."""
+    """Endpoints of other nodes. A single reachable endpoint finds all nodes; further endpoints survive its loss."""
 
     discover: bool = True
-    """Link also to nodes that the connected ones know of. Without it only to those in `connect`: for networks in which routes are
-    a decision; state then travels along these links only."""
+    """Link also to nodes known to the connected nodes. Without discovery, link only to those in `connect`, for networks with chosen
+    routes; state travels along these links only.
+    """
 
     api: str = "127.0.0.1:8470"
-    """`HOST:PORT` of the HTTP API; port 0 takes a free one. Beyond loopback it needs a `token_file`, or the node does not start."""
+    """`HOST:PORT` of the HTTP API; port 0 takes a free port. An address beyond loopback needs a `token_file`, or the node does not
+    start.
+    """
 
     token_file: str = ""
-    """A file with the tokens that the API takes, each on a line `read TOKEN` or `write TOKEN`; others on the machine must not be
-    able to read it. Without it the API asks for none."""
+    """A file with the tokens of the API, each on a line `read TOKEN` or `write TOKEN`, not readable for other users of the machine.
+    Without a file the API needs no token.
+    """
 
     api_rate: float = 5000.0
-    """Requests per second that one client may make, twice as many in a burst. Less keeps one that runs wild from costing the others
-    more."""
+    """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
 
     probe: tuple[str, ...] = ()
-    """Probes that measure without being asked: `system` or installed ones. Each costs one reading per check."""
+    """Probes read by the node: `system` or installed probes. Each costs a reading per check."""
 
     check_every: float = 1.0
     """Seconds between evaluations of the active constraints. Shorter sees a violation sooner and costs CPU; nothing is sent per
     check."""
 
     count_every: float = 2.0
-    """Seconds that counts gather before they are written, one cell a constraint. Longer sends less and shows counts later; a node
-    that is killed loses the counts of that time."""
+    """Seconds between two writes of counts, with one cell per constraint. Longer sends less and shows counts later; a killed node
+    loses the counts of this time.
+    """
 
     rate_every: float = 10.0
-    """Seconds that what is told approximately gathers before it is written. Longer sends less, and others hear later; a node that
-    is killed loses that of this time, counts apart."""
+    """Seconds between two writes of sketches and rates. Longer sends less, and other nodes see them later; a killed node loses
+    those of this time, without the counts.
+    """
 
     gossip_every: float = 0.2
-    """Seconds between rounds of gossip. A change is pushed at once; the rounds bring what a push did not. Shorter repairs sooner
-    and costs a Ping each."""
+    """Seconds between rounds of gossip. A change is pushed at once; rounds bring changes missed by a push. Shorter repairs sooner
+    and costs a Ping per round.
+    """
 
     peer_choice: PeerChoice = "auto"
-    """Whom a round of gossip asks. `uniform`: any peer, which needs to know nothing; `near`: those near more often than those far,
-    by their positions where all have one, else by how soon they answer, which keeps most traffic on short links; `auto`: `near`
-    from 16 peers on."""
+    """The selection of the peer of a round. `uniform`: at random, without further knowledge; `near`: preferring near peers, by
+    position if all have one, else by round-trip time, which keeps most traffic on short links; `auto`: `near` from 16 peers.
+    """
 
     max_age: float = 30.0
-    """Seconds after which a measurement is no measurement. Shorter notices a dead sensor sooner, as `unknown`; it must exceed the
-    time between two measurements."""
+    """Seconds for which a measurement counts. Shorter shows a dead sensor sooner, as `unknown`; must exceed the time between two
+    measurements.
+    """
 
     request_timeout: float = 1.0
     """Seconds of silence after which a peer's answer is given up. Shorter goes on to another peer sooner; too short never
     hears a slow link."""
 
     store: str = MEMORY_STORE
-    """Where the state is kept: a file; `default` for one below the XDG state directory, named after fleet and node; or `memory`,
-    which is fastest and forgets all when the node ends. (The command line takes `default` where nothing is said.)"""
+    """The place of the state: a file; `default` for a file below the XDG state directory, named after fleet and node; or `memory`,
+    the fastest, lost when the node ends. (The default of the command line is `default`.)
+    """
 
     keep_removals: int = 10_000
-    """Removals kept for live peers that have not heard of them. More spares those peers a whole Sync, and costs memory and disk."""
+    """Removals kept for live peers lacking them. More spares those peers a whole Sync, and costs memory and disk."""
 
     keep_removals_for: float = 3600.0
-    """Seconds that a removal is kept at most for such peers."""
+    """Seconds for which a removal is kept for such peers, at most."""
 
     fold_counts_after: float = 86_400.0
-    """Seconds after which the counts of a constraint that is gone go into the node's total. Sooner keeps less, and tells less of
-    the past."""
+    """Seconds after which the counts of an inactive constraint are folded into the node's total. Sooner keeps less, and loses
+    detail of the past.
+    """
 
     keep_deleted_tiles_for: float = 604_800.0
-    """Seconds for which a tile that this node deleted can be restored; then it is purged. (One that another node deleted, after
-    twice the time.) Sooner keeps less on every node."""
+    """Seconds for which a tile deleted by this node can be restored before the purge. (Twice the time for a tile deleted by another
+    node.) Sooner keeps less on every node.
+    """
 
     half_lives: tuple[float, ...] = DEFAULT_HALF_LIVES
-    """Seconds, 1 to 8 of them: the half-lives at which recent evaluations can be read. Each costs some 20 bytes per constraint and
-    `rate_every`. One that other nodes do not track shows only what those do that track it."""
+    """Half-lives of recent rates in seconds, 1 to 8 of them. Each costs some 20 bytes per constraint and `rate_every`. Rates at a
+    half-life cover only the nodes with the same half-life.
+    """
 
     labels: dict[str, str] = msgspec.field(default_factory=dict)
-    """What the node is labelled with, such as `zone = "a"`. A constraint may ask for labels: nodes without list it and do not
-    evaluate it."""
+    """The labels of the node, such as `zone = "a"`. A constraint may require labels: nodes without them list the constraint and do
+    not evaluate it.
+    """
 
     max_skew: float = 10.0
-    """Seconds by which the clocks of the fleet may differ. A clock that is further off counts for nothing and raises an alarm. More
-    tolerates worse clocks, and lets the fastest of them end constraints that much earlier for all."""
+    """Tolerated difference of clocks in the fleet, in seconds. A clock further off is ignored and raises an alarm. More tolerates
+    worse clocks, and lets the fastest clock end constraints earlier by as much for all.
+    """
 
     record: str = ""
-    """A file that every input of the node is recorded in, for `constraint-crdt replay`. It holds all that the fleet shares."""
+    """A file to record every input of the node, for `constraint-crdt replay`. The file contains everything shared in the fleet."""
 
     record_bytes: int = 64 * 1024 * 1024
-    """Bytes that a recording may take, the part that was set aside included. More goes further back."""
+    """The bound of a recording in bytes, both files together. More reaches further back."""
 
     alert: tuple[AlertRule, ...] = ()
-    """When somebody is to be told, and where: each under `[[alert]]` in the file. Every node that has a rule tells by itself, so
-    one or two nodes of a fleet are enough."""
+    """Alert rules with their places to notify, each under `[[alert]]` in the file. Every node with a rule notifies by itself, so
+    rules on a node or two of a fleet are enough.
+    """
 
     def __post_init__(self) -> None:
         for key in self.__struct_fields__:
@@ -175,10 +191,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Path | None = None) -> NodeSettings:
-    """Settings from all sources: a flag wins over the environment, that over the file, that over the default.
+    """Settings from all sources: a flag overrides the environment, the environment the file, the file the default.
 
-    `flags`: values by setting, None for a flag that was not given. `env`: the environment. `file`: TOML, one key a setting.
-    Raises `SettingsError`, its `from_flag` set if a flag is to blame.
+    `flags`: values by setting, None for a missing flag. `env`: the environment. `file`: TOML, a key per setting. Raises
+    `SettingsError`, with `from_flag` set for a wrong flag.
     """
     values: dict[str, object] = {}
     if file is not None:
@@ -198,7 +214,7 @@ def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Pat
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT`, an IPv6 address in brackets. Raises `ValueError` saying what is wrong."""
+    """Parse `HOST:PORT`, with an IPv6 address in brackets. Raises `ValueError` with the fault."""
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -254,7 +270,9 @@ _TYPES = {field.name: field.type for field in msgspec.structs.fields(NodeSetting
 
 
 def _converted(key: str, value: object, source: str, *, strict: bool = False) -> object:
-    """The value as its setting has it. Raises `SettingsError` naming the source. `strict`: a number is not read from a text."""
+    """Convert a value to the type of its setting. Raises `SettingsError` naming the source. `strict`: texts are not parsed as
+    numbers.
+    """
     try:
         if key == "alert":
             value = _read_alerts(value)
@@ -325,10 +343,10 @@ def _check_half_lives(value: object) -> None:
 
 
 _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoice)}
-"""The words that a setting takes."""
+"""The allowed words of a setting."""
 
 _READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts}
-"""What has rules of its own."""
+"""Settings with checks of their own."""
 
 
 def _check(key: str, value: object) -> None:

@@ -7,40 +7,15 @@ import builtins
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
-import msgspec
-
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.values import CONTENT, DELETED
+from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.events import Event, EventKind
-from constraint_crdt.runtime.shared import Told
-from constraint_crdt.types.register import Position
+from constraint_crdt.runtime.shared import Commit
 from constraint_crdt.types.tile_parts import Place
 from constraint_crdt.types.tiles import FleetTile
-
-
-class TileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile, without its content. Times in ns since the epoch."""
-
-    room: str
-    id: str
-    deleted: bool
-    """It can be restored, until it is purged."""
-    size: int
-    """Bytes of the content."""
-    hash: str
-    """blake2b of the content, 32 bytes in hex."""
-    author: str
-    created: int
-    updated: int
-    written_by: str | None
-    """The node that wrote the content."""
-    tags: list[str]
-    constraints: list[str]
-    satisfied: int
-    violations: int
-    position: Position | None
 
 
 def report_of(tile: FleetTile) -> TileReport:
@@ -67,11 +42,11 @@ def report_of(tile: FleetTile) -> TileReport:
 class NodeTiles:
     """The tiles of one node."""
 
-    def __init__(self, gossip: GossipNode, told: Told, publish: Callable[[Event], None]) -> None:
+    def __init__(self, gossip: GossipNode, commit: Commit, publish: Callable[[Event], None]) -> None:
         """`publish` takes the events that `tell` makes."""
         self._gossip = gossip
         self._tiles = gossip.state.tiles
-        self._told = told
+        self._commit = commit
         self._publish = publish
         self._touched: set[str] = set()
         self._waiting: OrderedDict[Place, None] = OrderedDict()
@@ -125,20 +100,20 @@ class NodeTiles:
         """Make this the content of a tile. Raises as `FleetTile.put` does."""
         tile = self._tiles.tile(room, id_)
         put = self._gossip.write
-        await self._told(lambda: put(lambda me: tile.put(content, node=me, author=author, tags=tags, constraints=constraints)))
+        await self._commit(lambda: put(lambda me: tile.put(content, node=me, author=author, tags=tags, constraints=constraints)))
         return report_of(tile)
 
     async def delete(self, room: str, id_: str) -> None:
         """Take a tile away, until it is restored or purged. Raises `KeyError` if it is not there."""
         tile = self.get(room, id_)
-        await self._told(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
+        await self._commit(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
 
     async def restore(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile. Raises `KeyError` if it is not deleted, or purged by now."""
         tile = self._tiles.tile(room, id_)
         if not tile.deleted:
             raise KeyError((room, id_))
-        await self._told(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
+        await self._commit(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
         return report_of(tile)
 
     async def tag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
@@ -171,7 +146,7 @@ class NodeTiles:
                 remove_constraints=remove_constraints,
             )
 
-        await self._told(lambda: self._gossip.write(edited))
+        await self._commit(lambda: self._gossip.write(edited))
         return report_of(tile)
 
     # --- what follows from a change ------------------------------------------------------------------------------------

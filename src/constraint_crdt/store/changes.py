@@ -1,7 +1,7 @@
-"""What of a node's rows is not on disk yet.
+"""The changes of a node's rows since the last commit.
 
-Rules: a batch holds everything that changed since the last one that reached the disk, so its cells, clock and floors belong
-together. What a failed batch held is in the next one again. Deletes come before puts, since a key may have been written again.
+Rules: a batch has all changes since the last successful commit, so that its cells, clock and floors belong together. The next batch
+repeats the changes of a failed batch. Deletes precede puts, because a key may have been written again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ _MASK = 2**63 - 1
 
 
 class Seal(NamedTuple):
-    """What the state on disk has to come to when it is loaded. Written with every commit."""
+    """The expected content of the state on disk, checked at loading. Written with each commit."""
 
     state_hash: bytes
     hash_key: bytes
@@ -34,7 +34,7 @@ class Seal(NamedTuple):
 
 
 class Life(NamedTuple):
-    """One life of the node: its incarnation, when it began (ns since the epoch), and why."""
+    """One life of the node: its incarnation, its begin (ns since the epoch), and the reason."""
 
     incarnation: int
     began: int
@@ -51,21 +51,21 @@ class Fallen(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One commit."""
+    """The content of one commit."""
 
     runs: Sequence[Run]
     fallen: Sequence[Fallen]
     floors: Mapping[Replica, int]
-    """The floors that changed."""
+    """The changed floors."""
     seal: Seal
     lives: Sequence[Life] = ()
-    """Lives that begin with this commit."""
+    """The lives beginning with this commit."""
     life_ends: bool = False
-    """The life on disk must not go on after this commit, whatever the marker says."""
+    """The life on disk must end with this commit, whatever the marker says."""
 
 
 class Changes:
-    """Follows one `Rows`: nothing else may call its `take_fallen` and `take_mended`."""
+    """Follows one `Rows`, and is the only caller of its `take_fallen` and `take_mended`."""
 
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
@@ -73,7 +73,7 @@ class Changes:
         self._clock = rows.clock_mark.entries
         self._floors = rows.floors
         self._tried = self._clock
-        """The clock of the last batch: a commit that failed may have reached the disk all the same."""
+        """The clock of the last batch: a failed commit may have reached the disk."""
         self._fallen: dict[tuple[Replica, int, Key], int] = {}
         self._mended: list[Cell] = []
         self._lives: list[Life] = []
@@ -84,7 +84,7 @@ class Changes:
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
-        """The clock of what is on disk."""
+        """The clock on disk."""
         return self._clock
 
     def begin_life(self, life: Life) -> None:
@@ -97,7 +97,9 @@ class Changes:
         self._life_ends = True
 
     def take(self) -> Batch | None:
-        """All that is not on disk, or None. Call `done` when it is; before that, the next one holds it again. O(rows + changes)."""
+        """The next batch, or None without changes. Call `done` after the commit; until then the next batch repeats the changes.
+        O(rows + changes).
+        """
         rows = self._rows
         clock, floors = rows.clock_mark.entries, rows.floors
         self._gather_fallen()
@@ -113,7 +115,7 @@ class Changes:
         )
 
     def done(self, batch: Batch) -> None:
-        """The batch that was taken last is on disk."""
+        """The last batch is on disk."""
         assert self._taken is not None, "nothing was taken"  # noqa: S101 - a fault of the caller, not of the input
         self._clock, self._floors, lives = self._taken
         self._taken = None
@@ -124,7 +126,7 @@ class Changes:
             self._life_ends = False
 
     def _repaired(self) -> list[Run]:
-        """The cells that a repair put below the clock on disk and that still stand: no complete runs, but what is to be written."""
+        """The standing cells of a repair below the clock on disk: incomplete runs, for writing only."""
         rows = self._rows
         standing = [cell for cell in self._mended if rows.get(cell.kind, cell.key, cell.replica) is cell]
         return [Run(cell.replica, cell.seq - 1, rows.seq(cell.replica), [cell]) for cell in standing]

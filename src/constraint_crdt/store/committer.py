@@ -1,8 +1,8 @@
-"""Committer: has what changes on the event loop committed in a thread, in groups (DESIGN 5).
+"""The committer: commits the changes of the event loop in a thread, in groups.
 
-Rules: one commit runs at a time; what changes meanwhile gathers for the next, so nothing waits longer than the commit before it.
-A batch is made on the loop, at one instant, and written in the thread. A failed one is kept and tried again, every second and
-whenever something changes, until the disk takes it: it recovers by itself.
+Rules: one commit runs at a time, and later changes form the next group, so that a change waits for one other commit at most. A
+batch is made on the loop, at one instant, and written in the thread. A failed batch is kept and retried every second, and with each
+change, until the disk takes writes again.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import WritesRefused
+from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.store.changes import Batch, Changes, Life
-from constraint_crdt.store.failures import WritesRefused
-from constraint_crdt.store.histogram import Durations
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
@@ -29,7 +29,7 @@ _log = logging.getLogger("constraint_crdt.store")
 
 
 class Committer:
-    """Keeps a store equal to rows. Use it on one event loop; it is the only one to use the store until it is closed."""
+    """Keeps a store equal to rows. Belongs to one event loop, and is the only user of the store until `close`."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Committer:
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`rows` are as `store` has them: just restored. `on_health` is told the trouble when writes begin to be refused, and None
-        when they are taken again; on the loop.
+        """`rows` were just restored from `store`. `on_health`: a callback on the loop, with the reason when writes begin to be
+        refused, and None when writes are taken again.
         """
         self._store = store
         self._changes = Changes(rows)
@@ -50,14 +50,14 @@ class Committer:
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._closing = False
-        self.durations = Durations(COMMIT_BOUNDS)
-        """How long each commit took that the disk took."""
+        self.durations = DurationHistogram(COMMIT_BOUNDS)
+        """The durations of successful commits."""
         self._trouble: str | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def trouble(self) -> str | None:
-        """Why the disk takes no writes, in one sentence; None while it does."""
+        """The reason for refused writes, in one sentence; None while writes are taken."""
         return self._trouble
 
     @property
@@ -72,7 +72,7 @@ class Committer:
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
-        """The clock of what is on disk. A cell above it must not leave the node."""
+        """The clock on disk. Cells beyond this clock must not be sent."""
         return self._changes.on_disk
 
     def start(self) -> None:
@@ -80,13 +80,13 @@ class Committer:
         self._task = asyncio.create_task(self._run(), name="store commits")
 
     def touch(self) -> None:
-        """Something may have changed: have it committed soon."""
+        """The state may have changed: commit soon."""
         self._wake.set()
 
     async def durable(self) -> None:
-        """Return once all that changed up to now is on disk and in the marker.
+        """Return once all changes up to now are on disk and in the marker.
 
-        Raises `WritesRefused` if it cannot be: it stays in memory, and is tried again.
+        Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
         """
         if self._closing or self._task is None:
             raise WritesRefused(f"the store {self._store.path} is closed: start the node again")
@@ -101,12 +101,12 @@ class Committer:
         self.touch()
 
     def end_life(self) -> None:
-        """The node's life must not go on, not even after a restart that the marker vouches for: others know more of it."""
+        """End the life of the node on disk, also for restarts vouched for by the marker: peers know more of this life."""
         self._changes.end_life()
         self.touch()
 
     async def close(self) -> None:
-        """Commit what is left, then close the store. What the disk does not take is lost, and said in the log. Idempotent."""
+        """Commit the last changes, then close the store. Changes refused by the disk are lost, with a log entry. Idempotent."""
         self._closing = True
         task, self._task = self._task, None
         if task is not None:
@@ -157,7 +157,7 @@ class Committer:
             self._on_health(trouble)
 
     def _write(self, batch: Batch) -> float:
-        """Commit, in the thread. Returns how many seconds that took."""
+        """Commit in the thread. Returns the duration in seconds."""
         began = time.perf_counter()
         self._store.commit(batch)
         return time.perf_counter() - began

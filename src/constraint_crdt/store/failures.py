@@ -1,6 +1,6 @@
-"""What can be wrong with a store, each as one sentence that says what to do.
+"""The errors of a store, each one sentence with advice.
 
-`StoreError`: it cannot be opened or used. `WritesRefused`: it takes no writes at the moment; what is on disk stays as it was.
+`StoreError`: the store cannot be opened or used. `WritesRefused`: the store takes no writes now; the state on disk is unchanged.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import StoreError, WritesRefused
 
 REJOIN = "restore it from a peer: constraint-crdt node --rejoin"
 
@@ -24,31 +24,23 @@ _BY_CODE = {
 }
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 SQLITE_FAILURES = (sqlite3.Error, UnicodeError)
-"""What SQLite raises. A damaged file can garble its messages too, and then Python cannot decode them."""
+"""Exceptions of SQLite. A damaged file can garble messages, and Python cannot decode them then."""
 
 _PRIMARY = 0xFF
-"""SQLite's extended codes carry the primary one in their lowest byte."""
+"""The mask of the primary code in SQLite's extended codes."""
 
 
 _LITTLE = 64 * 1024
-"""Bytes free below which a disk counts as full: SQLite needs half of it to open a log."""
-
-
-class StoreError(ConstraintCrdtError):
-    """A store cannot be opened or used. `str()` is one sentence that says what to do."""
-
-
-class WritesRefused(StoreError):
-    """A store takes no writes now: disk full, read-only, failing. The state on disk stays as it was; trying again is safe."""
+"""Free bytes below which a disk counts as full: SQLite needs half of them to open a log."""
 
 
 def damaged(path: Path, what: str) -> StoreError:
-    """The error for a file whose content cannot be trusted. It is never read in part."""
+    """The error for an untrusted file. No part of such a file is used."""
     return StoreError(f"the store {path} is damaged ({what}): {REJOIN}")
 
 
 def refused(error: Exception, path: Path) -> WritesRefused:
-    """The error for a commit that failed."""
+    """The error for a failed commit."""
     if isinstance(error, OSError):
         return WritesRefused(_of_system(error, path))
     code = _code(error, path)
@@ -66,7 +58,7 @@ def unusable(error: Exception, path: Path) -> StoreError:
 
 
 def _code(error: Exception, path: Path) -> int:
-    """SQLite's primary code. Where it only says that it could not use a file, the file system may say why."""
+    """SQLite's primary code. If SQLite only reports an unusable file, the file system may give the reason."""
     code = int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
         with contextlib.suppress(OSError):

@@ -1,26 +1,23 @@
-"""One process per store: a lock on a file beside it, which ends with the process however it ends.
+"""The place of a store: its path, its lock and its marker.
 
-The file says who holds the lock, for the message to whoever comes second; only the lock itself decides. The file stays when the
-lock is released: deleting it would let two processes lock two files of one name.
+Lock: one process per store, by a lock on a file beside the store. The lock ends with the process. The file names the holder, for
+the error message; only the lock decides. The file stays after the release: deleting the file would let two processes lock two files
+of one name.
 
-Where stores lie, and who may read them.
+Paths: directories made here are open to their owner only (0700), and files too (0600). Names of fleets and nodes are encoded as
+file names without collisions. A damaged store is renamed, never deleted.
 
-Rules: directories made here are open to their owner only (0700) and files too (0600). Names of fleets and nodes become file names
-by an encoding that keeps different names different. A damaged store is set aside, never deleted.
+Marker: a small file outside of the store, to detect a store restored from a copy. A restored store lacks mutations known to peers,
+and nothing inside the store can show that, because the copy holds everything the store held. The marker lies where copies of a
+store do not reach (the runtime directory, emptied at boot) and holds values a copy cannot keep:
 
-The marker: a small file outside of the store that says whether the store still holds all that its node ever told others.
+- the boot of the machine, and its VM generation if the kernel has one: another boot, or a cloned machine, is not vouched for;
+- the device and inode of the store file: a copy in its place, also inside a copied container, is another file;
+- the session nonce, renewed at each opening: a copy from an earlier session has another nonce;
+- the incarnation, and the highest seq of the node's own row sent to peers: a copy from earlier in this session has a lower seq.
 
-A store can be copied and put back; whatever it holds is copied with it, so nothing inside can tell. The marker lies where copies
-of a store do not reach (the runtime directory, emptied at boot) and carries what a copy cannot keep equal:
-
-- the boot of the machine, and its VM generation where the kernel shows one: another boot or a cloned machine is not vouched for;
-- the store file's device and inode: a copy in its place, also inside a copied container, is another file;
-- the session nonce, which every opening of the store renews: a copy from an earlier session has another;
-- the incarnation and the highest seq of the node's own row that may have left it: a copy from earlier in this session has less.
-
-Rules: `note` returns before anybody may hear of the seq. A marker that cannot be brought up to date is removed, and where it cannot
-be removed either, `note` raises, so that nothing leaves. No marker, or one that cannot be read, vouches for nothing: that is always
-safe, and costs the node one new incarnation.
+Rules: `note` returns before the seq is sent. A marker that cannot be written is removed. If the removal fails too, `note` raises,
+so that nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
 """
 
 import contextlib
@@ -37,13 +34,14 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from constraint_crdt.store.failures import StoreError, unusable
+from constraint_crdt.errors import StoreError
+from constraint_crdt.store.failures import unusable
 
 _NOTE_BYTES = 100
 
 
 class StoreLock:
-    """The right to use one store. A context manager."""
+    """The lock of a store. A context manager."""
 
     def __init__(self, handle: int) -> None:
         """Use `take`."""
@@ -51,7 +49,9 @@ class StoreLock:
 
     @classmethod
     def take(cls, path: Path) -> Self:
-        """Lock the store at `path`. Raises `StoreError`, naming the holder, if it is taken; `OSError` if no lock can be made."""
+        """Lock the store at `path`. Raises `StoreError`, naming the holder, if the lock is taken; `OSError` if no lock can be
+        made.
+        """
         handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,21 +80,21 @@ class StoreLock:
 
 APPLICATION = "constraint-crdt"
 SIDE_FILES = ("-wal", "-shm")
-"""What SQLite keeps beside a database; it belongs to it."""
+"""Files of SQLite beside a database, part of the database."""
 
 _LONGEST_NAME = 200
 """File systems take 255 bytes; the rest is for endings."""
 
 
 def default_path(node: str, fleet: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the store of a node lies if nobody says otherwise: below `$XDG_STATE_HOME`, else `~/.local/state`."""
+    """The default path of a node's store: below `$XDG_STATE_HOME`, else `~/.local/state`."""
     given = environ.get("XDG_STATE_HOME", "")
     state = Path(given) if Path(given).is_absolute() else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
     return state / APPLICATION / file_name(fleet) / f"{file_name(node)}.db"
 
 
 def file_name(name: str) -> str:
-    """A name as a file name: readable where it is plain, and different for different names."""
+    """Encode a name as a file name, readable for plain names, without collisions."""
     encoded = quote(name, safe="")
     if encoded.startswith("."):
         encoded = "%2E" + encoded[1:]
@@ -105,7 +105,7 @@ def file_name(name: str) -> str:
 
 
 def make_private(directory: Path) -> None:
-    """Make a directory and what is missing above it, for the owner only. Leaves those that are there as they are."""
+    """Make a directory and its missing parents, for the owner only. Existing directories stay as they are."""
     missing = [directory]
     while not missing[-1].exists() and missing[-1].parent != missing[-1]:
         missing.append(missing[-1].parent)
@@ -124,9 +124,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Rename a store, so that a new one can begin in its place. Returns its new path, None if there was none.
+    """Rename a store to make room for a new store. Returns the new path, None without a store.
 
-    Raises `StoreError` if a process uses it or it cannot be renamed.
+    Raises `StoreError` if a process uses the store, or the rename fails.
     """
     path = path.resolve()
     target = path.with_name(f"{path.name}.set-aside-{time.time_ns()}")
@@ -152,13 +152,13 @@ GENERATIONS = (
     Path("/sys/hypervisor/uuid"),
     Path("/sys/class/dmi/id/product_uuid"),
 )
-"""Where kernels show what changes when a virtual machine is cloned. Most need root; one that cannot be read counts as absent."""
+"""Files of the kernel with an id of the virtual machine, changed by cloning. Most need root; an unreadable file is skipped."""
 
 _READ_BYTES = 4096
 
 
 class Machine(NamedTuple):
-    """What tells one boot of one machine from all others."""
+    """An id of the boot of this machine."""
 
     boot: str
     generation: str = ""
@@ -171,7 +171,7 @@ class Machine(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One opening of one store file."""
+    """One opening of a store file."""
 
     nonce: bytes
     device: int
@@ -179,7 +179,7 @@ class Session(NamedTuple):
 
 
 class Marker:
-    """The marker of one store. Without a file (None) it vouches for nothing."""
+    """The marker of a store. Without a file (None) nothing is vouched for."""
 
     def __init__(self, file: Path | None, machine: Machine) -> None:
         self._file = file if machine.boot else None
@@ -188,7 +188,7 @@ class Marker:
         self._noted = (0, 0)
 
     def vouches(self, session: Session, incarnation: int, seq: int) -> bool:
-        """True if this store, last opened as `session` and with `seq` in its node's own row, holds all that ever left the node."""
+        """True if this store, last opened as `session` and with `seq` in its own row, has every mutation sent by the node."""
         if self._file is None:
             return False
         try:
@@ -198,16 +198,16 @@ class Marker:
             return False
 
     def begin(self, session: Session, incarnation: int, seq: int) -> None:
-        """Vouch for a session from now on. If that fails nothing is vouched for: an older marker has an older nonce."""
+        """Vouch for a session from now on. After a failure nothing is vouched for: an older marker has an older nonce."""
         self._session, self._noted = session, (incarnation, seq)
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._write(self._file, session)
 
     def note(self, incarnation: int, seq: int) -> None:
-        """Say that the node's row up to `seq` may be known to others from now on. Does nothing if it did not rise.
+        """Note before sending: peers may know the node's row up to `seq`. Does nothing for a `seq` noted before.
 
-        Raises `OSError` if the marker can be neither written nor removed: then nothing may leave the node.
+        Raises `OSError` if the marker can be neither written nor removed; nothing may be sent then.
         """
         if self._file is None or self._session is None or (self._noted[0] == incarnation and seq <= self._noted[1]):
             return
@@ -224,16 +224,16 @@ class Marker:
                 raise
 
     def void(self) -> None:
-        """Vouch for nothing until the next `note`: the disk takes no writes, and what it lacks may be known to others from now on.
+        """Vouch for nothing until the next `note`: the disk takes no writes, and peers may learn mutations missing on disk.
 
-        Raises `OSError` if the marker cannot be removed: then nothing may leave the node.
+        Raises `OSError` if the marker cannot be removed; nothing may be sent then.
         """
         if self._file is not None:
             self._file.unlink(missing_ok=True)
             self._noted = (0, 0)
 
     def _write(self, file: Path, session: Session) -> None:
-        """Replace the file at once. Not synced: a power cut is another boot, and then it vouches for nothing anyway."""
+        """Replace the file atomically. Not synced: a power cut is another boot, and vouches for nothing."""
         data = "{} {} {} end\n".format(self._head(session), *self._noted).encode()
         fresh = f"{file}.new"
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -272,7 +272,7 @@ def _directories(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _is_private(directory: Path) -> bool:
-    """A directory that somebody else can write to could be made to vouch for anything."""
+    """A directory writable by other users is refused: they could forge the marker."""
     found = directory.lstat()
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 

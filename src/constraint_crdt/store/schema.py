@@ -1,13 +1,10 @@
-"""What a store file looks like inside, how one is made, and how an older one is brought up to date.
+"""The schema of a store file: creation, migration, and reading with checks.
 
-Rules: the file says whose it is (`application_id`) and which form it has (`user_version`). A newer form is refused, never
-guessed at. Migrations are steps from one version to the next, all in one transaction: a file has its old form or the newest,
-nothing between. Version 1 is the first, so there are no steps yet.
+Rules: `application_id` marks a store and `user_version` is its schema version. A newer version is refused. Migrations are steps
+from one version to the next in one transaction. Version 1 is the first, so there are no steps yet.
 
-From the file to runs: everything is read and checked, or nothing is used.
-
-Checked here: each cell by its checksum and by `read_cell`, that it says what its place says, that its dot is within its row's clock
-and its own. What only the whole can show (the state hash, how many there are) is checked by the seal, see `Store.restore`.
+Reading returns all cells or raises. Each cell is checked by its checksum and by `read_cell`, against its key, and its dot against
+the clock of its row. The state hash and the number of cells are checked by the seal, see `Store.restore`.
 """
 
 import os
@@ -23,9 +20,9 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_replica
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store.changes import Seal
-from constraint_crdt.store.failures import REJOIN, StoreError, damaged, unusable
+from constraint_crdt.store.failures import REJOIN, damaged, unusable
 
 APPLICATION_ID = int.from_bytes(b"CCRD")
 VERSION = 1
@@ -50,23 +47,23 @@ TABLES = (
 
 Step = Callable[[sqlite3.Connection], object]
 STEPS: Mapping[int, Step] = {}
-"""By the version it starts from: what makes the next version of it."""
+"""Migration steps, by the version before the step."""
 
 CHECKPOINT_PAGES = 1000
-"""The log is copied into the file when it has this many pages of 4 KiB: it stays at some 4 MB unless one commit is larger."""
+"""The write-ahead log is checkpointed at this number of pages of 4 KiB: some 4 MB, unless one commit is larger."""
 
 LOG_BYTES = 16 * 1024 * 1024
-"""A log that one large commit made longer is cut back to this."""
+"""A longer write-ahead log is truncated to this size."""
 
 BUSY_SECONDS = 5.0
-"""How long a commit waits for a tool that reads the file (a backup, `sqlite3`)."""
+"""Seconds for which a commit waits for another reader of the file (a backup, `sqlite3`)."""
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 
 
 def check_header(path: Path) -> None:
-    """See that a file is a store of a form known here, before SQLite touches it. Raises `StoreError` or `OSError`."""
+    """Check for a store of a known version, before SQLite opens the file. Raises `StoreError` or `OSError`."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES)
     if not header.startswith(_MAGIC) or len(header) < _HEADER_BYTES:
@@ -77,7 +74,7 @@ def check_header(path: Path) -> None:
 
 
 def check_version(path: Path, version: int, newest: int = VERSION) -> None:
-    """Raises `StoreError` for a form that this version does not know."""
+    """Raise `StoreError` for an unknown schema version."""
     if version > newest:
         raise StoreError(
             f"{path} was written by a newer version of constraint-crdt (form {version}, this one knows {newest}): "
@@ -86,7 +83,7 @@ def check_version(path: Path, version: int, newest: int = VERSION) -> None:
 
 
 def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) -> sqlite3.Connection:
-    """Open a file that is there, durable: a commit is on disk when it returns. Raises `sqlite3.Error`."""
+    """Open an existing file with durable commits. Raises `sqlite3.Error`."""
     connection = sqlite3.connect(
         f"file:{quote(os.fspath(path))}?mode=rw",
         uri=True,
@@ -111,7 +108,7 @@ def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) 
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables of the newest form in an empty database, within the transaction that is open."""
+    """Create the tables in an empty database, inside the open transaction."""
     for table in TABLES:
         connection.execute(table)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -138,7 +135,7 @@ def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step
 
 
 def check_pages(connection: sqlite3.Connection, path: Path) -> None:
-    """Have SQLite look over every page. Raises `StoreError` for a damaged file, `sqlite3.Error` for an unreadable one."""
+    """Run SQLite's check on all pages. Raises `StoreError` for a damaged file, `sqlite3.Error` for an unreadable file."""
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise damaged(path, " ".join(str(verdict).split()))
@@ -148,7 +145,7 @@ _seq: Callable[[Cell], int] = attrgetter("seq")
 
 
 def checksum(row: int, seq: int, data: bytes) -> int:
-    """What is kept beside a cell, so that a changed bit shows also in those that the state hash leaves out (removals)."""
+    """The checksum of a cell, to detect changed bits also in cells outside of the state hash (removals)."""
     return crc32(data, (row * 0x9E3779B1 ^ seq) & 0xFFFFFFFF)
 
 

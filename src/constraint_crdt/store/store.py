@@ -1,10 +1,10 @@
-"""Store: what one node keeps on disk, in one SQLite file.
+"""Store: the state of a node in one SQLite file.
 
-Rules: one process at a time. A commit is on disk when it returns, whole or not at all, and what it says of the node's own row is
-in the marker by then. A file that cannot be trusted is refused whole. Every opening renews the session nonce; where the marker does
-not vouch, the life on disk is ended in the same transaction, so that a crash right after it cannot make it look sound again.
+Rules: one process at a time. A commit is atomic and on disk when the call returns, and its seq of the node's own row is in the
+marker by then. A damaged file is refused as a whole. Each opening renews the session nonce. If the marker does not vouch for the
+store, the life on disk is ended in the same transaction, so that a crash right after cannot make the store look sound again.
 
-Synchronous, and used from one thread at a time.
+Synchronous. Used from one thread at a time.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
 from constraint_crdt.store.changes import Batch, Life, Seal
-from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, StoreError, damaged, refused, unusable
+from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, damaged, refused, unusable
 from constraint_crdt.store.location import SIDE_FILES, Marker, Session, StoreLock, make_private, sync_directory
 from constraint_crdt.store.schema import checksum, load
 
@@ -40,14 +40,14 @@ _END_LIFE = "UPDATE life SET ended = 1 WHERE number = (SELECT max(number) FROM l
 
 
 class Identity(NamedTuple):
-    """Whose store it is, and whether that life may go on."""
+    """The owner of a store, and the state of the present life."""
 
     node: str
     fleet: str
     incarnation: int
     """Of the latest life."""
     vouched: bool
-    """True if nothing that this life told others can be missing here. If not, the next write has to begin a new life."""
+    """True if the store has every mutation this life sent to peers. Otherwise the next write begins a new life."""
     earlier: tuple[int, ...]
     """The incarnations before the latest, oldest first."""
 
@@ -78,9 +78,10 @@ class Store:
         fresh_incarnation: Callable[[], int],
         factory: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> Self:
-        """Open the store of a node, or make it, with a first life from `fresh_incarnation`. `factory` lets tests inject faults.
+        """Open the store of a node, or create one with a first life from `fresh_incarnation`. `factory`: injects faults in tests.
 
-        Raises `StoreError`: in use, not permitted, another node's, damaged, of a newer version, or on a disk that takes no writes.
+        Raises `StoreError` for a store in use, without permission, of another node, damaged, of a newer version, or on a disk
+        refusing writes.
         """
         path = path.absolute()
         try:
@@ -125,9 +126,9 @@ class Store:
         return found
 
     def restore(self, rows: Rows) -> None:
-        """Put all that is on disk into empty rows.
+        """Load all cells into empty rows.
 
-        Raises `StoreError` if the file is damaged or holds more than the limits of `rows`; throw `rows` away then.
+        Raises `StoreError` for a damaged file, or beyond the limits of `rows`; discard `rows` then.
         """
         try:
             connection = self._connected()
@@ -145,9 +146,9 @@ class Store:
             raise damaged(self.path, "its cells do not come to the state that was committed")
 
     def commit(self, batch: Batch) -> None:
-        """Write a batch: on disk, and in the marker, when this returns. Writing one again is harmless.
+        """Write a batch to disk and to the marker. Writing a batch twice is harmless.
 
-        Raises `WritesRefused`; then the state on disk is the one before, or all of the batch is there.
+        Raises `WritesRefused`; the disk has the state before, or the whole batch, then.
         """
         try:
             numbers = self._write(self._connected(), batch)
@@ -168,14 +169,14 @@ class Store:
             raise refused(error, self.path) from error
 
     def close(self) -> None:
-        """Close the file and give it free. Idempotent."""
+        """Close the file and release the lock. Idempotent."""
         self._disconnect()
         self._lock.release()
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
     def _make(self, node: str, fleet: str, incarnation: int) -> None:
-        """Make the file under another name first, so that a crash leaves a whole one or none."""
+        """Create the file under a temporary name, so that a crash leaves a whole file or none."""
         for ending in SIDE_FILES[:1]:
             if Path(f"{self.path}{ending}").exists():
                 raise StoreError(
@@ -235,7 +236,7 @@ class Store:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one after a failure, for what a failed one has in its caches is not to be built on."""
+        """The connection. After a failure a new connection, because the caches of the failed one cannot be trusted."""
         if self._connection is None:
             connection = schema.connect(self.path, self._factory)
             try:
@@ -248,8 +249,8 @@ class Store:
         return self._connection
 
     def _disconnect(self) -> None:
-        """Let go of the file, whatever a broken disk says to it. A transaction is rolled back first: closing alone keeps its lock
-        for as long as anything, a traceback for example, holds one of its cursors.
+        """Close the connection, whatever errors a broken disk raises. The transaction is rolled back first: close alone keeps the
+        lock while a cursor is referenced, for example by a traceback.
         """
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -259,7 +260,7 @@ class Store:
                 connection.close()
 
     def _write(self, connection: sqlite3.Connection, batch: Batch) -> dict[Replica, int]:
-        """One transaction. Returns the numbers of the rows after it."""
+        """Write in one transaction. Returns the numbers of the rows after the batch."""
         numbers = self._numbers.copy()
         for run in batch.runs:
             numbers.setdefault(run.replica, len(numbers) + 1)

@@ -1,20 +1,18 @@
-"""What the node asks of an engine: `Transport`, the protocol, and the words it uses.
+"""The interface of a transport between nodes, and the tasks of its request handler.
 
-Rules every engine keeps:
+Rules for every transport:
 
-1. A peer is a name *and* a session. The session is new at each open, so two processes of one name are two peers.
-2. Fleets never mix: a transport sees and answers only peers that opened with its own fleet.
-3. `peers()` and `changed` are hints. Only an answered request proves that a peer is there.
-4. The handler and `changed` run on the loop that called `open`, and never inside a call into the transport.
-5. A request has an answer, whole and in order, or it raises `Unreachable`. Part of an answer is no answer.
+1. A peer is a name *and* a session. Each open has a new session, so two processes of one name are two peers.
+2. Fleets never mix: a transport sees and answers only peers of its own fleet.
+3. `peers()` and `changed` are hints. Only an answered request proves a live peer.
+4. The handler and `changed` run on the loop of the `open` call, and never inside a call into the transport.
+5. A request has all replies, in order, or raises `Unreachable`. A part of the replies is no answer.
 6. A handler that raises costs its requester the answer and nothing else.
-7. Each request's handler is a task of its own, so handlers run interleaved. A request beyond the number that a transport
-   runs at once stays unanswered. A handler still running when its transport closes or reopens is cancelled.
+7. Each request's handler is a task, so handlers run interleaved. Requests beyond the limit of a transport stay unanswered. A
+   running handler is cancelled when its transport closes or reopens.
 
-Running a node's handler: how many at once, and what a failure in it costs, in one place for every engine.
-
-Rules: every run is a task of its own, referenced until it is done. Each request's `deliver` is called exactly once and
-on the loop, also for a run that fails, is cancelled, or never starts. Cancellation passes through.
+`HandlerTasks` implements rules 6 and 7 for all transports: each task is referenced until its end, and each request's `deliver` is
+called exactly once and on the loop, also for a task that fails, is cancelled or never starts. Cancellation propagates.
 """
 
 import asyncio
@@ -25,25 +23,26 @@ from typing import NamedTuple, Protocol
 from constraint_crdt.errors import ConstraintCrdtError
 
 MAX_PAYLOAD = 256 * 1024
-"""The longest request, and the longest single reply, in bytes. The node keeps to a quarter of it."""
+"""The longest request, and the longest single reply, in bytes. Messages of a node are at most a quarter of this."""
 
 
 class Peer(NamedTuple):
-    """One opened transport: the node's name, and a hex session that no other open ever has; they sort by when they were opened."""
+    """One opened transport: the name of the node, and a unique session in hex. Sessions sort by the time of opening."""
 
     name: str
     session: str
 
 
 Handler = Callable[[bytes], Awaitable[Sequence[bytes]]]
-"""A request in, its replies out, possibly none. They are sent once it returns: whatever they tell may be on disk by then."""
+"""Takes a request and returns its replies, possibly none. Replies are sent after the return, so their content can be on disk first.
+"""
 
 Changed = Callable[[Peer, bool], None]
 """A peer came (True) or went (False)."""
 
 
 class TransportError(ConstraintCrdtError):
-    """The transport could not open, or is not open. `str()` is one sentence that says what to do."""
+    """The transport could not open, or is not open. `str()` is one sentence with advice."""
 
 
 class Unreachable(TransportError):
@@ -51,11 +50,11 @@ class Unreachable(TransportError):
 
 
 class Transport(Protocol):
-    """Discovery, membership and request/reply between the nodes of one fleet."""
+    """Discovery, membership and requests between the nodes of one fleet."""
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """Where other nodes can connect to this one; empty while it is not open or does not listen."""
+        """The endpoints of this node, for other nodes; empty if the transport is closed or does not listen."""
 
     @property
     def bytes_sent(self) -> int:
@@ -66,17 +65,17 @@ class Transport(Protocol):
         """Payload bytes of requests and replies taken from the network since construction."""
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
-        """Join `fleet` as `name` and return who this transport now is. `changed` is never called for it.
+        """Join `fleet` as `name`, and return this transport's peer. `changed` is never called for this peer.
 
-        Raises `TransportError` when it cannot open or is open already; nothing is left behind then.
+        Raises `TransportError` if opening fails, or the transport is open; nothing stays open then.
         """
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
-        """Leave and join again as a new session: the cure for links that broke and that nothing repairs.
+        """Leave and join again with a new session, to replace broken links.
 
-        `extra_connect` are endpoints learned from other nodes, tried beside the configured ones until the next
-        reopen; malformed ones are skipped. Peers are reported gone, and come again as they are found.
-        Raises `TransportError` when it cannot; the transport has no peers then, and may be reopened or closed.
+        `extra_connect`: endpoints of other nodes, tried beside the configured ones until the next reopen; malformed endpoints are
+        skipped. Peers are reported gone, and come again. Raises `TransportError` on failure; the transport has no peers then, and
+        may be reopened or closed.
         """
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - it bounds each silence, and a caller's own timeout around it could not
@@ -90,28 +89,27 @@ class Transport(Protocol):
         """The peers believed to be there now."""
 
     async def close(self) -> None:
-        """Leave. Idempotent, also after a failed open; takes 2 s at most whatever the network does.
+        """Leave. Idempotent, also after a failed open. Takes 2 s at most.
 
-        Requests that wait raise `Unreachable`. `changed` is not called for what this transport itself ends.
-        Handlers are cancelled and waited for, but one that does not end promptly is left to end later. A handler that
-        calls this itself is not cancelled.
+        Waiting requests raise `Unreachable`. `changed` is not called for links closed here. Handlers are cancelled and awaited for
+        `CANCEL_SECONDS`; slower handlers end later. A handler calling `close` is not cancelled.
         """
 
 
 ANSWERS_AT_ONCE = 256
-"""Handlers that run at once, unless a transport is told otherwise: with the longest requests, 64 MiB of them."""
+"""The default limit of running handlers: with the longest requests, 64 MiB of memory."""
 
 CANCEL_SECONDS = 0.25
-"""How long a closing transport waits for handlers that it cancelled."""
+"""Seconds for which a closing transport waits for cancelled handlers."""
 
 _log = logging.getLogger(__name__)
 
 Deliver = Callable[[list[bytes] | None], None]
-"""Takes the replies to one request, or None when there is no answer."""
+"""Takes the replies to one request, or None without an answer."""
 
 
 def check_payload(payload: bytes) -> bytes:
-    """Return `payload`; raise `ValueError` when it is longer than any engine carries."""
+    """Return `payload`. Raises `ValueError` for a payload longer than `MAX_PAYLOAD`."""
     if len(payload) > MAX_PAYLOAD:
         msg = f"a payload of {len(payload)} bytes is above the engine's limit of {MAX_PAYLOAD}; send it in parts"
         raise ValueError(msg)
@@ -119,14 +117,14 @@ def check_payload(payload: bytes) -> bytes:
 
 
 def check_answers_at_once(limit: int) -> int:
-    """Return `limit`; raise `TransportError` when no request could be answered within it."""
+    """Return `limit`. Raises `TransportError` for a limit below 1."""
     if limit < 1:
         raise TransportError(f"A transport cannot answer {limit} requests at once; give 1 or more.")
     return limit
 
 
-class Answering:
-    """The runs of one handler. Made and used on one loop."""
+class HandlerTasks:
+    """The tasks that run one handler, on one event loop."""
 
     def __init__(self, handler: Handler, limit: int) -> None:
         self._handler = handler
@@ -147,12 +145,12 @@ class Answering:
         task.add_done_callback(lambda done: self._ended(done, deliver))
 
     def cancel(self) -> None:
-        """Cancel every run, except one that calls this: it would cancel what it is doing here."""
+        """Cancel every task except the calling task."""
         for task in self._others():
             task.cancel()
 
     async def wait(self) -> None:
-        """Wait `CANCEL_SECONDS` at most for the runs to end, except one that calls this."""
+        """Wait for the other tasks to end, `CANCEL_SECONDS` at most."""
         if others := self._others():
             await asyncio.wait(others, timeout=CANCEL_SECONDS)
 

@@ -1,8 +1,7 @@
-"""The in-memory engine: any number of transports in one asyncio loop, with faults that tests ask for.
+"""The in-memory transport: any number of transports on one event loop, with faults for tests.
 
-Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from the generator it is given. What
-handlers wait for is theirs: replies go back in the order in which handlers end.
-A message that is lost or has no route fails its request at once, since the network knows, so tests wait for nothing.
+Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from a given generator. Replies are sent in the
+order in which handlers end. A lost message, or one without a route, fails its request at once, so that tests need no timeouts.
 """
 
 import asyncio
@@ -12,10 +11,10 @@ from random import Random
 
 from constraint_crdt.transport.interface import (
     ANSWERS_AT_ONCE,
-    Answering,
     Changed,
     Deliver,
     Handler,
+    HandlerTasks,
     Peer,
     TransportError,
     Unreachable,
@@ -25,7 +24,7 @@ from constraint_crdt.transport.interface import (
 
 
 class MemoryNetwork:
-    """What connects memory transports, and the faults in it. All of its transports share one loop."""
+    """Connects memory transports, and injects faults. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._members: dict[Peer, MemoryTransport] = {}
@@ -35,9 +34,9 @@ class MemoryNetwork:
         self._random: Random | None = None
 
     def transport(self, *, answers_at_once: int = ANSWERS_AT_ONCE) -> "MemoryTransport":
-        """A new transport on this network, not open yet. It leaves requests beyond `answers_at_once` unanswered.
+        """A new transport on this network, not open yet. Requests beyond `answers_at_once` stay unanswered.
 
-        Raises `TransportError` when that is below 1.
+        Raises `TransportError` for a limit below 1.
         """
         return MemoryTransport(self, check_answers_at_once(answers_at_once))
 
@@ -57,14 +56,14 @@ class MemoryNetwork:
         self._loss, self._random = rate, random
 
     def crash(self, name: str) -> None:
-        """End every transport of that name as a killed process ends: without a word from it, or to it."""
+        """End every transport of this name like a killed process: without a message."""
         for member in [member for peer, member in self._members.items() if peer.name == name]:
             member.end()
 
     # What follows is the transports' half of the network; tests have no use for it.
 
     def join(self, member: "MemoryTransport", name: str) -> Peer:
-        """Take a transport in and say who it is."""
+        """Add a transport. Returns its peer."""
         me = Peer(name, f"{next(self._sessions):016x}")
         self._members[me] = member
         self._refresh()
@@ -76,7 +75,7 @@ class MemoryNetwork:
         self._refresh()
 
     def route(self, source: Peer | None, target: Peer) -> "MemoryTransport | None":
-        """The transport at `target` if `source` has a route to it now."""
+        """The transport of `target`, if `source` has a route; else None."""
         here, there = self._members.get(source) if source else None, self._members.get(target)
         if source is None or here is None or there is None or here.fleet != there.fleet or source == target:
             return None
@@ -105,7 +104,7 @@ class MemoryTransport:
         self._network = network
         self._answers_at_once = answers_at_once
         self._me: Peer | None = None
-        self._answering: Answering | None = None
+        self._handlers: HandlerTasks | None = None
         self._changed: Changed | None = None
         self._peers: frozenset[Peer] = frozenset()
         self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: a set's order would be another every run
@@ -120,16 +119,16 @@ class MemoryTransport:
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
         self.fleet, self._changed = fleet, changed
-        self._answering = Answering(handler, self._answers_at_once)
+        self._handlers = HandlerTasks(handler, self._answers_at_once)
         self._me = self._network.join(self, name)
         return self._me
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
         """See `Transport.reopen`."""
-        if self._me is None or self._answering is None:
+        if self._me is None or self._handlers is None:
             raise TransportError("This transport is not open; open it first.")
         self._network.leave(self._me)
-        self._answering.cancel()
+        self._handlers.cancel()
         self._give_up_waiting()
         asyncio.get_running_loop().call_soon(self._see, frozenset())
         self._me = self._network.join(self, self._me.name)
@@ -157,18 +156,18 @@ class MemoryTransport:
 
     async def close(self) -> None:
         """See `Transport.close`."""
-        answering = self._answering
+        handlers = self._handlers
         self.end()
-        if answering is not None:
-            await answering.wait()
+        if handlers is not None:
+            await handlers.wait()
 
     def end(self) -> None:
         """Leave at once, telling this side nothing."""
         if self._me is not None:
             self._network.leave(self._me)
-        if self._answering is not None:
-            self._answering.cancel()
-        self._me = self._answering = self._changed = None
+        if self._handlers is not None:
+            self._handlers.cancel()
+        self._me = self._handlers = self._changed = None
         self._peers = frozenset()
         self._give_up_waiting()
 
@@ -183,9 +182,9 @@ class MemoryTransport:
             self._see(self._network.reachable(self._me))
 
     def serve(self, payload: bytes, deliver: Deliver) -> None:
-        """Answer a request that arrived here."""
+        """Answer an arrived request."""
         me = self._me
-        if self._answering is None:
+        if self._handlers is None:
             deliver(None)
             return
 
@@ -195,7 +194,7 @@ class MemoryTransport:
             deliver(replies)
 
         self.bytes_received += len(payload)
-        self._answering.begin(payload, send)
+        self._handlers.begin(payload, send)
 
     def _see(self, now: frozenset[Peer]) -> None:
         """Change the view to `now` and tell the node the difference."""

@@ -217,7 +217,7 @@ class PNCounters(WatchingView):
 
     def __getitem__(self, name: str) -> "PNCounter":
         """Raises `ConstraintCrdtError` for what is no name."""
-        return PNCounter(self._rows, name=check_id(name, "the name of a counter"), counters=self)
+        return PNCounter(self._rows, name=check_id(name, "the name of a counter", field="name"), counters=self)
 
     def __contains__(self, name: object) -> bool:
         return name != NAMELESS and name in self._rows.table(COUNTER)
@@ -249,7 +249,7 @@ class PNCounter(View):
         Raises `ConstraintCrdtError` for a name that is too long or no text.
         """
         super().__init__(rows)
-        self._name = name and check_id(name, "the name of a counter")
+        self._name = name and check_id(name, "the name of a counter", field="name")
         self._counters = PNCounters(self._rows) if counters is None else counters
 
     def merged(self, other: Self) -> Self:

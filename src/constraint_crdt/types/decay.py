@@ -26,7 +26,7 @@ from operator import index
 from typing import Final, Self
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, value_of
-from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, MAX_COUNT
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN, HALF_LIVES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.values import DECAY, RATE, DecayValue
@@ -35,9 +35,6 @@ from constraint_crdt.types.view import View, WatchingView, no_time, writer
 
 MAX_SKEW: Final = 10.0
 """Seconds: a cell further ahead than this counts as `ahead`."""
-
-HALF_LIFE_MIN: Final = 0.001
-"""Seconds: the shortest half-life."""
 
 SECOND: Final = 1_000_000_000
 """In ns."""

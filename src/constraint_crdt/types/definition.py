@@ -4,7 +4,6 @@ A definition may have an end (`expires_at`). It is part of what the definition s
 again what is in force changes nothing.
 """
 
-import enum
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, Protocol
@@ -15,15 +14,7 @@ from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_C
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.crdt.values import Label
 from constraint_crdt.errors import ConstraintCrdtError
-
-
-class Severity(enum.StrEnum):
-    """How much a violation matters to people; it changes nothing in how a constraint is evaluated."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
+from constraint_crdt.model.definition import Severity
 
 _LEVELS = tuple(Severity)
 
@@ -68,10 +59,11 @@ def check_definition(
     try:
         level = Severity(severity)
     except ValueError:
-        raise ConstraintCrdtError(f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}") from None
+        message = f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}"
+        raise ConstraintCrdtError(message, field="severity") from None
     for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
         if text is not None and len(text.encode(errors="replace")) > limit:
-            raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
+            raise ConstraintCrdtError(f"{what} must have at most {limit} bytes", field=what)
     if expires_at is not None and not 0 <= expires_at <= MAX_COUNT:
         raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
     return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at)
@@ -84,14 +76,14 @@ def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
     """
     pairs = sorted(labels.items() if isinstance(labels, Mapping) else labels)
     if len(pairs) > LABELS:
-        raise ConstraintCrdtError(f"{what}: at most {LABELS} labels, not {len(pairs)}")
+        raise ConstraintCrdtError(f"{what}: at most {LABELS} labels, not {len(pairs)}", field=what)
     for key, value in pairs:
-        check_id(key, f"{what}: the key of a label")
-        check_id(value, f"{what}: the value of the label {key}")
+        check_id(key, f"{what}: the key of a label", field=what)
+        check_id(value, f"{what}: the value of the label {key}", field=what)
     keys = [key for key, _ in pairs]
     twice = next((key for key, following in itertools.pairwise(keys) if key == following), None)
     if twice is not None:
-        raise ConstraintCrdtError(f"{what}: the label {twice} has two values; give one")
+        raise ConstraintCrdtError(f"{what}: the label {twice} has two values; give one", field=what)
     return tuple(pairs)
 
 
@@ -120,22 +112,24 @@ def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -
     Raises `ConstraintCrdtError` for an end that is not in the future, a `ttl` of more than ten years, an `until` without a zone.
     """
     if ttl is not None and until is not None:
-        raise ConstraintCrdtError("ttl and until both say when it ends: give one of them")
+        raise ConstraintCrdtError("ttl and until both say when it ends: give one of them", field="ttl")
     if ttl is not None:
         seconds = ttl if isinstance(ttl, int | float) else ttl.total_seconds()
         if isinstance(ttl, bool) or not 0 < seconds <= DURATION_MAX:  # NaN is in no range
-            raise ConstraintCrdtError(f"ttl must be above 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {ttl}")
+            message = f"ttl must be above 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {ttl}"
+            raise ConstraintCrdtError(message, field="ttl")
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
     if not isinstance(until, int):
         if until.tzinfo is None:
-            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z")
+            raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z", field="until")
         until = round(until.timestamp() * SECOND)
     if until <= now:
-        raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago")
+        raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago", field="until")
     if until > MAX_COUNT:
-        raise ConstraintCrdtError("until is later than 2262-04-11, beyond which times cannot be written: leave it out")
+        message = "until is later than 2262-04-11, beyond which times cannot be written: leave it out"
+        raise ConstraintCrdtError(message, field="until")
     return until
 
 

@@ -27,12 +27,12 @@ from heapq import heapify, heappop, heappush
 from constraint_crdt.crdt.cells import ADD, Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.types.definition import (
     WITHOUT_VALUE,
     Addition,
     Definition,
     Labels,
-    Severity,
     add_value,
     addition_of,
     check_definition,
@@ -339,7 +339,7 @@ class ConstraintORSet(WatchingView):
 
     def put(self, id_: str, definition: Definition, *, node: str | Replica, at: int | None = None) -> Change:
         """The same, of a definition that was checked."""
-        check_id(id_, "a constraint id")
+        check_id(id_, "a constraint id", field="id")
         replica = writer(node)
         observed = self._rows.held(ADD, id_)
         in_force = self.definitions(id_) if observed else ()

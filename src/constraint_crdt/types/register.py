@@ -12,16 +12,13 @@ from collections.abc import Iterable
 from operator import index
 
 from constraint_crdt.crdt.cells import POSITION, Cell, PositionValue, make_cell, position_value
-from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.limits import COORDINATE_MAX, COORDINATE_MIN, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
 
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
-
-COORDINATE_MAX = 2**31 - 1
-COORDINATE_MIN = -(2**31)
 
 
 def eisenstein_norm(position: Position) -> int:

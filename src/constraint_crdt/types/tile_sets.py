@@ -56,6 +56,7 @@ class TileSet:
 
     LETTERS: ClassVar[tuple[str, ...]] = (OF_TAGS,)
     WHAT: ClassVar[str] = "a tag"
+    FIELD: ClassVar[str] = "tags"
 
     def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
         """`key`: that of the tile."""
@@ -84,7 +85,7 @@ class TileSet:
 
     def additions(self, elements: Iterable[str]) -> list[Cell]:
         """The cells that put in those of these elements that are not there yet. Raises as `add` does."""
-        fresh = [element for element in dict.fromkeys(elements) if check_id(element, self.WHAT) not in self]
+        fresh = [element for element in dict.fromkeys(elements) if check_id(element, self.WHAT, field=self.FIELD) not in self]
         if fresh:
             self._check_room(len(fresh))
         return [make_cell(ELEMENT, self._cell_key(self.LETTERS[0], element), None) for element in fresh]
@@ -135,6 +136,7 @@ class TileConstraints(TileSet):
 
     LETTERS = (OF_CONSTRAINTS, OF_FOREIGN)
     WHAT = "a constraint of a tile"
+    FIELD = "constraints"
 
     def __contains__(self, element: object) -> bool:
         return isinstance(element, str) and bool(self.tags_of(element))
@@ -202,7 +204,7 @@ class TileConstraints(TileSet):
         buried = _beside(self.tombstones(), _checked(buried_with_it))
         cells, opened = [], 0
         for element, tags in added.items():
-            standing = self._cells(check_id(element, self.WHAT))
+            standing = self._cells(check_id(element, self.WHAT, field=self.FIELD))
             known = self._alive(standing, {})
             fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_over(tag, buried)}
             if not fresh:

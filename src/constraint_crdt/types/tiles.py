@@ -302,7 +302,7 @@ class FleetTile(View):
         """The header to write, none or one: for a new tile, and for one that turns out to be older than anybody knew."""
         author = replica.node_id if author is None else author
         if len(author.encode(errors="replace")) > ID_BYTES:
-            raise ConstraintCrdtError(f"the author of a tile has at most {ID_BYTES} bytes")
+            raise ConstraintCrdtError(f"the author of a tile has at most {ID_BYTES} bytes", field="author")
         origin = Origin(when if created is None else _checked_time(created), author)
         if self._rows.held(TILE, self._key) and (created is None or self._origin() <= origin):
             return []

@@ -1,8 +1,7 @@
-"""The engine on Eclipse Zenoh, in-process: no broker and no server to run beside the node.
+"""The transport on Eclipse Zenoh, in the process of the node: no broker runs beside it.
 
-`transport` is the lifecycle, `session` one opened session and its bridge to asyncio, `settings` what Zenoh is told,
-`keys` the names on the wire, `paging` how a long list of replies travels, `offload` blocking calls off the loop.
-Nothing imports this package, and with it the zenoh module, before a node asks for it.
+`transport` has the life cycle, `session` one open session and its bridge to asyncio, `startup` configuration, opening and closing.
+The zenoh package is imported only when a node asks for this transport.
 """
 
 from constraint_crdt.transport.zenoh.transport import ZenohTransport

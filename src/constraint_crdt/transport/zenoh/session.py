@@ -1,22 +1,20 @@
-"""How a list of replies travels: in pages that fit the send queue, each asked for by the one who wants it.
+"""One open Zenoh session of a node: its token, its peers, its requests, and the bridge to asyncio.
 
-Zenoh drops what does not fit its queue (blocking would freeze the loop), so a long list sent at once would lose parts.
-Rules:
-1. The first page answers the request. The rest waits on the responder's `Shelf`, under a random token, until the
-   requester asks for the page that starts at the index it has come to.
-2. Every reply carries token, position, the end of its page and the length of the list, so a gap is seen; a page counts
-   up to its first gap, and what is missing is asked for again. An empty list is one empty reply of length 0.
+Rules of the bridge, each found by a measured freeze, hang or loss:
+
+1. Every callback is direct (`indirect=False`), runs in a network thread, and only schedules a call on the loop. An indirect
+   callback keeps the process from ending.
+2. A query is answered on the loop. A query without an answer is dropped when its handler ends.
+3. Requests and replies are dropped rather than wait for a full queue: waiting blocks the loop.
+4. Calls scheduled by a callback are ignored after the session was closed.
+
+Replies travel in pages, because Zenoh drops messages beyond its queue, and a long list would lose parts:
+
+1. The first page answers the request. The rest waits on the responder's `Shelf` under a random token. The requester asks for the
+   page from its next index.
+2. Every reply carries token, position, the end of its page and the length of the list, so gaps are detected. A page counts up to
+   its first gap; the rest is requested again. An empty list is one empty reply of length 0.
 3. Both sides are bounded: the shelf in lists and time, a page in bytes and number.
-
-One open Zenoh session of one node: its token, its view of the others, and the bridge to asyncio.
-
-Rules, each because the other way froze, hung or lost something when measured:
-1. Every callback is direct (`indirect=False`), runs in a network thread, and only hands over to the loop.
-   An indirect one keeps the process from ending.
-2. A query is answered on the loop. One that cannot be handed over or answered is dropped, never kept longer than its
-   handler runs.
-3. Requests, and with them their replies, are dropped rather than wait for a full queue: waiting freezes the loop.
-4. Nothing that a callback hands over counts once the session is closed.
 """
 
 import asyncio
@@ -32,9 +30,8 @@ from typing import NamedTuple
 import zenoh
 from zenoh.handlers import Callback
 
-from constraint_crdt.transport.interface import MAX_PAYLOAD, Answering, Changed, Peer, Unreachable, check_payload
-from constraint_crdt.transport.zenoh.config import alive_key, alive_keys, node_key, peer_of
-from constraint_crdt.transport.zenoh.startup import close_session, in_daemon_thread
+from constraint_crdt.transport.interface import MAX_PAYLOAD, Changed, HandlerTasks, Peer, Unreachable, check_payload
+from constraint_crdt.transport.zenoh.startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
 
 PAGE_BYTES = 512 * 1024
 PAGE_REPLIES = 256
@@ -46,7 +43,7 @@ _TURN = struct.Struct("!8sI")
 
 
 class Header(NamedTuple):
-    """What goes with each reply."""
+    """The header of each reply."""
 
     token: bytes
     position: int
@@ -55,12 +52,12 @@ class Header(NamedTuple):
 
 
 def encode_turn(token: bytes, start: int) -> bytes:
-    """The attachment of a request for the page of `token` that starts at index `start`."""
+    """The attachment of a request for the page of `token` from index `start`."""
     return _TURN.pack(token, start)
 
 
 class Shelf:
-    """The responder's lists of which somebody may still want a page. Time is given, in seconds of any steady clock."""
+    """The responder's lists with pages not requested yet. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
         self._lists: OrderedDict[bytes, tuple[float, Sequence[bytes]]] = OrderedDict()
@@ -69,7 +66,7 @@ class Shelf:
         return len(self._lists)
 
     def first_page(self, replies: Sequence[bytes], now: float) -> list[tuple[bytes, bytes]]:
-        """The (header, payload) pairs that answer a request, keeping the rest for later."""
+        """The (header, payload) pairs of the first page. Keeps the rest."""
         token = secrets.token_bytes(8)
         end = _page_end(replies, 0)
         self._tidy(now)
@@ -80,7 +77,7 @@ class Shelf:
         return _page(token, replies, 0, end)
 
     def next_page(self, turn: bytes, now: float) -> list[tuple[bytes, bytes]] | None:
-        """The page that `turn` asks for, or None when there is none such. The last page frees the list."""
+        """The page requested by `turn`, or None. The last page drops the list."""
         self._tidy(now)
         if len(turn) != _TURN.size:
             return None
@@ -107,7 +104,7 @@ class Shelf:
 
 
 class Page:
-    """The requester's side of one page. `add` is called in a network thread, everything else after the last `add`."""
+    """The requester's side of one page. `add` is called in a network thread, every other method after the last `add`."""
 
     def __init__(self, start: int) -> None:
         self._next = start
@@ -116,7 +113,7 @@ class Page:
         self.payloads: list[bytes] = []
 
     def add(self, attachment: bytes, payload: bytes) -> bool:
-        """Take a reply over if it is the next one; True once the page is whole."""
+        """Add a reply if its position is next. Returns True for a complete page."""
         if len(attachment) != _HEADER.size:
             return False
         header = Header(*_HEADER.unpack(attachment))
@@ -148,14 +145,14 @@ def _page(token: bytes, replies: Sequence[bytes], start: int, end: int) -> list[
 
 CLOSE_SECONDS = 1.5
 ANSWER_BYTES = 256 * 1024 * 1024
-"""The longest whole answer that a request takes in."""
+"""The longest answer of a request, in bytes."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Traffic:
-    """Payload bytes, over all sessions of one transport."""
+    """Payload bytes over all sessions of a transport."""
 
     sent: int = 0
     received: int = 0
@@ -163,16 +160,16 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Member:
-    """What a node gave when it opened, its handler as what runs it."""
+    """The arguments of a node's `open`, with the tasks of its handler."""
 
     name: str
     fleet: str
-    answering: Answering
+    handlers: HandlerTasks
     changed: Changed
 
 
 class ZenohSession:
-    """See the module. Made, used and closed on the loop; the Zenoh session given to it becomes its own."""
+    """One session. Belongs to one event loop, and owns its Zenoh session."""
 
     def __init__(self, raw: zenoh.Session, member: Member, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
         self._raw = raw
@@ -209,7 +206,7 @@ class ZenohSession:
         return replies
 
     async def close(self) -> None:
-        """End it within `CANCEL_SECONDS` and `CLOSE_SECONDS`; what does not end by then ends in the background."""
+        """Close within `CANCEL_SECONDS` and `CLOSE_SECONDS`; slower parts end in the background."""
         if self._closed:
             return
         self._closed = True
@@ -217,15 +214,15 @@ class ZenohSession:
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("This transport closed before the answer came."))
-        self._member.answering.cancel()
+        self._member.handlers.cancel()
         try:
-            await self._member.answering.wait()  # first: the queries that they hold are dropped while the session lives
+            await self._member.handlers.wait()  # first: the queries that they hold are dropped while the session lives
         finally:
             with contextlib.suppress(TimeoutError):
                 await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
-        """Ask for one page and return what came of it, which may be nothing."""
+        """Request one page, and return its replies, possibly none."""
         if self._closed:
             raise Unreachable("This transport is closed.")
         page = Page(start)
@@ -285,7 +282,7 @@ class ZenohSession:
         self._member.changed(peer, up)
 
     def _answer(self, query: zenoh.Query) -> None:
-        """Take in a query: a request for the handler, or for the next page of what it returned."""
+        """Handle a query: a request for the handler, or for the next page of a list."""
         if self._closed:
             self._reply(query, [])
         elif query.attachment is not None:
@@ -293,14 +290,14 @@ class ZenohSession:
         else:
             payload = b"" if query.payload is None else bytes(query.payload)
             self._traffic.received += len(payload)
-            self._member.answering.begin(payload, lambda replies: self._deliver(query, replies))
+            self._member.handlers.begin(payload, lambda replies: self._deliver(query, replies))
 
     def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
         now = self._loop.time()
         self._reply(query, [] if replies is None or self._closed else self._shelf.first_page(replies, now))
 
     def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
-        """Send a page, if there is any in it, and end the query."""
+        """Send a page, if there are replies, and end the query."""
         try:
             for header, payload in page:
                 query.reply(query.key_expr, payload, attachment=header)

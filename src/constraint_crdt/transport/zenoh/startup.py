@@ -1,35 +1,200 @@
-"""Blocking calls off the loop, in daemon threads: an executor's threads would be waited for when the program ends.
+"""How a Zenoh session is configured, opened and closed.
 
-They are waited for too, but not long: a thread that lets go of a Zenoh object while the interpreter goes down aborts
-the process (4 of 150 runs when tried), and one that hangs in Zenoh must not keep the program from ending.
+Key expressions on Zenoh, each part of a name one percent-encoded chunk, so that any name survives:
 
-Opening and closing Zenoh sessions: ports chosen where none was asked for, and Zenoh's errors put into one sentence.
+    constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
+    constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
 
-Everything here blocks; call it off the loop. Zenoh does not say which port it got for port 0, so we choose a free one
-ourselves, and choose again when somebody was faster. What we chose before is tried first: others know us by it.
+Configuration: loopback and no multicast by default; no shared memory (it leaves files behind, and many clients never open);
+bounded message size and leases; configured links are retried for ever.
 
-Every session opened here must be closed here, and what is still open when the interpreter ends is closed then: a
-network thread that calls into an interpreter that is gone aborts the process (16 of 60 runs when tried).
+Opening and closing block, so they run in daemon threads off the loop: an executor would hold up the end of the program. Rules:
+
+- Zenoh does not report the port it got for port 0. A free port is chosen here, and again on a race. The port of the last session is
+  tried first, because peers know it.
+- Every session opened here is closed here, at the latest when the interpreter ends: a network thread that calls into a finished
+  interpreter aborts the process (16 of 60 runs when tried).
+- Daemon threads are waited for at exit, for a bounded time: a thread that releases a Zenoh object during shutdown aborts the
+  process (4 of 150 runs when tried), and a thread that hangs in Zenoh must not hold up the end of the program.
 """
 
 import asyncio
 import atexit
 import contextlib
 import errno
+import ipaddress
 import json
 import os
 import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import quote, unquote
 
 import zenoh
 
-from constraint_crdt.transport.interface import TransportError
-from constraint_crdt.transport.zenoh.config import Settings, parse_endpoint, reachable_endpoints, zenoh_config
+from constraint_crdt.transport.interface import Peer, TransportError
+
+# --- keys ---------------------------------------------------------------------------------------------------------------
+
+_ROOT = "constraint-crdt"
+_SESSION = re.compile(r"[0-9a-f]{24}")
+
+
+def node_key(fleet: str, peer: Peer) -> str:
+    """Where `peer` answers."""
+    return f"{_ROOT}/{_chunk(fleet)}/node/{_chunk(peer.name)}/{peer.session}"
+
+
+def alive_key(fleet: str, peer: Peer) -> str:
+    """The liveliness token of `peer`."""
+    return f"{_ROOT}/{_chunk(fleet)}/alive/{_chunk(peer.name)}/{peer.session}"
+
+
+def alive_keys(fleet: str) -> str:
+    """The expression matching every token of the fleet."""
+    return f"{_ROOT}/{_chunk(fleet)}/alive/*/*"
+
+
+def peer_of(alive: str) -> Peer | None:
+    """The peer of a token's key; None for a key of another form."""
+    chunks = alive.split("/")
+    if len(chunks) != 5 or not _SESSION.fullmatch(chunks[4]):
+        return None
+    try:
+        name = unquote(chunks[3], errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return Peer(name, chunks[4]) if name and _chunk(name) == chunks[3] else None
+
+
+def _chunk(text: str) -> str:
+    return quote(text, safe="")
+
+
+ROLES = ("peer", "router", "client")
+DEFAULT_LISTEN = ("tcp/127.0.0.1:0",)
+_ENDPOINT = re.compile(r"tcp/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<port>[0-9]{1,5})")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a transport. Build them with `checked`."""
+
+    role: str
+    listen: tuple[str, ...]
+    connect: tuple[str, ...]
+    multicast: bool
+    lease: float
+    discover: bool = True
+
+
+def checked(
+    role: str, listen: Sequence[str] | None, connect: Sequence[str], *, multicast: bool, lease: float, discover: bool = True
+) -> Settings:
+    """The checked settings. Raises `TransportError` for a wrong value."""
+    if role not in ROLES:
+        raise TransportError(f"Unknown role {role!r}; use one of {', '.join(ROLES)}.")
+    if role == "client" and listen:
+        raise TransportError(f"A client does not listen; leave out {listen[0]!r}, or take the role peer or router.")
+    if role == "client" and not connect and not multicast:
+        raise TransportError("A client needs a router to connect to; give the endpoint of at least one.")
+    if not 0.1 <= lease <= 3600:
+        raise TransportError(f"A lease of {lease:g} s does not work; give between 0.1 and 3600 s.")
+    if listen is None:
+        listen = () if role == "client" else DEFAULT_LISTEN
+    for endpoint in listen:
+        parse_endpoint(endpoint)
+    for endpoint in connect:
+        if parse_endpoint(endpoint)[1] == 0:
+            raise TransportError(f"Cannot connect to {endpoint!r}: port 0 is no one's; give the port it listens on.")
+    return Settings(role, tuple(listen), tuple(connect), multicast, lease, discover)
+
+
+def parse_endpoint(endpoint: str) -> tuple[str, int]:
+    """Host and port of an endpoint. Raises `TransportError` for a malformed endpoint."""
+    match = _ENDPOINT.fullmatch(endpoint)
+    if match is None or int(match["port"]) > 65535:
+        raise TransportError(f"Cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT.")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def usable_connects(endpoints: Iterable[str], own: Sequence[str]) -> tuple[str, ...]:
+    """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`."""
+    kept: dict[str, None] = {}
+    for endpoint in endpoints:
+        try:
+            host, port = parse_endpoint(endpoint)
+        except TransportError:
+            continue
+        if port and not _is_wildcard(host) and endpoint not in own:
+            kept[endpoint] = None
+    return tuple(kept)
+
+
+def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
+    """`settings` with the usable ones of `extra` beside its own connects."""
+    more = (endpoint for endpoint in usable_connects(extra, own) if endpoint not in settings.connect)
+    return replace(settings, connect=(*settings.connect, *more))
+
+
+def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> tuple[str, ...]:
+    """The endpoints for other nodes, given the listening ones: a wildcard host stands for each of `addresses` of its family."""
+    found: list[str] = []
+    for endpoint in listening:
+        host, port = parse_endpoint(endpoint)
+        if not _is_wildcard(host):
+            found.append(endpoint)
+            continue
+        for address in addresses:
+            ip = ipaddress.ip_address(address)
+            if ip.version == 6 and host == "::":
+                found.append(f"tcp/[{address}]:{port}")
+            elif ip.version == 4:  # the IPv6 wildcard takes IPv4 connections too
+                found.append(f"tcp/{address}:{port}")
+    return tuple(found)
+
+
+def _is_wildcard(host: str) -> bool:
+    return host in {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
+
+
+def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, object]:
+    """Zenoh's configuration, with the ports of `listening` in place of the ones asked for."""
+    router = settings.role == "router"
+    connect: dict[str, object] = {"endpoints": list(settings.connect), "timeout_ms": -1, "exit_on_failure": False}
+    connect["retry"] = {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2}
+    if settings.role == "client":  # its open blocks until a router answers: bounded here, tried again by the transport
+        connect = {"endpoints": list(settings.connect), "timeout_ms": 1000}
+    return {
+        "mode": settings.role,
+        "listen": {"endpoints": list(listening)},
+        "connect": connect,
+        "open": {"return_conditions": {"connect_scouted": False}},  # else every open waits half a second
+        "scouting": {
+            "multicast": {"enabled": settings.multicast},
+            "gossip": {
+                "enabled": settings.discover,
+                "autoconnect_strategy": {"peer": {"to_router": "always", "to_peer": "greater-zid"}},
+            },
+        },
+        "transport": {
+            "unicast": {"max_sessions": 10_000 if router else 1000, "accept_pending": 1000 if router else 100},
+            "shared_memory": {"enabled": False},
+            "link": {
+                # Requests are dropped rather than wait when this queue is full; 16 x 64 KiB holds two pages of replies.
+                "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
+                "rx": {"max_message_size": 16 * 1024 * 1024},
+            },
+        },
+    }
+
+
+# --- threads ------------------------------------------------------------------------------------------------------------
 
 T = TypeVar("T")
 
@@ -55,9 +220,9 @@ atexit.register(_wait_at_exit)
 
 
 async def in_daemon_thread(work: Callable[[], T], seconds: float, discard: Callable[[T], object]) -> T:
-    """Run `work` in a thread and return its result or raise its error; `TimeoutError` after `seconds`.
+    """Run `work` in a thread and return its result or raise its error. Raises `TimeoutError` after `seconds`.
 
-    A result that nobody waits for any more (timed out, cancelled, loop gone) goes to `discard`, in a thread too.
+    A result after a timeout, a cancellation or the end of the loop goes to `discard`, in a thread too.
     """
     call = _Call(work, discard)
     start_daemon_thread(call.run)
@@ -87,7 +252,7 @@ class _Call(Generic[T]):
                 self._discard(result)
 
     def abandon(self) -> None:
-        """Nobody waits any more. A result that came between its delivery and the waiter's turn is thrown away."""
+        """The caller stopped waiting. A result delivered since then is discarded."""
         if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
             self._throw_away(self.done.result())
 
@@ -117,11 +282,11 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 class RouterUnreachableError(TransportError):
-    """A client found none of its routers; it may try again."""
+    """A client found no router. A retry may succeed."""
 
 
 class Opened(NamedTuple):
-    """An open Zenoh session, what it listens on, and where others reach that."""
+    """An open Zenoh session, with its listening endpoints and the endpoints for other nodes."""
 
     session: zenoh.Session
     listening: tuple[str, ...]
@@ -129,7 +294,7 @@ class Opened(NamedTuple):
 
 
 def open_session(settings: Settings, before: Sequence[str]) -> Opened:
-    """Open a session; `before` is what the last one listened on. Raises `TransportError`."""
+    """Open a session. `before`: the listening endpoints of the last session. Raises `TransportError`."""
     _close_at_exit()
     chose = any(parse_endpoint(endpoint)[1] == 0 for endpoint in settings.listen)
     for attempt in range(_ATTEMPTS):
@@ -160,7 +325,7 @@ atexit.register(_exiting.set)  # runs before the wait for daemon threads, which 
 
 @cache
 def _close_at_exit() -> None:
-    """Have a thread ready to close what is open in the end: Python 3.12 starts none any more by then."""
+    """Start a thread to close open sessions at exit: Python 3.12 starts no thread at that time."""
 
     def close_all() -> None:
         _exiting.wait()
@@ -171,7 +336,7 @@ def _close_at_exit() -> None:
 
 
 def _with_port(endpoint: str) -> str:
-    """`endpoint`, with a port that is free now in place of port 0."""
+    """`endpoint`, with a free port in place of port 0."""
     host, port = parse_endpoint(endpoint)
     if port:
         return endpoint
@@ -186,7 +351,7 @@ def _with_port(endpoint: str) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """The addresses that this machine is reached by, one per IP version it has a route for; loopback without any."""
+    """The addresses of this machine, one per IP version with a route; loopback without any."""
     found: list[str] = []
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

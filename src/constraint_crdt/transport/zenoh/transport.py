@@ -1,8 +1,7 @@
-"""`ZenohTransport`: the life of a node's place in a Zenoh network, over any number of sessions.
+"""`ZenohTransport`: the membership of a node in a Zenoh network, over any number of sessions.
 
-Rules: an endpoint or role that cannot work is refused at construction; a port that is taken, at open. A seed or router
-that is not there yet is waited for in the background. Every session has a random Zenoh id, since Zenoh isolates the
-second of two equal ones without a word.
+Rules: a malformed endpoint or role is refused at construction, a taken port at open. Seeds and routers that do not answer yet are
+retried in the background. Every session has a random Zenoh id, because Zenoh isolates the second of two equal ids without an error.
 """
 
 import asyncio
@@ -16,17 +15,25 @@ import zenoh
 
 from constraint_crdt.transport.interface import (
     ANSWERS_AT_ONCE,
-    Answering,
     Changed,
     Handler,
+    HandlerTasks,
     Peer,
     TransportError,
     Unreachable,
     check_answers_at_once,
 )
-from constraint_crdt.transport.zenoh.config import Settings, checked, with_more_connects
 from constraint_crdt.transport.zenoh.session import CLOSE_SECONDS, Member, Traffic, ZenohSession
-from constraint_crdt.transport.zenoh.startup import Opened, RouterUnreachableError, close_session, in_daemon_thread, open_session
+from constraint_crdt.transport.zenoh.startup import (
+    Opened,
+    RouterUnreachableError,
+    Settings,
+    checked,
+    close_session,
+    in_daemon_thread,
+    open_session,
+    with_more_connects,
+)
 
 OPEN_SECONDS = 10.0
 _RETRY_SECONDS = (0.2, 2.0)
@@ -92,12 +99,12 @@ class ZenohTransport:
         return frozenset(self._session.peers) if self._session else frozenset()
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
-        """See `Transport.open`. A client whose routers are all down opens, and joins once one is up."""
+        """See `Transport.open`. A client without an answering router opens, and joins when a router answers."""
         if self._member is not None:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
-        self._member = member = Member(name, fleet, Answering(handler, self._answers_at_once), changed)
+        self._member = member = Member(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
                 return await self._join(member, self._settings)
@@ -174,7 +181,7 @@ class ZenohTransport:
                 _log.warning("%s Trying again.", error)
 
     async def _attach(self, member: Member, me: Peer, settings: Settings) -> None:
-        """Open one Zenoh session and make it the current one. Raises `TransportError`."""
+        """Open one Zenoh session as the current session. Raises `TransportError`."""
         before = self._listening
         try:
             opened = await in_daemon_thread(

@@ -1,0 +1,5 @@
+"""The operations of a node: each declared once, as data, for the HTTP API, the clients, the command line and the docs.
+
+A module per subject. `operation` has the parts of a declaration, `command` those of its command, `catalogue` the list of all.
+Rule: a module here imports neither the node nor a server, so that a client and a command line have the declarations for little.
+"""

@@ -1,0 +1,73 @@
+"""The parts of a command's declaration: its flags, and how a person sees the response.
+
+A flag is for a field of the request. Without a declaration a parameter of the path is a positional argument, a bool a switch and
+any other field a `--flag`. A response is shown as sentences, tables and named values, which the command line draws.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import msgspec
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+Request = TypeVar("Request", bound=msgspec.Struct)
+Response = TypeVar("Response")
+
+
+class Column(NamedTuple):
+    """A column of a table."""
+
+    title: str
+    right: bool = False
+    """Aligned to the right."""
+
+
+class Table(NamedTuple):
+    """Rows below titles."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[object]]
+
+
+class Lines(NamedTuple):
+    """Named values, one a line."""
+
+    values: Sequence[tuple[str, object]]
+
+
+View: TypeAlias = "str | Table | Lines | Sequence[str | Table | Lines]"
+"""A response as a person sees it. A text is one sentence."""
+
+
+class Flag:
+    """A flag or positional argument of a command."""
+
+    def __init__(self, *names: str, convert: Callable[[Any], object] | None = None, exclusive: str = "", **options: Any) -> None:
+        """`names`: as argparse takes them; none: a positional argument. `convert`: the value of the field, of the value that was
+        parsed; raises `ConstraintCrdtError`. `exclusive`: of the flags with the same text at most one may be given. `options`: as
+        argparse takes them.
+        """
+        self.names = names
+        self.convert = convert
+        self.exclusive = exclusive
+        self.options: dict[str, Any] = options
+
+
+class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=True, eq=False):
+    """The command that calls an operation."""
+
+    name: str
+    """Two words, such as `tile put`, for an action of a command."""
+    help: str
+    group: str = ""
+    """The heading in the help."""
+    flags: Mapping[str, Flag | None] = {}
+    """By field of the request, in the order of the help: where they differ from the field. None: the command does not set it."""
+    options: Mapping[str, Flag] = {}
+    """Flags that are no field of the request, by name."""
+    check: Callable[[Request], None] | None = None
+    """Raises `ConstraintCrdtError` for a request that makes no sense as a command."""
+    show: Callable[[Response, Request, "Namespace"], View] | None = None
+    """The response as a person sees it, given the request and all flags. None: the command has a function of its own."""

@@ -1,0 +1,470 @@
+"""The operations on constraints: list them, add, remove and edit them in a batch, check an expression, and an overview of many."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import msgspec
+
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.operations.command import Column, Command, Flag, Table
+from constraint_crdt.operations.operation import (
+    DELETE,
+    GET,
+    PAGED,
+    POST,
+    YES_NO,
+    Body,
+    Freshness,
+    Operation,
+    Paged,
+    Parameter,
+    Reply,
+    Right,
+    concatenated,
+    not_found,
+    parse_flag,
+    wrong,
+)
+from constraint_crdt.operations.values import parse_duration, parse_labels, parse_moment, show_distance
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.runtime.node import Node
+
+MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+MAX_CHANGES: Final = 10_000
+"""In one batch. Applying so many holds the node up for some tenths of a second."""
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------------
+
+
+class ListConstraints(Paged, frozen=True, kw_only=True):
+    """`GET /v1/constraints`."""
+
+    expired: bool = False
+
+
+class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/constraints`."""
+
+    id: str
+    when: str | None = None
+    severity: Severity = Severity.WARNING
+    about: str | None = None
+    on: Mapping[str, str] | None = None
+    ttl: float | None = None
+    """Seconds."""
+    until: datetime | None = None
+
+
+class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
+    """`DELETE /v1/constraints/{id}`."""
+
+    id: str
+
+
+class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Make a constraint active, or give it this definition, as `Node.add_constraint` does."""
+
+    id: str
+    when: str | None = None
+    severity: Severity = Severity.WARNING
+    about: str | None = None
+    on: dict[str, str] | None = None
+    ttl: float | None = None
+    """Seconds."""
+    until: datetime | None = None
+
+
+class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a constraint, as `Node.remove_constraint` does. It may be one that the batch itself has added."""
+
+    id: str
+
+
+class RecordCounts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Count evaluations made elsewhere, as `Node.record` does."""
+
+    satisfied: int = 0
+    violations: int = 0
+    constraint: str | None = None
+
+
+BatchChange: TypeAlias = AddConstraint | RemoveConstraint | RecordCounts
+
+
+class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One change of a batch: exactly one of these."""
+
+    add: AddConstraint | None = None
+    remove: RemoveConstraint | None = None
+    record: RecordCounts | None = None
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/batch`."""
+
+    changes: list[BatchEntry]
+
+    def flat(self) -> list[BatchChange]:
+        """The changes. Raises `Problem` for an entry with none, or several."""
+        found: list[BatchChange] = []
+        for index, entry in enumerate(self.changes):
+            given = [change for change in (entry.add, entry.remove, entry.record) if change is not None]
+            if len(given) != 1:
+                place = f"changes[{index}]"
+                raise wrong(f"`{place}`: a change has exactly one of add, remove, record", place)
+            found += given
+        return found
+
+
+class Expression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/expressions`."""
+
+    when: str
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
+
+
+class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One definition in force."""
+
+    when: str | None
+    severity: str
+    about: str | None
+    on: dict[str, str]
+    """The labels of the nodes that it applies to; empty: all."""
+    added_by: str
+    added_at: int | None
+    """ns since the epoch by that node's clock; null if it did not say."""
+    expires_at: int | None
+    """ns since the epoch; null: it is in force until it is removed."""
+
+
+class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One active constraint, or one that has expired. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and
+    `added_at` are those of the first.
+    """
+
+    id: str
+    when: str | None
+    severity: str
+    about: str | None
+    on: dict[str, str]
+    added_by: str
+    added_at: int | None
+    expires_at: int | None
+    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
+    applies_here: bool
+    """One of the definitions applies to nodes with the labels of this one. If not, it is not evaluated here."""
+    conflict: bool
+    """Definitions that differ in more than their ends are in force, all of them enforced, until the constraint is edited."""
+    definitions: tuple[DefinitionReport, ...]
+    satisfied: int
+    violations: int
+    unknown: int
+    """Evaluations on this node, since it started, that could not be decided."""
+    verdict: str | None
+    """This node's last evaluation: satisfied, violated, unknown; null before the first, or without a `when`."""
+    reason: str
+    """Why it is unknown."""
+    by_node: dict[str, tuple[int, int]]
+    """(satisfied, violations) per node."""
+
+
+class Added(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint is active with the definition given."""
+
+    id: str
+    change: str
+    """added, replaced, extended, unchanged."""
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """A constraint is not active any more."""
+
+    id: str
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one change of a batch."""
+
+    id: str | None
+    """The constraint's; None for counts of none in particular."""
+    change: str
+    """added, replaced, extended, unchanged, removed, recorded."""
+
+
+class Batched(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the changes of a batch, in their order."""
+
+    results: tuple[Changed, ...]
+
+
+class ExpressionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be said of a `when`."""
+
+    ok: bool
+    error: str | None
+    """What is wrong with it, naming the column."""
+    variables: tuple[str, ...]
+    """The measurements that it reads, ordered; none if it is wrong."""
+
+
+class BatchError(ConstraintCrdtError):
+    """A batch that cannot be applied, so that none of it was. `str()` is what is wrong with the change at `index`, from 0."""
+
+    def __init__(self, index: int, field: str, message: str) -> None:
+        """`field`: the field of that change that is at fault."""
+        super().__init__(message, field=field)
+        self.index = index
+
+
+# --- list -------------------------------------------------------------------------------------------------------------------
+
+
+async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[ConstraintReport]]:
+    page, following = request.page(node.expired_ids() if request.expired else node.constraint_ids())
+    return Reply(node.expired(page) if request.expired else node.constraints(page), next_after=following)
+
+
+def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
+    """Each further definition of a constraint shows as one more line."""
+    extra = _extra_columns(found)
+    columns = [
+        Column("id"),
+        Column("severity"),
+        Column("when"),
+        Column("here"),
+        Column("satisfied", right=True),
+        Column("violated", right=True),
+        Column("unknown", right=True),
+        Column("added by"),
+        *map(Column, extra),
+    ]
+    rows: list[list[object]] = []
+    for each in found:
+        first, *others = each.definitions
+        here = each.verdict or "-" if each.applies_here else "not for it"
+        line = [each.id, first.severity, first.when or "-", here, each.satisfied, each.violations, each.unknown]
+        rows.append([*line, first.added_by, *(show(first) for show in extra.values())])
+        for also in others:
+            blank = ["  and also", also.severity, also.when or "-", "", "", "", ""]
+            rows.append([*blank, also.added_by, *(show(also) for show in extra.values())])
+    return Table(columns, rows)
+
+
+def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[DefinitionReport], str]]:
+    """The columns that only some tables need, each with its text for a definition."""
+    definitions = [definition for each in found for definition in each.definitions]
+    now = time.time()
+    columns: dict[str, Callable[[DefinitionReport], str]] = {}
+    if any(each.on for each in definitions):
+        columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each.on.items()) or "-"
+    if any(each.expires_at is not None for each in definitions):
+        columns["ends"] = lambda each: "-" if each.expires_at is None else show_distance(each.expires_at / 1e9 - now)
+    return columns
+
+
+CONSTRAINTS: Final = Operation(
+    name="constraints",
+    method=GET,
+    path="/v1/constraints",
+    summary="The active constraints, by id.",
+    about="The active constraints, by id; or those that have expired and that nobody has removed yet.",
+    request=ListConstraints,
+    response=list[ConstraintReport],
+    run=_constraints,
+    parameters=(
+        Parameter(
+            name="expired",
+            about="1: those instead that have expired and that nobody has removed yet",
+            schema=YES_NO,
+            parse=parse_flag,
+        ),
+        *PAGED,
+    ),
+    freshness=Freshness.STATE,
+    join=concatenated,
+    command=Command(
+        name="constraints",
+        help="the active constraints and their counts",
+        group="constraints",
+        flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
+        show=_table,
+    ),
+)
+
+# --- add and remove ---------------------------------------------------------------------------------------------------------
+
+_WAIT: Final = {
+    "wait": Flag(
+        "--wait",
+        metavar="NODES",
+        help="come back when so many nodes have acknowledged it: all (of the fleet), live (all that are), majority, or a number",
+    ),
+    "timeout": Flag("--timeout", metavar="TIME", help="fail when that takes longer, naming who has not; default: 30s"),
+}
+"""The flags of commands that can wait for the acknowledgement of a change."""
+
+
+def new_constraint(
+    id_: str,
+    *,
+    when: str | None = None,
+    severity: str = "warning",
+    about: str | None = None,
+    on: Mapping[str, str] | None = None,
+    ttl: float | None = None,
+    until: datetime | None = None,
+) -> NewConstraint:
+    """The request of the clients' `add`: the node checks the severity."""
+    return NewConstraint(id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until)
+
+
+async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
+    change = await node.add_constraint(
+        request.id,
+        when=request.when,
+        severity=request.severity,
+        about=request.about,
+        on=request.on,
+        ttl=request.ttl,
+        until=request.until,
+    )
+    return Reply(Added(id=request.id, change=change.value), created=change.value == "added")
+
+
+ADD: Final = Operation(
+    name="add",
+    method=POST,
+    path="/v1/constraints",
+    summary="Make a constraint active, or give it this definition.",
+    about="Make a constraint active, or give it this definition. `ttl` in seconds.",
+    request=NewConstraint,
+    response=Added,
+    run=_add,
+    body=Body(shape=NewConstraint),
+    created=True,
+    build=new_constraint,
+    command=Command(
+        name="add",
+        help="add a constraint to the fleet, or replace its definition",
+        group="constraints",
+        flags={
+            "id": Flag(metavar="ID"),
+            "when": Flag(
+                "--when", metavar="EXPR", help="CEL that must hold, as in 'gpu_temp_c < 85.0'; without it: only listed"
+            ),
+            "severity": Flag(
+                "--severity", choices=("info", "warning", "critical"), default="warning", help="default: warning", convert=Severity
+            ),
+            "about": Flag("--about", metavar="TEXT", help="what it is for"),
+            "on": Flag(
+                "--on", action="append", metavar="KEY=VALUE", convert=parse_labels,
+                help="only for nodes with this label; may be repeated",
+            ),
+            "ttl": Flag(
+                "--ttl", metavar="TIME", exclusive="end", convert=parse_duration,
+                help="how long it lasts, as in 90s, 30m, 2h or 7d; default: until it is removed",
+            ),
+            "until": Flag(
+                "--until", metavar="WHEN", exclusive="end", convert=parse_moment, help="when it ends, as in 2026-12-01T00:00:00Z"
+            ),
+        },
+        options=_WAIT,
+    ),
+)  # fmt: skip
+
+
+async def _remove(node: "Node", request: RemovedConstraint) -> Removed:
+    try:
+        await node.remove_constraint(request.id)
+    except KeyError:
+        raise not_found(f"no constraint {request.id!r} is active") from None
+    return Removed(id=request.id)
+
+
+REMOVE: Final = Operation(
+    name="remove",
+    method=DELETE,
+    path="/v1/constraints/{id:any_text}",
+    summary="End a constraint in the fleet.",
+    about="End a constraint in the fleet. Raises `NotFound` if it is not active.",
+    request=RemovedConstraint,
+    response=Removed,
+    run=_remove,
+    command=Command(
+        name="remove",
+        help="remove a constraint from the fleet",
+        group="constraints",
+        flags={"id": Flag(metavar="ID")},
+        options=_WAIT,
+    ),
+)
+
+# --- batch ------------------------------------------------------------------------------------------------------------------
+
+
+def batch_of(changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batch:
+    """The request of the clients' `batch`: the node checks the changes."""
+    return Batch(changes=cast("list[BatchEntry]", list(changes)))
+
+
+async def _batch(node: "Node", request: Batch) -> Batched:
+    try:
+        results = await node.batch(request.flat())
+    except BatchError as error:
+        place = f"changes[{error.index}].{error.field}"
+        raise wrong(f"`{place}`: {error}", place) from None
+    return Batched(results=tuple(Changed(id=each.id, change=each.change.value) for each in results))
+
+
+BATCH: Final = Operation(
+    name="batch",
+    method=POST,
+    path="/v1/batch",
+    summary="Make up to 10,000 changes in one go, or none.",
+    about='Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`.',
+    request=Batch,
+    response=Batched,
+    run=_batch,
+    body=Body(shape=Batch, limit=MAX_BATCH_BYTES),
+    build=batch_of,
+    patience=lambda _: 30.0,
+)
+
+# --- expressions ------------------------------------------------------------------------------------------------------------
+
+
+async def _check_expression(_: "Node", request: Expression) -> ExpressionReport:
+    import asyncio  # loaded only where there is a node: a command has no use for it
+
+    from constraint_crdt.expression import ExpressionError, compile_expression
+
+    try:
+        found = await asyncio.to_thread(compile_expression, request.when)
+    except ExpressionError as error:
+        return ExpressionReport(ok=False, error=str(error), variables=())
+    return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))
+
+
+CHECK_EXPRESSION: Final = Operation(
+    name="check_expression",
+    method=POST,
+    path="/v1/expressions",
+    summary="Whether a `when` would be taken.",
+    request=Expression,
+    response=ExpressionReport,
+    run=_check_expression,
+    body=Body(shape=Expression),
+    positional=("when",),
+    right=Right.READ,
+    group="reading",
+)

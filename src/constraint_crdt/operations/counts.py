@@ -1,0 +1,483 @@
+"""The operations on evaluations: record, check and measure them, and how often constraints held and were violated lately."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.operations.operation import (
+    AFTER,
+    GET,
+    PAGED,
+    POST,
+    TEXT,
+    Body,
+    Empty,
+    Freshness,
+    Operation,
+    Paged,
+    Parameter,
+    Reply,
+    in_field,
+    limit,
+    not_found,
+    number,
+    wrong,
+)
+from constraint_crdt.operations.values import UsageError, parse_count, parse_duration, parse_measurements, show_duration
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.runtime.node import Node
+
+OVERVIEW_PAGE: Final = 250
+"""Constraints in an overview, unless fewer or more are asked for."""
+
+LARGEST_OVERVIEW: Final = 1000
+MOST_IDS: Final = 100
+"""Constraints that an overview may be asked for by id."""
+
+# --- requests ---------------------------------------------------------------------------------------------------------------
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/record`."""
+
+    satisfied: int = 0
+    violations: int = 0
+    constraint: str | None = None
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/check`: values of any kind; what an expression cannot use makes its constraint unknown."""
+
+    values: Mapping[str, object]
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/measure`."""
+
+    values: Mapping[str, object]
+
+
+class GetOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/overview`."""
+
+    id: tuple[str, ...] = ()
+    after: str | None = None
+    limit: int | None = None
+    node: str | None = None
+
+
+class GetRates(Paged, frozen=True, kw_only=True):
+    """`GET /v1/rates`."""
+
+    half_life: float | None = None
+    constraint: str | None = None
+    node: str | None = None
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
+
+
+class Recorded(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluations made elsewhere were counted."""
+
+    satisfied: int
+    violations: int
+    constraint: str | None
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """What one evaluation gave."""
+
+    constraint: str
+    verdict: str
+    """satisfied, violated, unknown."""
+    reason: str
+    """Why it is unknown."""
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """The constraints with a `when` were evaluated, and it was counted."""
+
+    evaluations: tuple[Evaluated, ...]
+
+
+class Nothing(msgspec.Struct, frozen=True, kw_only=True):
+    """It was done, and there is nothing to tell of it."""
+
+
+class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
+    """One active constraint at a glance. Of several definitions, the first."""
+
+    id: str
+    when: str | None
+    severity: str
+    about: str | None
+    on: dict[str, str]
+    added_by: str
+    added_at: int | None
+    """ns since the epoch by that node's clock; null if it did not say."""
+    expires_at: int | None
+    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
+    applies_here: bool
+    definitions: int
+    """How many different ones are in force: more than one is a conflict."""
+    satisfied: int
+    violations: int
+    verdict: str | None
+    """The last evaluation of the node that answers: satisfied, violated, unknown; null before the first."""
+    reason: str
+    lately: tuple[tuple[float, float], ...]
+    """What is left of the evaluations of all nodes, (satisfied, violated), at each half-life of the report."""
+    evaluated_on: int
+    """Nodes that evaluated it lately."""
+    violated_now: int
+    """Nodes on which it is violated, as far as is known here: see `node.spells`."""
+    violated_since: int | None
+    """Since when it is so on the first of these, ns since the epoch by this node's clock; null on none."""
+    violated_on: int
+    """Nodes on which it was violated lately, or is now."""
+    worst: tuple[str, ...]
+    """Three of these: first where it is violated now, then those with the most violations lately."""
+    covered: tuple[int, int, int] | None
+    """Nodes known to hold its definitions (this one included), known to lack one, and without evidence; null if not asked by id."""
+
+
+class OverviewReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of constraints, ordered by id."""
+
+    half_lives: tuple[float, ...]
+    """Seconds, shortest first."""
+    total: int
+    """How many constraints are active."""
+    next: str | None
+    """Ask for the page after this id; null on the last."""
+    constraints: tuple[ConstraintOverview, ...]
+
+
+class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the evaluations of each node, all constraints together, at the shortest half-life."""
+
+    half_life: float
+    by_node: dict[str, tuple[float, float]]
+    """(satisfied, violated)."""
+
+
+class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the evaluations of one node."""
+
+    satisfied: float
+    violated: float
+    violated_share: float | None
+    """Violated over all; None where nothing is left."""
+
+
+class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of the evaluations of one constraint."""
+
+    constraint: str | None
+    """None: of none in particular, or in the total of all."""
+    satisfied: float
+    violated: float
+    violated_share: float | None
+    satisfied_per_minute: float
+    """The pace at which they would have to go on for the sum to stay where it is."""
+    violated_per_minute: float
+    by_node: dict[str, NodeRate]
+
+
+class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Recent evaluations at one half-life, as of now."""
+
+    half_life: float
+    """Seconds."""
+    tracked: tuple[float, ...]
+    """The half-lives that this node can answer for."""
+    total: ConstraintRate
+    constraints: tuple[ConstraintRate, ...]
+    untracked_by: tuple[str, ...]
+    """Nodes of which evaluations are missing here, as they did not track this half-life."""
+    ahead: int
+    """Cells whose time is further ahead of this node's clock than the tolerated skew. They count as of when they arrived."""
+    worst_skew: float
+    """Seconds: the furthest that a cell was ahead when it arrived."""
+    steps_back: int
+    """How often this node's clock was found to have been set back."""
+
+
+# --- record, check, measure -------------------------------------------------------------------------------------------------
+
+
+async def _record(node: "Node", request: Counted) -> Recorded:
+    for field, count in (("satisfied", request.satisfied), ("violations", request.violations)):
+        if count < 0:
+            raise wrong(f"`{field}`: counts only grow, so it cannot be negative", field)
+    try:
+        await node.record(request.satisfied, request.violations, constraint=request.constraint)
+    except KeyError:
+        raise not_found(f"no constraint {request.constraint!r} is active", "constraint") from None
+    return Recorded(satisfied=request.satisfied, violations=request.violations, constraint=request.constraint)
+
+
+def _recorded(_: Recorded, request: Counted, __: "Namespace") -> str:
+    of = "" if request.constraint is None else f" of {request.constraint}"
+    return f"recorded {request.satisfied} satisfied, {request.violations} violated{of}"
+
+
+def _check_recorded(request: Counted) -> None:
+    if request.satisfied == request.violations == 0:
+        raise UsageError("there is nothing to record: give --satisfied N, --violations N or both")
+
+
+RECORD: Final = Operation(
+    name="record",
+    method=POST,
+    path="/v1/record",
+    summary="Count evaluations made elsewhere.",
+    request=Counted,
+    response=Recorded,
+    run=_record,
+    body=Body(shape=Counted),
+    errors=frozenset({404}),
+    positional=("satisfied", "violations"),
+    command=Command(
+        name="record",
+        help="count evaluations that were made elsewhere",
+        group="constraints",
+        flags={
+            "satisfied": Flag("--satisfied", type=parse_count, default=0, metavar="N"),
+            "violations": Flag("--violations", type=parse_count, default=0, metavar="N"),
+            "constraint": Flag("--constraint", metavar="ID", help="the constraint that was evaluated; default: none in particular"),
+        },
+        check=_check_recorded,
+        show=_recorded,
+    ),
+)
+
+
+async def _check(node: "Node", request: Given) -> Checked:
+    found = await node.check(request.values)
+    evaluations = (Evaluated(constraint=each.constraint, verdict=each.verdict.value, reason=each.reason) for each in found)
+    return Checked(evaluations=tuple(evaluations))
+
+
+def _evaluations(found: Checked, _: Given, __: "Namespace") -> str | Table:
+    if not found.evaluations:
+        return "nothing to evaluate: no active constraint has a `when`"
+    rows = [[each.constraint, each.verdict, each.reason] for each in found.evaluations]
+    return Table([Column("constraint"), Column("verdict"), Column("reason")], rows)
+
+
+CHECK: Final = Operation(
+    name="check",
+    method=POST,
+    path="/v1/check",
+    summary="Evaluate the constraints now, and count it.",
+    about="Evaluate the constraints now against these values and the latest measurements, and count it.",
+    request=Given,
+    response=Checked,
+    run=_check,
+    body=Body(shape=Given),
+    positional=("values",),
+    command=Command(
+        name="check",
+        help="evaluate the constraints against values now, and count it",
+        group="constraints",
+        flags={
+            "values": Flag(nargs="+", metavar="VAR=VALUE", help="a number, true, false, or else a text", convert=parse_measurements)
+        },
+        show=_evaluations,
+    ),
+)
+
+
+async def _measure(node: "Node", request: Measured) -> Nothing:
+    await node.measure(request.values)
+    return Nothing()
+
+
+MEASURE: Final = Operation(
+    name="measure",
+    method=POST,
+    path="/v1/measure",
+    summary="Take measurements in.",
+    request=Measured,
+    response=Nothing,
+    run=_measure,
+    body=Body(shape=Measured),
+    positional=("values",),
+)
+
+# --- overview, lately, rates ------------------------------------------------------------------------------------------------
+
+
+async def _overview(node: "Node", request: GetOverview) -> OverviewReport:
+    ids = request.id
+    if not ids:
+        most = OVERVIEW_PAGE if request.limit is None else request.limit
+        return node.overview.page(request.after, most, request.node)
+    if len(ids) > MOST_IDS:
+        raise wrong(f"`id`: ask for at most {MOST_IDS} constraints at once, not {len(ids)}", "id")
+    if request.after is not None or request.limit is not None or request.node is not None:
+        raise wrong("`id`: constraints are asked for by id or by page, so leave out the other parameters", "id")
+    return node.overview.of(ids)
+
+
+def overview_page(*, after: str | None = None, limit: int | None = None, node: str | None = None) -> GetOverview:
+    """The request of the clients' `overview`: a page."""
+    return GetOverview(after=after, limit=limit, node=node)
+
+
+OVERVIEW: Final = Operation(
+    name="overview",
+    method=GET,
+    path="/v1/overview",
+    summary="The constraints at a glance, a page at a time.",
+    about="The constraints at a glance, one page.",
+    request=GetOverview,
+    response=OverviewReport,
+    run=_overview,
+    parameters=(
+        Parameter(
+            name="id",
+            about="these constraints, instead of a page and with no other parameter; says who has heard of them",
+            schema={"type": "array", "items": TEXT, "maxItems": MOST_IDS},
+            many=True,
+        ),
+        AFTER,
+        limit(LARGEST_OVERVIEW, OVERVIEW_PAGE),
+        Parameter(name="node", about="only those that this node evaluated lately"),
+    ),
+    freshness=Freshness.AGING,
+    build=overview_page,
+)
+
+
+async def _lately(node: "Node", _: Empty) -> LatelyReport:
+    return node.overview.lately()
+
+
+LATELY: Final = Operation(
+    name="lately",
+    method=GET,
+    path="/v1/lately",
+    summary="What is left of the evaluations of each node.",
+    request=Empty,
+    response=LatelyReport,
+    run=_lately,
+    freshness=Freshness.AGING,
+)
+
+
+async def _rates(node: "Node", request: GetRates) -> Reply[RatesReport]:
+    constraint, name = request.constraint, request.node
+    if constraint is not None and not node.rates.knows_constraint(constraint):
+        raise not_found(f"no constraint {constraint!r} is active, and none of that id was evaluated", "constraint")
+    if name is not None and not node.rates.knows_node(name):
+        raise not_found(f"no node {name!r} ever wrote, as far as is known here", "node")
+    with in_field("half_life"):
+        report = node.rates.report(request.half_life, constraint, name)
+    listed = [each for each in report.constraints if request.after is None or (each.constraint or "") > request.after]
+    last = listed[request.most - 1].constraint or "" if request.most < len(listed) else None
+    return Reply(msgspec.structs.replace(report, constraints=tuple(listed[: request.most])), next_after=last)
+
+
+def _seconds(text: str) -> float:
+    found = number(text)
+    if found is None:
+        raise ValueError(f": {text!r} is not a number of seconds")
+    return found
+
+
+def _joined(pages: list[RatesReport]) -> RatesReport:
+    return msgspec.structs.replace(pages[0], constraints=tuple(each for page in pages for each in page.constraints))
+
+
+def show_rates(answer: RatesReport, request: GetRates, arguments: "Namespace") -> View:
+    """A row for each constraint, or for each of its nodes, and notes on clocks and half-lives.
+
+    The last row is the total, unless the request names a constraint.
+    """
+    by_node: bool = arguments.by_node
+    named = [(each.constraint or "none in particular", each) for each in answer.constraints]
+    if request.constraint is None:
+        named.append(("all", answer.total))
+    titles = ("satisfied", "violated", "violated share", "satisfied/min", "violated/min")
+    columns = [Column("constraint"), *([Column("node")] if by_node else [])]
+    columns += [Column(title, right=True) for title in titles if not by_node or "/" not in title]
+    rows: list[list[object]] = []
+    for name, each in named:
+        if by_node:
+            rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
+        else:
+            rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
+    head = f"evaluations of late, where one counts half after {show_duration(answer.half_life)}"
+    return [head, Table(columns, rows), *_notes(answer)]
+
+
+def _amounts(rate: ConstraintRate | NodeRate) -> list[str]:
+    share = rate.violated_share
+    return [f"{rate.satisfied:.2f}", f"{rate.violated:.2f}", "-" if share is None else f"{100 * share:.2f} %"]
+
+
+def _notes(answer: RatesReport) -> list[str]:
+    """Conditions under which the rates are not exact."""
+    notes = []
+    if answer.untracked_by:
+        notes.append(f"without some of {', '.join(answer.untracked_by)}: this half-life is not tracked there")
+    if answer.ahead:
+        notes.append(
+            f"values from clocks ahead of this one: {answer.ahead}, by up to {answer.worst_skew:.0f} s; "
+            "they count as of when they arrived"
+        )
+    if answer.steps_back:
+        notes.append(f"times that the clock of this node was set back: {answer.steps_back}; no time counts as passed then")
+    return notes
+
+
+RATES: Final = Operation(
+    name="rates",
+    method=GET,
+    path="/v1/rates",
+    summary="How often constraints held and were violated lately.",
+    about="How often constraints held and were violated lately. `half_life` in seconds, one of those that the node tracks.",
+    request=GetRates,
+    response=RatesReport,
+    run=_rates,
+    parameters=(
+        Parameter(
+            name="half_life",
+            about="seconds, one of those tracked; without: the shortest",
+            schema={"type": "number", "minimum": HALF_LIFE_MIN, "maximum": DURATION_MAX},
+            parse=_seconds,
+        ),
+        Parameter(name="constraint", about="only this constraint"),
+        Parameter(name="node", about="only this node"),
+        *PAGED,
+    ),
+    errors=frozenset({404}),
+    freshness=Freshness.AGING,
+    join=_joined,
+    command=Command(
+        name="rate",
+        help="how often constraints held and were violated lately",
+        group="constraints",
+        flags={
+            "constraint": Flag(nargs="?", metavar="ID", help="the constraint; default: all"),
+            "half_life": Flag(
+                "--half-life",
+                metavar="TIME",
+                convert=parse_duration,
+                help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked",
+            ),
+            "node": None,
+        },
+        options={"by_node": Flag("--by-node", action="store_true", help="a line for each node")},
+        show=show_rates,
+    ),
+)

@@ -1,0 +1,464 @@
+"""The operations on the node itself and on the other nodes of its fleet."""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View
+from constraint_crdt.operations.evidence import PeerConvergence, standing
+from constraint_crdt.operations.operation import (
+    GET,
+    PAGED,
+    POST,
+    Body,
+    Empty,
+    Freshness,
+    Operation,
+    Paged,
+    Problem,
+    Reply,
+    concatenated,
+    not_found,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.runtime.node import Node
+
+
+class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/retire`."""
+
+    node: str
+    dry_run: bool = False
+    force: bool = False
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """One node's view of itself and the fleet."""
+
+    node: str
+    replica: str
+    fleet: str
+    software: str
+    hash: str
+    """Hash of everything known, hex: equal on nodes that know the same."""
+    constraints_hash: str
+    """Hash of the definitions in force, hex: equal on nodes that enforce the same."""
+    constraints: int
+    satisfied: int
+    violations: int
+    satisfaction_rate: float
+    position: tuple[int, int] | None
+    peers: int
+    """Other nodes that are there now: they answered, or spoke to us, and did not go since."""
+    known: int
+    """Nodes ever heard of, this one included."""
+    agreeing: int
+    """Live nodes, this one included, that are known to enforce the same definitions."""
+    converged: bool
+    """Every live peer's last evidenced hash is ours."""
+    staleness_p50: float | None
+    """Seconds that live peers are behind by at most, half of them: see docs/how-to/answers.md. null without evidence of any."""
+    staleness_p99: float | None
+    """The same of 99 %."""
+    rounds: int
+    """Messages received."""
+    syncs: int
+    """Pings answered whose hash was not ours."""
+    exchanges: int
+    """Exchanges that this node began and that came to an end."""
+    bytes_sent: int
+    bytes_received: int
+    written_bytes: int
+    """Bytes of the cells that this node wrote itself: what the fleet has to learn of it."""
+    cells: int
+    trouble: str | None
+    """Why writes are refused: the store's disk is full, read-only or broken. Reads and gossip go on."""
+    clock_alarms: int
+    """Times that a peer's clock began to differ from ours by more than the bound."""
+    clock_in_doubt: bool
+    """Ours differs by more than the bound from half of those heard lately, or more: this node removes nothing that expired."""
+    alarms: int
+    """Times that a peer had our clock and another hash: corruption on one side."""
+    repairs: int
+    """Repairs that followed, and the cells they changed here."""
+    cells_repaired: int
+    endpoints: tuple[str, ...]
+    uptime: float
+    """Seconds since the start."""
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One node as seen from here."""
+
+    node: str
+    live: bool
+    satisfied: int
+    violations: int
+    position: tuple[int, int] | None
+    same_constraints: bool
+    """Its last evidence covers every change of the definitions that we know of."""
+    same_state: bool
+    """Its last evidenced hash is ours."""
+    software: str
+    labels: dict[str, str]
+    clock_offset: float | None
+    """Seconds that its clock is ahead of ours (negative: behind); null if it was not heard lately."""
+    retired: bool
+    """It was retired for good; its counts stay."""
+    convergence: PeerConvergence | None
+    """How it stands to this node; null of this node itself, and of one that is retired."""
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """A live peer for whose sake removals are kept."""
+
+    node: str
+    removals: int
+    """How many it gave no evidence of yet."""
+    bytes: int
+    """What keeping them costs: bytes of their cells."""
+    seconds: float
+    """Since when."""
+
+
+class StorageReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node holds, and what it could forget."""
+
+    path: str
+    """The store's file, or "memory"."""
+    bytes_on_disk: int
+    live: int
+    """Cells that say what is so: definitions, counts, positions, nodes."""
+    removed: int
+    """Cells that say what is no more, kept until all have heard."""
+    live_bytes: int
+    removed_bytes: int
+    floors: dict[str, int]
+    """By replica: up to where removals of its row were dropped. A peer below it gets a Sync instead of a Delta."""
+    dropped: dict[str, int]
+    """Removals dropped since the start, by reason: acknowledged by all live peers, size, age."""
+    holding: tuple[Holding, ...]
+    trouble: str | None
+    """Why writes are refused, if they are."""
+
+
+class LifeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of this node."""
+
+    incarnation: str
+    began: int
+    """ns since the epoch."""
+    why: str
+    seq: int
+    """How many mutations of it are known here."""
+
+
+class IdentityReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this node is, and who it was."""
+
+    node: str
+    fleet: str
+    replica: str
+    store: str
+    lives: tuple[LifeReport, ...]
+    retired_by: str | None
+
+
+class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What retiring a node does, or did."""
+
+    node: str
+    live: bool
+    done: bool
+    lives: dict[str, int]
+    """Its replicas, each with the last seq known here. What it wrote beyond is lost, unless another node has it."""
+    satisfied: int
+    violations: int
+    """Its counts, which stay."""
+    acknowledged: tuple[str, ...]
+    """Live peers with evidence of all that is known here of it."""
+    missing: tuple[str, ...]
+    """Live peers without."""
+
+
+# --- operations -------------------------------------------------------------------------------------------------------------
+
+
+async def _status(node: "Node", _: Empty) -> Status:
+    return node.status()
+
+
+def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
+    """The values by name, with the alarms of the node last."""
+    total = answer.satisfied + answer.violations
+    rate = f", {100 * answer.satisfaction_rate:.2f} % satisfied" if total else ""
+    state = "the same state on all" if answer.converged else "changes still travel"
+    lines: list[tuple[str, object]] = [
+        ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
+        ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
+        ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
+        ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated{rate}"),
+        ("position", list(answer.position) if answer.position else "none"),
+        ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
+        ("staleness", _staleness(answer)),
+        ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
+        ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
+        ("endpoints", ", ".join(answer.endpoints) or "none"),
+    ]
+    if answer.trouble:
+        lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
+    if answer.clock_alarms:
+        mine = "; this node's own clock is in doubt, so it removes nothing that expired" if answer.clock_in_doubt else ""
+        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`{mine}"))
+    if answer.alarms:
+        lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
+        lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
+    return Lines(lines)
+
+
+def _staleness(status: Status) -> str:
+    if status.staleness_p50 is None or status.staleness_p99 is None:
+        return "nothing is known of any live peer"
+    return f"half of the live peers {status.staleness_p50:.1f} s at most, 99 % of them {status.staleness_p99:.1f} s"
+
+
+STATUS: Final = Operation(
+    name="status",
+    method=GET,
+    path="/v1/status",
+    summary="How the node and its fleet are doing.",
+    request=Empty,
+    response=Status,
+    run=_status,
+    freshness=Freshness.AGING,
+    command=Command(name="status", help="how the node and its fleet are doing", group="observe", show=show_status),
+)
+
+
+async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
+    page, following = request.page(node.node_names())
+    return Reply(node.nodes(page), next_after=following)
+
+
+SHOWN_OFFSET = 1.0
+"""Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
+
+
+def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
+    """A row for each node. Labels and clock have a column where a node has some, or differs."""
+    now = time.time()
+    columns = [
+        Column("node"),
+        Column("live"),
+        Column("satisfied", right=True),
+        Column("violated", right=True),
+        Column("position"),
+        Column("same constraints"),
+        Column("state"),
+        Column("since"),
+        Column("behind", right=True),
+        Column("software"),
+    ]
+    skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
+    labelled = any(each.labels for each in answer)
+    columns += [Column("labels")] if labelled else []
+    columns += [Column("clock", right=True)] if skewed else []
+    rows = [
+        [
+            each.node,
+            "retired" if each.retired else _yes(each.live),
+            each.satisfied,
+            each.violations,
+            "-" if each.position is None else "{}, {}".format(*each.position),
+            _yes(each.same_constraints),
+            *standing(each.convergence, now),
+            each.software,
+            *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
+            *([_offset(each.clock_offset)] if skewed else []),
+        ]
+        for each in answer
+    ]
+    return Table(columns, rows)
+
+
+def _offset(seconds: float | None) -> str:
+    return "-" if seconds is None or abs(seconds) < SHOWN_OFFSET else f"{seconds:+.1f} s"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+NODES: Final = Operation(
+    name="nodes",
+    method=GET,
+    path="/v1/nodes",
+    summary="The nodes ever heard of, by name.",
+    request=Paged,
+    response=list[NodeReport],
+    run=_nodes,
+    parameters=PAGED,
+    freshness=Freshness.AGING,
+    join=concatenated,
+    command=Command(name="nodes", help="the nodes of the fleet, as this node sees them", group="fleet", show=show_nodes),
+)
+
+
+async def _storage(node: "Node", _: Empty) -> StorageReport:
+    return node.storage()
+
+
+def show_storage(answer: StorageReport, _: Empty, __: "Namespace") -> View:
+    """The values by name, and a table of the floors if there are some."""
+    dropped = ", ".join(f"{count} by {reason}" for reason, count in answer.dropped.items() if count)
+    lines: list[tuple[str, object]] = [
+        ("store", f"{answer.path}, {answer.bytes_on_disk} bytes on disk"),
+        ("live", f"{answer.live} cells, {answer.live_bytes} bytes"),
+        ("removed", f"{answer.removed} cells, {answer.removed_bytes} bytes, kept until all have heard"),
+        ("dropped", f"{dropped or 'no removals'} since the start"),
+    ]
+    lines += [("held back", _held(each)) for each in answer.holding] or [("held back", "by nobody who is live")]
+    if answer.trouble:
+        lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
+    if not answer.floors:
+        return Lines(lines)
+    columns = [Column("replica"), Column("removals dropped up to", right=True)]
+    return [Lines(lines), "", Table(columns, list(answer.floors.items()))]
+
+
+def _held(each: Holding) -> str:
+    return f"by {each.node}: {each.removals} removals, {each.bytes} bytes, that it has not acknowledged, for {each.seconds:.0f} s"
+
+
+STORAGE: Final = Operation(
+    name="storage",
+    method=GET,
+    path="/v1/storage",
+    summary="What the node holds, and could forget.",
+    request=Empty,
+    response=StorageReport,
+    run=_storage,
+    freshness=Freshness.AGING,
+    command=Command(
+        name="storage", help="what the node holds, and what keeps it from forgetting", group="fleet", show=show_storage
+    ),
+)
+
+
+async def _identity(node: "Node", _: Empty) -> IdentityReport:
+    return node.identity()
+
+
+def show_identity(answer: IdentityReport, _: Empty, __: "Namespace") -> View:
+    """The names of the node, and a row for each incarnation."""
+    lines: list[tuple[str, object]] = [
+        ("node", f"{answer.node} of fleet {answer.fleet}"),
+        ("replica", answer.replica),
+        ("store", answer.store),
+    ]
+    if answer.retired_by:
+        lines.append(("RETIRED", f"by {answer.retired_by}, for good"))
+    columns = [Column("incarnation"), Column("began"), Column("mutations", right=True), Column("why")]
+    rows = [[each.incarnation, _local_time(each.began), each.seq, each.why] for each in answer.lives]
+    return [Lines(lines), "", Table(columns, rows)]
+
+
+def _local_time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+IDENTITY: Final = Operation(
+    name="identity",
+    method=GET,
+    path="/v1/identity",
+    summary="Who the node is, and was.",
+    request=Empty,
+    response=IdentityReport,
+    run=_identity,
+    freshness=Freshness.STATE,
+    command=Command(name="identity", help="who the node is, and its lives so far", group="fleet", show=show_identity),
+)
+
+
+async def _retire(node: "Node", request: Retiring) -> RetireReport:
+    try:
+        return await node.retire(request.node, dry_run=request.dry_run, force=request.force)
+    except KeyError:
+        raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error), field="node") from None
+
+
+def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
+    """A sentence on the retirement, and the values of the node by name."""
+    return [
+        _verdict(answer, dry_run=request.dry_run, force=request.force),
+        Lines(
+            [
+                ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
+                ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated: they stay"),
+                ("known to", _names(answer.acknowledged, "this node and no live peer")),
+                ("not yet to", _names(answer.missing, "nobody: every live peer has all that is known here of it")),
+            ]
+        ),
+    ]
+
+
+def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
+    name = answer.node
+    if not dry_run:
+        return f"{name} is retired for good: its return is refused, and its name is not to be used again"
+    if answer.done:
+        return f"{name} is retired already; nothing was done (dry run)"
+    if answer.live and not force:
+        return f"{name} is live, so retiring it would be refused without --force; nothing was done (dry run)"
+    if answer.live:
+        return f"{name} is live, and would be retired with the loss of what it wrote and nobody has taken yet (dry run)"
+    return f"{name} is not live, and would be retired for good (dry run)"
+
+
+def _names(names: Iterable[str], none: str) -> str:
+    return ", ".join(names) or none
+
+
+RETIRE: Final = Operation(
+    name="retire",
+    method=POST,
+    path="/v1/retire",
+    summary="End another node for good.",
+    about="End another node for good; `dry_run` only says what that means.",
+    request=Retiring,
+    response=RetireReport,
+    run=_retire,
+    body=Body(shape=Retiring),
+    errors=frozenset({404, 409}),
+    positional=("node",),
+    command=Command(
+        name="retire",
+        help="end another node for good; its counts stay",
+        group="fleet",
+        flags={
+            "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+            "force": Flag(
+                "--force",
+                action="store_true",
+                help="retire it though it is live: what it wrote and no other node has taken yet is lost",
+            ),
+        },
+        show=show_retire,
+    ),
+)

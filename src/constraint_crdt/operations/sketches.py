@@ -1,0 +1,270 @@
+"""The operations with approximate answers: the most frequent items, how often items occurred, and which were ever seen."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.operations.operation import (
+    GET,
+    POST,
+    Body,
+    Freshness,
+    Operation,
+    Parameter,
+    Problem,
+    not_found,
+    wrong,
+)
+from constraint_crdt.operations.values import parse_count
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.runtime.node import Node
+
+VIOLATIONS: Final = "violations"
+"""The sketch that nodes keep by themselves: violations by constraint."""
+
+MAX_ITEMS: Final = 10_000
+"""In one call. So many hold the node up for some hundredths of a second."""
+
+MAX_TOP: Final = 1000
+DEFAULT_TOP: Final = 10
+
+# --- requests ---------------------------------------------------------------------------------------------------------------
+
+
+class GetTop(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/top`."""
+
+    k: int = DEFAULT_TOP
+    of: str | None = None
+    """None: `VIOLATIONS`."""
+
+
+class Tallied(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/sketches/{name}`."""
+
+    items: Mapping[str, int]
+
+
+class TallyItems(Tallied, frozen=True, kw_only=True):
+    """Items, and the sketch that counts them."""
+
+    name: str
+
+
+class GetSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/seen/{name}`."""
+
+    name: str
+    item: str
+
+
+class Inserted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/seen/{name}`. The last two are for the first insertion, or must be those that the filter has."""
+
+    items: Sequence[str]
+    expected_items: int | None = None
+    fp_rate: float | None = None
+
+
+class InsertItems(Inserted, frozen=True, kw_only=True):
+    """Items, and the filter that they are put into."""
+
+    name: str
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
+
+
+class TopItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One frequent item."""
+
+    item: str
+    estimate: int
+    lower: int
+    """With the sketch's probability not above the truth."""
+    upper: int | None
+    """Never below the truth, which makes it the estimate; None if the sketch is saturated."""
+    share: float
+    exact: int | None
+    """Of the violations of an active constraint: their exact count."""
+
+
+class TopReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The most frequent items of one sketch."""
+
+    of: str
+    total: int
+    error_bound: float
+    """By how much an estimate exceeds the truth at most, but for a share `delta` of the items."""
+    delta: float
+    saturated: bool
+    writers: int
+    items: tuple[TopItem, ...]
+
+
+class TallyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What recording has changed."""
+
+    name: str
+    recorded: int
+    total: int
+
+
+class SeenReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether an item was ever inserted, anywhere."""
+
+    name: str
+    item: str
+    seen: bool
+    fpr: float
+    """The probability that an item which was never inserted shows as seen."""
+
+
+class InsertReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What inserting has changed."""
+
+    name: str
+    items: int
+    new: int
+    """How many of them had not been seen, as far as is known here."""
+    fpr: float
+
+
+# --- operations -------------------------------------------------------------------------------------------------------------
+
+
+def _parse_k(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f": {text!r} is not a whole number")
+    if not 1 <= int(text) <= MAX_TOP:
+        raise ValueError(f": the number of items must be from 1 to {MAX_TOP}, not {int(text)}")
+    return int(text)
+
+
+async def _top(node: "Node", request: GetTop) -> TopReport:
+    of = VIOLATIONS if request.of is None else request.of
+    try:
+        return node.approximate.top(request.k, of)
+    except KeyError:
+        raise _nothing("sketch", of, "of") from None
+
+
+def show_top(answer: TopReport, _: GetTop, __: "Namespace") -> View:
+    """A row for each item."""
+    if not answer.items:
+        return f"nothing counted in {answer.of} yet"
+    columns = [Column("item"), *(Column(title, right=True) for title in ("at most", "at least", "share", "exact"))]
+    rows = [
+        [
+            each.item,
+            each.estimate if each.upper is not None else "saturated",
+            each.lower,
+            f"{100 * each.share:.2f} %",
+            "-" if each.exact is None else each.exact,
+        ]
+        for each in answer.items
+    ]
+    return Table(columns, rows)
+
+
+TOP: Final = Operation(
+    name="top",
+    method=GET,
+    path="/v1/top",
+    summary="What is violated most, or the most frequent items of a sketch.",
+    request=GetTop,
+    response=TopReport,
+    run=_top,
+    parameters=(
+        Parameter(
+            name="k",
+            about="how many",
+            schema={"type": "integer", "minimum": 1, "maximum": MAX_TOP, "default": DEFAULT_TOP},
+            parse=_parse_k,
+        ),
+        Parameter(name="of", about="the sketch; without: violations"),
+    ),
+    errors=frozenset({404}),
+    freshness=Freshness.AGING,
+    positional=("k",),
+    command=Command(
+        name="top",
+        help="what is violated most, or the most frequent items of a tally",
+        group="constraints",
+        flags={
+            "k": Flag("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10"),
+            "of": Flag("--of", default="violations", metavar="NAME", help="the tally to look at; default: violations"),
+        },
+        show=show_top,
+    ),
+)
+
+
+async def _tally(node: "Node", request: TallyItems) -> TallyReport:
+    try:
+        return await node.approximate.record(request.name, request.items)
+    except ValueError as error:
+        raise wrong(f"`items`: {error}", "items") from None
+
+
+TALLY: Final = Operation(
+    name="tally",
+    method=POST,
+    path="/v1/sketches/{name:any_text}",
+    summary="Count items in a sketch.",
+    about="Count items in a sketch: how often each occurred.",
+    request=TallyItems,
+    response=TallyReport,
+    run=_tally,
+    body=Body(shape=Tallied),
+    positional=("name", "items"),
+)
+
+
+async def _seen(node: "Node", request: GetSeen) -> SeenReport:
+    try:
+        return node.approximate.seen(request.name, request.item)
+    except KeyError:
+        raise _nothing("filter", request.name, None) from None
+
+
+SEEN: Final = Operation(
+    name="seen",
+    method=GET,
+    path="/v1/seen/{name:any_text}",
+    summary="Whether any node has seen an item.",
+    request=GetSeen,
+    response=SeenReport,
+    run=_seen,
+    parameters=(Parameter(name="item", about="the item", required=True),),
+    positional=("name", "item"),
+)
+
+
+async def _insert(node: "Node", request: InsertItems) -> InsertReport:
+    return await node.approximate.insert(
+        request.name, request.items, expected_items=request.expected_items, fp_rate=request.fp_rate
+    )
+
+
+INSERT: Final = Operation(
+    name="insert",
+    method=POST,
+    path="/v1/seen/{name:any_text}",
+    summary="Put items into a Bloom filter.",
+    about="Put items into a Bloom filter, which the first insertion begins.",
+    request=InsertItems,
+    response=InsertReport,
+    run=_insert,
+    body=Body(shape=Inserted),
+    positional=("name", "items"),
+)
+
+
+def _nothing(kind: str, name: str, field: str | None) -> Problem:
+    return not_found(f"there is no {kind} {name!r} yet: the first item put into it begins it", field)

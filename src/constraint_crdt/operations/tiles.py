@@ -1,0 +1,491 @@
+"""The operations on tiles: `/v1/tiles` lists them; `/v1/tiles/{room}/{id}` is one, with its parts below.
+
+A room or id may contain any character, slashes too, so each is one segment of the path, percent-encoded: `/v1/tiles/hall%2F1/map`.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from constraint_crdt.crdt.limits import TILE_BYTES
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.operations.operation import (
+    BYTES,
+    DELETE,
+    GET,
+    PAGED,
+    PATCH,
+    POST,
+    PUT,
+    TEXT,
+    YES_NO,
+    Answer,
+    Body,
+    Freshness,
+    Operation,
+    Paged,
+    Parameter,
+    Problem,
+    Reply,
+    concatenated,
+    not_found,
+    parse_flag,
+    wrong,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.tiles import FleetTile
+
+TILES_PATH: Final = "/v1/tiles"
+TILE_PATH: Final = TILES_PATH + "/{room}/{id}"
+
+MAX_TILE_BODY_BYTES: Final = 8 * 1024 * 1024
+"""Of a tile as JSON: room for a content of the largest size in which most characters are escaped."""
+
+Place = tuple[str, str]
+"""Room and id."""
+
+# --- requests ---------------------------------------------------------------------------------------------------------------
+
+
+class ListTiles(Paged, frozen=True, kw_only=True):
+    """`GET /v1/tiles`."""
+
+    room: str | None = None
+    prefix: str = ""
+    deleted: bool = False
+
+
+class AtTile(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to one tile."""
+
+    room: str
+    id: str
+
+
+class NewTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PUT /v1/tiles/{room}/{id}`: the content as one of `text` and `base64`. Tags and constraints are added to those there are."""
+
+    text: str | None = None
+    base64: str | None = None
+    author: str | None = None
+    tags: Sequence[str] = ()
+    constraints: Sequence[str] = ()
+
+    def content(self) -> bytes:
+        """The content. Raises `Problem` if there is none, or two, or too much of it."""
+        if (self.text is None) is (self.base64 is None):
+            raise wrong("a tile has its content as one of `text` and `base64`", "text")
+        field = "base64" if self.text is None else "text"
+        try:
+            content = base64.b64decode(self.base64 or "", validate=True) if self.text is None else self.text.encode()
+        except (binascii.Error, ValueError):
+            raise wrong(f"`{field}`: it is not {'Base64' if field == 'base64' else 'valid text'}", field) from None
+        if len(content) > TILE_BYTES:
+            message = f"`{field}`: the content of a tile has at most {TILE_BYTES} bytes, not {len(content)}"
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, field=field)
+        return content
+
+
+class PutTile(NewTile, frozen=True, kw_only=True):
+    """A new content, and its tile."""
+
+    room: str
+    id: str
+
+
+class PutContent(AtTile, frozen=True, kw_only=True):
+    """`PUT /v1/tiles/{room}/{id}/content`."""
+
+    content: bytes
+
+
+class EditedTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PATCH /v1/tiles/{room}/{id}`: all of it is done, or nothing."""
+
+    add_tags: Sequence[str] = ()
+    remove_tags: Sequence[str] = ()
+    add_constraints: Sequence[str] = ()
+    remove_constraints: Sequence[str] = ()
+
+
+class EditTile(EditedTile, frozen=True, kw_only=True):
+    """An edit, and its tile."""
+
+    room: str
+    id: str
+
+
+# --- responses --------------------------------------------------------------------------------------------------------------
+
+
+class TileReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One tile, without its content. Times in ns since the epoch."""
+
+    room: str
+    id: str
+    deleted: bool
+    """It can be restored, until it is purged."""
+    size: int
+    """Bytes of the content."""
+    hash: str
+    """blake2b of the content, 32 bytes in hex."""
+    author: str
+    created: int
+    updated: int
+    written_by: str | None
+    """The node that wrote the content."""
+    tags: list[str]
+    constraints: list[str]
+    satisfied: int
+    violations: int
+    position: tuple[int, int] | None
+
+
+class TileRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    """A tile is deleted; it can be restored for a while."""
+
+    room: str
+    id: str
+
+
+class TileContent(msgspec.Struct, frozen=True, kw_only=True):
+    """One tile with its content, as text if it is UTF-8. The rest as in a `TileReport`."""
+
+    room: str
+    id: str
+    deleted: bool
+    size: int
+    hash: str
+    author: str
+    created: int
+    updated: int
+    written_by: str | None
+    tags: tuple[str, ...]
+    constraints: tuple[str, ...]
+    satisfied: int
+    violations: int
+    position: tuple[int, int] | None
+    text: str | None
+    base64: str | None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+async def _tiles(node: "Node", request: ListTiles) -> Reply[list[TileReport]]:
+    from urllib.parse import quote  # loaded only where there is a node: `--help` has no use for it
+
+    places = node.tiles.places(request.room, prefix=request.prefix, deleted=request.deleted)
+    after = None if request.after is None else _place(request.after)
+    listed = places if after is None else [place for place in places if place > after]
+    most = request.most
+    last = "/".join(quote(part, safe="") for part in listed[most - 1]) if most < len(listed) else None
+    return Reply(node.tiles.reports(listed[:most]), next_after=last)
+
+
+def _place(text: str) -> Place:
+    from urllib.parse import unquote
+
+    room, _, id_ = text.partition("/")
+    return unquote(room), unquote(id_)
+
+
+def _parse_place(text: str) -> str:
+    if "/" not in text:
+        raise ValueError(f": ROOM/ID, both percent-encoded, not {text!r}")
+    return text
+
+
+def list_tiles(room: str | None = None, *, prefix: str = "", deleted: bool = False) -> ListTiles:
+    """The request of the clients' `tiles`, which follow the pages."""
+    return ListTiles(room=room, prefix=prefix, deleted=deleted)
+
+
+def show_tiles(answer: list[TileReport], _: ListTiles, __: "Namespace") -> View:
+    """A row for each tile."""
+    columns = [Column("room"), Column("id"), Column("bytes", right=True), Column("author"), Column("updated"), Column("by")]
+    columns += [Column("tags"), Column("constraints"), Column("satisfied", right=True), Column("violated", right=True)]
+    columns.append(Column("position"))
+    rows = [
+        [
+            each.room,
+            each.id,
+            each.size,
+            each.author,
+            _utc_time(each.updated),
+            each.written_by or "-",
+            ", ".join(each.tags) or "-",
+            ", ".join(each.constraints) or "-",
+            each.satisfied,
+            each.violations,
+            "-" if each.position is None else "{}, {}".format(*each.position),
+        ]
+        for each in answer
+    ]
+    return Table(columns, rows)
+
+
+def _utc_time(ns: int) -> str:
+    try:
+        return datetime.fromtimestamp(ns // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (ValueError, OverflowError):
+        return "-"
+
+
+TILES: Final = Operation(
+    name="tiles",
+    method=GET,
+    path=TILES_PATH,
+    summary="The tiles, without their contents.",
+    about="The tiles, without their contents; or those that are deleted and can be restored.",
+    request=ListTiles,
+    response=list[TileReport],
+    run=_tiles,
+    parameters=(
+        Parameter(name="room", about="only those of this room"),
+        Parameter(name="prefix", about="only those of rooms that begin so"),
+        Parameter(
+            name="deleted",
+            about="1: those instead that are deleted and can be restored",
+            schema=YES_NO,
+            parse=parse_flag,
+        ),
+        PAGED[0],
+        Parameter(
+            name="after",
+            about="the last of the page before: ROOM/ID, both percent-encoded",
+            schema={**TEXT, "pattern": "/"},
+            parse=_parse_place,
+        ),
+    ),
+    freshness=Freshness.STATE,
+    build=list_tiles,
+    join=concatenated,
+    command=Command(
+        name="tiles",
+        help="the tiles that there are, without their contents",
+        group="state",
+        flags={
+            "room": Flag("--room", metavar="ROOM", help="only those in this room"),
+            "prefix": Flag("--prefix", default="", metavar="TEXT", help="only those in rooms whose name begins so"),
+            "deleted": Flag("--deleted", action="store_true", help="those that are deleted, and can be restored, instead"),
+        },
+        show=show_tiles,
+    ),
+)
+
+
+async def _tile(node: "Node", request: AtTile) -> TileContent:
+    tile = _present(node, request)
+    content = _content(tile)
+    try:
+        text, encoded = content.decode(), None
+    except UnicodeDecodeError:
+        text, encoded = None, base64.b64encode(content).decode()
+    fields = msgspec.structs.asdict(node.tiles.reports([(tile.room, tile.id)])[0])
+    tags, constraints = tuple(fields.pop("tags")), tuple(fields.pop("constraints"))
+    return TileContent(**fields, tags=tags, constraints=constraints, text=text, base64=encoded)
+
+
+TILE: Final = Operation(
+    name="tile",
+    method=GET,
+    path=TILE_PATH,
+    summary="One tile with its content.",
+    request=AtTile,
+    response=TileContent,
+    run=_tile,
+    by_segment=True,
+)
+
+
+async def _tile_content(node: "Node", request: AtTile) -> bytes:
+    return _content(_present(node, request))
+
+
+TILE_CONTENT: Final = Operation(
+    name="tile_content",
+    method=GET,
+    path=TILE_PATH + "/content",
+    summary="Its bytes.",
+    about="The bytes of a tile.",
+    request=AtTile,
+    response=bytes,
+    run=_tile_content,
+    media_type=BYTES,
+    document=Answer(media_type=BYTES),
+    # Never for a browser to run: any member of the fleet may have put it there.
+    headers={"x-content-type-options": "nosniff", "content-disposition": "attachment"},
+    by_segment=True,
+)
+
+
+def _present(node: "Node", request: AtTile | EditTile) -> "FleetTile":
+    tile = node.gossip.state.tiles.tile(request.room, request.id)
+    if not tile.exists:
+        state = "is deleted: restore it first" if tile.deleted else "is not there"
+        raise not_found(f"tile {tile.id!r} in room {tile.room!r} {state}")
+    return tile
+
+
+def _content(tile: "FleetTile") -> bytes:
+    if not tile.verify_integrity():
+        detail = f"the content of tile {tile.id!r} in room {tile.room!r} is damaged, by whoever wrote it: put it again"
+        raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return tile.content
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _names(tags: str, constraints: str) -> Iterator[None]:
+    """Have an error name the field of the body: `tags` and `constraints`."""
+    try:
+        yield
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        field = {"tags": tags, "constraints": constraints, "author": "author"}.get(error.field or "")
+        raise wrong(str(error), field) from None
+
+
+async def _put(node: "Node", request: PutTile) -> Reply[TileReport]:
+    new = (request.room, request.id) not in node.gossip.state.tiles
+    content = request.content()
+    with _names("tags", "constraints"):
+        report = await node.tiles.put(
+            request.room, request.id, content, author=request.author, tags=request.tags, constraints=request.constraints
+        )
+    return Reply(report, created=new)
+
+
+def put_content(
+    room: str, id_: str, text: str | bytes, *, author: str | None = None, tags: Sequence[str] = (), constraints: Sequence[str] = ()
+) -> PutTile:
+    """The request of the clients' `put_tile`: a text, or bytes."""
+    encoded = None if isinstance(text, str) else base64.b64encode(text).decode()
+    sent = text if isinstance(text, str) else None
+    return PutTile(room=room, id=id_, text=sent, base64=encoded, author=author, tags=tags, constraints=constraints)
+
+
+PUT_TILE: Final = Operation(
+    name="put_tile",
+    method=PUT,
+    path=TILE_PATH,
+    summary="Make this its content.",
+    about="Make this text, or these bytes, the content of a tile, and add tags and constraints.",
+    request=PutTile,
+    response=TileReport,
+    run=_put,
+    body=Body(shape=NewTile, limit=MAX_TILE_BODY_BYTES),
+    created=True,
+    by_segment=True,
+    build=put_content,
+)
+
+
+async def _put_content(node: "Node", request: PutContent) -> Reply[TileReport]:
+    new = (request.room, request.id) not in node.gossip.state.tiles
+    return Reply(await node.tiles.put(request.room, request.id, request.content), created=new)
+
+
+PUT_TILE_CONTENT: Final = Operation(
+    name="put_tile_content",
+    method=PUT,
+    path=TILE_PATH + "/content",
+    summary="Make these bytes its content.",
+    about="Make these bytes the content of a tile.",
+    request=PutContent,
+    response=TileReport,
+    run=_put_content,
+    body=Body(media_type=BYTES, limit=TILE_BYTES, field="content"),
+    created=True,
+    by_segment=True,
+    positional=("room", "id", "content"),
+)
+
+
+async def _edit(node: "Node", request: EditTile) -> TileReport:
+    tile = _present(node, request)
+    for field, elements, among in (
+        ("remove_tags", request.remove_tags, tile.tags),
+        ("remove_constraints", request.remove_constraints, tile.constraints),
+    ):
+        for element in elements:
+            if element not in among:
+                detail = f"`{field}`: tile {tile.id!r} in room {tile.room!r} has no {field[7:-1]} {element!r}"
+                raise not_found(detail, field)
+    with _names("add_tags", "add_constraints"):
+        return await node.tiles.edit(
+            request.room,
+            request.id,
+            add_tags=request.add_tags,
+            remove_tags=request.remove_tags,
+            add_constraints=request.add_constraints,
+            remove_constraints=request.remove_constraints,
+        )
+
+
+EDIT_TILE: Final = Operation(
+    name="edit_tile",
+    method=PATCH,
+    path=TILE_PATH,
+    summary="Add tags and constraints, or take some away.",
+    about="Add tags and constraints to a tile, or take some away, at once.",
+    request=EditTile,
+    response=TileReport,
+    run=_edit,
+    body=Body(shape=EditedTile),
+    by_segment=True,
+)
+
+
+async def _delete(node: "Node", request: AtTile) -> TileRemoved:
+    tile = _present(node, request)
+    await node.tiles.delete(tile.room, tile.id)
+    return TileRemoved(room=tile.room, id=tile.id)
+
+
+DELETE_TILE: Final = Operation(
+    name="delete_tile",
+    method=DELETE,
+    path=TILE_PATH,
+    summary="Take a tile away.",
+    about="Take a tile away; it can be restored for a while.",
+    request=AtTile,
+    response=TileRemoved,
+    run=_delete,
+    by_segment=True,
+)
+
+
+async def _restore(node: "Node", request: AtTile) -> TileReport:
+    try:
+        return await node.tiles.restore(request.room, request.id)
+    except KeyError:
+        raise not_found(f"tile {request.id!r} in room {request.room!r} is not deleted, or has been purged since") from None
+
+
+RESTORE_TILE: Final = Operation(
+    name="restore_tile",
+    method=POST,
+    path=TILE_PATH + "/restore",
+    summary="Undo its deletion.",
+    about="Undo the deletion of a tile.",
+    request=AtTile,
+    response=TileReport,
+    run=_restore,
+    by_segment=True,
+)

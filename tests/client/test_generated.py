@@ -1,0 +1,48 @@
+"""What is generated from the list of operations is what the generator makes of it now, and what there was stays there."""
+
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
+from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation
+
+ROOT = Path(__file__).parent.parent.parent
+AGAIN = "run `python tools/generate_client.py`"
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate_client", ROOT / "tools" / "generate_client.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_methods_of_the_clients_are_up_to_date(generator: ModuleType) -> None:
+    assert generator.METHODS.read_text() == generator.make_methods(), AGAIN
+
+
+def test_the_page_of_reference_is_up_to_date(generator: ModuleType) -> None:
+    assert generator.REFERENCE.read_text() == generator.make_reference(), AGAIN
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_a_request_has_a_field_for_each_parameter_and_no_other(operation: AnyOperation) -> None:
+    placed = [*operation.path_fields, *(parameter.target for parameter in operation.parameters), *operation.body_fields]
+    if operation.body is not None and operation.body.field is not None:
+        placed.append(operation.body.field)
+    assert sorted(placed) == sorted(operation.request.__struct_fields__)
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.in_clients], ids=lambda operation: operation.name)
+def test_both_clients_have_the_same_method(operation: AnyOperation) -> None:
+    blocking, waiting = (inspect.signature(getattr(kind, operation.name)) for kind in (BlockingMethods, AsyncMethods))
+    assert blocking == waiting
+    assert blocking.return_annotation == operation.response

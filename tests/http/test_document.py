@@ -1,0 +1,29 @@
+"""The OpenAPI document says all that it said before the operations were declared in one place."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+BEFORE = Path(__file__).parent / "data" / "openapi.json"
+
+
+def lost(before: Any, now: Any, place: str = "") -> list[str]:
+    """Where something of the one is not in the other. What is new in objects is no loss; lists must be the same."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        missing = [f"{place}/{key} is gone" for key in before if key not in now]
+        return missing + [each for key in before if key in now for each in lost(before[key], now[key], f"{place}/{key}")]
+    return [] if before == now else [f"{place} was {before!r}, and is {now!r}"]
+
+
+async def test_the_document_has_lost_nothing(client: httpx.AsyncClient) -> None:
+    now = (await client.get("/openapi.json")).json()
+    assert lost(json.loads(BEFORE.read_text()), now) == []
+
+
+def test_a_loss_is_found() -> None:
+    before = {"paths": {"/x": {"get": {"tags": ["a"], "summary": "S."}}}}
+    assert lost(before, {"paths": {"/x": {"get": {"tags": ["a"], "summary": "S.", "new": 1}}}}) == []
+    assert lost(before, {"paths": {}}) == ["/paths//x is gone"]
+    assert len(lost(before, {"paths": {"/x": {"get": {"tags": ["b"], "summary": "T."}}}})) == 2
