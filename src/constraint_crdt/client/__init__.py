@@ -1,4 +1,4 @@
-"""A client of the HTTP API, for programs: `Client`, and `AsyncClient` on asyncio. The command line is made with it.
+"""A client of the HTTP API, for programs: `Client`, and `AsyncClient` on asyncio. The command line is built on it.
 
     from constraint_crdt.client import Client
 
@@ -8,8 +8,9 @@
         for heard in node.events():
             print(heard)
 
-Answers are the structs that the node itself makes. Whatever goes wrong is a `ClientError`. Importing this loads no server, no
-engine and no node; `calls` has the operations, `errors` what can go wrong, `address` and `exchange` what both clients share.
+Responses are the structs of `constraint_crdt.operations`. Every failure is a `ClientError`. An import loads no server, no
+engine and no node. `methods` has a method per operation, generated; `wire` encodes requests and decodes responses without I/O;
+`blocking` and `asynchronous` do the I/O; `event_stream` parses events, `address` addresses and token files.
 """
 
 from typing import TYPE_CHECKING, Any

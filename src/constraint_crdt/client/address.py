@@ -1,6 +1,6 @@
-"""Where a node's API is, read from what people write.
+"""The address of a node's API, as people write it, and the token from a file of tokens.
 
-A token out of the file that a node's tokens are in: lines `read TOKEN` and `write TOKEN`, or one token alone.
+A file has lines `read TOKEN` and `write TOKEN`, or a single token.
 """
 
 import urllib.parse
@@ -13,7 +13,7 @@ DEFAULT_PORT = 8470
 
 
 class AddressError(ConstraintCrdtError, ValueError):
-    """It is no address of a node."""
+    """A text that is not the address of a node."""
 
 
 class Address(NamedTuple):
@@ -51,7 +51,7 @@ MOST_BYTES = 512 * 1024
 
 
 def read_token(file: Path) -> str:
-    """The first token there that allows writing, or else the first. Raises `ConstraintCrdtError` if there is none."""
+    """The first token with the role write, or else the first token. Raises `ConstraintCrdtError` without any."""
     try:
         with file.open("rb") as opened:
             text = opened.read(MOST_BYTES).decode()

@@ -1,4 +1,4 @@
-"""The client on asyncio: over its streams and h11, with connections that are kept. All of it on one event loop."""
+"""The client on asyncio: asyncio streams and h11, with a pool of connections. An instance belongs to one event loop."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ CHUNK = 65536
 
 
 class _Connection:
-    """One connection, over which one exchange goes at a time."""
+    """A connection, for one exchange at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -53,14 +53,14 @@ class _Connection:
 
     @property
     def usable(self) -> bool:
-        """The other side has not closed it, as far as is known."""
+        """False once the server closed the connection."""
         return not self._reader.at_eof() and not self._writer.is_closing()
 
     def close(self) -> None:
         self._writer.close()
 
     async def send(self, method: str, path: str, headers: dict[str, str], body: bytes | None) -> None:
-        """One request."""
+        """Send a request."""
         sent = self._http.send(h11.Request(method=method, target=path, headers=list(headers.items()))) or b""
         if body is not None:
             sent += self._http.send(h11.Data(data=body)) or b""
@@ -68,7 +68,7 @@ class _Connection:
         await self._writer.drain()
 
     async def receive(self) -> h11.Response:
-        """The head of the answer. Raises `ConnectionResetError` if the connection ends before it."""
+        """The head of the response. Raises `ConnectionResetError` at the end of the connection."""
         while True:
             event = await self._next()
             if isinstance(event, h11.Response):
@@ -83,7 +83,7 @@ class _Connection:
                 yield bytes(event.data)
 
     def renew(self) -> bool:
-        """Make it ready for another exchange. False if it cannot be."""
+        """Prepare for another exchange. False if that is impossible."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         self._http.start_next_cycle()
@@ -96,7 +96,7 @@ class _Connection:
 
 
 class AsyncClient(AsyncMethods):
-    """The API of one node. Use it as a context manager, or call `close`. Its operations raise `ClientError`, and nothing else."""
+    """The API of a node. Use a context manager, or call `close`. Operations raise `ClientError` only."""
 
     def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
         """As of `Client`."""
@@ -115,7 +115,7 @@ class AsyncClient(AsyncMethods):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         while self._idle:
             self._idle.pop().close()
 
@@ -133,7 +133,7 @@ class AsyncClient(AsyncMethods):
     async def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> Answered:
-        """Ask for a path, and return what came, a problem too. Raises `NoAnswer` or `Stranger`."""
+        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
         kept = self._kept_connection()
@@ -170,7 +170,7 @@ class AsyncClient(AsyncMethods):
         return Answered(response.status_code, _headers(response), content)
 
     def _kept_connection(self) -> _Connection | None:
-        """A connection that the node has not closed yet, as far as is known."""
+        """An open connection from the pool, or None."""
         oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
         while self._idle:
             connection = self._idle.pop()
@@ -204,7 +204,7 @@ class AsyncClient(AsyncMethods):
             pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> AsyncGenerator[Heard, None]:
-        """One stream, until it breaks."""
+        """A stream, until the connection breaks."""
         reader.restart()
         headers = {"Host": self.address.authority, "Accept": "text/event-stream", **authorization(self._token)}
         if reader.last_id is not None:
@@ -220,7 +220,7 @@ class AsyncClient(AsyncMethods):
                     check_answer(Answered(response.status_code, _headers(response), content), self.address)
                 async for data in connection.data():
                     for heard in reader.feed(data):
-                        silence.reschedule(None)  # what is done with it takes as long as it takes
+                        silence.reschedule(None)  # the consumer may take as long as it needs
                         yield heard
                     silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The client without an event loop: over `http.client`, with connections that are kept. Safe to use from several threads."""
+"""The client without an event loop: `http.client` with a pool of connections. Safe to use from several threads."""
 
 import http.client
 import select
@@ -37,12 +37,12 @@ Response = TypeVar("Response")
 
 
 class Client(BlockingMethods):
-    """The API of one node. Use it as a context manager, or call `close`. Its operations raise `ClientError`, and nothing else."""
+    """The API of a node. Use a context manager, or call `close`. Operations raise `ClientError` only."""
 
     def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
-        """`node`: URL or HOST:PORT. `timeout`: seconds of silence after which it counts as not answering.
+        """`node`: URL or HOST:PORT. `timeout`: seconds without data after which a request fails.
 
-        Raises `AddressError` or `ValueError` for what cannot be an address or a token.
+        Raises `AddressError` for an invalid address, `ValueError` for an invalid token.
         """
         self.address = read_address(node)
         self._token = check_token(token)
@@ -50,7 +50,7 @@ class Client(BlockingMethods):
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
 
     def __del__(self) -> None:
-        if hasattr(self, "_idle"):  # not if it was given what cannot be an address
+        if hasattr(self, "_idle"):  # missing after an invalid address
             self.close()
 
     def __repr__(self) -> str:
@@ -63,7 +63,7 @@ class Client(BlockingMethods):
         self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         while self._idle:
             self._idle.pop()[1].close()
 
@@ -81,7 +81,7 @@ class Client(BlockingMethods):
     def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> Answered:
-        """Ask for a path, and return what came, a problem too. Raises `NoAnswer` or `Stranger`."""
+        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
         kept = self._kept_connection()
@@ -128,7 +128,7 @@ class Client(BlockingMethods):
         return answered
 
     def _kept_connection(self) -> http.client.HTTPConnection | None:
-        """A connection that the node has not closed yet, as far as can be seen."""
+        """An open connection from the pool, or None."""
         while True:
             try:
                 since, connection = self._idle.pop()
@@ -142,9 +142,9 @@ class Client(BlockingMethods):
     def events(
         self, *, last: int = 0, after: str | None = None, follow: bool = True, patience: float | None = None
     ) -> Iterator[Heard]:
-        """What happens on the node, for as long as it is iterated over. A stream that breaks is taken up again where it was.
+        """The events of the node, as long as the iteration goes on. A broken stream is resumed after the last event.
 
-        `last`: begin with so many events that have happened already; `after`: with those after this id. `follow` False: end then.
+        `last`: begin with this number of past events; `after`: begin after this id. `follow` False: end after the past events.
         `patience`: seconds without a connection after which to give up and raise `NoAnswer`; None: never.
         """
         reader, pause, alone_since = StreamReader(after), FIRST_PAUSE, time.monotonic()
@@ -165,7 +165,7 @@ class Client(BlockingMethods):
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> Iterator[Heard]:
-        """One stream, until it breaks."""
+        """A stream, until the connection breaks."""
         reader.restart()
         connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=SILENCE)
         headers = {"Accept": "text/event-stream", **authorization(self._token)}

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a node: one family."""
+"""The errors of a client: a family below `ClientError`."""
 
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -6,28 +6,28 @@ __all__ = ["Busy", "ClientError", "NoAnswer", "NotFound", "Refused", "Stranger",
 
 
 class ClientError(ConstraintCrdtError):
-    """A request that was not served. `str()` is one sentence, and never has a token in it."""
+    """A request that failed. `str()` is a sentence, and never contains a token."""
 
 
 class NoAnswer(ClientError):
-    """Nobody answers there, or not in time. Whether a write was done is not known then."""
+    """No answer, or not in time. A write may have been done."""
 
     def __init__(self, message: str, *, refused: bool = False, timed_out: bool = False) -> None:
-        """`refused`: nothing listens there. `timed_out`: something does, and said nothing."""
+        """`refused`: no server listens at the address. `timed_out`: a server accepted and sent nothing."""
         super().__init__(message)
         self.refused = refused
         self.timed_out = timed_out
 
 
 class Stranger(ClientError):
-    """What answers is no node."""
+    """The server at the address is not a node."""
 
 
 class Refused(ClientError):
-    """The node says why it does not serve this: a problem after RFC 9457."""
+    """A problem after RFC 9457: the reason for which the node refused the request."""
 
     def __init__(self, detail: str, status: int, *, field: str | None = None, retry_after: float | None = None) -> None:
-        """`field`: the field or parameter at fault. `retry_after`: seconds after which to ask again, where the node said so."""
+        """`field`: the field or parameter at fault. `retry_after`: seconds until a retry, if the node gave them."""
         super().__init__(detail)
         self.status = status
         self.field = field
@@ -35,23 +35,23 @@ class Refused(ClientError):
 
 
 class WrongInput(Refused):
-    """What was sent cannot be right, whatever the state of the fleet."""
+    """An invalid request, in any state of the fleet."""
 
 
 class NotFound(Refused):
-    """The node knows nothing by that name."""
+    """The node knows no such name."""
 
 
 class Unauthorized(Refused):
-    """There is no token, or it does not allow this."""
+    """The token is missing, unknown, or of too low a role."""
 
 
 class Busy(Refused):
-    """Not at present: asked too often, or the disk takes no writes."""
+    """Not at present: the rate limit, or a disk without writes."""
 
 
 KINDS: dict[int, type[Refused]] = {
     400: WrongInput, 413: WrongInput, 415: WrongInput, 422: WrongInput,
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 429: Busy, 503: Busy,
 }  # fmt: skip
-"""By status; the others are just refused."""
+"""The error by status; `Refused` for others."""

@@ -1,4 +1,4 @@
-"""The stream of events as it comes: bytes into what was heard. (HTML standard, 9.2.6; the node's side is `GET /v1/events`.)"""
+"""The parser of the stream of events. (HTML standard, 9.2.6; the server side is `GET /v1/events`.)"""
 
 from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
@@ -8,11 +8,11 @@ import msgspec
 from constraint_crdt.model.events import Event, Notice
 
 SILENCE = 25.0
-"""Seconds after which a stream that says nothing, not even its heartbeat, counts as broken."""
+"""Seconds without data, heartbeats included, after which a stream counts as broken."""
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
-"""Seconds before a broken stream is taken up again: doubling between these."""
+"""Seconds before the retry of a broken stream: doubling between these."""
 
 LONGEST_LINE = 1024 * 1024
 
@@ -21,21 +21,21 @@ class Happened(NamedTuple):
     """An event."""
 
     id: str
-    """To go on after it, another time."""
+    """For `after`, to resume later."""
     event: Event
 
 
 class Moved(NamedTuple):
-    """Readings are not what they were."""
+    """Readings changed."""
 
     notice: Notice
 
 
 class Gap(NamedTuple):
-    """Events that are not kept any more were missed."""
+    """Events were missed: the log has dropped them."""
 
     missed: int | None
-    """How many; None if nobody can tell, since the node was started anew."""
+    """Their number; None if unknown, after a restart of the node."""
 
 
 Heard: TypeAlias = Happened | Moved | Gap
@@ -46,26 +46,26 @@ class _Missed(msgspec.Struct):
 
 
 class StreamReader:
-    """Makes what was heard of the bytes of a stream, and remembers where it is."""
+    """Parses the bytes of a stream, and tracks the last event id."""
 
     def __init__(self, last_id: str | None = None) -> None:
         self.last_id = last_id
-        """The last event that was heard: a stream that breaks is taken up after it."""
+        """The id of the last event, after which a broken stream resumes."""
         self.fed = False
-        """Something came since the stream began."""
+        """True after the first data of this stream."""
         self._rest = b""
         self._kind = ""
         self._id = ""
         self._data = b""
 
     def restart(self) -> None:
-        """A new stream begins."""
+        """Begin a new stream."""
         self.fed = False
         self._rest = self._data = b""
         self._kind = self._id = ""
 
     def feed(self, data: bytes) -> Iterator[Heard]:
-        """What is complete with these bytes. Raises `ValueError` for what no node sends."""
+        """The messages completed by these bytes. Raises `ValueError` for malformed data."""
         self.fed = True
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
@@ -96,9 +96,9 @@ class StreamReader:
         if kind == "gap":
             return Gap(msgspec.json.decode(data, type=_Missed).missed)
         if not id_:
-            return None  # the stream ends, or says what this version does not know
+            return None  # the end of the stream, or a message unknown to this version
         self.last_id = id_
         try:
             return Happened(id_, msgspec.json.decode(data, type=Event))
         except msgspec.ValidationError:
-            return None  # of a kind that this version does not know
+            return None  # of a kind unknown to this version

@@ -69,7 +69,7 @@ class BlockingMethods(ABC):
         return self.do(nodes.IDENTITY, Empty())
 
     def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only says what that means."""
+        """End another node for good; `dry_run` only reports the effect."""
         return self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
 
     def alive(self) -> Health:
@@ -77,7 +77,7 @@ class BlockingMethods(ABC):
         return self.do(service.ALIVE, Empty())
 
     def ready(self) -> Health:
-        """Whether it takes part, and takes writes. Raises `Busy` if it does not."""
+        """Whether the node takes part in its fleet, and takes writes. Raises `Busy` if not."""
         return self.do(service.READY, Empty())
 
     def metrics(self) -> str:
@@ -89,7 +89,7 @@ class BlockingMethods(ABC):
         return self.do(service.OPENAPI, Empty())
 
     def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
-        """The active constraints, by id; or those that have expired and that nobody has removed yet."""
+        """The active constraints, by id; or the expired ones not removed yet."""
         return self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
 
     def add(
@@ -108,7 +108,7 @@ class BlockingMethods(ABC):
         return self.do(constraints.ADD, request)
 
     def remove(self, id_: str) -> Removed:
-        """End a constraint in the fleet. Raises `NotFound` if it is not active."""
+        """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
         return self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
     def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
@@ -116,7 +116,7 @@ class BlockingMethods(ABC):
         return self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
 
     def check(self, values: Mapping[str, object]) -> Checked:
-        """Evaluate the constraints now against these values and the latest measurements, and count it."""
+        """Evaluate the constraints now against these values and the latest measurements, and count the results."""
         return self.do(counts.CHECK, counts.Given(values=values))
 
     def measure(self, values: Mapping[str, object]) -> Nothing:
@@ -140,7 +140,7 @@ class BlockingMethods(ABC):
         return self.do(counts.LATELY, Empty())
 
     def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
-        """How often constraints held and were violated lately. `half_life` in seconds, one of those that the node tracks."""
+        """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
@@ -172,7 +172,7 @@ class BlockingMethods(ABC):
         return self.do(diagnosis.ALERTS, Empty())
 
     def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
-        """The tiles, without their contents; or those that are deleted and can be restored."""
+        """The tiles, without their contents; or the deleted, restorable ones."""
         return self.do(tiles.TILES, tiles.list_tiles(room, prefix=prefix, deleted=deleted))
 
     def tile(self, room: str, id_: str) -> TileContent:
@@ -214,7 +214,7 @@ class BlockingMethods(ABC):
         return self.do(tiles.EDIT_TILE, request)
 
     def delete_tile(self, room: str, id_: str) -> TileRemoved:
-        """Take a tile away; it can be restored for a while."""
+        """Delete a tile, restorable for a while."""
         return self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
     def tile_content(self, room: str, id_: str) -> bytes:
@@ -257,7 +257,7 @@ class BlockingMethods(ABC):
         expected_items: int | None = None,
         fp_rate: float | None = None,
     ) -> InsertReport:
-        """Put items into a Bloom filter, which the first insertion begins."""
+        """Put items into a Bloom filter. The first insertion creates the filter."""
         request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
         return self.do(sketches.INSERT, request)
 
@@ -318,7 +318,7 @@ class AsyncMethods(ABC):
         return await self.do(nodes.IDENTITY, Empty())
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only says what that means."""
+        """End another node for good; `dry_run` only reports the effect."""
         return await self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
 
     async def alive(self) -> Health:
@@ -326,7 +326,7 @@ class AsyncMethods(ABC):
         return await self.do(service.ALIVE, Empty())
 
     async def ready(self) -> Health:
-        """Whether it takes part, and takes writes. Raises `Busy` if it does not."""
+        """Whether the node takes part in its fleet, and takes writes. Raises `Busy` if not."""
         return await self.do(service.READY, Empty())
 
     async def metrics(self) -> str:
@@ -338,7 +338,7 @@ class AsyncMethods(ABC):
         return await self.do(service.OPENAPI, Empty())
 
     async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
-        """The active constraints, by id; or those that have expired and that nobody has removed yet."""
+        """The active constraints, by id; or the expired ones not removed yet."""
         return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
 
     async def add(
@@ -357,7 +357,7 @@ class AsyncMethods(ABC):
         return await self.do(constraints.ADD, request)
 
     async def remove(self, id_: str) -> Removed:
-        """End a constraint in the fleet. Raises `NotFound` if it is not active."""
+        """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
         return await self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
@@ -365,7 +365,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
 
     async def check(self, values: Mapping[str, object]) -> Checked:
-        """Evaluate the constraints now against these values and the latest measurements, and count it."""
+        """Evaluate the constraints now against these values and the latest measurements, and count the results."""
         return await self.do(counts.CHECK, counts.Given(values=values))
 
     async def measure(self, values: Mapping[str, object]) -> Nothing:
@@ -389,7 +389,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.LATELY, Empty())
 
     async def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
-        """How often constraints held and were violated lately. `half_life` in seconds, one of those that the node tracks."""
+        """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return await self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
@@ -421,7 +421,7 @@ class AsyncMethods(ABC):
         return await self.do(diagnosis.ALERTS, Empty())
 
     async def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
-        """The tiles, without their contents; or those that are deleted and can be restored."""
+        """The tiles, without their contents; or the deleted, restorable ones."""
         return await self.do(tiles.TILES, tiles.list_tiles(room, prefix=prefix, deleted=deleted))
 
     async def tile(self, room: str, id_: str) -> TileContent:
@@ -463,7 +463,7 @@ class AsyncMethods(ABC):
         return await self.do(tiles.EDIT_TILE, request)
 
     async def delete_tile(self, room: str, id_: str) -> TileRemoved:
-        """Take a tile away; it can be restored for a while."""
+        """Delete a tile, restorable for a while."""
         return await self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
     async def tile_content(self, room: str, id_: str) -> bytes:
@@ -506,7 +506,7 @@ class AsyncMethods(ABC):
         expected_items: int | None = None,
         fp_rate: float | None = None,
     ) -> InsertReport:
-        """Put items into a Bloom filter, which the first insertion begins."""
+        """Put items into a Bloom filter. The first insertion creates the filter."""
         request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
         return await self.do(sketches.INSERT, request)
 

@@ -1,6 +1,6 @@
 """PlatoClient: asks a server of the PLATO contract, such as the API of a node, over HTTP. Synchronous; standard library only.
 
-Every failure is one `PlatoError` with a sentence. A call is a connection of its own, so a client may be used from several threads.
+Every failure is a `PlatoError` with a sentence. Each call opens a connection, so a client is safe to use from several threads.
 """
 
 import http.client
@@ -24,23 +24,23 @@ Answer = TypeVar("Answer")
 
 
 class PlatoError(ConstraintCrdtError):
-    """The server did not do what it was asked. `str()` is one sentence."""
+    """A failed call. `str()` is a sentence."""
 
     def __init__(self, message: str, *, status: int | None = None, field: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         """The HTTP status, if the server answered."""
         self.field = field
-        """The field that it blames, if it named one."""
+        """The field at fault, if the server named a field."""
 
 
 class PlatoClient:
-    """A client of one server."""
+    """A client of a PLATO server."""
 
     def __init__(self, base_url: str, *, timeout: float = TIMEOUT) -> None:
         """`base_url`: `http://HOST:PORT`, or https, with or without a path. `timeout`: seconds.
 
-        Raises `PlatoError` for an address or timeout that is none.
+        Raises `PlatoError` for an invalid address or timeout.
         """
         wrong = PlatoError(f"{base_url!r} is no address of a PLATO server: give http://HOST:PORT")
         try:
@@ -66,18 +66,18 @@ class PlatoClient:
         return f"PlatoClient({self.url!r})"
 
     def list_rooms(self, prefix: str | None = None) -> list[str]:
-        """The rooms that have a tile, those that begin with `prefix`."""
+        """The rooms with a tile, filtered by `prefix`."""
         query = "" if prefix is None else f"?prefix={_quoted(prefix)}"
         return self._decoded(self._call("GET", f"/rooms{query}"), list[str])
 
     def get_room(self, room_id: str) -> PlatoRoom:
-        """A room with its tiles. Raises `PlatoError` with status 404 if there is none."""
+        """A room with its tiles. Raises `PlatoError` with status 404 for an unknown room."""
         room = self._decoded(self._call("GET", f"/room/{_quoted(room_id)}"), _SentRoom)
         tiles = room.tiles or []
         return PlatoRoom(id=room.id, tiles=tiles, tile_count=len(tiles) if room.tile_count is None else room.tile_count)
 
     def submit_tile(self, room_id: str, tile: PlatoTile | FleetTile) -> None:
-        """Have the server merge a tile into a room. Raises `PlatoError` for one that it refuses, naming the field."""
+        """Have the server merge a tile into a room. Raises `PlatoError` with the field for a refused tile."""
         try:
             sent = plato_tile(tile) if isinstance(tile, FleetTile) else tile
         except ConstraintCrdtError as error:
@@ -85,7 +85,7 @@ class PlatoClient:
         self._call("POST", f"/room/{_quoted(room_id)}/tile", sent)
 
     def send_delta(self, room_id: str, delta: PlatoDelta) -> None:
-        """Have the server take in a delta, once: sending it again has no effect."""
+        """Have the server apply a delta. A repeat has no effect."""
         self._call("POST", f"/room/{_quoted(room_id)}/delta", delta)
 
     def is_healthy(self) -> bool:
@@ -122,7 +122,7 @@ class PlatoClient:
         return answer
 
     def _refused(self, status: int, answer: bytes) -> PlatoError:
-        """What the server says was wrong, as far as it says it in a form that is known."""
+        """The error of a problem, with the detail and field of a known format."""
         try:
             said = msgspec.json.decode(answer)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -142,7 +142,7 @@ class PlatoClient:
 
 
 class _SentRoom(msgspec.Struct, frozen=True, kw_only=True):
-    """A room as other servers answer, who may leave parts out."""
+    """A room of other servers, with optional parts."""
 
     id: str
     tiles: list[PlatoTile] | None = None

@@ -1,4 +1,4 @@
-"""The parts of an exchange that both clients share: a request as it is sent, an answer as it came, and its response.
+"""The exchange of a request and a response, for both clients: encoding, decoding, errors.
 
 Rules: no I/O here. A token goes into a header and nowhere else.
 """
@@ -19,16 +19,16 @@ Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
 
 TIMEOUT = 5.0
-"""Seconds of silence after which a node counts as not answering."""
+"""Seconds without data after which a request fails."""
 
 IDLE_SECONDS = 4.0
-"""For how long an unused connection is kept: the server closes it a second later."""
+"""Seconds for which an idle connection is reused: the server closes idle connections a second later."""
 
 MOST_IDLE = 8
-"""Unused connections that are kept."""
+"""Idle connections in the pool."""
 
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
-"""Idempotent methods: a request is sent again if a kept connection turns out to be closed."""
+"""Idempotent methods: retried if a pooled connection turns out to be closed."""
 
 _NEXT = re.compile(r'<([^>]*)>;\s*rel="next"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
@@ -36,7 +36,7 @@ _PATH_FIELD = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
 class Answered(NamedTuple):
-    """An answer as it came."""
+    """The status, headers and content of an answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,7 +45,7 @@ class Answered(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A request as it is sent."""
+    """An encoded request."""
 
     method: str
     path: str
@@ -53,11 +53,11 @@ class Sent(NamedTuple):
     body: bytes | None
     media_type: str
     patience: float
-    """Seconds beyond the usual that the node may take."""
+    """Seconds beyond the timeout for a slow operation."""
 
 
 def encode_request(operation: Operation[Request, Any], request: Request) -> Sent:
-    """A request as it is sent. Raises `TypeError` for a value that JSON does not have."""
+    """The request, encoded. Raises `TypeError` for a value without a form in JSON."""
     path = _PATH_FIELD.sub(lambda found: quote(getattr(request, found[1]), safe="", errors="replace"), operation.path)
     query = _query(operation, request)
     body = operation.body
@@ -80,7 +80,7 @@ def _encoded(body: Mapping[str, object]) -> bytes:
 
 
 def _query(operation: AnyOperation, request: msgspec.Struct) -> str:
-    """The parameters that differ from their defaults; of a wait its bound as well."""
+    """The parameters other than defaults; a timeout always."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(operation.request)}
     given: list[tuple[str, object]] = []
     for parameter in operation.parameters:
@@ -101,19 +101,19 @@ def headers_of(address: Address, token: str | None, body: bytes | None, media_ty
 
 
 def authorization(token: str | None) -> dict[str, str]:
-    """The header that shows a token."""
+    """The header with the token."""
     return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
 def check_token(token: str | None) -> str | None:
-    """The token, if it can be one. Raises `ValueError`, which does not show it."""
+    """The token. Raises `ValueError` without the token for an invalid token."""
     if token is not None and not _TOKEN.fullmatch(token):
         raise ValueError("the token has characters in it that no token has")
     return token
 
 
 def read_response(operation: Operation[Any, Response], answered: Answered, address: Address) -> Response:
-    """The response in an answer. Raises `Refused` if it is a problem, `Stranger` if no node sends such an answer."""
+    """The decoded response. Raises `Refused` for a problem, `Stranger` for an answer that is not from a node."""
     check_answer(answered, address)
     found: Any
     if operation.response is bytes:
@@ -125,16 +125,16 @@ def read_response(operation: Operation[Any, Response], answered: Answered, addre
             found = msgspec.json.decode(answered.content, type=operation.response)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise stranger(address) from None
-    return found  # type: ignore[no-any-return]  # the operation says what it is
+    return found  # type: ignore[no-any-return]  # the type is the operation's
 
 
 def joined(operation: Operation[Any, Response], pages: list[Response]) -> Response:
-    """The response that the pages are together."""
+    """The response of all pages."""
     return pages[0] if operation.join is None else operation.join(pages)
 
 
 def check_answer(answered: Answered, address: Address) -> None:
-    """Raise `Refused` if an answer is a problem, `Stranger` if it is an error and no problem."""
+    """Raise `Refused` for a problem, `Stranger` for another error."""
     if answered.status < 400:
         return
     try:
@@ -154,13 +154,13 @@ def check_answer(answered: Answered, address: Address) -> None:
 
 
 def next_page(answered: Answered) -> str | None:
-    """The path of the next page, if there is one."""
+    """The path of the next page, or None."""
     found = _NEXT.search(answered.headers.get("link", ""))
     return found[1] if found and found[1].startswith("/") else None
 
 
 def stranger(address: Address) -> Stranger:
-    """The error of an answer that no node sends."""
+    """The error of an answer that is not from a node."""
     return Stranger(f"what answers at {address.url} is no node of constraint-crdt")
 
 

@@ -1,5 +1,5 @@
-"""The HTTP API of a node: JSON under `/v1`, for the command line and whoever runs on the same machine.
+"""The HTTP API of a node: JSON under `/v1`, for the command line, programs and browsers.
 
-`app` has the routes, `bodies` reads what clients send, `problems` says what was wrong with it, `origin` keeps web pages of others
-out, `server` serves it all beside a node in one event loop.
+`app` routes requests, `security` guards them, `endpoint` and `bodies` decode them, `problems` reports failures, `cache` keeps
+responses, `events` streams, `metrics` and `openapi` describe, and `server` runs all of this beside a node in one event loop.
 """

@@ -1,8 +1,8 @@
 """The application: the operations of the catalogue, routed and guarded, and the pages beside them.
 
-Rules: an operation decides everything itself. A failure is a `Problem`; an unforeseen one is logged, and the client learns only
-that it happened. A request that comes too often, for another host, from a page of another origin, or without the right, does not
-reach an operation, in this order.
+Rules: a failure becomes a `Problem`; an unforeseen exception is logged, and the client learns only of its occurrence. Refused
+before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin, without
+the right.
 """
 
 import logging
@@ -42,7 +42,7 @@ OWN: Final[Mapping[str, Callable[[Any, Request], Awaitable[Response]]]] = {
     "metrics": metrics,
     "openapi": openapi,
 }
-"""The operations that the server answers from its own parts, by name."""
+"""The operations served from the parts of the server, by name."""
 
 
 def make_app(
@@ -55,7 +55,7 @@ def make_app(
 ) -> Starlette:
     """The ASGI application that serves `node`, which must be started, in the node's event loop.
 
-    `bound_to`: the host that the server listens on, which then counts as ours beside the loopback addresses. `pages`: routes beside
+    `bound_to`: the host of the listening socket, served beside the loopback addresses. `pages`: routes beside
     the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
     """
     feed = EventFeed(node, cut_off)
@@ -88,7 +88,7 @@ def _document() -> bytes:
 
 
 def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
-    """One route for each path, in the order in which they are listed first."""
+    """A route for each path, in the order of the list."""
     cache = AnswerCache(node)
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
@@ -97,7 +97,7 @@ def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
 
 
 def _route(node: Node, cache: AnswerCache, path: str, endpoints: dict[str, Endpoint]) -> Route:
-    """One path with an operation per method; failures of any of them become problems."""
+    """The route of a path with an operation per method. Failures become problems."""
 
     async def serve(request: Request) -> Response:
         endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
@@ -117,7 +117,7 @@ def _route(node: Node, cache: AnswerCache, path: str, endpoints: dict[str, Endpo
 
 
 def _problem(error: Exception, request: Request) -> Problem:
-    """What a client learns of a failure."""
+    """The problem reported to the client for a failure."""
     match error:
         case Problem():
             return error

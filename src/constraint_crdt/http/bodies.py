@@ -1,8 +1,8 @@
 """The body of a request: its bytes within bounds, and its fields decoded.
 
-Rules: a body has at most as many bytes as its operation takes, whether or not the client says how many it sends. JSON is said to
-be JSON: a page of another origin cannot say so without being asked first. No field is unknown. The client never pauses for more
-than `BODY_PAUSE` seconds. Everything else is a `Problem`: 415 not said to be JSON, 413 too large, 400 malformed, 422 wrong.
+Rules: a body has a largest size, with or without a `Content-Length`. JSON needs its `Content-Type`: a page of another origin
+cannot send that without a preflight request. Unknown fields are refused. A pause of `BODY_PAUSE` seconds ends the request.
+Every refusal is a `Problem`: 415 for the content type, 413 for the size, 400 for malformed JSON, 422 for a wrong field.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from constraint_crdt.operations.operation import JSON, Problem, not_json, wrong
 
 BODY_PAUSE = 30.0
-"""Seconds that a body may pause."""
+"""Seconds: the longest pause within a body."""
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -39,7 +39,7 @@ async def read_body(request: Request, shape: type[Body], most: int) -> Body:
 
 
 async def read_raw(request: Request, media_type: str, most: int) -> bytes:
-    """The bytes of a body that is said to be of a media type. Raises `Problem` if it is not, and beyond `most` bytes."""
+    """The bytes of a body with this media type. Raises `Problem` for another media type, and beyond `most` bytes."""
     stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if stated != media_type:
         kind = "JSON" if media_type == JSON else "bytes"
@@ -73,7 +73,7 @@ def _too_large(most: int) -> Problem:
 
 
 def _decode_with_whole_numbers(data: bytes, shape: type[Body]) -> Body:
-    """A body in which 1.0 may stand for 1: JSON Schema has them the same, and msgspec takes it for no integer."""
+    """A body decoded with 1.0 as 1: equal in JSON Schema, while msgspec accepts no float for an integer."""
     return msgspec.convert(_with_whole_numbers(msgspec.json.decode(data)), shape)
 
 
@@ -92,7 +92,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def _problem(message: str, shape: type[msgspec.Struct]) -> Problem:
-    """The problem of which msgspec says this, in a sentence for the client."""
+    """The problem for an error of msgspec, in a sentence for the client."""
     field: str | None = None
     if found := _AT_FIELD.fullmatch(message):
         message, field = found[1], found[2]
@@ -115,7 +115,7 @@ def _problem(message: str, shape: type[msgspec.Struct]) -> Problem:
 
 
 def _kinds_at(field: str | None, shape: type[msgspec.Struct]) -> list[type]:
-    """The classes of which a value at this place of the body may be. `field`: names with dots, and indices."""
+    """The classes allowed at this place of the body. `field`: names with dots, and indices."""
     kinds: list[type] = [shape]
     for name in _NAME.findall(field or ""):
         struct = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), None)
@@ -126,6 +126,6 @@ def _kinds_at(field: str | None, shape: type[msgspec.Struct]) -> list[type]:
 
 
 def _classes(annotation: Any) -> list[type]:
-    """The classes that are named in an annotation, however deep."""
+    """The classes named in an annotation, at any depth."""
     inner = [found for each in get_args(annotation) for found in _classes(each)]
     return inner or ([annotation] if isinstance(annotation, type) else [])

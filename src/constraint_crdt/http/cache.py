@@ -1,10 +1,9 @@
-"""`ETag`, `If-None-Match`, and answers that are kept as they were encoded: so that many who ask often cost little.
+"""`ETag`, `If-None-Match`, and a cache of encoded responses, so that frequent polling costs little.
 
-Rules: a tag names what an answer goes by: this start of the node, the state hash, the version of what is read beside the state,
-what was asked for, and for an answer that tells what ages the second in which it was made. So a reading is never older than the
-last write or movement, whoever made it, and what ages is at most a second old. What is kept is bounded. What takes long to compute
-is computed once for all who ask meanwhile, and leaves the node half of its time: they wait, rather than be told what is not so any
-more.
+Rules: a tag covers this start of the node, the state hash, the version of readings beside the state, the path and query, and
+for a response with ages the current second. So a response is never older than the last write, and ages are at most a second
+old. The cache is bounded. An expensive response is computed once for all concurrent requests, and such computations leave the
+node half of its time: requests wait, and are never served stale data.
 """
 
 import asyncio
@@ -23,26 +22,26 @@ from constraint_crdt.runtime.node import Node
 MOST_ANSWERS = 256
 MOST_BYTES = 32 * 1024 * 1024
 LARGEST = 8 * 1024 * 1024
-"""Bytes of an answer that is kept, at most."""
+"""Bytes of the largest response in the cache."""
 
 CHEAP = 0.001
-"""Seconds that an answer may take so that it is computed as often as anybody asks."""
+"""Seconds: a response computed faster is computed for each request."""
 
 SHARE_OF_LOOP = 1
-"""After one that took longer, the next such one waits for so many times as long: they leave the node half of its time. (With 4,
-reads at 2,000 a second waited for each other while a third of the node's core was free.)"""
+"""After an expensive response, the pause as a multiple of its time: half of the loop stays free. (With 4, reads at 2,000 a second
+waited for each other while a third of the node's core was idle.)"""
 
 LONGEST_PAUSE = 0.25
 """Seconds between two of them, at most."""
 
 _HEADERS = {"cache-control": "private, no-cache"}
-"""Ask each time whether it is still right."""
+"""Clients revalidate each time."""
 
 _Asked = tuple[str, bytes]
 
 
 class AnswerCache:
-    """The answers of one application."""
+    """The cached responses of an application."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -50,20 +49,20 @@ class AnswerCache:
         self._bytes = 0
         self._pending: dict[_Asked, asyncio.Task[Response]] = {}
         self._costly: set[str] = set()
-        """The operations that took long once."""
+        """The operations with an expensive response so far."""
         self._turn = asyncio.Lock()
         self._free_at = 0.0
-        """When one of these may be computed again."""
+        """When the next expensive response may be computed."""
 
     async def answer(self, endpoint: Endpoint, request: Request) -> Response:
-        """What an operation answers, computed only if it may differ from what is kept, and sent only if the client lacks it."""
+        """The response to a request: computed unless the cache has a valid copy, and sent unless the client has."""
         freshness = endpoint.operation.freshness
         if freshness is None:
             return await endpoint.answer(self._node, request)
         asked: _Asked = (request.scope["path"], request.scope["query_string"])
         tag = self._tag(freshness, asked)
         held = _held(request)
-        if tag.removeprefix("W/") in held:  # only an answer of 200 to this very question has ever carried it
+        if tag.removeprefix("W/") in held:  # only a 200 to the same path and query has ever carried this tag
             return _not_modified(tag)
         kept = self._kept.get(asked)
         if kept is not None and kept[0] == tag:
@@ -72,12 +71,12 @@ class AnswerCache:
         else:
             response = await self._made(endpoint, request, asked)
             tag = response.headers["etag"]
-        # `*` is any answer that there is, which shows only now: for a wrong parameter there is none.
+        # `*` matches any response, which exists only now: a wrong parameter has none.
         return _not_modified(tag) if held and (held == ["*"] or tag.removeprefix("W/") in held) else response
 
     async def _made(self, endpoint: Endpoint, request: Request, asked: _Asked) -> Response:
-        """The answer, computed now or with that of others who ask the same."""
-        # A request that comes meanwhile waits for the same computation, which begins after all of them have asked.
+        """The response, computed now or shared with concurrent requests."""
+        # Concurrent requests wait for the same computation, which begins after all of them came.
         pending = self._pending.get(asked)
         if pending is None:
             if endpoint.operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
@@ -110,7 +109,7 @@ class AnswerCache:
         second = int(monotonic()) if freshness is Freshness.AGING else 0
         goes_by = f"{node.event_stream.log.boot} {version} {second} {asked[0]}?".encode(errors="surrogatepass")
         digest = blake2b(goes_by + asked[1], key=node.gossip.state_hash, digest_size=12)
-        # Weak: the answer means the same, and what ages in it may differ in the last digit.
+        # Weak: equal in meaning, while ages may differ in the last digit.
         return f'W/"{digest.hexdigest()}"'
 
     def _keep(self, asked: _Asked, tag: str, response: Response) -> None:
@@ -130,6 +129,6 @@ def _not_modified(tag: str) -> Response:
 
 
 def _held(request: Request) -> list[str]:
-    """The tags of the answers that the client says it holds, for a weak comparison (RFC 9110, 13.1.2)."""
+    """The tags in `If-None-Match`, for a weak comparison (RFC 9110, 13.1.2)."""
     given = request.headers.get("if-none-match")
     return [] if given is None else [each.strip().removeprefix("W/") for each in given.split(",")]

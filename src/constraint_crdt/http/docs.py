@@ -1,4 +1,4 @@
-"""`/openapi.json`, and `/docs`: a page that shows it, with nothing from anywhere else and nothing inline."""
+"""`/openapi.json`, and its page `/docs`, which loads nothing from other hosts and has no inline script or style."""
 
 from importlib.resources import files
 from typing import Final
@@ -34,7 +34,7 @@ async def docs(_: Empty, __: Request) -> Response:
 
 
 def parts_of_docs() -> list[Route]:
-    """The routes of what the page loads."""
+    """The routes of the files of the page."""
     return [_part(name, media_type) for name, media_type in _PARTS.items()]
 
 

@@ -1,9 +1,8 @@
-"""One request to an operation: decoded into its request struct, run on the node, and its response encoded.
+"""A request to an operation: decoded into its request struct, run on the node, and the response encoded.
 
-The rest of this file is how long lists link to their next page (RFC 8288), and how paths find their operations. Where an id is
-the rest of a path, its route takes the path decoded (`any_text`). Where a path has several ids, or something after one, each is
-one segment of the path as it was sent, percent-encoded: decoded, a slash could be either, and the path of one resource would be
-that of others too, with their methods.
+Beside that: the links from page to page of long lists (RFC 8288), and two kinds of routes. An id at the end of a path is matched
+decoded (`any_text`), slashes included. Where a path has several ids, or more after an id, each id is a segment of the path as sent,
+percent-encoded: matched decoded, an encoded slash would be ambiguous, and two resources could share a path.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +24,7 @@ from constraint_crdt.runtime.node import Node
 
 
 class Endpoint:
-    """An operation as it is served."""
+    """An operation, prepared for serving."""
 
     def __init__(self, operation: AnyOperation) -> None:
         self.operation = operation
@@ -36,14 +35,14 @@ class Endpoint:
         self._headers = {**NO_STORE, **operation.headers}
 
     async def answer(self, node: Node, request: Request) -> Response:
-        """Serve a request. Raises `Problem`, and what the operation raises."""
+        """Serve a request. Raises `Problem`, and the errors of the operation."""
         run = self.operation.run
         if run is None:
             raise RuntimeError(f"the server answers {self.operation.name} itself")
         return self._encode(request, await run(node, await self.decode(request)))
 
     async def decode(self, request: Request) -> Any:
-        """The request struct. Raises `Problem` for what cannot be decoded."""
+        """The request struct. Raises `Problem` if decoding fails."""
         if self._query or request.scope["query_string"]:
             self._check_parameters(request)
         fields: dict[str, Any] = {name: self._in_path(request, name) for name in self._path_fields}
@@ -61,7 +60,7 @@ class Endpoint:
         return self.operation.request(**fields, **{name: getattr(decoded, name) for name in self._body_fields})
 
     def _check_parameters(self, request: Request) -> None:
-        """Raise `Problem` for a parameter that is not declared, is missing, or is given twice."""
+        """Raise `Problem` for an undeclared, missing or repeated parameter."""
         if self.operation.ignores_others:
             return
         known, query = self._query, request.query_params
@@ -124,7 +123,7 @@ def _in_query(parameter: Parameter, request: Request) -> str | None:
 
 
 def _next_link(request: Request, last: str) -> str:
-    """The link to the page after the one that ends with `last`."""
+    """The link to the page after `last`."""
     kept = [(key, value) for key, value in request.query_params.multi_items() if key != "after"]
     query = urlencode([*kept, ("after", last)], quote_via=quote, safe="")
     return f'<{quote(request.url.path)}?{query}>; rel="next"'
@@ -146,7 +145,7 @@ register_url_convertor("any_text", _AnyText())
 
 
 class SegmentRoute(Route):
-    """A route of which each parameter is one segment. They are left as they were sent."""
+    """A route with a segment per parameter, matched and kept percent-encoded."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """See Starlette."""

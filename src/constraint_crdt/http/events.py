@@ -1,4 +1,4 @@
-"""`GET /v1/events`: what happens on the node, as server-sent events (HTML standard, 9.2).
+"""`GET /v1/events`: the events of a node as server-sent events (HTML standard, 9.2).
 
     retry: 1000
 
@@ -9,13 +9,13 @@
 | event | data | |
 |---|---|---|
 | an `EventKind` | an `Event` | has an `id:`, `<start of the node>-<number>` |
-| `state` | a `Notice` | readings moved: at most ten times a second, less often where many listen |
-| `gap` | `{"missed": n}` | after `Last-Event-ID`: so many are not kept any more; null: the id is of another start |
-| `dropped` | `{"reason": …}` | the last one: this reader was too slow |
+| `state` | a `Notice` | readings changed: at most ten times a second, less often with many readers |
+| `gap` | `{"missed": n}` | after `Last-Event-ID`: the number of events lost from the log; null: the id is of another start |
+| `dropped` | `{"reason": …}` | the end: this reader was too slow |
 
-Rules: an event is encoded once, whoever reads. Nobody is waited for: a reader that is more than `MOST_BEHIND` events or
-`MOST_BYTES_BEHIND` behind, or takes nothing for `PATIENCE` seconds, is sent `dropped` if that can be, and cut off. A comment every
-`HEARTBEAT` seconds keeps the connection open and shows both sides that it is.
+Rules: an event is encoded once for all readers. The node waits for no reader: a reader with a backlog of more than
+`MOST_BEHIND` events or `MOST_BYTES_BEHIND`, or blocked for `PATIENCE` seconds, receives `dropped` if possible, and is
+disconnected. A comment every `HEARTBEAT` seconds keeps the connection open and proves to both sides its liveness.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from constraint_crdt.runtime.node import Node
 
 HEARTBEAT = 10.0
 PATIENCE = 30.0
-"""Seconds that a reader may take nothing."""
+"""Seconds for which a reader may be blocked."""
 
 MOST_BEHIND = 1000
 MOST_BYTES_BEHIND = 1024 * 1024
@@ -45,24 +45,24 @@ NOTICE_EVERY = 0.1
 """Seconds between two notices, at least."""
 
 NOTICE_PER_READER = 0.002
-"""Seconds between two notices for each reader: sending one takes a tenth of that."""
+"""Seconds between two notices, per reader: sending takes a tenth of that."""
 
 CHUNK_BYTES = 64 * 1024
 """Sent at once."""
 
 FAREWELL = 1.0
-"""Seconds that a reader that is dropped has to take the notice of it."""
+"""Seconds in which a dropped reader can receive the notice."""
 
 _RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
 
 CutOff = Callable[[Scope], None]
-"""Ends the connection that a request came over, whatever still waits to be sent."""
+"""Ends the connection of a request, buffered data included."""
 
 
 class EventFeed:
-    """The readers of one node's events."""
+    """The readers of the events of a node."""
 
     def __init__(self, node: Node, cut_off: CutOff) -> None:
         self._node = node
@@ -71,7 +71,7 @@ class EventFeed:
         self._noticing: asyncio.Task[None] | None = None
         self._closed = False
         self.dropped = 0
-        """Readers that were too slow."""
+        """Readers disconnected for slowness."""
         node.event_stream.listen(self._heard)
 
     @property
@@ -88,8 +88,10 @@ class EventFeed:
             reader.end()
 
     def open(self, resume: str | None, newest: int, *, follow: bool) -> Response:
-        """A stream: first what happened after the event of the id `resume`, or else the `newest` events; then, if it is to
-        `follow`, what happens. Raises `Problem` for one reader too many.
+        """A stream: the events after the id `resume`, or else the `newest` events of the log; with `follow`, new events after
+        these.
+
+        Raises `Problem` for too many readers.
         """
         if len(self._readers) >= MOST_READERS:
             detail = f"{MOST_READERS} others follow the events of this node: ask another one, or come back later"
@@ -108,7 +110,7 @@ class EventFeed:
         return _Stream(self, backlog, follow=follow)
 
     def enter(self, reader: "_Reader") -> None:
-        """From now on it is given what happens."""
+        """Send new events to a reader from now on."""
         self._readers.add(reader)
         if self._closed:
             reader.end()
@@ -116,7 +118,7 @@ class EventFeed:
             self._noticing = asyncio.create_task(self._notice(), name="event notices")
 
     def leave(self, reader: "_Reader") -> None:
-        """It reads no more."""
+        """Forget a reader."""
         self._readers.discard(reader)
 
     def cut_off(self, scope: Scope) -> None:
@@ -131,7 +133,7 @@ class EventFeed:
             self._give(_event_frame(kept))
 
     async def _notice(self) -> None:
-        """Tell that readings moved, as long as anybody reads."""
+        """Send notices of changed readings, as long as there are readers."""
         while self._readers:
             notice = self._node.notices.take()
             if notice is not None:
@@ -151,7 +153,7 @@ class EventFeed:
 
 
 class _Reader:
-    """What waits for one reader."""
+    """The queue of a reader."""
 
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
@@ -160,10 +162,10 @@ class _Reader:
         self._ended = False
         self.too_slow = asyncio.Event()
         self.sending_since: float | None = None
-        """When it was given what it has not taken yet, by the event loop's clock."""
+        """Since when a send is blocked, by the event loop's clock."""
 
     def put(self, frame: bytes) -> None:
-        """One more frame; unless it is so far behind that it is to be dropped."""
+        """Queue a frame, or mark the reader as too slow."""
         if self.too_slow.is_set():
             return
         self._frames.append(frame)
@@ -173,17 +175,17 @@ class _Reader:
         self._moved.set()
 
     def give_up(self) -> None:
-        """It is too slow."""
+        """Mark the reader as too slow."""
         self._frames.clear()
         self.too_slow.set()
 
     def end(self) -> None:
-        """Nothing more will come."""
+        """End the queue."""
         self._ended = True
         self._moved.set()
 
     async def take(self) -> bytes:
-        """What waits, or a heartbeat when nothing came for a while; nothing at the end."""
+        """The queued frames, or a heartbeat after a pause; empty at the end."""
         if not self._frames and not self._ended:
             self._moved.clear()
             with contextlib.suppress(TimeoutError):
@@ -197,7 +199,7 @@ class _Reader:
 
 
 class _Stream(Response):
-    """The answer to one reader."""
+    """The streaming response to a reader."""
 
     def __init__(self, feed: EventFeed, backlog: deque[bytes], *, follow: bool) -> None:
         super().__init__(media_type="text/event-stream", headers=_HEADERS)
@@ -206,7 +208,7 @@ class _Stream(Response):
         self._backlog = backlog
         self._reader = _Reader()
         if follow:
-            feed.enter(self._reader)  # at once, so that nothing falls between the backlog and what follows
+            feed.enter(self._reader)  # at once, so that no event falls between the backlog and the queue
         else:
             self._reader.end()
 
@@ -218,7 +220,7 @@ class _Stream(Response):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
-                await tasks[0]  # raises what went wrong
+                await tasks[0]  # raises its exception
         finally:
             self._feed.leave(self._reader)
             for task in tasks:
@@ -237,7 +239,7 @@ class _Stream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drop(self, scope: Scope, send: Send) -> None:
-        """Say so if that can be, and end the connection in either case."""
+        """Send `dropped` if possible, and end the connection in either case."""
         farewell = _frame("dropped", {"reason": "this reader was too slow: come back with the last id"})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
@@ -251,7 +253,7 @@ async def _wait_until_gone(receive: Receive) -> None:
 
 
 def _chunk(frames: deque[bytes]) -> bytes:
-    """As many of the next frames as are sent at once; they are taken away."""
+    """The next frames up to `CHUNK_BYTES`, removed from the queue."""
     taken: list[bytes] = []
     size = 0
     while frames and (not taken or size + len(frames[0]) <= CHUNK_BYTES):
@@ -261,7 +263,7 @@ def _chunk(frames: deque[bytes]) -> bytes:
 
 
 def _event_frame(kept: KeptEvent) -> bytes:
-    # JSON has no line ends in it, so one `data:` line is enough.
+    # JSON has no line breaks, so a single `data:` line is enough.
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (kept.id.encode(), kept.event.kind.value.encode(), msgspec.json.encode(kept.event))
 
 

@@ -1,18 +1,14 @@
-"""How many requests the API answered: by method, route and status.
+"""`GET /metrics`: the metrics of a node for Prometheus, as text or OpenMetrics. docs/reference/metrics.md explains each.
 
-Rule: every label comes from a set that is known beforehand. The route is the template that served the request, never the path that
-somebody sent; a method nobody knows is `other`, and what no route served, or was refused before, has the route `none`.
+Rules: every figure is read from the node at scrape time, so nothing is counted twice; an unknown figure is left out. Every
+label has a bounded set of values. The route of a request is the template of its path, never the path itself; an unknown method
+is `other`, and requests without a route, or refused before routing, have the route `none`. The registry belongs to the
+application, so two nodes in a process have separate metrics.
 
-Counts per constraint for a monitoring system: the constraints with the most violations by name, all else together.
-
-A fleet may have 10,000 constraints, and a time series for each would cost a monitoring system more than it is worth. So `MOST` of
-them have a series of their own. The rest is one more, and it is a counter too: it must not fall when a constraint gets a name, nor
-jump when one that had a name is gone. So it begins as all that is not named, and then grows by what is counted without a name.
-
-`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/reference/metrics.md explains each metric.
-
-Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
-set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.
+A fleet may have 10,000 constraints, and a time series for each would overload a monitoring system. So the `MOST` most violated
+constraints have a series each, and a further series has the rest. The rest is a counter, too: its value must not fall when a
+constraint gets a series, nor jump when such a constraint disappears. So its first value is the sum of all other constraints,
+and later counts without a series add to this value.
 """
 
 from collections import Counter
@@ -49,7 +45,7 @@ NO_ROUTE: Final = "none"
 
 
 class Answered(NamedTuple):
-    """A kind of answer."""
+    """The labels of a response."""
 
     method: str
     route: str
@@ -57,25 +53,25 @@ class Answered(NamedTuple):
 
 
 class RequestCounts:
-    """The answers of one application."""
+    """The number of responses of an application, by method, route and status."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         """`routes`: those of the application."""
         self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
         self.answers: Counter[Answered] = Counter()
-        """How many there were of each kind."""
+        """The counts by labels."""
 
     def note(self, scope: Scope, status: int) -> None:
-        """Count one answer, to a request that was routed by now if it ever is."""
+        """Count a response, after routing."""
         method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
         self.answers[Answered(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
 
 
 MOST: Final = 100
-"""Constraints that are named."""
+"""Constraints with a series of their own."""
 
 OTHER: Final = "other"
-"""What the rest is called. A constraint of this very name is never named itself."""
+"""The label of the rest. A constraint with this id never has a series of its own."""
 
 
 class MostViolated:
@@ -97,7 +93,7 @@ class MostViolated:
         return {**named, OTHER: self._rest}
 
     def _counted_by_name(self, named: dict[str, Counts]) -> Counts:
-        """What the series that have a name told since the last reading; at the first: all that they tell."""
+        """The increase of the named series since the last scrape; at the first scrape their values."""
         if self._named is None:
             return _sum(named.values())
         before = self._named
@@ -105,7 +101,7 @@ class MostViolated:
 
 
 def _less(counts: Counts, others: Counts) -> Counts:
-    """The difference, none where it would be negative: counts can have been folded since."""
+    """The difference, at least 0: counts can have been folded since."""
     return Counts(max(0, counts.satisfied - others.satisfied), max(0, counts.violated - others.violated))
 
 
@@ -130,7 +126,7 @@ PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unrea
 
 
 class NodeMetrics:
-    """The metrics of one node, and of the application that serves them."""
+    """The metrics of a node and of the application around it."""
 
     def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -138,11 +134,11 @@ class NodeMetrics:
         ProcessCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """All metrics, and the media type: as OpenMetrics if an Accept header takes that, whatever else it takes.
+        """All metrics, and the media type: OpenMetrics if the Accept header lists that.
 
         O(constraints + nodes x rows).
         """
-        # Not the library's `choose_encoder`: it fails at versions that are no numbers, and promises any number that is asked for.
+        # Not the library's `choose_encoder`: invalid version numbers make that fail, and any valid number is promised.
         if any(each.partition(";")[0].strip().lower() == OPENMETRICS for each in accept.split(",")):
             return _encode_openmetrics(self._registry), OPENMETRICS_TEXT
         return generate_latest(self._registry), TEXT

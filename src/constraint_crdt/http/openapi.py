@@ -1,12 +1,11 @@
 """The OpenAPI 3.1 document: from the list of operations, the structs of their requests and responses, and the bounds of fields.
 
-Rules: a bound here repeats a check of the code, with the constant of that check; no number is written twice. Lengths are counted in
-bytes of UTF-8 there and in characters in a schema, so `maxLength` is the most characters that can be valid, and the description
-says bytes. Bounds are not in the structs themselves: `msgspec.Meta` has crashed CPython 3.11.
+Rules: a bound here repeats a check of the code, with the constant of that check; no number is written twice. Lengths are
+counted in bytes of UTF-8 there and in characters in a schema, so `maxLength` is the number of characters of the longest valid
+text, and the description gives bytes. Bounds are not in the structs themselves: `msgspec.Meta` has crashed CPython 3.11.
 
-A tuple is an array of a fixed length, without `prefixItems`: tools that know JSON Schema from before 2020 take that for something
-else (Schemathesis 4.32 refuses what it makes of it). Where its items are of different types, the schema names them, and in words
-their order.
+A tuple is an array of a fixed length, without `prefixItems`: tools for JSON Schema before 2020 misread that keyword
+(Schemathesis 4.32 refuses the result). Where its items are of different types, the schema names them, and in words their order.
 """
 
 import re
@@ -80,7 +79,7 @@ def _numbers_by(name: Schema, most: int | None = None) -> Schema:
 
 
 def _exactly_one(kind: str, *names: str) -> Schema:
-    """A field that may be null counts as given only with a value."""
+    """A nullable field counts as given only with a value."""
     return {"oneOf": [{"required": [name], "properties": {name: {"type": kind}}} for name in names]}
 
 
@@ -91,10 +90,10 @@ PART: Final[Schema] = {
     **NAME, "pattern": f"^[^\\x{ord(SEPARATOR):02x}]*$",
     "description": f"{NAME['description']}, without the control character U+{ord(SEPARATOR):04X}",
 }  # fmt: skip
-"""What is a part of a longer key: a room, the id of a tile, the name of a sketch."""
+"""A part of a longer key: a room, the id of a tile, the name of a sketch."""
 
 PARTS_BELOW: Final = ("/v1/tiles/", "/v1/sketches/", "/v1/seen/", "/room/")
-"""The paths whose parameters are such. Those of others are each a `NAME`."""
+"""The paths with such parameters. Other paths have a `NAME`."""
 
 NAMES: Final[Schema] = {"items": NAME}
 COUNT: Final[Schema] = {"minimum": 0, "maximum": MAX_COUNT}
@@ -154,14 +153,14 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     PlatoRemove: {"constraint_id": NAME, "tombstoned_tags": _TAGS, "seq": COUNT},
     PlatoMove: {"position": COORDINATES, "node": NAME, "seq": COUNT},
 }  # fmt: skip
-"""What a field has beside its type. Where it may be null, this is for what is not."""
+"""The bounds of a field beside its type. Null stays allowed for a nullable field."""
 
 STRUCTS: Final[Mapping[type[msgspec.Struct], Schema]] = {
     BatchEntry: _exactly_one("object", "add", "remove", "record"),
     NewTile: _exactly_one("string", "text", "base64"),
     PlatoChange: _exactly_one("object", "Add", "Remove"),
 }
-"""What holds of several fields together."""
+"""The bounds over several fields."""
 
 STATE_FILE: Final[Schema] = {
     "type": "object", "required": ["format", "version", "hash", "checksum", "rows"],
@@ -177,7 +176,7 @@ STATE_FILE: Final[Schema] = {
 
 
 def plain_tuples(schema: Any) -> Any:
-    """The same, without `prefixItems`, however deep."""
+    """The same schema without `prefixItems`, at any depth."""
     if isinstance(schema, list | tuple):
         return [plain_tuples(each) for each in schema]
     if not isinstance(schema, dict):
@@ -204,7 +203,7 @@ def add_bounds(components: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _bounded(schema: dict[str, Any], bound: Schema) -> dict[str, Any]:
-    """A schema with a bound, which goes into the parts that it names; where there may be null, it is for what is not."""
+    """A schema with a bound, merged into the nested schemas; null stays allowed."""
     if "anyOf" in schema:
         return {**schema, "anyOf": [each if each == {"type": "null"} else _bounded(each, bound) for each in schema["anyOf"]]}
     found = dict(schema)
@@ -249,7 +248,7 @@ _IN_PATH = re.compile(r"\{(\w+)\}")
 
 
 def make_document(operations: Iterable[AnyOperation]) -> dict[str, Any]:
-    """The document, as what JSON is made of."""
+    """The document, as builtin types."""
     listed = list(operations)
     shapes = [ProblemDetails, Event, Notice]
     for operation in listed:

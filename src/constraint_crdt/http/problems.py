@@ -1,4 +1,4 @@
-"""Problem details after RFC 9457, for requests that cannot be served. They tell nothing of the inside of the node."""
+"""Problem details after RFC 9457, for requests that cannot be served. They reveal nothing of the inside of the node."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,13 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     title: str
     status: int
     detail: str
-    """One sentence for the client."""
+    """A sentence for the client."""
     field: str | None = None
-    """The field of the body, or the parameter, that is at fault."""
+    """The field of the body, or the parameter, at fault."""
 
 
 def problem_response(problem: Problem) -> Response:
-    """The response to a request that cannot be served."""
+    """The response with a problem."""
     # With the type about:blank, RFC 9457 wants the status phrase as the title.
     details = ProblemDetails(
         type="about:blank",

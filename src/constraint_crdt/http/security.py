@@ -1,24 +1,22 @@
-"""Who may do what: the tokens of a file, and what a request shows of them.
+"""The checks before a request is served: rate limit, host and origin, and tokens.
 
-    # one a line: what it allows, and the token
+**Tokens.** A file has a line per token, with its role:
+
     read  a1b2c3d4e5f6a7b8c9d0
     write 0f9e8d7c6b5a49382716
 
-Rules: a token that allows writing allows reading. Without a file everything is allowed, so such an API listens on loopback only. A
-token is sent as `Authorization: Bearer TOKEN` and in no other way. It is never kept as it is, compared character by character, or
-put into a sentence.
+The role write includes read. Without a file every request may do everything, and the API listens on loopback only. A token is
+sent as `Authorization: Bearer TOKEN` and in no other way. The plain token is never stored, compared character by character, or
+printed.
 
-Who may ask: keeps web pages of others from reaching the API through a browser that runs on the same machine.
+**Host and origin.** Web pages of others must not reach the API through a browser on the same machine. A name under the control
+of an attacker and resolved to 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the bound address
+are served. A page of another origin shows in the Origin header, and may not write. Without tokens these two checks alone
+protect a node from the pages visited by its user. With tokens such a page has none to send, and any host name is served.
 
-Rules: a name that an attacker points at 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the
-address bound to are served. A page of another origin shows in the Origin header, and may not write. Where the API asks for no
-token, these two are what stands between a node and any page that its user visits. Where it does, such a page has none to send, and
-any name may be served.
-
-How often one client may ask: a token bucket per address, so that one that runs wild does not hold up the node for the others.
-
-Rules: loopback counts too. A client is an address, an IPv6 one the /64 that it is in (whoever has one address there has them all).
-The clients that are remembered are bounded; of too many, those that asked longest ago are forgotten, with a full bucket.
+**Rate limit.** A token bucket per address, so that a runaway client cannot block the node for the others. Loopback counts too.
+A client is an address, of IPv6 the /64 network, since its owner has all addresses in there. The number of buckets is bounded:
+the least recently used is dropped, and its client starts with a full bucket.
 """
 
 import ipaddress
@@ -47,19 +45,19 @@ MOST_TOKENS = 1000
 MOST_BYTES = 512 * 1024
 
 PROTECTED = ("/v1/", "/metrics", "/room")
-"""What begins so needs a token, whether or not it is there."""
+"""Path prefixes protected by tokens, for existing and other paths."""
 
 GRANTED = "constraint_crdt.right"
-"""Where in the scope of a request it stands what it may do."""
+"""The key of the role of a request in its scope."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
 
 
 class Tokens:
-    """The tokens that are known, each with what it allows."""
+    """The known tokens with their roles."""
 
     def __init__(self, tokens: Iterable[tuple[Right, str]]) -> None:
-        """Raises `ConstraintCrdtError` for a token that cannot be one."""
+        """Raises `ConstraintCrdtError` for an invalid token."""
         self._key = secrets.token_bytes(32)
         self._rights: dict[bytes, Right] = {}
         for number, (right, token) in enumerate(tokens, 1):
@@ -77,7 +75,7 @@ class Tokens:
 
     @classmethod
     def load(cls, file: Path) -> "Tokens":
-        """The tokens of a file. Raises `ConstraintCrdtError` if it cannot be read, makes no sense, or others can read it too."""
+        """The tokens of a file. Raises `ConstraintCrdtError` if the file is unreadable, malformed, or readable by others."""
         try:
             with file.open("rb") as opened:
                 mode = os.fstat(opened.fileno()).st_mode
@@ -97,11 +95,11 @@ class Tokens:
             raise ConstraintCrdtError(f"{file}: {error}") from None
 
     def right(self, token: str) -> Right:
-        """What a token allows; nothing if it is not known."""
+        """The role of a token; `NONE` for an unknown token."""
         return self._rights.get(self._digest(token), Right.NONE)
 
     def _digest(self, token: str) -> bytes:
-        # Keyed by what only this process knows, so the time that a look-up takes tells nothing of the tokens.
+        # Keyed by a secret of this process, so the time of a look-up reveals nothing of the tokens.
         return blake2b(token.encode(errors="replace"), key=self._key, digest_size=32).digest()
 
 
@@ -116,12 +114,12 @@ def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
 
 
 class Guard:
-    """ASGI middleware that counts the answers, and refuses what a check does not let pass. The only one, and so the outermost."""
+    """ASGI middleware: counts the responses, and refuses requests by its checks. The only middleware, and so the outermost."""
 
     def __init__(
         self, app: ASGIApp, note: Callable[[Scope, int], None], checks: Sequence[Callable[[Scope], Problem | None]]
     ) -> None:
-        """`note(scope, status)` counts an answer as it begins. `checks`: in this order."""
+        """`note(scope, status)` counts a response when its status is sent. `checks` run in this order."""
         self._app = app
         self._note = note
         self._checks = checks
@@ -146,14 +144,14 @@ class Guard:
 
 
 class TokenGuard:
-    """Finds out what a request may do, and refuses one without a token where a token is needed."""
+    """Sets the role of a request, and refuses requests without a token where tokens are needed."""
 
     def __init__(self, tokens: Tokens | None) -> None:
-        """`tokens` None: every client may do everything."""
+        """`tokens` None: every client has the role write."""
         self._tokens = tokens
 
     def check(self, scope: Scope) -> Problem | None:
-        """Note in the scope what the request may do; the problem if it may do nothing."""
+        """Set the role in the scope; returns the problem of a request without a role."""
         try:
             scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
         except Problem as problem:
@@ -174,7 +172,7 @@ class TokenGuard:
 
 
 def check_right(scope: Scope, needed: Right) -> None:
-    """Raise `Problem` if a request may not do what needs this right."""
+    """Raise `Problem` if the role of a request is too low."""
     if scope.get(GRANTED, Right.WRITE) < needed:
         detail = "this token allows reading only: use one that allows writing"
         headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
@@ -192,13 +190,13 @@ class OriginGuard:
     """Refuses requests for another host, and writes from another origin."""
 
     def __init__(self, bound_to: str | None = None, *, any_host: bool = False) -> None:
-        """`bound_to`: the host that the server listens on; None: loopback. `any_host`: serve under every name."""
+        """`bound_to`: the host of the listening socket; None: loopback. `any_host`: serve under every name."""
         self._any_host = any_host
         self._bound_to = bound_to
         self._any_address = bound_to is not None and _is_wildcard(bound_to)
 
     def check(self, scope: Scope) -> Problem | None:
-        """The problem with a request, if there is one."""
+        """The problem with a request, or None."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._any_host and not self._serves(_name_of(host)):
@@ -228,7 +226,7 @@ def _name_of(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """True for an address, or the name, that only this machine can reach."""
+    """True for an address or a name reachable from this machine only."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -243,13 +241,13 @@ def _is_wildcard(host: str) -> bool:
 
 
 BURST = 2
-"""Seconds of its rate that a client may use at once."""
+"""Seconds: a burst is the rate times this."""
 
 MOST_CLIENTS = 10_000
 
 
 class RateLimit:
-    """Refuses requests of a client that asks too often (429)."""
+    """Refuses requests of a client beyond its rate (429)."""
 
     def __init__(self, rate: float, *, now: Callable[[], float] = monotonic) -> None:
         """`rate`: requests per second and client. `now`: monotonic seconds."""
@@ -257,10 +255,10 @@ class RateLimit:
         self._burst = max(rate * BURST, 1.0)
         self._now = now
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        """What each client had left, and when."""
+        """By client: the tokens left in the bucket, and the time of that count."""
 
     def check(self, scope: Scope) -> Problem | None:
-        """Count a request; the problem if it is one too many."""
+        """Count a request; returns the problem beyond the rate."""
         wait = self._take(_client(scope))
         if not wait:
             return None
@@ -268,7 +266,7 @@ class RateLimit:
         return Problem(HTTPStatus.TOO_MANY_REQUESTS, detail, headers={"retry-after": str(math.ceil(wait))})
 
     def _take(self, client: str) -> float:
-        """Count a request; returns the seconds until it would be taken, 0 if it is."""
+        """Count a request; returns the seconds until a retry would succeed, 0 if accepted."""
         now = self._now()
         left, at = self._buckets.get(client, (self._burst, now))
         left = min(left + (now - at) * self._rate, self._burst)

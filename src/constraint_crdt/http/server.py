@@ -1,12 +1,9 @@
-"""One connection to the API: uvicorn's over h11, with the bounds that it leaves open.
+"""The HTTP server beside a node, in the same event loop: uvicorn with h11, and bounds of connections.
 
-Rules: one connection too many is told so and closed. Whoever opens one and does not send the head of a request within
-`HEAD_SECONDS` is cut off; later requests on it are bounded by the keep-alive. What is no HTTP is answered with a problem, too.
-
-Serving the API beside its node, in the same event loop.
-
-Rules: the port is bound before anything else happens, so that a taken one is refused at once; whoever connects in between waits.
-Signals belong to the process, not to the server. Stopping takes 2 s at most, whatever clients do.
+Rules: the port is bound before the node starts, so a taken port is refused at once, and early connections wait. Signals belong
+to the process, not to the server. A stop takes at most 2 s, whatever clients do. Beyond `MOST_CONNECTIONS` a new connection
+receives 503 and is closed. Without the head of a request within `HEAD_SECONDS` a connection is aborted; later requests are
+bounded by the keep-alive timeout. Bytes other than HTTP receive a problem, too.
 """
 
 import asyncio
@@ -35,14 +32,14 @@ HEAD_SECONDS: Final = 15.0
 
 
 class Connection(H11Protocol):
-    """Made by the server for each connection."""
+    """The protocol of a connection."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     @property
     def _asked(self) -> bool:
-        """The head of a request has come."""
-        return bool(self.cycle)  # its base says that there always is one
+        """True after the head of a request."""
+        return bool(self.cycle)  # never None by its type
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """See `asyncio.Protocol`."""
@@ -61,7 +58,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """The client sent no HTTP."""
         if not self.transport.is_closing():
             self.transport.write(_raw_problem(HTTPStatus.BAD_REQUEST, f"{msg[:1].lower()}{msg[1:].rstrip('.')}"))
             self.transport.close()
@@ -82,11 +79,11 @@ def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
 
 BACKLOG = 128
 GRACE = 0.5
-"""Seconds that requests have to end when the server stops."""
+"""Seconds for open requests at a stop."""
 
 
 class ApiServer:
-    """The API of `node` at `host`:`port`; port 0 takes a free one. Use `start` and `stop`, or it as an async context manager."""
+    """The API of `node` at `host`:`port`; port 0 takes a free one. Call `start` and `stop`, or use an async context manager."""
 
     def __init__(
         self,
@@ -97,7 +94,7 @@ class ApiServer:
         pages: Sequence[BaseRoute] = (),
         tokens: Tokens | None = None,
     ) -> None:
-        """`pages`: what to serve beside the API, such as the dashboard. `tokens`: those that it takes; without, it asks for none.
+        """`pages`: routes beside the API, such as the dashboard. `tokens`: the accepted tokens; None: no token is needed.
 
         Raises `ConstraintCrdtError` for an address beyond loopback without tokens.
         """
@@ -118,14 +115,14 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached, with the real port. Raises `RuntimeError` before it is bound."""
+        """The URL of the API, with the real port. Raises `RuntimeError` before `bind`."""
         if self._socket is None:
             raise RuntimeError("the API is not bound to a port: call bind or start first")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._socket.getsockname()[1]}"
 
     def bind(self) -> None:
-        """Take the port, without serving yet. Raises `ConstraintCrdtError` if it cannot be had. `start` does it if left out."""
+        """Bind the port, without serving yet. Raises `ConstraintCrdtError` if that fails. `start` calls this if needed."""
         if self._socket is None:
             try:
                 self._socket = _listen(self._host, self._port)
@@ -133,7 +130,7 @@ class ApiServer:
                 raise _cannot_listen(self._host, self._port, error) from None
 
     async def start(self) -> None:
-        """Serve from now on. Raises `ConstraintCrdtError` if the port cannot be had."""
+        """Serve from now on. Raises `ConstraintCrdtError` if the port cannot be bound."""
         self.bind()
         app = make_app(self._node, bound_to=self._host, pages=self._pages, cut_off=self._cut_off, tokens=self._tokens)
         self._feed = app.state.feed
@@ -147,7 +144,7 @@ class ApiServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=1,  # a last bound; stop() cuts off before it
+            timeout_graceful_shutdown=1,  # a last bound: stop() aborts earlier
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve([self._socket] if self._socket else None), name="api")
@@ -155,10 +152,10 @@ class ApiServer:
         await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self._serving.done():
-            await self._serving  # raises what went wrong
+            await self._serving  # raises its exception
 
     async def stop(self) -> None:
-        """Let requests end, for half a second; then cut them off. Idempotent."""
+        """Let open requests end, for half a second; then abort them. Idempotent."""
         server, serving, taken = self._server, self._serving, self._socket
         self._server = self._serving = self._socket = None
         if self._feed is not None:
@@ -185,7 +182,7 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, without its signal handlers, and saying when it is ready."""
+    """uvicorn's server without signal handlers, and with an event for its readiness."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -200,7 +197,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     def cut_off(self, client: tuple[str, int]) -> None:
-        """End the connection of this client, in a moment in which it may take what was sent to it last."""
+        """End the connection of a client, with a moment to receive the last data."""
         loop = asyncio.get_running_loop()
         for connection in list(self.server_state.connections):
             if isinstance(connection, Connection) and connection.client == client:
@@ -208,7 +205,7 @@ class _Server(uvicorn.Server):
                 loop.call_later(GRACE, connection.transport.abort)
 
     def cut_off_all(self) -> None:
-        """End what still runs: an idle half of a request would keep its connection open for ever."""
+        """Abort all connections: an unfinished request would keep its connection open for ever."""
         self.force_exit = True
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
@@ -221,7 +218,7 @@ def _listen(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listening = socket.socket(family, kind, protocol)
     try:
-        if os.name == "posix":  # elsewhere it would let two servers share the port
+        if os.name == "posix":  # on Windows two servers could share the port then
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(BACKLOG)

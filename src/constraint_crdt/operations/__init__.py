@@ -1,5 +1,5 @@
-"""The operations of a node: each declared once, as data, for the HTTP API, the clients, the command line and the docs.
+"""The operations of a node, each declared in a single place: for the HTTP API, the clients, the command line and the docs.
 
 A module per subject. `operation` has the parts of a declaration, `command` those of its command, `catalogue` the list of all.
-Rule: a module here imports neither the node nor a server, so that a client and a command line have the declarations for little.
+Rule: a module here imports neither the node nor a server, so the declarations are cheap for clients and the command line.
 """

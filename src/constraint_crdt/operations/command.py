@@ -1,7 +1,7 @@
 """The parts of a command's declaration: its flags, and how a person sees the response.
 
 A flag is for a field of the request. Without a declaration a parameter of the path is a positional argument, a bool a switch and
-any other field a `--flag`. A response is shown as sentences, tables and named values, which the command line draws.
+any other field a `--flag`. The view of a response consists of sentences, tables and named values.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,22 +32,21 @@ class Table(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """Named values, one a line."""
+    """Named values, a line each."""
 
     values: Sequence[tuple[str, object]]
 
 
 View: TypeAlias = "str | Table | Lines | Sequence[str | Table | Lines]"
-"""A response as a person sees it. A text is one sentence."""
+"""A response for a person. A text is a sentence."""
 
 
 class Flag:
     """A flag or positional argument of a command."""
 
     def __init__(self, *names: str, convert: Callable[[Any], object] | None = None, exclusive: str = "", **options: Any) -> None:
-        """`names`: as argparse takes them; none: a positional argument. `convert`: the value of the field, of the value that was
-        parsed; raises `ConstraintCrdtError`. `exclusive`: of the flags with the same text at most one may be given. `options`: as
-        argparse takes them.
+        """`names`: those of argparse; none: a positional argument. `convert`: makes the value of the field from the parsed value;
+        raises `ConstraintCrdtError`. `exclusive`: a name shared by mutually exclusive flags. `options`: those of argparse.
         """
         self.names = names
         self.convert = convert
@@ -56,7 +55,7 @@ class Flag:
 
 
 class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=True, eq=False):
-    """The command that calls an operation."""
+    """The command for an operation."""
 
     name: str
     """Two words, such as `tile put`, for an action of a command."""
@@ -64,10 +63,10 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     group: str = ""
     """The heading in the help."""
     flags: Mapping[str, Flag | None] = {}
-    """By field of the request, in the order of the help: where they differ from the field. None: the command does not set it."""
+    """By field of the request, in the order of the help: where they differ from the field. None: not set by the command."""
     options: Mapping[str, Flag] = {}
-    """Flags that are no field of the request, by name."""
+    """Flags beside the fields of the request, by name."""
     check: Callable[[Request], None] | None = None
-    """Raises `ConstraintCrdtError` for a request that makes no sense as a command."""
+    """Raises `ConstraintCrdtError` for a useless request."""
     show: Callable[[Response, Request, "Namespace"], View] | None = None
-    """The response as a person sees it, given the request and all flags. None: the command has a function of its own."""
+    """The view of the response, given the request and all flags. None: the command has a function of its own."""

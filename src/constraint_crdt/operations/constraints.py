@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 MAX_CHANGES: Final = 10_000
-"""In one batch. Applying so many holds the node up for some tenths of a second."""
+"""Per batch. Applying so many blocks the node for some tenths of a second."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """End a constraint, as `Node.remove_constraint` does. It may be one that the batch itself has added."""
+    """End a constraint, as `Node.remove_constraint` does. The same batch may have added the constraint."""
 
     id: str
 
@@ -99,7 +99,7 @@ BatchChange: TypeAlias = AddConstraint | RemoveConstraint | RecordCounts
 
 
 class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One change of a batch: exactly one of these."""
+    """A change of a batch: exactly one of these."""
 
     add: AddConstraint | None = None
     remove: RemoveConstraint | None = None
@@ -112,7 +112,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     changes: list[BatchEntry]
 
     def flat(self) -> list[BatchChange]:
-        """The changes. Raises `Problem` for an entry with none, or several."""
+        """The changes. Raises `Problem` for an entry with none or several."""
         found: list[BatchChange] = []
         for index, entry in enumerate(self.changes):
             given = [change for change in (entry.add, entry.remove, entry.record) if change is not None]
@@ -133,23 +133,23 @@ class Expression(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition in force."""
+    """A definition in force."""
 
     when: str | None
     severity: str
     about: str | None
     on: dict[str, str]
-    """The labels of the nodes that it applies to; empty: all."""
+    """The labels of the nodes concerned; empty: all nodes."""
     added_by: str
     added_at: int | None
-    """ns since the epoch by that node's clock; null if it did not say."""
+    """ns since the epoch by the clock of the adding node; null if unknown."""
     expires_at: int | None
-    """ns since the epoch; null: it is in force until it is removed."""
+    """ns since the epoch; null: in force until removed."""
 
 
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One active constraint, or one that has expired. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and
-    `added_at` are those of the first.
+    """An active or expired constraint. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and `added_at` are
+    those of the first.
     """
 
     id: str
@@ -160,20 +160,20 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     added_by: str
     added_at: int | None
     expires_at: int | None
-    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
+    """The end of the last definition, ns since the epoch; null for a definition without an end."""
     applies_here: bool
-    """One of the definitions applies to nodes with the labels of this one. If not, it is not evaluated here."""
+    """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
     conflict: bool
-    """Definitions that differ in more than their ends are in force, all of them enforced, until the constraint is edited."""
+    """Several definitions, different in more than their ends, are in force; all are enforced until an edit."""
     definitions: tuple[DefinitionReport, ...]
     satisfied: int
     violations: int
     unknown: int
-    """Evaluations on this node, since it started, that could not be decided."""
+    """Undecided evaluations on this node since its start."""
     verdict: str | None
     """This node's last evaluation: satisfied, violated, unknown; null before the first, or without a `when`."""
     reason: str
-    """Why it is unknown."""
+    """The reason of an unknown verdict."""
     by_node: dict[str, tuple[int, int]]
     """(satisfied, violations) per node."""
 
@@ -187,13 +187,13 @@ class Added(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """A constraint is not active any more."""
+    """A constraint is no longer active."""
 
     id: str
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one change of a batch."""
+    """The result of a change of a batch."""
 
     id: str | None
     """The constraint's; None for counts of none in particular."""
@@ -202,26 +202,26 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Batched(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the changes of a batch, in their order."""
+    """The results of the changes of a batch, in their order."""
 
     results: tuple[Changed, ...]
 
 
 class ExpressionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said of a `when`."""
+    """The result of compiling a `when`."""
 
     ok: bool
     error: str | None
-    """What is wrong with it, naming the column."""
+    """The error, with the column."""
     variables: tuple[str, ...]
-    """The measurements that it reads, ordered; none if it is wrong."""
+    """The measurements read by the expression, ordered; empty after an error."""
 
 
 class BatchError(ConstraintCrdtError):
-    """A batch that cannot be applied, so that none of it was. `str()` is what is wrong with the change at `index`, from 0."""
+    """A batch that cannot be applied; nothing was applied. `str()` is the error of the change at `index`, from 0."""
 
     def __init__(self, index: int, field: str, message: str) -> None:
-        """`field`: the field of that change that is at fault."""
+        """`field`: the field at fault, within the change."""
         super().__init__(message, field=field)
         self.index = index
 
@@ -235,7 +235,7 @@ async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[Con
 
 
 def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
-    """Each further definition of a constraint shows as one more line."""
+    """A row per definition."""
     extra = _extra_columns(found)
     columns = [
         Column("id"),
@@ -261,7 +261,7 @@ def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -
 
 
 def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[DefinitionReport], str]]:
-    """The columns that only some tables need, each with its text for a definition."""
+    """The optional columns, each with its text for a definition."""
     definitions = [definition for each in found for definition in each.definitions]
     now = time.time()
     columns: dict[str, Callable[[DefinitionReport], str]] = {}
@@ -277,7 +277,7 @@ CONSTRAINTS: Final = Operation(
     method=GET,
     path="/v1/constraints",
     summary="The active constraints, by id.",
-    about="The active constraints, by id; or those that have expired and that nobody has removed yet.",
+    about="The active constraints, by id; or the expired ones not removed yet.",
     request=ListConstraints,
     response=list[ConstraintReport],
     run=_constraints,
@@ -311,7 +311,7 @@ _WAIT: Final = {
     ),
     "timeout": Flag("--timeout", metavar="TIME", help="fail when that takes longer, naming who has not; default: 30s"),
 }
-"""The flags of commands that can wait for the acknowledgement of a change."""
+"""The flags for waiting until nodes acknowledge a change."""
 
 
 def new_constraint(
@@ -396,7 +396,7 @@ REMOVE: Final = Operation(
     method=DELETE,
     path="/v1/constraints/{id:any_text}",
     summary="End a constraint in the fleet.",
-    about="End a constraint in the fleet. Raises `NotFound` if it is not active.",
+    about="End a constraint in the fleet. Raises `NotFound` for an inactive constraint.",
     request=RemovedConstraint,
     response=Removed,
     run=_remove,
@@ -444,7 +444,7 @@ BATCH: Final = Operation(
 
 
 async def _check_expression(_: "Node", request: Expression) -> ExpressionReport:
-    import asyncio  # loaded only where there is a node: a command has no use for it
+    import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_expression
 

@@ -33,14 +33,14 @@ class MoveCounter(Moved, frozen=True, kw_only=True):
 
 
 class CounterReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one counter stands at."""
+    """The value of a counter."""
 
     name: str
     value: int
     increments: int
     decrements: int
     by_node: dict[str, int]
-    """What each node moved it by."""
+    """The sum of moves per node."""
 
 
 async def _counters(node: "Node", _: Empty) -> list[CounterReport]:

@@ -38,7 +38,7 @@ OVERVIEW_PAGE: Final = 250
 
 LARGEST_OVERVIEW: Final = 1000
 MOST_IDS: Final = 100
-"""Constraints that an overview may be asked for by id."""
+"""Constraints per overview by id."""
 
 # --- requests ---------------------------------------------------------------------------------------------------------------
 
@@ -52,7 +52,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/check`: values of any kind; what an expression cannot use makes its constraint unknown."""
+    """`POST /v1/check`: values of any kind. An unusable value makes a constraint unknown."""
 
     values: Mapping[str, object]
 
@@ -92,27 +92,27 @@ class Recorded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
-    """What one evaluation gave."""
+    """The result of an evaluation."""
 
     constraint: str
     verdict: str
     """satisfied, violated, unknown."""
     reason: str
-    """Why it is unknown."""
+    """The reason of an unknown verdict."""
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """The constraints with a `when` were evaluated, and it was counted."""
+    """The constraints with a `when` were evaluated and counted."""
 
     evaluations: tuple[Evaluated, ...]
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True):
-    """It was done, and there is nothing to tell of it."""
+    """Done, without a result."""
 
 
 class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
-    """One active constraint at a glance. Of several definitions, the first."""
+    """An active constraint at a glance. Of several definitions, the first."""
 
     id: str
     when: str | None
@@ -121,31 +121,31 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     on: dict[str, str]
     added_by: str
     added_at: int | None
-    """ns since the epoch by that node's clock; null if it did not say."""
+    """ns since the epoch by the clock of the adding node; null if unknown."""
     expires_at: int | None
-    """When the last of its definitions ends, ns since the epoch; null if one of them does not."""
+    """The end of the last definition, ns since the epoch; null for a definition without an end."""
     applies_here: bool
     definitions: int
-    """How many different ones are in force: more than one is a conflict."""
+    """The number of different definitions in force: several are a conflict."""
     satisfied: int
     violations: int
     verdict: str | None
-    """The last evaluation of the node that answers: satisfied, violated, unknown; null before the first."""
+    """The last evaluation of this node: satisfied, violated, unknown; null before the first."""
     reason: str
     lately: tuple[tuple[float, float], ...]
-    """What is left of the evaluations of all nodes, (satisfied, violated), at each half-life of the report."""
+    """The decayed evaluations of all nodes, (satisfied, violated), at each half-life of the report."""
     evaluated_on: int
-    """Nodes that evaluated it lately."""
+    """Nodes with recent evaluations."""
     violated_now: int
-    """Nodes on which it is violated, as far as is known here: see `node.spells`."""
+    """Nodes with a violation now, as far as is known here: see `node.spells`."""
     violated_since: int | None
-    """Since when it is so on the first of these, ns since the epoch by this node's clock; null on none."""
+    """The beginning of the first such violation, ns since the epoch by this node's clock; null without any."""
     violated_on: int
-    """Nodes on which it was violated lately, or is now."""
+    """Nodes with recent violations, or a violation now."""
     worst: tuple[str, ...]
-    """Three of these: first where it is violated now, then those with the most violations lately."""
+    """Three of these: nodes with a violation now first, then by recent violations."""
     covered: tuple[int, int, int] | None
-    """Nodes known to hold its definitions (this one included), known to lack one, and without evidence; null if not asked by id."""
+    """The number of nodes with all definitions (this node included), with some missing, and without evidence; null in a page."""
 
 
 class OverviewReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,14 +154,14 @@ class OverviewReport(msgspec.Struct, frozen=True, kw_only=True):
     half_lives: tuple[float, ...]
     """Seconds, shortest first."""
     total: int
-    """How many constraints are active."""
+    """The number of active constraints."""
     next: str | None
     """Ask for the page after this id; null on the last."""
     constraints: tuple[ConstraintOverview, ...]
 
 
 class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of each node, all constraints together, at the shortest half-life."""
+    """The decayed evaluations of each node, all constraints together, at the shortest half-life."""
 
     half_life: float
     by_node: dict[str, tuple[float, float]]
@@ -169,24 +169,24 @@ class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one node."""
+    """The decayed evaluations of a node."""
 
     satisfied: float
     violated: float
     violated_share: float | None
-    """Violated over all; None where nothing is left."""
+    """Violated over all; None without evaluations."""
 
 
 class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of the evaluations of one constraint."""
+    """The decayed evaluations of a constraint."""
 
     constraint: str | None
-    """None: of none in particular, or in the total of all."""
+    """None: without a constraint, or the total of all."""
     satisfied: float
     violated: float
     violated_share: float | None
     satisfied_per_minute: float
-    """The pace at which they would have to go on for the sum to stay where it is."""
+    """The pace of evaluations at which the sum stays constant."""
     violated_per_minute: float
     by_node: dict[str, NodeRate]
 
@@ -197,17 +197,17 @@ class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
     half_life: float
     """Seconds."""
     tracked: tuple[float, ...]
-    """The half-lives that this node can answer for."""
+    """The half-lives tracked by this node."""
     total: ConstraintRate
     constraints: tuple[ConstraintRate, ...]
     untracked_by: tuple[str, ...]
-    """Nodes of which evaluations are missing here, as they did not track this half-life."""
+    """Nodes with missing evaluations, since they did not track this half-life."""
     ahead: int
-    """Cells whose time is further ahead of this node's clock than the tolerated skew. They count as of when they arrived."""
+    """Cells with a time beyond the tolerated skew ahead of this node's clock. They count as of their arrival."""
     worst_skew: float
-    """Seconds: the furthest that a cell was ahead when it arrived."""
+    """Seconds: the largest lead of a cell at its arrival."""
     steps_back: int
-    """How often this node's clock was found to have been set back."""
+    """Detected steps back of this node's clock."""
 
 
 # --- record, check, measure -------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ CHECK: Final = Operation(
     method=POST,
     path="/v1/check",
     summary="Evaluate the constraints now, and count it.",
-    about="Evaluate the constraints now against these values and the latest measurements, and count it.",
+    about="Evaluate the constraints now against these values and the latest measurements, and count the results.",
     request=Given,
     response=Checked,
     run=_check,
@@ -445,7 +445,7 @@ RATES: Final = Operation(
     method=GET,
     path="/v1/rates",
     summary="How often constraints held and were violated lately.",
-    about="How often constraints held and were violated lately. `half_life` in seconds, one of those that the node tracks.",
+    about="How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node.",
     request=GetRates,
     response=RatesReport,
     run=_rates,

@@ -21,20 +21,20 @@ Level = Literal["ok", "warn", "fail"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
+    """The result of a check."""
 
     check: str
-    """What was looked at: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
+    """The check: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
     retired; by the command line also node, settings, port."""
     level: Level
     what: str
-    """What was found, one sentence."""
+    """The finding, a sentence."""
     advice: str = ""
-    """What to do; empty where all is well."""
+    """The advice; empty at level ok."""
 
 
 class DiagnosisReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was looked at on one node."""
+    """The results of all checks on a node."""
 
     node: str
     worst: Level
@@ -42,22 +42,22 @@ class DiagnosisReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that somebody is, or is about to be, told of. Times in ns since the epoch by this node's clock."""
+    """A firing or pending alert. Times in ns since the epoch by this node's clock."""
 
     rule: str
     kind: str
     subject: str
-    """The constraint, or the node, that it is about."""
+    """The constraint or the node concerned."""
     firing: bool
-    """False: it is so, and not for long enough yet."""
+    """False: pending, for less than `lasts` yet."""
     since: int
-    """Since when it is so."""
+    """The beginning of the condition."""
     fired_at: int | None
     detail: str
 
 
 class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule, as far as it may be shown."""
+    """A rule, without secrets."""
 
     name: str
     kind: str
@@ -67,24 +67,24 @@ class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
     above: float | None
     above_share: float | None
     lasts: float
-    """Seconds that it has to be so."""
+    """Seconds for which the condition must last."""
     to: tuple[str, ...]
-    """Of an address only scheme and host."""
+    """Addresses, reduced to scheme and host."""
 
 
 class AlertsReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules of a node, and what they found."""
+    """The rules of a node, and their alerts."""
 
     alerts: tuple[AlertReport, ...]
     rules: tuple[RuleReport, ...]
     waiting: int
-    """Messages that are not delivered yet."""
+    """Messages not delivered yet."""
     delivered: int
     """Messages delivered since the start."""
     dropped: int
-    """Messages that could not be delivered."""
+    """Undeliverable messages."""
     untracked: int
-    """Findings beyond the most that are followed at once, at the last look."""
+    """Conditions beyond the bound of tracked alerts, at the last evaluation."""
 
 
 # --- operations -------------------------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def worst_of(findings: Iterable[Finding]) -> Level:
 
 async def _diagnosis(node: "Node", _: Empty) -> DiagnosisReport:
     """Takes a few seconds where a seed does not answer."""
-    import asyncio  # loaded only where there is a node: a command has no use for it
+    import asyncio  # loaded by nodes only: commands need no event loop
 
     outside = await asyncio.to_thread(node.diagnosis.look_outside)
     report = node.diagnosis.look()

@@ -1,4 +1,4 @@
-"""The operation that follows the events of a node. The server streams them, and the clients have a method of their own for it."""
+"""The operation for the events of a node. The server streams them; the clients have a handwritten method."""
 
 from typing import Final
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
 
 Wanted = Literal["all", "live", "majority"] | int
-"""How many nodes are to hold a change."""
+"""The number of nodes to wait for."""
 
 LONGEST_WAIT: Final = 300.0
 DEFAULT_WAIT: Final = 30.0
@@ -63,91 +63,91 @@ class ExplainConstraint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeCoverage(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether one node has heard of a change."""
+    """Evidence of a change on a node."""
 
     node: str
     holds: bool | None
-    """null: there is no evidence of what it has, as it did not speak with this node since this node started."""
+    """null: no evidence, without contact since the start of this node."""
     live: bool
     since: int | None
-    """ns since the epoch by this node's clock. If it holds the change: when it first showed that. If not: when the change became
-    known here. null: before this node started, or too long ago to be remembered."""
+    """ns since the epoch by this node's clock. With the change: the time of the first evidence. Without: the time at which the
+    change became known here. null: before the start of this node, or forgotten."""
     behind: int | None
-    """How many mutations known here, of whatever kind, it gave no evidence of. null as in `holds`."""
+    """The number of mutations known here, of any kind, without evidence there. null as in `holds`."""
 
 
 class CoverageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Who has heard of a change."""
+    """The nodes with a change."""
 
     id: str | None
-    """The constraint; null: all changes of definitions that are known here."""
+    """The constraint; null: all changes of definitions known here."""
     change: str
-    """What the change is: added, expired, removed; or definitions, for all of them."""
+    """added, expired, removed; or definitions, for all changes."""
     dots: tuple[str, ...]
-    """The mutations that it consists of, as node~incarnation:seq."""
+    """The mutations of the change, as node~incarnation:seq."""
     nodes: tuple[NodeCoverage, ...]
     have: int
     lack: int
     unknown: int
     wanted: int | None = None
-    """How many were to have it, where that was asked."""
+    """The number of nodes asked for."""
     met: bool | None = None
-    """Whether so many have."""
+    """True if so many nodes have the change."""
 
 
 class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """One definition that stands, and the mutation that keeps it alive. Times in ns since the epoch."""
+    """A definition in force, and its mutation. Times in ns since the epoch."""
 
     dot: str
-    """The mutation, as node~incarnation:seq. The constraint is active until a removal names it, or its time is over."""
+    """The mutation, as node~incarnation:seq. The constraint is active until its removal or expiry."""
     when: str | None
     severity: str
     about: str | None
     on: dict[str, str]
     added_by: str
     added_at: int | None
-    """By the clock of the node that added it; null if it did not say."""
+    """By the clock of the adding node; null if unknown."""
     known_since: int | None
-    """When it became known here, by this node's clock; null: before it started, or too long ago."""
+    """Since when known here, by this node's clock; null: before the start, or forgotten."""
     expires_at: int | None
     expired: bool
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
-    """A mutation that ended definitions of the constraint: somebody removed it, or an edit took their place."""
+    """A mutation that ended definitions of the constraint: a removal, or an edit."""
 
     dot: str
     by: str
     ended: tuple[str, ...]
-    """The additions that it names."""
+    """The ended additions."""
     known_since: int | None
     held: bool
-    """Its cell is still held here. If not, it was dropped, as all who matter have heard of it, and is only remembered."""
+    """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What one node found of the constraint. Times in ns since the epoch, by the clock of the node that answers."""
+    """The evaluations of a constraint on a node. Times in ns since the epoch, by this node's clock."""
 
     node: str
     live: bool
     violated: bool | None
-    """As of the last that is known; null: nothing is known of now."""
+    """As of the last known evaluation; null: unknown now."""
     since: int | None
-    """Since when it is violated without a break. Of another node: as its counts told, so seconds late."""
+    """The beginning of the current violation. Of another node: from its counts, so seconds late."""
     last: int | None
-    """When that was last confirmed."""
+    """The time of the last confirmation."""
     exact: bool
-    """It is of this node's own evaluations, not of what another one told."""
+    """From evaluations of this node, not from counts of another node."""
     satisfied: int
     violations: int
-    """Counts since the constraint began."""
+    """Counts since the start of the constraint."""
     violated_per_minute: float
     violated_share: float | None
-    """Lately, at the shortest half-life that is tracked here; null if nothing was evaluated lately."""
+    """Recently, at the shortest tracked half-life; null without recent evaluations."""
 
 
 class RecentRates(msgspec.Struct, frozen=True, kw_only=True):
-    """Evaluations of late, in the whole fleet."""
+    """Recent evaluations, in the whole fleet."""
 
     half_life: float
     """Seconds."""
@@ -157,53 +157,53 @@ class RecentRates(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of one constraint."""
+    """The known facts of a constraint."""
 
     id: str
     active: bool
     conflict: bool
-    """Definitions that differ in more than their ends are in force, all of them enforced, until somebody edits the constraint."""
+    """Several definitions, different in more than their ends, are in force; all are enforced until an edit."""
     definitions: tuple[StandingDefinition, ...]
     removals: tuple[Removal, ...]
-    """Those that are remembered, in the order in which they became known here."""
+    """The recorded removals, in the order of their arrival here."""
     violations: tuple[ViolationReport, ...]
-    """By node, those that ever evaluated it."""
+    """By node, of all nodes with evaluations."""
     lately: tuple[RecentRates, ...]
     coverage: CoverageReport | None
-    """Who has heard of it; null if no change of it is remembered."""
+    """The nodes with the last change; null without a recorded change."""
 
 
 class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
-    """How one peer stands to this node. Times in ns since the epoch by this node's clock."""
+    """A peer compared to this node. Times in ns since the epoch by this node's clock."""
 
     node: str
     state: str
-    """same: it has what is known here, and nothing else. behind: it lacks something. ahead: it has something that is not known
-    here, and lacks nothing. apart: both. unreachable: it is not live. unknown: it is live and there is no evidence of its clock.
-    diverged: it was at this node's clock with another hash, so one of the two is damaged, and they have not agreed since."""
+    """same: equal clocks. behind: the peer lacks mutations. ahead: the peer has mutations unknown here, and lacks none. apart:
+    both. unreachable: not live. unknown: live without evidence of its clock. diverged: equal clocks with different hashes, so
+    either of the two is damaged, and no agreement since."""
     since: int | None
-    """Since when. Of one that is unreachable: when it was last heard. null: before this node started, or not known."""
+    """Since when; of an unreachable peer the last contact. null: before the start of this node, or unknown."""
     behind: int | None
-    """Mutations known here that it gave no evidence of; of one that is unreachable: as of when it was last heard."""
+    """Mutations known here without evidence there; of an unreachable peer as of the last contact."""
     ahead: int | None
-    """Mutations that it gave evidence of and that are not known here."""
+    """Mutations with evidence there, unknown here."""
     staleness: float | None
     """Seconds, see the definition in docs/how-to/answers.md; null without evidence."""
     heard: int | None
-    """When it was last heard; null: not since this node started."""
+    """The last contact; null: none since the start of this node."""
 
 
 class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How the fleet stands to this node."""
+    """The fleet compared to this node."""
 
     node: str
     peers: tuple[PeerConvergence, ...]
     same: int
-    """Live peers that have what is known here, and nothing else."""
+    """Live peers with equal clocks."""
     live: int
     """Live peers."""
     staleness_p50: float | None
-    """Seconds, over the live peers; null if there are none with evidence."""
+    """Seconds, over the live peers; null without evidence of any."""
     staleness_p99: float | None
 
 
@@ -211,7 +211,7 @@ class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TooManyWaitingError(Problem):
-    """As many requests wait for acknowledgements as a node lets wait (503)."""
+    """Too many requests wait for acknowledgements already (503)."""
 
     def __init__(self, detail: str) -> None:
         problem = busy(detail)

@@ -44,54 +44,56 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """One node's view of itself and the fleet."""
+    """A node's view of itself and the fleet."""
 
     node: str
     replica: str
     fleet: str
     software: str
     hash: str
-    """Hash of everything known, hex: equal on nodes that know the same."""
+    """Hash of the state, hex: equal for equal states."""
     constraints_hash: str
-    """Hash of the definitions in force, hex: equal on nodes that enforce the same."""
+    """Hash of the definitions in force, hex: equal for equal definitions."""
     constraints: int
     satisfied: int
     violations: int
     satisfaction_rate: float
     position: tuple[int, int] | None
     peers: int
-    """Other nodes that are there now: they answered, or spoke to us, and did not go since."""
+    """Live peers."""
     known: int
-    """Nodes ever heard of, this one included."""
+    """Known nodes, this node included."""
     agreeing: int
-    """Live nodes, this one included, that are known to enforce the same definitions."""
+    """Live nodes, this node included, with evidence of the same definitions."""
     converged: bool
-    """Every live peer's last evidenced hash is ours."""
+    """The last known hash of each live peer equals the hash of this node."""
     staleness_p50: float | None
-    """Seconds that live peers are behind by at most, half of them: see docs/how-to/answers.md. null without evidence of any."""
+    """Seconds: the median staleness of live peers, see docs/how-to/answers.md. null without evidence of any."""
     staleness_p99: float | None
-    """The same of 99 %."""
+    """The 99th percentile."""
     rounds: int
     """Messages received."""
     syncs: int
-    """Pings answered whose hash was not ours."""
+    """Answered pings with another hash."""
     exchanges: int
-    """Exchanges that this node began and that came to an end."""
+    """Exchanges begun by this node and completed."""
     bytes_sent: int
     bytes_received: int
     written_bytes: int
-    """Bytes of the cells that this node wrote itself: what the fleet has to learn of it."""
+    """Bytes of the cells written by this node."""
     cells: int
     trouble: str | None
     """Why writes are refused: the store's disk is full, read-only or broken. Reads and gossip go on."""
     clock_alarms: int
-    """Times that a peer's clock began to differ from ours by more than the bound."""
+    """Times at which the clock of a peer began to differ by more than the bound."""
     clock_in_doubt: bool
-    """Ours differs by more than the bound from half of those heard lately, or more: this node removes nothing that expired."""
+    """This node's clock differs by more than the bound from at least half of the recent peers: expired constraints are not
+    removed.
+    """
     alarms: int
-    """Times that a peer had our clock and another hash: corruption on one side."""
+    """Times of a peer with an equal clock and another hash: corruption on either side."""
     repairs: int
-    """Repairs that followed, and the cells they changed here."""
+    """Repairs after such alarms, and the cells changed by them here."""
     cells_repaired: int
     endpoints: tuple[str, ...]
     uptime: float
@@ -99,7 +101,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One node as seen from here."""
+    """A node as seen from this node."""
 
     node: str
     live: bool
@@ -107,65 +109,65 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     violations: int
     position: tuple[int, int] | None
     same_constraints: bool
-    """Its last evidence covers every change of the definitions that we know of."""
+    """Its last evidence covers all known changes of definitions."""
     same_state: bool
-    """Its last evidenced hash is ours."""
+    """Its last known hash equals the hash of this node."""
     software: str
     labels: dict[str, str]
     clock_offset: float | None
-    """Seconds that its clock is ahead of ours (negative: behind); null if it was not heard lately."""
+    """Seconds by which its clock is ahead (negative: behind); null without recent contact."""
     retired: bool
-    """It was retired for good; its counts stay."""
+    """Retired for good; its counts stay."""
     convergence: PeerConvergence | None
-    """How it stands to this node; null of this node itself, and of one that is retired."""
+    """The comparison to this node; null for this node and for retired nodes."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
-    """A live peer for whose sake removals are kept."""
+    """A live peer with missing acknowledgements of removals."""
 
     node: str
     removals: int
-    """How many it gave no evidence of yet."""
+    """The number of unacknowledged removals."""
     bytes: int
-    """What keeping them costs: bytes of their cells."""
+    """Bytes of the cells of these removals."""
     seconds: float
     """Since when."""
 
 
 class StorageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node holds, and what it could forget."""
+    """The cells of a node, and the removals to drop."""
 
     path: str
     """The store's file, or "memory"."""
     bytes_on_disk: int
     live: int
-    """Cells that say what is so: definitions, counts, positions, nodes."""
+    """Cells of definitions, counts, positions, nodes."""
     removed: int
-    """Cells that say what is no more, kept until all have heard."""
+    """Cells of removals, stored until all live peers acknowledge them."""
     live_bytes: int
     removed_bytes: int
     floors: dict[str, int]
-    """By replica: up to where removals of its row were dropped. A peer below it gets a Sync instead of a Delta."""
+    """By replica: the seq up to which removals of its row were dropped. A peer below this gets a Sync instead of a Delta."""
     dropped: dict[str, int]
     """Removals dropped since the start, by reason: acknowledged by all live peers, size, age."""
     holding: tuple[Holding, ...]
     trouble: str | None
-    """Why writes are refused, if they are."""
+    """The reason for refused writes, if any."""
 
 
 class LifeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One life of this node."""
+    """A life of this node."""
 
     incarnation: str
     began: int
     """ns since the epoch."""
     why: str
     seq: int
-    """How many mutations of it are known here."""
+    """The number of its mutations known here."""
 
 
 class IdentityReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Who this node is, and who it was."""
+    """The identity of this node, and its lives."""
 
     node: str
     fleet: str
@@ -176,18 +178,18 @@ class IdentityReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What retiring a node does, or did."""
+    """The effect of retiring a node."""
 
     node: str
     live: bool
     done: bool
     lives: dict[str, int]
-    """Its replicas, each with the last seq known here. What it wrote beyond is lost, unless another node has it."""
+    """Its replicas, each with the last seq known here. Later writes are lost, unless another node has them."""
     satisfied: int
     violations: int
     """Its counts, which stay."""
     acknowledged: tuple[str, ...]
-    """Live peers with evidence of all that is known here of it."""
+    """Live peers with evidence of all mutations of the node known here."""
     missing: tuple[str, ...]
     """Live peers without."""
 
@@ -439,7 +441,7 @@ RETIRE: Final = Operation(
     method=POST,
     path="/v1/retire",
     summary="End another node for good.",
-    about="End another node for good; `dry_run` only says what that means.",
+    about="End another node for good; `dry_run` only reports the effect.",
     request=Retiring,
     response=RetireReport,
     run=_retire,

@@ -3,16 +3,16 @@
 How to declare one, in the module of its subject:
 
 1. A request struct. Its fields are the parameters of the path and of the query, and the fields of the body. Where a path has
-   parameters beside a body, the body is a struct of its own and the request extends it.
+   parameters beside a body, the body is a struct of its own, extended by the request.
 2. A response struct.
 3. `async def name(node: "Node", request: Request) -> Response`: the work. A `Reply` says more to HTTP: created, or a next page.
-   It raises `Problem` for a status other than 422. A `ConstraintCrdtError` becomes 422 with the `field` that it names.
+   For a status other than 422 raise `Problem`. A `ConstraintCrdtError` becomes 422 with its `field`.
 4. An `Operation` with these, and a line in `catalogue`. Then `python tools/generate_client.py` writes the clients' method and the
    page of reference.
 
-Rules: a request names no parameter that is not declared (422). `errors` has the statuses that follow from nothing else: 404 of a
-name in a body, 409, 503 beyond that of a full disk. An answer that stays the same until the state moves gets a `Freshness`, and
-with it an `ETag`; one that waits, or is large, gets none.
+Rules: undeclared parameters are refused (422). `errors` has the statuses beside the implied ones: 404 for a name in a body, 409,
+503 for a reason other than a full disk. A response valid until a change of the state gets a `Freshness` and so an `ETag`; waiting
+or large operations get none.
 """
 
 import enum
@@ -51,7 +51,7 @@ Response = TypeVar("Response")
 
 
 class Right(enum.IntEnum):
-    """The role that an operation needs, or that a token has. Each includes those before."""
+    """The role needed by an operation, or given by a token. Each includes the previous roles."""
 
     NONE = 0
     READ = 1
@@ -59,14 +59,14 @@ class Right(enum.IntEnum):
 
 
 class Freshness(enum.Enum):
-    """For how long an answer is right, which decides its `ETag`."""
+    """The validity of a response, covered by its `ETag`."""
 
     STATE = "until the state or a reading of it moves"
     AGING = "the same, and for a second at most: it tells what ages"
 
 
 class Problem(ConstraintCrdtError):
-    """A request that cannot be served. `str()` is one sentence for the person who sent it."""
+    """A request that cannot be served. `str()` is a sentence for the client."""
 
     def __init__(
         self, status: HTTPStatus, detail: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
@@ -79,29 +79,29 @@ class Problem(ConstraintCrdtError):
 
 
 def wrong(detail: str, field: str | None) -> Problem:
-    """A field or parameter that is out of bounds (422)."""
+    """A field or parameter out of bounds (422)."""
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, field=field)
 
 
 def not_found(detail: str, field: str | None = None) -> Problem:
-    """A name that is not known (404)."""
+    """An unknown name (404)."""
     return Problem(HTTPStatus.NOT_FOUND, detail, field=field)
 
 
 def not_json(error: Exception) -> Problem:
-    """A body that cannot be decoded (400)."""
+    """A malformed body (400)."""
     reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
     return Problem(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {reason}")
 
 
 def busy(detail: str, seconds: int = 1) -> Problem:
-    """Not at present (503). `seconds`: after which a retry is worth it."""
+    """Not at present (503). `seconds`: until a retry."""
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"retry-after": str(seconds)})
 
 
 @contextmanager
 def in_field(name: str) -> Iterator[None]:
-    """Have an error in there name this field, in its sentence as well."""
+    """Have an error in the block name this field, in its sentence as well."""
     try:
         yield
     except (WritesRefused, Problem):
@@ -115,11 +115,11 @@ class Empty(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Reply(msgspec.Struct, Generic[Response], frozen=True):
-    """A response, with more for HTTP to say."""
+    """A response, with details for HTTP."""
 
     value: Response
     created: bool = False
-    """It is new: the status is 201."""
+    """Something was created: the status is 201."""
     next_after: str | None = None
     """The `after` of the next page; None on the last."""
 
@@ -129,20 +129,20 @@ Run = Callable[["Node", Request], Awaitable[Response | Reply[Response] | AsyncIt
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
-    """A field of a request that is sent in the query or in a header."""
+    """A field of a request, sent in the query or in a header."""
 
     name: str
     about: str
     schema: Schema = msgspec.field(default_factory=lambda: TEXT)
     parse: Callable[[str], object] = str
-    """The value of a text. Raises `ValueError` with the rest of a sentence that begins with the name."""
+    """Parses the text. Raises `ValueError` with the end of a sentence after the name."""
     required: bool = False
     place: str = "query"
     """`query` or `header`. Parameters of the path stand there."""
     many: bool = False
-    """It may be given several times: `schema` is that of an array."""
+    """Allowed several times: `schema` is the schema of an array."""
     field: str = ""
-    """The field of the request, where that has another name."""
+    """The field of the request, if its name differs."""
     plus_is_plus: bool = False
     """A plus is not taken for a space."""
 
@@ -161,76 +161,76 @@ class Body(msgspec.Struct, kw_only=True):
     limit: int = MAX_BODY_BYTES
     """Bytes."""
     field: str | None = None
-    """The field of the request that takes the body as bytes; None: the body has the fields of `shape`."""
+    """The field of the request for the body as bytes; None: the body has the fields of `shape`."""
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer of a status, as the document describes it."""
+    """The answer of a status, for the document."""
 
     shape: Any = None
-    """A type that msgspec knows; None for anything else."""
+    """A type of msgspec; None for other content."""
     media_type: str = JSON
     about: str = "done"
 
 
 class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=True, eq=False):
-    """One method at one path."""
+    """An HTTP method at a path."""
 
     name: str
     """The id in the document, and the name of the clients' method."""
     method: str
     path: str
-    """With parameters in braces. `:any_text` marks one that takes the rest of the path, slashes too."""
+    """With parameters in braces. `:any_text` marks a parameter for the rest of the path, slashes included."""
     summary: str
     request: type[Request]
     response: type[Response]
     run: Run[Request, Response] | None
     """None: the server answers from its own parts."""
     about: str = ""
-    """The docstring of the clients' method, if it says more than the summary."""
+    """The docstring of the clients' method, if different from the summary."""
     group: str = ""
-    """reading, writing, or the contract that it belongs to. By default after the method."""
+    """reading, writing, or a contract. By default after the method."""
     right: Right | None = None
     """By default after the method."""
     parameters: tuple[Parameter, ...] = ()
     ignores_others: bool = False
-    """Parameters that are not declared are no mistake."""
+    """Undeclared parameters are ignored."""
     body: Body | None = None
     media_type: str = JSON
     """Of the answer."""
     document: Answer | None = None
-    """The answer as the document has it, if it is not JSON of the response."""
+    """The documented answer, if other than JSON of the response."""
     headers: Mapping[str, str] = {}
     """Of each answer."""
     created: bool = False
     """201 may be the answer, too."""
     errors: frozenset[int] = frozenset()
-    """Statuses of problems beside those that follow from the rest."""
+    """Statuses of problems beside the implied ones."""
     freshness: Freshness | None = None
-    """None: an answer is never cached, and has no `ETag`."""
+    """None: responses are never cached, and have no `ETag`."""
     by_segment: bool = False
-    """Each parameter of the path is one segment of it, percent-encoded."""
+    """Each parameter of the path is a segment, percent-encoded."""
     positional: tuple[str, ...] | None = None
-    """Fields that the clients' method takes by position. By default: the parameters of the path, or the body."""
+    """Positional parameters of the clients' method. By default the parameters of the path."""
     build: Callable[..., Request] | None = None
-    """Makes the request of the clients' arguments, where these are not the fields."""
+    """Makes the request from the arguments of the clients' method, if these are not the fields."""
     join: Callable[[list[Response]], Response] | None = None
-    """Makes one response of all pages, which the clients then follow."""
+    """Joins the pages of a response. The clients follow the pages then."""
     patience: Callable[[Request], float] | None = None
-    """Seconds beyond the usual that the clients wait."""
+    """Seconds beyond the timeout of the clients."""
     in_clients: bool = True
-    """The clients have a method for it."""
+    """The clients have a method."""
     command: Command[Request, Response] | None = None
 
     def __post_init__(self) -> None:
-        """Fill in the defaults that follow from the method."""
+        """Fill in the defaults after the method."""
         reads = self.method == GET
         msgspec.structs.force_setattr(self, "right", (Right.READ if reads else Right.WRITE) if self.right is None else self.right)
         msgspec.structs.force_setattr(self, "group", self.group or ("reading" if reads else "writing"))
 
     @property
     def needs(self) -> Right:
-        """The role that a request needs."""
+        """The role needed by a request."""
         return self.right or Right.NONE
 
     @property
@@ -240,7 +240,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
 
     @property
     def body_fields(self) -> tuple[str, ...]:
-        """The fields of the request that are fields of the body."""
+        """The fields of the request within the body."""
         return () if self.body is None or self.body.field or self.body.shape is None else self.body.shape.__struct_fields__
 
     @property
@@ -252,7 +252,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
 
     @property
     def statuses(self) -> list[int]:
-        """Every status of a problem that may be the answer, from a server in between too, ordered."""
+        """All statuses of problems, from proxies too, ordered."""
         found = {
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.MISDIRECTED_REQUEST,
@@ -282,7 +282,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def number(text: str) -> float | None:
-    """A number as JSON writes it; None for anything else. (`float` takes `1_0`, ` 1` and the digits of other scripts too.)"""
+    """A number in the syntax of JSON; None for other text. (`float` takes `1_0`, ` 1` and the digits of other scripts too.)"""
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
@@ -311,7 +311,7 @@ LARGEST_PAGE: Final = 10_000
 
 
 def limit(most: int, default: int, about: str = "how many at most") -> Parameter:
-    """The parameter that bounds a page."""
+    """The parameter for the size of a page."""
     schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return Parameter(name="limit", about=about, schema=schema, parse=parse_whole(1, most))
 
@@ -328,17 +328,17 @@ class Paged(msgspec.Struct, frozen=True, kw_only=True):
     after: str | None = None
 
     def page(self, ids: Sequence[str]) -> tuple[list[str], str | None]:
-        """The ids of the page, and the `after` of the next one. `ids` are ordered."""
+        """The ids of the page, and the `after` of the next page. `ids` are ordered."""
         start = 0 if self.after is None else bisect_right(ids, self.after)
         page = list(ids[start : start + self.most])
         return page, page[-1] if start + self.most < len(ids) else None
 
     @property
     def most(self) -> int:
-        """How many the page may have."""
+        """The size of the page."""
         return PAGE if self.limit is None else self.limit
 
 
 def concatenated(pages: list[list[Any]]) -> list[Any]:
-    """The pages of a list as one list."""
+    """The pages of a list, joined."""
     return [each for page in pages for each in page]

@@ -1,6 +1,6 @@
 """The operations of the PLATO contract, for clients of the Rust crate: `/rooms`, and `/room/{id}` with `/tile` and `/delta` below.
 
-Rules: paths and responses are those that such a client expects, so they are not below `/v1`. It puts names into addresses as they
+Rules: paths and responses are those of the crate, so they are not below `/v1`. Names are in addresses as they
 are: a room may contain slashes, and a plus in a query is a plus. A repeat is answered with 200, as the first time. A wrong field
 is named by its path in `field`.
 """
@@ -92,7 +92,7 @@ ROOMS: Final = Operation(
 
 
 async def _room(node: "Node", request: GetRoom) -> AsyncIterator[bytes]:
-    """Sent tile by tile, so that a large room takes no more memory than its largest tile."""
+    """Streamed tile by tile: a large room needs no more memory than its largest tile."""
     if not node.plato.has_room(request.room):
         raise not_found(f"there is no room {request.room!r}")
     return _room_in_parts(node, request.room)
@@ -121,7 +121,7 @@ ROOM: Final = Operation(
 
 
 async def _read(read: Callable[[bytes, str], Sent], request: SubmitTile | SendDelta) -> Sent:
-    import asyncio  # loaded only where there is a node: a command has no use for it
+    import asyncio  # loaded by nodes only: commands need no event loop
 
     try:
         return await asyncio.to_thread(read, request.content, request.room)  # the hash of a large content takes its time

@@ -17,23 +17,23 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class NodePosition(msgspec.Struct, frozen=True, kw_only=True):
-    """The last position that one node wrote."""
+    """The last position written by a node."""
 
     position: tuple[int, int]
     norm: int
     distance: int
-    """Steps on the lattice from there to the fleet's position."""
+    """Steps on the lattice to the position of the fleet."""
 
 
 class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet's position, as far as there is one, and the nodes' own."""
+    """The position of the fleet, if any, and of its nodes."""
 
     position: tuple[int, int] | None
     norm: int | None
     by: str | None
-    """The node that wrote it."""
+    """The writing node."""
     time: int | None
-    """When, in ns since the epoch by that node's clock."""
+    """The time of the write, in ns since the epoch by the clock of that node."""
     nodes: dict[str, NodePosition]
 
 

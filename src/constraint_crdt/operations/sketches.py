@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
 
 VIOLATIONS: Final = "violations"
-"""The sketch that nodes keep by themselves: violations by constraint."""
+"""The sketch written by nodes themselves: violations by constraint."""
 
 MAX_ITEMS: Final = 10_000
-"""In one call. So many hold the node up for some hundredths of a second."""
+"""Per call. So many block the node for some hundredths of a second."""
 
 MAX_TOP: Final = 1000
 DEFAULT_TOP: Final = 10
@@ -51,7 +51,7 @@ class Tallied(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class TallyItems(Tallied, frozen=True, kw_only=True):
-    """Items, and the sketch that counts them."""
+    """Items, and their sketch."""
 
     name: str
 
@@ -64,7 +64,7 @@ class GetSeen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inserted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`POST /v1/seen/{name}`. The last two are for the first insertion, or must be those that the filter has."""
+    """`POST /v1/seen/{name}`. The last two are for the first insertion, or equal to those of the filter."""
 
     items: Sequence[str]
     expected_items: int | None = None
@@ -72,7 +72,7 @@ class Inserted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class InsertItems(Inserted, frozen=True, kw_only=True):
-    """Items, and the filter that they are put into."""
+    """Items, and their filter."""
 
     name: str
 
@@ -81,26 +81,26 @@ class InsertItems(Inserted, frozen=True, kw_only=True):
 
 
 class TopItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One frequent item."""
+    """A frequent item."""
 
     item: str
     estimate: int
     lower: int
-    """With the sketch's probability not above the truth."""
+    """Not above the truth, with the probability of the sketch."""
     upper: int | None
-    """Never below the truth, which makes it the estimate; None if the sketch is saturated."""
+    """Never below the truth, so equal to the estimate; None if the sketch is saturated."""
     share: float
     exact: int | None
     """Of the violations of an active constraint: their exact count."""
 
 
 class TopReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The most frequent items of one sketch."""
+    """The most frequent items of a sketch."""
 
     of: str
     total: int
     error_bound: float
-    """By how much an estimate exceeds the truth at most, but for a share `delta` of the items."""
+    """The largest excess of an estimate, but for a share `delta` of the items."""
     delta: float
     saturated: bool
     writers: int
@@ -108,7 +108,7 @@ class TopReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TallyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What recording has changed."""
+    """The effect of recording."""
 
     name: str
     recorded: int
@@ -116,22 +116,22 @@ class TallyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeenReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether an item was ever inserted, anywhere."""
+    """Membership of an item, for insertions on all nodes."""
 
     name: str
     item: str
     seen: bool
     fpr: float
-    """The probability that an item which was never inserted shows as seen."""
+    """The probability of a false positive."""
 
 
 class InsertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What inserting has changed."""
+    """The effect of inserting."""
 
     name: str
     items: int
     new: int
-    """How many of them had not been seen, as far as is known here."""
+    """The number of items not seen before, as far as is known here."""
     fpr: float
 
 
@@ -257,7 +257,7 @@ INSERT: Final = Operation(
     method=POST,
     path="/v1/seen/{name:any_text}",
     summary="Put items into a Bloom filter.",
-    about="Put items into a Bloom filter, which the first insertion begins.",
+    about="Put items into a Bloom filter. The first insertion creates the filter.",
     request=InsertItems,
     response=InsertReport,
     run=_insert,

@@ -1,4 +1,4 @@
-"""The operations on whole states: export everything a node knows as a state file, and merge one into a node."""
+"""The operations on whole states: export the state of a node as a state file, and merge a state file into a node."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,13 +20,13 @@ class ImportState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportReport(msgspec.Struct, frozen=True):
-    """What taking a state in has changed."""
+    """The effect of merging a state."""
 
     changed: bool
     cells: int
-    """Cells that were new here."""
+    """New cells."""
     constraints: int
-    """Constraints that were added, removed, or say something else now."""
+    """Constraints added, removed or changed."""
 
 
 async def _export(node: "Node", _: Empty) -> bytes:

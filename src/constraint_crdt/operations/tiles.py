@@ -1,6 +1,6 @@
-"""The operations on tiles: `/v1/tiles` lists them; `/v1/tiles/{room}/{id}` is one, with its parts below.
+"""The operations on tiles: `/v1/tiles` lists them; `/v1/tiles/{room}/{id}` is a tile, with its parts below.
 
-A room or id may contain any character, slashes too, so each is one segment of the path, percent-encoded: `/v1/tiles/hall%2F1/map`.
+A room or id may contain any character, slashes too, so each is a segment of the path, percent-encoded: `/v1/tiles/hall%2F1/map`.
 """
 
 import base64
@@ -67,14 +67,14 @@ class ListTiles(Paged, frozen=True, kw_only=True):
 
 
 class AtTile(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to one tile."""
+    """A request to a tile."""
 
     room: str
     id: str
 
 
 class NewTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`PUT /v1/tiles/{room}/{id}`: the content as one of `text` and `base64`. Tags and constraints are added to those there are."""
+    """`PUT /v1/tiles/{room}/{id}`: the content as `text` or `base64`. Tags and constraints are added to the present ones."""
 
     text: str | None = None
     base64: str | None = None
@@ -83,7 +83,7 @@ class NewTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     constraints: Sequence[str] = ()
 
     def content(self) -> bytes:
-        """The content. Raises `Problem` if there is none, or two, or too much of it."""
+        """The content. Raises `Problem` for none, for two, and for too many bytes."""
         if (self.text is None) is (self.base64 is None):
             raise wrong("a tile has its content as one of `text` and `base64`", "text")
         field = "base64" if self.text is None else "text"
@@ -111,7 +111,7 @@ class PutContent(AtTile, frozen=True, kw_only=True):
 
 
 class EditedTile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`PATCH /v1/tiles/{room}/{id}`: all of it is done, or nothing."""
+    """`PATCH /v1/tiles/{room}/{id}`: applied whole, or not at all."""
 
     add_tags: Sequence[str] = ()
     remove_tags: Sequence[str] = ()
@@ -130,12 +130,12 @@ class EditTile(EditedTile, frozen=True, kw_only=True):
 
 
 class TileReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile, without its content. Times in ns since the epoch."""
+    """A tile, without its content. Times in ns since the epoch."""
 
     room: str
     id: str
     deleted: bool
-    """It can be restored, until it is purged."""
+    """Restorable until its purge."""
     size: int
     """Bytes of the content."""
     hash: str
@@ -144,7 +144,7 @@ class TileReport(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     updated: int
     written_by: str | None
-    """The node that wrote the content."""
+    """The node of the last content."""
     tags: list[str]
     constraints: list[str]
     satisfied: int
@@ -153,14 +153,14 @@ class TileReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TileRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """A tile is deleted; it can be restored for a while."""
+    """A tile is deleted, and restorable for a while."""
 
     room: str
     id: str
 
 
 class TileContent(msgspec.Struct, frozen=True, kw_only=True):
-    """One tile with its content, as text if it is UTF-8. The rest as in a `TileReport`."""
+    """A tile with its content, as text if UTF-8. The rest as in a `TileReport`."""
 
     room: str
     id: str
@@ -184,7 +184,7 @@ class TileContent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _tiles(node: "Node", request: ListTiles) -> Reply[list[TileReport]]:
-    from urllib.parse import quote  # loaded only where there is a node: `--help` has no use for it
+    from urllib.parse import quote  # loaded by nodes only: `--help` must stay light
 
     places = node.tiles.places(request.room, prefix=request.prefix, deleted=request.deleted)
     after = None if request.after is None else _place(request.after)
@@ -248,7 +248,7 @@ TILES: Final = Operation(
     method=GET,
     path=TILES_PATH,
     summary="The tiles, without their contents.",
-    about="The tiles, without their contents; or those that are deleted and can be restored.",
+    about="The tiles, without their contents; or the deleted, restorable ones.",
     request=ListTiles,
     response=list[TileReport],
     run=_tiles,
@@ -463,7 +463,7 @@ DELETE_TILE: Final = Operation(
     method=DELETE,
     path=TILE_PATH,
     summary="Take a tile away.",
-    about="Take a tile away; it can be restored for a while.",
+    about="Delete a tile, restorable for a while.",
     request=AtTile,
     response=TileRemoved,
     run=_delete,

@@ -17,7 +17,7 @@ _SHOWN = (("d", 86_400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))
 
 
 class UsageError(ConstraintCrdtError):
-    """A command line that cannot be right, whatever the state of the fleet. `str()` is one sentence."""
+    """An invalid command line, in any state of the fleet. `str()` is a sentence."""
 
 
 def parse_duration(text: str) -> float:
@@ -67,7 +67,7 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
 
 
 def _measured(text: str) -> object:
-    """A number, true, false or a quoted text as in JSON; anything else is a text as it stands."""
+    """A number, true, false or a quoted text as in JSON; other text as given."""
     try:
         value: object = json.loads(text, parse_constant=str)
     except ValueError:

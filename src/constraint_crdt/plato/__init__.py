@@ -1,5 +1,5 @@
-"""The contract of PLATO tile servers, as the clients of the Rust crate speak it: rooms of tiles, and deltas, in JSON over HTTP.
+"""The contract of PLATO tile servers, as clients of the Rust crate use it: rooms of tiles, and deltas, in JSON over HTTP.
 
-`shapes` has the JSON, `checking` reads and judges it, `merging` takes a tile or a delta into a state, `showing` makes the JSON of
-what a state holds. All of it is pure; `constraint_crdt.client.plato` asks such a server, `api.plato` is one.
+`shapes` has the JSON and its validation; `rooms` merges tiles and deltas into a state, and renders the tiles of a state as JSON.
+Both are pure. `constraint_crdt.operations.plato` is the server side, `constraint_crdt.client.plato` a client.
 """

@@ -1,19 +1,15 @@
-"""Taking in what clients of the PLATO contract send: a tile is a replica to merge with, a delta a numbered increment.
+"""Rooms of a state under the PLATO contract: a tile from a client is a replica to merge, a delta a numbered increment.
 
-Rules kept here:
+Rules:
 
-- The same tile or delta a second time, here or at another node that has heard of the first, changes nothing.
-- Each is one transaction: all of it counts or, beyond a limit, none.
-- A tile's content and position count if they are later than what is held, by the client's clock. Of two contents of the same ms
-  the one with the higher bytes counts, so that nodes choose alike.
-- Tags are united. Constraints are merged by their tags, counts by the highest for each node, creation by the earliest.
-- What a client tells of this fleet's own replicas is left aside: the fleet knows better, and one who made numbers up would have
-  them stand.
-- Deltas are about the room: they go to a tile of their own, `ROOM_TILE`, and their counts to the room's increments.
-
-What a state holds, in the JSON of the PLATO contract.
-
-A client holds text, so a tile whose content is not UTF-8 is not shown: what it would send back were another content.
+- A repeated tile or delta, at this node or at another with knowledge of the first, changes nothing.
+- Each is one transaction: applied whole or, beyond a limit, not at all.
+- The content and position of a tile win if they are later than the known ones, by the clock of the client. Between two contents of
+  the same ms the higher bytes win, so that nodes choose alike.
+- Tags are united. Constraints are merged by their tags, counts by the maximum per node, creation by the minimum.
+- Claims of a client about replicas of this fleet are ignored: the fleet has the true values, and invented numbers would stay.
+- Deltas belong to the room: to a tile of their own, `ROOM_TILE`, and their counts to the increments of the room.
+- A client holds text, so a tile with a content other than UTF-8 is not rendered: the client would send back another content.
 """
 
 from collections import OrderedDict
@@ -43,10 +39,10 @@ from constraint_crdt.types.tiles import FleetTile
 Made = TypeVar("Made")
 
 ROOM_TILE: Final = "_room"
-"""The id of the tile that stands for the room itself: its constraints and position are what deltas said."""
+"""The id of the tile for the room itself, with the constraints and position of deltas."""
 
 FURTHEST_AHEAD: Final = 86_400 * 1_000_000_000
-"""ns that a client's clock may be ahead: a content or position from further on would stand against all that comes until then."""
+"""ns by which the clock of a client may be ahead: a later content or position would win over all writes until then."""
 
 
 def check_clock(tile: PlatoTile, now: int) -> None:
@@ -59,7 +55,7 @@ def check_clock(tile: PlatoTile, now: int) -> None:
 
 
 def merge_tile(state: ConstraintState, sent: PlatoTile, replica: Replica) -> bool:
-    """Merge a tile that was checked, as `replica`. False if all of it was known. Raises `PlatoFieldError` beyond a limit."""
+    """Merge a validated tile, as `replica`. False without anything new. Raises `PlatoFieldError` beyond a limit."""
     tile = state.tiles.tile(sent.room, sent.id)
     cells = [
         *_within(None, lambda: _content(tile, sent, replica)),
@@ -75,7 +71,7 @@ def merge_tile(state: ConstraintState, sent: PlatoTile, replica: Replica) -> boo
 
 
 def apply_delta(state: ConstraintState, room: str, sent: PlatoDelta, replica: Replica) -> bool:
-    """Take in a delta that was checked, as `replica`. False, and no effect, for a (node, seq) that is known.
+    """Apply a validated delta, as `replica`. False, and no effect, for a known (node, seq).
 
     Raises `PlatoFieldError` beyond a limit.
     """
@@ -98,7 +94,7 @@ def apply_delta(state: ConstraintState, room: str, sent: PlatoDelta, replica: Re
 
 
 def _within(field: str | None, make: Callable[[], Made]) -> Made:
-    """What `make` makes; what is beyond a limit is said of the field."""
+    """The result of `make`. An error beyond a limit names the field."""
     try:
         return make()
     except ConstraintCrdtError as error:
@@ -109,7 +105,7 @@ def _content(tile: FleetTile, sent: PlatoTile, replica: Replica) -> list[Cell]:
     created = sent.created_at * MS
     if _is_later(tile, sent):
         cells = tile.put_cells(sent.content.encode(), replica, author=sent.author, time=sent.updated_at * MS, created=created)
-    elif sent.created_at < tile.created // MS:  # as exact as the client knows it
+    elif sent.created_at < tile.created // MS:  # in the precision of the client
         cells = tile.origin_cells(replica, sent.author, created, created)
     else:
         cells = []
@@ -117,7 +113,7 @@ def _content(tile: FleetTile, sent: PlatoTile, replica: Replica) -> list[Cell]:
 
 
 def _is_later(tile: FleetTile, sent: PlatoTile) -> bool:
-    """True if the content sent is to stand in place of the one held. Times are compared as exactly as the client knows them."""
+    """True if the content of the client wins over the known content. Times are compared in the precision of the client."""
     if tile.writer is None:
         return True
     held = tile.updated // MS
@@ -143,7 +139,7 @@ def _position(tile: FleetTile, sent: PlatoTile, replica: Replica) -> list[Cell]:
 
 
 def _changes(tile: FleetTile, sent: PlatoDelta, replica: Replica) -> list[Cell]:
-    """What the adds and removals of a delta come to, in their order."""
+    """The net effect of the adds and removals of a delta."""
     added: dict[str, set[Tag]] = {}
     removed: dict[str, set[Tag]] = {}
     for change in sent.constraints:
@@ -164,7 +160,7 @@ def _removals(tile: FleetTile, removed: Mapping[str, set[Tag]], replica: Replica
 
 
 MOST_TOMBSTONES: Final = 10_000
-"""Shown of one tile. Each node has an equal share, of its latest."""
+"""Rendered per tile. Each node has an equal share, of its latest."""
 
 HASHES_KEPT: Final = 10_000
 
@@ -197,9 +193,9 @@ class ContentHashes:
 def plato_tile(
     tile: FleetTile, *, counted_besides: Mapping[str, Counts] | None = None, hashes: ContentHashes | None = None
 ) -> PlatoTile:
-    """A tile as clients of the contract have it. Adds and counts of replicas of ours go by the text of the replica.
+    """A tile as JSON of the contract. Adds and counts of replicas of this fleet are under the text of the replica.
 
-    `counted_besides`: counts by node that are not in the tile; of both the higher ones are shown. O(its cells and tombstones).
+    `counted_besides`: counts by node outside of the tile; the maximum of both is rendered. O(its cells and tombstones).
     Raises `ConstraintCrdtError` if the content is not text.
     """
     content = tile.content
@@ -221,7 +217,7 @@ def plato_tile(
 
 
 def room_tile(state: ConstraintState, tile: FleetTile, hashes: ContentHashes) -> PlatoTile | None:
-    """A tile of a state, with what deltas counted if it is the one that stands for its room. None if it cannot be shown."""
+    """A tile of a state, of `ROOM_TILE` with the counts of deltas. None for a content other than UTF-8."""
     counted = state.increments.by_node(tile.room) if tile.id == ROOM_TILE else {}
     try:
         return plato_tile(tile, counted_besides=counted, hashes=hashes) if tile.exists else None

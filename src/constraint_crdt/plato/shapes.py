@@ -1,11 +1,8 @@
-"""The JSON of the PLATO contract: what the Rust crate's types (0.4.0) serialize to, field by field.
+"""The JSON of the PLATO contract, field by field as the types of the Rust crate (0.4.0) serialize, and its validation.
 
-Field names are those of the JSON. What a sender has beyond them is ignored, as its own reader does.
-
-Reading the JSON of the PLATO contract: in the right shape and within bounds, or an error that names the field.
-
-Rules: nothing of a tile or delta is used that has not passed here. A field is named by its path, such as `counter.node` or
-`constraints[0].Add.seq`. Bounds are those of what the cells can hold.
+Field names are those of the JSON. Unknown fields are ignored, as by the crate. Every tile and delta passes `read_tile` or
+`read_delta` before use. An error names the field by its path, such as `counter.node` or `constraints[0].Add.seq`. Bounds are those
+of the cells.
 """
 
 import re
@@ -19,16 +16,16 @@ from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 
 Tag = tuple[str, int]
-"""An add to an OR-set: the node that made it, and which of its adds it was."""
+"""An add to an OR-set: the node, and the number of the add on this node."""
 
 
 class PlatoConstraints(msgspec.Struct, frozen=True, kw_only=True):
     """An OR-set of constraint ids."""
 
     elements: dict[str, list[Tag]]
-    """The ids that are in, each with the tags of its adds."""
+    """The present ids, each with the tags of its adds."""
     tombstones: list[Tag]
-    """The tags of the adds that were removed."""
+    """The tags of removed adds."""
     seq: dict[str, int]
     """The highest tag of each node."""
 
@@ -37,9 +34,9 @@ class PlatoMetrics(msgspec.Struct, frozen=True, kw_only=True):
     """Cumulative counts by node."""
 
     counts: dict[str, int]
-    """Evaluations that held."""
+    """Satisfied evaluations."""
     violations: dict[str, int]
-    """Evaluations that did not."""
+    """Violations."""
 
 
 class PlatoPosition(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +44,7 @@ class PlatoPosition(msgspec.Struct, frozen=True, kw_only=True):
 
     position: tuple[int, int]
     timestamp: int
-    """When it was written, ns since the epoch."""
+    """Time of the write, ns since the epoch."""
     node: str
     norm: int
     """a² - ab + b², as a signed 64-bit number."""
@@ -79,7 +76,7 @@ class PlatoRoom(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlatoCounter(msgspec.Struct, frozen=True, kw_only=True):
-    """Evaluations since the delta before this one."""
+    """Evaluations since the previous delta of the node."""
 
     node: str
     satisfied_delta: int
@@ -144,7 +141,7 @@ def fnv1a(content: bytes) -> int:
 
 
 def signed_norm(position: tuple[int, int]) -> int:
-    """The Eisenstein norm as a signed 64-bit number has it: coordinates near 2**31 exceed that, and it wraps around."""
+    """The Eisenstein norm in signed 64-bit arithmetic: coordinates near 2**31 overflow, and the norm wraps around."""
     a, b = position
     return (a * a - a * b + b * b + 2**63) % 2**64 - 2**63
 
@@ -156,7 +153,7 @@ Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
 class PlatoFieldError(ConstraintCrdtError):
-    """JSON that is not what the contract says. `str()` is one sentence; `field` is the path of what is to blame, None for all."""
+    """JSON outside of the contract. `str()` is a sentence; `field` is the path of the field at fault, None for the whole."""
 
     def __init__(self, message: str, field: str | None) -> None:
         super().__init__(message)
@@ -164,9 +161,10 @@ class PlatoFieldError(ConstraintCrdtError):
 
 
 def read_tile(data: bytes, room: str) -> PlatoTile:
-    """The tile that somebody sent to a room. O(content).
+    """The tile in the body of a request to a room. O(content).
 
-    Raises `PlatoFieldError` for what is no tile of that room, `msgspec.DecodeError` or `RecursionError` for what is no JSON.
+    Raises `PlatoFieldError` for an invalid tile or a tile of another room, `msgspec.DecodeError` or `RecursionError` for
+    malformed JSON.
     """
     tile = _decoded(data, PlatoTile)
     if tile.room != room:
@@ -187,7 +185,7 @@ def read_tile(data: bytes, room: str) -> PlatoTile:
 
 
 def read_delta(data: bytes, room: str) -> PlatoDelta:
-    """The delta that somebody sent to a room. Raises as `read_tile` does."""
+    """The delta in the body of a request to a room. Raises as `read_tile` does."""
     delta = _decoded(data, PlatoDelta)
     _check_name(room, "room")
     _check_part(room, "room")
@@ -313,10 +311,10 @@ def _decoded(data: bytes, shape: type[Shape]) -> Shape:
 
 
 def _misshapen(message: str) -> PlatoFieldError:
-    """What msgspec says, with the field as others write it."""
+    """An error of msgspec, with the path of the field."""
     field = ""
     if found := _PLACE.fullmatch(message):
-        message, field = found[1], found[2].partition("[...]")[0]  # what follows is inside of a map, under a key that is not told
+        message, field = found[1], found[2].partition("[...]")[0]  # the rest is inside of a map, under a key unknown here
     if found := _MISSING.match(message):
         field = f"{field}.{found[1]}" if field else found[1]
         return PlatoFieldError(f"the field `{field}` is missing", field)

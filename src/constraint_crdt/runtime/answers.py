@@ -1,4 +1,4 @@
-"""The answers a node gives about itself and the fleet, put together from its state and from what peers gave evidence of."""
+"""The reports of a node on itself and the fleet, from its state and the evidence of peers."""
 
 import time
 from collections.abc import Sequence
@@ -157,7 +157,7 @@ class Answers:
         )
 
     def retirement(self, name: str) -> RetireReport:
-        """What retiring a node would mean, or meant. Raises `KeyError` for one that never wrote, `ConstraintCrdtError` for this."""
+        """The effect of retiring a node. Raises `KeyError` for a node without writes, `ConstraintCrdtError` for this node."""
         gossip = self._gossip
         if name == gossip.node_id:
             raise ConstraintCrdtError(f"{name} cannot retire itself: stop it, and retire it on another node")

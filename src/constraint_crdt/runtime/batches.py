@@ -1,7 +1,7 @@
-"""Many changes in one go: for whoever writes faster than one change at a time can be brought to disk.
+"""Batches of changes: for writers faster than a commit to disk per change.
 
-Rules: a batch is checked as a whole against the state of one instant, and at that instant all of it is applied, in order, or
-nothing. What it counts is one cell per constraint and batch, however often it names the constraint.
+Rules: a batch is checked as a whole against the state of an instant, and at that instant applied whole, in order, or not at
+all. The counts of a batch are a single cell per constraint.
 """
 
 import enum
@@ -30,7 +30,7 @@ from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 
 class Effect(enum.StrEnum):
-    """What one change of a batch did."""
+    """The effect of a change."""
 
     ADDED = "added"
     REPLACED = "replaced"
@@ -41,16 +41,16 @@ class Effect(enum.StrEnum):
 
 
 class BatchResult(msgspec.Struct, frozen=True, gc=False):
-    """What became of one change. `id` is the constraint's; None for counts of none in particular."""
+    """The result of a change. `id` is the id of the constraint; None for counts without a constraint."""
 
     id: str | None
     change: Effect
 
 
 def check_definitions(changes: Sequence[BatchChange]) -> None:
-    """Check what needs no state: the size of the batch, and its definitions. Compiles each `when`: may take a while.
+    """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    Raises `ConstraintCrdtError`; a `BatchError` where one change is to blame.
+    Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
@@ -96,7 +96,7 @@ def _apply(
         elif type(change) is RemoveConstraint:
             gossip.remove_constraint(change.id)
             results.append(BatchResult(change.id, Effect.REMOVED))
-    # Counts do not depend on what is active, so they may come last: their order among the others cannot be seen.
+    # Counts do not depend on the active constraints, so they may come last.
     gossip.record_all(sums)
     return results
 
@@ -117,7 +117,7 @@ def _check_definition(index: int, change: AddConstraint) -> None:
 
 
 class _Rehearsal:
-    """Goes through a batch without changing anything: what would be active after each change, counted, and needed in room."""
+    """A dry run of a batch: the active constraints after each change, the counts, and the number of cells."""
 
     def __init__(self, gossip: GossipNode) -> None:
         self._state = gossip.state
@@ -125,7 +125,7 @@ class _Rehearsal:
         self._active: dict[str, bool] = {}
         self._before: dict[str | None, tuple[int, int]] = {}
         self._sums: dict[str | None, tuple[int, int]] = {}
-        self._cells = 1  # if this node has to begin a new life first, it says so in a cell
+        self._cells = 1  # the cell of a new life, in case this node has to begin one first
 
     def run(self, changes: Sequence[BatchChange]) -> dict[str | None, tuple[int, int]]:
         """The counts of the batch by constraint: (satisfied, violated)."""
@@ -160,7 +160,7 @@ class _Rehearsal:
         return id_ in self._state.constraints if known is None else known
 
     def _end_adds(self, id_: str) -> None:
-        """Make room for the removals of what stands now, or was added by the batch."""
+        """Count the cells for the removal of the present definitions, and of those from the batch."""
         self._cells += 1 + len(self._state.rows.held(ADD, id_)) // DOTS_PER_REMOVAL
 
     def _record(self, index: int, change: RecordCounts) -> None:
@@ -179,7 +179,7 @@ class _Rehearsal:
         self._sums[constraint] = counted
 
     def _check_recorded(self, index: int, constraint: str | None) -> None:
-        """See that this may be counted, and how much this life of the node has counted of it."""
+        """Check the constraint, and read the count of this life."""
         if constraint is not None and not self._is_active(constraint) and not any(self._state.metrics.constraint(constraint)):
             raise BatchError(index, "record.constraint", f"no constraint {constraint!r} is active")
         cell = self._state.rows.get(COUNTS, NODE_KEY if constraint is None else constraint, self._replica)

@@ -55,25 +55,25 @@ class Commit(Protocol):
 
 
 class NodeCounters:
-    """The counters of a fleet on one node."""
+    """The counters of a fleet on this node."""
 
     def __init__(self, gossip: GossipNode, commit: Commit) -> None:
         self._gossip = gossip
         self._commit = commit
 
     def reports(self) -> list[CounterReport]:
-        """All counters that were ever moved, ordered by name. O(cells of counters)."""
+        """All counters with a move, ordered by name. O(cells of counters)."""
         counters = self._gossip.state.counters
         return [_report(counters[name]) for name in counters]
 
     def report(self, name: str) -> CounterReport:
-        """One counter. Raises `KeyError` for one without a move known here."""
+        """A counter. Raises `KeyError` for one without a move known here."""
         if name not in self._gossip.state.counters:
             raise KeyError(name)
         return _report(self._gossip.state.counters[name])
 
     async def move(self, name: str, by: int) -> CounterReport:
-        """Move a counter up, or down by a negative number. The first move begins it.
+        """Move a counter up, or down by a negative number. The first move creates the counter.
 
         Raises `ValueError` for 0 and `ConstraintCrdtError` for a move out of bounds.
         """
@@ -96,7 +96,7 @@ def _report(counter: PNCounter) -> CounterReport:
 
 
 class NodeSketches:
-    """The sketches and Bloom filters of one node."""
+    """The sketches and Bloom filters of a node."""
 
     def __init__(self, gossip: GossipNode, commit: Commit) -> None:
         self._gossip = gossip
@@ -142,7 +142,7 @@ class NodeSketches:
     def top(self, k: int = 10, of: str = VIOLATIONS) -> TopReport:
         """The `k` most frequent items of a sketch.
 
-        Raises `KeyError` for a sketch that there is not, and `ValueError` for a `k` out of bounds.
+        Raises `KeyError` for an unknown sketch, and `ValueError` for a `k` out of bounds.
         """
         if not 1 <= k <= MAX_TOP:
             raise ValueError(f"the number of items must be from 1 to {MAX_TOP}, not {k}")
@@ -194,7 +194,7 @@ class NodeSketches:
         return InsertReport(name=name, items=len(items), new=new, fpr=bloom.estimated_fpr)
 
     def seen(self, name: str, item: str) -> SeenReport:
-        """Whether an item was inserted, on any node as far as is known here. Raises `KeyError` for a filter that there is not."""
+        """Membership of an item, from the insertions known here. Raises `KeyError` for an unknown filter."""
         bloom: BloomCRDT = self._gossip.state.blooms[name]
         return SeenReport(name=name, item=item, seen=item in bloom, fpr=bloom.estimated_fpr)
 
@@ -226,7 +226,7 @@ LARGE = 16 * 1024
 
 
 class NodePlato:
-    """The rooms of one node, as clients of the PLATO contract read and write them."""
+    """The rooms of a node, as clients of the PLATO contract read and write them."""
 
     def __init__(self, gossip: GossipNode, commit: Commit, now: Callable[[], int]) -> None:
         """`now`: the time in ns since the epoch."""
@@ -237,7 +237,7 @@ class NodePlato:
         self._hashes = ContentHashes()
 
     def rooms(self, prefix: str = "") -> list[str]:
-        """The rooms that have a tile, those that begin with `prefix`, in order."""
+        """The rooms with a tile, filtered by `prefix`, in order."""
         return self._state.tiles.rooms(prefix)
 
     def has_room(self, room: str) -> bool:
@@ -271,7 +271,7 @@ class NodePlato:
 
 
 class StateFiles:
-    """The whole state of one node, exported as a state file and merged from one."""
+    """The whole state of a node, exported to and merged from state files."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""The tiles of a running node: what its users do with them, and what is told of them.
+"""The tiles of a running node: reads, writes, and events of changes.
 
-Reads answer from what the node knows, cut off or not. Each write is one transaction, and on disk when it returns.
+Rules: a read answers from the state of this node, connected or not. A write is one transaction, and on disk when it returns.
 """
 
 import builtins
@@ -19,7 +19,7 @@ from constraint_crdt.types.tiles import FleetTile
 
 
 def report_of(tile: FleetTile) -> TileReport:
-    """What is said of a tile. O(its cells, pages apart)."""
+    """The report of a tile. O(its cells without pages)."""
     writer, counts = tile.writer, tile.metrics.total
     return TileReport(
         room=tile.room,
@@ -40,38 +40,38 @@ def report_of(tile: FleetTile) -> TileReport:
 
 
 class NodeTiles:
-    """The tiles of one node."""
+    """The tiles of a node."""
 
     def __init__(self, gossip: GossipNode, commit: Commit, publish: Callable[[Event], None]) -> None:
-        """`publish` takes the events that `tell` makes."""
+        """`publish` receives the events of `tell`."""
         self._gossip = gossip
         self._tiles = gossip.state.tiles
         self._commit = commit
         self._publish = publish
         self._touched: set[str] = set()
         self._waiting: OrderedDict[Place, None] = OrderedDict()
-        """The tiles that are to be told of."""
+        """The queue of changed tiles."""
         self._listed: dict[Place, Dot] = {}
-        """Each tile that was told of, with the content that it had."""
+        """Each tile of a published event, with the dot of its content then."""
         for kind in (CONTENT, DELETED):
             gossip.state.rows.watch(kind, self._moved)
 
     # --- reading -------------------------------------------------------------------------------------------------------
 
     def get(self, room: str, id_: str) -> FleetTile:
-        """A tile that is there. Raises `KeyError` if it is not."""
+        """A present tile. Raises `KeyError` without."""
         return self._tiles[room, id_]
 
     def rooms(self, prefix: str = "") -> list[str]:
-        """The rooms that have a tile, those that begin with `prefix`, in order."""
+        """The rooms with a tile, filtered by `prefix`, in order."""
         return self._tiles.rooms(prefix)
 
     def list(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
-        """The tiles of one room, or of all that begin with `prefix`, in order; or those that are deleted and not purged yet."""
+        """The tiles of a room, or of all rooms with the prefix, in order; or those deleted and not purged yet."""
         return self.reports(self.places(room, prefix=prefix, deleted=deleted))
 
     def places(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> "builtins.list[Place]":
-        """Where the tiles are that `list` tells of, in order."""
+        """The places of the tiles of `list`, in order."""
         tiles = self._tiles
         if deleted:
             places: Iterable[Place] = tiles.deleted()
@@ -104,12 +104,12 @@ class NodeTiles:
         return report_of(tile)
 
     async def delete(self, room: str, id_: str) -> None:
-        """Take a tile away, until it is restored or purged. Raises `KeyError` if it is not there."""
+        """Delete a tile, restorable until its purge. Raises `KeyError` for a missing tile."""
         tile = self.get(room, id_)
         await self._commit(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
 
     async def restore(self, room: str, id_: str) -> TileReport:
-        """Undo the deletion of a tile. Raises `KeyError` if it is not deleted, or purged by now."""
+        """Undo the deletion of a tile. Raises `KeyError` for a tile not deleted, or purged."""
         tile = self._tiles.tile(room, id_)
         if not tile.deleted:
             raise KeyError((room, id_))
@@ -117,7 +117,7 @@ class NodeTiles:
         return report_of(tile)
 
     async def tag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
-        """Add tags, and constraints that it is about, to a tile. Raises as `FleetTile.edit` does; `KeyError` if it is not there."""
+        """Add tags and constraints to a tile. Raises as `FleetTile.edit` does, and `KeyError` for a missing tile."""
         return await self.edit(room, id_, add_tags=tags, add_constraints=constraints)
 
     async def untag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
@@ -149,7 +149,7 @@ class NodeTiles:
         await self._commit(lambda: self._gossip.write(edited))
         return report_of(tile)
 
-    # --- what follows from a change ------------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------------------------------
 
     def _moved(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -158,12 +158,12 @@ class NodeTiles:
 
     @property
     def waiting(self) -> bool:
-        """There are tiles whose content moved and that were not told of yet."""
+        """True if changed tiles await their events."""
         return bool(self._touched or self._waiting)
 
     def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
-        """Follow, and say unless told not to, what became of the tiles whose content moved: in the order in which they did, of one
-        change by place, each once by what it is then.
+        """Publish an event per changed tile, in the order of changes, by the state of the tile now. Without `publish` only record
+        the changes.
 
         `most`: look at so many tiles only; there may be more as long as `waiting` is true.
         """
