@@ -22,7 +22,7 @@ from constraint_crdt import (
     exchange,
     split_message,
 )
-from constraint_crdt.protocol.outbound import UNASKED
+from constraint_crdt.protocol.exchange_rules import UNASKED
 from tests.protocol.scrambled import scrambled
 
 

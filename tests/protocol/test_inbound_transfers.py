@@ -19,8 +19,7 @@ from constraint_crdt import (  # fmt: skip
     split_message,
 )
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, Staging
-from constraint_crdt.protocol.transfers import PART_BYTES, InboundTransfers
+from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, InboundTransfers
 
 P, Q = Replica("p", 1), Replica("q", 1)
 
@@ -139,14 +138,14 @@ def test_memory_is_bounded_whoever_sends() -> None:
 
 
 def test_what_is_asked_for_is_the_first_part_that_is_missing() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     for index, expected in ((1, 0), (3, 0), (0, 2), (2, 4)):
         staging.add(part(index, 6, b"x", 6))
         assert staging.ask(P, anew=True) == (b"transfer", expected)
 
 
 def test_within_an_exchange_the_same_part_is_asked_for_once() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(1, 4, b"x", 4))
     assert staging.ask(P, anew=False) is None, "the first part comes unasked"
     staging.add(part(0, 4, b"x", 4))
@@ -159,7 +158,7 @@ def test_within_an_exchange_the_same_part_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize("advanced", [0, 1])
 def test_a_part_is_asked_for_a_bounded_number_of_times_and_anew_after_progress(advanced: int) -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     for index in range(advanced):
         staging.add(part(index, 9, b"x", 9))
         assert staging.ask(P, anew=True) == (b"transfer", index + 1)
@@ -173,7 +172,7 @@ def test_a_part_is_asked_for_a_bounded_number_of_times_and_anew_after_progress(a
 
 
 def test_progress_starts_the_count_of_questions_again() -> None:
-    staging, questions = Staging(10_000), 0
+    staging, questions = InboundTransfers(10_000), 0
     for index in range(STALLED):
         staging.add(part(index, 20, b"x", 20))
         for _ in range(STALLED - 1):
@@ -183,7 +182,7 @@ def test_progress_starts_the_count_of_questions_again() -> None:
 
 
 def test_only_the_life_that_sends_is_asked_and_only_for_what_it_sends() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(0, 2, b"x", 2))
     assert staging.ask(Q, anew=True) is None
     assert not staging.give_up(P, b"another!")
@@ -198,7 +197,7 @@ def test_only_the_life_that_sends_is_asked_and_only_for_what_it_sends() -> None:
 
 
 def test_a_slice_as_long_as_the_whole_is_not_the_whole_unless_it_is_the_only_one() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     assert staging.add(part(0, 2, b"xx", 2)) is None
     assert staging.add(part(1, 2, b"", 2)) == b"xx"
     with pytest.raises(ConstraintCrdtError, match=r"^the parts of a transfer do not add up to its size$"):
@@ -209,9 +208,9 @@ def test_a_slice_as_long_as_the_whole_is_not_the_whole_unless_it_is_the_only_one
 def test_what_just_fits_is_staged() -> None:
     for size, count in ((1000, 1), (1000, 3)):
         exact = size + count * PART_BYTES
-        Staging(exact).add(part(0, count, b"x" * (size // count), size))
+        InboundTransfers(exact).add(part(0, count, b"x" * (size // count), size))
         with pytest.raises(ConstraintCrdtError, match="to be staged"):
-            Staging(exact - 1).add(part(0, count, b"x" * (size // count), size))
+            InboundTransfers(exact - 1).add(part(0, count, b"x" * (size // count), size))
 
 
 @given(
@@ -225,7 +224,7 @@ def test_what_just_fits_is_staged() -> None:
 def test_what_is_staged_is_what_a_plain_list_holds(history: list[tuple[Replica, int, bytes, int]]) -> None:
     """A list of (transfer, slices), the one least lately heard from first to go, one for each node."""
     limit = 4 * PART_BYTES + 40
-    staging, model = Staging(limit), list[tuple[tuple[Replica, bytes], dict[int, bytes]]]()
+    staging, model = InboundTransfers(limit), list[tuple[tuple[Replica, bytes], dict[int, bytes]]]()
     for sender, index, transfer, what in history:
         if what == 0:
             staging.drop(sender.node_id)
@@ -249,7 +248,7 @@ def test_what_is_staged_is_what_a_plain_list_holds(history: list[tuple[Replica, 
 
 
 def test_completed_transfers_take_bounded_memory_and_the_least_recent_is_forgotten_first() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     senders = [Replica(f"node {number}", 1) for number in range(COMPLETED + 1)]
 
     def complete(sender: Replica) -> None:

@@ -80,7 +80,7 @@ def test_what_goes_on_with_a_transfer_or_ends_it_is_for_one_life() -> None:
 def test_until_it_is_acknowledged_no_clock_is_taken_for_known() -> None:
     a, b = node("a"), node("b")
     exchange(a, b)
-    a._my_clock(a.tracker.meet(b.replica))
+    a._composer.restated_clock(a.tracker.meet(b.replica))
     assert a.ping("b").base is None
 
 
@@ -90,8 +90,8 @@ def test_where_one_stands_names_ended_lives_too() -> None:
     exchange(a, b)
     exchange(a, c)
     a.retire("c")
-    assert c.replica not in dict(a._whole_ping(None).changes)
-    [answer] = a._my_clock(a.tracker.meet(b.replica))
+    assert c.replica not in dict(a._composer.whole_ping(None).changes)
+    [answer] = a._composer.restated_clock(a.tracker.meet(b.replica))
     assert isinstance(answer, Ping)
     said = dict(answer.changes) or dict(answer.clock.items() if answer.clock else ())
     assert said[c.replica] == 1
@@ -185,7 +185,7 @@ def test_a_repair_is_one_alarm_on_each_side_that_saw_the_difference(damage: obje
     sound, damaged = pair()
     own_cells(damaged)
     for time in range(1, times + 1):
-        damaged._repairs._not_before = sound._repairs._not_before = 0
+        damaged._exchange.repairs._not_before = sound._exchange.repairs._not_before = 0
         assert callable(damage)
         damage(damaged)
         waiting = [(sound, damaged.begin(sound.node_id))]
@@ -348,7 +348,7 @@ def test_who_forgets_its_peers_begins_with_a_whole_ping_and_keeps_its_limits() -
     a = GossipNode("a", fleet=FLEET, limits=Limits(peers=1))
     exchange(a, node("b"))
     a.forget_peers()
-    assert (a.peer_count, len(a._staging), len(a._sending)) == (0, 0, 0)
+    assert (a.peer_count, len(a._inbound), len(a._outbound)) == (0, 0, 0)
     message = a.begin("b")
     assert isinstance(message, Ping)
     assert (message.base, message.to) == (None, None)

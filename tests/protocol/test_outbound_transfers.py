@@ -18,7 +18,7 @@ from constraint_crdt import (
     split_message,
 )
 from constraint_crdt.protocol.messages import GossipMessage
-from constraint_crdt.protocol.transfers import CutMessage, Sending
+from constraint_crdt.protocol.transfers import CutMessage, OutboundTransfers
 from tests.protocol.scrambled import scrambled
 
 P, Q = Replica("p", 1), Replica("q", 1)
@@ -38,8 +38,8 @@ SIZES = {count: len(encode_message(each)) for count, each in MESSAGES.items()}
 BURST = 500
 
 
-def sending(kept_bytes: int = 10**6) -> Sending:
-    return Sending(Limits(burst_bytes=BURST, kept_bytes=kept_bytes))
+def sending(kept_bytes: int = 10**6) -> OutboundTransfers:
+    return OutboundTransfers(Limits(burst_bytes=BURST, kept_bytes=kept_bytes))
 
 
 def parts(payloads: Sequence[bytes]) -> list[Part]:
@@ -58,8 +58,8 @@ def test_a_newer_message_takes_the_place_and_the_bytes_of_the_one_before() -> No
     for count in (32, 8, 16):
         on_the_way.encoded(MESSAGES[count], P, PART)
         assert (len(on_the_way), on_the_way.bytes) == (1, SIZES[count])
-    assert on_the_way.go_on(P, transfer(8), 0) is None
-    assert on_the_way.go_on(P, transfer(16), 0)
+    assert on_the_way.resume(P, transfer(8), 0) is None
+    assert on_the_way.resume(P, transfer(16), 0)
     on_the_way.drop("p")
     assert (len(on_the_way), on_the_way.bytes) == (0, 0)
 
@@ -74,7 +74,7 @@ def test_what_is_kept_is_what_a_plain_list_keeps(steps: list[tuple[str, int]], m
     for name, count in steps:
         kept = dict(model).get(name)
         if count == -1:
-            burst = on_the_way.go_on(Replica(name, 1), transfer(kept or 8), 1)
+            burst = on_the_way.resume(Replica(name, 1), transfer(kept or 8), 1)
             assert (burst is None) == (kept is None)
             if kept is not None:
                 model = [each for each in model if each[0] != name] + [(name, kept)]
@@ -108,21 +108,21 @@ def test_bursts_from_each_part_on_make_up_the_whole_and_only_the_last_does_not_p
         start += len(found)
         if start == count:
             break
-        burst = on_the_way.go_on(P, found[0].transfer, start)
+        burst = on_the_way.resume(P, found[0].transfer, start)
         assert burst is not None
         found = parts([encode_message(each) for each in burst])
         bursts += 1
     assert b"".join(chunks) == encode_message(MESSAGES[32])
     assert bursts > 2
-    assert on_the_way.go_on(P, found[0].transfer, count) is None, "there is no such part"
-    assert on_the_way.go_on(P, found[0].transfer, count - 1) is not None
+    assert on_the_way.resume(P, found[0].transfer, count) is None, "there is no such part"
+    assert on_the_way.resume(P, found[0].transfer, count - 1) is not None
 
 
 def test_a_burst_has_at_least_one_part() -> None:
-    on_the_way = Sending(Limits(burst_bytes=1, kept_bytes=10**6))
+    on_the_way = OutboundTransfers(Limits(burst_bytes=1, kept_bytes=10**6))
     [first] = parts(on_the_way.encoded(MESSAGES[8], P, PART))
     assert (first.index, first.pause, first.count > 1) == (0, True, True)
-    burst = on_the_way.go_on(P, first.transfer, 1)
+    burst = on_the_way.resume(P, first.transfer, 1)
     assert burst is not None
     assert [each.index for each in burst if isinstance(each, Part)] == [1]
 
@@ -130,10 +130,10 @@ def test_a_burst_has_at_least_one_part() -> None:
 def test_the_rest_goes_to_that_life_of_that_peer_only() -> None:
     on_the_way = sending()
     on_the_way.encoded(MESSAGES[32], P, PART)
-    assert on_the_way.go_on(Q, transfer(32), 1) is None
-    assert on_the_way.go_on(Replica("p", 2), transfer(32), 1) is None
-    assert on_the_way.go_on(P, transfer(8), 1) is None
-    assert on_the_way.go_on(P, transfer(32), 1)
+    assert on_the_way.resume(Q, transfer(32), 1) is None
+    assert on_the_way.resume(Replica("p", 2), transfer(32), 1) is None
+    assert on_the_way.resume(P, transfer(8), 1) is None
+    assert on_the_way.resume(P, transfer(32), 1)
 
 
 def test_for_an_unknown_reader_it_goes_out_whole_and_nothing_is_kept() -> None:
@@ -163,10 +163,10 @@ def test_it_is_let_go_once_the_peer_has_all_of_it(last: int) -> None:
     on_the_way.settle("p", {sender: last, P: 9})
     on_the_way.settle("unheard of", {sender: last})
     assert len(on_the_way) == (2 if last < 32 else 1)
-    assert (on_the_way.go_on(P, transfer(32), 1) is None) == (last >= 32)
-    assert on_the_way.go_on(Q, transfer(32), 1)
+    assert (on_the_way.resume(P, transfer(32), 1) is None) == (last >= 32)
+    assert on_the_way.resume(Q, transfer(32), 1)
     on_the_way.settle("q", {})
-    assert on_the_way.go_on(Q, transfer(32), 1)
+    assert on_the_way.resume(Q, transfer(32), 1)
     on_the_way.clear()
     assert (len(on_the_way), on_the_way.bytes) == (0, 0)
 
