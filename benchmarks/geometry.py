@@ -14,10 +14,9 @@ from pathlib import Path
 
 from report import machine
 
-from constraint_crdt.protocol.peer_selection import Chance as Generator
-from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Uniform, hexagon
-from constraint_crdt.simulation.links import Chance
+from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, RandomSource, Uniform, hexagon
 from constraint_crdt.simulation.rounds import Simulation
+from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.register import Position, hex_distance
 
 ITEMS = 10
@@ -34,7 +33,7 @@ class Expanding:
             sorted((hex_distance(here, there), other) for other, there in enumerate(points) if there != here) for here in points
         ]
 
-    def choose(self, me: int, round_: int, chance: Generator) -> int:
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:
         """One of those that are near enough by now."""
         near = [other for distance, other in self._near[me] if distance <= round_ + 1]
         return near[int(chance.random() * len(near))]
@@ -71,7 +70,7 @@ def measure(points: Sequence[Position], choice: PeerChoice, seed: int) -> tuple[
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
     """The mean, and the ends of its 95 % interval."""
-    chance, count = Chance(1), len(values)
+    chance, count = SimRng(1), len(values)
     means = sorted(statistics.fmean(values[chance.below(count)] for _ in range(count)) for _ in range(RESAMPLES))
     return statistics.fmean(values), means[int(RESAMPLES * 0.025)], means[int(RESAMPLES * 0.975)]
 
@@ -115,7 +114,7 @@ def draw(results: dict[str, list[tuple[float, ...]]], nodes: int) -> str:
             f"link cost (hops per item) over rounds until all know all</text>"
         ),
     ]
-    jitter = Chance(2)
+    jitter = SimRng(2)
     for place, policy in enumerate(POLICIES):
         runs = results[policy.name]
         for run in runs:

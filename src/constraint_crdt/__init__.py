@@ -32,9 +32,19 @@ if TYPE_CHECKING:
         PlatoRoom,
         PlatoTile,
     )
-    from constraint_crdt.protocol.codec import decode_message, encode_message
+    from constraint_crdt.protocol.exchange_rules import GossipResult
     from constraint_crdt.protocol.gossip_node import exchange
-    from constraint_crdt.protocol.messages import Ack, ConstraintDelta, Delta, GossipMessage, GossipResult, Part, Ping, Sync
+    from constraint_crdt.protocol.messages import (
+        Ack,
+        ConstraintDelta,
+        Delta,
+        GossipMessage,
+        Part,
+        Ping,
+        Sync,
+        decode_message,
+        encode_message,
+    )
     from constraint_crdt.protocol.peer_clocks import DeltaTracker
     from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
@@ -92,7 +102,7 @@ _HOME_OF = {
     "Frequent": "constraint_crdt.types.sketch",
     "GossipMessage": "constraint_crdt.protocol.messages",
     "GossipNode": "constraint_crdt.edge",
-    "GossipResult": "constraint_crdt.protocol.messages",
+    "GossipResult": "constraint_crdt.protocol.exchange_rules",
     "Limits": "constraint_crdt.crdt.limits",
     "MemoryNetwork": "constraint_crdt.transport.memory",
     "Merge": "constraint_crdt.crdt.clock",
@@ -140,9 +150,9 @@ _HOME_OF = {
     "Verdict": "constraint_crdt.expression",
     "WritesRefused": "constraint_crdt.store",
     "ZenohTransport": "constraint_crdt.transport.zenoh",
-    "decode_message": "constraint_crdt.protocol.codec",
+    "decode_message": "constraint_crdt.protocol.messages",
     "eisenstein_norm": "constraint_crdt.types.register",
-    "encode_message": "constraint_crdt.protocol.codec",
+    "encode_message": "constraint_crdt.protocol.messages",
     "exchange": "constraint_crdt.protocol.gossip_node",
     "from_json": "constraint_crdt.state_file",
     "hex_distance": "constraint_crdt.types.register",

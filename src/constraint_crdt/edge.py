@@ -1,13 +1,18 @@
-"""Where the pure core meets the machine: fresh incarnations and the wall clock, supplied where the caller leaves them out."""
+"""The classes of the pure part with this machine's clock and randomness as defaults.
+
+Rules kept here:
+
+- Only this module gives the pure part a clock or random numbers; every default can be replaced by the caller.
+- No behaviour: a class here adds defaults to the pure class of the same name.
+"""
 
 import secrets
 import time
 from collections.abc import Callable, Iterable
 
-from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
-from constraint_crdt.protocol.messages import DEFAULT_FLEET, DEFAULT_MAX_SKEW
+from constraint_crdt.protocol.local_replica import Edge
 from constraint_crdt.types.decay import MAX_SKEW, NAMELESS, Ages
 from constraint_crdt.types.decay import DecayCounter as PureDecayCounter
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES
@@ -15,57 +20,38 @@ from constraint_crdt.types.rates import DecayConstraintState as PureDecayConstra
 from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 
 INCARNATION_BITS = 48
-"""Two lives of one node collide once in 10^7 nodes that live a thousand times each; it costs 9 bytes in a message."""
+"""Bits of a random incarnation, 9 bytes in a message. Two lives of one node collide once in 10^7 nodes with a thousand lives
+each."""
 
 
 def fresh_incarnation() -> int:
-    """A number that no life of a node has had, from the machine's randomness."""
+    """An incarnation no life of a node has had, from the machine's randomness."""
     return 1 + secrets.randbits(INCARNATION_BITS)
 
 
 class GossipNode(PureGossipNode):
-    """A replica and its side of the exchange. See `constraint_crdt.protocol.gossip_node` for how an exchange runs."""
+    """A replica and its side of the exchange, by default with this machine's clock and randomness.
 
-    def __init__(
-        self,
-        node_id: str,
-        *,
-        incarnation: int | None = None,
-        now: Callable[[], int] = time.time_ns,
-        renew: Callable[[], int] = fresh_incarnation,
-        fleet: str = DEFAULT_FLEET,
-        limits: Limits = DEFAULT_LIMITS,
-        max_skew: float = DEFAULT_MAX_SKEW,
-    ) -> None:
-        """`node_id`: the node's name. `incarnation`: tells this life of it from all others; a fresh random one if left out.
+    See `constraint_crdt.protocol.gossip_node` for the parameters, and `constraint_crdt.protocol.exchange_rules` for how an exchange
+    runs.
+    """
 
-        `now`: the time in ns since the epoch. `renew`: supplies further incarnations. `fleet`: messages of another are refused.
-        `max_skew`: how far the clocks of the fleet may differ, in seconds; one that differs more is an alarm and counts nothing.
-        """
-        super().__init__(
-            node_id,
-            incarnation=renew() if incarnation is None else incarnation,
-            now=now,
-            renew=renew,
-            fleet=fleet,
-            limits=limits,
-            max_skew=max_skew,
-        )
+    edge = Edge(now=time.time_ns, renew=fresh_incarnation)
 
 
 class FleetTile(PureFleetTile):
-    """A tile that stands alone. See `constraint_crdt.types.tiles`; those of a state are at `state.tiles`."""
+    """A tile outside of a state. See `constraint_crdt.types.tiles`; the tiles of a state are at `state.tiles`."""
 
     def __init__(self, room: str, id_: str, rows: Rows | None = None, *, now: Callable[[], int] = time.time_ns) -> None:
-        """`room`, `id_`: what it is called, 1 to 256 bytes each. `rows`: the cells to look at; new empty ones if left out.
+        """`room`, `id_`: the name, 1 to 256 bytes each. `rows`: the cells to read; new empty ones if None.
 
-        `now`: the time in ns since the epoch. Raises `ConstraintCrdtError` for a room or id that no tile can have.
+        `now`: the time in ns since the epoch. Raises `ConstraintCrdtError` for a room or id out of bounds.
         """
         super().__init__(room, id_, rows, now=now)
 
 
 class DecayCounter(PureDecayCounter):
-    """A counter that forgets, by the wall clock. See `constraint_crdt.types.decay`."""
+    """A decaying counter by the wall clock. See `constraint_crdt.types.decay`."""
 
     def __init__(
         self,
@@ -77,17 +63,17 @@ class DecayCounter(PureDecayCounter):
         max_skew: float = MAX_SKEW,
         ages: Ages | None = None,
     ) -> None:
-        """`half_life`: seconds. `name`: tells it from others in the same rows. `now`: this machine's clock, ns since the epoch.
+        """`half_life`: seconds. `name`: distinguishes it from other counters in the same rows. `now`: the time, ns since the epoch.
 
-        `max_skew`: seconds that a writer may be ahead of it without being counted in `ahead`. `ages`: what keeps the ages of the
-        cells of `rows`, if something does already. Raises `TypeError` for a half-life that is no number, and `ConstraintCrdtError`
-        for one, or a name, out of bounds.
+        `max_skew`: seconds a writer may be ahead without being counted in `ahead`. `ages`: the ages of the cells of `rows`,
+        if they are kept already. Raises `TypeError` for a half-life that is not a number, and `ConstraintCrdtError` for a half-life
+        or name out of bounds.
         """
         super().__init__(half_life, name=name, rows=rows, now=now, max_skew=max_skew, ages=ages)
 
 
 class DecayConstraintState(PureDecayConstraintState):
-    """How often constraints held and were violated lately, by the wall clock. See `constraint_crdt.types.rates`."""
+    """Recent rates of satisfied and violated evaluations, by the wall clock. See `constraint_crdt.types.rates`."""
 
     def __init__(
         self,
@@ -98,5 +84,8 @@ class DecayConstraintState(PureDecayConstraintState):
         max_skew: float = MAX_SKEW,
         ages: Ages | None = None,
     ) -> None:
-        """`half_lives`: seconds, 1 to 8 of them, at which evaluations are tracked and can be read. The rest as above."""
+        """`half_lives`: 1 to 8 half-lives in seconds, at which evaluations are tracked and can be read.
+
+        The others as for `DecayCounter`.
+        """
         super().__init__(half_lives, rows=rows, now=now, max_skew=max_skew, ages=ages)

@@ -67,7 +67,7 @@ async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.
         a.evidence.heard("b", diverged=True)
         assert found(a)["agreement"].level == "fail"
         await eventually(lambda: found(a)["agreement"].level == "ok")
-        a.gossip.alarms = 1
+        a.gossip._exchange.alarms = 1
         assert found(a)["agreement"].level == "warn"
         monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"

@@ -3,11 +3,11 @@
 import tracemalloc
 import zlib
 from contextlib import suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from constraint_crdt import (  # fmt: skip
     ConstraintCrdtError,
@@ -21,7 +21,8 @@ from constraint_crdt import (  # fmt: skip
     split_message,
 )
 from constraint_crdt.crdt.limits import MESSAGE_BYTES
-from constraint_crdt.protocol.compression import MOST_GROWTH, PACK_FROM, PAYS_BELOW, pack, unpack
+from constraint_crdt.protocol.messages import MOST_GROWTH
+from constraint_crdt.protocol.transfers import PACK_FROM, PAYS_BELOW, pack, unpack
 from tests.protocol.scrambled import scrambled
 
 TEXT = "".join(f"constraint number {number}, " for number in range(1000)).encode()

@@ -1,6 +1,5 @@
 """Messages handed over as objects, within one process, say and do exactly what they do over the wire."""
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -114,6 +113,6 @@ def test_a_clock_that_does_not_fit_its_message_is_not_believed() -> None:
     b.add_constraint("z")
     delta = b.receive(a.begin("n1")).responses[0]
     assert isinstance(delta, Delta)
-    said = dataclasses.replace(delta, clock=VectorClock({**b.clock.as_dict(), Replica("n3", 4): 7}))
+    said = msgspec.structs.replace(delta, clock=VectorClock({**b.clock.as_dict(), Replica("n3", 4): 7}))
     a.receive(said)
     assert a.tracker.clock("n1") == b.clock

@@ -167,7 +167,7 @@ def test_what_stands_again_and_what_fell_is_told_to_the_store() -> None:
     rows = b.state.rows
     alter(b, without("c3"))
     alter(b, lambda cells: [*cells, Cell(ADD, "foreign", make_cell(ADD, "foreign", None).data, 2, Replica("a", 1))])
-    b._repairs._doubt = (1 << BUCKETS) - 1
+    b._exchange.repairs._doubt = (1 << BUCKETS) - 1
     assert rows.take_fallen() == rows.take_mended() == []
     run(a, b)
     assert a.state == b.state

@@ -67,7 +67,7 @@ def test_without_loss_one_exchange_is_enough_and_costs_little_more_than_the_cont
     assert full.state == blank.state
     assert log.parts > 20
     assert log.bytes < 1.3 * size(full)
-    assert len(full._sending) == len(blank._staging) == full._sending.bytes == 0, "what arrived is not kept"
+    assert len(full._outbound) == len(blank._inbound) == full._outbound.bytes == 0, "what arrived is not kept"
 
 
 @pytest.mark.parametrize("full_begins", [False, True])
@@ -107,7 +107,7 @@ def test_cut_again_and_again_it_comes_through_and_hardly_anything_comes_twice(fu
 def test_after_an_interruption_only_what_is_missing_is_sent_whatever_the_sender_did_since() -> None:
     full, blank = node("full", 200), node("blank")
     talk(blank, full, lambda number: number > 32)
-    staged = blank._staging._transfers["full"].size
+    staged = blank._inbound._transfers["full"].size
     for number in range(50):
         full.remove_constraint(scrambled(f"constraint {number} of full"))
     full.record(7)
@@ -142,10 +142,10 @@ def test_a_delta_goes_on_although_the_clock_that_it_names_is_out_of_use() -> Non
 def test_where_the_sender_does_not_keep_it_any_more_the_transfer_starts_again_at_once() -> None:
     full, blank = node("full", 200), node("blank")
     talk(blank, full, lambda number: number > 20)
-    full._sending.clear()
+    full._outbound.clear()
     talk(blank, full)
     assert full.state == blank.state
-    assert len(blank._staging) == 0
+    assert len(blank._inbound) == 0
 
 
 def test_a_sender_in_another_life_starts_again() -> None:
@@ -155,7 +155,7 @@ def test_a_sender_in_another_life_starts_again() -> None:
     talk(blank, full)
     talk(blank, full)
     assert full.state == blank.state
-    assert len(blank._staging) == 0
+    assert len(blank._inbound) == 0
 
 
 def test_another_life_of_the_reader_gets_nothing_of_what_was_kept_for_the_former() -> None:
@@ -173,11 +173,11 @@ def test_another_life_of_the_reader_gets_nothing_of_what_was_kept_for_the_former
 def test_a_new_life_that_begins_in_the_middle_does_not_wait_for_parts_that_are_for_the_one_before() -> None:
     full, reader = node("full", 200), node("reader", 1)
     talk(reader, full, lambda number: number > 20)
-    assert len(reader._staging) == 1
-    reader._written = -1  # as if others knew more of its life
+    assert len(reader._inbound) == 1
+    reader.local._written = -1  # as if others knew more of its life
     reader.record(1)
     assert reader.replica.incarnation == 2
-    assert len(reader._staging) == 0
+    assert len(reader._inbound) == 0
     talk(reader, full)
     assert reader.state == full.state
 
@@ -212,8 +212,8 @@ def test_what_is_kept_is_bounded_and_the_longest_unasked_goes_first() -> None:
     blanks = [node(f"blank {number}") for number in range(6)]
     for blank in blanks:
         talk(blank, full, lambda number: number > 4)
-        assert full._sending.bytes <= full._limits.kept_bytes
-    assert len(full._sending) == 2  # a transfer to a peer is a little larger than the bare content
+        assert full._outbound.bytes <= full._outbound._limits.kept_bytes
+    assert len(full._outbound) == 2  # a transfer to a peer is a little larger than the bare content
     for blank in blanks:
         talk(blank, full)
         assert blank.state == full.state
@@ -227,7 +227,7 @@ def test_what_is_too_large_to_be_kept_is_sent_in_one_go() -> None:
     for data in payloads:
         blank.receive(decode_message(data))
     assert blank.state == full.state
-    assert len(full._sending) == 0
+    assert len(full._outbound) == 0
 
 
 @given(st.integers(0, 2**32), st.booleans())

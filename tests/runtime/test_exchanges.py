@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.protocol.messages import GossipResult
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop, fanout
 from constraint_crdt.transport.interface import Changed, Handler, Peer, Unreachable
 

@@ -8,8 +8,9 @@ from collections import Counter
 from typing import get_args
 
 import msgspec
+import pytest
 
-from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, Tally, search_seeds
+from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, Coverage, search_seeds
 from constraint_crdt.simulation.histories import replay
 from constraint_crdt.simulation.steps import AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
@@ -26,6 +27,7 @@ print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outc
 """
 
 
+@pytest.mark.slow
 def test_nothing_goes_wrong() -> None:
     tally, found = search_seeds(FIRST_SEED, HISTORIES)
     assert found is None, f"seed {found.seed}: {found.sentence}"
@@ -47,6 +49,7 @@ def test_histories_have_five_nodes_and_more() -> None:
         assert len({member.name for member in chaos.members}) == len(chaos.members)
 
 
+@pytest.mark.processes
 def test_the_same_seed_gives_the_same_history_whatever_hashes_are() -> None:
     """Byte for byte, in processes in which sets and dicts of texts iterate in another order."""
     outputs = []
@@ -74,17 +77,17 @@ def test_a_history_replays_from_its_steps_alone() -> None:
 
 
 def test_what_never_fired_is_told() -> None:
-    tally = Tally(fired=Counter(dict.fromkeys(FAULTS[1:], 1)))
+    tally = Coverage(fired=Counter(dict.fromkeys(FAULTS[1:], 1)))
     assert tally.never_fired() == [FAULTS[0]]
-    tally.add(Tally(histories=2, fired=Counter({FAULTS[0]: 3})))
+    tally.add(Coverage(histories=2, fired=Counter({FAULTS[0]: 3})))
     assert tally.never_fired() == []
     assert tally.histories == 2
 
 
 def test_what_was_never_written_is_told() -> None:
-    tally = Tally(written=Counter(dict.fromkeys(WRITES[1:], 1)))
+    tally = Coverage(written=Counter(dict.fromkeys(WRITES[1:], 1)))
     assert tally.never_written() == [WRITES[0]]
-    tally.add(Tally(written=Counter({WRITES[0]: 1})))
+    tally.add(Coverage(written=Counter({WRITES[0]: 1})))
     assert tally.never_written() == []
 
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageChops, ImageColor
 
 from constraint_crdt.simulation import plot as drawing
-from constraint_crdt.simulation.plot import Line, Picture, Text, draw, to_svg
-from constraint_crdt.simulation.plot_png import SCALE, write_png
+from constraint_crdt.simulation.plot import SCALE, Line, Picture, Text, draw, png_writer, to_svg
 from constraint_crdt.simulation.scenario import SECOND_NS, Report, Run, Sample, Scenario
 
 Point = tuple[float, float]
@@ -44,7 +43,7 @@ def svg_of(picture: Picture) -> ET.Element:
 
 def png_of(picture: Picture) -> Image.Image:
     file = io.BytesIO()
-    write_png(picture, file)
+    png_writer()(picture, file)
     image = Image.open(file)
     image.load()
     assert image.format == "PNG"
@@ -163,9 +162,10 @@ def test_bold_text_is_darker() -> None:
     assert sum(ImageChops.invert(bold).tobytes()) > 1.2 * sum(ImageChops.invert(light).tobytes())
 
 
+@pytest.mark.processes
 def test_only_writing_a_png_loads_pillow() -> None:
     rooms = Path(drawing.__file__).parent.glob("*.py")
-    modules = sorted(f"constraint_crdt.simulation.{path.stem}" for path in rooms if path.stem not in ("plot_png", "__init__"))
+    modules = sorted(f"constraint_crdt.simulation.{path.stem}" for path in rooms if path.stem != "__init__")
     assert "constraint_crdt.simulation.plot" in modules
     code = f"import sys, constraint_crdt.cli.simulate, {', '.join(modules)}; print('PIL' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout

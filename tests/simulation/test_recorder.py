@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS
-from constraint_crdt.protocol.codec import encode_message
-from constraint_crdt.protocol.messages import DEFAULT_FLEET
+from constraint_crdt.protocol.messages import DEFAULT_FLEET, encode_message
 from constraint_crdt.simulation.recorder import (
     FORMAT,
-    Began,
+    Checkpoint,
     Frame,
-    Heard,
+    Receipt,
     RecordedNode,
     RecordingError,
     Replay,
@@ -113,7 +112,7 @@ def test_a_recording_replays_to_the_same_hashes(history: list[tuple[str, str, st
         fleet.time += 1000
         take(fleet, step)
     for name, node in fleet.nodes.items():
-        last = max(number for number, frame in enumerate(fleet.frames[name]) if isinstance(frame.input, Began))
+        last = max(number for number, frame in enumerate(fleet.frames[name]) if isinstance(frame.input, Checkpoint))
         del fleet.frames[name][:last]  # as the file does, which a checkpoint begins
         replay = fleet.replayed(name)
         assert replay.node.state_hash == node.state_hash
@@ -161,8 +160,8 @@ def test_the_first_difference_of_two_nodes_is_found() -> None:
 def damaged(frames: list[Frame]) -> list[Frame]:
     """As if the node had taken in another definition than was said."""
     return [
-        Frame(frame.time, frame.hash, Heard(frame.input.message.replace(b"v < 2.0", b"v < 3.0")))
-        if isinstance(frame.input, Heard)
+        Frame(frame.time, frame.hash, Receipt(frame.input.message.replace(b"v < 2.0", b"v < 3.0")))
+        if isinstance(frame.input, Receipt)
         else frame
         for frame in frames
     ]
@@ -203,6 +202,6 @@ def test_what_is_no_recording_is_refused(data: bytes) -> None:
 
 
 def test_a_recording_of_a_later_version_is_refused() -> None:
-    later = Began(FORMAT + 1, "a", 1, True, DEFAULT_FLEET, b"")
+    later = Checkpoint(FORMAT + 1, "a", 1, True, DEFAULT_FLEET, b"")
     with pytest.raises(RecordingError, match="later version: upgrade"):
         decode_frames(encode_frame(Frame(1, b"", later)))

@@ -3,8 +3,8 @@
 import pytest
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.links import Chance, Links, Quality
 from constraint_crdt.simulation.scenario import SECOND_NS, Report, Run, Scenario
+from constraint_crdt.simulation.world import Links, Quality, SimRng
 
 
 def run(scenario: Scenario) -> Report:
@@ -40,6 +40,7 @@ def test_a_fleet_settles_under_all_of_it() -> None:
     assert report.samples[-1].states == 1
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report() -> None:
     scenario = Scenario(15, seed=4, loss=0.2, churn_per_minute=20)
     assert run(scenario) == run(scenario)
@@ -80,7 +81,7 @@ def test_scenarios_without_sense_are_refused(scenario: Scenario) -> None:
 def links(**quality: float) -> Links:
     from collections import Counter
 
-    return Links(Quality(**quality), Chance(1), Counter())  # type: ignore[arg-type]  # whichever are given
+    return Links(Quality(**quality), SimRng(1), Counter())  # type: ignore[arg-type]  # whichever are given
 
 
 def test_links_lose_and_double_as_often_as_they_say() -> None:

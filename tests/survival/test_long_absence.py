@@ -16,14 +16,15 @@ import pytest
 from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
 from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
-from constraint_crdt.protocol.codec import decode_message, encode_message
-from constraint_crdt.protocol.messages import GossipMessage, Part
+from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
 from constraint_crdt.transport.interface import Changed, Handler, Peer, Transport, Unreachable
 from tests.conftest import BUDGET
 from tests.protocol.scrambled import scrambled
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, stored
+
+pytestmark = pytest.mark.processes
 
 CHURN, BATCH = 10_000 if BUDGET == "nightly" else 3_000, 1_000
 """Constraints that come and go while the node is away, and how many at a time."""

@@ -128,7 +128,7 @@ def test_a_chain_of_lives_each_retiring_the_one_before_is_inferred_whole() -> No
     for _ in range(5):
         a.record_satisfied(1)
         exchange(a, b)
-        a._written = -1  # as if it had started again without a marker
+        a.local._written = -1  # as if it had started again without a marker
     a.record_satisfied(1)
     exchange(a, b)
     assert b.state.metrics.node_satisfied("a") == 6
@@ -149,7 +149,7 @@ def test_a_clock_that_is_spelled_out_says_0_for_an_ended_life_that_is_not_held()
     exchange(a, b)
     d = GossipNode("d", incarnation=1)
     d.state.rows.apply([run for run in b.state.rows.whole() if run.replica.node_id == "b"])  # the retire cell without c's row
-    ping = d._whole_ping(None, spelled_out=True)
+    ping = d._composer.whole_ping(None, spelled_out=True)
     assert (Replica("c", 1), 0) in ping.changes
     a.receive(decode_message(encode_message(ping)))
     assert a.tracker.clock("d") == d.clock

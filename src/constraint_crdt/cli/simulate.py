@@ -21,7 +21,7 @@ from constraint_crdt.cli.files import check_place, write_whole
 from constraint_crdt.cli.output import print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.values import UsageError, parse_duration
-from constraint_crdt.simulation.plot import Picture, draw, to_svg
+from constraint_crdt.simulation.plot import Picture, draw, png_writer, to_svg
 from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
 
 MOST_SEEDS = 1_000_000
@@ -234,7 +234,7 @@ def _encoding(name: str) -> Callable[[Picture], bytes]:
 
 def _png_encoding(name: str) -> Callable[[Picture], bytes]:
     try:
-        from constraint_crdt.simulation.plot_png import write_png
+        write_png = png_writer()
     except ImportError:
         needs = f"--plot {name} needs Pillow: pip install 'constraint-crdt[png]', or name a file that ends in .svg"
         raise CommandFailedError(needs) from None

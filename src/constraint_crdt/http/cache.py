@@ -76,11 +76,11 @@ class AnswerCache:
 
     async def _made(self, endpoint: Endpoint, request: Request, asked: _Asked) -> Response:
         """The response, computed now or shared with concurrent requests."""
-        if endpoint.operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
-            return await self._compute(endpoint, request, asked)
         # Concurrent requests wait for the same computation, which begins after all of them came.
         pending = self._pending.get(asked)
         if pending is None:
+            if endpoint.operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
+                return await self._compute(endpoint, request, asked)
             pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(endpoint, request, asked))
         return await asyncio.shield(pending)
 

@@ -1,1 +1,101 @@
-"""The exchange between replicas: messages and their codec, peer clocks, transfers, repair, and `GossipNode`."""
+"""The exchange between replicas: messages, peer clocks, transfers, repair, peer selection, and `GossipNode`.
+
+`gossip_node` lists the parts. The `GossipNode` here is pure: it needs a clock and a source of incarnations, which
+`constraint_crdt.GossipNode` has. Each name is loaded on its first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from constraint_crdt.protocol.exchange_rules import GossipResult
+    from constraint_crdt.protocol.gossip_node import GossipNode, exchange
+    from constraint_crdt.protocol.local_replica import Edge
+    from constraint_crdt.protocol.messages import (
+        Ack,
+        Buckets,
+        ConstraintDelta,
+        Delta,
+        Gone,
+        GossipMessage,
+        Mend,
+        MendStep,
+        Part,
+        Ping,
+        Resume,
+        Sync,
+        decode_message,
+        encode_message,
+    )
+    from constraint_crdt.protocol.peer_clocks import DeltaTracker
+    from constraint_crdt.protocol.peer_selection import ByDistance, Nearby, PeerChoice, RandomSource, Schedule, Uniform
+    from constraint_crdt.protocol.transfers import split_message
+
+_MODULE_OF = {
+    "Ack": "messages",
+    "Buckets": "messages",
+    "ByDistance": "peer_selection",
+    "ConstraintDelta": "messages",
+    "Delta": "messages",
+    "DeltaTracker": "peer_clocks",
+    "Edge": "local_replica",
+    "Gone": "messages",
+    "GossipMessage": "messages",
+    "GossipNode": "gossip_node",
+    "GossipResult": "exchange_rules",
+    "Mend": "messages",
+    "MendStep": "messages",
+    "Nearby": "peer_selection",
+    "Part": "messages",
+    "PeerChoice": "peer_selection",
+    "Ping": "messages",
+    "RandomSource": "peer_selection",
+    "Resume": "messages",
+    "Schedule": "peer_selection",
+    "Sync": "messages",
+    "Uniform": "peer_selection",
+    "decode_message": "messages",
+    "encode_message": "messages",
+    "exchange": "gossip_node",
+    "split_message": "transfers",
+}
+
+__all__ = [
+    "Ack",
+    "Buckets",
+    "ByDistance",
+    "ConstraintDelta",
+    "Delta",
+    "DeltaTracker",
+    "Edge",
+    "Gone",
+    "GossipMessage",
+    "GossipNode",
+    "GossipResult",
+    "Mend",
+    "MendStep",
+    "Nearby",
+    "Part",
+    "PeerChoice",
+    "Ping",
+    "RandomSource",
+    "Resume",
+    "Schedule",
+    "Sync",
+    "Uniform",
+    "decode_message",
+    "encode_message",
+    "exchange",
+    "split_message",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

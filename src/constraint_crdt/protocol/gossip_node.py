@@ -1,108 +1,95 @@
-"""GossipNode: one replica and its side of the exchange, without I/O (DESIGN 3).
+"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (DESIGN 3).
 
-How an exchange runs. A asks B; whatever the order in which messages arrive, each step is one of these, and each alone is safe:
+A `GossipNode` is put together from parts, each with a subject of its own:
 
-1. A `begin`s: with a Ping; or, where it knows B's last clock and is a little ahead of it, with a Delta at once.
-2. B has the hash that A said: it Acks, and both know that they agree. Otherwise it sends A what A lacks above A's clock, and in
-   the same message asks for the rows in which A is ahead.
-3. A applies that, whole; it answers with what B asked for (a Delta against the clock that B just stated), else with an Ack.
-4. B applies that and Acks. Both are equal, and both have evidence of it.
+| part | subject |
+|---|---|
+| `local_replica.LocalReplica` | state, time, lives, writes, expired adds |
+| `peer_clocks.DeltaTracker` | the clock and hash of each peer, and the clocks nameable to each |
+| `transfers.InboundTransfers`, `OutboundTransfers` | messages in parts |
+| `exchange_rules.Composer`, `Exchange` | the messages to send, and the reactions to those received |
+| `repair.Repairs` | damaged states |
+
+The state is a state-based CRDT (Shapiro et al., "Conflict-free replicated data types", 2011); a mutation is named by a dot, the
+replica and a sequence number (Preguiça et al., "Dotted version vectors", 2010).
 
 Rules kept here:
 
-- Nothing about a peer is believed but what it stated: its clock in a Ping, Delta or Sync, its hash by stating or echoing it.
-- A transfer is applied as one: nothing of it counts before its last part is there.
-- A message that cannot be resolved here (it names a clock that I do not have, or starts above mine) changes nothing and is
-  answered with my clock, whole.
-- A message for another life of mine is dropped; its sender is told which life this is.
+- The node does nothing by itself: all that happens follows from calls. So its inputs can be recorded and replayed.
+- Every mutation goes through `write`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import ClassVar, TypeVar
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.hybrid_time import SECOND
-from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
-from constraint_crdt.crdt.replica import Dot
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.hybrid_time import HybridClock
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message
-from constraint_crdt.protocol.compression import unpack
-from constraint_crdt.protocol.messages import (
-    DEFAULT_FLEET,
-    DEFAULT_MAX_SKEW,
-    Ack,
-    Buckets,
-    Delta,
-    Gone,
-    GossipMessage,
-    GossipResult,
-    Mend,
-    Part,
-    Ping,
-    Resume,
-    Sync,
-)
-from constraint_crdt.protocol.outbound import Speaker
-from constraint_crdt.protocol.peer_clocks import (
-    Asked,
-    Peer,
-    behind,
-    bound,
-    clock_of_applied,
-    clock_of_delta,
-    clock_of_ping,
-    lowered,
-    resolved,
-)
-from constraint_crdt.protocol.repair import Outcome, Repairs
+from constraint_crdt.expression.evaluation import Evaluation, evaluate
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
+from constraint_crdt.protocol.local_replica import Edge, LocalReplica
+from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
+from constraint_crdt.protocol.peer_clocks import DeltaTracker
+from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.definition import Labels, Moment, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.orset import Change
+from constraint_crdt.types.register import Position
+
+DEFAULT_MAX_SKEW = 10.0
+"""Seconds by which the clocks of a fleet may differ."""
+
+Result = TypeVar("Result")
 
 
-class GossipNode(Speaker):
-    """One replica of a fleet's state. Feed it messages, send what it returns."""
+class GossipNode:
+    """A replica of a fleet's state. Pass received messages in, and send the returned answers."""
+
+    edge: ClassVar[Edge | None] = None
+    """The default of `now` and `renew`. None here, since this module is pure; `constraint_crdt.edge` has the machine's."""
 
     def __init__(
         self,
         node_id: str,
         *,
-        incarnation: int,
-        now: Callable[[], int],
-        renew: Callable[[], int],
+        incarnation: int | None = None,
+        now: Callable[[], int] | None = None,
+        renew: Callable[[], int] | None = None,
         fleet: str = DEFAULT_FLEET,
         limits: Limits = DEFAULT_LIMITS,
         max_skew: float = DEFAULT_MAX_SKEW,
     ) -> None:
-        """`incarnation` tells this life from every other of the node; `renew` supplies another one when this life turns out to be
-        over; `now` is the time in ns since the epoch; `max_skew` how far clocks in the fleet may differ, in seconds.
-        Raises `ConstraintCrdtError` for what is out of bounds.
+        """`node_id`: the name of the node. `incarnation`: distinguishes this life from all others of the node; from `renew` if
+        None.
+
+        `now`: the time in ns since the epoch. `renew`: supplies further incarnations, for when a life turns out to be over.
+        `fleet`: messages of another fleet are refused. `max_skew`: seconds by which clocks in the fleet may differ; the time of a
+        clock that differs more raises an alarm and is not used. Raises `ConstraintCrdtError` for values out of bounds.
         """
-        super().__init__(node_id, incarnation=incarnation, now=now, renew=renew, fleet=fleet, limits=limits, max_skew=max_skew)
-        self.rounds = 0
-        """Messages received."""
-        self.syncs = 0
-        """Pings answered whose hash was not mine."""
-        self.alarms = 0
-        """Times that a peer had my clock and another hash: corruption on one of the two sides."""
-        self._repairs = Repairs(self)
+        edge = self._edge(now, renew)
+        replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
+        self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew)
+        self.local.on_new_life = self._drop_transfers
+        self.tracker = DeltaTracker(limits)
+        """The clocks and hashes of the peers."""
+        self.labels: Mapping[str, str] = {}
+        """The labels of this node: a constraint may apply to some labels only."""
+        self._inbound = InboundTransfers(limits.staged_bytes)
+        self._outbound = OutboundTransfers(limits)
+        self._composer = Composer(self.local, self.tracker, self._inbound)
+        self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
-    @property
-    def peer_count(self) -> int:
-        """How many peers were ever heard from."""
-        return len(self.tracker)
-
-    @property
-    def converged(self) -> bool:
-        """Every known peer's last evidenced hash equals mine now."""
-        return self.tracker.all_have(self.state_hash)
-
-    @property
-    def repairs(self) -> int:
-        """Times that damage here was put right."""
-        return self._repairs.repairs
-
-    @property
-    def cells_repaired(self) -> int:
-        """Cells that were put back, replaced or taken out in agreement with a peer."""
-        return self._repairs.cells
+    @classmethod
+    def _edge(cls, now: Callable[[], int] | None, renew: Callable[[], int] | None) -> Edge:
+        if cls.edge is not None:
+            return Edge(now or cls.edge.now, renew or cls.edge.renew)
+        if now is None or renew is None:
+            raise TypeError("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
+        return Edge(now, renew)
 
     def __str__(self) -> str:
         return (
@@ -110,303 +97,297 @@ class GossipNode(Speaker):
             f"{self.rounds} rounds, hash={self.state_hash})"
         )
 
-    def retire(self, node_id: str) -> list[Dot]:
-        """End a node for good, in all of its lives; returns the lives with the last seq known of each. Its counts stay.
+    # --- the node ------------------------------------------------------------------------------------------------------
 
-        Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this one.
+    @property
+    def node_id(self) -> str:
+        """The name of the node, the same in all of its lives."""
+        return self.local.node_id
+
+    @property
+    def replica(self) -> Replica:
+        """The present life of the node."""
+        return self.local.replica
+
+    @property
+    def fleet(self) -> str:
+        """The name of the fleet."""
+        return self.local.fleet
+
+    @property
+    def time(self) -> HybridClock:
+        """The time by the node's own clock and those of its peers."""
+        return self.local.time
+
+    @property
+    def state(self) -> ConstraintState:
+        """The state. All writes go through `write`."""
+        return self.local.state
+
+    @property
+    def state_hash(self) -> StateHash:
+        """Equal exactly where knowledge is equal."""
+        return self.local.state.state_hash
+
+    @property
+    def constraints_hash(self) -> StateHash:
+        """Equal where the active definitions are equal."""
+        return self.local.state.constraints_hash
+
+    @property
+    def clock(self) -> VectorClock:
+        """The seq up to which each replica's row is accounted for here. O(rows) after a change."""
+        return self.local.state.clock
+
+    @property
+    def goes_on(self) -> bool:
+        """The present life may write: no other node is known to know more of this life."""
+        return self.local.goes_on
+
+    @property
+    def retired_by(self) -> str | None:
+        """The node that retired this node for good; None without retirement."""
+        return self.local.retired_by
+
+    @property
+    def peer_count(self) -> int:
+        """The number of peers of which a message was ever accepted."""
+        return len(self.tracker)
+
+    @property
+    def converged(self) -> bool:
+        """The last evidenced hash of every known peer equals this node's hash."""
+        return self.tracker.all_have(self.local.state.rows.state_hash)
+
+    @property
+    def rounds(self) -> int:
+        """Messages received."""
+        return self._exchange.rounds
+
+    @property
+    def syncs(self) -> int:
+        """Pings answered whose hash differed from this node's."""
+        return self._exchange.syncs
+
+    @property
+    def alarms(self) -> int:
+        """Times a peer had this node's clock and another hash: corruption on either side."""
+        return self._exchange.alarms
+
+    @property
+    def repairs(self) -> int:
+        """Repairs of damage here."""
+        return self._exchange.repairs.repairs
+
+    @property
+    def cells_repaired(self) -> int:
+        """Cells restored, replaced or dropped in agreement with a peer."""
+        return self._exchange.repairs.cells
+
+    # --- writes --------------------------------------------------------------------------------------------------------
+
+    def write(self, mutate: Callable[[Replica], Result]) -> Result:
+        """Call `mutate` with the life to write under: the present life, or a new life if the present life is over.
+
+        Raises the errors of `mutate`, and `ConstraintCrdtError` if this node is retired.
+        """
+        return self.local.write(mutate)
+
+    def add_constraint(
+        self,
+        id_: str,
+        *,
+        when: str | None = None,
+        severity: str = Severity.WARNING,
+        about: str | None = None,
+        on: Labels | None = None,
+        ttl: Span | float | None = None,
+        until: Moment | int | None = None,
+        at: int | None = None,
+    ) -> Change:
+        """Make a constraint active, or replace its definition.
+
+        `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
+        `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `at`: its timestamp in ns since the
+        epoch, now if None. Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for values out of
+        bounds.
+        """
+        state = self.local.state
+        expires_at = None if ttl is None and until is None else end_of(ttl, until, self.local.time.now())
+        definition = check_definition(when, severity, about, on, expires_at)
+        if definition.when is not None:
+            from constraint_crdt.expression import compile_expression
+
+            compile_expression(definition.when)
+        return self.write(lambda me: state.constraints.put(id_, definition, node=me, at=at))
+
+    def remove_constraint(self, id_: str) -> None:
+        """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
+        constraints = self.local.state.constraints
+        if id_ not in constraints:
+            raise KeyError(id_)
+        self.write(lambda me: constraints.remove(id_, node=me))
+
+    def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
+        """Count evaluations of a constraint, or of none in particular. Raises `ValueError` for a negative number."""
+        self.write(lambda me: self.local.state.metrics.record(me, satisfied, violated, constraint=constraint))
+
+    def record_all(self, counts: Mapping[str | None, tuple[int, int]]) -> None:
+        """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
+        self.write(lambda me: self.local.state.metrics.record_all(me, counts))
+
+    def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
+        """Count satisfied evaluations."""
+        self.record(count, 0, constraint=constraint)
+
+    def record_violations(self, count: int = 1, *, constraint: str | None = None) -> None:
+        """Count violated evaluations."""
+        self.record(0, count, constraint=constraint)
+
+    def fold(self, ids: Iterable[str]) -> int:
+        """Move this life's counts of some constraints to the node's total; returns the number of them. Totals stay the same."""
+        return self.write(lambda me: self.local.state.metrics.fold(ids, node=me))
+
+    def update_position(self, position: Position) -> None:
+        """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
+        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.edge.now()))
+
+    def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None) -> None:
+        """Publish the node's software version, endpoints and labels; `labels` None: they stay as they are."""
+        checked = dict(check_labels(self.labels if labels is None else labels))
+        self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
+        self.labels = checked
+
+    def check(self, values: Mapping[str, object]) -> list[Evaluation]:
+        """Evaluate every active constraint that has a `when` against measurements, and count the results.
+
+        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way.
+        """
+        evaluations = evaluate(self.local.state.constraints, values, self.labels)
+        for each in evaluations:
+            self.record(*each.counts, constraint=each.constraint)
+        return evaluations
+
+    def retire(self, node_id: str) -> list[Dot]:
+        """Retire a node for good, in all of its lives; returns each life with its last known seq. Its counts stay.
+
+        Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this node.
         """
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
-        if all(replica.node_id != node_id for replica in self.state.rows.clock_mark.entries):
+        state = self.local.state
+        if all(replica.node_id != node_id for replica in state.rows.clock_mark.entries):
             raise KeyError(node_id)  # before a write begins, which may start a new life first
-        lives = self.write(lambda me: self.state.retirements.retire_node(node_id, node=me))
-        self._forget_retired()
+        lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
+        self._exchange.forget_retired()
         return lives
 
-    def _forget_retired(self) -> None:
-        """A retired node is no peer any more: nobody waits for its agreement."""
-        for node_id in self.state.retirements.nodes:
-            self.tracker.forget(node_id)
-            self.time.forget(node_id)
+    # --- maintenance ---------------------------------------------------------------------------------------------------
+
+    def resume(self, incarnation: int, *, vouched: bool) -> None:
+        """Go on as a life from a store, after its rows were put into the state.
+
+        `vouched`: the rows have everything this life told others. If not, the next write starts another life.
+        """
+        self.local.resume(incarnation, vouched=vouched)
 
     def remove_expired(self, *, limit: int = 1_000) -> int:
-        """Remove adds that expired long enough ago, `limit` at most; returns how many. `expiring` has the rules for when."""
-        others = {replica.node_id for replica in self.state.rows.clock_mark.entries}.union(self.tracker)
-        others -= {self.node_id, *self.state.retirements.nodes}
-        adds = self._expired.due(self.node_id, alone=not others, most=limit)
+        """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
+        state, expired = self.local.state, self.local.expired
+        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
+        others -= {self.node_id, *state.retirements.nodes}
+        adds = expired.due(self.node_id, alone=not others, most=limit)
         if adds:
             try:
-                self.write(lambda me: self.state.constraints.remove_adds(adds, node=me))
+                self.write(lambda me: state.constraints.remove_adds(adds, node=me))
             except ConstraintCrdtError:
-                self._expired.put_back(adds)
+                expired.put_back(adds)
                 raise
         return len(adds)
 
     def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
-        """Drop the removals that may be dropped; returns how many cells. Peers below the floors then need a Sync.
+        """Drop tombstones; returns the number of cells. Peers below the floors then need a Sync.
 
-        `acknowledged_by`: only those that all of these peers have given evidence of, so that none of them will.
+        `acknowledged_by`: drop only those all of these peers have given evidence of, so that none of them needs a Sync.
         """
+        rows = self.local.state.rows
         if acknowledged_by is None:
-            return self.state.rows.collect()
+            return rows.collect()
         clocks = [self.tracker.clock(node_id) for node_id in acknowledged_by]
-        mine = self.state.rows.clock_mark.entries
+        mine = rows.clock_mark.entries
         upto = {replica: min([seq, *(clock[replica] if clock else 0 for clock in clocks)]) for replica, seq in mine.items()}
-        return self.state.rows.collect(upto)
+        return rows.collect(upto)
 
     def merge(self, other: ConstraintState) -> GossipResult:
-        """Take in a state that came by another way than a message, such as a file. Nothing is believed of whoever made it.
+        """Merge a state from another source than a message, such as a file. The state is no evidence about any peer.
 
-        Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
+        Raises `ConstraintCrdtError`, changing nothing, beyond a limit.
         """
-        before = self.state.rows.seq(self.replica)
-        result = GossipResult(state_changed=self.state.merge(other))
+        rows = self.local.state.rows
+        before = rows.seq(self.replica)
+        result = GossipResult(state_changed=self.local.state.merge(other))
         if result.state_changed:
-            self._forget_retired()
-        if self.state.rows.seq(self.replica) != before:
+            self._exchange.forget_retired()
+        if rows.seq(self.replica) != before:
             result.outlived = self.replica
         result.converged = self.converged
         return result
 
-    # --- hearing -------------------------------------------------------------------------------------------------------
+    def forget_peers(self) -> None:
+        """Drop all knowledge of peers, as after a restart: the next exchange with each begins with a whole Ping."""
+        self.tracker.clear()
+        self._drop_transfers()
+
+    def _drop_transfers(self) -> None:
+        self._inbound.clear()
+        self._outbound.clear()
+
+    # --- the exchange --------------------------------------------------------------------------------------------------
+
+    def begin(self, peer: str) -> GossipMessage:
+        """The first message of an exchange with `peer`: a Resume of an interrupted transfer; a Delta where the peer is known to be
+        a
+        little behind; else a Ping.
+        """
+        return self._composer.begin(peer)
+
+    def ping(self, peer: str | None = None) -> Ping:
+        """The node's hash and clock; the clock as changes against a clock `peer` is known to have, if any."""
+        return self._composer.ping(peer)
+
+    def delta_since(self, clock: VectorClock) -> Delta | Sync:
+        """Everything above `clock`, for any reader: a Delta, or a Sync where `clock` is below a floor."""
+        return self._composer.delta_since(clock)
+
+    def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
+        """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts.
+
+        The other parts are kept until the peer asks for them.
+        """
+        known = self.tracker.peer(peer)
+        return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
     def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
-        """Take in one message as it came: what it was, and what it led to.
+        """Decode and receive a message; returns the message and its effects.
 
-        Raises `ConstraintCrdtError` for one that cannot be decoded, and as `receive` does; nothing changes then.
+        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does.
         """
         message = decode_message(payload)
         return message, self.receive(message)
 
     def receive(self, message: GossipMessage) -> GossipResult:
-        """Take in one message.
+        """Receive a message; returns its effects, with the answers to send.
 
-        Raises `ConstraintCrdtError` for one of another fleet, one that does not fit, or one beyond a limit; nothing changes then.
+        Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
+        limit.
         """
-        if message.fleet != self.fleet:
-            raise ConstraintCrdtError(f"this message is for fleet {message.fleet!r}; node {self.node_id} is in {self.fleet!r}")
-        self.rounds += 1
-        if message.node.node_id == self.node_id:  # from a former life of mine, or from a namesake: no peer to talk with
-            return GossipResult(converged=self.converged)
-        if message.to not in (None, self.replica.incarnation):
-            return GossipResult(responses=self._who_i_am(message), converged=self.converged)
-        if message.node.node_id in self.state.retirements:
-            return self._on_retired(message)
-        before = self.state.rows.seq(self.replica)
-        peer = self.tracker.meet(message.node)
-        result = self._hear(message, peer)
-        if peer.mark is not None:
-            self._sending.settle(peer.replica.node_id, peer.mark.entries)
-        if result.state_changed:
-            self._forget_retired()
-        if self.state.rows.seq(self.replica) != before:
-            result.outlived = self.replica
-        if self.retired_by is not None:
-            result.responses = []  # nobody takes anything from me any more
+        result = self._exchange.receive(message)
         result.converged = self.converged
-        return result
-
-    def _who_i_am(self, message: GossipMessage) -> list[GossipMessage]:
-        """What I answer to a message for another life of mine, of which I take nothing: its sender has to learn of this one."""
-        if isinstance(message, Part) and message.index:
-            return []
-        self.tracker.anyone.state(self.state.rows.clock_mark, self.state_hash)
-        return [self._whole_ping(Peer(message.node))]
-
-    def _on_retired(self, message: GossipMessage) -> GossipResult:
-        """A retired node is told that it is, and nothing is taken from it; what others relay of it is."""
-        if isinstance(message, Ping | Delta):
-            return GossipResult(responses=[self._sync(Peer(message.node))], converged=self.converged)
-        raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
-
-    def _hear(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
-        """`basis`: clocks that the message may name beside those stated lately."""
-        match message:
-            case Ping():
-                result = self._on_ping(message, peer)
-                result.skew = self._hear_time(message)
-                return result
-            case Delta():
-                return self._on_delta(message, peer, basis)
-            case Sync():
-                return self._on_sync(message, peer)
-            case Ack():
-                return self._on_ack(message, peer)
-            case Part():
-                return self._on_part(message, peer)
-            case Resume() | Gone():
-                return self._on_rest(message, peer)
-            case Buckets():
-                return self._on_repair(self._repairs.compare(message, self.rounds), peer)
-            case Mend():
-                return self._on_repair(self._repairs.take(message), peer)
-            case _:
-                raise ConstraintCrdtError(f"a node cannot receive a {type(message).__name__}")
-
-    def _on_part(self, part: Part, peer: Peer) -> GossipResult:
-        basis = self._staging.basis(peer.replica.node_id)
-        data = self._staging.add(part, self.tracker.marks(peer))
-        if data is None:
-            self.tracker.admit(peer)
-            return GossipResult(responses=self._rest(peer, anew=False) if part.pause else [])
-        message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
-        if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
-            raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
-        return self._hear(message, peer, basis)
-
-    def _on_rest(self, message: Resume | Gone, peer: Peer) -> GossipResult:
-        """The peer asks for the rest of a transfer, or says that it has none."""
-        self.tracker.admit(peer)
-        if isinstance(message, Gone):
-            waited = self._staging.give_up(peer.replica, message.transfer)
-            return GossipResult(responses=[self.ping(peer.replica.node_id)] if waited else [])
-        burst = self._sending.go_on(peer.replica, message.transfer, message.index)
-        gone = Gone(node=self.replica, fleet=self.fleet, to=peer.replica.incarnation, transfer=message.transfer)
-        return GossipResult(responses=[gone] if burst is None else burst)
-
-    def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
-        theirs = self._stated_clock(ping, peer)
-        self.tracker.admit(peer)
-        talk = self.tracker.conversation(peer.replica.node_id)
-        if theirs is None:
-            return GossipResult(responses=self._my_clock(peer))
-        talk.state(theirs, ping.state_hash)
-        talk.common = theirs
-        self.tracker.evidence(peer, theirs, ping.state_hash)
-        if ping.state_hash == self.state_hash:
-            self._repairs.agreed()
-            return GossipResult(responses=[self._ack(peer)])
-        if theirs == self.state.rows.clock_mark:
-            return self._on_divergence(peer, lambda: ping.state_hash == self.state_hash)
-        rest = self._rest(peer, anew=True)
-        if rest:
-            return GossipResult(responses=rest)
-        self.syncs += 1
-        return GossipResult(responses=[self._transfer(peer, theirs)])
-
-    def _hear_time(self, ping: Ping) -> float | None:
-        """Take in what time it is at the peer. How many seconds it is ahead, if that has just become too much."""
-        ahead = None if ping.time is None else self.time.hear(ping.node.node_id, ping.time)
-        return None if ahead is None else ahead / SECOND
-
-    def _stated_clock(self, ping: Ping, peer: Peer) -> ClockMark | None:
-        base = None if ping.base is None else self.tracker.find(peer, ping.base, self.replica)
-        if ping.base is not None and base is None:
-            return None
-        rows = self.state.rows
-        return self._bounded(clock_of_ping(ping, base, rows.clock_mark, self.state.retirements, rows.digest))
-
-    def _bounded(self, theirs: ClockMark) -> ClockMark:
-        """A clock that a peer stated, if it has no more entries than this node would hold."""
-        if len(theirs.entries) > self._limits.rows:
-            raise ConstraintCrdtError(f"a clock of {len(theirs.entries)} entries is more than the {self._limits.rows} rows allowed")
-        return theirs
-
-    def _on_delta(self, delta: Delta, peer: Peer, basis: Sequence[ClockMark]) -> GossipResult:
-        base = self.tracker.find(peer, delta.base, self.replica) if delta.base is not None else None
-        if base is None and basis:
-            base = next((mark for mark in basis if mark.name(self.replica) == delta.base), None)
-        if delta.base is not None and base is None:
-            return self._not_for_me(peer)
-        runs, asked = bound(delta.delta.runs, base), resolved(delta.behind, base)
-        rows = self.state.rows
-        before = rows.clock_mark
-        lower = lowered(before, asked) if base == before else None
-        theirs = None if lower is not None else self._bounded(clock_of_delta(delta, base, runs, asked, rows.digest))
-        # It is the sender's whole state only to one who has all that it builds on, also in rows of which it brings nothing. One who
-        # stands where it was made for has, and need not look through all rows.
-        if theirs is not None and {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
-            return self._not_for_me(peer)
-        applied = rows.apply(runs)
-        if applied.gap:
-            return self._not_for_me(peer)
-        self.tracker.admit(peer)
-        lacks: Asked | None = None
-        if theirs is None and applied.exact:
-            theirs, lacks = clock_of_applied(delta, rows.clock_mark, asked, lower or 0, rows.digest), asked
-        elif theirs is None:
-            theirs = clock_of_delta(delta, base, runs, asked, rows.digest)
-        proves = None if delta.proof is None else lambda: delta.proof == self.state_hash.token(self.replica)
-        return self._after_transfer(peer, theirs, applied.changed, proves, lacks)
-
-    def _not_for_me(self, peer: Peer) -> GossipResult:
-        """What I answer to a transfer that cannot be applied here: where I stand."""
-        self.tracker.admit(peer)
-        return GossipResult(responses=self._my_clock(peer))
-
-    def _on_sync(self, sync: Sync, peer: Peer) -> GossipResult:
-        runs = bound(sync.state.runs, None)
-        if any(run.lo for run in runs):  # what it does not list would be taken for dead, also below
-            raise ConstraintCrdtError("a Sync must hold every row from its start")
-        theirs = ClockMark.of({run.replica: run.hi for run in runs}, self.state.rows.digest)
-        self._bounded(theirs)
-        applied = self.state.rows.apply(runs, whole=True)
-        self.tracker.admit(peer)
-        return self._after_transfer(peer, theirs, applied.changed, lambda: sync.state_hash == self.state_hash)
-
-    def _after_transfer(
-        self,
-        peer: Peer,
-        theirs: ClockMark,
-        changed: bool,
-        proves: Callable[[], bool] | None,
-        lacks: Asked | None = None,
-    ) -> GossipResult:
-        """The sender's state is in: say what it lacks, or that we are equal. `proves`: the hash that it stated is mine.
-
-        `lacks`: its entries where I am ahead, if they are known.
-        """
-        mine = self.state.rows.clock_mark
-        talk = self.tracker.conversation(peer.replica.node_id)
-        if theirs != mine:
-            talk.state(theirs, None)
-            talk.common = theirs
-            self.tracker.evidence(peer, theirs, None)
-            return GossipResult(responses=[self._transfer(peer, theirs, lacks)], state_changed=changed)
-        if proves is not None and not proves():
-            result = self._on_divergence(peer, proves)
-            result.state_changed |= changed
-            return result
-        self.tracker.evidence(peer, mine, self.state_hash if proves is not None else None)
-        return GossipResult(responses=[self._ack(peer)], state_changed=changed)
-
-    def _on_ack(self, ack: Ack, peer: Peer) -> GossipResult:
-        said = self.tracker.find_hash(peer, ack.answers, self.replica)
-        self.tracker.admit(peer)
-        if said is not None:
-            talk = self.tracker.conversation(peer.replica.node_id)
-            talk.state(said.mark, said.hash)
-            talk.common = said.mark
-            self.tracker.evidence(peer, said.mark, said.hash)
-            if said.hash == self.state_hash:
-                self._repairs.agreed()
-        return GossipResult()
-
-    def _on_divergence(self, peer: Peer, agrees: Callable[[], bool]) -> GossipResult:
-        """The peer is at my clock with another hash: one of us is damaged."""
-        self.alarms += 1
-        return self._on_repair(self._repairs.open(peer.replica, self.rounds, agrees), peer, alarm=False)
-
-    def _on_repair(self, outcome: Outcome, peer: Peer, *, alarm: bool = True) -> GossipResult:
-        """`alarm`: count it, if the peer says that we differ and it is, or was, so."""
-        self.tracker.admit(peer)
-        diverged = outcome.diverged or outcome.agrees
-        if alarm and diverged:
-            self.alarms += 1
-        result = GossipResult(state_changed=outcome.mended, mended=outcome.mended, diverged=diverged)
-        if outcome.says is not None:
-            result.responses = [outcome.says]
-        elif outcome.agrees:
-            self._repairs.agreed()
-            self.tracker.evidence(peer, self.state.rows.clock_mark, self.state_hash)
-            result.responses = [self._ack(peer)]
-        elif outcome.ended:
-            result.responses = [self.ping(peer.replica.node_id)]
         return result
 
 
 def exchange(a: GossipNode, b: GossipNode) -> bool:
-    """Let `a` begin with `b` and pass messages until neither has more to say. True if either changed."""
+    """Let `a` begin an exchange with `b` and pass messages until neither has more to say. True if a state changed."""
     changed = False
     waiting: list[tuple[GossipNode, GossipMessage]] = [(b, a.begin(b.node_id))]
     while waiting:

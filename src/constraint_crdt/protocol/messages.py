@@ -1,146 +1,189 @@
-"""The messages of the exchange (DESIGN 3).
+"""The messages of the exchange and their wire form (DESIGN 3).
 
 | message | says | is answered by |
 |---|---|---|
-| `Ping` | my hash and clock, and what time it is here | `Ack` where the hashes are equal, else `Delta` or `Sync` |
-| `Delta` | every run above a clock of yours; and where your clock is ahead of mine | `Delta` if I hold more, else `Ack` |
-| `Sync` | every row from 0, with floors: for one whose clock is below them | `Delta` if I hold more, else `Ack` |
-| `Ack` | I have the hash that you said | nothing |
-| `Part` | a slice of a message too large to be sent as it is | as the whole, once it is there; where its sender pauses, `Resume` |
-| `Resume` | of that transfer I have all parts below this one | the next parts, or `Gone` |
-| `Gone` | that transfer I do not keep any more | `Ping`: it starts again |
-| `Buckets` | you have my clock and not my hash: these are my sums | `Mend`, or `Ack` if it was my sums that were wrong |
-| `Mend` | these are my cells in the buckets that differ; or: so they stand now | `Mend`, at last `Ack` |
+| `Ping` | the sender's hash, clock and time | `Ack` where the hashes are equal, else `Delta` or `Sync` |
+| `Delta` | every run above a clock of the receiver; the rows in which the sender is behind | `Delta`, else `Ack` |
+| `Sync` | every row from 0 with its floor, for a receiver below a floor | `Delta`, else `Ack` |
+| `Ack` | the sender has the hash the receiver stated | nothing |
+| `Part` | a slice of a message beyond the limit | the whole message's answer after the last slice; `Resume` at a pause |
+| `Resume` | the sender has all parts of a transfer below an index | the next parts, or `Gone` |
+| `Gone` | the sender no longer keeps a transfer | `Ping` |
+| `Buckets` | equal clocks, different hashes: the sender's bucket sums | `Mend`, or `Ack` if the sums were wrong |
+| `Mend` | the sender's cells in the buckets that differ, or the outcome | `Mend`, finally `Ack` |
 
-Every message names its sender's life. It names its receiver's life too, either as `to` or inside an 8-byte name (of a clock, of
-a hash), which is computed over the reader's replica and so means nothing to another life of it.
+Every message names the life of its sender. The life of its receiver is named too: as `to`, or in an 8-byte name of a clock or a
+hash, which is computed over the reader's replica and so means nothing to another life.
 
-A clock that both sides know is *named* and the rest given against it. So a message that was decoded may have `clock` None:
-its receiver derives it. A message made here has it always.
+A clock both sides know is *named* by `base`, and the message gives differences from it. So `clock` may be None in a decoded
+message; the receiver derives it. A message composed here always has a clock.
+
+Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
+type with the fields of the body in their order. Encoding, decoding, validation and equality all follow from that row. Trailing
+optional fields are left out where they are empty; `fleet` is nil for the default fleet; an entry is `[ref, seq]` with `ref` as in a
+run (`crdt.codec`); `auth` is reserved for an authentication tag.
+
+Rules kept here:
+
+- Decoding validates every field and every cell, and raises a single type of error.
+- Decoding copies the bytes it keeps, so no part of a message keeps the whole message in memory.
+- Two messages are equal if they have the same wire form.
 """
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
+from operator import attrgetter, or_
+from typing import Any, ClassVar, Final, NamedTuple, cast
+
+import msgspec
 
 from constraint_crdt.crdt.cells import Run
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
-from constraint_crdt.crdt.codec import UnboundRun
-from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
+from constraint_crdt.crdt.codec import Ref, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
+from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, StateHash
+from constraint_crdt.crdt.limits import MAX_COUNT, MESSAGE_BYTES
+from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
+from constraint_crdt.crdt.replica import Replica, check_id, check_replica
+from constraint_crdt.errors import ConstraintCrdtError
 
-DEFAULT_FLEET = "default"
+WIRE_VERSION: Final = 1
+"""The major version of the wire form. Nodes of different versions refuse each other's messages."""
 
-DEFAULT_MAX_SKEW = 10.0
-"""Seconds by which the clocks of a fleet may differ."""
+DEFAULT_FLEET: Final = "default"
+
+TRANSFER_BYTES: Final = 8
+"""Bytes of the name of a transfer."""
+
+MOST_GROWTH: Final = 100
+"""Bytes that a compressed byte may expand to."""
+
+MS: Final = 1_000_000
+"""Nanoseconds in a millisecond."""
 
 Entry = tuple[int | Replica, int]
-"""A clock entry whose replica may be an index into the clock that the message names."""
+"""A clock entry whose replica may be an index into the clock the message names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GossipMessage:
-    """What all messages carry."""
+# --- the messages ----------------------------------------------------------------------------------------------------
+
+
+class GossipMessage(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The fields all messages have. Messages are equal if they encode to the same bytes."""
+
+    auth: ClassVar[None] = None
+    """Reserved on the wire for an authentication tag."""
 
     node: Replica
     """The sender."""
     clock: VectorClock | None = None
-    """The sender's clock, or None where the wire leaves it to be derived from `base`."""
+    """The sender's clock, or None where the receiver has to derive it from `base`."""
     fleet: str = DEFAULT_FLEET
     to: int | None = None
-    """The receiver's incarnation, or None where a name inside the message says it, or it is not known."""
+    """The receiver's incarnation; None where a name in the message implies it, or where it is not known."""
     base: bytes | None = None
-    """The 8-byte name of a clock that both sides know, against which this message speaks."""
-    basis: ClockMark | None = field(default=None, repr=False)
-    """That clock itself, at its sender only: what the encoder needs to turn replicas into indexes."""
+    """The 8-byte name of a clock both sides know; the message gives differences from it."""
+    basis: ClockMark | None = None
+    """That clock itself, at the sender only: the encoder needs the clock to turn replicas into indexes."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self is other or encode_message(self) == encode_message(other)
+
+    def __hash__(self) -> int:
+        return hash(encode_message(self))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ping(GossipMessage):
-    """Compare: the sender's hash and clock."""
+class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The sender's hash, clock and time, for comparison."""
 
     state_hash: StateHash
     changes: Sequence[Entry] = ()
     """With a `base`: the entries in which the sender's clock differs from it. Without: the clock as it travels, where ended lives
     may be left out."""
     time: int | None = None
-    """What time it was at the sender, ns since the epoch by its own clock; on the wire in ms."""
+    """The sender's time in ns since the epoch, by its own clock; on the wire in ms."""
+
+    @property
+    def entries(self) -> Iterable[Entry]:
+        """The entries that travel: `changes`, or the whole clock if there is no `base` and no `changes`."""
+        if self.base is None and not self.changes and self.clock is not None:
+            return self.clock.items()
+        return self.changes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConstraintDelta:
-    """The runs of a Delta: everything above one clock, as of one instant."""
+class ConstraintDelta(msgspec.Struct, frozen=True, eq=False):
+    """The runs of a transfer: everything above a clock, as of an instant."""
 
     runs: Sequence[Run | UnboundRun]
 
     def __len__(self) -> int:
-        """How many cells the runs hold."""
+        """The number of cells in the runs."""
         return sum(len(run.cells) for run in self.runs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Delta(GossipMessage):
-    """What the receiver lacks, and where it is ahead of the sender."""
+class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The runs the receiver lacks, and the rows in which the sender is behind."""
 
     delta: ConstraintDelta
     proof: bytes | None = None
-    """The sender's hash as an 8-byte token to the receiver: compared once the clocks are equal."""
+    """The sender's hash as an 8-byte token to the receiver, which compares it once the clocks are equal."""
     behind: Sequence[Entry] = ()
     """Entries in which the sender is behind `base`: it asks for these rows."""
 
+    @property
+    def spelled(self) -> Iterable[Entry]:
+        """The sender's whole clock, which travels only if there is no `base`."""
+        return self.clock.items() if self.base is None and self.clock is not None else ()
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sync(GossipMessage):
-    """The sender's whole state with its floors, for a receiver that a Delta cannot serve any more."""
+
+class Sync(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The sender's whole state with its floors, for a receiver a Delta cannot serve."""
 
     state: ConstraintDelta
     state_hash: StateHash
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ack(GossipMessage):
-    """The sender has the hash that it was told. Proves that hash and nothing else."""
+class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The sender has the hash stated to it. Proves that hash and nothing else."""
 
     answers: bytes
     """That hash as an 8-byte token to its reader."""
     state_hash: StateHash | None = None
-    """That hash whole, in a message that was not decoded."""
+    """The whole hash, in a message that was not decoded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Part(GossipMessage):
-    """A slice of a larger message, or of a packed one. Nothing of it counts before all slices are there."""
+class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """A slice of a larger or compressed message. No slice has an effect before all of them are there."""
 
     transfer: bytes
-    """8 bytes that name the message it is a slice of."""
+    """The 8-byte name of the message."""
     index: int
     count: int
     size: int
     """Bytes of the whole message, as it travels."""
     chunk: bytes
     pause: bool = False
-    """The sender waits here until it is asked for the rest."""
+    """The sender waits after this part until it receives a `Resume`."""
     unpacked: int | None = None
-    """Bytes of the whole message once it is unpacked; None where it travels as it is."""
+    """Bytes of the whole message after decompression; None without compression."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Resume(GossipMessage):
-    """The sender has all parts of a transfer of the receiver's below `index`, and asks for the rest."""
+class Resume(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The sender has all parts of a transfer below `index`, and asks for the rest."""
 
     transfer: bytes
     index: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gone(GossipMessage):
-    """The sender does not keep this transfer any more."""
+class Gone(GossipMessage, frozen=True, kw_only=True, eq=False):
+    """The sender no longer keeps this transfer."""
 
     transfer: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Buckets(GossipMessage):
+class Buckets(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The sender is at `base`, as the receiver was, with another hash. Opens a repair."""
 
     base: bytes
@@ -150,46 +193,298 @@ class Buckets(GossipMessage):
 
 
 class MendStep(enum.IntEnum):
-    """What a `Mend` is for."""
+    """The purpose of a `Mend`."""
 
     MINE = 1
-    """My cells in these buckets; say yours."""
+    """The sender's cells in these buckets; the receiver is to answer with its own."""
     EVIDENCE = 2
-    """My cells in these buckets; decide."""
+    """The sender's cells in these buckets; the receiver is to decide."""
     OUTCOME = 3
-    """What stands in these buckets from now on."""
+    """The cells that stand in these buckets from now on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mend(GossipMessage):
+class Mend(GossipMessage, frozen=True, kw_only=True, eq=False):
     """Cells in some buckets, of a sender at `base`."""
 
     base: bytes
     step: MendStep
     buckets: int
-    """Which ones: a bit each."""
+    """The buckets, one bit each."""
     cells: ConstraintDelta
-    """All of the sender's in these buckets. Its runs say nothing beyond their cells."""
+    """All cells of the sender in these buckets. The runs say nothing beyond their cells."""
     doubt: int = 0
     """The buckets in which the sender found itself damaged."""
     dead: Sequence[tuple[Replica, int]] = ()
-    """The dots of cells that the receiver said it has, which removals that the sender holds name."""
+    """Dots of the receiver's cells that are named by removals which the sender holds."""
 
 
-@dataclass(slots=True, kw_only=True)
-class GossipResult:
-    """What receiving one message led to."""
+# --- encoding and decoding -------------------------------------------------------------------------------------------
 
-    responses: list[GossipMessage] = field(default_factory=list)
-    """What to send back to the sender, in order."""
-    state_changed: bool = False
-    converged: bool = False
-    """Every known peer's last evidenced hash equals mine now."""
-    diverged: bool = False
-    """The peer has the same clock and another hash: one of the two is corrupted."""
-    mended: bool = False
-    """Damage here was repaired: sums were corrected, or cells dropped, put back or replaced."""
-    skew: float | None = None
-    """The sender's clock was found to be off by more than the bound, and had not been before: seconds that it is ahead."""
-    outlived: Replica | None = None
-    """A life of mine that others know more of than I do: my next write starts a new one."""
+
+def encode_message(message: GossipMessage) -> bytes:
+    """A message as bytes, without a limit on its size (`transfers` splits large ones)."""
+    return _encode(_LAYOUT_OF[type(message)].array(message))
+
+
+def decode_message(data: bytes, max_bytes: int | None = MESSAGE_BYTES) -> GossipMessage:
+    """The message in `data`. `max_bytes` None: no limit.
+
+    Raises `ConstraintCrdtError` for bytes that are not a well-formed message of this wire version within the limit.
+    """
+    if max_bytes is not None and len(data) > max_bytes:
+        raise ConstraintCrdtError(f"a message of {len(data)} bytes is larger than the {max_bytes} allowed")
+    _check_version(data)
+    try:
+        wire = _decode(data)
+        return _LAYOUT_OF[type(wire)].read(wire)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ConstraintCrdtError(f"this is not a well-formed message: {error}") from error
+
+
+def check_growth(packed: int, size: int) -> None:
+    """Raise `ConstraintCrdtError` if `packed` compressed bytes cannot rightly expand to `size` bytes."""
+    if not packed < size <= packed * MOST_GROWTH:
+        raise ConstraintCrdtError(f"a packed message of {packed} bytes is said to become {size}: that is refused")
+
+
+def _check_version(data: bytes) -> None:
+    if len(data) >= 2 and 0x90 <= data[0] <= 0x9F and data[1] < 0x80 and data[1] >> 4 != WIRE_VERSION:
+        raise ConstraintCrdtError(
+            f"the message speaks wire version {data[1] >> 4}, this node speaks {WIRE_VERSION}: run the same major version on both"
+        )
+
+
+# --- the forms of fields ---------------------------------------------------------------------------------------------
+
+_WireEntry = tuple[Ref, int]
+
+
+class _Form(NamedTuple):
+    """The wire form of a field. A value of None is nil, in both directions."""
+
+    type: Any
+    """Its msgpack type."""
+    write: Callable[[Any, ClockMark | None], Any] | None = None
+    """Converts the value of a message, given its `basis`; None: the value is encoded unchanged."""
+    read: Callable[[Any], Any] | None = None
+    """Validates a decoded value and converts it; None: the value is kept unchanged."""
+
+
+def _count(value: int) -> int:
+    if not 0 <= value <= MAX_COUNT:
+        raise ConstraintCrdtError("a number in a message is out of bounds")
+    return value
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    if len(value) != size:
+        raise ConstraintCrdtError(f"a name in a message must have {size} bytes, not {len(value)}")
+    return value
+
+
+def _optional(form: _Form) -> _Form:
+    """The same form, or nil."""
+    return form._replace(type=form.type | None)
+
+
+def _runs(is_wrong: Callable[[WireRun], object], sentence: str) -> _Form:
+    """Runs, refused with `sentence` if any is wrong."""
+
+    def read(runs: Sequence[WireRun]) -> ConstraintDelta:
+        if any(is_wrong(run) for run in runs):
+            raise ConstraintCrdtError(sentence)
+        return ConstraintDelta([read_run(run) for run in runs])
+
+    return _Form(list[WireRun], lambda delta, basis: [wire_run(run, basis) for run in delta.runs], read)
+
+
+def _write_entries(entries: Iterable[Entry], basis: ClockMark | None) -> list[tuple[object, int]]:
+    return [(ref if isinstance(ref, int) else ref_of(ref, basis), seq) for ref, seq in entries]
+
+
+def _read_entries(entries: Sequence[_WireEntry]) -> list[Entry]:
+    return [(read_ref(ref), _count(seq)) for ref, seq in entries]
+
+
+def _read_dots(entries: Sequence[_WireEntry]) -> list[tuple[Replica, int]]:
+    dots = [(ref, seq) for ref, seq in _read_entries(entries) if isinstance(ref, Replica)]
+    if len(dots) < len(entries):
+        raise ConstraintCrdtError("a dot must name its replica")
+    return dots
+
+
+def _write_map(buckets: int) -> bytes:
+    return buckets.to_bytes(BUCKETS // 8, "little")
+
+
+def _read_map(value: bytes) -> int:
+    return int.from_bytes(_sized(value, BUCKETS // 8), "little")
+
+
+def _whole_clock(entries: Sequence[Entry]) -> VectorClock:
+    whole: dict[Replica, int] = {}
+    for ref, seq in entries:
+        if isinstance(ref, int) or ref in whole:
+            raise ConstraintCrdtError("a clock that is spelled out must name each replica once")
+        whole[ref] = seq
+    return VectorClock(whole)
+
+
+_AUTH: Final = _Form(bytes | None)
+_BITS: Final = _Form(bytes, lambda bits, _: _write_map(bits), _read_map)
+_BYTES: Final = _Form(bytes)
+_COUNT: Final = _Form(int, None, _count)
+_DOTS: Final = _Form(list[_WireEntry], _write_entries, _read_dots)
+_DOUBT: Final = _Form(bytes | None, lambda bits, _: _write_map(bits) if bits else None, _read_map)
+_ENTRIES: Final = _Form(list[_WireEntry], _write_entries, _read_entries)
+_FLAG: Final = _Form(bool | None, lambda value, _: value or None)
+_HASH: Final = _Form(bytes, lambda value, _: bytes(value), lambda value: StateHash(_sized(value, STATE_HASH_BYTES)))
+_INTEGER: Final = _Form(int)
+_NAME: Final = _Form(bytes, None, lambda value: _sized(value, CLOCK_NAME_BYTES))
+_STEP: Final = _Form(MendStep, lambda step, _: int(step))
+_SUMS: Final = _Form(bytes, None, lambda value: _sized(value, BUCKETS * SUM_BYTES))
+_TIME: Final = _Form(int | None, lambda time, _: max(0, time) // MS, lambda time: _count(time) * MS)
+_TO: Final = _optional(_COUNT)
+_TOKEN: Final = _Form(bytes, None, lambda value: _sized(value, HASH_TOKEN_BYTES))
+_TRANSFER: Final = _Form(bytes, None, lambda value: _sized(value, TRANSFER_BYTES))
+_UNREAD_ENTRIES: Final = _Form(list[_WireEntry], _write_entries)
+
+
+# --- the wire form of each message -----------------------------------------------------------------------------------
+
+_Fields = dict[str, Any]
+
+
+def _finish_ping(fields: _Fields) -> None:
+    changes = fields["changes"] = fields.pop("entries")
+    if fields["base"] is None:
+        fields["clock"] = _whole_clock(changes)
+
+
+def _finish_delta(fields: _Fields) -> None:
+    spelled = fields.pop("spelled")
+    if fields["base"] is None:  # else the receiver derives the clock, and these entries mean nothing
+        fields["clock"] = _whole_clock(_read_entries(spelled))
+
+
+def _finish_part(fields: _Fields) -> None:
+    if not 0 <= fields["index"] < fields["count"] <= _count(fields["size"]) or not fields["chunk"]:
+        raise ConstraintCrdtError("a part of a message must have an index below its count, and content")
+    if fields["unpacked"] is not None:
+        check_growth(fields["size"], fields["unpacked"])
+    fields["pause"] = bool(fields["pause"])
+
+
+def _finish_mend(fields: _Fields) -> None:
+    fields["doubt"] = fields["doubt"] or 0
+
+
+class _Envelope(msgspec.Struct, array_like=True, gc=False):
+    fleet: str | None
+    node_id: str
+    incarnation: int
+
+
+class _Layout:
+    """The wire form of a type of message."""
+
+    def __init__(
+        self,
+        message: type[GossipMessage],
+        number: int,
+        required: dict[str, _Form],
+        optional: dict[str, _Form],
+        finish: Callable[[_Fields], None] | None = None,
+    ) -> None:
+        """`required`: the fields always present, by attribute of the message; `optional`: those
+        after them, left out where all that follow are empty. `finish`: checks and sets fields that depend on each other.
+        """
+        self.tag = 16 * WIRE_VERSION + number
+        self.message = message
+        forms = required | optional
+        kinds: list[tuple[Any, ...]] = [(name, form.type) for name, form in required.items()]
+        kinds += [(name, form.type, [] if form.write is _write_entries else None) for name, form in optional.items()]
+        struct = msgspec.defstruct(message.__name__, kinds, bases=(_Envelope,), tag=self.tag, array_like=True, gc=False)
+        self.struct = cast("type[_Envelope]", struct)
+        names = [name for name in forms if name != "auth"]
+        written = list(forms)[: list(forms).index(names[-1]) + 1]
+        self._least = 4 + len(required)
+        self._values = _getter(written)
+        self._writers = [(4 + place, write) for place, name in enumerate(written) if (write := forms[name].write) is not None]
+        self._names, self._wire_values = names, _getter(names)
+        self._readers = [(name, read) for name in names if (read := forms[name].read) is not None]
+        self._finish = finish
+
+    def array(self, message: GossipMessage) -> list[object]:
+        """The array a message is encoded as."""
+        (node_id, incarnation), fleet = message.node, message.fleet
+        array = [self.tag, None if fleet == DEFAULT_FLEET else fleet, node_id, incarnation, *self._values(message)]
+        for place, write in self._writers:
+            if array[place] is not None:
+                array[place] = write(array[place], message.basis)
+        last, least = array[-1], self._least
+        while not last and len(array) > least and last != 0:
+            array.pop()
+            last = array[-1]
+        return array
+
+    def read(self, wire: _Envelope) -> GossipMessage:
+        """The decoded message, validated."""
+        node = check_replica(wire.node_id, wire.incarnation)
+        fleet = DEFAULT_FLEET if wire.fleet is None else check_id(wire.fleet, "a fleet name")
+        fields = dict(zip(self._names, self._wire_values(wire), strict=True))
+        for name, read in self._readers:
+            value = fields[name]
+            if value is not None:
+                fields[name] = read(value)
+        if self._finish is not None:
+            self._finish(fields)
+        return self.message(node=node, fleet=fleet, **fields)
+
+
+def _getter(names: Sequence[str]) -> Callable[[object], Sequence[Any]]:
+    """Reads these attributes at once."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    (name,) = names
+    return lambda source: (getattr(source, name),)
+
+
+_SYNC_RUNS: Final = _runs(
+    lambda run: run.lo or run.floor > run.span, "the runs of a Sync must start at 0 and have no floor above their end"
+)
+_DELTA_RUNS: Final = _runs(lambda run: run.floor, "the runs of a Delta have no floors")
+_MEND_RUNS: Final = _runs(lambda run: run.lo or run.floor, "the runs of a Mend start at 0 and have no floors")
+_SLICE: Final = {"transfer": _TRANSFER, "index": _INTEGER, "count": _INTEGER, "size": _INTEGER, "chunk": _BYTES}
+_ADDRESS: Final = {"to": _TO, "auth": _AUTH}
+
+_WIRE: Final = (
+    _Layout(
+        Ping, 1, {"state_hash": _HASH}, {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME}, _finish_ping
+    ),
+    _Layout(Sync, 2, {"state_hash": _HASH, "state": _SYNC_RUNS}, _ADDRESS),
+    _Layout(
+        Delta,
+        3,
+        {"base": _optional(_NAME), "proof": _optional(_TOKEN), "delta": _DELTA_RUNS},
+        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS},
+        _finish_delta,
+    ),
+    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH}),
+    _Layout(Part, 5, _SLICE, {"to": _TO, "pause": _FLAG, "auth": _AUTH, "unpacked": _optional(_COUNT)}, _finish_part),
+    _Layout(Resume, 6, {"transfer": _TRANSFER, "index": _COUNT}, _ADDRESS),
+    _Layout(Gone, 7, {"transfer": _TRANSFER}, _ADDRESS),
+    _Layout(Buckets, 8, {"base": _NAME, "state_hash": _HASH, "sums": _SUMS}, _ADDRESS),
+    _Layout(
+        Mend,
+        9,
+        {"base": _NAME, "step": _STEP, "buckets": _BITS, "cells": _MEND_RUNS},
+        {"doubt": _DOUBT, "dead": _DOTS, **_ADDRESS},
+        _finish_mend,
+    ),
+)
+"""A row per message: its type number, then the fields of its body in their order."""
+
+_LAYOUT_OF: Final = {each: layout for layout in _WIRE for each in (layout.message, layout.struct)}
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final[Callable[[bytes], _Envelope]] = msgspec.msgpack.Decoder(reduce(or_, [layout.struct for layout in _WIRE])).decode

@@ -1,23 +1,17 @@
-"""Clock entries and runs as messages have them, where a replica may be an index into a clock that both sides know.
+"""Clocks of peers: the entries and runs that messages carry, and the last clock and hash evidenced by each peer.
 
-At which clock the sender of a message stands, worked out from what the message says.
+Two kinds of knowledge are kept apart:
+
+- *Evidence*, for every peer: the last clock and hash the peer stated or acknowledged. Never inferred from a message sent to
+  it.
+- *Conversations*, for recent peers: the last few clocks either side stated to the other, so messages can name a clock in
+  8 bytes. Several clocks, because messages are lost and overtake each other: with one kept, 37 % of the Pings at 30 % loss had to
+  spell out the whole clock, with four 7 %.
 
 Rules kept here:
 
-- On the wire a clock is spelled out, or given against one that both sides know. A message that was handed over as an object has
-  its sender's clock, with the sums that go with it; then nothing is worked out again, and the two nodes share it.
-- What a message says has been checked to fit its base before; nothing here changes anything.
-
-What each peer has given evidence of.
-
-Two kinds of knowledge, kept apart:
-
-- *Evidence*, for every peer: the last clock and hash that it stated or acknowledged. Never inferred from what was sent to it.
-- *Conversations*, for the peers spoken with lately: the last few clocks that either side stated to the other, so that messages
-  can name a clock in 8 bytes. Several, because messages are lost and overtake each other: with one kept, 37 % of the Pings at
-  30 % loss had to spell out the whole clock, with four 7 %.
-
-A peer is a node; what was known of an earlier life of it says nothing about the present one and is forgotten with it.
+- A peer is a node. Knowledge of an earlier life of the node is forgotten when a message of another life arrives.
+- An entry or run in a message may have an index into a named clock instead of a replica; it is resolved before use.
 """
 
 from collections import Counter, OrderedDict
@@ -28,19 +22,18 @@ from typing import cast
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.codec import UnboundRun, resolve
-from constraint_crdt.crdt.digest import Digest, StateHash
+from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.messages import Delta, Entry, Ping
-from constraint_crdt.types.retirement import Retirements
+from constraint_crdt.protocol.messages import Entry
 
 
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:
-    """My entries, 0 included, for the rows in which they are ahead of me. O(rows).
+    """The entries of `mine`, 0 included, for the rows in which `theirs` is ahead. O(rows).
 
-    `by`: how many mutations these rows are ahead by, all together, if that is known. Then, if the rows of which I have nothing make
-    up for all of it, the others need not be compared.
+    `by`: the number of mutations these rows are ahead by in total, if known. If the rows `mine` does not have account for
+    all of them, the other rows are not compared.
     """
     if by == 0 or theirs.entries is mine.entries:
         return []
@@ -53,14 +46,14 @@ def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tu
 
 
 def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | None:
-    """By how much these entries lower a clock, all together; None if one of them does not lower it. O(entries)."""
+    """The number of mutations by which these entries lower a clock; None if an entry does not. O(entries)."""
     at = base.entries
     by = [at.get(replica, 0) - seq for replica, seq in entries]
     return sum(by) if min(by, default=1) > 0 else None
 
 
 def changed_entries(base: ClockMark, now: ClockMark) -> list[Entry]:
-    """The entries of `now` that differ from `base`, 0 for those that it does not have."""
+    """The entries of `now` that differ from `base`, 0 for replicas that only `base` has."""
     if base == now:
         return []
     before, after = base.entries, now.entries
@@ -69,15 +62,15 @@ def changed_entries(base: ClockMark, now: ClockMark) -> list[Entry]:
     return changes
 
 
-def resolved(entries: Sequence[Entry], base: ClockMark | None) -> Sequence[tuple[Replica, int]]:
-    """Entries with their replicas. Raises `ConstraintCrdtError` for an index that `base` does not have."""
+def resolve_entries(entries: Sequence[Entry], base: ClockMark | None) -> Sequence[tuple[Replica, int]]:
+    """Entries with their replicas. Raises `ConstraintCrdtError` for an index `base` does not have."""
     if not [ref for ref, _ in entries if isinstance(ref, int)]:
         return cast("Sequence[tuple[Replica, int]]", entries)
     return [(ref if isinstance(ref, Replica) else resolve(ref, base), seq) for ref, seq in entries]
 
 
-def bound(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Sequence[Run]:
-    """Runs with their replicas, one of each. Raises `ConstraintCrdtError` for what does not fit."""
+def bind_runs(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Sequence[Run]:
+    """Runs with their replicas, each replica once. Raises `ConstraintCrdtError` for runs that do not fit `base`."""
     if set(map(type, runs)) <= {Run}:
         runs_bound = cast("Sequence[Run]", runs)
     else:
@@ -87,45 +80,13 @@ def bound(runs: Sequence[Run | UnboundRun], base: ClockMark | None) -> Sequence[
     return runs_bound
 
 
-Asked = Sequence[tuple[Replica, int]]
-"""The entries in which a sender is behind, each with its own seq: it asks for these rows above it."""
-
-
-def clock_of_ping(ping: Ping, base: ClockMark | None, mine: ClockMark, retirements: Retirements, digest: Digest) -> ClockMark:
-    """The clock in a Ping. `base`: the one that it names; `mine`: any, hashing then costs only for what differs from it."""
-    if base is not None:
-        return ping.clock.mark(digest) if ping.clock is not None else base.changed(resolved(ping.changes, base))
-    if ping.changes:  # what travelled, with ended lives left out
-        return mine.replaced(retirements.heard(dict(resolved(ping.changes, None))))
-    stated = (ping.clock or VectorClock()).mark(digest)
-    heard = retirements.heard(stated.entries)
-    return stated if heard is stated.entries else mine.replaced(heard)
-
-
-def clock_of_delta(delta: Delta, base: ClockMark | None, runs: Sequence[Run], asked: Asked, digest: Digest) -> ClockMark:
-    """The clock of a Delta's sender, of one instant with its runs."""
-    if base is None:
-        return (delta.clock or VectorClock()).mark(digest)
-    return base.changed([*((run.replica, run.hi) for run in runs), *asked])
-
-
-def clock_of_applied(delta: Delta, now: ClockMark, asked: Asked, lower: int, digest: Digest) -> ClockMark:
-    """The same for a Delta of which each run began where my clock stood, once it is applied: `now`, where I am, but in the rows
-    that the sender asks for, `lower` mutations in all.
-    """
-    if not asked:
-        return now
-    stated = None if delta.clock is None else delta.clock.mark(digest)
-    return stated if stated is not None and stated.count == now.count - lower else now.changed(asked)
-
-
 STATEMENTS = 8
-"""Clocks kept per conversation, of both sides together: four each."""
+"""Clocks kept per conversation, of both sides together."""
 
 
 @dataclass(slots=True)
 class Statement:
-    """A clock that one side stated, with the hash that goes with it where that is known."""
+    """A clock that either side stated, with its hash if known."""
 
     mark: ClockMark
     hash: StateHash | None
@@ -133,15 +94,15 @@ class Statement:
 
 @dataclass(slots=True)
 class Conversation:
-    """The clocks that can be named between two replicas."""
+    """The clocks that two replicas can name to each other."""
 
     statements: list[Statement] = field(default_factory=list)
-    """The last of them at the end, `STATEMENTS` at most."""
+    """`STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
-    """The latest clock that the peer has shown to know: what my messages are said against."""
+    """The latest clock the peer has shown to know: the base of messages to it."""
 
     def state(self, mark: ClockMark, hash_: StateHash | None) -> None:
-        """Note that one side stated this clock to the other."""
+        """Note that either side stated this clock to the other."""
         total = mark.total
         for known in self.statements:
             if known.mark.total == total:
@@ -152,7 +113,7 @@ class Conversation:
             del self.statements[0]
 
     def find(self, name: bytes, reader: Replica) -> ClockMark | None:
-        """The clock that a peer named to `reader`."""
+        """The clock a peer named to `reader`."""
         return next((known.mark for known in reversed(self.statements) if known.mark.name(reader) == name), None)
 
     def find_hash(self, token: bytes, reader: Replica) -> Statement | None:
@@ -162,7 +123,7 @@ class Conversation:
 
 @dataclass(slots=True)
 class Peer:
-    """The evidence that one peer has given."""
+    """The evidence of a peer."""
 
     replica: Replica
     mark: ClockMark | None = None
@@ -173,14 +134,15 @@ class DeltaTracker:
     """Evidence per peer. `in`, `len` and iteration are over node ids."""
 
     def __init__(self, limits: Limits) -> None:
+        """`limits`: bounds the number of peers and of conversations."""
         self._limits = limits
         self._peers: dict[str, Peer] = {}
         self._conversations: OrderedDict[str, Conversation] = OrderedDict()
         self._hashes: Counter[StateHash | None] = Counter()
         self.changes = 0
-        """How often what is known of a peer changed: for those who keep what they have read."""
+        """Changes to the evidence so far: a version for caches."""
         self.anyone = Conversation()
-        """What was stated to no peer in particular: a first Ping, whose answer comes from somebody new."""
+        """Clocks stated to no particular peer: a first Ping, which a new peer answers."""
 
     def __contains__(self, node_id: object) -> bool:
         return node_id in self._peers
@@ -195,27 +157,27 @@ class DeltaTracker:
         return f"DeltaTracker({ {node_id: str(peer.hash) for node_id, peer in self._peers.items()} })"
 
     def peer(self, node_id: str) -> Peer | None:
-        """The evidence of one peer, or None if nothing was ever heard from it."""
+        """The evidence of a peer, or None before its first message."""
         return self._peers.get(node_id)
 
     def clock(self, node_id: str) -> VectorClock | None:
-        """The last clock that a peer gave evidence of."""
+        """The last clock a peer gave evidence of; None before the first."""
         peer = self._peers.get(node_id)
         return VectorClock.over(peer.mark.entries) if peer and peer.mark else None
 
     def hash(self, node_id: str) -> StateHash | None:
-        """The last hash that a peer gave evidence of; None while it has not, or for a clock newer than its last hash."""
+        """The last hash a peer gave evidence of; None before the first, or if its last clock is newer than its last hash."""
         peer = self._peers.get(node_id)
         return peer.hash if peer else None
 
     def all_have(self, hash_: StateHash) -> bool:
-        """True if every known peer's last evidenced hash is this one. O(1)."""
+        """True if every known peer's last evidenced hash is this hash. O(1)."""
         return self._hashes[hash_] == len(self._peers)
 
     def meet(self, replica: Replica) -> Peer:
-        """The evidence of one life of a peer, none yet for another life than the last known one. Changes nothing, see `admit`.
+        """The evidence of a life of a peer; empty for a life other than the last known. Changes nothing, see `admit`.
 
-        Raises `ConstraintCrdtError` for one peer too many.
+        Raises `ConstraintCrdtError` for a new peer beyond the limit.
         """
         peer = self._peers.get(replica.node_id)
         if peer is None and len(self._peers) >= self._limits.peers:
@@ -223,7 +185,7 @@ class DeltaTracker:
         return peer if peer is not None and peer.replica == replica else Peer(replica)
 
     def admit(self, peer: Peer) -> None:
-        """Note that a message of a peer was taken in; what was known of another life of it is forgotten."""
+        """Note an accepted message of a peer, and forget the evidence of another life."""
         if not self._is_current(peer):
             self.forget(peer.replica.node_id)
             self._peers[peer.replica.node_id] = peer
@@ -231,25 +193,33 @@ class DeltaTracker:
             self._hashes[None] += 1
 
     def forget(self, node_id: str) -> None:
-        """Drop all that is known of a peer."""
+        """Drop all knowledge of a peer."""
         peer = self._peers.pop(node_id, None)
         if peer is not None:
             self.changes += 1
             self._uncount(peer.hash)
             self._conversations.pop(node_id, None)
 
+    def clear(self) -> None:
+        """Drop all knowledge of all peers."""
+        self._peers.clear()
+        self._conversations.clear()
+        self._hashes.clear()
+        self.anyone = Conversation()
+        self.changes += 1
+
     def find(self, peer: Peer, name: bytes, reader: Replica) -> ClockMark | None:
-        """The clock that a peer names to `reader`, among those stated to or by it lately."""
+        """The clock a peer names to `reader`, among the clocks recently stated by either side, or None."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return (talk.find(name, reader) if talk else None) or self.anyone.find(name, reader)
 
     def marks(self, peer: Peer) -> list[ClockMark]:
-        """All clocks that a peer can name at present."""
+        """The clocks a peer can name at present."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return [known.mark for each in (talk, self.anyone) if each for known in each.statements]
 
     def find_hash(self, peer: Peer, token: bytes, reader: Replica) -> Statement | None:
-        """The statement whose hash a peer echoes to `reader`."""
+        """The statement whose hash a peer echoes to `reader`; None if there is none."""
         talk = self._conversations.get(peer.replica.node_id) if self._is_current(peer) else None
         return (talk.find_hash(token, reader) if talk else None) or self.anyone.find_hash(token, reader)
 
@@ -257,7 +227,7 @@ class DeltaTracker:
         return self._peers.get(peer.replica.node_id) is peer
 
     def conversation(self, node_id: str) -> Conversation:
-        """The named clocks of one peer, made the most recent of those kept."""
+        """The conversation with a peer, now the most recently used. Beyond the limit the least recently used is dropped."""
         found = self._conversations.get(node_id)
         if found is None:
             found = self._conversations[node_id] = Conversation()
@@ -268,7 +238,7 @@ class DeltaTracker:
         return found
 
     def evidence(self, peer: Peer, mark: ClockMark, hash_: StateHash | None) -> None:
-        """Note a clock that a peer stated, with its hash where that is known too. What is older than the last is ignored."""
+        """Note a clock a peer stated, with its hash if known. A clock older than the last is ignored."""
         known = peer.mark
         if known is not None and (mark.count < known.count or (mark == known and hash_ is None)):
             return

@@ -1,24 +1,25 @@
-"""Places on the Eisenstein lattice where a fleet may stand: rings around a point, and the plane that they fill.
+"""Peer selection: policies for the peer of the next exchange, and the lattice on which some of them place nodes.
 
-`types.positions` has the lattice itself: what its points mean, and how many hops apart two of them are.
-
-Whom to ask next: policies for the choice of a peer, as functions of who asks, in which round, and chance.
-
-| policy | what it is good for |
+| policy | its use |
 |---|---|
-| `Uniform` | robust, needs to know nothing; a few rounds more than the least possible |
-| `Schedule` | fleets with aligned rounds: the least possible number of rounds, ceil(log3 n), where nothing is lost |
-| `Nearby` | the cost of links: most exchanges are with neighbours, a few reach far |
-| `ByDistance` | the same for peers that come and go, at distances that are measured; nobody is left out for long |
+| `Uniform` | robust, without knowledge of the fleet; a few rounds more than the least possible |
+| `Schedule` | fleets with aligned rounds: the least possible number of rounds, ceil(log3 n), where no message is lost |
+| `Nearby` | costly links: most exchanges are with neighbours, a few reach far |
+| `ByDistance` | the same for peers that come and go, at measured distances; every peer gets its turn within a bound |
 
-Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, the one that it begins and the one that it is
-asked for. Who knew what k neighbours on either side know, and hears of those 2k + 1 away on either side, knows three times as much.
+Why 3^r: in an exchange both sides learn, and in a round each node takes part in two, one as initiator and one as partner. A node
+that knows the state of k neighbours on either side, and exchanges with the nodes 2k + 1 away on either side, knows three times as
+much.
 
-Why d^-2: with a chance falling as the square of the distance every scale of a plane is equally likely to be bridged (Kleinberg,
-"The small-world phenomenon", 2000), so what is new spreads in about as many rounds as with `Uniform`, over links a fifth as long.
+Why d^-2: with a probability that falls with the square of the distance every scale of a plane is equally likely to be bridged
+(Kleinberg, "The small-world phenomenon", 2000), so a change spreads in about as many rounds as with `Uniform`, over links a fifth
+as long.
 
-Nodes are numbers from 0: places in a list that all agree on. Only `ByDistance` knows its peers by names of their own, since each
-node has another list, which changes.
+Rules kept here:
+
+- A policy is a function of the asking node, the round and a random number. Nodes are numbers from 0: places in a list that all
+  agree on. Only `ByDistance` knows peers by name, since each node has its own list of peers, which changes.
+- The lattice is that of the Eisenstein integers; `types.register` defines its points and their distance in hops.
 """
 
 from bisect import bisect_left
@@ -36,14 +37,14 @@ UNITS: tuple[Position, ...] = ((1, 0), (1, 1), (0, 1), (-1, 0), (-1, -1), (0, -1
 
 
 def ring_point(centre: Position, distance: int, place: int) -> Position:
-    """The point at `distance` from `centre` at one of the 6 x `distance` places of that ring."""
+    """The point at `distance` (at least 1) from `centre` at one of the 6 x `distance` places of that ring."""
     side, step = divmod(place, distance)
     corner, along = UNITS[side], UNITS[(side + 2) % 6]
     return centre[0] + corner[0] * distance + along[0] * step, centre[1] + corner[1] * distance + along[1] * step
 
 
 def hexagon(count: int) -> list[Position]:
-    """The first `count` points of a plane, ring by ring around the origin: the most compact place for a fleet."""
+    """The first `count` points of the plane, ring by ring around the origin: the most compact layout of a fleet."""
     return [point for point, _ in zip(_spiral(), range(count), strict=False)]
 
 
@@ -56,7 +57,7 @@ def _spiral() -> Iterator[Position]:
 
 
 TRIES = 64
-"""Places of the lattice at which `Nearby` looks for a peer before it weighs all of them."""
+"""Places of the lattice `Nearby` tries before it weighs all peers."""
 
 LONGEST_TURN = 4
 """`ByDistance` asks each of n peers at least once in any so many times n rounds."""
@@ -64,18 +65,18 @@ LONGEST_TURN = 4
 Name = TypeVar("Name", bound=Hashable)
 
 
-class Chance(Protocol):
-    """Where random numbers come from; `random.Random` is one."""
+class RandomSource(Protocol):
+    """A source of random numbers, such as `random.Random`."""
 
     def random(self) -> float:
         """A number from 0 up to, not including, 1."""
 
 
 class PeerChoice(Protocol):
-    """A policy."""
+    """A policy of peer selection."""
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:
-        """Whom `me` asks in this round: another node than itself."""
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:
+        """The node `me` asks in this round; never `me`."""
 
 
 def _check_count(count: int) -> int:
@@ -91,14 +92,14 @@ class Uniform:
         """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
         self._others = _check_count(count) - 1
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
-        """Any other node."""
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
+        """A node drawn from all others."""
         other = int(chance.random() * self._others)
         return other + (other >= me)
 
 
 class Schedule:
-    """In round r the node 3^r places further on; over and over. For rounds that begin everywhere at the same time."""
+    """In round r the node 3^r places further on, repeated. For rounds that begin everywhere at the same time."""
 
     def __init__(self, count: int) -> None:
         """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
@@ -109,15 +110,15 @@ class Schedule:
 
     @property
     def rounds(self) -> int:
-        """After so many rounds in which nothing was lost everybody knows everything: ceil(log3 count)."""
+        """Rounds without loss after which every node knows the state of all: ceil(log3 count)."""
         return len(self._offsets)
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
-        """The node whose turn it is."""
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
+        """The node at the offset of this round."""
         return (me + self.offset(round_)) % self._count
 
     def offset(self, round_: int) -> int:
-        """How far on the node stands that is asked in a round."""
+        """The distance in places between a node and the node it asks in a round."""
         return self._offsets[round_ % len(self._offsets)]
 
 
@@ -125,7 +126,7 @@ class Nearby:
     """Any other node of a hexagonal lattice, with a chance that falls with the square of its distance in hops."""
 
     def __init__(self, points: Sequence[Position]) -> None:
-        """`points`: where each node stands. Raises `ConstraintCrdtError` for fewer than 2 nodes, or two at one point."""
+        """`points`: the place of each node. Raises `ConstraintCrdtError` for fewer than 2 nodes, or two at one point."""
         _check_count(len(points))
         self._points = points
         self._at = {point: index for index, point in enumerate(points)}
@@ -135,8 +136,8 @@ class Nearby:
         self._rings = list(accumulate(1 / distance for distance in range(1, furthest + 1)))
         """A ring has 6d places and d^-2 for each: so 1/d for the ring, accumulated."""
 
-    def choose(self, me: int, round_: int, chance: Chance) -> int:  # noqa: ARG002 - one of several policies
-        """Draws places of the lattice with that chance until somebody stands there: exact, and O(1) where the lattice is filled."""
+    def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
+        """Draw places of the lattice until a taken place is found: exact, and O(1) where the lattice is filled."""
         centre = self._points[me]
         for _ in range(TRIES):
             distance = 1 + bisect_left(self._rings, chance.random() * self._rings[-1])
@@ -145,29 +146,29 @@ class Nearby:
                 return found
         return self._weighed(me, chance)
 
-    def _weighed(self, me: int, chance: Chance) -> int:
-        """The same choice by weighing every node: for points far apart. O(nodes)."""
+    def _weighed(self, me: int, chance: RandomSource) -> int:
+        """The same choice by weighing every node, for points far apart. O(nodes)."""
         mine = self._points[me]
         return _drawn((0.0 if point == mine else hex_distance(mine, point) ** -2.0 for point in self._points), chance)
 
 
 class ByDistance(Generic[Name]):
-    """Of the peers that are there, one with a chance that falls with the square of its distance, or whoever waited too long.
+    """A present peer, drawn with a chance that falls with the square of its distance, or the peer that has waited too long.
 
-    Without that floor a peer a hundred times as far as the others would be asked once in ten thousand rounds. Who was not asked
-    for 3n rounds is next, the longest first; at most n - 1 others can be before it, so no turn is longer than 4n.
+    Without that bound a peer a hundred times as far as the others would be asked once in ten thousand rounds. A peer that was not
+    asked for 3n rounds is next, the longest wait first; at most n - 1 others can be before it, so no wait is longer than 4n.
     """
 
     def __init__(self) -> None:
         self._asked: dict[Name, int] = {}
-        """The round in which each was asked last, or came; in that order."""
+        """The round in which each peer was asked last, or appeared; in that order."""
         self._round = 0
 
-    def choose(self, distances: Mapping[Name, float | None], chance: Chance) -> Name:
-        """Whom to ask in the next round. O(peers).
+    def choose(self, distances: Mapping[Name, float | None], chance: RandomSource) -> Name:
+        """The peer to ask in the next round. O(peers).
 
-        `distances`: of each peer that is there, in any unit; one that is not known counts as the median of those that are. Raises
-        `ConstraintCrdtError` where there is none, or for a distance that is not above 0 and finite; nothing changes then.
+        `distances`: of each present peer, in any unit; an unknown distance counts as the median of the known distances. Raises
+        `ConstraintCrdtError`, changing nothing, without peers or for a distance that is not above 0 and finite.
         """
         if not distances:
             raise ConstraintCrdtError("a choice of peers needs at least 1 peer")
@@ -185,7 +186,7 @@ class ByDistance(Generic[Name]):
 
 
 def _weights(distances: Sequence[float | None]) -> list[float]:
-    """The square of each distance's inverse, as a share of the largest: so none is too large for a float."""
+    """The square of each distance's inverse, as a share of the largest, so that none is too large for a float."""
     known = [distance for distance in distances if distance is not None]
     if not all(0 < distance < inf for distance in known):
         raise ConstraintCrdtError("the distance of a peer must be above 0 and finite")
@@ -193,7 +194,7 @@ def _weights(distances: Sequence[float | None]) -> list[float]:
     return [(least / (middle if distance is None else distance)) ** 2 for distance in distances]
 
 
-def _drawn(weights: Iterable[float], chance: Chance) -> int:
-    """The place of a weight, with a chance as large as its share of all. Never one that is 0."""
+def _drawn(weights: Iterable[float], chance: RandomSource) -> int:
+    """The index of a weight, drawn in proportion to the weights. Never the index of a weight of 0."""
     sums = list(accumulate(weights))
     return bisect_left(sums, (1 - chance.random()) * sums[-1])

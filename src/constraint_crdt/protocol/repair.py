@@ -1,20 +1,21 @@
-"""Repair of a difference that no message explains: two nodes at one clock with different hashes (DESIGN 3).
+"""Repair of a difference no message explains: two nodes at one clock with different hashes (DESIGN 3).
 
-How it runs. A heard from B that B is at A's clock, with another hash:
+A received a message of B, which is at A's clock with another hash:
 
-1. A audits itself (`core.repair`). If that mends it, it Acks. Else it says the sums of its buckets (`Buckets`).
-2. B audits itself. If that mends it, it Acks. Else it says its own cells in the buckets that differ (`Mend`, MINE).
-3. A says its cells there, and which of B's it knows to be removed (EVIDENCE).
-4. B has all evidence now: it decides, lets that stand, and says so (OUTCOME). A lets the same stand, and Pings.
+1. A audits itself (`crdt.repair`). If that mends the difference, A Acks. Else A sends the sums of its buckets (`Buckets`).
+2. B audits itself. If that mends the difference, B Acks. Else B sends its own cells in the buckets that differ (`Mend`, MINE).
+3. A sends its cells in these buckets, and which of B's cells it knows to be removed (EVIDENCE).
+4. B has all evidence: it decides, applies the outcome and sends it (OUTCOME). A applies the same outcome, and Pings.
 
 Rules kept here:
 
-- Each step names the clock that both are at. Where that has moved since, or the step is not the one that is due, nothing happens.
+- Each step names the clock both are at. If that clock has moved since, or another step is expected, the step has no
+  effect.
 - One repair at a time, one attempt per exchange. After each attempt the next has to wait for `PAUSE` messages, and for twice as
-  many each time that an attempt changed nothing: a difference that cannot be repaired stays an alarm and costs little. Who is
-  told goes along with each attempt, but audits itself no more often than that.
-- What a node doubts of itself it goes on doubting until some peer agrees with it.
-- A large repair is done in pieces of bounded size, one per attempt.
+  many after each attempt that changed nothing: a difference that cannot be repaired stays an alarm and costs little. The other side
+  goes along with each attempt, but audits itself no more often than that.
+- A node doubts its damaged buckets until some peer agrees with it.
+- A large repair is done in pieces of bounded size, a piece per attempt.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,31 +28,32 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import Buckets, ConstraintDelta, Mend, MendStep
-from constraint_crdt.protocol.peer_clocks import bound
+from constraint_crdt.protocol.peer_clocks import bind_runs
 
 PAUSE = 8
-"""Messages received after an attempt before another one, to begin with."""
+"""Messages received between the first attempt and the second."""
 
 LONGEST_PAUSE = 1024
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a step of a repair led to."""
+    """The effects of a step of a repair."""
 
     says: Buckets | Mend | None = None
+    """The message to send."""
     mended: bool = False
     agrees: bool = False
-    """What the peer said of its state is true of mine now."""
+    """The statement of the peer about its state is true of the local state now."""
     diverged: bool = False
-    """The peer is at my clock, and still has another hash."""
+    """The peer is at the local clock and still has another hash."""
     ended: bool = False
-    """The last step was taken: see whether the hashes are equal."""
+    """The last step was taken: the hashes are to be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """The step that a repair waits for."""
+    """The step a repair expects next."""
 
     peer: Replica
     base: bytes
@@ -60,7 +62,7 @@ class _Due:
 
 
 class Repairs:
-    """The repairs of one node, as the one who noticed and as the one who is told."""
+    """The repairs of a node, in both roles: A noticed the difference, B is told."""
 
     def __init__(self, node: LocalReplica) -> None:
         self._node = node
@@ -69,19 +71,19 @@ class Repairs:
         self._failures = 0
         self._not_before = 0
         self.repairs = 0
-        """Times that damage here was put right."""
+        """Repairs of damage here."""
         self.cells = 0
-        """Cells that were put back, replaced or taken out in agreement with a peer."""
+        """Cells restored, replaced or dropped in agreement with a peer."""
 
     def agreed(self) -> None:
-        """A peer has my hash: all is well."""
+        """Note a peer with the local hash."""
         if self._failures or self._doubt:
             self._failures = self._not_before = self._doubt = 0
 
-    # --- the one who noticed -------------------------------------------------------------------------------------------
+    # --- A, which noticed ----------------------------------------------------------------------------------------------
 
     def open(self, peer: Replica, heard: int, agrees: Callable[[], bool]) -> Outcome:
-        """A peer at my clock has another hash. `heard`: messages received so far; `agrees`: what it said is true of my state."""
+        """Open a repair with a peer at the local clock. `heard`: messages received so far; `agrees`: its statement is true here."""
         if not self._begins(heard):
             return Outcome(diverged=True)
         mended = self._audit()
@@ -94,20 +96,20 @@ class Repairs:
             fleet=node.fleet,
             to=peer.incarnation,
             base=mark.name(peer),
-            state_hash=node.state_hash,
+            state_hash=node.state.state_hash,
             sums=bucket_sums(node.state.rows),
         )
         return Outcome(says=says, mended=mended, diverged=True)
 
-    # --- the one who is told -------------------------------------------------------------------------------------------
+    # --- B, which is told ----------------------------------------------------------------------------------------------
 
     def compare(self, said: Buckets, heard: int) -> Outcome:
-        """A peer says that it is at my clock with another hash, and what its buckets sum up to."""
+        """Answer a peer that is at the local clock with another hash and states the sums of its buckets."""
         rows = self._node.state.rows
         mended = self._begins(heard) and self._audit()
         if rows.clock_mark.name(self._node.replica) != said.base:
             return Outcome(mended=mended)
-        if said.state_hash == self._node.state_hash:
+        if said.state_hash == self._node.state.state_hash:
             return Outcome(mended=mended, agrees=True)
         wrong = differing(bucket_sums(rows), said.sums)
         if not wrong:
@@ -118,7 +120,7 @@ class Repairs:
     # --- both ----------------------------------------------------------------------------------------------------------
 
     def take(self, said: Mend) -> Outcome:
-        """The peer's cells in some buckets. Raises `ConstraintCrdtError` for what does not fit; then nothing has changed."""
+        """Take the peer's cells in some buckets. Raises `ConstraintCrdtError`, changing nothing, for cells that do not fit."""
         due, rows = self._due, self._node.state.rows
         name = rows.clock_mark.name(self._node.replica)
         if due is None or (due.peer, due.step, due.base, said.base) != (said.node, said.step, name, name):
@@ -156,7 +158,7 @@ class Repairs:
         return Outcome(says=says, mended=mended)
 
     def _begins(self, heard: int) -> bool:
-        """Note an attempt, if it is time for one."""
+        """Note an attempt; False if it is too early."""
         if heard < self._not_before:
             return False
         self._not_before = heard + min(PAUSE << self._failures, LONGEST_PAUSE)
@@ -179,9 +181,9 @@ class Repairs:
         return bool(changed)
 
     def _cells(self, said: Mend) -> list[Cell]:
-        """The cells of a message, bound to their rows and digests, all of them in the buckets that it is about."""
+        """The cells of a message, bound to their rows and digests; refused if any is in a bucket the message does not name."""
         rows = self._node.state.rows
-        runs = bound(said.cells.runs, None)
+        runs = bind_runs(said.cells.runs, None)
         for run in runs:
             rows.digest.fill(run.replica, run.cells)
             if run.hi > rows.seq(run.replica):

@@ -27,8 +27,8 @@ from constraint_crdt.crdt.cells import ADD, Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import Verdict
 from constraint_crdt.model.events import EventKind
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipResult
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Definition, addition_of
 

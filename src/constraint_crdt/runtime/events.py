@@ -32,8 +32,8 @@ from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.shapes import SHAPES
 from constraint_crdt.crdt.values import RATE
 from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipResult
 from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop

@@ -34,8 +34,9 @@ from typing import Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Delta, GossipMessage, GossipResult, Part, Sync
+from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
 from constraint_crdt.protocol.peer_selection import ByDistance
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport.interface import Peer, Transport, Unreachable

@@ -15,8 +15,8 @@ from collections.abc import Callable, Coroutine, Mapping, Set
 from constraint_crdt import __version__
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.insight.diagnosis import Diagnosis
-from constraint_crdt.protocol.codec import encode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
 from constraint_crdt.runtime.events import EventKind, EventPublisher
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop

@@ -32,8 +32,8 @@ from constraint_crdt.operations.sketches import (
 from constraint_crdt.operations.states import ImportReport
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipResult
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json

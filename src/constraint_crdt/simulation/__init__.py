@@ -1,1 +1,75 @@
-"""The simulator: many real `GossipNode`s in virtual time, with every fault, decided by one seed."""
+"""The simulator: whole fleets of real nodes in a single process, in virtual time, decided by a seed.
+
+`Simulation` runs aligned rounds. `Scenario` and `Run` add links, partitions and churn in virtual time. `Chaos` draws histories with
+faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and `Replay`
+record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
+
+Each name is loaded on its first use.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from constraint_crdt.simulation.chaos import Chaos, Coverage, search_seeds
+    from constraint_crdt.simulation.histories import History, replay, shrink
+    from constraint_crdt.simulation.invariants import Violation
+    from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
+    from constraint_crdt.simulation.rounds import Simulation, Stats
+    from constraint_crdt.simulation.scenario import Report, Run, Sample, Scenario
+    from constraint_crdt.simulation.world import SimRng
+
+_MODULE_OF = {
+    "Chaos": "chaos",
+    "Coverage": "chaos",
+    "History": "histories",
+    "RecordedNode": "recorder",
+    "RecordingError": "recorder",
+    "Replay": "recorder",
+    "Report": "scenario",
+    "Run": "scenario",
+    "Sample": "scenario",
+    "Scenario": "scenario",
+    "SimRng": "world",
+    "Simulation": "rounds",
+    "Stats": "rounds",
+    "Violation": "invariants",
+    "decode_frames": "recorder",
+    "first_difference": "recorder",
+    "replay": "histories",
+    "search_seeds": "chaos",
+    "shrink": "histories",
+}
+
+__all__ = [
+    "Chaos",
+    "Coverage",
+    "History",
+    "RecordedNode",
+    "RecordingError",
+    "Replay",
+    "Report",
+    "Run",
+    "Sample",
+    "Scenario",
+    "SimRng",
+    "Simulation",
+    "Stats",
+    "Violation",
+    "decode_frames",
+    "first_difference",
+    "replay",
+    "search_seeds",
+    "shrink",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,39 +1,62 @@
-"""Chaos: a history under faults that are all drawn from one seed, in two phases (after TigerBeetle's simulator).
+"""Chaos: histories drawn from a seed, with writes and faults, and the search for a history violating an invariant.
 
-1. *Safety*: nodes write while links and nodes fail in every way there is; after each step every invariant is checked.
-2. *Liveness*: everything heals, and all have to become equal within the bound of rounds.
+A history has two phases, after TigerBeetle's simulator:
 
-Each history has some kinds of faults only, and its own degree of each: what is wrong is often seen best where something else is
-not going on all the time.
+1. *Safety*: nodes write while links and nodes fail in every possible way; every invariant is checked after each step.
+2. *Liveness*: all faults end, and all nodes have to become equal within the bound of rounds.
 
-Searching: one history after the other, until one goes wrong; and what was tried on the way.
+Rules kept here:
+
+- Each history has some kinds of faults only, each to its own degree: a bug often shows best where other faults are absent.
+- Writes are a mix of all mutations, on few enough ids that nodes write to the same ones.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.histories import History, settle
 from constraint_crdt.simulation.invariants import Violation
-from constraint_crdt.simulation.links import Chance, Quality
-from constraint_crdt.simulation.steps import LEAST_ROOM, Add, AnyStep, Backup, Collect, Member, Retire, Stale
-from constraint_crdt.simulation.workload import IDS, Workload
-from constraint_crdt.simulation.world import Actor, Harm, Pace, World
+from constraint_crdt.simulation.steps import (
+    LEAST_ROOM,
+    Add,
+    AnyStep,
+    Backup,
+    Collect,
+    Count,
+    Decay,
+    Expire,
+    Fold,
+    FoldRates,
+    Increment,
+    Insert,
+    Member,
+    Move,
+    Rate,
+    Record,
+    Remove,
+    Retire,
+    Stale,
+    Tally,
+    Tile,
+)
+from constraint_crdt.simulation.world import Actor, Harm, Pace, Quality, SimRng, World
 from constraint_crdt.simulation.writes import WRITES
 
 OPERATIONS = 200
-"""Mutations of one history."""
+"""Mutations per history."""
 
 NAMES = ("n", "n1", "n11", "n2", "n12", "forge", "a", "ab", "abc", "mast")
-"""Of nodes; with the incarnations, such as run into each other where lengths are left out."""
+"""Names of nodes. With the incarnations they collide where a hash leaves out lengths."""
 
 INCARNATIONS = (1, 2, 11, 12, 111)
 
 GAP_NS = 60_000_000
-"""The mean time between two mutations."""
+"""The mean time between two mutations, in ns."""
 
 FEWEST = 4
-"""Nodes, without which none leaves for good: a fleet of fewer has little to get wrong."""
+"""Nodes below which none leaves for good: a smaller fleet has little to get wrong."""
 
 DISKS = ("kept", "doubtful", "copied", "lost")
 
@@ -43,12 +66,153 @@ FAULTS = (
     "collection of what is acknowledged", "backup", "join", "leave", "retirement", "retirement of a live node",
     "unsaved write lost", *(f"crash, disk {disk}" for disk in DISKS),
 )  # fmt: skip
-"""Every kind of fault. A search in which one of them never came about has not looked."""
+"""Every kind of fault. A search in which any of them never occurred has not covered it."""
+
+
+IDS = ("x", "y", "z", "xy", "fence")
+DEFINITIONS = ((None, None), (None, None), ("v <= 1.0", None), ("v <= 2.0", None), (None, "seen"))
+"""(when, about); the bare definition twice, so that nodes write the same definition."""
+
+LIFETIMES = (None, None, None, 0.5, 3.0)
+"""Seconds; most constraints have no end."""
+
+COUNTERS = ("parts", "doors")
+TILES = ("t1", "t2")
+TILE_ACTS = ("put", "put", "put", "tag", "tag", "untag", "delete", "restore", "purge")
+TEXTS = ("one", "two", "three")
+
+SKETCHES = (*(("violations", 7, 2),) * 5, ("violations", 9, 2), ("wide", 257, 2))
+"""(name, width, depth): mostly tiny; sometimes with other dimensions, or of more than one page."""
+
+BLOOMS = (*(("seen", 8, 0.1),) * 5, ("seen", 9, 0.1), ("many", 900, 0.01))
+"""(name, expected items, rate of false positives), in the same manner."""
+
+ITEMS = ("dock", "lift", "gate", "ramp", "belt")
+HALF_LIVES = (*((1.0, 8.0),) * 4, (0.5, 8.0))
+"""Seconds, as long as a history and shorter. Some nodes track other half-lives."""
+
+DECAYING = ("heat", "wear")
+AMOUNTS = (0.5, 1.0, 3.0)
+
+CLIENTS = (("pda", 0), ("kiosk", 2030))
+"""PLATO clients and the first seq of each: the second continues on another page."""
+
+LOST = 0.1
+"""The probability an increment is lost, for good or until much later."""
+
+REPEATED = 0.35
+"""The probability a client sends an increment again, to any node."""
+
+QUEUES = 0.08
+"""The share of histories in which a client sends many increments at once, enough to be combined."""
+
+QUEUED = 40
+"""The most increments it then sends at once."""
+
+UNSAVED = 0.3
+"""The probability a write is not acknowledged at once."""
+
+Drawn = tuple[Callable[..., AnyStep], dict[str, object]]
+"""A type of step, and its fields."""
+
+_MIX: Sequence[tuple[str, int]] = (
+    ("add", 30),
+    ("remove", 22),
+    ("record", 30),
+    ("fold", 6),
+    ("move", 8),
+    ("expire", 5),
+    ("count", 6),
+    ("tile", 12),
+    ("tally", 4),
+    ("insert", 3),
+    ("rate", 4),
+    ("fold rates", 1),
+    ("decay", 2),
+    ("increment", 4),
+)
+SUMMARIES = frozenset(("tally", "insert", "rate", "fold rates", "decay", "increment"))
+_KINDS = [kind for kind, share in _MIX for _ in range(share)]
+
+
+class Workload:
+    """The writes of the nodes of a history, and the counters of its clients."""
+
+    def __init__(self, rng: SimRng) -> None:
+        self._rng = rng
+        self._next = dict(CLIENTS)
+        queues = rng.happens(QUEUES)
+        self._clients = (rng.pick(CLIENTS),) if queues else CLIENTS
+        self._most = QUEUED if queues else 2
+
+    def draw(self, node: GossipNode) -> Drawn:
+        """The next mutation of a node."""
+        what = self._rng.pick(_KINDS)
+        kind, how = self._draw_summary(what) if what in SUMMARIES else _draw(what, node, self._rng)
+        if self._rng.happens(UNSAVED):
+            how["unsaved"] = True
+        return kind, how
+
+    def _draw_summary(self, what: str) -> Drawn:
+        rng = self._rng
+        if what == "tally":
+            name, width, depth = rng.pick(SKETCHES)
+            return Tally, {"name": name, "width": width, "depth": depth, "item": rng.pick(ITEMS), "count": rng.between(0, 3)}
+        if what == "insert":
+            name, expected, wrong = rng.pick(BLOOMS)
+            return Insert, {"name": name, "expected": expected, "wrong": wrong, "item": rng.pick(ITEMS)}
+        if what == "rate":
+            counts = {"satisfied": rng.below(4), "violated": rng.below(3)}
+            return Rate, {"id": rng.pick((None, *IDS[:2])), "half_lives": rng.pick(HALF_LIVES), **counts}
+        if what == "fold rates":
+            return FoldRates, {"ids": IDS[:2]}
+        if what == "decay":
+            return Decay, {"name": rng.pick(DECAYING), "half_life": rng.pick((1.0, 8.0)), "amount": rng.pick(AMOUNTS)}
+        return Increment, self._draw_increment()
+
+    def _draw_increment(self) -> dict[str, object]:
+        """The next increments of a client, or an increment sent or lost before."""
+        rng = self._rng
+        client, first = rng.pick(self._clients)
+        seq, more = self._next[client], rng.below(self._most)
+        if seq > first and rng.happens(REPEATED):
+            seq, more = rng.between(max(first, seq - 8), seq - 1), 0
+        else:
+            seq += rng.happens(LOST)
+            self._next[client] = seq + more + 1
+        (satisfied, violated), *others = [_counted(each) for each in range(seq, seq + more + 1)]
+        return {"client": client, "seq": seq, "satisfied": satisfied, "violated": violated, "more": tuple(others)}
+
+
+def _counted(seq: int) -> tuple[int, int]:
+    """The counts of any client under this number: the same each time it sends it."""
+    return seq % 4, seq % 3
+
+
+def _draw(what: str, node: GossipNode, rng: SimRng) -> Drawn:
+    active = sorted(node.state.constraints)
+    if what == "remove" and active:
+        return Remove, {"id": rng.pick(active)}
+    if what == "record":
+        id_ = rng.pick((None, *IDS))
+        return Record, {"id": id_, "satisfied": rng.below(4), "violated": rng.below(3)}
+    if what == "fold":
+        return Fold, {"ids": tuple(id_ for id_ in IDS if rng.happens(0.5))}
+    if what == "move":
+        return Move, {"a": rng.between(-3, 3), "b": rng.between(-3, 3)}
+    if what == "expire":
+        return Expire, {}
+    if what == "count":
+        return Count, {"name": rng.pick(COUNTERS), "by": rng.pick((1, 2, -1, -3))}
+    if what == "tile":
+        return Tile, {"tile": rng.pick(TILES), "act": rng.pick(TILE_ACTS), "text": rng.pick(TEXTS)}
+    when, about = rng.pick(DEFINITIONS)
+    return Add, {"id": rng.pick(IDS), "when": when, "about": about, "ttl": rng.pick(LIFETIMES)}
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one history."""
+    """The result of a history."""
 
     seed: int
     members: Sequence[Member]
@@ -57,14 +221,14 @@ class Outcome:
     operations: int
     events: int
     checks: int
-    """States that were compared with the log."""
+    """States compared with the log."""
     fired: Counter[str]
-    """How often each kind of fault came about."""
+    """Occurrences of each kind of fault."""
     written: Counter[str]
-    """How often each kind of write came about."""
+    """Occurrences of each kind of write."""
 
     def history(self) -> History | None:
-        """What is to be kept of it: nothing if all was well."""
+        """The history to keep; None if no invariant was violated."""
         if self.violation is None:
             return None
         return History(
@@ -77,59 +241,59 @@ class Outcome:
 
 
 class Chaos:
-    """One history."""
+    """A history, drawn while it runs."""
 
     def __init__(self, seed: int, *, operations: int = OPERATIONS) -> None:
         """The same seed and number of operations give the same history."""
         self.seed = seed
-        chance = self._chance = Chance(seed)
+        rng = self._rng = SimRng(seed)
         self._left = operations
         self._operations = operations
         self._names = list(NAMES)
-        chance.shuffle(self._names)
-        self.members = [Member(self._names.pop(), chance.pick(INCARNATIONS)) for _ in range(chance.between(5, 7))]
-        self._world = World(self.members, chance, quality=self._draw_quality(), pace=Pace(patience_ns=150_000_000), watched=True)
+        rng.shuffle(self._names)
+        self.members = [Member(self._names.pop(), rng.pick(INCARNATIONS)) for _ in range(rng.between(5, 7))]
+        self._world = World(self.members, rng, quality=self._draw_quality(), pace=Pace(patience_ns=150_000_000), watched=True)
         self._world.harm = Harm(*(self._some(0.06) for _ in range(2)))
         self._down: set[str] = set()
         self._gone: list[str] = []
         self._fired = self._world.fired
         for actor in self._world.actors.values():
             self._draw_ways(actor)
-        self._workload = Workload(chance)
+        self._workload = Workload(rng)
         self._arrange()
 
     # --- what is drawn once ------------------------------------------------------------------------------------------
 
     def _some(self, most: float) -> float:
         """A probability or share: 0 in half of the histories."""
-        return self._chance.random() * most if self._chance.happens(0.5) else 0.0
+        return self._rng.random() * most if self._rng.happens(0.5) else 0.0
 
     def _draw_quality(self) -> Quality:
         return Quality(
-            latency_ns=self._chance.between(1_000_000, 20_000_000),
+            latency_ns=self._rng.between(1_000_000, 20_000_000),
             jitter_ns=int(self._some(60_000_000)),
             loss=self._some(0.5),
             duplication=self._some(0.3),
             straggling=self._some(0.1),
-            bandwidth=self._chance.between(2_000, 40_000) if self._chance.happens(0.3) else 0,
+            bandwidth=self._rng.between(2_000, 40_000) if self._rng.happens(0.3) else 0,
         )
 
     def _draw_ways(self, actor: Actor) -> None:
-        """How one node is: its clock, its speed, its messages."""
-        chance = self._chance
-        if chance.happens(0.2):
-            actor.rate = 0.5 + chance.random()
+        """Draw the properties of a node: its clock, its speed, its message size."""
+        rng = self._rng
+        if rng.happens(0.2):
+            actor.rate = 0.5 + rng.random()
             self._fired["slow clock"] += 1
-        if chance.happens(0.2):
-            most = chance.pick((10**9, 10**10))  # within the bound that the nodes are set to, and beyond
-            actor.skew_ns = chance.between(-most, most)
+        if rng.happens(0.2):
+            most = rng.pick((10**9, 10**10))  # within the bound on skew, and beyond it
+            actor.skew_ns = rng.between(-most, most)
             self._fired["skewed clock"] += 1
         actor.process_ns = int(self._some(30_000_000))
-        actor.room = chance.between(LEAST_ROOM, 300) if chance.happens(0.3) else 0
+        actor.room = rng.between(LEAST_ROOM, 300) if rng.happens(0.3) else 0
 
     def _arrange(self) -> None:
-        """Have mutations go on, and those kinds of faults that this history has, each at its own pace."""
-        if self._chance.happens(0.3):  # the same file applied on every node, before they hear of each other
+        """Schedule the mutations, and the kinds of faults of this history, each at its own pace."""
+        if self._rng.happens(0.3):  # the same add on every node, before any exchange
             for actor in self._world.actors.values():
                 self._world.after(0, self._add, actor)
         self._world.after(0, self._write)
@@ -146,15 +310,15 @@ class Chaos:
             (self._stale, 0.6),
         ]
         for happen, seconds in happenings:
-            if self._chance.happens(0.6):
-                self._again(happen, seconds * 10**9 * (0.5 + self._chance.random()))
+            if self._rng.happens(0.6):
+                self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()))
 
     def _again(self, happen: Callable[[], None], mean_ns: float) -> None:
         def now() -> None:
             happen()
             self._again(happen, mean_ns)
 
-        self._world.after(self._chance.exponential(mean_ns), now)
+        self._world.after(self._rng.exponential(mean_ns), now)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -162,42 +326,42 @@ class Chaos:
         return [actor for name, actor in self._world.actors.items() if self._world.is_up(name)]
 
     def _some_time(self, mean_s: float) -> float:
-        return self._chance.exponential(mean_s * 10**9)
+        return self._rng.exponential(mean_s * 10**9)
 
     def _write(self) -> None:
         up = self._up()
         if up:
-            actor = self._chance.pick(up)
+            actor = self._rng.pick(up)
             node = self._world.fleet.nodes[actor.name]
             kind, what = self._workload.draw(node)
             self._world.perform(kind, actor, **what)
             self._left -= 1
-        self._world.after(self._chance.exponential(GAP_NS), self._write)
+        self._world.after(self._rng.exponential(GAP_NS), self._write)
 
     def _add(self, actor: Actor) -> None:
         self._world.perform(Add, actor, id=IDS[0])
 
     def _partition(self) -> None:
         names = list(self._world.names)
-        self._chance.shuffle(names)
-        middle = self._chance.between(1, len(names) - 1)
+        self._rng.shuffle(names)
+        middle = self._rng.between(1, len(names) - 1)
         self._world.links.part([names[:middle], names[middle:]])
         self._world.after(self._some_time(2.0), self._world.links.part, [])
 
     def _cut(self) -> None:
-        sender, to = self._chance.pick(self._world.names), self._chance.pick(self._world.names)
+        sender, to = self._rng.pick(self._world.names), self._rng.pick(self._world.names)
         self._world.links.cut(sender, to)
         self._world.after(self._some_time(3.0), self._world.links.mend, sender, to)
 
     def _pause(self) -> None:
         up = self._up()
         if up:
-            self._chance.pick(up).paused_until = self._world.now + int(self._some_time(1.0))
+            self._rng.pick(up).paused_until = self._world.now + int(self._some_time(1.0))
 
     def _crash(self) -> None:
         up = self._up()
         if len(up) > 1:
-            actor, disk = self._chance.pick(up), self._chance.pick(DISKS)
+            actor, disk = self._rng.pick(up), self._rng.pick(DISKS)
             self._world.crash(actor)
             self._down.add(actor.name)
             self._fired[f"crash, disk {disk}"] += 1
@@ -211,53 +375,53 @@ class Chaos:
     def _backup(self) -> None:
         up = self._up()
         if up:
-            self._world.perform(Backup, self._chance.pick(up))
+            self._world.perform(Backup, self._rng.pick(up))
             self._fired["backup"] += 1
 
     def _join(self) -> None:
         if self._names:
-            self._draw_ways(self._world.start(self._names.pop(), "lost", self._chance.pick(INCARNATIONS)))
+            self._draw_ways(self._world.start(self._names.pop(), "lost", self._rng.pick(INCARNATIONS)))
             self._fired["join"] += 1
 
     def _leave(self) -> None:
         up = self._up()
         if min(len(up), len(self._world.names)) >= FEWEST:
-            actor = self._chance.pick(up)
+            actor = self._rng.pick(up)
             self._world.crash(actor)
             self._gone.append(actor.name)
             self._world.forget(actor.name)
             self._fired["leave"] += 1
 
     def _retire(self) -> None:
-        """Mostly one that left; now and then one that is there and has not been asked."""
+        """Retire a node: mostly a node which left, sometimes an unaware node in service."""
         up = self._up()
         if not up:
             return
-        actor = self._chance.pick(up)
-        live = self._chance.happens(0.2)
+        actor = self._rng.pick(up)
+        live = self._rng.happens(0.2)
         names = [name for name in self._world.names if name != actor.name] if live else self._gone
         if names:
             self._fired["retirement of a live node" if live else "retirement"] += 1
-            self._world.perform(Retire, actor, dead=self._chance.pick(names))
+            self._world.perform(Retire, actor, dead=self._rng.pick(names))
 
     def _collect(self) -> None:
         up = self._up()
         if up:
-            acknowledged = self._chance.happens(0.4)
+            acknowledged = self._rng.happens(0.4)
             self._fired["collection of what is acknowledged" if acknowledged else "collection"] += 1
-            self._world.perform(Collect, self._chance.pick(up), acknowledged=acknowledged)
+            self._world.perform(Collect, self._rng.pick(up), acknowledged=acknowledged)
 
     def _stale(self) -> None:
         up = self._up()
         if len(up) > 1:
-            actor, peer = self._chance.pick(up), self._chance.pick(up)
+            actor, peer = self._rng.pick(up), self._rng.pick(up)
             self._fired["stale transfer"] += 1
-            self._world.perform(Stale, actor, peer=peer.name, back=self._chance.below(64), room=actor.room)
+            self._world.perform(Stale, actor, peer=peer.name, back=self._rng.below(64), room=actor.room)
 
     # --- the two phases ----------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """Run it to its end, or to the first violation."""
+        """Run the history to its end, or to the first violation."""
         world, violation = self._world, None
         try:
             world.run(2**62, stop=lambda: self._left <= 0)
@@ -282,21 +446,21 @@ class Chaos:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a search has tried."""
+class Coverage:
+    """The extent of a search."""
 
     histories: int = 0
     operations: int = 0
     events: int = 0
     checks: int = 0
-    """States that were compared with the log."""
+    """States compared with the log."""
     fired: Counter[str] = field(default_factory=Counter)
-    """How often each kind of fault came about."""
+    """Occurrences of each kind of fault."""
     written: Counter[str] = field(default_factory=Counter)
-    """How often each kind of write came about."""
+    """Occurrences of each kind of write."""
 
-    def add(self, other: "Tally") -> None:
-        """Count what another part of the search tried."""
+    def add(self, other: "Coverage") -> None:
+        """Add the extent of another part of the search."""
         self.histories += other.histories
         self.operations += other.operations
         self.events += other.events
@@ -305,20 +469,20 @@ class Tally:
         self.written += other.written
 
     def never_fired(self) -> list[str]:
-        """The kinds of faults that never came about: of those the search says nothing."""
+        """The kinds of faults that never occurred: the search says nothing about them."""
         return [fault for fault in FAULTS if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
-        """The kinds of writes that never came about, likewise."""
+        """The kinds of writes missing from the search."""
         return [kind for kind in WRITES if not self.written[kind]]
 
 
-def search_seeds(first: int, count: int) -> tuple[Tally, History | None]:
-    """Run the histories of so many seeds, up to the first that goes wrong."""
-    tally = Tally()
+def search_seeds(first: int, count: int) -> tuple[Coverage, History | None]:
+    """Run the histories of `count` seeds, up to the first violation."""
+    tally = Coverage()
     for seed in range(first, first + count):
         outcome = Chaos(seed).run()
-        tally.add(Tally(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
+        tally.add(Coverage(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:
             return tally, found

@@ -1,29 +1,28 @@
-"""The nodes of a history, their disks and the messages between them: carries out one step after another.
+"""The fleet of a history: nodes, their disks and the messages between them. Carries out the steps.
 
 Rules kept here:
 
-- Nothing is drawn and no time passes: the same fleet and the same steps give the same states, byte for byte.
-- What a node says is on its disk before it is said, as in the running node; so a crash loses only what nobody heard of.
-- Every message goes through the codec, and is handed over as bytes.
-- A step with nothing to act on does nothing. One that breaks an invariant raises `Violation`, also where a node raises anything
-  that it does not say it raises.
+- No random number is drawn and no time passes: the same fleet and the same steps give the same states, byte for byte.
+- The state in a message is on disk before the message is sent, as in the running node. So a crash loses only writes that no
+  other node knows.
+- Every message is encoded, and delivered as bytes.
+- A step with nothing to act on does nothing. A step that breaks an invariant raises `Violation`, and so does any exception of a
+  node its documentation does not name.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.crdt.cells import REMOVE, RETIRE, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, RETIRE, Run, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Ack, GossipMessage, Part, Ping
+from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Part, Ping, Sync, decode_message
 from constraint_crdt.simulation.invariants import Invariants, Violation
-from constraint_crdt.simulation.links import mutations_in
 from constraint_crdt.simulation.steps import (
     AnyStep,
     Backup,
@@ -41,37 +40,37 @@ from constraint_crdt.simulation.steps import (
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
 
 LIMITS = Limits(burst_bytes=1024)
-"""Of every node: so small that large transfers pause, and have to be asked for."""
+"""The limits of every node: so small that large transfers pause and have to be resumed."""
 
 MAX_SKEW = 1.0
-"""Seconds that clocks may differ by the nodes' settings."""
+"""The bound on clock skew of the nodes, in seconds."""
 
 MESSAGES_PER_EXCHANGE = 256
-"""More than an exchange of two nodes may take, whatever they knew of each other before."""
+"""More messages than an exchange of two nodes may take, whatever they knew of each other before."""
 
 ATTEMPTS = 3
-"""Exchanges after which two nodes are equal: one, and one more for each side that first takes the rest of an older transfer."""
+"""Exchanges after which two nodes are equal: an extra exchange for each side that first completes an older transfer."""
 
 CLOCKS_NOTED = 64
-"""Clocks of long ago that a `Stale` step can go back to."""
+"""Earlier clocks kept for `Stale` steps."""
 
 COPIES_OF_OWN_LIFE = 1000
-"""Incarnations that nodes take by themselves count from here, so that they are told from those that steps give."""
+"""The first of the incarnations that nodes choose themselves, apart from those that steps give."""
 
 
 @dataclass(slots=True)
 class Disk:
-    """What a node has on disk."""
+    """The content of a node's disk."""
 
     rows: Rows
     replica: Replica
     over: bool
-    """The life turned out to be over."""
+    """The life is over: it must not write any more."""
 
 
 @dataclass(slots=True)
-class Seat:
-    """A place for one life of a node after the other."""
+class Host:
+    """The place of a node: its successive lives, and its disk."""
 
     name: str
     node: GossipNode | None = None
@@ -80,12 +79,12 @@ class Seat:
     backup: Disk | None = None
     unsaved: bool = False
     over: bool = False
-    """Others know more of the present life than the node itself: it must not write any more."""
+    """Others know more of the present life than the node itself, so it must not write any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message on its way."""
+    """A message in transit."""
 
     name: MessageName
     sender: str
@@ -93,7 +92,7 @@ class Sent:
     data: bytes
     wants_reply: bool
     mutations: int
-    """What it carries; of a message in parts the last one carries all."""
+    """The mutations it carries; of a message in parts the last part carries all."""
 
 
 class Fleet:
@@ -103,46 +102,46 @@ class Fleet:
         """`watched`: invariants are checked at every step, at several times the cost."""
         self.invariants = Invariants() if watched else None
         self.unsaved_lost = 0
-        """Crashes that lost a write which was not acknowledged."""
+        """Crashes that lost an unacknowledged write."""
         self.written: Counter[str] = Counter()
-        """How often each kind of write came about; only if it is watched."""
+        """Occurrences of each kind of write; counted only if the fleet is watched."""
         self.carried = self.taken = 0
-        """Mutations that messages brought, and those that were news."""
+        """Mutations carried by messages, and the new ones among them."""
         self._limits = limits
-        self._seats: dict[str, Seat] = {}
-        self._letters: dict[MessageName, Sent] = {}
+        self._hosts: dict[str, Host] = {}
+        self._messages: dict[MessageName, Sent] = {}
         self._clocks: list[VectorClock] = [VectorClock()]
         self._lives = COPIES_OF_OWN_LIFE
         self._sent: list[Sent] = []
         for member in members:
-            self._begin_life(self._seat(member.name), member.incarnation)
+            self._begin_life(self._host(member.name), member.incarnation)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
     @property
     def nodes(self) -> dict[str, GossipNode]:
-        """The nodes that are up, by name, in the order in which their names first came up."""
-        return {name: seat.node for name, seat in self._seats.items() if seat.node is not None}
+        """The running nodes, by name, in the order of their first appearance."""
+        return {name: host.node for name, host in self._hosts.items() if host.node is not None}
 
     def node(self, name: str) -> GossipNode | None:
-        """A node, if it is up."""
-        seat = self._seats.get(name)
-        return seat.node if seat else None
+        """A node, or None if it is down."""
+        host = self._hosts.get(name)
+        return host.node if host else None
 
     def forget_message(self, name: MessageName) -> None:
-        """A message will never arrive (any more)."""
-        self._letters.pop(name, None)
+        """Drop a message without further arrivals."""
+        self._messages.pop(name, None)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def apply(self, step: AnyStep) -> list[Sent]:
-        """Carry out one step; returns the messages that were sent with it. Raises `Violation`."""
+        """Carry out a step; returns the messages sent. Raises `Violation`."""
         self._sent = []
         try:
             self._dispatch(step)
         except Violation:
             raise
-        except Exception as error:  # whatever a node raises: it is what is looked for
+        except Exception as error:  # any exception of a node is a finding
             raise Violation("error", f"{step.node}: {type(error).__name__}: {error}") from error
         return self._sent
 
@@ -150,181 +149,181 @@ class Fleet:
         if isinstance(step, Start):
             self._start(step)
             return
-        seat = self._seats.get(step.node)
-        if seat is None or seat.node is None:
+        host = self._hosts.get(step.node)
+        if host is None or host.node is None:
             return
-        seat.time = step.time or seat.time
-        self._act(seat, seat.node, step)
+        host.time = step.time or host.time
+        self._act(host, host.node, step)
 
-    def _act(self, seat: Seat, node: GossipNode, step: AnyStep) -> None:
-        """A step of a node that is up."""
+    def _act(self, host: Host, node: GossipNode, step: AnyStep) -> None:
+        """A step of a running node."""
         match step:
             case Deliver():
-                self._deliver(seat, node, step)
+                self._deliver(host, node, step)
             case Begin():
                 if step.peer != step.node:
                     message = node.ping() if step.bare else node.begin(step.peer)
-                    self._send(seat, node, step.peer, [message], step.number, step.room)
+                    self._send(host, node, step.peer, [message], step.number, step.room)
             case Exchange():
-                self._exchange(seat, step.peer)
+                self._exchange(host, step.peer)
             case Stale():
-                self._stale(seat, node, step)
+                self._stale(host, node, step)
             case Collect():
                 if node.collect(node.tracker if step.acknowledged else None):
-                    self._changed(seat, node)
+                    self._changed(host, node)
             case Backup():
-                seat.backup = seat.disk
+                host.backup = host.disk
             case Crash():
-                self._crash(seat, node)
+                self._crash(host, node)
             case Write():
                 for part in parts(step):
-                    self._write(seat, node, part)
+                    self._write(host, node, part)
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
-    def _seat(self, name: str) -> Seat:
-        if name not in self._seats:
-            self._seats[name] = Seat(name)
-        return self._seats[name]
+    def _host(self, name: str) -> Host:
+        if name not in self._hosts:
+            self._hosts[name] = Host(name)
+        return self._hosts[name]
 
     def _new_life(self) -> int:
         self._lives += 1
         return self._lives
 
-    def _make(self, seat: Seat, incarnation: int) -> GossipNode:
+    def _make(self, host: Host, incarnation: int) -> GossipNode:
         return GossipNode(
-            seat.name,
+            host.name,
             incarnation=incarnation,
-            now=lambda: seat.time,
+            now=lambda: host.time,
             renew=self._new_life,
             fleet="chaos",
             limits=self._limits,
             max_skew=MAX_SKEW,
         )
 
-    def _begin_life(self, seat: Seat, incarnation: int) -> None:
-        node = seat.node = self._make(seat, incarnation or self._new_life())
-        seat.disk = Disk(node.state.rows.copy(), node.replica, over=False)
-        seat.unsaved = seat.over = False
+    def _begin_life(self, host: Host, incarnation: int) -> None:
+        node = host.node = self._make(host, incarnation or self._new_life())
+        host.disk = Disk(node.state.rows.copy(), node.replica, over=False)
+        host.unsaved = host.over = False
         if self.invariants is not None:
-            self.invariants.started(seat.name, node)
+            self.invariants.started(host.name, node)
 
     def _start(self, step: Start) -> None:
-        seat = self._seat(step.node)
-        if seat.node is not None:
+        host = self._host(step.node)
+        if host.node is not None:
             return
-        disk = seat.backup if step.disk == "copied" else seat.disk
+        disk = host.backup if step.disk == "copied" else host.disk
         if step.disk == "lost" or disk is None:
-            self._begin_life(seat, step.incarnation)
+            self._begin_life(host, step.incarnation)
             return
-        node = seat.node = self._make(seat, disk.replica.incarnation)
+        node = host.node = self._make(host, disk.replica.incarnation)
         node.state.rows.apply(disk.rows.whole(), whole=True)
-        seat.over = disk.over or step.disk != "kept"
-        node.resume(disk.replica.incarnation, vouched=not seat.over)
-        seat.disk, seat.unsaved = Disk(disk.rows, disk.replica, seat.over), False
+        host.over = disk.over or step.disk != "kept"
+        node.resume(disk.replica.incarnation, vouched=not host.over)
+        host.disk, host.unsaved = Disk(disk.rows, disk.replica, host.over), False
         if self.invariants is not None:
-            self.invariants.started(seat.name, node)
-            self.invariants.check_subsumed(seat.name, disk.rows.clock.items(), "durable")
+            self.invariants.started(host.name, node)
+            self.invariants.check_subsumed(host.name, disk.rows.clock.items(), "durable")
 
-    def _crash(self, seat: Seat, node: GossipNode) -> None:
-        """What the node wrote and did not save was told to nobody, and has never been."""
-        seat.node = None
+    def _crash(self, host: Host, node: GossipNode) -> None:
+        """Stop a node. Its unsaved writes were told to no other node, so they count as never written."""
+        host.node = None
         if self.invariants is None:
-            seat.disk = Disk(node.state.rows, node.replica, seat.over)
+            host.disk = Disk(node.state.rows, node.replica, host.over)
             return
-        kept = seat.disk.rows.seq(node.replica) if seat.disk else 0
-        self.invariants.stopped(seat.name)
-        if not seat.over and node.state.rows.seq(node.replica) > kept:
+        kept = host.disk.rows.seq(node.replica) if host.disk else 0
+        self.invariants.stopped(host.name)
+        if not host.over and node.state.rows.seq(node.replica) > kept:
             self.invariants.lost(node.replica, kept)
             self.unsaved_lost += 1
 
-    def _changed(self, seat: Seat, node: GossipNode) -> None:
-        """The state of a node changed: look at it."""
-        seat.unsaved = True
+    def _changed(self, host: Host, node: GossipNode) -> None:
+        """Check a node whose state changed."""
+        host.unsaved = True
         if self.invariants is not None:
-            self.invariants.observe(seat.name, node)
+            self.invariants.observe(host.name, node)
             if len(self._clocks) < CLOCKS_NOTED:
                 self._clocks.append(node.clock)
 
-    def _save(self, seat: Seat, node: GossipNode) -> None:
-        """Put all that changed on disk. Unwatched fleets do that when a node goes down: they have no unsaved writes."""
-        if seat.unsaved and self.invariants is not None:
-            seat.disk = Disk(node.state.rows.copy(), node.replica, seat.over)
-            seat.unsaved = False
+    def _save(self, host: Host, node: GossipNode) -> None:
+        """Save all changes to disk. Unwatched fleets save when a node goes down: they have no unsaved writes."""
+        if host.unsaved and self.invariants is not None:
+            host.disk = Disk(node.state.rows.copy(), node.replica, host.over)
+            host.unsaved = False
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def _write(self, seat: Seat, node: GossipNode, step: Write) -> None:
-        """A mutation: done by the node, noted in the log, and compared with what was asked."""
+    def _write(self, host: Host, node: GossipNode, step: Write) -> None:
+        """Carry out a mutation, log it, and compare it with the request."""
         log = self.invariants
         if log is None:
             do(node, step)
             return
         life, lo, as_it_was = node.replica, node.state.rows.seq(node.replica), _fingerprint(node)
-        due = expected(node, step, log, writes_on=not seat.over)
+        due = expected(node, step, log, writes_on=not host.over)
         try:
             do(node, step)
         except (KeyError, ConstraintCrdtError) as error:
             if not may_refuse(node, step, log):
-                raise Violation("refusal", f"{seat.name} refused {step}: {error}") from error
+                raise Violation("refusal", f"{host.name} refused {step}: {error}") from error
             if _fingerprint(node) != as_it_was:
-                raise Violation("refusal", f"{seat.name} refused {step} and changed all the same") from error
+                raise Violation("refusal", f"{host.name} refused {step} and changed all the same") from error
             return
         if node.replica != life:
-            lo, seat.over = 0, False
-        cells = log.wrote(node, lo, due.counted, due.said)
+            lo, host.over = 0, False
+        cells = log.wrote(node, lo, due.counted, due.contributions)
         self.written.update(kinds(step, cells))
         removed = {tuple(dot) for cell in cells if cell.kind == REMOVE for dot in removed_dots(cell)}
         if due.named is not None and removed != due.named and not (due.some and removed <= due.named):
-            raise Violation("write", f"{seat.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
+            raise Violation("write", f"{host.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
         if due.nothing and any(cell.kind != RETIRE for cell in cells):
-            raise Violation("write", f"{seat.name} wrote {step}, which was known")
+            raise Violation("write", f"{host.name} wrote {step}, which was known")
         if cells:
-            self._changed(seat, node)
+            self._changed(host, node)
         if not is_done(node, step):
-            raise Violation("write", f"{seat.name} wrote {step} and does not read it")
+            raise Violation("write", f"{host.name} wrote {step} and does not read it")
         if not step.unsaved:
-            self._save(seat, node)
+            self._save(host, node)
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def _send(self, seat: Seat, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
-        """Put messages on their way, what they tell on disk first."""
+    def _send(self, host: Host, node: GossipNode, to: str, messages: Sequence[GossipMessage], number: int, room: int) -> None:
+        """Send messages, after saving the state."""
         if not messages:
             return
-        self._save(seat, node)
+        self._save(host, node)
         for message in messages:
             pieces = node.encoded(message, to, room or MESSAGE_BYTES)
             for data in pieces:
                 last = data is pieces[-1]
                 mutations = mutations_in(message) if last else 0
                 name = number, len(self._sent)
-                sent = Sent(name, seat.name, to, data, last and not isinstance(message, Ack), mutations)
+                sent = Sent(name, host.name, to, data, last and not isinstance(message, Ack), mutations)
                 self._sent.append(sent)
-                self._letters[sent.name] = sent
+                self._messages[sent.name] = sent
 
-    def _stale(self, seat: Seat, node: GossipNode, step: Stale) -> None:
+    def _stale(self, host: Host, node: GossipNode, step: Stale) -> None:
         known = [clock for clock in self._clocks if node.clock.subsumes(clock)]
         if known and step.peer != step.node:
             message = node.delta_since(known[step.back % len(known)])
-            self._send(seat, node, step.peer, [message], step.number, step.room)
+            self._send(host, node, step.peer, [message], step.number, step.room)
 
-    def _deliver(self, seat: Seat, node: GossipNode, step: Deliver) -> None:
-        letter = self._letters.get(step.message) if step.again else self._letters.pop(step.message, None)
-        if letter is None:
+    def _deliver(self, host: Host, node: GossipNode, step: Deliver) -> None:
+        message = self._messages.get(step.message) if step.again else self._messages.pop(step.message, None)
+        if message is None:
             return
-        harmed = step.cut > 0 or letter.to != step.node
-        data = letter.data[: step.cut] if step.cut else letter.data
+        harmed = step.cut > 0 or message.to != step.node
+        data = message.data[: step.cut] if step.cut else message.data
         before = node.state.rows.clock_mark.count
-        responses, sender = self._receive(seat, node, data, harmed=harmed)
-        self.carried += letter.mutations
+        responses, sender = self._receive(host, node, data, harmed=harmed)
+        self.carried += message.mutations
         self.taken += node.state.rows.clock_mark.count - before
         if step.cut and sender:
-            raise Violation("refusal", f"{seat.name} took a message of which only {step.cut} of {len(letter.data)} bytes came")
-        self._send(seat, node, sender, responses, step.number, step.room)
+            raise Violation("refusal", f"{host.name} took a message of which only {step.cut} of {len(message.data)} bytes came")
+        self._send(host, node, sender, responses, step.number, step.room)
 
-    def _receive(self, seat: Seat, node: GossipNode, data: bytes, *, harmed: bool) -> tuple[list[GossipMessage], str]:
-        """Have a node take a message; returns what it answers, and whom (no name: it was not taken)."""
+    def _receive(self, host: Host, node: GossipNode, data: bytes, *, harmed: bool) -> tuple[list[GossipMessage], str]:
+        """Let a node receive a message; returns the answers and their reader ("": the message was not accepted)."""
         as_it_was, sender = _fingerprint(node), ""
         try:
             message = decode_message(data, max_bytes=None)
@@ -332,38 +331,38 @@ class Fleet:
             result = node.receive(message)
         except ConstraintCrdtError as error:
             if not harmed and sender not in node.state.retirements:
-                raise Violation("refusal", f"{seat.name} refused a well-meant message: {error}") from error
+                raise Violation("refusal", f"{host.name} refused a well-meant message: {error}") from error
             if _fingerprint(node) != as_it_was:
-                raise Violation("refusal", f"{seat.name} refused a message and changed all the same: {error}") from error
+                raise Violation("refusal", f"{host.name} refused a message and changed all the same: {error}") from error
             return [], ""
-        seat.over |= result.outlived is not None
+        host.over |= result.outlived is not None
         if result.diverged:
-            raise Violation("hash", f"{seat.name} and {sender} are at the same clock with different hashes")
+            raise Violation("hash", f"{host.name} and {sender} are at the same clock with different hashes")
         if self.invariants is not None and isinstance(message, Ping | Part) and _is_for(message, node):
-            self.invariants.heard(seat.name, node, sender, message.time if isinstance(message, Ping) else None)
+            self.invariants.heard(host.name, node, sender, message.time if isinstance(message, Ping) else None)
         if _fingerprint(node) != as_it_was:
-            self._changed(seat, node)
+            self._changed(host, node)
         if self.invariants is not None:
-            self.invariants.check_evidence(seat.name, node, sender)
+            self.invariants.check_evidence(host.name, node, sender)
         return result.responses, sender
 
-    def _exchange(self, seat: Seat, peer: str) -> None:
-        """All messages of one exchange, one after the other."""
-        other = self._seats.get(peer)
-        if other is None or other.node is None or other is seat:
+    def _exchange(self, host: Host, peer: str) -> None:
+        """Run a whole exchange, again if an older transfer had to be completed first."""
+        other = self._hosts.get(peer)
+        if other is None or other.node is None or other is host:
             return
         for _ in range(ATTEMPTS):
-            self._talk(seat, other)
-            a, b = seat.node, other.node
+            self._talk(host, other)
+            a, b = host.node, other.node
             assert a is not None  # noqa: S101 - it was up, and nothing here stops it
             if a.state_hash == b.state_hash or any(one.node_id in two.state.retirements for one in (a, b) for two in (a, b)):
                 return
-        raise Violation("exchange", f"{seat.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
+        raise Violation("exchange", f"{host.name} and {peer} differ after {ATTEMPTS} exchanges that nothing disturbed")
 
-    def _talk(self, seat: Seat, other: Seat) -> None:
-        """Deliver the messages of an exchange, one after the other."""
-        assert seat.node is not None  # noqa: S101 - see above
-        waiting: list[tuple[Seat, Seat, GossipMessage]] = [(seat, other, seat.node.begin(other.name))]
+    def _talk(self, host: Host, other: Host) -> None:
+        """Deliver the messages of an exchange in their order."""
+        assert host.node is not None  # noqa: S101 - see above
+        waiting: list[tuple[Host, Host, GossipMessage]] = [(host, other, host.node.begin(other.name))]
         said = 0
         while waiting:
             sender, reader, message = waiting.pop(0)
@@ -375,15 +374,23 @@ class Fleet:
                 responses, _ = self._receive(reader, reader.node, data, harmed=False)
                 waiting += [(reader, sender, response) for response in responses]
             if said > MESSAGES_PER_EXCHANGE:
-                raise Violation("exchange", f"{seat.name} and {other.name} talk without end")
+                raise Violation("exchange", f"{host.name} and {other.name} talk without end")
 
 
 def _is_for(message: GossipMessage, node: GossipNode) -> bool:
-    """False for a message to another life, or from another life of the same node: nothing is taken from those."""
+    """False for a message to another life, or from another life of the same node, which has no effect."""
     return message.to in (None, node.replica.incarnation) and message.node.node_id != node.node_id
 
 
 def _fingerprint(node: GossipNode) -> tuple[object, ...]:
-    """What differs if anything in the state does: hash (cells and clock), how many cells (removals), floors; and the life."""
+    """A value that differs if the state differs: hash (cells and clock), number of cells (tombstones), floors; and the life."""
     rows = node.state.rows
     return node.state_hash, len(rows), rows.floors, node.replica
+
+
+def mutations_in(message: GossipMessage) -> int:
+    """The number of mutations in a message, as its sender made it. O(runs)."""
+    if not isinstance(message, Delta | Sync):
+        return 0
+    runs = message.delta.runs if isinstance(message, Delta) else message.state.runs
+    return sum([run.hi - run.lo for run in runs if isinstance(run, Run)])

@@ -1,16 +1,16 @@
-"""The end of every history: faults stop, and all nodes have to become equal within the bound of rounds (DESIGN 7.5).
+"""Histories as values and files: liveness phase, replay, and shrinking (DESIGN 7.5).
 
-Histories as values and as files: what a failing seed leaves behind, to be replayed and shrunk.
+A history holds every step, so it replays without the code that drew it, also in a later version.
 
-A history is complete in itself: it holds every step, so it replays without the code that drew it, also in a later version.
+Shrinking is delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the steps: ever
+smaller stretches are left out while the same invariant, or another invariant with the same cause, is violated. In between, steps
+are replaced by simpler ones: a whole exchange for its messages, a message for its parts, a plain write for an exchange, no faults,
+no times. At the end every pair of steps is left out together, because some go only in pairs: an add and its removal, for example.
 
-Shrinking: from a history in which something goes wrong to a short one in which the same goes wrong.
+Rules kept here:
 
-Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002) over the steps: leave out ever
-smaller stretches, as long as the same invariant breaks, or one that breaks of the same cause. Steps with nothing to act on do
-nothing, so every part of a history is one. In between, steps are replaced by simpler ones: a whole exchange in place of its
-messages, a message in place of its parts, a write of its own where a node only had to hear something, no faults, no times. When
-nothing helps any more, every two steps are left out together, since some go only so: an add, say, and the removal of it by name.
+- Every part of a history is a history: a step with nothing to act on does nothing.
+- When all faults have ended, all nodes have to become equal within the bound of rounds.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +26,11 @@ from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, Exchange, Member, Record, Stale, Write
 
 SPARE_ROUNDS = 1
-"""So many more than the least possible, ceil(log3 n), may pass until all are equal."""
+"""Rounds beyond the least possible, ceil(log3 n), that may pass until all nodes are equal."""
 
 
 def settle(fleet: Fleet) -> None:
-    """The liveness phase: nodes that are up ask each other in undisturbed rounds. Raises `Violation` if they stay different."""
+    """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different."""
     ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
     names = [name for name in fleet.nodes if name not in ended]
     if len(names) < 2:
@@ -50,26 +50,26 @@ def settle(fleet: Fleet) -> None:
 FORMAT = "constraint-crdt history"
 VERSION = 1
 FILE_BYTES = 16 * 1024 * 1024
-"""The largest file that is read."""
+"""The largest file to be read, in bytes."""
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """A fleet at its start, what happened to it, and what was found."""
+    """A fleet at its start, its steps, and the violation they lead to."""
 
     format: str = FORMAT
     version: int = VERSION
     seed: int
-    """What it was drawn from; after shrinking only a name."""
+    """The seed it was drawn from; after shrinking only a name."""
     invariant: str
-    """Which invariant did not hold."""
+    """The name of the violated invariant."""
     sentence: str
-    """What was wrong, in words."""
+    """The violation in words."""
     members: tuple[Member, ...]
     steps: tuple[AnyStep, ...]
 
 
 def replay(members: Sequence[Member], steps: Sequence[AnyStep]) -> Violation | None:
-    """Carry out a history, and what follows when all faults stop; returns what does not hold in it, if anything."""
+    """Carry out a history and its liveness phase; returns the violation, or None."""
     try:
         fleet = Fleet(members)
         for step in steps:
@@ -86,7 +86,7 @@ def to_json(history: History) -> str:
 
 
 def from_json(data: bytes) -> History:
-    """The history that a file holds. Raises `ConstraintCrdtError`, saying what to do, for anything else."""
+    """The history in a file. Raises `ConstraintCrdtError`, saying what to do, for any other content."""
     if len(data) > FILE_BYTES:
         raise ConstraintCrdtError(f"a history has at most {FILE_BYTES} bytes, not {len(data)}")
     try:
@@ -106,25 +106,25 @@ class _Head(msgspec.Struct):
 
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
-"""Invariants that break of one cause, two nodes that take something else for the state: which of them is seen first says little."""
+"""Invariants with a common cause, two differing nodes: which of them is violated first says little."""
 
 MOST_REPLAYS = 4000
-"""After so many the shortest history so far is taken."""
+"""Replays after which shrinking stops with the shortest history so far."""
 
 _NEAR = 8
 
 FEW = 40
-"""Steps of a history of which every two are left out together."""
+"""Steps of a history below which every pair of steps is left out together."""
 
 Item = TypeVar("Item")
 
 
 class _Spent(Exception):
-    """No more replays."""
+    """No replays are left."""
 
 
 class _Attempts:
-    """Replays candidates, and keeps the best one that still goes wrong."""
+    """Replays candidates, and keeps the best still violating the invariant."""
 
     def __init__(self, members: Sequence[Member], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
         self.members, self.steps = list(members), list(steps)
@@ -132,14 +132,14 @@ class _Attempts:
         self._left = most
 
     def try_steps(self, steps: Sequence[AnyStep]) -> bool:
-        """Keep these steps if it still goes wrong with them."""
+        """Keep these steps if they still lead to the violation."""
         found = self._fails(self.members, steps)
         if found:
             self.steps = list(steps)
         return found
 
     def try_members(self, members: Sequence[Member]) -> bool:
-        """Keep these members if it still goes wrong with them."""
+        """Keep these members if they still lead to the violation."""
         found = self._fails(members, self.steps)
         if found:
             self.members = list(members)
@@ -154,9 +154,9 @@ class _Attempts:
 
 
 def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
-    """The shortest history that was found in which the same goes wrong. The same one gives the same result.
+    """The shortest history found to lead to the same violation. Deterministic.
 
-    Raises `ValueError` if nothing goes wrong in it.
+    Raises `ValueError` if the history leads to no violation.
     """
     attempts = _Attempts(history.members, history.steps, history.invariant, most_replays)
     try:
@@ -187,7 +187,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
 
 
 def _leave_out(items: Sequence[Item], keep: Callable[[Sequence[Item]], bool]) -> None:
-    """Leave out stretches, the last ones first, then smaller ones, until nothing can go."""
+    """Leave out stretches, the last ones first, then smaller ones, until none can be left out."""
     kept = list(items)
     size = max(1, len(kept) // 2)
     while True:
@@ -205,7 +205,7 @@ def _leave_out(items: Sequence[Item], keep: Callable[[Sequence[Item]], bool]) ->
 
 
 def _exchange_whole(attempts: _Attempts) -> None:
-    """Whole exchanges in place of all messages, if that goes wrong too: most of the way at once."""
+    """Replace all messages by whole exchanges, if the violation remains: most of the shrinking at once."""
     attempts.try_steps(
         [_as_exchange(step) if isinstance(step, Begin) else step for step in attempts.steps if not isinstance(step, Deliver)]
     )
@@ -216,7 +216,7 @@ def _as_exchange(begin: Begin) -> Exchange:
 
 
 def _gather(attempts: _Attempts) -> None:
-    """Put a whole exchange in the place of what messages there are of it, where it began or where it ended."""
+    """Replace the messages of an exchange by a whole exchange, where it began or where it ended."""
     begins = [step for step in attempts.steps if isinstance(step, Begin)]
     for begin in begins:
         messages = _followed(attempts.steps, begin)
@@ -230,7 +230,7 @@ def _gather(attempts: _Attempts) -> None:
 
 
 def _followed(steps: Sequence[AnyStep], begin: AnyStep) -> set[int]:
-    """The numbers of a step that sent something, and of all that followed from it."""
+    """The numbers of a step that sent a message, and of all steps that followed from it."""
     messages = {begin.number}
     for step in steps:
         if isinstance(step, Deliver) and step.message[0] in messages:
@@ -243,7 +243,7 @@ def _last(steps: Sequence[AnyStep], numbers: set[int]) -> int:
 
 
 def _join_parts(attempts: _Attempts) -> None:
-    """Have a message travel whole where it went in parts, and arrive where the last of them did."""
+    """Let a message travel whole instead of in parts, and arrive where the last part did."""
     for step in list(attempts.steps):
         arrivals = [each for each in attempts.steps if isinstance(each, Deliver) and each.message[0] == step.number]
         if not getattr(step, "room", 0) or not arrivals or step not in attempts.steps:
@@ -256,7 +256,7 @@ def _join_parts(attempts: _Attempts) -> None:
 
 
 def _write_instead(attempts: _Attempts) -> None:
-    """Have nodes write the plainest there is wherever an exchange told them something, and where they wrote something else."""
+    """Replace writes and exchanges by the simplest write of the nodes concerned."""
     for step in list(attempts.steps):
         if isinstance(step, Begin | Stale) and step in attempts.steps:
             messages = _followed(attempts.steps, step)
@@ -272,7 +272,7 @@ def _own_write(step: AnyStep, node: str) -> AnyStep:
 
 
 def _leave_out_two(attempts: _Attempts) -> None:
-    """Leave out two steps that are not beside each other, the last ones first, if few are left."""
+    """Leave out two steps that are not adjacent, the last ones first, if few are left."""
     pairs = combinations(reversed(attempts.steps), 2) if len(attempts.steps) <= FEW else ()
     for pair in pairs:
         rest = [step for step in attempts.steps if step not in pair]
@@ -281,14 +281,14 @@ def _leave_out_two(attempts: _Attempts) -> None:
 
 
 def _make_plain(attempts: _Attempts) -> None:
-    """Put simpler steps in the place of others, one at a time."""
+    """Replace steps by simpler steps, each on its own."""
     for place in range(len(attempts.steps)):
         for candidate in _plain(attempts.steps[place]):
             attempts.try_steps([*attempts.steps[:place], candidate, *attempts.steps[place + 1 :]])
 
 
 def _plain(step: AnyStep) -> Iterator[AnyStep]:
-    """The step with one of its particulars as it is by default, or nearer to it."""
+    """The step with a field at its default, or nearer to it."""
     if getattr(step, "room", 0) > LEAST_ROOM:
         yield msgspec.structs.replace(step, room=LEAST_ROOM)
     if isinstance(step, Stale):

@@ -1,26 +1,27 @@
-"""What must hold in every history, checked against a global log of all mutations (DESIGN 7).
+"""The invariants of every history, checked against a global log of all mutations (DESIGN 7).
 
-The log knows nothing of runs, floors, digests or messages: per replica the list of what it wrote, and per mutation what it ends
-(an earlier one under its key in its row, and what a removal names). For any clock that says what must stand there:
+The log knows nothing of runs, floors, digests or messages: it has the mutations of each replica, and for each mutation the cells
+that it ends (an earlier cell under its key in its row, and the cells a removal names). From the log follows the content of any
+clock:
 
-- **state**: what lies within the clock and is ended by nothing within it stands, byte for byte, and nothing else does;
+- **state**: a cell stands, byte for byte, exactly if it lies within the clock and no mutation within the clock ends it;
 - **hash**: equal clocks have equal hashes, and equal hashes equal clocks;
-- **readings**: equal clocks read the same positions, tiles, counters, sketches, Bloom filters and increments;
-- **counts**: each reading is the sum of what was counted within the clock, so none goes down and none is counted twice; of the
-  increments of clients each (client, seq) counts once, whoever took it in;
-- **estimates**: a sketch counts in all what was recorded within the clock, and estimates no item lower; of names that were begun
-  in different dimensions those count that most rows have;
-- **members**: a Bloom filter finds all that was put in within the clock, and has no bits that this did not set;
-- **decay**: rates and decaying counters read what is left of all rows by the node's own clock, at each half-life;
+- **readings**: at equal clocks, positions, tiles, counters, sketches, Bloom filters and increments read the same;
+- **counts**: each reading is the sum of the counts within the clock, so none decreases and none is counted twice; each (client,
+  seq) of the increments counts once, whichever node accepted it;
+- **estimates**: the total of a sketch is the number of items recorded within the clock, and no estimate is lower than the count of
+  its item; a name with several dimensions stands for those of most rows;
+- **members**: a Bloom filter finds all items inserted within the clock, and has no other bits set;
+- **decay**: rates and decaying counters read the remaining values of all rows by the node's own clock, at each half-life;
 - **dot**: no (replica, seq) is used for two mutations;
-- **clock**: none goes back while its node lives, runs ahead of what was written, or lies below a floor;
-- **time**: a node goes by its own clock or the fastest one that it heard lately, within the bound on skew;
-- **evidence**: what a node believes a peer to have, that life of the peer had;
-- **write**: a mutation does what was asked, naming all that was observed;
-- **refusal**: what is refused changes nothing, and among the well-meaning nothing is refused;
-- **durable**: what was acknowledged is there after a restart with its disk, and on all in the end;
-- **exchange**, **liveness**: an exchange that nothing disturbs leaves both sides equal; when faults stop, all become equal in time;
-- **error**: nothing raises what it does not say it raises.
+- **clock**: no clock decreases while its node lives, exceeds the written mutations, or lies below a floor;
+- **time**: the hybrid time of a node is that of its own clock or of the fastest clock heard recently, within the bound on skew;
+- **evidence**: a peer had the clock and hash a node has evidence of;
+- **write**: a mutation has the requested effect, and names all observed cells;
+- **refusal**: a refused message or write changes nothing, and well-formed ones are not refused;
+- **durable**: acknowledged writes are there after a restart with the disk, and on all nodes in the end;
+- **exchange**, **liveness**: an undisturbed exchange leaves both sides equal; after the last fault all nodes become equal in time;
+- **error**: no call raises an exception its documentation does not name.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,19 +31,19 @@ from constraint_crdt.crdt.cells import ADD, REMOVE, RETIRE, Cell, definition_val
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.simulation.models import Model, Said
+from constraint_crdt.simulation.models import Contribution, Model
 
 Counted = Mapping[str, tuple[int, int]]
-"""Evaluations by constraint, "" for none in particular: how far a mutation moves them."""
+"""Evaluations by constraint, "" for none in particular: the amount by which a mutation moves the counts."""
 ClockKey = frozenset[tuple[Replica, int]]
 
 
 BEYOND = 2**62
-"""ns: more than any bound on skew."""
+"""Nanoseconds beyond any bound on skew."""
 
 
 class Violation(Exception):
-    """An invariant does not hold."""
+    """An invariant does not hold. `invariant` is its name."""
 
     def __init__(self, invariant: str, sentence: str) -> None:
         super().__init__(f"{invariant}: {sentence}")
@@ -51,29 +52,29 @@ class Violation(Exception):
 
 @dataclass(slots=True)
 class Mutation:
-    """One entry of the log."""
+    """An entry of the log."""
 
     kind: int
     key: object
     data: bytes
     ends: tuple[tuple[Replica, int], ...]
     counted: Counted
-    said: tuple[Said, ...]
+    contributions: tuple[Contribution, ...]
     expires_at: int | None
 
 
 @dataclass(slots=True)
 class View:
-    """What must stand at one node, for the clock that it was at last."""
+    """The expected cells and readings at a node, for its last checked clock."""
 
     clock: dict[Replica, int] = field(default_factory=dict)
     live: dict[tuple[Replica, int], bytes] = field(default_factory=dict)
     adds: dict[tuple[Replica, int], Mutation] = field(default_factory=dict)
-    """Those of `live` that add a constraint."""
+    """The adds among the entries of `live`."""
     counts: dict[str, tuple[int, int]] = field(default_factory=dict)
     by_node: dict[str, tuple[int, int]] = field(default_factory=dict)
     heard: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    """How far the clock of each peer was ahead each time that it was heard lately, and when that was by the node's own clock."""
+    """Per peer: the offset of its clock each time it was heard recently, and the node's own time then."""
     model: Model = field(default_factory=Model)
 
 
@@ -95,18 +96,18 @@ class Invariants:
         self._clock_of: dict[StateHash, ClockKey] = {}
         self._been: dict[Replica, tuple[set[ClockKey], set[StateHash], dict[Replica, int]]] = {}
         self._ended_lives = False
-        """Some life was said to be over: since then clocks may leave out entries."""
+        """Some life was ended: since then clocks may leave out entries."""
         self.checks = 0
-        """States that were compared with the log."""
+        """States compared with the log."""
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
     def length(self, replica: Replica) -> int:
-        """How many mutations of a replica are in the log."""
+        """The number of mutations of a replica in the log."""
         return len(self._log.get(replica, ()))
 
     def standing(self, name: str, kind: int, key: str) -> list[Dot]:
-        """What must stand at a node under one key, as of its last check."""
+        """The expected dots at a node under a key, as of its last check."""
         log = self._log
         return [
             Dot(replica, seq)
@@ -115,23 +116,23 @@ class Invariants:
         ]
 
     def expired_by(self, node: GossipNode, time: int) -> list[tuple[object, Dot]]:
-        """The constraints, and their adds, that must stand at a node and expired at that time at the latest."""
+        """The expected adds at a node which had expired at `time`, each with its constraint."""
         log = self._log
         standing = [(log[replica][seq - 1], Dot(replica, seq)) for replica, seq in self._views[node.node_id].live]
         return [(each.key, dot) for each, dot in standing if each.expires_at is not None and each.expires_at <= time]
 
     def active(self, node: GossipNode) -> set[object]:
-        """The constraints that must be active at a node by the time that it goes by, as of its last check."""
+        """The constraints to be active at a node by its hybrid time, as of its last check."""
         now, adds = node.time.now(), self._views[node.node_id].adds
         return {each.key for each in adds.values() if each.expires_at is None or each.expires_at > now}
 
     def model(self, name: str) -> Model:
-        """What the summaries at a node must read, as of its last check."""
+        """The model of the summaries at a node, as of its last check."""
         return self._views[name].model
 
-    def wrote(self, node: GossipNode, lo: int, counted: Counted, said: tuple[Said, ...] = ()) -> list[Cell]:
-        """Note what a node wrote above `lo` in its row; returns the cells. `counted`: how far its counts moved with that; `said`:
-        what it put into summaries.
+    def wrote(self, node: GossipNode, lo: int, counted: Counted, contributions: tuple[Contribution, ...] = ()) -> list[Cell]:
+        """Log the mutations of a node above `lo` in its row; returns the cells. `counted`: the amounts by which they moved its
+        counts; `contributions`: to summaries.
         """
         replica, rows = node.replica, node.state.rows
         row = self._log.setdefault(replica, [])
@@ -144,11 +145,11 @@ class Invariants:
             raise Violation("dot", f"{replica} writes {lo + 1} though it wrote up to {len(row)} before")
         for cell in cells:
             last = cell is cells[-1]
-            self._append(row, cell, counted if last else {}, said if last else ())
+            self._append(row, cell, counted if last else {}, contributions if last else ())
             self._ended_lives |= cell.kind == RETIRE
         return cells
 
-    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, said: tuple[Said, ...]) -> None:
+    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, contributions: tuple[Contribution, ...]) -> None:
         replica, seq = cell.replica, cell.seq
         ends: list[tuple[Replica, int]] = []
         if cell.kind == REMOVE:
@@ -160,10 +161,10 @@ class Invariants:
         for ended in ends:
             self._enders.setdefault(ended, []).append((replica, seq))
         expires_at = definition_value(cell).expires_at if cell.kind == ADD else None
-        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, said, expires_at))
+        row.append(Mutation(cell.kind, cell.key, cell.data, tuple(ends), counted, contributions, expires_at))
 
     def lost(self, replica: Replica, upto: int) -> None:
-        """A node lost what it wrote above `upto`, which it told nobody: as if it had never been."""
+        """Drop the mutations above `upto`, which a node lost before telling any other node."""
         row = self._log.get(replica, [])
         for seq in range(len(row), upto, -1):
             mutation = row.pop()
@@ -179,16 +180,16 @@ class Invariants:
     # --- the checks --------------------------------------------------------------------------------------------------
 
     def started(self, name: str, node: GossipNode) -> None:
-        """A node begins, with what it has."""
+        """Note the start of a node with its present state."""
         self._views[name] = View()
         self.observe(name, node)
 
     def stopped(self, name: str) -> None:
-        """A node is no more, for now."""
+        """Note the end of a node."""
         self._views.pop(name, None)
 
     def observe(self, name: str, node: GossipNode) -> None:
-        """Check one node as it is now."""
+        """Check the present state of a node."""
         self.checks += 1
         rows, view = node.state.rows, self._views[name]
         clock = rows.clock_mark.entries
@@ -210,7 +211,7 @@ class Invariants:
         self._check_readings(name, node, view)
 
     def _advance(self, name: str, view: View, clock: Mapping[Replica, int], own: int) -> None:
-        """Bring what must stand up to a later clock. `own`: the time by the node's own."""
+        """Advance a view to a later clock. `own`: the time by the node's own clock."""
         before = view.clock
         if clock == before:
             return
@@ -235,12 +236,12 @@ class Invariants:
             for key, moved in mutation.counted.items():
                 _plus(view.counts, key, moved)
                 _plus(view.by_node, replica.node_id, moved)
-            for each in mutation.said:
+            for each in mutation.contributions:
                 view.model.take(replica, each, own)
         view.clock = dict(clock)
 
     def _difference(self, name: str, node: GossipNode, view: View) -> str:
-        """A sentence on what should stand and does not, or the other way round."""
+        """A sentence about a cell that should stand and does not, or the other way round."""
         found = {(cell.replica, cell.seq): cell.data for cell in node.state.rows.live_cells()}
         for what, dots in (
             ("lacks", view.live.keys() - found.keys()),
@@ -267,7 +268,7 @@ class Invariants:
         clocks, hashes, latest = self._been[node.replica]
         clocks.add(key)
         hashes.add(hash_)
-        if any(seq > latest.get(replica, 0) for replica, seq in clock.items()):  # not so where it came from an old copy of its disk
+        if any(seq > latest.get(replica, 0) for replica, seq in clock.items()):  # false after a start from an old copy of the disk
             latest |= {replica: seq for replica, seq in clock.items() if seq > latest.get(replica, 0)}
 
     def _check_readings(self, name: str, node: GossipNode, view: View) -> None:
@@ -286,9 +287,9 @@ class Invariants:
         self._check_time(name, node, view)
 
     def heard(self, name: str, node: GossipNode, peer: str, time: int | None) -> None:
-        """A peer told a node what time it is. Every telling counts for a while: messages may be late, so the highest does.
+        """Note the time of a peer, as heard by a node. A reading is valid for a while; messages may be late, so the highest counts.
 
-        `time` None: it told something that cannot be seen here, so nothing can be said of it for as long as that counts.
+        `time` None: the reading is not known here, so nothing is checked while it is valid.
         """
         own, heard = node.time.own(), self._views[name].heard
         if time is None:
@@ -308,7 +309,7 @@ class Invariants:
                 raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
 
     def check_evidence(self, name: str, node: GossipNode, peer_name: str) -> None:
-        """What a node believes one peer to have, that life of the peer had. A clock that leaves out ended lives may read lower."""
+        """Check the evidence which a node has of a peer. A clock that leaves out ended lives may read lower."""
         peer = node.tracker.peer(peer_name)
         if peer is None or peer.mark is None:
             return
@@ -322,7 +323,7 @@ class Invariants:
             raise Violation("evidence", f"{name} believes {peer_name} to have a hash that it never had")
 
     def check_subsumed(self, name: str, known: Iterable[tuple[Replica, int]], invariant: str) -> None:
-        """A node knows at least that."""
+        """Check for at least these entries in the clock of a node."""
         clock = self._views[name].clock
         for replica, seq in known:
             if clock.get(replica, 0) < seq:

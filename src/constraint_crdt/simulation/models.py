@@ -1,10 +1,11 @@
-"""What sketches, Bloom filters, decaying values and increments must read at a node: plain models, fed from the log.
+"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values and increments at a node.
 
 Rules kept here:
 
-- A model is told what was asked of a writer, never what stands in a cell; it knows nothing of pages, stretches or merging.
-- What is exact is compared exactly (up to the last digits of a float), what is approximate with the bounds that it promises.
-- Times count by the node's own clock: a decaying value ages from the time that was stated, or from its arrival if that was earlier.
+- A model is fed from the log with the requests to the writers, never with the content of cells. It knows nothing of pages,
+  stretches or merging.
+- Exact readings are compared exactly (floats up to their last digits), approximate ones with the bounds they promise.
+- Times are those of the node's own clock: a decaying value ages from its timestamp, or from its arrival if that was earlier.
 """
 
 from collections import Counter
@@ -36,29 +37,29 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.pages import positions
 
 ROOM = "depot"
-"""Where all tiles of a history are, and all clients count."""
+"""The room of all tiles and clients of a history."""
 
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
 OTHERS = (POSITION, COUNTER)
-"""Kinds of cells whose views are looked at where one of them came or went: looking takes long."""
+"""Kinds of cells whose views are read only after a change, because reading is slow."""
 
 SELDOM = 8
-"""Looks at decaying values of which one is worth it where nothing came."""
+"""Checks of decaying values per check carried out without a changed cell."""
 
 TOP = 8
-"""More than a history has items."""
+"""Frequent items asked for: more than a history has items."""
 
 Shape: TypeAlias = tuple[int, ...]
 Values: TypeAlias = dict[float, tuple[float, ...]]
-"""What is left, by half-life."""
+"""The remaining values by half-life."""
 
-Wrong: TypeAlias = tuple[str, str]
-"""The invariant that does not hold, and a sentence."""
+Finding: TypeAlias = tuple[str, str]
+"""The name of a violated invariant, and a sentence."""
 
 
-class Tallied(NamedTuple):
-    """An item was recorded in a sketch."""
+class ItemCount(NamedTuple):
+    """An item was counted in a sketch."""
 
     name: str
     shape: Shape
@@ -66,79 +67,79 @@ class Tallied(NamedTuple):
     times: int
 
 
-class Inserted(NamedTuple):
-    """An item was put into a Bloom filter."""
+class ItemInsertion(NamedTuple):
+    """An item was inserted into a Bloom filter."""
 
     name: str
     shape: Shape
     item: str
 
 
-class Left(NamedTuple):
-    """Under this key the writer's row now has that left, as of a time."""
+class DecayedValues(NamedTuple):
+    """The values the writer's row has under a key, as of a time."""
 
     kind: int
     key: str
     time: int
     values: Values
-    """None at all: the cell went."""
+    """Empty if the cell was removed."""
 
 
-class Taken(NamedTuple):
-    """The increment of a client was taken in."""
+class ClientIncrement(NamedTuple):
+    """The increment of a client was accepted."""
 
     client: str
     seq: int
     counts: tuple[int, int]
 
 
-Said: TypeAlias = Tallied | Inserted | Left | Taken
+Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement
 
 
 class Tables:
-    """Counts of items by the name and shape of their table, and the shape that each row has under a name."""
+    """Counts of items by name and shape of their table, and the shape each row has under a name."""
 
     def __init__(self) -> None:
         self._shapes: dict[str, dict[Replica, Shape]] = {}
         self._items: dict[tuple[str, Shape], Counter[str]] = {}
 
     def take(self, replica: Replica, name: str, shape: Shape, item: str, count: int) -> None:
-        """A row counted an item."""
+        """Count an item in a row."""
         self._shapes.setdefault(name, {})[replica] = shape
         self._items.setdefault((name, shape), Counter())[item] += count
 
     @property
     def names(self) -> list[str]:
-        """Those that stand, in order."""
+        """The names of all tables, sorted."""
         return sorted(self._shapes)
 
     def meant(self, name: str) -> Shape | None:
-        """The shape that a name means: what most rows have, of equally many the smaller. None if it does not stand."""
+        """The shape a name stands for: that of most rows, the smaller of equally frequent shapes. None without rows."""
         shapes = Counter(self._shapes.get(name, {}).values())
         return min(shapes, key=lambda shape: (-shapes[shape], shape)) if shapes else None
 
     def shape(self, name: str, replica: Replica) -> Shape | None:
-        """What one row has under a name."""
+        """The shape of a row under a name."""
         return self._shapes.get(name, {}).get(replica)
 
     def items(self, name: str) -> Counter[str]:
-        """What was counted in the table that a name means."""
+        """The counts of items in the table a name stands for."""
         shape = self.meant(name)
         return self._items[name, shape] if shape is not None else Counter()
 
 
 class Decays:
-    """What is left in each row under each key."""
+    """The remaining values in each row under each key."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[int, str, Replica], tuple[int, Values]] = {}
         self._moved: set[tuple[int, str]] = set()
-        """Where something came or went since the last look."""
+        """Keys changed since the last check."""
         self._waited = 0
-        """Looks since the last one that was worth it."""
+        """Skipped checks since the last check."""
 
-    def take(self, replica: Replica, left: Left, own: int) -> None:
-        """A cell came or went, at this time by the node's own clock."""
+    def take(self, replica: Replica, left: DecayedValues, own: int) -> None:
+        """A cell was written or removed; `own`: the time by the node's own clock."""
         self._moved.add((left.kind, left.key))
         slot = (left.kind, left.key, replica)
         if left.values:
@@ -147,12 +148,12 @@ class Decays:
             self._cells.pop(slot, None)
 
     def left(self, kind: int, key: str, replica: Replica, own: int) -> Values:
-        """What is left now of one cell; nothing at all if there is none."""
+        """The remaining values of a cell now; empty if there is no cell."""
         since, values = self._cells.get((kind, key, replica), (own, {}))
         return {half_life: _decayed(value, own - since, half_life) for half_life, value in values.items()}
 
     def wrong(self, node: GossipNode) -> str | None:
-        """What a node reads that is not so. Where nothing came, only some looks are worth it: to see that values go on ageing."""
+        """A wrong reading of a node, or None. Without changes only some checks run, to see that values go on decaying."""
         self._waited += 1
         if not self._moved and self._waited < SELDOM:
             return None
@@ -193,7 +194,7 @@ def _close(found: Sequence[float], due: Sequence[float]) -> bool:
 
 
 class Model:
-    """All of these at one node."""
+    """The models of all summaries at a node."""
 
     def __init__(self) -> None:
         self.sketches = Tables()
@@ -206,27 +207,27 @@ class Model:
         self._tiles: object = None
         self._looked_at: dict[tuple[int, ...], list[int]] = {}
 
-    def take(self, replica: Replica, said: Said, own: int) -> None:
-        """The node came to know of something that was asked of a writer."""
-        match said:
-            case Tallied():
-                self.sketches.take(replica, said.name, said.shape, said.item, said.times)
-            case Inserted():
-                self.filters.take(replica, said.name, said.shape, said.item, 1)
-            case Left():
-                self.decays.take(replica, said, own)
-            case Taken():
-                if not self.knows(said.client, said.seq):
-                    self._taken.setdefault(said.client, set()).add(said.seq)
-                    before = self._counted.get(said.client, (0, 0))
-                    self._counted[said.client] = (before[0] + said.counts[0], before[1] + said.counts[1])
+    def take(self, replica: Replica, contribution: Contribution, own: int) -> None:
+        """The node learned of a contribution to a summary."""
+        match contribution:
+            case ItemCount():
+                self.sketches.take(replica, contribution.name, contribution.shape, contribution.item, contribution.times)
+            case ItemInsertion():
+                self.filters.take(replica, contribution.name, contribution.shape, contribution.item, 1)
+            case DecayedValues():
+                self.decays.take(replica, contribution, own)
+            case ClientIncrement():
+                if not self.knows(contribution.client, contribution.seq):
+                    self._taken.setdefault(contribution.client, set()).add(contribution.seq)
+                    before = self._counted.get(contribution.client, (0, 0))
+                    self._counted[contribution.client] = (before[0] + contribution.counts[0], before[1] + contribution.counts[1])
 
     def knows(self, client: str, seq: int) -> bool:
-        """True if this increment lies within the clock, whoever took it in."""
+        """True if this increment lies within the clock, whichever node accepted it."""
         return seq in self._taken.get(client, ())
 
-    def wrong(self, node: GossipNode) -> Wrong | None:
-        """What does not hold at the node."""
+    def wrong(self, node: GossipNode) -> Finding | None:
+        """The violated invariant at the node, or None."""
         counted = node.state.increments.by_node(ROOM)
         if counted != self._counted:
             return "counts", f"reads the increments as {counted}, where {self._counted} were sent"
@@ -239,9 +240,9 @@ class Model:
         return ("decay", f"reads {sentence}") if sentence else None
 
     def reading(self, node: GossipNode) -> object:
-        """What nodes at equal clocks must read alike, after `wrong`, beside what that says exactly.
+        """The readings which nodes at equal clocks share, beside those `wrong` checks exactly. Call it after `wrong`.
 
-        How far values have decayed is each node's own.
+        Decayed values are not among them: they depend on each node's clock.
         """
         if self._moved(node, OTHERS):
             state = node.state
@@ -251,7 +252,7 @@ class Model:
         return self._others, self._tiles, self._tables
 
     def _moved(self, node: GossipNode, kinds: tuple[int, ...]) -> bool:
-        """True if cells of these kinds came or went since this was asked last."""
+        """True if cells of these kinds changed since the last call."""
         kind_sum = node.state.rows.kind_sum
         before, now = self._looked_at.get(kinds), [kind_sum(kind) for kind in kinds]
         self._looked_at[kinds] = now

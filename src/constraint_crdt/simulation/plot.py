@@ -1,17 +1,17 @@
-"""What a picture is made of: bands, lines and texts, painted in their order on white. Whoever writes a format knows only these.
+"""The picture of a report: the share of known writes and the bytes sent over time, with the partition behind both.
 
-Rules: places and sizes are in CSS pixels from the upper left corner, colours are as in CSS (#rgb or #rrggbb).
+`draw` decides the layout and returns a `Picture` of bands, lines and texts; `to_svg` and `png_writer` write it.
 
-A picture as SVG, by hand: an element for each mark.
+Rules kept here:
 
-A report as a picture: what is known over time, the bytes sent over time, and the partition behind both.
-
-What is drawn where is decided here, once; `picture_svg` and `picture_png` write it.
+- Marks are painted in their order on white. Places and sizes are in CSS pixels from the upper left corner; colours are as in CSS
+  (#rgb or #rrggbb).
+- Pillow is imported only to write a PNG.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 from xml.sax.saxutils import escape
 
 from constraint_crdt.simulation.scenario import SECOND_NS, Report
@@ -42,7 +42,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One line of text. `y` is its baseline, and `x` is where it has its `anchor`."""
+    """A line of text. `y` is its baseline, `x` the place of its `anchor`."""
 
     x: float
     y: float
@@ -57,7 +57,7 @@ Mark: TypeAlias = Band | Line | Text
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """All of it; a later mark covers the ones before."""
+    """The size and all marks; a later mark covers earlier ones."""
 
     width: int
     height: int
@@ -88,6 +88,54 @@ def _element(mark: Mark) -> str:
         case Text(x, y, text, colour, anchor, bold):
             weight = ' font-weight="600"' if bold else ""
             return f'<text x="{x:.1f}" y="{y:.1f}" fill="{colour}" text-anchor="{anchor}"{weight}>{escape(text)}</text>'
+
+
+SCALE = 2
+"""Pixels of a PNG for each pixel of the picture, as on today's screens."""
+
+_OVERSAMPLING = 4
+"""Pixels in each direction per averaged pixel: Pillow draws lines without antialiasing."""
+
+_DRAWN = SCALE * _OVERSAMPLING
+_DOTS_PER_INCH = 96 * SCALE  # so that the PNG is shown as large as the SVG
+_ANCHORS = {"start": "ls", "middle": "ms", "end": "rs"}  # left, middle, right; on the baseline
+
+
+def png_writer() -> Callable[[Picture, IO[bytes]], None]:
+    """The function that writes a picture as PNG into an open file. Loads Pillow, which no other code here does.
+
+    Raises `ImportError` without Pillow, or with a Pillow before 10.1, which has no font of any size. The font is Pillow's own,
+    because the fonts of a machine are not known; it has one weight, so bold text has an outline.
+    """
+    import PIL
+    from PIL import Image, ImageDraw, ImageFont
+
+    if tuple(map(int, PIL.__version__.split(".")[:2])) < (10, 1):  # as in Debian 12
+        raise ImportError("Pillow has a font of any size since 10.1")
+
+    def paint(canvas: ImageDraw.ImageDraw, mark: Mark, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> None:
+        match mark:
+            case Band(x, y, width, height, colour):
+                # Pillow includes the last pixel.
+                right, bottom = (x + width) * _DRAWN - 1, (y + height) * _DRAWN - 1
+                canvas.rectangle((x * _DRAWN, y * _DRAWN, right, bottom), fill=colour)
+            case Line(points, colour, thickness):
+                path = [(x * _DRAWN, y * _DRAWN) for x, y in points]
+                canvas.line(path, fill=colour, width=round(thickness * _DRAWN), joint="curve")
+            case Text(x, y, text, colour, anchor, bold):
+                outline = _DRAWN // 4 if bold else 0
+                place = (x * _DRAWN, y * _DRAWN)
+                canvas.text(place, text, fill=colour, font=font, anchor=_ANCHORS[anchor], stroke_width=outline)
+
+    def write(picture: Picture, file: IO[bytes]) -> None:
+        drawn = Image.new("RGB", (picture.width * _DRAWN, picture.height * _DRAWN), BACKGROUND)
+        canvas = ImageDraw.Draw(drawn)
+        font = ImageFont.load_default(FONT_SIZE * _DRAWN)
+        for mark in picture.marks:
+            paint(canvas, mark, font)
+        drawn.reduce(_OVERSAMPLING).save(file, "PNG", optimize=True, dpi=(_DOTS_PER_INCH, _DOTS_PER_INCH))
+
+    return write
 
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, PANEL, GAP = 760, 430, 70, 20, 46, 140, 60
@@ -123,7 +171,7 @@ def _title(report: Report) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """Where one curve with its axes is, and how it is scaled."""
+    """The place and the scale of a curve with its axes."""
 
     label: str
     colour: str
@@ -134,7 +182,7 @@ class _Panel:
     """The time at the right end, in seconds."""
 
     def partition(self, report: Report) -> Iterator[Mark]:
-        """The band behind the curve, if the run got as far as to a partition."""
+        """The band behind the curve, if the run reached the partition."""
         if report.partition is None:
             return
         begin, stop = (min(each / SECOND_NS, self.end) for each in report.partition)

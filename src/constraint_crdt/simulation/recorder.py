@@ -1,18 +1,16 @@
-"""The flight recorder: every input of one node as it came, in a form that can be run again.
+"""The flight recorder: every input of a node, in a form for replay; and the replay of a recording.
 
-A `GossipNode` does nothing by itself: what it holds follows from what it was told. So a recording is the list of its inputs, each
-with the time that the node read and the hash that it had afterwards. Run again, it must come to the same hashes; where it does
-not, the node did something that its inputs do not account for.
+The state of a `GossipNode` follows from its inputs alone. So a recording is the list of its inputs, each with the time the
+node read and the hash it had afterwards. A replay must come to the same hashes; if it does not, the node did something that
+its inputs do not account for.
 
 Rules kept here:
 
-- What the node itself wrote is recorded as the cells that came of it, not as the call: a write needs nothing but the state.
-- A frame carries its length and a checksum. A file that ends in the middle of one (its node was killed) is whole up to there; one
-  that is damaged before is refused.
-- A recording may begin with a *checkpoint*: a state instead of an empty one. What the node knew of its peers is not part of it, so
-  the node forgets that too at the moment of a checkpoint, which costs each peer one whole Ping.
-
-Running a recording again, input by input, and finding where two recorded nodes first differed.
+- The node's own writes are recorded as the resulting cells, not as calls: their replay needs only the state.
+- A frame carries its length and a checksum. A file that ends within a frame (its node was killed) is valid up to there; a file that
+  is damaged before its end is refused.
+- A recording may begin with a *checkpoint* of the state. Knowledge of peers is not part of a checkpoint, so the node drops that
+  knowledge at a checkpoint, which costs each peer one whole Ping.
 """
 
 import zlib
@@ -24,47 +22,47 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message, encode_message
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipMessage, GossipResult, Ping, Sync
-from constraint_crdt.protocol.peer_clocks import bound
+from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
+from constraint_crdt.protocol.peer_clocks import bind_runs
 
 Result = TypeVar("Result")
 
 FORMAT = 1
-"""Of the frames. A reader refuses a later one."""
+"""Version of the frames. A reader refuses a later version."""
 HASH_BYTES = 8
 HEADER_BYTES = 8
 LONGEST_FRAME = 1 << 30
 
 
-class Began(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    """The first input: who the node is, and what it holds."""
+class Checkpoint(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    """The first input: the identity of the node and its state."""
 
     format: int
     node: str
     incarnation: int
     vouched: bool
-    """It may go on writing as this life."""
+    """The node may go on writing as this life."""
     fleet: str
     state: bytes
-    """A whole Sync."""
+    """An encoded Sync."""
 
 
-class Heard(msgspec.Struct, tag=2, array_like=True, frozen=True):
-    """A message came in."""
+class Receipt(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    """A message was received."""
 
     message: bytes
 
 
-class Asked(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    """An exchange was begun, or, without a peer, a Ping made for whoever is there."""
+class Initiation(msgspec.Struct, tag=3, array_like=True, frozen=True):
+    """An exchange was begun with a peer; without a peer: a Ping to no particular reader."""
 
     peer: str | None
 
 
-class Wrote(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    """The node wrote to its own row: the mutations above `lo` up to `hi`, as far as they stand at the end of it."""
+class LocalWrite(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    """The node wrote mutations above `lo` up to `hi` to its own row; `cells` are those standing after the write."""
 
     incarnation: int
     lo: int
@@ -72,23 +70,23 @@ class Wrote(msgspec.Struct, tag=4, array_like=True, frozen=True):
     cells: tuple[tuple[int, bytes], ...]
 
 
-class Collected(msgspec.Struct, tag=5, array_like=True, frozen=True):
-    """Removals were dropped: those that these peers have acknowledged, or all that may be."""
+class Collection(msgspec.Struct, tag=5, array_like=True, frozen=True):
+    """Tombstones were dropped: those these peers have acknowledged, or all that may be dropped."""
 
     acknowledged_by: tuple[str, ...] | None
 
 
-class Forgot(msgspec.Struct, tag=6, array_like=True, frozen=True):
-    """A node was retired here, and is no peer any more. (The cell that says so is a `Wrote`.)"""
+class Retirement(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    """A node was retired here and is no peer any more. (The cell itself is in a `LocalWrite`.)"""
 
     node: str
 
 
-Input = Began | Heard | Asked | Wrote | Collected | Forgot
+Input = Checkpoint | Receipt | Initiation | LocalWrite | Collection | Retirement
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
-    """One input, and what came of it."""
+    """An input, and the resulting hash."""
 
     time: int
     """ns since the epoch, as the node read it."""
@@ -98,7 +96,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
 
 
 class RecordingError(ConstraintCrdtError):
-    """A recording that cannot be read."""
+    """A recording cannot be read."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -106,15 +104,15 @@ _decode = msgspec.msgpack.Decoder(Frame).decode
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """A frame as it stands in a file: length, checksum, content."""
+    """A frame as bytes of a file: length, checksum, content."""
     body = _encode(frame)
     return len(body).to_bytes(4, "big") + zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def decode_frames(data: bytes) -> list[Frame]:
-    """The frames of a recording, without a last one that was cut.
+    """The frames of a recording, without an incomplete last frame.
 
-    Raises `RecordingError` for what is no recording, is damaged, or was made by a later version.
+    Raises `RecordingError` for bytes of another format, damaged bytes, or a later version.
     """
     frames: list[Frame] = []
     at = 0
@@ -127,7 +125,7 @@ def decode_frames(data: bytes) -> list[Frame]:
             raise RecordingError(f"it is damaged, or no recording: frame {len(frames) + 1} does not fit its checksum")
         frames.append(_frame(body, len(frames) + 1))
         at += HEADER_BYTES + size
-    if not frames or not isinstance(frames[0].input, Began):
+    if not frames or not isinstance(frames[0].input, Checkpoint):
         raise RecordingError("it is no recording: it does not begin with a node")
     if frames[0].input.format > FORMAT:
         raise RecordingError("it was made by a later version: upgrade to replay it")
@@ -144,25 +142,25 @@ def _frame(body: bytes, number: int) -> Frame:
 
 
 class RecordedNode(GossipNode):
-    """A `GossipNode` that tells every input of it to `sink`, as soon as it has taken it in."""
+    """A `GossipNode` which passes every input to `sink` after processing it."""
 
     def __init__(self, node_id: str, *, sink: Callable[[Frame], None], now: Callable[[], int], **others: Any) -> None:
-        """As `GossipNode`. Nothing is told before the first `checkpoint`."""
+        """As `GossipNode`. Inputs are recorded from the first `checkpoint` on."""
         self._sink: Callable[[Frame], None] | None = None
         self._told = sink
         self._clock_of_inputs = now
         super().__init__(node_id, now=now, **others)
 
     def checkpoint(self) -> None:
-        """Begin the recording, or begin it anew: from the state as it is, with no peer known."""
+        """Begin a recording from the present state. Drops all knowledge of peers."""
         self.forget_peers()
-        began = Began(
+        began = Checkpoint(
             format=FORMAT,
             node=self.node_id,
             incarnation=self.replica.incarnation,
             vouched=self.goes_on,
             fleet=self.fleet,
-            state=encode_message(self._sync(None)),
+            state=encode_message(self._composer.sync(None)),
         )
         self._sink = self._told
         self._tell(began)
@@ -174,18 +172,18 @@ class RecordedNode(GossipNode):
     def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
         try:
             return super().hear(payload)
-        finally:  # a message that was refused is an input too
-            self._tell(Heard(payload))
+        finally:  # a refused message is an input too
+            self._tell(Receipt(payload))
 
     def begin(self, peer: str) -> GossipMessage:
         message = super().begin(peer)
-        self._tell(Asked(peer))
+        self._tell(Initiation(peer))
         return message
 
     def ping(self, peer: str | None = None) -> Ping:
         message = super().ping(peer)
-        if peer is None:  # the others follow from another input
-            self._tell(Asked(None))
+        if peer is None:  # a Ping to a peer follows from another input
+            self._tell(Initiation(None))
         return message
 
     def write(self, mutate: Callable[[Replica], Result]) -> Result:
@@ -198,47 +196,47 @@ class RecordedNode(GossipNode):
             lo = lo if after == before else 0
             if rows.seq(after) > lo:
                 cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
-                self._tell(Wrote(after.incarnation, lo, rows.seq(after), cells))
+                self._tell(LocalWrite(after.incarnation, lo, rows.seq(after), cells))
 
     def retire(self, node_id: str) -> list[Dot]:
         lives = super().retire(node_id)
-        self._tell(Forgot(node_id))
+        self._tell(Retirement(node_id))
         return lives
 
     def collect(self, acknowledged_by: Iterable[str] | None = None) -> int:
         names = None if acknowledged_by is None else tuple(acknowledged_by)
         dropped = super().collect(names)
         if dropped:
-            self._tell(Collected(names))
+            self._tell(Collection(names))
         return dropped
 
 
 class Step(NamedTuple):
-    """One input, run again."""
+    """A replayed input."""
 
     number: int
     """From 1."""
     frame: Frame
     said: str
-    """What the input was, for people."""
+    """A description of the input, for people."""
     agrees: bool
-    """The hash is the one that was recorded."""
+    """The hash equals the recorded hash."""
 
 
 class Replay:
-    """One recorded node, run again. Iterate over it; `node` is the node after the last step taken."""
+    """The replay of a recording: an iterable of steps. `node` is the node after the last step taken."""
 
     def __init__(self, frames: Sequence[Frame]) -> None:
-        """`frames`: see `decode_frames`. Raises `RecordingError` if the state that they begin with cannot be read."""
+        """`frames`: see `decode_frames`. Raises `RecordingError` if their first state cannot be read."""
         self._frames = frames
         self._time = frames[0].time
         began = frames[0].input
-        if not isinstance(began, Began):
+        if not isinstance(began, Checkpoint):
             raise RecordingError("it is no recording: it does not begin with a node")
-        self.node = _Again(began, lambda: self._time)
+        self.node = _ReplayedNode(began, lambda: self._time)
 
     def __len__(self) -> int:
-        """How many inputs there are."""
+        """The number of inputs."""
         return len(self._frames)
 
     def __iter__(self) -> Iterator[Step]:
@@ -249,17 +247,17 @@ class Replay:
 
 
 class Difference(NamedTuple):
-    """The first moment at which two nodes knew as much and held something else."""
+    """The first moment at which two nodes had equal clocks and different cells."""
 
     steps: tuple[int, int]
-    """The last step of each before it."""
+    """The last step of each before that moment."""
     time: int
     cells: tuple[str, ...]
-    """What only one of them held, for people."""
+    """Descriptions of the cells that only either of them held, for people."""
 
 
 def first_difference(a: Sequence[Frame], b: Sequence[Frame]) -> Difference | None:
-    """Where two nodes first had equal clocks and different hashes, by the times that their recordings state; None for nowhere."""
+    """The first moment of equal clocks and different hashes, by the times of the recordings; None if there is none."""
     replays = Replay(a), Replay(b)
     last = [0, 0]
     steps = sorted(
@@ -282,38 +280,38 @@ def _unshared(one: GossipNode, other: GossipNode) -> Iterator[str]:
                 yield f"only {node.node_id} holds {data!r}, mutation {seq} of {replica}"
 
 
-class _Again(GossipNode):
-    """A node that takes recorded inputs."""
+class _ReplayedNode(GossipNode):
+    """A node that processes recorded inputs."""
 
-    def __init__(self, began: Began, now: Callable[[], int]) -> None:
+    def __init__(self, began: Checkpoint, now: Callable[[], int]) -> None:
         super().__init__(began.node, incarnation=began.incarnation, now=now, renew=_never, fleet=began.fleet)
         state = decode_message(began.state, max_bytes=None)
         if not isinstance(state, Sync):
             raise RecordingError("it is no recording: it does not begin with a state")
-        self.state.rows.apply(bound(state.state.runs, None), whole=True)
+        self.state.rows.apply(bind_runs(state.state.runs, None), whole=True)
         self.resume(began.incarnation, vouched=began.vouched)
 
     def take(self, frame: Frame) -> str:
-        """Take one input in, as it was taken then; returns what it was."""
+        """Process an input as at the time of the recording; returns a description of it."""
         match frame.input:
-            case Heard(message):
+            case Receipt(message):
                 return self._hear_again(message)
-            case Asked(peer):
+            case Initiation(peer):
                 if peer is None:
                     self.ping()
                 else:
                     self.begin(peer)
                 return f"began an exchange with {peer or 'whoever is there'}"
-            case Wrote(incarnation, lo, hi, cells):
+            case LocalWrite(incarnation, lo, hi, cells):
                 self._write_again(Replica(self.node_id, incarnation), lo, hi, cells)
                 return f"wrote {hi - lo} mutations as {incarnation:x}"
-            case Collected(names):
+            case Collection(names):
                 dropped = self.collect(names)
                 return f"dropped {dropped} removals"
-            case Forgot(node):
-                self._forget_retired()
+            case Retirement(node):
+                self._exchange.forget_retired()
                 return f"retired {node}"
-            case Began():
+            case Checkpoint():
                 raise RecordingError("it begins a second time in the middle")
 
     def _hear_again(self, payload: bytes) -> str:
@@ -327,7 +325,7 @@ class _Again(GossipNode):
 
     def _write_again(self, me: Replica, lo: int, hi: int, cells: Sequence[tuple[int, bytes]]) -> None:
         if me != self.replica:
-            self._begin_anew()
+            self._drop_transfers()
         self.state.rows.apply([Run(me, lo, hi, [_cell(me, seq, data) for seq, data in cells])])
         self.resume(me.incarnation, vouched=True)
 

@@ -1,14 +1,16 @@
-"""Simulation: a fleet of real nodes in aligned rounds, the plain front of the simulator.
+"""`Simulation`: a fleet of real nodes in aligned rounds, without virtual time.
 
 Rules kept here:
 
-- In a round every node begins one exchange, with the peer that the policy chooses.
-- A node takes part in one exchange at a time. Whoever finds a partner busy waits, so a round has *turns*: in each turn all
-  exchanges between nodes that are free run side by side. Who comes first is drawn anew in each round.
-- A message that is lost is sent again, `retries` times at most; then the exchange is broken off, and what it brought stands.
+- In a round every node begins one exchange, with the peer the policy chooses.
+- A node takes part in one exchange at a time. A node whose partner is busy waits, so a round has *turns*: in each turn all
+  exchanges between free nodes run side by side. Their order is drawn in each round.
+- A lost message is sent again, `retries` times at most; then the exchange is broken off, and its effects so far stand.
 - The same seed gives the same history.
 
-Time here is the round: faults that need a finer one (latency, partitions, crashes, clocks) are in `world`.
+The unit of time is the round. Faults that need a finer unit (latency, partitions, crashes, clocks) are in `world`. The two do not
+share a scheduler: they draw random numbers in different orders, so either in place of the other would change the outcome of every
+seed.
 """
 
 from collections import deque
@@ -17,49 +19,49 @@ from dataclasses import dataclass
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipMessage
+from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
-from constraint_crdt.simulation.links import Chance, mutations_in
+from constraint_crdt.simulation.fleet import mutations_in
+from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.orset import Severity
 from constraint_crdt.types.register import Position
 
 MOST_NODES = 100_000
-"""Of one simulation."""
+"""The most nodes of a simulation."""
 
 ROUND_NS = 10**9
-"""Virtual time from one round to the next, and the time that the first one begins at."""
+"""Virtual time from one round to the next, and the start of the first round."""
 
 RETRIES = 2
-"""How often a lost message is sent again."""
+"""Retries of a lost message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a simulation has cost so far."""
+    """The cost of a simulation so far."""
 
     nodes: int
     rounds: int
     turns: int
-    """How often nodes took turns, over all rounds: the time that the rounds took, in exchanges."""
+    """Turns over all rounds: the duration of the rounds, counted in exchanges."""
     exchanges: int
     messages: int
-    """Sent, those that were lost included."""
+    """Messages sent, lost ones included."""
     lost: int
-    """Messages that did not arrive."""
+    """Messages lost."""
     bytes: int | None
-    """Sent, those of lost messages included; None where messages were handed over as objects."""
+    """Bytes sent, those of lost messages included; None where messages were handed over as objects."""
     copies: float
-    """Mutations received over mutations taken in: 1.0 if nobody heard of anything twice."""
+    """Mutations received over mutations new to the reader: 1.0 without duplicates."""
     cost: float
-    """The sum of the distances that mutations were carried over, for each mutation taken in. 1.0 a link if none were given."""
+    """The sum of the distances over which mutations were carried, per new mutation. 1.0 per link without distances."""
     time_ns: int
-    """Virtual."""
+    """Virtual time in ns."""
 
 
 class Simulation:
-    """A fleet of `GossipNode`s that exchange in rounds. `sim.nodes` are the nodes themselves."""
+    """A fleet of `GossipNode`s that exchange in rounds. `nodes` are the nodes themselves."""
 
     def __init__(
         self,
@@ -73,11 +75,11 @@ class Simulation:
         distance: Callable[[int, int], float] | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`seed` decides everything that is drawn. `choice`: whom to ask, `Schedule` if left out, since rounds are aligned here.
-        `loss`: the probability that a message is lost. `encoded`: messages travel as bytes, which then are counted; else as
-        objects, which is faster. `distance`: between two nodes by their numbers, for `Stats.cost`.
+        """`seed`: of all random numbers. `choice`: the peer policy; `Schedule` if None, since rounds are aligned. `loss`: the
+        probability a message is lost. `retries`: of a lost message. `encoded`: messages travel as bytes, which are counted;
+        else as objects, which is faster. `distance`: between two nodes by number, for `Stats.cost`. `limits`: of every node.
 
-        Raises `ConstraintCrdtError` for numbers that make no sense.
+        Raises `ConstraintCrdtError` for numbers out of bounds.
         """
         if not 2 <= node_count <= MOST_NODES:
             raise ConstraintCrdtError(f"a simulation needs 2 to {MOST_NODES} nodes, not {node_count}")
@@ -87,7 +89,7 @@ class Simulation:
             raise ConstraintCrdtError(f"a message cannot be sent again {retries} times")
         self.seed = seed
         self.time_ns = ROUND_NS
-        self._chance = Chance(seed)
+        self._rng = SimRng(seed)
         self._choice = choice or Schedule(node_count)
         self._loss, self._retries, self._encoded, self._distance = loss, retries, encoded, distance
         self._lives = 1
@@ -106,7 +108,7 @@ class Simulation:
     # --- what nodes do of their own ----------------------------------------------------------------------------------
 
     def node(self, which: int | str) -> GossipNode:
-        """A node by its number or name. Raises `ConstraintCrdtError` if there is none such."""
+        """A node by its number or name. Raises `ConstraintCrdtError` if there is no such node."""
         index = self._index.get(which) if isinstance(which, str) else which
         if index is None or not 0 <= index < len(self.nodes):
             raise ConstraintCrdtError(
@@ -117,38 +119,38 @@ class Simulation:
     def add_constraint(
         self, node: int | str, id_: str, *, when: str | None = None, severity: str = Severity.WARNING, about: str | None = None
     ) -> None:
-        """Have a node add a constraint, or edit it. Raises as `GossipNode.add_constraint` does."""
+        """Let a node add a constraint, or replace its definition. Raises as `GossipNode.add_constraint` does."""
         self.node(node).add_constraint(id_, when=when, severity=severity, about=about)
 
     def remove_constraint(self, node: int | str, id_: str) -> None:
-        """Have a node remove a constraint. Raises `KeyError` if it is not active there."""
+        """Let a node remove a constraint. Raises `KeyError` if it is not active there."""
         self.node(node).remove_constraint(id_)
 
     def record_satisfied(self, node: int | str, count: int = 1, *, constraint: str | None = None) -> None:
-        """Have a node count evaluations that held."""
+        """Let a node count satisfied evaluations."""
         self.node(node).record_satisfied(count, constraint=constraint)
 
     def record_violations(self, node: int | str, count: int = 1, *, constraint: str | None = None) -> None:
-        """Have a node count evaluations that did not hold."""
+        """Let a node count violated evaluations."""
         self.node(node).record_violations(count, constraint=constraint)
 
     def update_position(self, node: int | str, position: Position) -> None:
-        """Have a node move the fleet's position."""
+        """Let a node move the fleet's position."""
         self.node(node).update_position(position)
 
     # --- rounds ------------------------------------------------------------------------------------------------------
 
     @property
     def is_converged(self) -> bool:
-        """Every node has the same state. O(nodes)."""
+        """All nodes have the same state. O(nodes)."""
         first = self.nodes[0].state_hash
         return all(node.state_hash == first for node in self.nodes)
 
     def step(self) -> None:
-        """One round."""
-        chance = self._chance
-        wanted = [(me, self._choice.choose(me, self._rounds, chance)) for me in range(len(self.nodes))]
-        chance.shuffle(wanted)
+        """Run a round."""
+        rng = self._rng
+        wanted = [(me, self._choice.choose(me, self._rounds, rng)) for me in range(len(self.nodes))]
+        rng.shuffle(wanted)
         while wanted:
             busy = bytearray(len(self.nodes))
             waiting = []
@@ -165,7 +167,7 @@ class Simulation:
         self.time_ns += ROUND_NS
 
     def run_until_converged(self, max_rounds: int = 1000) -> int | None:
-        """Rounds until every node has the same state, 0 if that is so now; None if `max_rounds` do not suffice."""
+        """Run until all nodes have the same state; returns the number of rounds, or None if `max_rounds` do not suffice."""
         for rounds in range(max_rounds + 1):
             if self.is_converged:
                 return rounds
@@ -192,7 +194,7 @@ class Simulation:
         self._cost += carried * (1.0 if self._distance is None else self._distance(me, peer))
 
     def _carry_bytes(self, sender: GossipNode, reader: GossipNode, message: GossipMessage) -> list[GossipMessage] | None:
-        """What the reader answers to a message that travels encoded; None if a part of it did not arrive."""
+        """The answers of the reader to an encoded message; None if a part of it did not arrive."""
         responses: list[GossipMessage] = []
         for data in sender.encoded(message, reader.node_id):
             if not self._arrives(len(data)):
@@ -201,11 +203,11 @@ class Simulation:
         return responses
 
     def _arrives(self, size: int) -> bool:
-        """Send one message, again where it is lost, as often as that is done. False if it did not arrive."""
+        """Send a message, with retries. False if it did not arrive."""
         for _ in range(1 + self._retries):
             self._messages += 1
             self._bytes += size
-            if not self._chance.happens(self._loss):
+            if not self._rng.happens(self._loss):
                 return True
             self._lost += 1
         return False
@@ -214,7 +216,7 @@ class Simulation:
 
     @property
     def stats(self) -> Stats:
-        """What it has cost so far. O(nodes x rows)."""
+        """The cost so far. O(nodes x rows)."""
         taken = 0
         for node in self.nodes:
             known = node.clock
@@ -233,7 +235,7 @@ class Simulation:
         )
 
     def summary(self) -> str:
-        """The costs, for people."""
+        """The cost so far, for people."""
         stats = self.stats
         hashes = {node.state_hash for node in self.nodes}
         agreed = "all nodes agree" if len(hashes) == 1 else f"{len(hashes)} different states"

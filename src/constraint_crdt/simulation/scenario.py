@@ -1,8 +1,9 @@
-"""A scenario: a fleet that has something to tell, a partition, nodes that come and go; and how long all of it takes to settle.
+"""Scenarios: a fleet with writes, a partition and churn, and the time until it settles.
 
-Every node adds a constraint at the start (or `items` of them do). The partition cuts the fleet into halves soon after; half way
-through it a node of each half adds another, which the other half misses. Under churn nodes are killed at random and come back after
-some seconds, most with what is on their disk, some empty. When all that is over, the time until all nodes agree is what counts.
+Every node adds a constraint at the start (or `items` of them do). The partition splits the fleet into halves soon after; half way
+through it a node of each half adds another constraint, which the other half misses. Under churn nodes are killed at random and
+return after some seconds, most with their disk, some empty. The result is the time from the end of all disturbance until all nodes
+agree.
 """
 
 import math
@@ -11,26 +12,25 @@ from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
-from constraint_crdt.simulation.links import Chance, Quality
 from constraint_crdt.simulation.steps import Add, Member
-from constraint_crdt.simulation.world import Pace, World
+from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
 
 SECOND_NS = 10**9
 
 CHURN_LASTS_NS = 60 * SECOND_NS
-"""Where there is no partition that says how long."""
+"""Duration of churn in a scenario without a partition."""
 
 DOWN_NS = 5 * SECOND_NS
-"""How long a node is down, in the mean."""
+"""The mean time a node is down."""
 
 EMPTY_RETURNS = 0.3
-"""The share of nodes that come back with an empty disk."""
+"""The share of nodes that return with an empty disk."""
 
 LONGEST_NS = 3600 * SECOND_NS
 """Virtual time after which a scenario ends, settled or not."""
 
 SAMPLES = 4
-"""Looks at the fleet per interval."""
+"""Samples per interval."""
 
 CHOICES = "uniform", "nearby", "schedule"
 
@@ -39,23 +39,23 @@ MOST_NODES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is to happen."""
+    """The parameters of a scenario."""
 
     nodes: int
     seed: int = 0
     items: int | None = None
-    """Nodes that add a constraint at the start; all if None."""
+    """Nodes that add a constraint at the start; None: all."""
     loss: float = 0.0
     latency_ns: int = 20_000_000
-    """On every link, with a quarter of it as jitter."""
+    """The latency of every link, with a quarter of it as jitter."""
     interval_ns: int = SECOND_NS
     partition_ns: int = 0
     churn_per_minute: float = 0.0
     choice: str = "uniform"
-    """One of `CHOICES`."""
+    """The policy of peer selection, one of `CHOICES`."""
 
     def check(self) -> None:
-        """Raise `ConstraintCrdtError` for what makes no sense."""
+        """Raise `ConstraintCrdtError` for parameters out of bounds."""
         if not 2 <= self.nodes <= MOST_NODES:
             raise ConstraintCrdtError(f"a scenario needs 2 to {MOST_NODES} nodes, not {self.nodes}")
         if not 0.0 <= self.loss < 1.0:
@@ -78,61 +78,61 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at the fleet."""
+    """The state of the fleet at a time."""
 
     time_ns: int
     known: float
-    """Of all that was written, the share that the nodes that are up know in the mean."""
+    """The mean share of all writes known to the nodes in service."""
     states: int
-    """Different states among the nodes that are up."""
+    """The number of different states among the running nodes."""
     bytes: int
-    """Sent so far."""
+    """Bytes sent so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of it."""
+    """The result of a scenario."""
 
     scenario: Scenario
     settled: bool
     """All nodes agree in the end."""
     rounds: float
-    """Intervals from the end of all disturbance to agreement (or to the end, where there was none)."""
+    """Intervals from the end of all disturbance to agreement, or to the end without agreement."""
     time_ns: int
-    """Virtual time of the whole."""
+    """Virtual time of the whole scenario."""
     messages: int
     bytes_per_node: float
     copies: float
-    """Mutations received over mutations that were news."""
+    """Mutations received over mutations new to the reader."""
     partition: tuple[int, int] | None
-    """From when to when, in ns."""
+    """Begin and end, in ns."""
     samples: tuple[Sample, ...]
 
     @property
     def bound(self) -> int:
-        """Rounds that suffice where nothing is lost and rounds are aligned: ceil(log3 n) + 1."""
+        """Rounds that suffice without loss and with aligned rounds: ceil(log3 n) + 1."""
         return math.ceil(math.log(self.scenario.nodes, 3) - 1e-9) + 1
 
 
 class Run:
-    """One scenario on its way."""
+    """The run of a scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
-        """Raises `ConstraintCrdtError` for a scenario that makes no sense."""
+        """Raises `ConstraintCrdtError` for parameters out of bounds."""
         scenario.check()
         self.scenario = scenario
-        self._chance = Chance(scenario.seed)
+        self._rng = SimRng(scenario.seed)
         members = [Member(f"n{index}", 1) for index in range(scenario.nodes)]
         quality = Quality(latency_ns=scenario.latency_ns, jitter_ns=scenario.latency_ns // 4, loss=scenario.loss)
         pace = Pace(interval_ns=scenario.interval_ns, patience_ns=6 * scenario.latency_ns)
-        self._world = World(members, self._chance, quality=quality, pace=pace, choice=_choice(scenario), watched=False)
+        self._world = World(members, self._rng, quality=quality, pace=pace, choice=_choice(scenario), watched=False)
         self._names = [member.name for member in members]
         self._down: set[str] = set()
         self._samples: list[Sample] = []
         self._partition: tuple[int, int] | None = None
         self._settled = False
         self._calm_at = 0
-        """When the last disturbance is over."""
+        """The end of the last disturbance."""
         self._arrange()
 
     def _arrange(self) -> None:
@@ -158,22 +158,22 @@ class Run:
             self._world.perform(Add, self._world.actors[name], id=id_)
 
     def _plan_kill(self) -> None:
-        self._world.after(self._chance.exponential(60 * SECOND_NS / self.scenario.churn_per_minute), self._kill)
+        self._world.after(self._rng.exponential(60 * SECOND_NS / self.scenario.churn_per_minute), self._kill)
 
     def _kill(self) -> None:
         if self._world.now >= self._calm_at:
             return
-        name = self._chance.pick(self._names)
+        name = self._rng.pick(self._names)
         if name not in self._down:
             self._world.crash(self._world.actors[name])
             self._down.add(name)
-            self._world.after(self._chance.exponential(DOWN_NS), self._return, name)
+            self._world.after(self._rng.exponential(DOWN_NS), self._return, name)
         self._plan_kill()
 
     def _return(self, name: str) -> None:
         if name in self._down:
             self._down.discard(name)
-            self._world.start(name, "lost" if self._chance.happens(EMPTY_RETURNS) else "kept")
+            self._world.start(name, "lost" if self._rng.happens(EMPTY_RETURNS) else "kept")
 
     def _return_all(self) -> None:
         for name in sorted(self._down):
@@ -182,7 +182,7 @@ class Run:
     # --- running -----------------------------------------------------------------------------------------------------
 
     def samples(self) -> Iterator[Sample]:
-        """Run it, look by look, until it has settled. Stop at any time: `report` tells what there is."""
+        """Run until the fleet has settled, and yield samples. May be stopped at any time; `report` has the result so far."""
         step = self.scenario.interval_ns // SAMPLES
         while not self._settled and self._world.now < LONGEST_NS:
             self._world.run(self._world.now + step)
@@ -194,14 +194,14 @@ class Run:
     def _look(self) -> Sample:
         nodes = self._world.fleet.nodes.values()
         counts = [node.state.rows.clock_mark.count for node in nodes]
-        # What is known of by nobody but its own writer still counts; the lives that ended do where somebody knows of them.
+        # Writes that only their writer knows count too; those of ended lives count where some node knows them.
         written = max([sum(node.state.rows.seq(node.replica) for node in nodes), *counts])
         known = sum(counts) / (len(counts) * written) if written else 1.0
         states = len({node.state_hash for node in nodes})
         return Sample(self._world.now, known, states, sum(actor.bytes for actor in self._world.actors.values()))
 
     def report(self) -> Report:
-        """What came of it so far."""
+        """The result so far."""
         world, fleet = self._world, self._world.fleet
         return Report(
             scenario=self.scenario,

@@ -1,11 +1,13 @@
-"""Steps: what a history is made of, each of them atomic and nothing left to chance.
+"""Steps: the atomic operations of a history, in which nothing is left to chance.
 
-A history is the fleet at its start and a list of steps. Whoever draws one (`chaos`) decides when what happens; what the step then
-does follows from the steps before it, so a list of steps alone replays a history, and a list with some left out is a history too:
-a step that finds nothing to act on (a node that is down, a message that was never sent) does nothing.
+A history is a fleet at its start and a list of steps. `chaos` and `scenario` decide the steps and their order; the effect of a step
+follows from the steps before it. So a list of steps is enough to replay a history, and any part of the list is a history too.
 
-A step has a number for life, and the messages it sends are named by that number and their order, so they are still the same
-messages when other steps are left out.
+Rules kept here:
+
+- A step with nothing to act on (a stopped node, a message never sent) does nothing.
+- A step has a number for life. Its messages are named by that number and their order, so they keep their names when other steps are
+  left out.
 """
 
 from typing import TypeAlias
@@ -13,45 +15,45 @@ from typing import TypeAlias
 import msgspec
 
 MessageName: TypeAlias = tuple[int, int]
-"""The number of the step that sent it, and which of its messages."""
+"""The number of the sending step, and the index of the message in that step."""
 
 
 LEAST_ROOM = 130
-"""Bytes of a message: so few that little has to be told for it to travel in parts."""
+"""The least bound on the bytes of a message: small transfers already travel in parts."""
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A node that is there at the start."""
+    """A node of the fleet at its start."""
 
     name: str
     incarnation: int
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do"):
-    """What all steps have."""
+    """The fields all steps have."""
 
     number: int
     node: str
-    """Who does it, or has it done to it."""
+    """The node that acts, or is acted on."""
     time: int = 0
-    """What its clock shows then, in ns; 0 for what it showed before."""
+    """The reading of its clock in ns; 0: as before."""
 
 
 class Write(Step, frozen=True, kw_only=True):
     """A mutation by the node itself."""
 
     unsaved: bool = False
-    """Not acknowledged to whoever asked: it is on disk only once the node next says something."""
+    """Not acknowledged: the mutation is on disk only once the node sends its next message."""
 
 
 class Add(Write, frozen=True, kw_only=True, tag="add"):
-    """Add a constraint, or edit it."""
+    """Add a constraint, or replace its definition."""
 
     id: str
     when: str | None = None
     about: str | None = None
     ttl: float | None = None
-    """Seconds that it lasts."""
+    """Lifetime in seconds; None for no end."""
 
 
 class Remove(Write, frozen=True, kw_only=True, tag="remove"):
@@ -69,7 +71,7 @@ class Record(Write, frozen=True, kw_only=True, tag="record"):
 
 
 class Fold(Write, frozen=True, kw_only=True, tag="fold"):
-    """Take the node's own counts of some constraints into its total."""
+    """Move the node's own counts of some constraints to its total."""
 
     ids: tuple[str, ...]
 
@@ -82,14 +84,14 @@ class Move(Write, frozen=True, kw_only=True, tag="move"):
 
 
 class Count(Write, frozen=True, kw_only=True, tag="count"):
-    """Move a named counter."""
+    """Increment or decrement a named counter."""
 
     name: str
     by: int
 
 
 class Tile(Write, frozen=True, kw_only=True, tag="tile"):
-    """Do something to a tile, if that can be."""
+    """Write to a tile, if the tile allows it."""
 
     tile: str
     act: str
@@ -99,7 +101,7 @@ class Tile(Write, frozen=True, kw_only=True, tag="tile"):
 
 
 class Expire(Write, frozen=True, kw_only=True, tag="expire"):
-    """Remove the constraints that expired long ago, as far as that is this node's to do."""
+    """Remove the expired constraints this node is due to remove."""
 
 
 class Retire(Write, frozen=True, kw_only=True, tag="retire"):
@@ -109,7 +111,7 @@ class Retire(Write, frozen=True, kw_only=True, tag="retire"):
 
 
 class Tally(Write, frozen=True, kw_only=True, tag="tally"):
-    """Count an item in a sketch, which begins with these dimensions if there is none of this name."""
+    """Count an item in a sketch, created with these dimensions if there is no sketch of this name."""
 
     name: str
     item: str
@@ -119,17 +121,17 @@ class Tally(Write, frozen=True, kw_only=True, tag="tally"):
 
 
 class Insert(Write, frozen=True, kw_only=True, tag="insert"):
-    """Put an item into a Bloom filter, which begins for so many items if there is none of this name."""
+    """Insert an item into a Bloom filter, created for `expected` items if there is no filter of this name."""
 
     name: str
     item: str
     expected: int
     wrong: float
-    """The rate of wrong findings that it is made for."""
+    """The rate of false positives it is made for."""
 
 
 class Rate(Write, frozen=True, kw_only=True, tag="rate"):
-    """Count evaluations that weigh less the older they are, and track these half-lives from now on."""
+    """Count evaluations in decaying rates, and track these half-lives from now on."""
 
     satisfied: int = 0
     violated: int = 0
@@ -138,13 +140,13 @@ class Rate(Write, frozen=True, kw_only=True, tag="rate"):
 
 
 class FoldRates(Write, frozen=True, kw_only=True, tag="fold rates"):
-    """Take what is left of the node's own recent evaluations of some constraints to those of none in particular."""
+    """Move the node's own decaying rates of some constraints to those of no constraint in particular."""
 
     ids: tuple[str, ...]
 
 
 class Decay(Write, frozen=True, kw_only=True, tag="decay"):
-    """Add to a counter that forgets."""
+    """Add to a decaying counter."""
 
     name: str
     half_life: float
@@ -152,9 +154,9 @@ class Decay(Write, frozen=True, kw_only=True, tag="decay"):
 
 
 class Increment(Write, frozen=True, kw_only=True, tag="increment"):
-    """A PLATO client sends the increment that it numbered so, and those after it, one after the other.
+    """A PLATO client sends the increment with this number, and those after it in order.
 
-    The counts have no default: under one number a client counts the same in all steps, also in shrunk ones.
+    The counts have no default: a client counts the same under one number in all steps, also in shrunk ones.
     """
 
     client: str
@@ -162,14 +164,14 @@ class Increment(Write, frozen=True, kw_only=True, tag="increment"):
     satisfied: int
     violated: int
     more: tuple[tuple[int, int], ...] = ()
-    """(satisfied, violated) of those after it."""
+    """(satisfied, violated) of the increments after it."""
 
 
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
-    """Drop removals."""
+    """Drop tombstones."""
 
     acknowledged: bool = False
-    """Only those that all known peers have given evidence of."""
+    """Only tombstones all known peers have given evidence of."""
 
 
 class Begin(Step, frozen=True, kw_only=True, tag="begin"):
@@ -177,17 +179,17 @@ class Begin(Step, frozen=True, kw_only=True, tag="begin"):
 
     peer: str
     bare: bool = False
-    """A Ping, also where the node would find something else better."""
+    """Send a Ping, also where the node would begin with another message."""
     room: int = 0
-    """Bytes to which messages are cut; 0 for what nodes do by themselves."""
+    """The largest message in bytes; 0: the node's default."""
 
 
 class Stale(Step, frozen=True, kw_only=True, tag="stale"):
-    """Send the Delta or Sync that serves a clock which some node was at long ago."""
+    """Send the Delta or Sync that serves a clock some node was at long ago."""
 
     peer: str
     back: int
-    """Which of the clocks noted so far, modulo their number."""
+    """The index among the clocks noted so far, modulo their number."""
     room: int = 0
 
 
@@ -196,34 +198,33 @@ class Deliver(Step, frozen=True, kw_only=True, tag="deliver"):
 
     message: MessageName
     again: bool = False
-    """It will arrive once more."""
+    """The message will arrive once more."""
     cut: int = 0
-    """Only so many bytes of it arrive; 0 for all."""
+    """The number of arriving bytes; 0: all."""
     room: int = 0
 
 
 class Exchange(Step, frozen=True, kw_only=True, tag="exchange"):
-    """A whole exchange that nothing disturbs."""
+    """A whole undisturbed exchange."""
 
     peer: str
 
 
 class Crash(Step, frozen=True, kw_only=True, tag="crash"):
-    """The node is killed. What was not on disk is lost."""
+    """The node is killed. Writes not on disk are lost."""
 
 
 class Backup(Step, frozen=True, kw_only=True, tag="backup"):
-    """Somebody copies what is on the node's disk."""
+    """The node's disk is copied."""
 
 
 class Start(Step, frozen=True, kw_only=True, tag="start"):
-    """A node starts: a new one, or one that is down."""
+    """A node starts, for the first time or again."""
 
     disk: str = "kept"
-    """`kept`: as it was left, and known to be. `doubtful`: as it was left, which nobody can vouch for. `copied`: the last backup.
-    `lost`: empty."""
+    """`kept`: as the node left it. `doubtful`: the same, but not vouched for. `copied`: the last backup. `lost`: empty."""
     incarnation: int = 0
-    """Of a life that begins without a store; 0 for a new one."""
+    """The incarnation of a life that begins without a store; 0: a new incarnation."""
 
 
 AnyStep: TypeAlias = (

@@ -1,97 +1,234 @@
-"""The world in which a fleet runs: virtual time, and what happens in it when.
+"""The simulated world: random numbers, links between nodes, and virtual time.
 
 Rules kept here:
 
-- One seed decides everything: every number is drawn from the world's `Chance`, and what happens at the same instant happens in the
-  order in which it was arranged.
+- One seed decides everything: every number is drawn from the world's `SimRng`, and events at the same instant happen in the order
+  in which they were scheduled.
 - Nodes behave as running nodes do: each begins an exchange per interval of its own clock, one at a time, while it answers others;
-  it waits so long for a reply, sends its question again so often, then leaves it.
-- Time only says in which order things happen and what clocks show. What happens is carried out by the fleet, as `steps`.
+  it waits for a reply, sends its question again `RETRIES` times, then gives up.
+- Time decides only the order of events and the readings of clocks. The fleet carries out the events, as `steps`.
+
+`SimRng` is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): 64 bits of state, the same
+numbers on every machine and version of Python, and no good for secrets.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from typing import Any
+from math import log
+from typing import Any, TypeVar
 
 from constraint_crdt.protocol.peer_selection import PeerChoice
 from constraint_crdt.simulation.fleet import Fleet, Sent
-from constraint_crdt.simulation.links import Chance, Links, Quality
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Member, MessageName, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
-"""What an exact clock shows when a world begins."""
+"""The reading of an exact clock when a world begins."""
 
 RETRIES = 2
-"""How often a question is sent again that nobody answers."""
+"""Retries of a question without an answer."""
+
+
+Item = TypeVar("Item")
+
+_MASK = 2**64 - 1
+_GAMMA = 0x9E3779B97F4A7C15
+
+
+class SimRng:
+    """A stream of random numbers. `random` makes it a `protocol.peer_selection.RandomSource`."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int) -> None:
+        """`seed`: any whole number; seeds equal modulo 2**64 give the same stream."""
+        self._state = seed & _MASK
+
+    def bits(self) -> int:
+        """The next 64 bits."""
+        state = self._state = (self._state + _GAMMA) & _MASK
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
+        return state ^ (state >> 31)
+
+    def random(self) -> float:
+        """A number from 0 up to, not including, 1."""
+        return (self.bits() >> 11) * 2.0**-53
+
+    def below(self, bound: int) -> int:
+        """A whole number from 0 up to, not including, `bound`, which is at least 1 and far below 2**64."""
+        return (self.bits() * bound) >> 64
+
+    def between(self, low: int, high: int) -> int:
+        """A whole number from `low` to `high`, both included."""
+        return low + self.below(high - low + 1)
+
+    def happens(self, probability: float) -> bool:
+        """True with this probability. Draws no number for a probability of 0."""
+        return probability > 0.0 and self.random() < probability
+
+    def pick(self, items: Sequence[Item]) -> Item:
+        """A random item of a sequence with at least one."""
+        return items[self.below(len(items))]
+
+    def shuffle(self, items: list[Item]) -> None:
+        """Shuffle a list (Fisher and Yates)."""
+        for last in range(len(items) - 1, 0, -1):
+            other = self.below(last + 1)
+            items[last], items[other] = items[other], items[last]
+
+    def exponential(self, mean: float) -> float:
+        """An exponentially distributed waiting time."""
+        return -mean * log(1.0 - self.random())
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The quality of all links."""
+
+    latency_ns: int = 5_000_000
+    """The least latency."""
+    jitter_ns: int = 0
+    """The mean of an exponential addition to it: where it is long, messages overtake each other."""
+    loss: float = 0.0
+    duplication: float = 0.0
+    straggling: float = 0.0
+    """The probability a message takes `STRAGGLE` times as long."""
+    bandwidth: int = 0
+    """Bytes per second in each direction, for which messages queue; 0: no bound."""
+
+
+STRAGGLE = 40
+
+
+class Links:
+    """All links of a fleet. `fired` counts the occurrences of each kind of fault."""
+
+    def __init__(self, quality: Quality, rng: SimRng, fired: Counter[str]) -> None:
+        self.quality = quality
+        self.fired = fired
+        self._rng = rng
+        self._cut: set[tuple[str, str]] = set()
+        self._group_of: dict[str, int] = {}
+        self._free_at: dict[tuple[str, str], int] = {}
+        self._latest: dict[tuple[str, str], int] = {}
+
+    def cut(self, sender: str, to: str) -> None:
+        """Cut the link from a node to another; the other direction is not touched."""
+        self._cut.add((sender, to))
+
+    def mend(self, sender: str, to: str) -> None:
+        """End a cut."""
+        self._cut.discard((sender, to))
+
+    def part(self, groups: Iterable[Iterable[str]]) -> None:
+        """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
+        self._group_of = {name: index for index, group in enumerate(groups) for name in group}
+
+    def connected(self, sender: str, to: str) -> bool:
+        """True if messages from a node to another arrive at all."""
+        if (sender, to) in self._cut:
+            return False
+        mine, theirs = self._group_of.get(sender), self._group_of.get(to)
+        return mine == theirs or mine is None or theirs is None
+
+    def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
+        """The arrival times in ns of a message sent now: none, one or two."""
+        rng, quality, link = self._rng, self.quality, (sender, to)
+        if not self.connected(sender, to):
+            self.fired["cut" if link in self._cut else "partition"] += 1
+            return []
+        leaves = now
+        if quality.bandwidth:
+            free = self._free_at.get(link, 0)
+            self.fired["bandwidth"] += free > now
+            leaves = self._free_at[link] = max(now, free) + size * 10**9 // quality.bandwidth
+        if rng.happens(quality.loss):
+            self.fired["loss"] += 1
+            return []
+        arrivals = [leaves + self._travel()]
+        if rng.happens(quality.duplication):
+            self.fired["duplication"] += 1
+            arrivals.append(leaves + self._travel())
+        self.fired["reordering"] += min(arrivals) < self._latest.get(link, 0)
+        self._latest[link] = max(arrivals)
+        return sorted(arrivals)
+
+    def _travel(self) -> int:
+        quality = self.quality
+        travel = quality.latency_ns + (int(self._rng.exponential(quality.jitter_ns)) if quality.jitter_ns else 0)
+        if self._rng.happens(quality.straggling):
+            self.fired["straggling"] += 1
+            travel *= STRAGGLE
+        return travel
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How nodes go about it."""
+    """The timing of nodes."""
 
     interval_ns: int = 10**9
-    """Between two exchanges that a node begins; varied by a fifth, so that nodes drift apart."""
+    """Between two exchanges a node begins; varied by a fifth, so that nodes drift apart."""
     patience_ns: int = 250_000_000
-    """How long a node waits for a reply."""
+    """The timeout for a reply."""
 
 
 @dataclass(slots=True, eq=False)
 class Actor:
-    """What the world knows of one node."""
+    """The world's view of a node."""
 
     name: str
     rate: float = 1.0
-    """How fast its clock goes."""
+    """The rate of its clock."""
     skew_ns: int = 0
-    """How far its clock is ahead."""
+    """The offset of its clock; positive: ahead."""
     paused_until: int = 0
     free_at: int = 0
-    """It has dealt with what arrived before by then."""
+    """The time by which it has processed earlier messages."""
     process_ns: int = 0
-    """How long it takes over a message."""
+    """Processing time per message."""
     room: int = 0
-    """Bytes that its messages are cut to; 0 for what nodes do by themselves."""
+    """The largest message in bytes; 0: the node's default."""
     peer: str | None = None
-    """With whom it is in an exchange that it began."""
+    """The peer of the exchange it began."""
     question: Sent | None = None
     tries: int = 0
     turn: int = 0
-    """Counts its questions, so that a timer knows whether it is for the present one."""
+    """The number of its questions: a timeout of an earlier question is ignored."""
     bytes: int = 0
-    """Sent."""
+    """Bytes sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What may befall a message beside what its link does."""
+    """Probabilities of faults of messages beside those of links."""
 
     truncation: float = 0.0
     misrouting: float = 0.0
 
 
 class World:
-    """A fleet, its links and time."""
+    """A fleet, its links and virtual time."""
 
     def __init__(
         self,
         members: Sequence[Member],
-        chance: Chance,
+        rng: SimRng,
         *,
         quality: Quality,
         pace: Pace,
         choice: PeerChoice | None = None,
         watched: bool,
     ) -> None:
-        """`choice`: whom to ask, by the places of `members`; anybody if left out. `watched`: check invariants, keep the steps."""
-        self.chance = chance
+        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps."""
+        self.rng = rng
         self.fired: Counter[str] = Counter()
-        """How often each kind of fault came about."""
+        """Occurrences of each kind of fault."""
         self.now = 0
         """Virtual time in ns."""
         self.events = self.messages = 0
-        self.links = Links(quality, chance, self.fired)
+        self.links = Links(quality, rng, self.fired)
         self.pace = pace
         self.harm = Harm()
         self.steps: list[AnyStep] = []
@@ -104,15 +241,15 @@ class World:
         self._uses: Counter[MessageName] = Counter()
         self.actors = {member.name: Actor(member.name) for member in members}
         self.names = [member.name for member in members]
-        """Those that a node may choose to ask, in the order in which they joined."""
+        """The nodes to choose peers from, in the order in which they joined."""
         self._place = {name: place for place, name in enumerate(self.names)}
         for actor in self.actors.values():
-            self.after(chance.below(pace.interval_ns), self._round, actor)
+            self.after(rng.below(pace.interval_ns), self._round, actor)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def after(self, delay_ns: float, act: Callable[..., None], *args: object) -> None:
-        """Have something happen so much later."""
+        """Schedule a call after a delay."""
         self._at(self.now + max(0, int(delay_ns)), act, *args)
 
     def _at(self, time: int, act: Callable[..., None], *args: object) -> None:
@@ -120,7 +257,7 @@ class World:
         heappush(self._agenda, (time, self._order, act, args))
 
     def run(self, until: int, stop: Callable[[], bool] = lambda: False) -> None:
-        """Let happen what happens up to a time in ns, or until `stop` says so. Raises `Violation`."""
+        """Run the events up to a time in ns, or until `stop` returns True. Raises `Violation`."""
         while self._agenda and self._agenda[0][0] <= until and not stop():
             self.now, _, act, args = heappop(self._agenda)
             self.events += 1
@@ -128,13 +265,13 @@ class World:
         self.now = max(self.now, until) if not stop() else self.now
 
     def clock_of(self, actor: Actor) -> int:
-        """What a node's clock shows."""
+        """The reading of a node's clock."""
         return EPOCH_NS + actor.skew_ns + int(self.now * actor.rate)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
     def perform(self, kind: Callable[..., AnyStep], actor: Actor, **what: object) -> list[Sent]:
-        """Have a step carried out now; its messages go on their way."""
+        """Carry out a step now and send its messages."""
         self._number += 1
         step = kind(number=self._number, node=actor.name, time=self.clock_of(actor), **what)
         if self._watched:
@@ -146,7 +283,7 @@ class World:
         return sent
 
     def is_up(self, name: str) -> bool:
-        """True if a node runs."""
+        """True if a node is up."""
         return self.fleet.node(name) is not None
 
     def crash(self, actor: Actor) -> None:
@@ -155,25 +292,25 @@ class World:
         self.perform(Crash, actor)
 
     def start(self, name: str, disk: str, incarnation: int = 0) -> Actor:
-        """Start a node: a new one, or one that is down."""
+        """Start a node, for the first time or again."""
         actor = self.actors.get(name)
         if actor is None:
             actor = self.actors[name] = Actor(name)
             self._place[name] = len(self.names)
             self.names.append(name)
-            self.after(self.chance.below(self.pace.interval_ns), self._round, actor)
+            self.after(self.rng.below(self.pace.interval_ns), self._round, actor)
         actor.paused_until = actor.free_at = 0
         self.perform(Start, actor, disk=disk, incarnation=incarnation)
         return actor
 
     def forget(self, name: str) -> None:
-        """Nobody asks this node any more."""
+        """Remove a node from the possible peers."""
         self.names.remove(name)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
     def _round(self, actor: Actor) -> None:
-        self.after(self.pace.interval_ns / actor.rate * (0.8 + 0.4 * self.chance.random()), self._round, actor)
+        self.after(self.pace.interval_ns / actor.rate * (0.8 + 0.4 * self.rng.random()), self._round, actor)
         if actor.peer is not None or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
         peer = self._peer_of(actor)
@@ -184,12 +321,12 @@ class World:
 
     def _peer_of(self, actor: Actor) -> str:
         if self._choice is None:
-            return self.chance.pick(self.names)
+            return self.rng.pick(self.names)
         round_ = self.now // self.pace.interval_ns
-        return self.names[self._choice.choose(self._place[actor.name], round_, self.chance)]
+        return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
     def _ask(self, actor: Actor, sent: Sequence[Sent]) -> None:
-        """Wait for the reply to what was just said, if there is to be one."""
+        """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
             self._end(actor)
@@ -269,14 +406,14 @@ class World:
         self._release(sent.name)
 
     def _harmed(self, sent: Sent, actor: Actor) -> bool:
-        """Let a message arrive as it should not, now and then."""
-        if self.chance.happens(self.harm.truncation):
+        """Damage or misroute a message, sometimes; True if it was."""
+        if self.rng.happens(self.harm.truncation):
             self.fired["truncation"] += 1
-            self.perform(Deliver, actor, message=sent.name, again=True, cut=self.chance.between(1, len(sent.data) - 1))
+            self.perform(Deliver, actor, message=sent.name, again=True, cut=self.rng.between(1, len(sent.data) - 1))
             return True
-        if self.chance.happens(self.harm.misrouting):
+        if self.rng.happens(self.harm.misrouting):
             self.fired["misrouting"] += 1
-            wrong = self.actors[self.chance.pick(self.names)]
+            wrong = self.actors[self.rng.pick(self.names)]
             if self.is_up(wrong.name):
                 self.perform(Deliver, wrong, message=sent.name, again=True)
             return True

@@ -1,18 +1,29 @@
-"""What a `Write` step asks of a node, what it has to lead to, and how to tell that it did."""
+"""The effects of `Write` steps: how a node carries them out, the expected result, and the check of the result."""
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
 from constraint_crdt.crdt.cells import ADD, COUNTS, RETIRE, Cell, counts_value
 from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.values import APPLIED, RATE
+from constraint_crdt.crdt.values import APPLIED, DECAY, RATE
+from constraint_crdt.plato.rooms import apply_delta
+from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.simulation import summaries
 from constraint_crdt.simulation.invariants import Counted, Invariants
-from constraint_crdt.simulation.models import ROOM, Said
+from constraint_crdt.simulation.models import (
+    ROOM,
+    ClientIncrement,
+    Contribution,
+    DecayedValues,
+    ItemCount,
+    ItemInsertion,
+    Model,
+    Shape,
+    Values,
+)
 from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,
@@ -32,7 +43,8 @@ from constraint_crdt.simulation.steps import (
     Tile,
     Write,
 )
-from constraint_crdt.simulation.summaries import Summing
+from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 
 TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")
 TOGETHER: Final = "increments taken together"
@@ -43,16 +55,19 @@ WRITES: Final = (
     *(f"tile {act}" for act in TILE_ACTS),
     AGAIN,
 )
-"""Every kind of write, all that there is a step for. A search in which one of them never came about has not looked. (`TOGETHER` is
-what follows from some of them: told, and too rare to be asked of a short search.)
+"""Every kind of write. A search in which any of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
+them: reported, but not required of a short search.)
 """
 
+SummaryStep: TypeAlias = Tally | Insert | Rate | FoldRates | Decay | Increment
+"""Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
+
 Named = set[tuple[int, object, Replica, int]]
-"""Kind, key, replica and seq of what a removal ends."""
+"""Kind, key, replica and seq of the cells a removal ends."""
 
 
 def do(node: GossipNode, step: Write) -> None:
-    """Have the node do it. Raises as the node does."""
+    """Let the node carry out a step. Raises as the node does."""
     match step:
         case Add():
             node.add_constraint(step.id, when=step.when, about=step.about, ttl=step.ttl)
@@ -75,11 +90,11 @@ def do(node: GossipNode, step: Write) -> None:
         case Retire():
             node.retire(step.dead)
         case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
-            summaries.do(node, step)
+            _do_summary(node, step)
 
 
 def _do_to_tile(node: GossipNode, step: Tile) -> None:
-    """Raises `KeyError`, before a write begins, where there is nothing to do it to."""
+    """Raises `KeyError`, before a write begins, if the tile does not allow the act."""
     tile = node.state.tiles.tile(ROOM, step.tile)
     possible = {
         "put": True,
@@ -107,21 +122,21 @@ def _do_to_tile(node: GossipNode, step: Tile) -> None:
 
 
 class Expected(NamedTuple):
-    """What one mutation has to lead to."""
+    """The expected result of a mutation."""
 
     counted: Counted
-    """How far it moves the counts."""
+    """The amounts by which it moves the counts."""
     named: Named | None
-    """What it has to name as removed; with `some`: at most that. None: whatever its type has to."""
+    """The cells it has to name as removed; with `some`: at most these. None: those its type prescribes."""
     some: bool = False
-    said: tuple[Said, ...] = ()
-    """What it puts into summaries."""
+    contributions: tuple[Contribution, ...] = ()
+    """Its contributions to summaries."""
     nothing: bool = False
-    """It has to write nothing, but for the beginning of a life."""
+    """Nothing is to be written, except the beginning of a life."""
 
 
 def parts(step: Write) -> Sequence[Write]:
-    """The mutations that a step consists of, one after the other."""
+    """The mutations of a step, in order."""
     if not isinstance(step, Increment) or not step.more:
         return (step,)
     counts = ((step.satisfied, step.violated), *step.more)
@@ -132,7 +147,7 @@ def parts(step: Write) -> Sequence[Write]:
 
 
 def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
-    """Which kinds of writes came about, by what was written beside the beginning of a life: of `WRITES`."""
+    """The kinds of writes carried out, by the written cells except those at the beginning of a life: of `WRITES`."""
     if not isinstance(step, Retire) and all(cell.kind == RETIRE for cell in cells):
         return [AGAIN] if isinstance(step, Increment) else []
     kind = f"tile {step.act}" if isinstance(step, Tile) else str(step.__struct_config__.tag)
@@ -140,7 +155,7 @@ def kinds(step: Write, cells: Sequence[Cell]) -> list[str]:
 
 
 def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool) -> Expected:
-    """What it has to lead to. `writes_on`: the node goes on in its row; else it begins a new life first."""
+    """The expected result of a step. `writes_on`: the node continues its row; else it begins a new life first."""
     match step:
         case Add():
             ended = _adds(log, node, step.id)
@@ -179,19 +194,19 @@ def _folded(node: GossipNode, step: Fold, *, writes_on: bool) -> Expected:
     return Expected(counted | {"": total}, {(COUNTS, id_, cell.replica, cell.seq) for id_, cell in cells.items()})
 
 
-def _summed(node: GossipNode, step: Summing, log: Invariants, *, writes_on: bool) -> Expected:
-    said = summaries.said(node, step, log.model(node.node_id), writes_on=writes_on)
+def _summed(node: GossipNode, step: SummaryStep, log: Invariants, *, writes_on: bool) -> Expected:
+    contributions = _contributions(node, step, log.model(node.node_id), writes_on=writes_on)
     named: Named | None = set()
     if isinstance(step, FoldRates) and writes_on:
         cells = {id_: node.state.rows.get(RATE, id_, node.replica) for id_ in step.ids}
         named = {(RATE, id_, cell.replica, cell.seq) for id_, cell in cells.items() if cell is not None}
-    elif isinstance(step, Increment) and said:
+    elif isinstance(step, Increment) and contributions:
         named = None
-    return Expected({}, named, said=said, nothing=not said)
+    return Expected({}, named, contributions=contributions, nothing=not contributions)
 
 
 def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
-    """True if the node has a reason not to do it."""
+    """True if the node has a reason to refuse the step."""
     if node.retired_by is not None:
         return True
     match step:
@@ -202,12 +217,12 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
         case Retire():
             return step.dead == node.node_id or all(replica.node_id != step.dead for replica in node.clock)
         case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
-            return summaries.may_refuse(node, step, log.model(node.node_id))
+            return _may_refuse_summary(node, step, log.model(node.node_id))
     return False
 
 
 def is_done(node: GossipNode, step: Write) -> bool:
-    """True if the node itself reads what it was asked to write."""
+    """True if the node itself reads the result of the step."""
     constraints, now = node.state.constraints, node.time.now()
     match step:
         case Add():
@@ -223,7 +238,7 @@ def is_done(node: GossipNode, step: Write) -> bool:
         case Retire():
             return step.dead in node.state.retirements
         case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
-            return summaries.is_done(node, step)
+            return _summary_is_done(node, step)
     return True
 
 
@@ -240,3 +255,125 @@ def _tile_is_so(node: GossipNode, step: Tile) -> bool:
             return not tile.deleted
         case _:
             return not tile.exists
+
+
+# --- summaries ------------------------------------------------------------------------------------------------------
+
+
+def _do_summary(node: GossipNode, step: SummaryStep) -> None:
+    """Let the node carry out a step, as the running node does. Raises as the node does."""
+    state = node.state
+    match step:
+        case Tally():
+            sketch = _sketch(node, step)
+            node.write(lambda me: sketch.record(step.item, step.count, node=me))
+        case Insert():
+            bloom = _bloom(node, step)
+            node.write(lambda me: bloom.insert(step.item, node=me))
+        case Rate():
+            state.rates.track(step.half_lives)
+            node.write(lambda me: state.rates.record(me, step.satisfied, step.violated, constraint=step.id))
+        case FoldRates():
+            node.write(lambda me: state.rates.fold(step.ids, node=me))
+        case Decay():
+            counter = state.decay(step.name, step.half_life)
+            node.write(lambda me: counter.record(step.amount, node=me))
+        case Increment():
+            counts = PlatoCounter(node=step.client, seq=step.seq, satisfied_delta=step.satisfied, violations_delta=step.violated)
+            delta = PlatoDelta(node=step.client, seq=step.seq, counter=counts, constraints=[], position=None)
+            node.write(lambda me: apply_delta(state, ROOM, delta, me))
+
+
+def _sketch(node: GossipNode, step: Tally) -> SketchCRDT:
+    sketches = node.state.sketches
+    return sketches[step.name] if step.name in sketches else sketches.open(step.name, SketchShape(step.width, step.depth))
+
+
+def _bloom(node: GossipNode, step: Insert) -> BloomCRDT:
+    blooms = node.state.blooms
+    return blooms[step.name] if step.name in blooms else node.state.bloom(step.name, step.expected, step.wrong)
+
+
+def _contributions(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
+    """The contributions to log; none if nothing is to be written. `model`: the state of the node before the step."""
+    match step:
+        case Tally():
+            shape: Shape = model.sketches.meant(step.name) or SketchShape(step.width, step.depth)
+            return (ItemCount(step.name, shape, step.item, step.count),) if step.count else ()
+        case Insert():
+            shape = model.filters.meant(step.name) or BloomShape.of(step.expected, step.wrong)
+            return (ItemInsertion(step.name, shape, step.item),)
+        case Rate():
+            if not step.satisfied and not step.violated:
+                return ()
+            key, own = step.id or "", node.time.own()
+            held = _held(node, model, RATE, key, writes_on=writes_on)
+            counted = dict.fromkeys(step.half_lives, (float(step.satisfied), float(step.violated)))
+            return (DecayedValues(RATE, key, own, _sum(held, counted)),)
+        case FoldRates():
+            return _folded_rates(node, step, model, writes_on=writes_on)
+        case Decay():
+            held = _held(node, model, DECAY, step.name, writes_on=writes_on)
+            values = held | _sum(held, {step.half_life: (step.amount,)})
+            return (DecayedValues(DECAY, step.name, node.time.own(), values),)
+        case Increment():
+            known = model.knows(step.client, step.seq)
+            return () if known else (ClientIncrement(step.client, step.seq, (step.satisfied, step.violated)),)
+
+
+def _held(node: GossipNode, model: Model, kind: int, key: str, *, writes_on: bool) -> Values:
+    """The remaining values in the node's own cell. A life that begins has none."""
+    return model.decays.left(kind, key, node.replica, node.time.own()) if writes_on else {}
+
+
+def _sum(held: Mapping[float, tuple[float, ...]], more: Mapping[float, tuple[float, ...]]) -> Values:
+    """The half-lives of `more`, each added to the held values."""
+    return {
+        half_life: tuple(a + b for a, b in zip(held.get(half_life, (0.0,) * len(values)), values, strict=True))
+        for half_life, values in more.items()
+    }
+
+
+def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
+    """The remaining values of the node's own cells move to those of no constraint, at the half-lives it tracks."""
+    own = node.time.own()
+    found = {id_: held for id_ in step.ids if (held := _held(node, model, RATE, id_, writes_on=writes_on))}
+    if not found:
+        return ()
+    nothing: Values = dict.fromkeys(node.state.rates.half_lives, (0.0, 0.0))
+    total = nothing
+    for held in (_held(node, model, RATE, "", writes_on=writes_on), *found.values()):
+        total = _sum(held, total)
+    return (DecayedValues(RATE, "", own, total), *(DecayedValues(RATE, id_, own, {}) for id_ in found))
+
+
+def _may_refuse_summary(node: GossipNode, step: SummaryStep, model: Model) -> bool:
+    """True if the name stands for a table of other dimensions than those of the node's own row."""
+    match step:
+        case Tally():
+            own, meant = model.sketches.shape(step.name, node.replica), model.sketches.meant(step.name)
+        case Insert():
+            own, meant = model.filters.shape(step.name, node.replica), model.filters.meant(step.name)
+        case _:
+            return False
+    return own is not None and own != meant
+
+
+def _summary_is_done(node: GossipNode, step: SummaryStep) -> bool:
+    """True if the node itself reads the result of the step."""
+    state = node.state
+    match step:
+        case Tally():
+            return not step.count or state.sketches[step.name].estimate(step.item) >= step.count
+        case Insert():
+            return step.item in state.blooms[step.name]
+        case Rate():
+            key = step.id or ""
+            found = (state.rates.rates(half_life, key, node.node_id) for half_life in step.half_lives)
+            return all(each.satisfied >= step.satisfied and each.violated >= step.violated for each in found)
+        case FoldRates():
+            return all(state.rows.get(RATE, id_, node.replica) is None for id_ in step.ids)
+        case Decay():
+            return state.decay(step.name, step.half_life).node_value(node.node_id) >= step.amount
+        case Increment():
+            return state.increments.knows(ROOM, step.client, step.seq)

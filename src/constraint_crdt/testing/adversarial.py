@@ -21,9 +21,8 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.values import REMOVABLE
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.codec import decode_message, encode_message
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import GossipMessage
+from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
@@ -168,7 +167,7 @@ def over_rows(
 def _node(name: str, state: ConstraintState) -> GossipNode:
     """A node that holds a state, to speak for it or to take in messages for it."""
     node = GossipNode(name, incarnation=1, now=lambda: 0, renew=lambda: 2)
-    node.state = state
+    node.local.state = state
     return node
 
 

@@ -10,18 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import (  # fmt: skip
+    Ack,
     ConstraintCrdtError,
+    ConstraintDelta,
+    Delta,
     GossipMessage,
     GossipNode,
+    Part,
     Ping,
+    Replica,
+    Sync,
     VectorClock,
     decode_message,
     encode_message,
     exchange,
     split_message,
 )
-from constraint_crdt.crdt.cells import Cell, make_cell, read_cell
+from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
+from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
+from constraint_crdt.protocol.messages import Buckets, Gone, Mend, MendStep, Resume
 
 encode = msgspec.msgpack.Encoder().encode
 FUTURE = 99
@@ -108,8 +117,66 @@ def test_what_is_encoded_comes_back(actions: list[tuple[Any, ...]], early: int) 
         data = encode_message(message)
         again = decode_message(data, None)
         assert encode_message(again) == data
+        assert again == message
+        assert hash(again) == hash(message)
         assert type(again) is type(message)
         assert (again.node, again.fleet, again.to) == (message.node, message.fleet, message.to)
+
+
+counts = st.integers(0, MAX_COUNT)
+replicas = st.builds(Replica, st.sampled_from(NAMES), counts)
+runs = st.lists(replicas, max_size=3, unique=True).map(
+    lambda rows: ConstraintDelta([Run(row, 0, 2, [cell_of(row, "k"), cell_of(row, "l", 2)]) for row in rows])
+)
+common = {"node": replicas, "fleet": st.sampled_from(["default", "north"]), "to": st.none() | counts}
+clock_names = st.binary(min_size=8, max_size=8)
+hashes = st.binary(min_size=32, max_size=32).map(StateHash)
+clocks = st.dictionaries(replicas, st.integers(1, MAX_COUNT)).map(VectorClock)
+buckets = st.integers(0, 2**BUCKETS - 1)
+slices = st.tuples(st.integers(1, 9), st.integers(0, 8), st.integers(9, 899)).map(
+    lambda drawn: {"count": drawn[0], "index": drawn[1] % drawn[0], "size": drawn[2]}
+)
+MESSAGES: dict[type[GossipMessage], st.SearchStrategy[GossipMessage]] = {
+    Ping: st.builds(
+        Ping, **common, state_hash=hashes, clock=clocks, base=st.none() | clock_names, time=st.none() | st.integers(0, 2**63 - 1)
+    ),
+    Sync: st.builds(Sync, **common, state_hash=hashes, state=runs),
+    Delta: st.builds(
+        Delta, **common, clock=clocks, base=st.none() | clock_names, proof=st.none() | clock_names, delta=runs,
+        behind=st.lists(st.tuples(replicas, counts), max_size=3),
+    ),
+    Ack: st.builds(Ack, **(common | {"to": st.none()}), answers=clock_names, state_hash=st.none() | hashes),
+    Part: st.builds(
+        lambda numbers, **others: Part(**numbers, **others), slices, **common, transfer=clock_names, chunk=st.binary(min_size=1),
+        pause=st.booleans(), unpacked=st.none() | st.just(900),
+    ),
+    Resume: st.builds(Resume, **common, transfer=clock_names, index=counts),
+    Gone: st.builds(Gone, **common, transfer=clock_names),
+    Buckets: st.builds(
+        Buckets, **common, base=clock_names, state_hash=hashes, sums=st.just(bytes(range(256)) * (BUCKETS * SUM_BYTES // 256))
+    ),
+    Mend: st.builds(
+        Mend, **common, base=clock_names, step=st.sampled_from(MendStep), buckets=buckets, cells=runs, doubt=buckets,
+        dead=st.lists(st.tuples(replicas, counts), max_size=3),
+    ),
+}  # fmt: skip
+
+
+def cell_of(row: Replica, key: str, seq: int = 1) -> Cell:
+    cell = make_cell(FUTURE, key, None)
+    cell.replica, cell.seq = row, seq
+    return cell
+
+
+@pytest.mark.parametrize("kind", GossipMessage.__subclasses__(), ids=lambda kind: kind.__name__)
+@given(st.data())
+def test_a_message_of_any_kind_comes_back_equal_and_differs_from_others(kind: type[GossipMessage], data: st.DataObject) -> None:
+    one, other = data.draw(MESSAGES[kind]), data.draw(MESSAGES[kind])
+    assert decode_message(encode_message(one), None) == one
+    assert (one == other) == (encode_message(one) == encode_message(other))
+    assert one != data.draw(st.sampled_from([each for each in MESSAGES if each is not kind]).flatmap(MESSAGES.__getitem__))
+    assert one != encode_message(one)
+    assert len({one, other, decode_message(encode_message(one), None)}) == (1 if one == other else 2)
 
 
 @given(st.lists(step, max_size=40))

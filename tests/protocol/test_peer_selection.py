@@ -17,7 +17,7 @@ from constraint_crdt.protocol.peer_selection import (
     hexagon,
     ring_point,
 )
-from constraint_crdt.simulation.links import Chance
+from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.register import hex_distance
 
 DRAWS = 20_000
@@ -28,7 +28,7 @@ def test_nobody_chooses_itself(count: int, seed: int, round_: int) -> None:
     policies: list[PeerChoice] = [Uniform(count), Schedule(count), Nearby(hexagon(count))]
     for policy in policies:
         for me in (0, count // 2, count - 1):
-            chosen = policy.choose(me, round_, Chance(seed))
+            chosen = policy.choose(me, round_, SimRng(seed))
             assert 0 <= chosen < count
             assert chosen != me
 
@@ -41,7 +41,7 @@ def test_one_node_has_nobody_to_choose(policy: type[Uniform], count: int) -> Non
 
 
 def test_uniform_is_uniform() -> None:
-    chance, policy = Chance(1), Uniform(5)
+    chance, policy = SimRng(1), Uniform(5)
     drawn = Counter(policy.choose(2, 0, chance) for _ in range(DRAWS))
     assert set(drawn) == {0, 1, 3, 4}
     assert all(abs(times / DRAWS - 1 / 4) < 0.02 for times in drawn.values())
@@ -50,7 +50,7 @@ def test_uniform_is_uniform() -> None:
 @given(st.integers(2, 400))
 def test_the_schedule_tells_everybody_in_the_least_number_of_rounds(count: int) -> None:
     """Even if in a round nobody passes on what it learned in that very round."""
-    schedule, chance = Schedule(count), Chance(0)
+    schedule, chance = Schedule(count), SimRng(0)
     assert 3 ** (schedule.rounds - 1) < count <= 3**schedule.rounds
     known = [{me} for me in range(count)]
     for round_ in range(schedule.rounds):
@@ -80,7 +80,7 @@ def test_a_hexagon_is_filled_from_its_middle() -> None:
 def test_nearby_falls_with_the_square_of_the_distance(me: int) -> None:
     """Against the weights themselves, at the edge too, where most of the plane is empty."""
     points = hexagon(37)
-    policy, chance = Nearby(points), Chance(me)
+    policy, chance = Nearby(points), SimRng(me)
     weights = {other: hex_distance(points[me], points[other]) ** -2.0 for other in range(37) if other != me}
     drawn = Counter(policy.choose(me, 0, chance) for _ in range(DRAWS))
     for other, weight in weights.items():
@@ -91,7 +91,7 @@ def test_nearby_falls_with_the_square_of_the_distance(me: int) -> None:
 def test_nearby_finds_those_that_stand_far_apart() -> None:
     """No place near them is taken, so they are weighed one by one."""
     points = [(0, 0), (1000, 0), (0, 2000), (-4000, -4000)]
-    policy, chance = Nearby(points), Chance(3)
+    policy, chance = Nearby(points), SimRng(3)
     drawn = Counter(policy.choose(0, 0, chance) for _ in range(2000))
     weights = {1: 1.0, 2: 0.25, 3: 0.0625}
     for other, weight in weights.items():
@@ -113,7 +113,7 @@ DISTANCES = st.one_of(st.none(), st.floats(min_value=0, exclude_min=True, allow_
 )
 def test_by_distance_nobody_who_stays_is_left_out_for_long(fleets: list[dict[int, float | None]], rounds: int, seed: int) -> None:
     """Whatever the distances are, and whoever comes and goes: against a plain count of the rounds that each has waited."""
-    policy, chance = ByDistance[int](), Chance(seed)
+    policy, chance = ByDistance[int](), SimRng(seed)
     waited: dict[int, list[int]] = {}
     for distances in fleets:
         for _ in range(rounds):
@@ -127,7 +127,7 @@ def test_by_distance_nobody_who_stays_is_left_out_for_long(fleets: list[dict[int
 def test_by_distance_falls_with_the_square_and_an_unknown_distance_is_the_median() -> None:
     distances = {"near": 1.0, "middle": 2.0, "far": 4.0, "new": None}
     weights = {"near": 1.0, "middle": 1 / 4, "far": 1 / 16, "new": 1 / 4}
-    chance, drawn = Chance(5), Counter[str]()
+    chance, drawn = SimRng(5), Counter[str]()
     for _ in range(DRAWS):  # the first round of each: nobody has waited yet
         drawn[ByDistance[str]().choose(distances, chance)] += 1
     for name, weight in weights.items():
@@ -137,7 +137,7 @@ def test_by_distance_falls_with_the_square_and_an_unknown_distance_is_the_median
 
 def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> None:
     distances = {name: 1.0 if name < 4 else 1000.0 for name in range(16)}
-    policy, chance = ByDistance[int](), Chance(9)
+    policy, chance = ByDistance[int](), SimRng(9)
     rounds = 100 * LONGEST_TURN * len(distances)
     drawn = Counter(policy.choose(distances, chance) for _ in range(rounds))
     assert min(drawn[name] for name in range(4)) > 3 * max(drawn[name] for name in range(4, 16))
@@ -145,7 +145,7 @@ def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> No
 
 
 def test_by_distance_without_any_distance_is_uniform() -> None:
-    chance, drawn = Chance(2), Counter[int]()
+    chance, drawn = SimRng(2), Counter[int]()
     for _ in range(DRAWS):
         drawn[ByDistance[int]().choose(dict.fromkeys(range(4)), chance)] += 1
     assert all(abs(times / DRAWS - 1 / 4) < 0.02 for times in drawn.values())
@@ -154,4 +154,4 @@ def test_by_distance_without_any_distance_is_uniform() -> None:
 @pytest.mark.parametrize("distances", [{}, {1: 0.0}, {1: -1.0}, {1: float("inf")}, {1: float("nan"), 2: None}])
 def test_by_distance_refuses_what_is_no_distance(distances: dict[int, float | None]) -> None:
     with pytest.raises(ConstraintCrdtError, match=r"distance|at least 1 peer"):
-        ByDistance[int]().choose(distances, Chance(0))
+        ByDistance[int]().choose(distances, SimRng(0))

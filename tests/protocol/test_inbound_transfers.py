@@ -19,7 +19,7 @@ from constraint_crdt import (  # fmt: skip
     split_message,
 )
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.protocol.transfers import PART_BYTES, Staging
+from constraint_crdt.protocol.transfers import PART_BYTES, InboundTransfers
 
 P, Q = Replica("p", 1), Replica("q", 1)
 
@@ -80,7 +80,7 @@ def test_parts_in_any_order_and_doubled_give_the_whole_and_only_with_the_last(
 
 
 def test_a_complete_transfer_leaves_nothing_staged() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     assert staging.add(part(1, 2, b"world", 10)) is None
     assert staging.add(part(1, 2, b"world", 10)) is None
     assert staging.add(part(0, 2, b"hello", 10)) == b"helloworld"
@@ -88,7 +88,7 @@ def test_a_complete_transfer_leaves_nothing_staged() -> None:
 
 
 def test_of_two_transfers_of_one_sender_the_newest_wins() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(0, 2, b"old", 6, transfer=b"old-----"))
     staging.add(part(0, 2, b"new", 6, transfer=b"new-----"))
     assert len(staging) == 1
@@ -97,14 +97,14 @@ def test_of_two_transfers_of_one_sender_the_newest_wins() -> None:
 
 
 def test_another_life_of_the_sender_starts_again() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(0, 2, b"one", 6))
     assert staging.add(part(1, 2, b"two", 6, node=Replica("p", 2))) is None
     assert len(staging) == 1
 
 
 def test_transfers_of_two_senders_do_not_meet() -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(0, 2, b"one", 6))
     staging.add(part(0, 2, b"uno", 6, node=Q))
     assert staging.add(part(1, 2, b"two", 6)) == b"onetwo"
@@ -113,7 +113,7 @@ def test_transfers_of_two_senders_do_not_meet() -> None:
 
 @pytest.mark.parametrize("chunk", [b"longer than it says", b"short"])
 def test_parts_that_do_not_add_up_are_dropped(chunk: bytes) -> None:
-    staging = Staging(10_000)
+    staging = InboundTransfers(10_000)
     staging.add(part(0, 2, b"first", 12))
     with pytest.raises(ConstraintCrdtError, match="do not add up"):
         staging.add(part(1, 2, chunk, 12))
@@ -121,7 +121,7 @@ def test_parts_that_do_not_add_up_are_dropped(chunk: bytes) -> None:
 
 
 def test_a_transfer_too_large_to_be_staged_is_refused_at_its_first_part() -> None:
-    staging = Staging(1_000)
+    staging = InboundTransfers(1_000)
     for size, count in ((1_001, 1), (100, 10)):
         with pytest.raises(ConstraintCrdtError, match=f"a transfer of {size} bytes is larger than the 1000 to be staged"):
             staging.add(part(0, count, b"x", size))
@@ -130,7 +130,7 @@ def test_a_transfer_too_large_to_be_staged_is_refused_at_its_first_part() -> Non
 
 def test_memory_is_bounded_whoever_sends() -> None:
     limit = 20 * (PART_BYTES + 1)
-    staging = Staging(limit)
+    staging = InboundTransfers(limit)
     for number in range(200):
         staging.add(part(0, 2, b"x", 2, node=Replica(f"node {number}", 1)))
         assert staging.bytes <= limit
@@ -138,7 +138,7 @@ def test_memory_is_bounded_whoever_sends() -> None:
 
 
 def test_a_sender_that_went_away_holds_up_nobody() -> None:
-    staging = Staging(2_000)
+    staging = InboundTransfers(2_000)
     staging.add(part(0, 2, b"x" * 1_000, 1_500))
     assert staging.add(part(0, 2, b"y" * 800, 1_000, node=Q)) is None
     assert staging.add(part(1, 2, b"y" * 200, 1_000, node=Q)) == b"y" * 800 + b"y" * 200
