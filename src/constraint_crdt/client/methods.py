@@ -111,6 +111,14 @@ class BlockingMethods(ABC):
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
         return self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
+    def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
+        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
+        return self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    def check_expression(self, when: str) -> ExpressionReport:
+        """Whether a `when` would be taken."""
+        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+
     def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
         """Count evaluations made elsewhere."""
         return self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
@@ -122,14 +130,6 @@ class BlockingMethods(ABC):
     def measure(self, values: Mapping[str, object]) -> Nothing:
         """Take measurements in."""
         return self.do(counts.MEASURE, counts.Measured(values=values))
-
-    def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
-        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
-        return self.do(constraints.BATCH, constraints.batch_of(changes))
-
-    def check_expression(self, when: str) -> ExpressionReport:
-        """Whether a `when` would be taken."""
-        return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
 
     def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
         """The constraints at a glance, one page."""
@@ -146,6 +146,26 @@ class BlockingMethods(ABC):
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """What is violated most, or the most frequent items of a sketch."""
         return self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
+
+    def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
+        """Count items in a sketch: how often each occurred."""
+        return self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
+
+    def seen(self, name: str, item: str) -> SeenReport:
+        """Whether any node has seen an item."""
+        return self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
+
+    def insert(
+        self,
+        name: str,
+        items: Sequence[str],
+        *,
+        expected_items: int | None = None,
+        fp_rate: float | None = None,
+    ) -> InsertReport:
+        """Put items into a Bloom filter. The first insertion creates the filter."""
+        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
+        return self.do(sketches.INSERT, request)
 
     def fleet_coverage(self, *, wait: str | int | None = None, timeout: float = 30.0) -> CoverageReport:
         """Which nodes hold all changes of definitions. As `coverage`."""
@@ -179,6 +199,10 @@ class BlockingMethods(ABC):
         """One tile with its content."""
         return self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
 
+    def tile_content(self, room: str, id_: str) -> bytes:
+        """The bytes of a tile."""
+        return self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
+
     def put_tile(
         self,
         room: str,
@@ -191,6 +215,10 @@ class BlockingMethods(ABC):
     ) -> TileReport:
         """Make this text, or these bytes, the content of a tile, and add tags and constraints."""
         return self.do(tiles.PUT_TILE, tiles.put_content(room, id_, text, author=author, tags=tags, constraints=constraints))
+
+    def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
+        """Make these bytes the content of a tile."""
+        return self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
 
     def edit_tile(
         self,
@@ -217,14 +245,6 @@ class BlockingMethods(ABC):
         """Delete a tile, restorable for a while."""
         return self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
-    def tile_content(self, room: str, id_: str) -> bytes:
-        """The bytes of a tile."""
-        return self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
-
-    def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
-        """Make these bytes the content of a tile."""
-        return self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
-
     def restore_tile(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile."""
         return self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
@@ -240,26 +260,6 @@ class BlockingMethods(ABC):
     def move_counter(self, name: str, by: int = 1) -> CounterReport:
         """Move a counter up, or down by a negative number."""
         return self.do(counters.MOVE_COUNTER, counters.MoveCounter(name=name, by=by))
-
-    def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
-        """Count items in a sketch: how often each occurred."""
-        return self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
-
-    def seen(self, name: str, item: str) -> SeenReport:
-        """Whether any node has seen an item."""
-        return self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
-
-    def insert(
-        self,
-        name: str,
-        items: Sequence[str],
-        *,
-        expected_items: int | None = None,
-        fp_rate: float | None = None,
-    ) -> InsertReport:
-        """Put items into a Bloom filter. The first insertion creates the filter."""
-        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
-        return self.do(sketches.INSERT, request)
 
     def position(self) -> PositionReport:
         """Where the fleet and its nodes are."""
@@ -360,6 +360,14 @@ class AsyncMethods(ABC):
         """End a constraint in the fleet. Raises `NotFound` for an inactive constraint."""
         return await self.do(constraints.REMOVE, constraints.RemovedConstraint(id=id_))
 
+    async def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
+        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
+        return await self.do(constraints.BATCH, constraints.batch_of(changes))
+
+    async def check_expression(self, when: str) -> ExpressionReport:
+        """Whether a `when` would be taken."""
+        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
+
     async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
         """Count evaluations made elsewhere."""
         return await self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
@@ -371,14 +379,6 @@ class AsyncMethods(ABC):
     async def measure(self, values: Mapping[str, object]) -> Nothing:
         """Take measurements in."""
         return await self.do(counts.MEASURE, counts.Measured(values=values))
-
-    async def batch(self, changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batched:
-        """Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`."""
-        return await self.do(constraints.BATCH, constraints.batch_of(changes))
-
-    async def check_expression(self, when: str) -> ExpressionReport:
-        """Whether a `when` would be taken."""
-        return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
 
     async def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
         """The constraints at a glance, one page."""
@@ -395,6 +395,26 @@ class AsyncMethods(ABC):
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """What is violated most, or the most frequent items of a sketch."""
         return await self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
+
+    async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
+        """Count items in a sketch: how often each occurred."""
+        return await self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
+
+    async def seen(self, name: str, item: str) -> SeenReport:
+        """Whether any node has seen an item."""
+        return await self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
+
+    async def insert(
+        self,
+        name: str,
+        items: Sequence[str],
+        *,
+        expected_items: int | None = None,
+        fp_rate: float | None = None,
+    ) -> InsertReport:
+        """Put items into a Bloom filter. The first insertion creates the filter."""
+        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
+        return await self.do(sketches.INSERT, request)
 
     async def fleet_coverage(self, *, wait: str | int | None = None, timeout: float = 30.0) -> CoverageReport:
         """Which nodes hold all changes of definitions. As `coverage`."""
@@ -428,6 +448,10 @@ class AsyncMethods(ABC):
         """One tile with its content."""
         return await self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
 
+    async def tile_content(self, room: str, id_: str) -> bytes:
+        """The bytes of a tile."""
+        return await self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
+
     async def put_tile(
         self,
         room: str,
@@ -440,6 +464,10 @@ class AsyncMethods(ABC):
     ) -> TileReport:
         """Make this text, or these bytes, the content of a tile, and add tags and constraints."""
         return await self.do(tiles.PUT_TILE, tiles.put_content(room, id_, text, author=author, tags=tags, constraints=constraints))
+
+    async def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
+        """Make these bytes the content of a tile."""
+        return await self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
 
     async def edit_tile(
         self,
@@ -466,14 +494,6 @@ class AsyncMethods(ABC):
         """Delete a tile, restorable for a while."""
         return await self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
-    async def tile_content(self, room: str, id_: str) -> bytes:
-        """The bytes of a tile."""
-        return await self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
-
-    async def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
-        """Make these bytes the content of a tile."""
-        return await self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
-
     async def restore_tile(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile."""
         return await self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
@@ -489,26 +509,6 @@ class AsyncMethods(ABC):
     async def move_counter(self, name: str, by: int = 1) -> CounterReport:
         """Move a counter up, or down by a negative number."""
         return await self.do(counters.MOVE_COUNTER, counters.MoveCounter(name=name, by=by))
-
-    async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
-        """Count items in a sketch: how often each occurred."""
-        return await self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
-
-    async def seen(self, name: str, item: str) -> SeenReport:
-        """Whether any node has seen an item."""
-        return await self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
-
-    async def insert(
-        self,
-        name: str,
-        items: Sequence[str],
-        *,
-        expected_items: int | None = None,
-        fp_rate: float | None = None,
-    ) -> InsertReport:
-        """Put items into a Bloom filter. The first insertion creates the filter."""
-        request = sketches.InsertItems(name=name, items=items, expected_items=expected_items, fp_rate=fp_rate)
-        return await self.do(sketches.INSERT, request)
 
     async def position(self) -> PositionReport:
         """Where the fleet and its nodes are."""

@@ -1,4 +1,7 @@
-"""The list of all operations, in the order in which they are routed and documented."""
+"""The list of all operations: those that the modules of the subjects declare, in the order of routes, document and help.
+
+A new operation of a subject needs no line here. Rule: of two paths that match the same request, the longer template comes first.
+"""
 
 from typing import Final
 
@@ -17,58 +20,24 @@ from constraint_crdt.operations import (
     states,
     tiles,
 )
-from constraint_crdt.operations.operation import AnyOperation
+from constraint_crdt.operations.operation import AnyOperation, Operation
 
-OPERATIONS: Final[tuple[AnyOperation, ...]] = (
-    nodes.STATUS,
-    nodes.NODES,
-    nodes.STORAGE,
-    nodes.IDENTITY,
-    nodes.RETIRE,
-    service.ALIVE,
-    service.READY,
-    service.METRICS,
-    service.OPENAPI,
-    service.DOCS,
-    constraints.CONSTRAINTS,
-    constraints.ADD,
-    constraints.REMOVE,
-    counts.RECORD,
-    counts.CHECK,
-    counts.MEASURE,
-    constraints.BATCH,
-    constraints.CHECK_EXPRESSION,
-    counts.OVERVIEW,
-    counts.LATELY,
-    counts.RATES,
-    sketches.TOP,
-    evidence.FLEET_COVERAGE,
-    evidence.COVERAGE,
-    evidence.EXPLAIN,
-    evidence.CONVERGENCE,
-    diagnosis.DIAGNOSIS,
-    diagnosis.ALERTS,
-    events.EVENTS,
-    tiles.TILES,
-    tiles.TILE,
-    tiles.PUT_TILE,
-    tiles.EDIT_TILE,
-    tiles.DELETE_TILE,
-    tiles.TILE_CONTENT,
-    tiles.PUT_TILE_CONTENT,
-    tiles.RESTORE_TILE,
-    counters.COUNTERS,
-    counters.COUNTER,
-    counters.MOVE_COUNTER,
-    sketches.TALLY,
-    sketches.SEEN,
-    sketches.INSERT,
-    positions.POSITION,
-    positions.MOVE,
-    states.EXPORT,
-    states.IMPORT_STATE,
-    plato.ROOMS,
-    plato.SUBMIT_TILE,
-    plato.SEND_DELTA,
-    plato.ROOM,
+_SUBJECTS: Final = (
+    nodes,
+    service,
+    constraints,
+    counts,
+    sketches,
+    evidence,
+    diagnosis,
+    events,
+    tiles,
+    counters,
+    positions,
+    states,
+    plato,
+)
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = tuple(
+    dict.fromkeys(each for subject in _SUBJECTS for each in vars(subject).values() if isinstance(each, Operation))
 )

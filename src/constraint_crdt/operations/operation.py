@@ -7,8 +7,8 @@ How to declare one, in the module of its subject:
 2. A response struct.
 3. `async def name(node: "Node", request: Request) -> Response`: the work. A `Reply` says more to HTTP: created, or a next page.
    For a status other than 422 raise `Problem`. A `ConstraintCrdtError` becomes 422 with its `field`.
-4. An `Operation` with these, and a line in `catalogue`. Then `python tools/generate_client.py` writes the clients' method and the
-   page of reference.
+4. An `Operation` with these, as a constant of the module. Then `python tools/generate_client.py` writes the clients' method and
+   the page of reference.
 
 Rules: undeclared parameters are refused (422). `errors` has the statuses beside the implied ones: 404 for a name in a body, 409,
 503 for a reason other than a full disk. A response valid until a change of the state gets a `Freshness` and so an `ETag`; waiting

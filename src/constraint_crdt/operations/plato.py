@@ -91,35 +91,6 @@ ROOMS: Final = Operation(
 )
 
 
-async def _room(node: "Node", request: GetRoom) -> AsyncIterator[bytes]:
-    """Streamed tile by tile: a large room needs no more memory than its largest tile."""
-    if not node.plato.has_room(request.room):
-        raise not_found(f"there is no room {request.room!r}")
-    return _room_in_parts(node, request.room)
-
-
-async def _room_in_parts(node: "Node", room: str) -> AsyncIterator[bytes]:
-    yield b'{"id":' + msgspec.json.encode(room) + b',"tiles":['
-    count = 0
-    async for tile in node.plato.tiles(room):
-        yield (b"," if count else b"") + msgspec.json.encode(tile)
-        count += 1
-    yield b'],"tile_count":%d}' % count
-
-
-ROOM: Final = Operation(
-    name="room",
-    method=GET,
-    path="/room/{room:any_text}",
-    summary="A room and its tiles.",
-    request=GetRoom,
-    response=PlatoRoom,
-    run=_room,
-    ignores_others=True,
-    group="PLATO",
-)
-
-
 async def _read(read: Callable[[bytes, str], Sent], request: SubmitTile | SendDelta) -> Sent:
     import asyncio  # loaded by nodes only: commands need no event loop
 
@@ -178,4 +149,33 @@ SEND_DELTA: Final = Operation(
     body=Body(shape=PlatoDelta, field="content"),
     group="PLATO",
     build=send_delta,
+)
+
+
+async def _room(node: "Node", request: GetRoom) -> AsyncIterator[bytes]:
+    """Streamed tile by tile: a large room needs no more memory than its largest tile."""
+    if not node.plato.has_room(request.room):
+        raise not_found(f"there is no room {request.room!r}")
+    return _room_in_parts(node, request.room)
+
+
+async def _room_in_parts(node: "Node", room: str) -> AsyncIterator[bytes]:
+    yield b'{"id":' + msgspec.json.encode(room) + b',"tiles":['
+    count = 0
+    async for tile in node.plato.tiles(room):
+        yield (b"," if count else b"") + msgspec.json.encode(tile)
+        count += 1
+    yield b'],"tile_count":%d}' % count
+
+
+ROOM: Final = Operation(
+    name="room",
+    method=GET,
+    path="/room/{room:any_text}",
+    summary="A room and its tiles.",
+    request=GetRoom,
+    response=PlatoRoom,
+    run=_room,
+    ignores_others=True,
+    group="PLATO",
 )
