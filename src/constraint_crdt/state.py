@@ -6,22 +6,21 @@ The types are views over one set of rows. Who writes is named with each write; a
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from constraint_crdt.crdt.cells import ADD, NODE, NodeValue, make_cell, node_value, read_cell
+from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
-from constraint_crdt.types.definition import Labels, check_labels
+from constraint_crdt.types.definition import ADD, Labels, check_labels
 from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.named import Blooms, Sketches
+from constraint_crdt.types.nodes import NODE, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
-from constraint_crdt.types.retirement import Retirements
-from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, SketchShape
+from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.view import no_time, writer
 

@@ -16,14 +16,14 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, Cell, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Definition, addition_of
+from constraint_crdt.types.definition import ADD, Definition, addition_of
 from constraint_crdt.types.view import no_time
 
 FORMAT: Final = "constraint-crdt state"

@@ -8,22 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import (
-    ADD,
-    COUNTS,
-    NODE,
-    POSITION,
-    REMOVE,
-    counts_value,
-    definition_value,
-    make_cell,
-    make_removal,
-    node_value,
-    position_value,
-    read_cell,
-    removed_dots,
-)
+from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal, read_cell, removed_dots
 from constraint_crdt.crdt.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, MAX_COUNT
+from constraint_crdt.types.counters import COUNTS, counts_value
+from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.nodes import NODE, node_value
+from constraint_crdt.types.register import POSITION, position_value
 
 encode = msgspec.msgpack.Encoder().encode
 A = Replica("a", 7)

@@ -23,10 +23,10 @@ from constraint_crdt import (
     encode_message,
     exchange,
 )
-from constraint_crdt.crdt.cells import ADD, REMOVE, make_cell
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import REMOVE, make_cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.protocol.local_replica import OTHERS_AFTER
-from constraint_crdt.types.definition import add_value
+from constraint_crdt.types.definition import ADD, add_value
 
 BEGAN = 1_700_000_000 * SECOND
 ROUND = SECOND // 5

@@ -1,8 +1,8 @@
 """What is told of constraints: the difference between two moments, an expiry once."""
 
 from constraint_crdt import ConstraintState, EventKind
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.runtime.change_feed import DefinitionNews, News
+from constraint_crdt.types.definition import ADD
 
 
 class Told:

@@ -9,7 +9,7 @@ import pytest
 
 from constraint_crdt.crdt import digest
 from constraint_crdt.crdt.cells import Cell, Run
-from constraint_crdt.crdt.hybrid_time import HybridClock
+from constraint_crdt.crdt.clock import HybridClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.protocol.local_replica import LocalReplica

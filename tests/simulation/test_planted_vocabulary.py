@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
-from constraint_crdt.crdt.values import RATE
 from constraint_crdt.types import increments as stretches
 from constraint_crdt.types.bloom import FILTER_PAGE_BYTES, BloomCRDT
-from constraint_crdt.types.decay import Ages, DecayCounter
-from constraint_crdt.types.named import NamedTables
+from constraint_crdt.types.decay import RATE, Ages, DecayCounter
 from constraint_crdt.types.rates import DecayConstraintState, Pair
 from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
+from constraint_crdt.types.view import NamedTables
 from tests.simulation.planting import Plant, find_and_shrink
 
 

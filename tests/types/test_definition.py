@@ -8,10 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Definition
-from constraint_crdt.crdt.cells import ADD, make_cell, read_cell
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import make_cell, read_cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.types.definition import Severity, add_value, addition_of, check_definition, check_labels, end_of, expiry_of
+from constraint_crdt.types.definition import (
+    ADD,
+    Severity,
+    add_value,
+    addition_of,
+    check_definition,
+    check_labels,
+    end_of,
+    expiry_of,
+)
 
 NOW = 1_700_000_000 * SECOND
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.coverage import Coverage
 from constraint_crdt.insight.evidence import Convergence, Evidence

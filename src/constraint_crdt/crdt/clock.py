@@ -1,22 +1,33 @@
-"""How far each row is accounted for.
+"""Clocks: how far each row is accounted for, and the time that a node goes by.
 
-A clock maps a replica to the seq up to which *everything* of its row has been taken in. Equal clocks mean equal knowledge.
-Entries only grow, and a replica without an entry stands at 0; zeros are never stored, so equality is equality of entries.
+A vector clock maps a replica to a seq: everything of its row up to there has been taken in. Equal clocks mean equal knowledge.
+Entries only grow, and a replica without an entry stands at 0. Zeros are never stored, so equality is equality of entries.
+`VectorClock` is the value for users. `ClockMark` is a frozen clock with its digest sum: two peers name it to each other in 8 bytes
+instead of spelling it out. `Merge` is the interface of all state-based CRDTs: `merge` is commutative, associative, idempotent and
+never takes knowledge away.
 
-`VectorClock` is the value users handle. `ClockMark` is a frozen clock with its digest sum beside it: what two peers name to
-each other in 8 bytes instead of spelling it out.
+`HybridClock` is the time of one node: its own clock, raised by the clocks of peers. Nodes whose clocks differ a little read the
+same expiry at the same moment, since nodes in touch with each other go by the fastest clock among them. Rules:
 
-What it means here that two replicas of something can be joined.
+- A clock that is further ahead than `max_skew` counts for nothing and raises an alarm. So no peer can move the reading by more.
+- A measurement of a peer's clock runs on at the pace of the own clock and is dropped after `heard_for`: an isolated node soon goes
+  by its own clock alone.
+- Where the own clock steps, the reading follows at once, also backwards. Measurements from before the step are dropped.
+- Of several measurements of one clock the highest counts while it lasts, then the next: messages are delayed, and never arrive
+  before they are sent.
 
-The laws (DESIGN 7.1): `merge` is commutative, associative, idempotent and never takes knowledge away.
+The hybrid of physical and heard time follows Kulkarni et al., Logical Physical Clocks (2014), without the logical part, since
+nothing is ordered by these times.
 """
 
 import enum
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Self
+from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.replica import Replica
@@ -242,3 +253,145 @@ class ClockMark:
         if replica not in self.entries:
             return None
         return bisect_left(self.order, replica)
+
+
+SECOND = 1_000_000_000
+"""ns."""
+
+DEFAULT_MAX_SKEW = 10 * SECOND
+DEFAULT_HEARD_FOR = 5 * SECOND
+
+TRAVEL = SECOND
+"""ns by which a clock may look slower than it is, for the time that its message took: that much more is no alarm."""
+
+
+NEVER = 1 << 63
+"""ns: later than any time."""
+
+MEASUREMENTS = 16
+"""Of one clock, at most: the highest, and the later ones that will count when it does not any more."""
+
+
+class _Heard(NamedTuple):
+    offset: int
+    """How far that clock is ahead of mine."""
+    at: int
+    """When it was heard, by my clock."""
+
+
+class HybridClock:
+    """The time that one node goes by, in ns since the epoch. A reading is O(1), or O(peers) where the fastest clock was lost."""
+
+    def __init__(self, now: Callable[[], int], *, max_skew: int = DEFAULT_MAX_SKEW, heard_for: int = DEFAULT_HEARD_FOR) -> None:
+        """`now`: my own clock. `max_skew`: how far clocks may differ; `heard_for`: how long what was heard counts. All in ns."""
+        self.own = now
+        """My own clock."""
+        self.max_skew = max_skew
+        self.heard_for = heard_for
+        self.alarms = 0
+        """Times that a peer's clock was found beyond `max_skew`, and had not been before."""
+        self._heard: dict[str, deque[_Heard]] = {}
+        """Of each peer, what counts first: later measurements are lower, or the earlier would not be here."""
+        self._skewed: set[str] = set()
+        self._lead = _Heard(0, 0)
+        self._hidden_until = NEVER
+        """When a measurement beyond the bound goes out of date that hides a lower one of the same clock."""
+        self._last = 0
+        self._held: int | None = None
+
+    def now(self) -> int:
+        """The hybrid time."""
+        if self._held is not None:
+            return self._held
+        own, lead = self._look(), self._lead
+        if (lead.offset and own - lead.at > self.heard_for) or own > self._hidden_until:
+            lead = self._find_lead(own)
+        return own + lead.offset
+
+    def hear(self, peer: str, time: int) -> int | None:
+        """A peer said its own time. Returns how far it is ahead (negative: behind) if that has just become an alarm, else None."""
+        own = self._last = self._look()
+        heard, known = _Heard(time - own, own), self._known(peer, own)
+        lost = False
+        while known and known[-1].offset <= heard.offset:
+            lost |= known.pop() is self._lead
+        if len(known) == MEASUREMENTS:
+            known.pop()
+        known.append(heard)
+        if len(known) > 1:
+            if known[0].offset > self.max_skew:
+                self._hidden_until = min(self._hidden_until, known[0].at + self.heard_for)
+            return None
+        if self._lead.offset <= heard.offset <= self.max_skew:
+            self._lead = heard
+        elif lost:
+            self._find_lead(own)
+        if self._is_near(heard.offset):
+            self._skewed.discard(peer)
+        elif peer not in self._skewed:
+            self._skewed.add(peer)
+            self.alarms += 1
+            return heard.offset
+        return None
+
+    def forget(self, peer: str) -> None:
+        """A peer is no more."""
+        self._skewed.discard(peer)
+        if self._lead in self._heard.pop(peer, ()):
+            self._find_lead(self._look())
+
+    def offset(self, peer: str) -> int | None:
+        """How far a peer's clock is ahead of mine (negative: behind), in ns; None if it was not heard lately."""
+        if peer not in self._heard:
+            return None
+        known = self._known(peer, self._look())
+        return known[0].offset if known else None
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """The same of all peers that were heard lately. O(peers)."""
+        own = self._look()
+        return {peer: known[0].offset for peer in self._heard if (known := self._known(peer, own))}
+
+    @property
+    def in_doubt(self) -> bool:
+        """True unless most of the clocks heard lately, mine included, are within `max_skew` of mine. O(peers)."""
+        offsets = self.offsets.values()
+        near = 1 + sum(map(self._is_near, offsets))
+        return near * 2 <= 1 + len(offsets)
+
+    @contextmanager
+    def held(self) -> Iterator[int]:
+        """Let no time pass inside of the block, so that all that is read there is of one moment; gives that moment."""
+        before, self._held = self._held, self.now()
+        try:
+            yield self._held
+        finally:
+            self._held = before
+
+    def _look(self) -> int:
+        """My own time. If that was set back, what was heard before says nothing any more."""
+        own = self.own()
+        if own < self._last:
+            self._heard.clear()
+            self._lead, self._last, self._hidden_until = _Heard(0, own), own, NEVER
+        return own
+
+    def _known(self, peer: str, own: int) -> deque[_Heard]:
+        """The measurements of a peer's clock that count, the highest first."""
+        known = self._heard.setdefault(peer, deque())
+        while known and own - known[0].at > self.heard_for:
+            known.popleft()
+        return known
+
+    def _is_near(self, offset: int) -> bool:
+        return -self.max_skew - TRAVEL <= offset <= self.max_skew
+
+    def _find_lead(self, own: int) -> _Heard:
+        """The clock that is furthest ahead of mine, of those that count; mine if none is."""
+        firsts = [known[0] for peer in self._heard if (known := self._known(peer, own))]
+        leads = [heard for heard in firsts if 0 < heard.offset <= self.max_skew]
+        hiding = [heard.at for heard in firsts if heard.offset > self.max_skew]
+        self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
+        self._lead = max(leads, default=_Heard(0, own))
+        return self._lead

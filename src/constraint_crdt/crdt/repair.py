@@ -18,7 +18,7 @@ A bucket is the last byte of a cell's digest, so a cell that differs between two
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell, Key, counts_value, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, rank_of, removed_dots
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Row, Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -181,9 +181,8 @@ def decide(mine: Side, theirs: Side, dead: Mapping[Slot, int]) -> list[Cell]:
                 continue
             bit = bucket_bit(cell)
             credible = not (holder.doubt & bit and not other.doubt & bit)
-            counts = sum(counts_value(cell)) if cell.kind == COUNTS else 0
             own = cell.replica.node_id == holder.node_id
-            slots.setdefault(slot, []).append((credible, cell.seq, counts, own, cell.digest, cell))
+            slots.setdefault(slot, []).append((credible, cell.seq, rank_of(cell), own, cell.digest, cell))
     best = (max(candidates, key=lambda candidate: candidate[:5]) for candidates in slots.values())
     return [cell for credible, _, _, _, _, cell in best if credible]
 

@@ -14,9 +14,10 @@ time: None, never a guess. A removal stays in here after its cell was dropped, s
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from constraint_crdt.crdt.cells import ADD, REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.definition import ADD
 
 
 class DefinitionFrontier:

@@ -10,7 +10,6 @@ have it. It never asks anybody to write again.
 import asyncio
 from typing import Literal
 
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
@@ -18,6 +17,7 @@ from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.reports import CoverageReport, NodeCoverage
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.exchange_loop import Exchanger
+from constraint_crdt.types.definition import ADD
 
 WAITING = 64
 """Requests that may wait for acknowledgements at once."""

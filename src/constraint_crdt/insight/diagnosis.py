@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.reports import DiagnosisReport, Finding, Level
 from constraint_crdt.protocol.gossip_node import GossipNode

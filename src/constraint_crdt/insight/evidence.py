@@ -19,8 +19,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from math import ceil
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockMark
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.insight.changes import ChangeLog
 from constraint_crdt.insight.reports import ConvergenceReport, PeerConvergence

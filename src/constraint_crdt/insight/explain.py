@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
 from constraint_crdt.insight.changes import Change
@@ -27,7 +27,7 @@ from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.insight.reports import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
-from constraint_crdt.types.counters import NODE_KEY, ZERO
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, ZERO, counts_value
 from constraint_crdt.types.definition import Addition
 
 SPELLS = 100_000

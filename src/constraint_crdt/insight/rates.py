@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.values import RATE
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.decay import LN2, left_of
+from constraint_crdt.types.decay import LN2, RATE, left_of
 from constraint_crdt.types.rates import NODE_KEY, Pair, Rates, rates_of
 
 NOTHING_LEFT = 0.0005

@@ -19,8 +19,7 @@ Rules kept here:
 
 from collections.abc import Callable, Iterable, Sequence
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockMark
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.errors import ConstraintCrdtError

@@ -24,10 +24,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
-from constraint_crdt.crdt.cells import ADD, Cell
-from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import SECOND, HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.hybrid_time import SECOND, HybridClock
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
@@ -35,7 +34,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.protocol.codec import WIRE_VERSION
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Labels, Moment, Severity, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import ADD, Labels, Moment, Severity, Span, check_definition, check_labels, end_of
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 

@@ -33,7 +33,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Delta, Entry, Ping
-from constraint_crdt.types.retirement import Retirements
+from constraint_crdt.types.nodes import Retirements
 
 
 def behind(mine: ClockMark, theirs: ClockMark, by: int | None = None) -> list[tuple[Replica, int]]:

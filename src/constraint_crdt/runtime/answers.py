@@ -4,9 +4,8 @@ import time
 from collections.abc import Iterable, Sequence
 
 from constraint_crdt import __version__
-from constraint_crdt.crdt.cells import REMOVE, Cell, NodeValue
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import REMOVE, Cell
+from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
@@ -29,6 +28,7 @@ from constraint_crdt.runtime.reports import (
 from constraint_crdt.store import Life
 from constraint_crdt.transport.interface import Transport
 from constraint_crdt.types.definition import Addition
+from constraint_crdt.types.nodes import NodeValue
 
 
 class Answers:

@@ -11,14 +11,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, counts_value
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import NODE_KEY
-from constraint_crdt.types.definition import Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
+from constraint_crdt.types.definition import ADD, Severity, check_definition, check_labels, end_of
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 MAX_CHANGES = 10_000

@@ -39,10 +39,9 @@ from typing import NamedTuple
 
 from constraint_crdt.alerts.engine import Alert
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.shapes import SHAPES
-from constraint_crdt.crdt.values import RATE
+from constraint_crdt.crdt.kinds import registered
 from constraint_crdt.model.events import Notice
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import Tally
@@ -51,7 +50,9 @@ from constraint_crdt.runtime.exchange_loop import Exchanger
 from constraint_crdt.runtime.persistence import Keeping
 from constraint_crdt.runtime.tiles import NodeTiles
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Definition, addition_of
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.decay import RATE
+from constraint_crdt.types.definition import ADD, Definition, addition_of
 
 
 class News(NamedTuple):
@@ -303,7 +304,7 @@ class Movement:
         self._evidence: dict[str, tuple[int, StateHash | None]] = {}
         self._constraints = _Gathered()
         self._nodes = _Gathered()
-        for kind in SHAPES:
+        for kind in registered():
             gossip.state.rows.watch(kind, self._cell_moved)
 
     @property

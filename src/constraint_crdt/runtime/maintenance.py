@@ -25,12 +25,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Set
 from functools import partial
 
-from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell
-from constraint_crdt.crdt.hybrid_time import DEFAULT_HEARD_FOR, SECOND
+from constraint_crdt.crdt.cells import REMOVE, Cell
+from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.reports import Holding
-from constraint_crdt.types.tile_parts import Place
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.tile_cells import Place
 from constraint_crdt.types.tiles import FleetTile
 
 AT_ONCE = 1_000

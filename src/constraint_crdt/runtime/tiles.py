@@ -11,12 +11,11 @@ import msgspec
 
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.crdt.values import CONTENT, DELETED
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.events import Event, EventKind
 from constraint_crdt.runtime.shared import Told
 from constraint_crdt.types.register import Position
-from constraint_crdt.types.tile_parts import Place
+from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place
 from constraint_crdt.types.tiles import FleetTile
 
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.crdt.cells import REMOVE, RETIRE, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
@@ -39,6 +39,7 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
+from constraint_crdt.types.nodes import RETIRE
 
 LIMITS = Limits(burst_bytes=1024)
 """Of every node: so small that large transfers pause, and have to be asked for."""

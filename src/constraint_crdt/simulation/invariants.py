@@ -26,11 +26,13 @@ The log knows nothing of runs, floors, digests or messages: per replica the list
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from constraint_crdt.crdt.cells import ADD, REMOVE, RETIRE, Cell, definition_value, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Model, Said
+from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.nodes import RETIRE
 
 Counted = Mapping[str, tuple[int, int]]
 """Evaluations by constraint, "" for none in particular: how far a mutation moves them."""

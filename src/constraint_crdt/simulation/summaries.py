@@ -6,13 +6,13 @@ The other half of `writes`: how a node does it, what the log is to be told, when
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from constraint_crdt.crdt.values import DECAY, RATE
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import ROOM, Inserted, Left, Model, Said, Shape, Taken, Tallied, Values
 from constraint_crdt.simulation.steps import Decay, FoldRates, Increment, Insert, Rate, Tally
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 
 Summing: TypeAlias = Tally | Insert | Rate | FoldRates | Decay | Increment

@@ -5,10 +5,9 @@ from typing import Final, NamedTuple, get_args
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, RETIRE, Cell, counts_value
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.values import APPLIED, RATE
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation import summaries
 from constraint_crdt.simulation.invariants import Counted, Invariants
@@ -33,6 +32,11 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.simulation.summaries import Summing
+from constraint_crdt.types.counters import COUNTS, counts_value
+from constraint_crdt.types.decay import RATE
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.increments import APPLIED
+from constraint_crdt.types.nodes import RETIRE
 
 TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")
 TOGETHER: Final = "increments taken together"

@@ -5,7 +5,6 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.testing import composite_types as tables
@@ -15,12 +14,13 @@ from constraint_crdt.testing import simple_types as counting
 from constraint_crdt.testing.adversarial import UNKNOWN_KIND, forged, over_rows, rows_of, wild
 from constraint_crdt.testing.histories import Laws, single
 from constraint_crdt.types.bloom import BloomCRDT
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
-from constraint_crdt.types.register import EisensteinRegister
+from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
 

@@ -11,16 +11,16 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, over_rows, rows_of, wild
 from constraint_crdt.testing.histories import Laws, in_place
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
-from constraint_crdt.types.register import EisensteinRegister
+from constraint_crdt.types.register import POSITION, EisensteinRegister
 
 ids = st.sampled_from(("x", "x", "y"))
 """One more often than the other, so that it is added and removed, and by several."""

@@ -13,14 +13,18 @@ from collections.abc import Iterable
 from operator import index
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from constraint_crdt.crdt.cells import Cell, make_cell
+from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE, BloomValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.pages import PagedView, positions
-from constraint_crdt.types.view import writer
+from constraint_crdt.types.view import NamedTables, PagedView, check_page, positions, writer
+
+BLOOM: Final = 12
+BLOOM_PAGE: Final = 13
 
 FILTER_PAGE_BYTES: Final = 1024
 HASHES_MAX: Final = 64
@@ -30,6 +34,26 @@ _GENEROUS: Final = 9.6 * _OPTIMUM / math.log(100)
 """How far above the optimum the bits may be, so that they are 9.6 an item at 1 %."""
 _STRICT_FROM: Final = 100
 """Items from which on that holds: below, a byte more or less would change the rate too much."""
+
+
+class BloomValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a BLOOM cell: the dimensions of the filter, and the insertions of one row."""
+
+    bits: int
+    hashes: int
+    expected: int
+    """Items that the filter was made for."""
+    inserted: int
+    """Insertions of this row that set a bit."""
+
+
+def _check_bloom(_: str, value: BloomValue) -> None:
+    require(0 < value.bits <= PAGES * PAGE_BYTES * 8 and 0 < value.hashes <= HASHES_MAX, "the shape of a Bloom filter")
+    require_counts((value.expected, value.inserted), "a count of a Bloom filter")
+
+
+register(BLOOM, BloomValue, _check_bloom)
+register(BLOOM_PAGE, bytes, check_page)
 
 
 class BloomShape(NamedTuple):
@@ -204,6 +228,13 @@ class BloomCRDT(PagedView[BloomShape]):
 
     def __repr__(self) -> str:
         return f"BloomCRDT(name={self.name!r}, bits={self.shape.bits}, hashes={self.shape.hashes}, expected={self.shape.expected})"
+
+
+class Blooms(NamedTables[BloomCRDT, BloomShape]):
+    """The Bloom filters of a state by name."""
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows, BloomCRDT, rows.limits.blooms, lambda name, shape: BloomCRDT(rows=rows, name=name, shape=shape))
 
 
 def _either(one: bytes | bytearray, other: bytes | bytearray) -> bytes:

@@ -11,17 +11,62 @@ twice. The value is all increments less all decrements; each of the two only eve
 
 from collections.abc import Iterable, Iterator, Mapping
 from operator import index
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-from constraint_crdt.crdt.cells import COUNTS, Cell, Key, counts_value, make_cell, make_counts, make_removal, value_of
-from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, value_of
+from constraint_crdt.crdt.kinds import register, require_counts
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.crdt.values import COUNTER
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import View, WatchingView, writer
 
-NODE_KEY = ""
+COUNTS: Final = 3
+COUNTER: Final = 7
+
+NODE_KEY: Final = ""
+"""The key of the counts of no particular constraint."""
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, 0) if isinstance(value, int) else value
+
+
+def _check_counts(_: str, value: int | tuple[int, int]) -> None:
+    require_counts(_pair(value), "a count")
+
+
+def check_pair(_: str, value: tuple[int, int]) -> None:
+    """The bounds of two counts inside a cell. Raises `ConstraintCrdtError`."""
+    require_counts(value, "a count")
+
+
+register(
+    COUNTS,
+    int | tuple[int, int],
+    _check_counts,
+    key_bytes=ID_BYTES,
+    removable=True,
+    removed_by_id=True,
+    cached=_pair,
+    rank=lambda value: sum(_pair(value)),
+)
+register(COUNTER, tuple[int, int], check_pair, key_bytes=ID_BYTES)
+
+
+def make_counts(key: str, satisfied: int, violated: int) -> Cell:
+    """A COUNTS cell."""
+    cell = make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
+    cell.cached = (satisfied, violated)
+    return cell
+
+
+def counts_value(cell: Cell) -> tuple[int, int]:
+    """The value of a COUNTS cell: (satisfied, violated), cumulative."""
+    value = cell.cached
+    if value is None:
+        value = cell.cached = _pair(value_of(cell))
+    return value
 
 
 class Counts(NamedTuple):

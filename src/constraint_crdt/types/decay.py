@@ -20,16 +20,18 @@ and sums the rows (exponentially decayed counts: Cormode, Korn and Tirthapura, 2
 A counter is its name and its half-life. Those of one name share a cell in each row and know nothing of each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import fsum, isfinite, log
 from operator import index
 from typing import Final, Self
 
+import msgspec
+
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, value_of
-from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, MAX_COUNT
+from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import DECAY, RATE, DecayValue
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import View, WatchingView, no_time, writer
 
@@ -43,6 +45,62 @@ SECOND: Final = 1_000_000_000
 """In ns."""
 
 LN2: Final = log(2.0)
+
+DECAY: Final = 8
+RATE: Final = 9
+
+
+class DecayedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A decaying number at the time of its cell."""
+
+    half_life: float
+    """Seconds."""
+    value: float
+
+
+class DecayValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a DECAY cell: one number at one or more half-lives."""
+
+    time: int
+    """ns since the epoch."""
+    values: tuple[DecayedValue, ...]
+
+
+class RatedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Evaluations of one constraint at one half-life, decayed to the time of their cell."""
+
+    half_life: float
+    """Seconds."""
+    satisfied: float
+    violated: float
+
+
+class RateValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a RATE cell."""
+
+    time: int
+    """ns since the epoch."""
+    values: tuple[RatedValue, ...]
+
+
+def _check_decayed(time: int, values: Sequence[tuple[float, ...]]) -> None:
+    require_counts((time,), "the time of a decaying value")
+    require(0 < len(values) <= HALF_LIVES, "the number of half-lives")
+    for half_life, *numbers in values:
+        require(0.0 < half_life <= DURATION_MAX, "a half-life")  # NaN is in no range
+        require(all(0.0 <= number <= float(MAX_COUNT) for number in numbers), "a decaying value")
+
+
+def _check_decay(_: str, value: DecayValue) -> None:
+    _check_decayed(value.time, [(each.half_life, each.value) for each in value.values])
+
+
+def _check_rate(_: str, value: RateValue) -> None:
+    _check_decayed(value.time, [(each.half_life, each.satisfied, each.violated) for each in value.values])
+
+
+register(DECAY, DecayValue, _check_decay, key_bytes=ID_BYTES)
+register(RATE, RateValue, _check_rate, key_bytes=ID_BYTES, removable=True)
 
 _Slot = tuple[int, Key, Replica]
 

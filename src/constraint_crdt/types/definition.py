@@ -6,15 +6,19 @@ again what is in force changes nothing.
 
 import enum
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from constraint_crdt.crdt.cells import Cell, definition_value
-from constraint_crdt.crdt.hybrid_time import SECOND
-from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, LABELS, MAX_COUNT, WHEN_BYTES
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, value_of
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, ID_BYTES, LABELS, MAX_COUNT, WHEN_BYTES
 from constraint_crdt.crdt.replica import Dot, check_id
-from constraint_crdt.crdt.values import Label
 from constraint_crdt.errors import ConstraintCrdtError
+
+ADD: Final = 1
 
 
 class Severity(enum.StrEnum):
@@ -27,8 +31,64 @@ class Severity(enum.StrEnum):
 
 _LEVELS = tuple(Severity)
 
+Label = tuple[str, str]
+"""A key and its value."""
+
 Labels = Mapping[str, str] | Iterable[Label]
 """Labels as callers give them."""
+
+
+class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of an ADD cell."""
+
+    when: str | None = None
+    severity: int = 1
+    """The place in `Severity`."""
+    about: str | None = None
+    on: tuple[Label, ...] = ()
+    """The selector: labels that a node must have, ordered by key."""
+    expires_at: int | None = None
+    """ns since the epoch."""
+    added_at: int | None = None
+    """ns since the epoch, by the clock of the writer."""
+
+
+def check_wire_labels(labels: Sequence[Label]) -> None:
+    """The bounds of labels inside a cell. Raises `ConstraintCrdtError`."""
+    require(len(labels) <= LABELS, "the number of labels")
+    require(all(before[0] < after[0] for before, after in itertools.pairwise(labels)), "the order of labels")
+    for each in labels:
+        for text in each:
+            check_id(text, "a part of a label")
+
+
+def _check_add(_: str, value: DefinitionValue | None) -> None:
+    if value is not None:
+        require(0 <= value.severity < len(_LEVELS), "the severity of a definition")
+        if value.about is not None:
+            require_text(value.about, "the text of a definition", ABOUT_BYTES)
+        if value.on:
+            check_wire_labels(value.on)
+        require_counts((value.expires_at or 0, value.added_at or 0), "a time of a definition")
+
+
+register(
+    ADD,
+    DefinitionValue | None,
+    _check_add,
+    default=None,
+    key_bytes=ID_BYTES,
+    empty_key=False,
+    removable=True,
+    removed_by_id=True,
+    bare=True,
+)
+
+
+def definition_value(cell: Cell) -> DefinitionValue:
+    """The value of an ADD cell."""
+    value: DefinitionValue | None = value_of(cell)
+    return value or DefinitionValue()
 
 
 class Definition(NamedTuple):

@@ -23,13 +23,44 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import index
 from typing import Final, NamedTuple
 
+import msgspec
+
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id
-from constraint_crdt.crdt.values import APPLIED, INCREMENTS
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.counters import ZERO, Counts
+from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.view import WatchingView, writer
+
+INCREMENTS: Final = 22
+APPLIED: Final = 23
+
+LEVEL_MAX: Final = 63
+"""The highest level of a stretch: all seqs fit into one."""
+
+
+class StretchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The sum of the increments of 2**level seqs, from `first` on; `first` is a multiple of 2**level."""
+
+    first: int
+    level: int
+    satisfied: int
+    violated: int
+
+
+def _check_applied(_: str, value: tuple[StretchValue, ...]) -> None:
+    free = 0
+    for stretch in value:
+        require_counts((stretch.first, stretch.satisfied, stretch.violated), "a number of a stretch of increments")
+        require(0 <= stretch.level <= LEVEL_MAX, "the level of a stretch of increments")
+        size = 1 << stretch.level
+        require(free <= stretch.first and stretch.first % size == 0, "the first seq of a stretch of increments")
+        free = stretch.first + size
+
+
+register(INCREMENTS, tuple[int, int], check_pair, removable=True)
+register(APPLIED, tuple[StretchValue, ...], _check_applied, removable=True)
 
 
 class Stretch(NamedTuple):

@@ -24,10 +24,11 @@ import enum
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
-from constraint_crdt.crdt.cells import ADD, Cell, Key, make_cell, make_removal
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.types.definition import (
+    ADD,
     WITHOUT_VALUE,
     Addition,
     Definition,

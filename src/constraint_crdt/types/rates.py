@@ -15,9 +15,8 @@ from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import HALF_LIVES
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import RATE, RateValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.decay import MAX_SKEW, Ages, AgingView, check_half_life, check_sum, left_of, short
+from constraint_crdt.types.decay import MAX_SKEW, RATE, Ages, AgingView, RateValue, check_half_life, check_sum, left_of, short
 from constraint_crdt.types.view import no_time, writer
 
 DEFAULT_HALF_LIVES: Final = (60.0, 300.0, 3600.0)

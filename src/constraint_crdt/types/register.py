@@ -10,9 +10,13 @@ The fleet's position on the Eisenstein (hexagonal) lattice: a register whose con
 
 from collections.abc import Iterable
 from operator import index
+from typing import Final
 
-from constraint_crdt.crdt.cells import POSITION, Cell, PositionValue, make_cell, position_value
-from constraint_crdt.crdt.limits import MAX_COUNT
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
@@ -20,8 +24,46 @@ from constraint_crdt.types.view import WatchingView, writer
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
 
-COORDINATE_MAX = 2**31 - 1
-COORDINATE_MIN = -(2**31)
+COORDINATE_MAX: Final = 2**31 - 1
+COORDINATE_MIN: Final = -(2**31)
+
+POSITION: Final = 4
+
+
+class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a POSITION or TILE_POSITION cell."""
+
+    a: int
+    b: int
+    time: int
+    """ns since the epoch."""
+    overwrites: tuple[WireDot, ...] = ()
+    """The cells that this one supersedes."""
+    by: str = ""
+    """The name of a writer outside of the fleet; else empty."""
+
+
+def check_position(_: str, value: PositionValue) -> None:
+    """The bounds of a position inside a cell. Raises `ConstraintCrdtError`."""
+    in_range = min(value.a, value.b) >= COORDINATE_MIN and max(value.a, value.b) <= COORDINATE_MAX
+    require(in_range, "a coordinate of a position")
+    require_counts((value.time,), "the time of a position")
+    require_text(value.by, "the name of who wrote a position")
+    check_dots(value.overwrites)
+
+
+def _check_register(key: str, value: PositionValue) -> None:
+    require(not key, "the key of a position")
+    check_position(key, value)
+
+
+register(POSITION, PositionValue, _check_register, key_bytes=ID_BYTES)
+
+
+def position_value(cell: Cell) -> PositionValue:
+    """The value of a POSITION or TILE_POSITION cell."""
+    value: PositionValue = value_of(cell)
+    return value
 
 
 def eisenstein_norm(position: Position) -> int:

@@ -17,14 +17,18 @@ from operator import add, index, sub
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from constraint_crdt.crdt.cells import make_cell
+from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE, SketchValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.pages import PagedView, positions
-from constraint_crdt.types.view import writer
+from constraint_crdt.types.view import NamedTables, PagedView, check_page, positions, writer
+
+SKETCH: Final = 10
+SKETCH_PAGE: Final = 11
 
 EPSILON: Final = 0.0005
 DELTA: Final = 0.01
@@ -36,6 +40,32 @@ COUNTER_MAX: Final = 2**32 - 1
 PAGE_COUNTERS: Final = 512
 CANDIDATE_BYTES: Final = 24 * 1024
 """Of the names that one row remembers, so that they fit into a cell."""
+
+
+class SketchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a SKETCH cell: the dimensions of the table, and the totals of one row."""
+
+    width: int
+    depth: int
+    total: int
+    """The sum of all counts in this row."""
+    candidates: tuple[tuple[str, int], ...] = ()
+    """Items that are frequent in this row, each with the estimate of the row."""
+    saturated: bool = False
+    """A counter of this row has reached the highest value, so estimates may be too low from there on."""
+
+
+def _check_sketch(_: str, value: SketchValue) -> None:
+    require(value.width > 0 < value.depth and value.width * value.depth * 4 <= PAGES * PAGE_BYTES, "the shape of a sketch")
+    require(len(value.candidates) <= CANDIDATES, "the number of frequent items")
+    for item, count in value.candidates:
+        check_id(item, "a frequent item")
+        require_counts((count,), "a count of a sketch")
+    require_counts((value.total,), "a count of a sketch")
+
+
+register(SKETCH, SketchValue, _check_sketch)
+register(SKETCH_PAGE, bytes, check_page)
 
 
 class SketchShape(NamedTuple):
@@ -256,6 +286,13 @@ class SketchCRDT(PagedView[SketchShape]):
 
     def __repr__(self) -> str:
         return f"SketchCRDT(name={self.name!r}, width={self.shape.width}, depth={self.shape.depth}, total={self.total})"
+
+
+class Sketches(NamedTables[SketchCRDT, SketchShape]):
+    """The sketches of a state by name."""
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows, SketchCRDT, rows.limits.sketches, lambda name, shape: SketchCRDT(rows=rows, name=name, shape=shape))
 
 
 def _checked(counts: Mapping[str, int]) -> dict[str, int]:

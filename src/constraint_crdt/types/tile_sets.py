@@ -16,9 +16,8 @@ from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, 
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id, replica_named
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import ELEMENT, TOMBSTONES, Interval
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.tile_parts import TileIndex
+from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, TileIndex
 from constraint_crdt.types.view import writer
 
 Intervals = tuple[Interval, ...]

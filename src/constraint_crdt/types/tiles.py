@@ -21,13 +21,20 @@ from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, v
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import CONTENT, CONTENT_PAGE, DELETED, TILE, TILE_POSITION, ContentValue, DeletedValue, TileValue
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.register import Position, Positions, eisenstein_norm
-from constraint_crdt.types.tile_parts import (
+from constraint_crdt.types.tile_cells import (
+    CONTENT,
+    CONTENT_PAGE,
+    DELETED,
+    TILE,
+    TILE_POSITION,
+    ContentValue,
+    DeletedValue,
     Place,
     TileCounts,
     TileIndex,
+    TileValue,
     check_place,
     content_cells,
     encode_content,

@@ -8,10 +8,64 @@ for good (`retire_node`). The cells of an ended life stand, and its counts stay 
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
-from constraint_crdt.crdt.cells import RETIRE, Cell, make_cell, retire_value
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import WatchingView, writer
+
+NODE: Final = 5
+RETIRE: Final = 6
+
+
+class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a NODE cell."""
+
+    software: str
+    wire: int
+    endpoints: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a RETIRE cell: ended lives, each with the highest seq of it that the writer knew."""
+
+    whole_node: bool
+    """True: the node is retired, with all of its lives. False: the node went on from these lives."""
+    lives: tuple[WireDot, ...]
+
+
+def _check_node(key: str, value: NodeValue) -> None:
+    require(not key, "the key of a node's word on itself")
+    require_text(value.software, "the software version of a node")
+    require_counts((value.wire,), "the wire version of a node")
+    check_wire_labels(value.labels)
+
+
+def _check_retire(_: str, value: RetireValue) -> None:
+    require(bool(value.lives), "the number of lives retired")
+    check_dots(value.lives)
+
+
+register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
+register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
+
+
+def node_value(cell: Cell) -> NodeValue:
+    """The value of a NODE cell."""
+    value: NodeValue = value_of(cell)
+    return value
+
+
+def retire_value(cell: Cell) -> RetireValue:
+    """The value of a RETIRE cell."""
+    value: RetireValue = value_of(cell)
+    return value
 
 
 class Retirements(WatchingView):

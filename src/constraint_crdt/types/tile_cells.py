@@ -1,51 +1,132 @@
-"""The content of a tile, in pages: a header with its hash, and as many pages as it takes, all in one row and transaction.
+"""The cells of a tile: kinds and wire values, the content in pages, the counts, and the index of all tiles.
 
-Transfers are applied whole, so header and pages always come together from honest nodes. A content whose pages are missing, or do
-not give what its hash says, is *damaged* and reads as nothing.
+| kind | key | value |
+|---|---|---|
+| 14 TILE | room, tile id | `[created, author]` |
+| 15 CONTENT | room, tile id | `[time, size, hash]` |
+| 16 CONTENT_PAGE | room, tile id, page | bytes |
+| 17 ELEMENT | room, tile id, letter, element | `t` tag, `k` constraint: nil; `f` constraint by foreign tags: `[[node, seq], …]` |
+| 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: foreign tags that are removed |
+| 19 TILE_COUNTS | room, tile id, counting name | `[satisfied, violated]`, cumulative |
+| 20 TILE_POSITION | room, tile id | as POSITION, with the name of a writer outside of the fleet |
+| 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells that the deletion observed |
 
-Which cells belong to which tile, and which tiles are there.
+A tile is named by a room and an id. Header, content, deletion and position stand under that name; pages, elements, counts and
+tombstones stand under longer keys that begin with it. `TileIndex` knows these keys, so reading a tile costs as much as its own
+cells. A tile is visible while a content stands that no deletion names.
 
-A tile is named by a room and an id. Its header, content, deletion and position are under that name; its pages, elements, counts
-and tombstones under longer keys that begin with it. The index knows these keys, so that reading a tile costs what its own cells
-cost. A tile is *there* while a content stands that no deletion mark names.
+Rules kept here:
 
-Rule: every reading follows from the cells that stand, never from the order in which they came.
-
-How often what a tile stands for was satisfied and violated, by whoever counted.
-
-A count is cumulative and belongs to one name: the text of a replica for a node of ours, any other for software outside of the
-fleet, whose counts any node may take in. So of one name the highest that any row has counts, and over the names the sum.
+- A content is one header with a hash and as many pages as it needs, all in one row and one transaction. Transfers are applied
+  as a whole, so honest nodes always have header and pages together. A content with missing pages or another hash is *damaged* and
+  reads as empty.
+- Every reading follows from the cells that stand, never from the order of their arrival.
+- A count is cumulative and belongs to one name: the text of a replica for a node of the fleet, any other name for outside software,
+  whose counts any node may take in. The reading is, per name, the highest that any row has; the total is the sum over the names.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from operator import index
+from typing import Final
 
-from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, make_key, value_of
+import msgspec
+
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, WireDot, check_dots, make_cell, make_key, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import (
-    CONTENT,
-    CONTENT_HASH_BYTES,
-    CONTENT_PAGE,
-    DELETED,
-    ELEMENT,
-    TILE,
-    TILE_COUNTS,
-    TILE_POSITION,
-    TOMBSTONES,
-    ContentValue,
-    DeletedValue,
-)
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.counters import ZERO, Counts
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.counters import ZERO, Counts, check_pair
+from constraint_crdt.types.register import PositionValue, check_position
+from constraint_crdt.types.view import WatchingView, check_page, writer
+
+TILE: Final = 14
+CONTENT: Final = 15
+CONTENT_PAGE: Final = 16
+ELEMENT: Final = 17
+TOMBSTONES: Final = 18
+TILE_COUNTS: Final = 19
+TILE_POSITION: Final = 20
+DELETED: Final = 21
+
+HASH_BYTES: Final = 32
+
+Interval = tuple[int, int]
+"""The first and the last seq of a range."""
+
+
+class TileValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a TILE cell: when and by whom a tile was created, as its writer knew."""
+
+    created: int
+    """ns since the epoch."""
+    author: str
+
+
+class ContentValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a CONTENT cell. The content is in CONTENT_PAGE cells of the same row, unless it is empty."""
+
+    time: int
+    """Hybrid logical time, ns since the epoch."""
+    size: int
+    """Bytes."""
+    hash: bytes
+    """blake2b, 32 bytes, of the whole content."""
+
+
+class DeletedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a DELETED cell."""
+
+    time: int
+    """ns since the epoch."""
+    seen: tuple[WireDot, ...]
+    """The CONTENT cells that the deletion observed."""
+
+
+def _check_tile(_: str, value: TileValue) -> None:
+    require_counts((value.created,), "the time at which a tile was created")
+    require_text(value.author, "the author of a tile")
+
+
+def _check_content(_: str, value: ContentValue) -> None:
+    require_counts((value.time,), "the time of a content")
+    require(0 <= value.size <= TILE_BYTES, "the size of a content")
+    require(len(value.hash) == HASH_BYTES, "the hash of a content")
+
+
+def _check_element(_: str, value: Sequence[tuple[str, int]]) -> None:
+    for node, seq in value:
+        check_id(node, "the node of a tag")
+        require_counts((seq,), "the seq of a tag")
+
+
+def _check_tombstones(_: str, value: Sequence[Interval]) -> None:
+    require_counts([end for interval in value for end in interval], "a seq of a stretch")
+    require(all(lo <= hi for lo, hi in value), "a stretch")
+    require(all(before[1] < after[0] for before, after in itertools.pairwise(value)), "the order of stretches")
+
+
+def _check_deleted(_: str, value: DeletedValue) -> None:
+    require_counts((value.time,), "the time of a deletion")
+    check_dots(value.seen)
+
+
+register(TILE, TileValue, _check_tile, removable=True)
+register(CONTENT, ContentValue, _check_content, removable=True)
+register(CONTENT_PAGE, bytes, check_page, removable=True)
+register(ELEMENT, tuple[tuple[str, int], ...], _check_element, default=(), removable=True)
+register(TOMBSTONES, tuple[Interval, ...], _check_tombstones, removable=True)
+register(TILE_COUNTS, tuple[int, int], check_pair, removable=True)
+register(TILE_POSITION, PositionValue, check_position, removable=True)
+register(DELETED, DeletedValue, _check_deleted, removable=True)
 
 
 def hash_content(content: bytes) -> bytes:
     """blake2b, 32 bytes."""
-    return hashlib.blake2b(content, digest_size=CONTENT_HASH_BYTES).digest()
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
 
 
 def encode_content(content: str | bytes) -> bytes:
