@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
 
+import constraint_crdt
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal, read_cell, value_of
 from constraint_crdt.crdt.kinds import BARE_HEADS, RANKS, READERS, REMOVABLE, register, registered, require
@@ -14,7 +16,13 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.types.definition import ADD
 
 NEW_KIND = 120
-READING_MODULES = ["protocol.codec", "store.schema", "state_file", "simulation.recorder", "types.counters"]
+PACKAGE = Path(constraint_crdt.__file__).parent
+READING_MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if "crdt" not in path.relative_to(PACKAGE).parts and any(f"{name}(" in path.read_text() for name in ("read_cell", "read_run"))
+)
+"""The modules outside of `crdt` that read cells from bytes."""
 
 
 def _check_length(_: str, value: str) -> None:
@@ -27,6 +35,10 @@ def new_kind() -> Iterator[None]:
     yield
     for registry in (READERS, REMOVABLE, RANKS):
         del registry[NEW_KIND]
+
+
+def test_the_codec_and_the_store_read_cells() -> None:
+    assert {"protocol.codec", "store.schema", "state_file", "simulation.recorder"} <= set(READING_MODULES)
 
 
 @pytest.mark.parametrize("module", READING_MODULES)

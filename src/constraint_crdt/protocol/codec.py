@@ -25,6 +25,7 @@ from typing import Final
 
 import msgspec
 
+import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.crdt.codec import Ref, WireRun, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, StateHash
