@@ -1,9 +1,17 @@
-"""Every bound of the pure core in one place, with its default and what it protects.
+"""The bounds of the pure core, each with its default, and the checks of numbers given by callers.
 
-Whatever can grow by input from outside is bounded here; going beyond a bound raises `ConstraintCrdtError` and changes nothing.
+All data that input from outside can make grow has a bound here. Input beyond a bound raises `ConstraintCrdtError` and changes
+nothing.
 """
 
+import math
+from decimal import Decimal
+from operator import index
+from typing import SupportsFloat, SupportsIndex
+
 import msgspec
+
+from constraint_crdt.errors import ConstraintCrdtError
 
 ID_BYTES = 256
 """A constraint id, a node id or a fleet name, in UTF-8."""
@@ -95,3 +103,33 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def whole_number(value: SupportsIndex, subject: str) -> int:
+    """The value as an int: of any type with `__index__`, such as the integers of numpy.
+
+    Raises `TypeError`, in a sentence about the subject, for any other type.
+    """
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{subject} is a whole number, not {value!r}") from None
+
+
+def real_number(value: SupportsFloat | SupportsIndex, subject: str) -> float:
+    """The value as a float: of any type with `__float__` or `__index__`, such as `Decimal` and the scalars of numpy, but no text.
+
+    Raises `TypeError`, in a sentence about the subject, for any other type, and `ConstraintCrdtError` for a number that is too
+    large for a float.
+    """
+    if isinstance(value, str | bytes | bytearray) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
+        raise TypeError(f"{subject} is a number, not {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{subject} is a number, not {value!r}") from None
+    if math.isinf(number) and (isinstance(value, int) or (isinstance(value, Decimal) and value.is_finite())):
+        raise ConstraintCrdtError(f"{subject} is too large for a number with 64 bits")
+    return number

@@ -38,7 +38,12 @@ def replica_named(text: str) -> Replica | None:
 
 
 def check_id(text: str, what: str) -> str:
-    """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`."""
+    """Return `text` if it may serve as an id: not empty, at most `ID_BYTES` in UTF-8.
+
+    Raises `TypeError` for a value of another type, and `ConstraintCrdtError` for a text out of bounds.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a text, not {text!r}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -10,14 +10,13 @@ The number of bits is n·ln(1/p) / ln²2, rounded up to whole bytes; but from 10
 
 import math
 from collections.abc import Iterable
-from operator import index
 from typing import Final, NamedTuple, Self
 
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.kinds import register, require, require_counts
-from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -67,7 +66,8 @@ class BloomShape(NamedTuple):
     @classmethod
     def of(cls, expected_items: int, fp_rate: float) -> "BloomShape":
         """For so many items at this rate of wrong findings. Raises `TypeError` and `ConstraintCrdtError`."""
-        expected = index(expected_items)
+        expected = whole_number(expected_items, "the number of expected items")
+        fp_rate = real_number(fp_rate, "the false-positive rate of a filter")
         if not 0.0 < fp_rate < 1.0:  # NaN is in no range
             raise ConstraintCrdtError(f"the false-positive rate of a filter is a share above 0 and below 1, not {fp_rate!r}")
         if not 0 < expected <= PAGES * PAGE_BYTES * 8:

@@ -10,12 +10,11 @@ twice. The value is all increments less all decrements; each of the two only eve
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from operator import index
 from typing import Final, NamedTuple, Self
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, value_of
 from constraint_crdt.crdt.kinds import register, require_counts
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintCrdtError
@@ -179,7 +178,7 @@ class ConstraintGCounter(WatchingView):
 
     def _counted(self, replica: Replica, constraint: str | None, satisfied: int, violated: int) -> Cell | None:
         """The cell that counts so much more; None for nothing."""
-        satisfied, violated = index(satisfied), index(violated)
+        satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         if not satisfied and not violated:
@@ -376,7 +375,7 @@ class PNCounter(View):
 
 
 def _amount(amount: int) -> int:
-    amount = index(amount)
+    amount = whole_number(amount, "an amount")
     if amount < 1:
         raise ValueError(f"a counter moves by 1 or more, not by {amount}: `increment` goes up, `decrement` down")
     return amount

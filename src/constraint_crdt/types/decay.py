@@ -22,14 +22,13 @@ A counter is its name and its half-life. Those of one name share a cell in each 
 
 from collections.abc import Callable, Sequence
 from math import fsum, isfinite, log
-from operator import index
 from typing import Final, Self
 
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts
-from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -112,11 +111,10 @@ def left_of(value: float, age: float, half_life: float) -> float:
 
 def check_half_life(half_life: float) -> float:
     """The half-life as a float, or raise `TypeError` for what is no number and `ConstraintCrdtError` for one out of bounds."""
-    if not isinstance(half_life, int | float):
-        raise TypeError(f"a half-life is a number of seconds, not {half_life!r}")
-    if not HALF_LIFE_MIN <= half_life <= DURATION_MAX:  # NaN is in no range
+    seconds = real_number(half_life, "a half-life")
+    if not HALF_LIFE_MIN <= seconds <= DURATION_MAX:  # NaN is in no range
         raise ConstraintCrdtError(f"a half-life is from {HALF_LIFE_MIN:g} to {DURATION_MAX:.0f} seconds, not {half_life!r}")
-    return float(half_life)
+    return seconds
 
 
 def check_sum(value: float) -> float:
@@ -141,6 +139,7 @@ class Ages(WatchingView):
 
         Raises `ConstraintCrdtError` for a bound that is none.
         """
+        max_skew = real_number(max_skew, "the skew that is tolerated")
         if not 0.0 <= max_skew <= DURATION_MAX:
             raise ConstraintCrdtError(f"the skew that is tolerated is from 0 to {DURATION_MAX:.0f} seconds, not {max_skew!r}")
         self.clock = now
@@ -200,7 +199,7 @@ class Ages(WatchingView):
 
     def stamp(self) -> int:
         """The time to put into a cell. Raises `ConstraintCrdtError` if the clock shows none that a cell can have."""
-        now = index(self.look())
+        now = whole_number(self.look(), "a time in ns since the epoch")
         if not 0 <= now <= MAX_COUNT:
             raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {now}")
         return now
@@ -387,10 +386,9 @@ class DecayCounter(AgingView):
 
 
 def _amount(amount: float) -> float:
-    if not isinstance(amount, int | float):
-        raise TypeError(f"what is recorded is a number, not {amount!r}")
-    if not amount > 0 or (isinstance(amount, float) and not isfinite(amount)):  # NaN is not above 0
-        raise ValueError(f"what is recorded is a finite number above 0, not {amount!r}")
-    if amount > MAX_COUNT:
+    number = real_number(amount, "an amount")
+    if not number > 0 or not isfinite(number):  # NaN is not above 0
+        raise ValueError(f"an amount is a finite number above 0, not {amount!r}")
+    if number > MAX_COUNT:
         raise ConstraintCrdtError("a decaying value cannot exceed 2**63 - 1")
-    return float(amount)
+    return number

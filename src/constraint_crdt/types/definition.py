@@ -7,14 +7,23 @@ again what is in force changes nothing.
 import enum
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
-from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, ID_BYTES, LABELS, MAX_COUNT, WHEN_BYTES
+from constraint_crdt.crdt.limits import (
+    ABOUT_BYTES,
+    DURATION_MAX,
+    ID_BYTES,
+    LABELS,
+    MAX_COUNT,
+    WHEN_BYTES,
+    real_number,
+    whole_number,
+)
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -130,10 +139,14 @@ def check_definition(
     except ValueError:
         raise ConstraintCrdtError(f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}") from None
     for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
+        if text is not None and not isinstance(text, str):
+            raise TypeError(f"{what} is a text, not {text!r}")
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes")
-    if expires_at is not None and not 0 <= expires_at <= MAX_COUNT:
-        raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
+    if expires_at is not None:
+        expires_at = whole_number(expires_at, "the end of a constraint in ns since the epoch")
+        if not 0 <= expires_at <= MAX_COUNT:
+            raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
     return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at)
 
 
@@ -155,6 +168,7 @@ def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
     return tuple(pairs)
 
 
+@runtime_checkable
 class Span(Protocol):
     """A length of time, such as a `datetime.timedelta`."""
 
@@ -162,6 +176,7 @@ class Span(Protocol):
         """In seconds."""
 
 
+@runtime_checkable
 class Moment(Protocol):
     """A point in time, such as a `datetime.datetime`."""
 
@@ -182,16 +197,17 @@ def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -
     if ttl is not None and until is not None:
         raise ConstraintCrdtError("ttl and until both say when it ends: give one of them")
     if ttl is not None:
-        seconds = ttl if isinstance(ttl, int | float) else ttl.total_seconds()
+        seconds = real_number(ttl.total_seconds() if isinstance(ttl, Span) else ttl, "ttl in seconds")
         if isinstance(ttl, bool) or not 0 < seconds <= DURATION_MAX:  # NaN is in no range
             raise ConstraintCrdtError(f"ttl must be above 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {ttl}")
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
-    if not isinstance(until, int):
+    if isinstance(until, Moment):
         if until.tzinfo is None:
             raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z")
         until = round(until.timestamp() * SECOND)
+    until = whole_number(until, "until in ns since the epoch")
     if until <= now:
         raise ConstraintCrdtError(f"until is not in the future: it is {(now - until) / SECOND:.0f} s ago")
     if until > MAX_COUNT:

@@ -20,14 +20,13 @@ A seq is remembered for good, so a repeat has no effect however late it comes.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
-from operator import index
 from typing import Final, NamedTuple
 
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts
-from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
@@ -286,7 +285,8 @@ class RoomIncrements(WatchingView):
 
     def increment_cell(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0) -> Cell | None:
         """The cell that takes an increment in, for a transaction with others; None if it is known. Raises as `apply` does."""
-        seq, satisfied, violated = index(seq), index(satisfied), index(violated)
+        seq = whole_number(seq, "the seq of an increment")
+        satisfied, violated = (whole_number(number, "an increment") for number in (satisfied, violated))
         if min(seq, satisfied, violated) < 0:
             raise ValueError("an increment and its seq cannot be negative")
         if max(seq, satisfied, violated) > MAX_COUNT:

@@ -7,7 +7,7 @@ for good (`retire_node`). The cells of an ended life stand, and its counts stay 
 - the clock entry of an ended life stops travelling, by the rule of DESIGN 4, which `spoken` and `heard` implement.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -98,6 +98,15 @@ class Retirements(WatchingView):
     def __contains__(self, node_id: object) -> bool:
         """True if this node is retired for good."""
         return bool(self._nodes.get(str(node_id)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"Retirements({self.nodes})"
 
     @property
     def nodes(self) -> list[str]:

@@ -8,11 +8,10 @@ A half-life is read where it was tracked while evaluations were recorded: it can
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import fsum
-from operator import index
 from typing import Final, NamedTuple, Self
 
 from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
-from constraint_crdt.crdt.limits import HALF_LIVES
+from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -153,7 +152,7 @@ class DecayConstraintState(AgingView):
 
     def record_all(self, node: str | Replica, counts: Mapping[str | None, tuple[int, int]]) -> None:
         """Count evaluations of several constraints (None: of none in particular) as one transaction. Raises as `record` does."""
-        checked = {constraint: (index(each[0]), index(each[1])) for constraint, each in counts.items()}
+        checked = {key: (whole_number(each[0], "a count"), whole_number(each[1], "a count")) for key, each in counts.items()}
         if any(min(each) < 0 for each in checked.values()):
             raise ValueError("the number of evaluations to record cannot be negative")
         times = len(self._half_lives)

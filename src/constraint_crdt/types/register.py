@@ -9,14 +9,13 @@ The fleet's position on the Eisenstein (hexagonal) lattice: a register whose con
 """
 
 from collections.abc import Iterable
-from operator import index
 from typing import Final
 
 import msgspec
 
 from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.view import WatchingView, writer
@@ -118,7 +117,11 @@ class Positions:
 
         Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for a coordinate or time out of bounds.
         """
-        a, b, time = (int(index(number)) for number in (*position, time))
+        try:
+            a, b = (whole_number(number, "a coordinate of a position") for number in position)
+        except ValueError:
+            raise ConstraintCrdtError(f"a position has two coordinates, not {position!r}") from None
+        time = whole_number(time, "a time in ns since the epoch")
         if not all(COORDINATE_MIN <= x <= COORDINATE_MAX for x in (a, b)):
             raise ConstraintCrdtError(f"a position has two 32-bit integer coordinates, not {position!r}")
         if not 0 <= time <= MAX_COUNT:

@@ -13,7 +13,7 @@ import heapq
 import math
 from array import array
 from collections.abc import Mapping
-from operator import add, index, sub
+from operator import add, sub
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
@@ -21,7 +21,7 @@ import msgspec
 
 from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.kinds import register, require, require_counts
-from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -77,6 +77,8 @@ class SketchShape(NamedTuple):
     @classmethod
     def of(cls, epsilon: float, delta: float) -> "SketchShape":
         """For errors of at most `epsilon` of the total, but for a share `delta` of the items. Raises `ConstraintCrdtError`."""
+        epsilon = real_number(epsilon, "the epsilon of a sketch")
+        delta = real_number(delta, "the delta of a sketch")
         for what, number in (("epsilon", epsilon), ("delta", delta)):
             if not 0.0 < number < 1.0:  # NaN is in no range
                 raise ConstraintCrdtError(f"the {what} of a sketch is a share above 0 and below 1, not {number!r}")
@@ -300,7 +302,7 @@ def _checked(counts: Mapping[str, int]) -> dict[str, int]:
     for item, count in counts.items():
         if not isinstance(item, str):
             raise TypeError(f"an item is a text, not {item!r}")
-        checked[check_id(item, "an item")] = index(count)
+        checked[check_id(item, "an item")] = whole_number(count, "a count")
         if checked[item] < 0:
             raise ValueError(f"counts only grow: the number to record of {item!r} cannot be negative")
     return checked

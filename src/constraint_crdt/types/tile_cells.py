@@ -28,14 +28,13 @@ Rules kept here:
 import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index
 from typing import Final
 
 import msgspec
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, WireDot, check_dots, make_cell, make_key, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -352,7 +351,7 @@ class TileCounts:
         Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
         2**63 - 1 in all, or a name too many (`Limits.tile_elements`).
         """
-        satisfied, violated = index(satisfied), index(violated)
+        satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         replica = writer(node)
@@ -367,7 +366,7 @@ class TileCounts:
         """The cells that do what `record_foreign` does with the counts of several."""
         for who, each in counted.items():
             check_id(who, "the name of who counted")
-            if min(index(number) for number in each) < 0:
+            if min(whole_number(number, "a count") for number in each) < 0:
                 raise ValueError("counts only grow: they cannot be negative")
         return self._cells(counted)
 

@@ -10,6 +10,8 @@ of ours has such a tag too, (text of its replica, seq of its cell), so that othe
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from operator import index
 from typing import ClassVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
@@ -70,6 +72,12 @@ class TileSet:
 
     def __len__(self) -> int:
         return sum(element in self for element in self._named())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to any set with the same elements."""
+        return set(self) == set(other) if isinstance(other, AbstractSet | TileSet) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)})"
@@ -288,7 +296,7 @@ def _beside(buried: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, I
 def _checked(tags: Iterable[Tag]) -> set[Tag]:
     found = set()
     for who, seq in tags:
-        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= MAX_COUNT:
+        if isinstance(seq, bool) or not hasattr(seq, "__index__") or not 0 <= index(seq) <= MAX_COUNT:
             raise ConstraintCrdtError(f"the seq of a tag is a whole number from 0 to 2**63 - 1, not {seq!r}")
-        found.add((check_id(who, "the node of a tag"), seq))
+        found.add((check_id(who, "the node of a tag"), index(seq)))
     return found

@@ -14,11 +14,10 @@ FleetTiles: the tiles of a state, by room and id.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from operator import index
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -354,7 +353,7 @@ def _deleted_value(cell: Cell) -> DeletedValue:
 
 
 def _checked_time(time: int) -> int:
-    time = index(time)
+    time = whole_number(time, "a time in ns since the epoch")
     if not 0 <= time <= MAX_COUNT:
         raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {time}")
     return time
