@@ -166,7 +166,7 @@ class ConstraintState(Merge):
 
     def merged(self, other: "ConstraintState") -> "ConstraintState":
         result = ConstraintState(self.rows.copy(), now=self.now, own_time=self.ages.clock, max_skew=self.ages.max_skew)
-        result.ages.recall(self.ages)
+        result.ages.keep_arrivals(self.ages)
         result.merge(other)
         return result
 

@@ -23,7 +23,7 @@ from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import ADD, Definition, addition_of
+from constraint_crdt.types.definition import ADD, Definition, read_addition
 from constraint_crdt.types.view import no_time
 
 FORMAT: Final = "constraint-crdt state"
@@ -134,7 +134,7 @@ def _reading(state: ConstraintState) -> bytes:
 def _definitions(state: ConstraintState, id_: str) -> list[dict[str, object]]:
     """The definitions of one constraint that stand, those that have expired included."""
     cells = sorted(state.rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
-    found = dict.fromkeys(addition_of(cell).definition for cell in cells)
+    found = dict.fromkeys(read_addition(cell).definition for cell in cells)
     return [{key: value for key, value in _parts(each) if value} for each in found]
 
 

@@ -193,7 +193,7 @@ def test_whoever_greets_many_new_cells_at_once_hears_of_the_others_one_by_one() 
     rows.watch(
         ADD,
         lambda old, new: changes.append((old.seq if old else None, new.seq if new else None)),
-        greeter=lambda cells: greeted.append([cell.seq for cell in cells]),
+        bulk=lambda cells: greeted.append([cell.seq for cell in cells]),
     )
     rows.apply([run(A, 0, 20, *((seq, add(f"k{seq}")) for seq in range(1, 21)))])
     assert (changes, greeted) == ([], [list(range(1, 21))])

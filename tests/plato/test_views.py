@@ -32,7 +32,7 @@ def test_what_is_not_there_or_damaged() -> None:
 
 
 def test_tombstones_without_number_are_shown_up_to_a_number() -> None:
-    """Stretches are short to write and long to read: anybody in the fleet may write one that covers everything."""
+    """BlockSums are short to write and long to read: anybody in the fleet may write one that covers everything."""
     state = ConstraintState()
     tile = state.tiles.tile("r", "i")
     tile.put("x", node=A)

@@ -170,12 +170,12 @@ def test_what_stands_again_and_what_fell_is_told_to_the_store() -> None:
     alter(b, without("c3"))
     alter(b, lambda cells: [*cells, Cell(ADD, "foreign", make_cell(ADD, "foreign", None).data, 2, Replica("a", 1))])
     b._repairs._doubt = (1 << BUCKETS) - 1
-    assert rows.take_fallen() == rows.take_mended() == []
+    assert rows.take_dropped() == rows.take_repaired() == []
     run(a, b)
     assert a.state == b.state
-    assert [cell.key for cell in rows.take_mended()] == ["c3"]
-    assert [cell.key for cell in rows.take_fallen()] == ["foreign"]
-    assert rows.take_mended() == rows.take_fallen() == []
+    assert [cell.key for cell in rows.take_repaired()] == ["c3"]
+    assert [cell.key for cell in rows.take_dropped()] == ["foreign"]
+    assert rows.take_repaired() == rows.take_dropped() == []
 
 
 # --- the property ------------------------------------------------------------------------------------------------------------

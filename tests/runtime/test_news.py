@@ -16,7 +16,7 @@ class Told:
     def at(self, time: int) -> list[News]:
         """Go to a moment; what is new then."""
         self.time = time
-        self.news.note(self.state.constraints.take_turned())
+        self.news.note(self.state.constraints.take_expiry_changes())
         return self.news.take()
 
 

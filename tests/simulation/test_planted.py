@@ -37,7 +37,7 @@ def floors_not_carried(patch: pytest.MonkeyPatch) -> None:
 
 def removal_ignored(patch: pytest.MonkeyPatch) -> None:
     """A removal is kept and passed on, and does nothing."""
-    patch.setattr(Rows, "_act", lambda self, removal: None)
+    patch.setattr(Rows, "_apply_removal", lambda self, removal: None)
 
 
 def seq_reused(patch: pytest.MonkeyPatch) -> None:

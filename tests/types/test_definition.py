@@ -14,12 +14,12 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.types.definition import (
     ADD,
     Severity,
-    add_value,
-    addition_of,
     check_definition,
     check_labels,
-    end_of,
     expiry_of,
+    expiry_time,
+    read_addition,
+    wire_definition,
 )
 
 NOW = 1_700_000_000 * SECOND
@@ -35,8 +35,8 @@ def test_what_is_written_is_read(
     id_: str, when: str | None, severity: str, about: str | None, on: dict[str, str], expires_at: int | None, at: int | None
 ) -> None:
     definition = check_definition(when, severity, about, on, expires_at)
-    cell = read_cell(make_cell(ADD, id_, add_value(definition, at)).data)
-    assert addition_of(cell)[::2] == (definition, at)
+    cell = read_cell(make_cell(ADD, id_, wire_definition(definition, at)).data)
+    assert read_addition(cell)[::2] == (definition, at)
     assert expiry_of(cell) == expires_at
 
 
@@ -90,7 +90,7 @@ def test_labels_out_of_bounds_are_refused(wrong: Any, what: str) -> None:
     ],
 )
 def test_an_end_is_reckoned(ttl: Any, until: Any, expires_at: int | None) -> None:
-    assert end_of(ttl, until, NOW) == expires_at
+    assert expiry_time(ttl, until, NOW) == expires_at
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_end_is_reckoned(ttl: Any, until: Any, expires_at: int | None) -> Non
 )
 def test_an_end_that_is_none_is_refused(ttl: Any, until: Any, what: str) -> None:
     with pytest.raises(ConstraintCrdtError, match=what):
-        end_of(ttl, until, NOW)
+        expiry_time(ttl, until, NOW)
 
 
 def test_an_end_beyond_all_times_is_refused() -> None:

@@ -151,7 +151,7 @@ keys = st.sampled_from(
 
 @st.composite
 def pages(draw: st.DrawFn) -> list[list[int]]:
-    """Stretches that a cell may hold, whatever page they belong to and whatever others say of the same."""
+    """BlockSums that a cell may hold, whatever page they belong to and whatever others say of the same."""
     found: list[list[int]] = []
     free = 0
     for level, skip, (satisfied, violated) in draw(st.lists(st.tuples(st.integers(0, 3) | st.just(62), st.integers(0, 2), pairs))):

@@ -30,7 +30,7 @@ from constraint_crdt.cli.output import parse_duration, print_json, printable
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
-from constraint_crdt.types.definition import Definition, check_definition, end_of
+from constraint_crdt.types.definition import Definition, check_definition, expiry_time
 from constraint_crdt.types.orset import change_of
 
 FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
@@ -144,7 +144,7 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         str(entry.get("severity", "warning")),
         None if about is None else str(about),
         _read_labels(entry.get("on", {})),
-        end_of(ttl, until, time.time_ns()),
+        expiry_time(ttl, until, time.time_ns()),
     )
     if definition.when is not None:
         compile_expression(definition.when)

@@ -64,7 +64,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
         if not self.gaps:
             return range(hi - len(self.cells) + 1, hi + 1)
         above = hi + 1
-        return [above := above - gap - 1 for gap in _spread(self.gaps)][::-1]
+        return [above := above - gap - 1 for gap in _expanded(self.gaps)][::-1]
 
     def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
         replica = resolve(self.ref, base)
@@ -123,10 +123,10 @@ def _gaps(run: Run) -> list[int]:
     if not cells or hi - cells[0].seq + 1 == len(cells):
         return []
     seqs = [cell.seq for cell in reversed(cells)]
-    return _squeezed([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
+    return _run_lengths([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
 
 
-def _squeezed(gaps: Iterable[int]) -> list[int]:
+def _run_lengths(gaps: Iterable[int]) -> list[int]:
     """Gaps as they travel: a row in which counts are overwritten in turn has the same gap over and over."""
     squeezed: list[int] = []
     for gap, same in groupby(gaps):
@@ -140,7 +140,7 @@ def _count(gaps: Iterable[int]) -> int:
     return sum(-gap if gap < 0 else 1 for gap in gaps)
 
 
-def _spread(gaps: Iterable[int]) -> Iterator[int]:
+def _expanded(gaps: Iterable[int]) -> Iterator[int]:
     """A gap for each cell."""
     last = 0
     for gap in gaps:

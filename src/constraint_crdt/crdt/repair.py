@@ -113,9 +113,9 @@ def audit(rows: Rows) -> Audit:
             doubt |= bits
         elif (lost := rows.get(*slot)) is not None:  # as if it had been collected: peers below it need a Sync
             rows._floors[slot[2]] = max(rows.floor(slot[2]), min(lost.seq, rows.seq(slot[2])))
-    if not _adds_up(rows):
+    if not _sums_fit(rows):
         doubt = EVERYWHERE
-    found = bool(broken or doubt) or not _clock_adds_up(rows)
+    found = bool(broken or doubt) or not _clock_sums_fit(rows)
     if found:
         rebuild(rows, [cell for slot, cell in _standing(rows) if slot not in broken])
     return Audit(found, doubt)
@@ -139,7 +139,7 @@ def _doubt(rows: Rows, slot: Slot, cell: Cell) -> int:
     return bucket_bit(cell) | bucket_bit(again)
 
 
-def _adds_up(rows: Rows) -> bool:
+def _sums_fit(rows: Rows) -> bool:
     """True if the sums, the counts and the orders of the rows are those of the cells in the tables."""
     if any(rows._sums.get(kind, 0) != _kind_sum(rows, kind) for kind in rows._sums.keys() | rows._tables.keys() if kind != REMOVE):
         return False
@@ -155,7 +155,7 @@ def _kind_sum(rows: Rows, kind: int) -> int:
     return sum(cell.digest for cell in rows.each(kind))
 
 
-def _clock_adds_up(rows: Rows) -> bool:
+def _clock_sums_fit(rows: Rows) -> bool:
     entries = {replica: rows.digest.clock_entry(replica, seq) for replica, seq in rows._clock.items()}
     kept = {replica: row.entry for replica, row in rows._rows.items() if replica in entries}
     return kept == entries and rows._clock_sum == sum(entries.values()) and rows._clock_count == sum(rows._clock.values())
@@ -216,13 +216,13 @@ def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:
     if len(after) > rows.limits.cells:
         raise ConstraintCrdtError(f"more than the {rows.limits.cells} cells that this node is set to hold")
     moved = [(slot, before.get(slot), after.get(slot)) for slot in before | after if before.get(slot) is not after.get(slot)]
-    _stand(rows, after)
-    _sum_up(rows)
-    _tell(rows, moved)
+    _fill_tables(rows, after)
+    _recompute_sums(rows)
+    _notify(rows, moved)
     return len(moved)
 
 
-def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
+def _fill_tables(rows: Rows, after: Mapping[Slot, Cell]) -> None:
     by_row: dict[Replica, list[Cell]] = {replica: [] for replica in rows._rows}
     for table in rows._tables.values():
         table.clear()
@@ -240,7 +240,7 @@ def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
         rows._rows[replica] = Row(sorted(cells, key=lambda cell: cell.seq))
 
 
-def _sum_up(rows: Rows) -> None:
+def _recompute_sums(rows: Rows) -> None:
     rows._sums = {kind: _kind_sum(rows, kind) for kind in rows._tables if kind != REMOVE}
     rows._count = sum(1 for _ in _standing(rows))
     for replica, seq in rows._clock.items():
@@ -250,17 +250,17 @@ def _sum_up(rows: Rows) -> None:
     rows._mark_is_old, rows._hash = True, None
 
 
-def _tell(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) -> None:
+def _notify(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) -> None:
     """Tell the store which cells fell and which stand instead, those who watch the same, and have readings made anew.
 
     Of what fell only the slot is told, up to the clock: the seq of a damaged cell may be wrong.
     """
     readings = [watcher for _, watcher, _ in rows._readings]
     for (kind, key, replica), old, new in moved:
-        if old is not None and rows._fallen is not None:
-            rows._fallen.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
-        if new is not None and rows._mended is not None:
-            rows._mended.append(new)
+        if old is not None and rows._dropped is not None:
+            rows._dropped.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
+        if new is not None and rows._repaired is not None:
+            rows._repaired.append(new)
         for watcher in rows._watchers.get(kind, ()):
             if watcher not in readings:
                 watcher(old, new)

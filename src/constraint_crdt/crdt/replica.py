@@ -27,7 +27,7 @@ class Dot(NamedTuple):
     seq: int
 
 
-def replica_named(text: str) -> Replica | None:
+def parse_replica(text: str) -> Replica | None:
     """The replica whose text this is; None if it is that of none."""
     name, _, life = text.rpartition("~")
     try:

@@ -41,37 +41,37 @@ _seq = attrgetter("seq")
 class Row:
     """The order of one replica's cells. What stands under which key is known by the tables, see `Tables`."""
 
-    __slots__ = ("_fallen", "_order", "entry")
+    __slots__ = ("_dropped", "_order", "entry")
 
     def __init__(self, cells: Iterable[Cell] = (), entry: int = 0) -> None:
         """`cells`: in ascending order of seq."""
         self.entry = entry
         """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
         self._order: list[Cell] = list(cells)
-        self._fallen: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
+        self._dropped: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
 
     def extend(self, cells: Iterable[Cell]) -> None:
         """Note cells in ascending order of seq, all of them above those before."""
         self._order.extend(cells)
 
-    def bury(self, seq: int) -> None:
+    def discard(self, seq: int) -> None:
         """Note that a cell of the row fell."""
-        fallen = self._fallen = self._fallen or set()
+        fallen = self._dropped = self._dropped or set()
         fallen.add(seq)
         if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
             self._order = [cell for cell in self._order if cell.seq not in fallen]
-            self._fallen = None
+            self._dropped = None
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
         found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
-        fallen = self._fallen
+        fallen = self._dropped
         return [cell for cell in found if cell.seq not in fallen] if fallen else found
 
     def copy(self) -> "Row":
         """An independent copy that shares the cells. O(cells)."""
         twin = Row(self._order, self.entry)
-        twin._fallen = self._fallen and self._fallen.copy()
+        twin._dropped = self._dropped and self._dropped.copy()
         return twin
 
 
@@ -207,9 +207,9 @@ class Rows(Tables):
                 cell.key = seq
         self.digest.fill(replica, cells)
         self._own(replica).extend(cells)
-        self._put_all(self._not_awaited(cells))
+        self._put_all(self._without_pending(cells))
         self._raise_clock(replica, last + len(cells))
-        self._act_all(cells)
+        self._apply_removals(cells)
 
     def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
         """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
@@ -221,25 +221,25 @@ class Rows(Tables):
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
             return Applied(changed=False, gap=True)
         new = [run for run in runs if run.replica not in rows and run.hi]
-        more = [(run, self._news(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
+        more = [(run, self._new_cells(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
         exact = not [run for run, _ in more if run.lo != clock.get(run.replica)]
         cells = [cell for run in new for cell in run.cells]
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
         version = self._clock_sum, self._count
-        self._open(new, cells)
+        self._add_rows(new, cells)
         for run, news in more:
             self.digest.fill(run.replica, news)
             if news:
                 self._own(run.replica).extend(news)
-        self._put_all(self._not_awaited(cells))
+        self._put_all(self._without_pending(cells))
         if whole:
             self._drop_unlisted([run for run, _ in more])
             self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
         for run, _ in more:
             self._raise_clock(run.replica, run.hi)
-        self._act_all(cells)
+        self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
 
     def merge(self, other: "Rows") -> bool:
@@ -302,17 +302,17 @@ class Rows(Tables):
         own = self._rows[replica] = Row() if row is None else Row(row.cells, row.entry)
         return own
 
-    def _bury(self, cell: Cell) -> None:
-        self._own(cell.replica).bury(cell.seq)
+    def _discard(self, cell: Cell) -> None:
+        self._own(cell.replica).discard(cell.seq)
 
-    def _news(self, run: Run) -> Sequence[Cell]:
+    def _new_cells(self, run: Run) -> Sequence[Cell]:
         """The cells of a run that are news (rule 3): cells are in ascending order, so usually all or none are."""
         mine = self.seq(run.replica)
         if run.lo >= mine or not run.cells:
             return run.cells
         return [cell for cell in run.cells if cell.seq > mine]
 
-    def _open(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
+    def _add_rows(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
         """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
         if not runs:
             return
@@ -326,14 +326,14 @@ class Rows(Tables):
         self._clock_count += sum([run.hi for run in runs])
         self._mark_is_old, self._hash = True, None
 
-    def _not_awaited(self, cells: Sequence[Cell]) -> Sequence[Cell]:
+    def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
         """New cells that their rows have noted, without those that a removal named before they came: these are buried."""
         if not self._pending:
             return cells
         standing = []
         for cell in cells:
             if self._pending.get((cell.kind, cell.key), {}).get(cell.replica, 0) >= cell.seq:
-                self._bury(cell)
+                self._discard(cell)
             else:
                 standing.append(cell)
         return standing
@@ -359,12 +359,12 @@ class Rows(Tables):
         self._clock[replica], row.entry = seq, entry
         self._mark_is_old, self._hash = True, None
 
-    def _act_all(self, cells: Iterable[Cell]) -> None:
+    def _apply_removals(self, cells: Iterable[Cell]) -> None:
         """Let the removals among new cells act, now that all of the others are there."""
         for cell in [cell for cell in cells if cell.kind == REMOVE]:
-            self._act(cell)
+            self._apply_removal(cell)
 
-    def _act(self, removal: Cell) -> None:
+    def _apply_removal(self, removal: Cell) -> None:
         """Delete the cells that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
         for kind, key, replica, seq in removed_dots(removal):
             named = self.get(kind, key, replica)

@@ -20,7 +20,7 @@ Holder = Cell | dict[Replica, Cell]
 Watcher = Callable[[Cell | None, Cell | None], None]
 """Called with (the cell that fell, the cell that now stands); at least one is given, both have the same replica and key."""
 
-Greeter = Callable[[Sequence[Cell]], None]
+BulkWatcher = Callable[[Sequence[Cell]], None]
 """Called with cells that came where nothing stood, at most one under any key, in place of the watcher for each."""
 
 FEW = 8
@@ -34,12 +34,12 @@ class Tables(ABC):
         self.digest = digest or Digest()
         self._tables: dict[int, dict[Key, Holder]] = {}
         self._watchers: dict[int, list[Watcher]] = {}
-        self._greeters: dict[Watcher, Greeter] = {}
+        self._bulk_watchers: dict[Watcher, BulkWatcher] = {}
         self._sums: dict[int, int] = {}
         self._count = 0
         self._hash: StateHash | None = None
-        self._fallen: list[Cell] | None = None
-        self._mended: list[Cell] | None = None
+        self._dropped: list[Cell] | None = None
+        self._repaired: list[Cell] | None = None
         self._readings: list[tuple[int, Watcher, Callable[[], None]]] = []
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -88,36 +88,38 @@ class Tables(ABC):
             if kind != REMOVE:
                 yield from self.each(kind)
 
-    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, greeter: Greeter | None = None) -> None:
+    def watch(
+        self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, bulk: BulkWatcher | None = None
+    ) -> None:
         """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash.
 
         With `restart` it keeps readings: after a repair that is called, and then `watcher` for each cell as if it were new.
-        A `greeter` is called instead where many new cells come at once, so that those that do not matter cost little.
+        A `bulk` is called instead where many new cells come at once, so that those that do not matter cost little.
         """
         self._watchers.setdefault(kind, []).append(watcher)
         if restart is not None:
             self._readings.append((kind, watcher, restart))
-        if greeter is not None:
-            self._greeters[watcher] = greeter
+        if bulk is not None:
+            self._bulk_watchers[watcher] = bulk
 
-    def take_fallen(self) -> list[Cell]:
+    def take_dropped(self) -> list[Cell]:
         """The cells that were taken out, not superseded, since the last call. With the runs above a clock, the floors, and what was
         mended, that is all that changed since: what a store needs to follow. Kept from the first call on.
         """
-        fallen, self._fallen = self._fallen, []
+        fallen, self._dropped = self._dropped, []
         return fallen or []
 
-    def take_mended(self) -> list[Cell]:
+    def take_repaired(self) -> list[Cell]:
         """The cells that a repair put at or below the clock since the last call; some may have been superseded since. What they
         took the place of is among the fallen. Kept from the first call on.
         """
-        mended, self._mended = self._mended, []
+        mended, self._repaired = self._repaired, []
         return mended or []
 
     # --- the steps of a change -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def _bury(self, cell: Cell) -> None:
+    def _discard(self, cell: Cell) -> None:
         """Note in the cell's row that it does not stand any more."""
 
     def _put_all(self, cells: Sequence[Cell]) -> None:
@@ -133,7 +135,7 @@ class Tables(ABC):
             firsts: dict[Key, Holder] = {cell.key: cell for cell in of_kind}
             if len(firsts) == len(of_kind) and table.keys().isdisjoint(firsts.keys()):
                 table.update(firsts)
-                self._came(kind, of_kind)
+                self._account(kind, of_kind)
             else:
                 self._put_mixed(kind, table, of_kind)
 
@@ -144,12 +146,12 @@ class Tables(ABC):
             if table.setdefault(cell.key, cell) is cell:
                 firsts.append(cell)
             else:
-                self._came(kind, firsts)  # first, since `cell` may take the place of one of them
+                self._account(kind, firsts)  # first, since `cell` may take the place of one of them
                 firsts = []
                 self._put(cell)
-        self._came(kind, firsts)
+        self._account(kind, firsts)
 
-    def _came(self, kind: int, cells: Sequence[Cell]) -> None:
+    def _account(self, kind: int, cells: Sequence[Cell]) -> None:
         """Account for cells, one under each key, that stand where none stood."""
         if not cells:
             return
@@ -158,9 +160,9 @@ class Tables(ABC):
             self._sums[kind] = self._sums.get(kind, 0) + sum([cell.digest for cell in cells])
             self._hash = None
         for watcher in self._watchers.get(kind, ()):
-            greeter = self._greeters.get(watcher)
-            if greeter is not None:
-                greeter(cells)
+            bulk = self._bulk_watchers.get(watcher)
+            if bulk is not None:
+                bulk(cells)
             else:
                 for cell in cells:
                     watcher(None, cell)
@@ -186,7 +188,7 @@ class Tables(ABC):
         if old is None:
             self._count += 1
         else:
-            self._bury(old)
+            self._discard(old)
         if kind != REMOVE:
             self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
             self._hash = None
@@ -205,9 +207,9 @@ class Tables(ABC):
         else:
             del table[key]
         self._count -= 1
-        self._bury(cell)
-        if self._fallen is not None:
-            self._fallen.append(cell)
+        self._discard(cell)
+        if self._dropped is not None:
+            self._dropped.append(cell)
         if kind != REMOVE:
             self._sums[kind] -= cell.digest
             self._hash = None

@@ -20,16 +20,16 @@ It is imported when first needed.
 `measurements` converts values, `library` is the way to the CEL library, `compiled` joins them.
 """
 
-from constraint_crdt.expression.compiled import (
+from constraint_crdt.expression.cel import ExpressionError, Outcome, Verdict
+from constraint_crdt.expression.compiler import (
     COMPILED_EXPRESSIONS_KEPT,
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
     compile_expression,
 )
-from constraint_crdt.expression.library import ExpressionError, Outcome, Verdict
 from constraint_crdt.expression.measurements import MAX_VALUE_DEPTH, Measurements, measurements
-from constraint_crdt.expression.reader import MAX_DEPTH
+from constraint_crdt.expression.parser import MAX_DEPTH
 
 __all__ = [
     "COMPILED_EXPRESSIONS_KEPT",

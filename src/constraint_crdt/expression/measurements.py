@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import SupportsFloat, SupportsIndex
 
-from constraint_crdt.expression import library
-from constraint_crdt.expression.library import TYPE_NAMES
+from constraint_crdt.expression import cel
+from constraint_crdt.expression.cel import TYPE_NAMES
 
 MAX_VALUE_DEPTH = 16
 
@@ -88,7 +88,7 @@ class Measurements(Mapping[str, object]):
     def context(self) -> object:
         """The values in the library's own form, made when first asked for."""
         if self._context is None:
-            self._context = library.context(self._values)
+            self._context = cel.context(self._values)
         return self._context
 
 

@@ -155,7 +155,7 @@ class Explaining:
         return ExplainReport(
             id=id_,
             active=bool(in_force),
-            conflict=len({each.definition.lasting() for each in in_force}) > 1,
+            conflict=len({each.definition.without_end() for each in in_force}) > 1,
             definitions=tuple(definitions),
             removals=tuple(_removal(change, id_, state.rows) for change in self._evidence.changes.removals(id_)),
             violations=self._violations(id_),

@@ -34,7 +34,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.protocol.codec import WIRE_VERSION
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import ADD, Labels, Moment, Severity, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import ADD, Duration, Labels, Severity, Timestamp, check_definition, check_labels, expiry_time
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
@@ -67,7 +67,7 @@ class ExpiredAdds:
             return []
         over = self._time.now() - 2 * self._time.max_skew
         due, self._again = self._again[:most], self._again[most:]
-        for expires_at, cell in self._state.constraints.take_overdue(over, most - len(due)):
+        for expires_at, cell in self._state.constraints.take_expired(over, most - len(due)):
             if cell.replica.node_id == node_id:
                 due.append(cell)
             else:
@@ -171,8 +171,8 @@ class LocalReplica:
         severity: str = Severity.WARNING,
         about: str | None = None,
         on: Labels | None = None,
-        ttl: Span | float | None = None,
-        until: Moment | int | None = None,
+        ttl: Duration | float | None = None,
+        until: Timestamp | int | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active, or give it this definition in place of those known here.
@@ -182,7 +182,7 @@ class LocalReplica:
         to have been added, in ns since the epoch.
         Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for what is out of bounds.
         """
-        expires_at = None if ttl is None and until is None else end_of(ttl, until, self.time.now())
+        expires_at = None if ttl is None and until is None else expiry_time(ttl, until, self.time.now())
         definition = check_definition(when, severity, about, on, expires_at)
         if definition.when is not None:
             from constraint_crdt.expression import compile_expression

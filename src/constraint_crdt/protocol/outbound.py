@@ -104,7 +104,7 @@ class Speaker(LocalReplica):
     def _whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
         """My whole clock. Ended lives are left out where the reader can tell, unless it is to be `spelled_out`."""
         entries = self.state.rows.clock_mark.entries
-        spoken = self.state.retirements.spoken(entries, spelled_out=spelled_out)
+        spoken = self.state.retirements.compact_clock(entries, spelled_out=spelled_out)
         return Ping(
             node=self.replica,
             fleet=self.fleet,

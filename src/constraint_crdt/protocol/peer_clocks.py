@@ -96,9 +96,9 @@ def clock_of_ping(ping: Ping, base: ClockMark | None, mine: ClockMark, retiremen
     if base is not None:
         return ping.clock.mark(digest) if ping.clock is not None else base.changed(resolved(ping.changes, base))
     if ping.changes:  # what travelled, with ended lives left out
-        return mine.replaced(retirements.heard(dict(resolved(ping.changes, None))))
+        return mine.replaced(retirements.expand_clock(dict(resolved(ping.changes, None))))
     stated = (ping.clock or VectorClock()).mark(digest)
-    heard = retirements.heard(stated.entries)
+    heard = retirements.expand_clock(stated.entries)
     return stated if heard is stated.entries else mine.replaced(heard)
 
 

@@ -234,7 +234,7 @@ class Answers:
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            conflict=len({each.lasting() for each in definitions}) > 1,
+            conflict=len({each.without_end() for each in definitions}) > 1,
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,

@@ -17,7 +17,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
-from constraint_crdt.types.definition import ADD, Severity, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import ADD, Severity, check_definition, check_labels, expiry_time
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 MAX_CHANGES = 10_000
@@ -186,7 +186,7 @@ class _Rehearsal:
 
     def _check_end(self, index: int, change: AddConstraint) -> None:
         try:
-            end_of(change.ttl, change.until, self._state.now())
+            expiry_time(change.ttl, change.until, self._state.now())
         except ConstraintCrdtError as error:
             raise BatchError(index, "add.until" if change.ttl is None else "add.ttl", str(error)) from None
 

@@ -52,7 +52,7 @@ from constraint_crdt.runtime.tiles import NodeTiles
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
-from constraint_crdt.types.definition import ADD, Definition, addition_of
+from constraint_crdt.types.definition import ADD, Definition, read_addition
 
 
 class News(NamedTuple):
@@ -80,8 +80,8 @@ class DefinitionNews:
         """The constraints as they were last told of, each with a hash of its definitions."""
         self._expired: dict[str, int] = {}
         """The same of those whose expiry was told, while any add of them stands."""
-        state.rows.watch(ADD, self._moved, greeter=self._came)
-        state.constraints.take_turned()  # has it kept from now on
+        state.rows.watch(ADD, self._moved, bulk=self._came)
+        state.constraints.take_expiry_changes()  # has it kept from now on
 
     def _moved(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
@@ -122,7 +122,7 @@ class DefinitionNews:
             return self._listed.get(id_)
         settled = self._waiting[id_]
         if isinstance(settled, Cell):
-            settled = self._waiting[id_] = _hash((addition_of(settled).definition,))
+            settled = self._waiting[id_] = _hash((read_addition(settled).definition,))
         return settled
 
     def _now(self, id_: str) -> int | Cell | None:

@@ -60,7 +60,7 @@ class Expiring:
 
     async def tell(self) -> None:
         """Tell of what time has made of the constraints. O(those that expired)."""
-        ids = self._gossip.state.constraints.take_turned()
+        ids = self._gossip.state.constraints.take_expiry_changes()
         if ids:
             self._turned(ids)
 

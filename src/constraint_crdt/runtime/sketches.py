@@ -87,7 +87,7 @@ class NodeApproximate:
     def __init__(self, gossip: GossipNode, told: Told) -> None:
         self._gossip = gossip
         self._told = told
-        self._violations: SketchCRDT = gossip.state.sketches.view(VIOLATIONS, SketchShape.usual())
+        self._violations: SketchCRDT = gossip.state.sketches.view(VIOLATIONS, SketchShape.default())
         self._waiting: dict[str, int] = {}
 
     # --- what the node itself counts -------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class NodeApproximate:
     # --- how often -------------------------------------------------------------------------------------------------------
 
     async def record(self, name: str, counts: Mapping[str, int]) -> TallyReport:
-        """Count items in the sketch of this name, which the first record begins, with the usual dimensions.
+        """Count items in the sketch of this name, which the first record begins, with the default dimensions.
 
         Raises as `SketchCRDT.record_all` does, and `ConstraintCrdtError` for too many at once and for `violations`.
         """

@@ -44,7 +44,7 @@ Pool = st.SearchStrategy[Sequence[Cell]]
 """Cells to lie with."""
 
 
-def lying_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]]:
+def adversarial_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]]:
     """Rows for each of these replicas that took in some of what one fleet of liars wrote, with cells of the pool."""
     replicas = [Replica(name, 0) for name in names]
 
@@ -69,7 +69,9 @@ def _removals(replicas: Sequence[Replica], cells: Sequence[Cell]) -> st.SearchSt
     )
 
 
-def forged(new: Callable[[], Any], change: Callable[[Any, str, Any], object], rows_of: Callable[[Any], Rows], steps: Any) -> Pool:
+def forged_cells(
+    new: Callable[[], Any], change: Callable[[Any, str, Any], object], rows_of: Callable[[Any], Rows], steps: Any
+) -> Pool:
     """Cells that a writer of this type writes, each to be used without those that belong to it."""
 
     def written(done: Sequence[Any]) -> list[Cell]:
@@ -82,7 +84,7 @@ def forged(new: Callable[[], Any], change: Callable[[Any, str, Any], object], ro
     return st.lists(steps, min_size=1, max_size=MOST_FORGED).map(written)
 
 
-def wild(*kinds: int) -> Pool:
+def arbitrary_cells(*kinds: int) -> Pool:
     """Cells of these kinds with any values."""
     ids = st.sampled_from(IDS)
     dots = st.lists(st.tuples(st.sampled_from("abc"), st.just(0), st.integers(0, LONGEST_ROW + 2)), max_size=3)
@@ -139,12 +141,12 @@ def over_rows(
     accounts_for: Callable[[Any, Sequence[tuple[str, Any]]], bool] | None = None,
     canonical: bool = False,
 ) -> Laws[Any, Any]:
-    """The description of a type that is a view over rows, as `make` makes it. `pool`: cells to lie with, else forged ones."""
+    """The description of a type that is a view over rows, as `make` makes it. `pool`: cells to lie with, else forged_cells ones."""
 
     def new() -> Any:
         return make(Rows())
 
-    lying = lying_rows(REPLICAS, pool if pool is not None else forged(new, change, rows_of, steps))
+    lying = adversarial_rows(REPLICAS, pool if pool is not None else forged_cells(new, change, rows_of, steps))
     return Laws(
         new=new,
         steps=steps,

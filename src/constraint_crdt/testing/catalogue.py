@@ -11,7 +11,7 @@ from constraint_crdt.testing import composite_types as tables
 from constraint_crdt.testing import composite_types as tile
 from constraint_crdt.testing import simple_types as basic
 from constraint_crdt.testing import simple_types as counting
-from constraint_crdt.testing.adversarial import UNKNOWN_KIND, forged, over_rows, rows_of, wild
+from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws, single
 from constraint_crdt.types.bloom import BloomCRDT
 from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
@@ -81,8 +81,8 @@ def _read(state: ConstraintState) -> object:
 
 
 def _state_laws() -> Laws[ConstraintState, Any]:
-    lies = forged(ConstraintState, _change, rows_of, state_steps)
-    pool = st.tuples(wild(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
+    lies = forged_cells(ConstraintState, _change, rows_of, state_steps)
+    pool = st.tuples(arbitrary_cells(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
     return over_rows(ConstraintState, state_steps, _change, _read, pool=pool)
 
 

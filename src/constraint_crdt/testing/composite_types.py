@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.testing.adversarial import forged, over_rows, rows_of
+from constraint_crdt.testing.adversarial import forged_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.increments import RoomIncrements
@@ -56,9 +56,10 @@ def sketch_laws() -> Laws[SketchCRDT, Any]:
         record,
         read_sketch,
         pool=st.one_of(
-            forged(lambda: SketchCRDT(rows=Rows(), shape=SKETCH), record, rows_of, recorded),
+            forged_cells(lambda: SketchCRDT(rows=Rows(), shape=SKETCH), record, rows_of, recorded),
             st.tuples(
-                forged(other, record, rows_of, recorded), forged(lambda: SketchCRDT(shape=SKETCH), record, rows_of, recorded)
+                forged_cells(other, record, rows_of, recorded),
+                forged_cells(lambda: SketchCRDT(shape=SKETCH), record, rows_of, recorded),
             ).map(lambda pools: [*pools[0], *pools[1]]),
         ),
         accounts_for=_not_below,
@@ -95,7 +96,7 @@ def bloom_laws() -> Laws[BloomCRDT, Any]:
         inserted,
         insert,
         read_bloom,
-        pool=st.tuples(forged(other, insert, rows_of, inserted), forged(ours, insert, rows_of, inserted)).map(
+        pool=st.tuples(forged_cells(other, insert, rows_of, inserted), forged_cells(ours, insert, rows_of, inserted)).map(
             lambda pools: [*pools[0], *pools[1]]
         ),
         accounts_for=_found,

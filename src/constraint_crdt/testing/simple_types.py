@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, over_rows, rows_of, wild
+from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, arbitrary_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws, in_place
 from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
@@ -89,7 +89,9 @@ def read_counter(counter: ConstraintGCounter) -> object:
 
 def counter_laws() -> Laws[ConstraintGCounter, Any]:
     """`ConstraintGCounter`."""
-    return over_rows(ConstraintGCounter, counts, count, read_counter, pool=wild(COUNTS), accounts_for=_counted, canonical=True)
+    return over_rows(
+        ConstraintGCounter, counts, count, read_counter, pool=arbitrary_cells(COUNTS), accounts_for=_counted, canonical=True
+    )
 
 
 # --- constraints -------------------------------------------------------------------------------------------------------
@@ -113,7 +115,7 @@ def read_set(constraints: ConstraintORSet) -> object:
 
 def set_laws() -> Laws[ConstraintORSet, Any]:
     """`ConstraintORSet`."""
-    return over_rows(ConstraintORSet, edits, edit, read_set, pool=wild(ADD))
+    return over_rows(ConstraintORSet, edits, edit, read_set, pool=arbitrary_cells(ADD))
 
 
 # --- position ----------------------------------------------------------------------------------------------------------
@@ -132,7 +134,7 @@ def read_register(register: EisensteinRegister) -> object:
 
 def register_laws() -> Laws[EisensteinRegister, Any]:
     """`EisensteinRegister`."""
-    return over_rows(EisensteinRegister, moves, move, read_register, pool=wild(POSITION), canonical=True)
+    return over_rows(EisensteinRegister, moves, move, read_register, pool=arbitrary_cells(POSITION), canonical=True)
 
 
 START = 1_000_000_000_000_000_000

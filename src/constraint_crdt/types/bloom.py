@@ -20,7 +20,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES, real_numbe
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import NamedTables, PagedView, check_page, positions, writer
+from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions, writer
 
 BLOOM: Final = 12
 BLOOM_PAGE: Final = 13
@@ -230,7 +230,7 @@ class BloomCRDT(PagedView[BloomShape]):
         return f"BloomCRDT(name={self.name!r}, bits={self.shape.bits}, hashes={self.shape.hashes}, expected={self.shape.expected})"
 
 
-class Blooms(NamedTables[BloomCRDT, BloomShape]):
+class Blooms(TableDirectory[BloomCRDT, BloomShape]):
     """The Bloom filters of a state by name."""
 
     def __init__(self, rows: Rows) -> None:

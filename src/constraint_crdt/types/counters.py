@@ -18,7 +18,7 @@ from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, WatchingView, writer
+from constraint_crdt.types.view import IndexedView, View, writer
 
 COUNTS: Final = 3
 COUNTER: Final = 7
@@ -82,7 +82,7 @@ class Counts(NamedTuple):
 ZERO = Counts()
 
 
-class ConstraintGCounter(WatchingView):
+class ConstraintGCounter(IndexedView):
     """Counts over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
 
     KINDS = (COUNTS,)
@@ -240,7 +240,7 @@ class Moves(NamedTuple):
         return Moves(self.increments + increments, self.decrements + decrements)
 
 
-class PNCounters(WatchingView):
+class PNCounters(IndexedView):
     """The counters of a state: `counters["parts"]` is one of them, whether or not anybody moved it yet.
 
     `in`, `len` and iteration are over the names that were ever moved; `in` and `len` are O(1).

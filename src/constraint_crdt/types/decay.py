@@ -32,7 +32,7 @@ from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIVES, ID_BYTES, MAX_
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, WatchingView, no_time, writer
+from constraint_crdt.types.view import IndexedView, View, no_time, writer
 
 MAX_SKEW: Final = 10.0
 """Seconds: a cell further ahead than this counts as `ahead`."""
@@ -104,7 +104,7 @@ register(RATE, RateValue, _check_rate, key_bytes=ID_BYTES, removable=True)
 _Slot = tuple[int, Key, Replica]
 
 
-def left_of(value: float, age: float, half_life: float) -> float:
+def decayed(value: float, age: float, half_life: float) -> float:
     """What is left of a value after `age` seconds: value * 2^(-age / half_life)."""
     return float(value * 2.0 ** (-age / half_life))
 
@@ -124,12 +124,12 @@ def check_sum(value: float) -> float:
     return value
 
 
-def short(number: float) -> int | float:
+def compact_number(number: float) -> int | float:
     """The number as it takes fewest bytes in a cell."""
     return int(number) if number.is_integer() and number < 2**53 else number
 
 
-class Ages(WatchingView):
+class Ages(IndexedView):
     """The ages of all decaying cells of some rows."""
 
     KINDS = (DECAY, RATE)
@@ -148,7 +148,7 @@ class Ages(WatchingView):
         """Seconds that a cell may be ahead of it without being counted."""
         self._since: dict[_Slot, tuple[int, int, int]] = {}
         """(seq, the time from which on it ages, the time it states) of each cell that does not age from the time it states."""
-        self._told_before: dict[_Slot, tuple[int, int, int]] = {}
+        self._previous: dict[_Slot, tuple[int, int, int]] = {}
         self._last = 0
         self._latest = 0
         """No cell ages from later on."""
@@ -158,14 +158,14 @@ class Ages(WatchingView):
 
     def _clear(self) -> None:
         if self._since:  # each cell is told of anew, with every kind of them; when it arrived stays as it was
-            self._told_before, self._since = self._since, {}
+            self._previous, self._since = self._since, {}
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if old is not None:
             self._since.pop(_slot(old), None)
         if new is not None:
-            time, now, slot = value_of(new).time, self.look(), _slot(new)
-            known = self._told_before.get(slot)
+            time, now, slot = value_of(new).time, self.read_clock(), _slot(new)
+            known = self._previous.get(slot)
             if known is not None and known[0] == new.seq:
                 self._since[slot] = (new.seq, min(known[1], time, now), time)
             elif time > now:
@@ -173,17 +173,17 @@ class Ages(WatchingView):
                 self._worst = max(self._worst, time - now)
             self._latest = max(self._latest, min(time, now))
 
-    def look(self) -> int:
+    def read_clock(self) -> int:
         """What the clock shows, having seen to it that nothing is left ahead of it."""
         now = self.clock()
         if now < self._last:
             self._steps_back += 1
             if now < self._latest:
-                self._carry_back(now)
+                self._rebase(now)
         self._last = now
         return now
 
-    def _carry_back(self, now: int) -> None:
+    def _rebase(self, now: int) -> None:
         """The clock was set back beyond some cells: they keep the ages they had. O(decaying cells)."""
         for kind in self.KINDS:
             for cell in self._rows.each(kind):
@@ -197,9 +197,9 @@ class Ages(WatchingView):
         known = self._since.get(_slot(cell))
         return time if known is None else known[1]
 
-    def stamp(self) -> int:
+    def timestamp(self) -> int:
         """The time to put into a cell. Raises `ConstraintCrdtError` if the clock shows none that a cell can have."""
-        now = whole_number(self.look(), "a time in ns since the epoch")
+        now = whole_number(self.read_clock(), "a time in ns since the epoch")
         if not 0 <= now <= MAX_COUNT:
             raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {now}")
         return now
@@ -208,23 +208,23 @@ class Ages(WatchingView):
         """The age of a cell that states `time`, in seconds, with `now` from `look` or `stamp`."""
         return (now - self._aged_since(cell, time)) / SECOND
 
-    def recall(self, other: Self) -> None:
+    def keep_arrivals(self, other: Self) -> None:
         """Take over when cells arrived at another copy of the same rows, if that was earlier."""
         for slot, (seq, since, time) in other._since.items():
             known = self._since.get(slot)
             if known is not None and known[0] == seq:
                 self._since[slot] = (seq, min(since, known[1]), time)
 
-    def twin(self, rows: Rows) -> "Ages":
+    def copy(self, rows: Rows) -> "Ages":
         """The ages over a copy of the rows, by the same clock."""
         twin = Ages(rows, self.clock, self.max_skew)
-        twin.recall(self)
+        twin.keep_arrivals(self)
         return twin
 
     @property
     def ahead(self) -> int:
         """How many cells state a time that is now more than the tolerated skew ahead of this clock. O(cells that were ahead)."""
-        bound = self.look() + int(self.max_skew * SECOND)
+        bound = self.read_clock() + int(self.max_skew * SECOND)
         return sum(time > bound for _, _, time in self._since.values())
 
     @property
@@ -242,7 +242,7 @@ def _slot(cell: Cell) -> _Slot:
     return cell.kind, cell.key, cell.replica
 
 
-class AgingView(View):
+class DecayView(View):
     """A view over cells whose values decay, and what it found of clocks that are off."""
 
     def __init__(self, rows: Rows, ages: Ages) -> None:
@@ -269,7 +269,7 @@ NAMELESS = ""
 """The name of a counter that stands alone, unless it is given one. No counter of a state has it."""
 
 
-class DecayCounter(AgingView):
+class DecayCounter(DecayView):
     """One decaying counter. Readings are O(rows that recorded)."""
 
     KINDS = (DECAY,)
@@ -297,7 +297,7 @@ class DecayCounter(AgingView):
 
     def merged(self, other: Self) -> Self:
         rows = self._rows.copy()
-        result = type(self)(self._half_life, name=self._name, rows=rows, ages=self._ages.twin(rows))
+        result = type(self)(self._half_life, name=self._name, rows=rows, ages=self._ages.copy(rows))
         result.merge(other)
         return result
 
@@ -324,7 +324,7 @@ class DecayCounter(AgingView):
 
     def value(self) -> float:
         """What is left now of all that was recorded."""
-        now = self._ages.look()
+        now = self._ages.read_clock()
         return fsum(self._left(cell, now) for cell in self._rows.held(DECAY, self._name))
 
     def node_value(self, node_id: str) -> float:
@@ -333,7 +333,7 @@ class DecayCounter(AgingView):
 
     def by_node(self) -> dict[str, float]:
         """What is left now of what each node recorded, in order of the nodes' names."""
-        now = self._ages.look()
+        now = self._ages.read_clock()
         found: dict[str, list[float]] = {}
         for cell in self._rows.held(DECAY, self._name):
             found.setdefault(cell.replica.node_id, []).append(self._left(cell, now))
@@ -351,7 +351,7 @@ class DecayCounter(AgingView):
         writer's cell may have side by side.
         """
         amount, replica = _amount(amount), writer(node)
-        now = self._ages.stamp()
+        now = self._ages.timestamp()
         standing = self._rows.get(DECAY, self._name, replica)
         if standing is None:
             self._check_room()
@@ -359,7 +359,7 @@ class DecayCounter(AgingView):
         values[self._half_life] = check_sum(values.get(self._half_life, 0.0) + amount)
         if len(values) > HALF_LIVES:
             raise ConstraintCrdtError(f"a decaying counter has at most {HALF_LIVES} half-lives side by side: use one of them")
-        pairs = [[short(half_life), short(value)] for half_life, value in sorted(values.items())]
+        pairs = [[compact_number(half_life), compact_number(value)] for half_life, value in sorted(values.items())]
         self._rows.write(replica, make_cell(DECAY, self._name, [now, pairs]))
 
     def _check_room(self) -> None:
@@ -372,14 +372,14 @@ class DecayCounter(AgingView):
         value: DecayValue = value_of(cell)
         for each in value.values:
             if each.half_life == self._half_life:
-                return left_of(each.value, self._ages.age(cell, value.time, now), each.half_life)
+                return decayed(each.value, self._ages.age(cell, value.time, now), each.half_life)
         return 0.0
 
     def _all_left(self, cell: Cell, now: int) -> dict[float, float]:
         """What is left in one cell at each of its half-lives."""
         value: DecayValue = value_of(cell)
         age = self._ages.age(cell, value.time, now)
-        return {each.half_life: left_of(each.value, age, each.half_life) for each in reversed(value.values)}
+        return {each.half_life: decayed(each.value, age, each.half_life) for each in reversed(value.values)}
 
     def __repr__(self) -> str:
         return f"DecayCounter({self._half_life:g}, name={self._name!r}, value={self.value():g})"

@@ -116,7 +116,7 @@ class Definition(NamedTuple):
         """True if a node with these labels is to evaluate it."""
         return all(labels.get(key) == value for key, value in self.on)
 
-    def lasting(self) -> "Definition":
+    def without_end(self) -> "Definition":
         """The same without an end."""
         return self if self.expires_at is None else self._replace(expires_at=None)
 
@@ -169,7 +169,7 @@ def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
 
 
 @runtime_checkable
-class Span(Protocol):
+class Duration(Protocol):
     """A length of time, such as a `datetime.timedelta`."""
 
     def total_seconds(self) -> float:
@@ -177,7 +177,7 @@ class Span(Protocol):
 
 
 @runtime_checkable
-class Moment(Protocol):
+class Timestamp(Protocol):
     """A point in time, such as a `datetime.datetime`."""
 
     @property
@@ -188,7 +188,7 @@ class Moment(Protocol):
         """In seconds since the epoch."""
 
 
-def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -> int | None:
+def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None", now: int) -> int | None:
     """When a definition ends that is added `now`, in ns since the epoch; None if it is given no end.
 
     `ttl`: how long it lasts, in seconds if it is a number. `until`: when it ends, in ns since the epoch if it is a number.
@@ -197,13 +197,13 @@ def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -
     if ttl is not None and until is not None:
         raise ConstraintCrdtError("ttl and until both say when it ends: give one of them")
     if ttl is not None:
-        seconds = real_number(ttl.total_seconds() if isinstance(ttl, Span) else ttl, "ttl in seconds")
+        seconds = real_number(ttl.total_seconds() if isinstance(ttl, Duration) else ttl, "ttl in seconds")
         if isinstance(ttl, bool) or not 0 < seconds <= DURATION_MAX:  # NaN is in no range
             raise ConstraintCrdtError(f"ttl must be above 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {ttl}")
         return now + max(1, round(seconds * SECOND))
     if until is None:
         return None
-    if isinstance(until, Moment):
+    if isinstance(until, Timestamp):
         if until.tzinfo is None:
             raise ConstraintCrdtError("until needs a time zone, as in 2026-12-01T00:00:00Z")
         until = round(until.timestamp() * SECOND)
@@ -215,7 +215,7 @@ def end_of(ttl: "Span | float | None", until: "Moment | int | None", now: int) -
     return until
 
 
-def add_value(definition: Definition, added_at: int | None) -> list[object] | None:
+def wire_definition(definition: Definition, added_at: int | None) -> list[object] | None:
     """The value of an add cell, as briefly as it can be said."""
     value: list[object] = [
         definition.when, _LEVELS.index(definition.severity), definition.about, definition.on, definition.expires_at, added_at
@@ -226,7 +226,7 @@ def add_value(definition: Definition, added_at: int | None) -> list[object] | No
     return value or None
 
 
-def addition_of(cell: Cell) -> Addition:
+def read_addition(cell: Cell) -> Addition:
     """What an add cell says."""
     value = definition_value(cell)
     definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)

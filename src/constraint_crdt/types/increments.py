@@ -30,7 +30,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.view import IndexedView, writer
 
 INCREMENTS: Final = 22
 APPLIED: Final = 23
@@ -39,7 +39,7 @@ LEVEL_MAX: Final = 63
 """The highest level of a stretch: all seqs fit into one."""
 
 
-class StretchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class BlockValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The sum of the increments of 2**level seqs, from `first` on; `first` is a multiple of 2**level."""
 
     first: int
@@ -48,7 +48,7 @@ class StretchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     violated: int
 
 
-def _check_applied(_: str, value: tuple[StretchValue, ...]) -> None:
+def _check_applied(_: str, value: tuple[BlockValue, ...]) -> None:
     free = 0
     for stretch in value:
         require_counts((stretch.first, stretch.satisfied, stretch.violated), "a number of a stretch of increments")
@@ -59,10 +59,10 @@ def _check_applied(_: str, value: tuple[StretchValue, ...]) -> None:
 
 
 register(INCREMENTS, tuple[int, int], check_pair, removable=True)
-register(APPLIED, tuple[StretchValue, ...], _check_applied, removable=True)
+register(APPLIED, tuple[BlockValue, ...], _check_applied, removable=True)
 
 
-class Stretch(NamedTuple):
+class Block(NamedTuple):
     """The numbers from `first` to `first + 2**level - 1`."""
 
     first: int
@@ -74,25 +74,25 @@ class Stretch(NamedTuple):
         return self.first + (1 << self.level)
 
 
-def joined(parts: Mapping[Stretch, Counts], top: int) -> dict[Stretch, Counts]:
+def join_blocks(parts: Mapping[Block, Counts], top: int) -> dict[Block, Counts]:
     """The same increments in as few stretches as can be, none above level `top`. No part may lie inside of another."""
-    found: dict[Stretch, Counts] = {}
-    levels: dict[int, dict[Stretch, Counts]] = {}
+    found: dict[Block, Counts] = {}
+    levels: dict[int, dict[Block, Counts]] = {}
     for stretch, value in parts.items():
         levels.setdefault(stretch.level, {})[stretch] = value
     for level in range(top + 1):
         at_level = levels.pop(level, {})
         for stretch, value in at_level.items():
-            twin = Stretch(stretch.first ^ (1 << level), level)
+            twin = Block(stretch.first ^ (1 << level), level)
             if level == top or twin not in at_level:
                 found[stretch] = value
             elif stretch < twin:
-                whole = Stretch(stretch.first, level + 1)
-                levels.setdefault(level + 1, {})[whole] = summed((value, at_level[twin]))
+                whole = Block(stretch.first, level + 1)
+                levels.setdefault(level + 1, {})[whole] = sum_counts((value, at_level[twin]))
     return found
 
 
-def summed(values: Iterable[Counts]) -> Counts:
+def sum_counts(values: Iterable[Counts]) -> Counts:
     """The sum, as far as a count can go; it is the same in whatever order it is formed."""
     total = ZERO
     for value in values:
@@ -107,14 +107,14 @@ def _highest(values: Iterable[Counts]) -> Counts:
     return found
 
 
-class Stretches:
-    """Stretches told of from several places; whoever tells of one may take it back.
+class BlockSums:
+    """BlockSums told of from several places; whoever tells of one may take it back.
 
     Where places differ on what a stretch makes up (only a broken sender brings that about), the higher counts are read.
     """
 
     def __init__(self) -> None:
-        self._told: dict[Stretch, list[Counts]] = {}
+        self._told: dict[Block, list[Counts]] = {}
         self._order: list[tuple[int, int]] = []
         """(first, -level) of each stretch: one comes after all that it lies in, and before all that lie in it."""
         self._levels: dict[int, int] = {}
@@ -132,19 +132,17 @@ class Stretches:
 
     def covers(self, number: int) -> bool:
         """True if this number is told of, alone or with others. O(levels)."""
-        return Stretch(number, 0) in self._told or self.lies_inside(Stretch(number, 0))
+        return Block(number, 0) in self._told or self.is_covered(Block(number, 0))
 
-    def lies_inside(self, stretch: Stretch) -> bool:
+    def is_covered(self, stretch: Block) -> bool:
         """True if a larger stretch with all its numbers is told of. O(levels)."""
-        return any(
-            level > stretch.level and Stretch(stretch.first >> level << level, level) in self._told for level in self._levels
-        )
+        return any(level > stretch.level and Block(stretch.first >> level << level, level) in self._told for level in self._levels)
 
-    def value(self, stretch: Stretch) -> Counts:
+    def value(self, stretch: Block) -> Counts:
         """What is told of exactly this stretch; nothing counted if it is not told of."""
         return _highest(self._told.get(stretch, ()))
 
-    def tell(self, stretch: Stretch, value: Counts) -> None:
+    def add(self, stretch: Block, value: Counts) -> None:
         """Take in what one place says. O(levels), and O(those inside) for one that was not known."""
         before = self.value(stretch)
         told = self._told.setdefault(stretch, [])
@@ -152,12 +150,12 @@ class Stretches:
         if len(told) == 1:
             insort(self._order, (stretch.first, -stretch.level))
             self._levels[stretch.level] = self._levels.get(stretch.level, 0) + 1
-        if not self.lies_inside(stretch):
+        if not self.is_covered(stretch):
             if len(told) == 1:
                 before = self._inside(stretch)
             self._move(before, _highest(told))
 
-    def take_back(self, stretch: Stretch, value: Counts) -> None:
+    def remove(self, stretch: Block, value: Counts) -> None:
         """Forget what one place said. O(levels), and O(those inside) if nobody else says it."""
         before, told = self.value(stretch), self._told[stretch]
         told.remove(value)
@@ -166,10 +164,10 @@ class Stretches:
         else:
             self._forget(stretch)
             after = self._inside(stretch)
-        if not self.lies_inside(stretch):
+        if not self.is_covered(stretch):
             self._move(before, after)
 
-    def _forget(self, stretch: Stretch) -> None:
+    def _forget(self, stretch: Block) -> None:
         del self._told[stretch]
         del self._order[bisect_left(self._order, (stretch.first, -stretch.level))]
         self._levels[stretch.level] -= 1
@@ -180,18 +178,18 @@ class Stretches:
         self._satisfied += after.satisfied - before.satisfied
         self._violated += after.violated - before.violated
 
-    def _inside(self, stretch: Stretch) -> Counts:
+    def _inside(self, stretch: Block) -> Counts:
         """What the stretches inside of this one come to, not capped."""
         total = ZERO
-        for part in self._largest_inside(stretch):
+        for part in self._largest_within(stretch):
             total = total.plus(*self.value(part))
         return total
 
-    def _largest_inside(self, stretch: Stretch) -> Iterator[Stretch]:
+    def _largest_within(self, stretch: Block) -> Iterator[Block]:
         start = bisect_left(self._order, (stretch.first, -stretch.level))
         free = stretch.first
         for first, depth in self._order[start : bisect_left(self._order, (stretch.end, -MAX_COUNT))]:
-            part = Stretch(first, -depth)
+            part = Block(first, -depth)
             if first >= free and part != stretch:
                 yield part
                 free = part.end
@@ -214,12 +212,12 @@ class _Source:
     __slots__ = ("loose", "stretches")
 
     def __init__(self) -> None:
-        self.stretches = Stretches()
+        self.stretches = BlockSums()
         self.loose: dict[int, int] = {}
         """By seq: in how many rows the increment stands as a cell of its own."""
 
 
-class RoomIncrements(WatchingView):
+class RoomIncrements(IndexedView):
     """Counts of foreign nodes by room. A reading is O(1) for one node, O(nodes) for a room."""
 
     KINDS = (INCREMENTS, APPLIED)
@@ -239,7 +237,7 @@ class RoomIncrements(WatchingView):
             return
         room, node, seq = named
         source = self._rooms.setdefault(room, {}).setdefault(node, _Source())
-        note = source.stretches.tell if stands else source.stretches.take_back
+        note = source.stretches.add if stands else source.stretches.remove
         for stretch, value in _told(cell, seq):
             note(stretch, value)
         if cell.kind == INCREMENTS:
@@ -262,7 +260,7 @@ class RoomIncrements(WatchingView):
 
     def total(self, room: str) -> Counts:
         """What all foreign nodes counted in a room."""
-        return summed(self.by_node(room).values())
+        return sum_counts(self.by_node(room).values())
 
     def knows(self, room: str, foreign: str, seq: int) -> bool:
         """True if this increment was taken in here or at a node that this one has heard of since."""
@@ -316,15 +314,15 @@ class RoomIncrements(WatchingView):
         """Take the increments together that stand as cells of their own, with the pages that they fall into."""
         source = self._rooms[room][foreign]
         loose = [cell for seq in source.loose for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
-        joining = {Stretch(seq, 0): source.stretches.value(Stretch(seq, 0)) for seq in source.loose}
+        joining = {Block(seq, 0): source.stretches.value(Block(seq, 0)) for seq in source.loose}
         written: list[Cell] = []
         replaced: list[Cell] = loose
         while joining:
-            risen: dict[Stretch, Counts] = {}
+            risen: dict[Block, Counts] = {}
             for page, parts in _by_page(joining).items():
                 key = make_key(room, foreign, f"{page[0]}.{page[1]}")
                 pages = self._rows.held(APPLIED, key)
-                stretches = joined(self._with_standing(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
+                stretches = join_blocks(self._with_standing(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
                 own = next((cell for cell in pages if cell.replica == replica), None)
                 full = {stretch: value for stretch, value in stretches.items() if _page_of(stretch) != page}
                 risen |= full
@@ -336,12 +334,12 @@ class RoomIncrements(WatchingView):
         self._rows.write_all(replica, [*written, *removals_of(replaced)])
 
     def _with_standing(
-        self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Stretch, Counts]
-    ) -> dict[Stretch, Counts]:
+        self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Block, Counts]
+    ) -> dict[Block, Counts]:
         """`parts` and what stands in this page in any row, without what lies inside of something larger."""
         standing = {stretch for cell in pages for stretch, _ in _told(cell, 0) if _page_of(stretch) == page}
         known = {stretch: source.stretches.value(stretch) for stretch in standing} | parts
-        return {stretch: value for stretch, value in known.items() if not source.stretches.lies_inside(stretch)}
+        return {stretch: value for stretch, value in known.items() if not source.stretches.is_covered(stretch)}
 
     def __repr__(self) -> str:
         return f"RoomIncrements({len(self._rooms)} rooms)"
@@ -360,21 +358,21 @@ def _named(cell: Cell) -> tuple[str, str, int] | None:
     return parts[0], parts[1], int(digits)
 
 
-def _told(cell: Cell, seq: int) -> list[tuple[Stretch, Counts]]:
+def _told(cell: Cell, seq: int) -> list[tuple[Block, Counts]]:
     """The stretches that a cell tells of; `seq`: of an increment."""
     value = value_of(cell)
     if cell.kind == INCREMENTS:
-        return [(Stretch(seq, 0), Counts(*value))]
-    return [(Stretch(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
+        return [(Block(seq, 0), Counts(*value))]
+    return [(Block(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
 
 
-def _page_of(stretch: Stretch) -> _Page:
+def _page_of(stretch: Block) -> _Page:
     tier = stretch.level // PAGE_LEVELS
     return tier, stretch.first >> PAGE_LEVELS * (tier + 1)
 
 
-def _by_page(parts: dict[Stretch, Counts]) -> dict[_Page, dict[Stretch, Counts]]:
-    found: dict[_Page, dict[Stretch, Counts]] = {}
+def _by_page(parts: dict[Block, Counts]) -> dict[_Page, dict[Block, Counts]]:
+    found: dict[_Page, dict[Block, Counts]] = {}
     for stretch, value in parts.items():
         found.setdefault(_page_of(stretch), {})[stretch] = value
     return found
@@ -385,6 +383,6 @@ def _is_within(cell: Cell, page: _Page) -> bool:
     return all(_page_of(stretch) == page for stretch, _ in _told(cell, 0))
 
 
-def _page_cell(key: str, stretches: dict[Stretch, Counts]) -> Cell:
+def _page_cell(key: str, stretches: dict[Block, Counts]) -> Cell:
     value = [[*stretch, *counts] for stretch, counts in sorted(stretches.items())]
     return read_cell(make_cell(APPLIED, key, value).data)

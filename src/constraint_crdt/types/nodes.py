@@ -4,7 +4,7 @@ Two ways that a life ends: its node goes on under a new incarnation and says so 
 for good (`retire_node`). The cells of an ended life stand, and its counts stay counted. What changes:
 
 - a retired node's messages are not taken any more; cells of it that others relay are (refusing them makes replicas diverge);
-- the clock entry of an ended life stops travelling, by the rule of DESIGN 4, which `spoken` and `heard` implement.
+- the clock entry of an ended life stops travelling, by the rule of DESIGN 4, which `compact_clock` and `expand_clock` implement.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ from constraint_crdt.crdt.kinds import register, require, require_counts, requir
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.types.definition import Label, check_wire_labels
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.view import IndexedView, writer
 
 NODE: Final = 5
 RETIRE: Final = 6
@@ -68,7 +68,7 @@ def retire_value(cell: Cell) -> RetireValue:
     return value
 
 
-class Retirements(WatchingView):
+class Retirements(IndexedView):
     """The retire cells. Readings are O(1), or O(retired lives) for a clock."""
 
     KINDS = (RETIRE,)
@@ -136,7 +136,7 @@ class Retirements(WatchingView):
         value = [whole_node, [[life.replica.node_id, life.replica.incarnation, life.seq] for life in lives]]
         self._rows.write(by, make_cell(RETIRE, key, value))
 
-    def spoken(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> Mapping[Replica, int]:
+    def compact_clock(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> Mapping[Replica, int]:
         """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included.
 
         `spelled_out`: leave none out, for a reader that may infer something else. While no life is over, it is `clock` itself.
@@ -151,7 +151,7 @@ class Retirements(WatchingView):
                 entries.setdefault(replica, 0)
         return entries
 
-    def heard(self, entries: Mapping[Replica, int]) -> Mapping[Replica, int]:
+    def expand_clock(self, entries: Mapping[Replica, int]) -> Mapping[Replica, int]:
         """The clock that `entries` speak of: a missing entry means the highest end whose retire cell that clock covers, else 0.
 
         The writer of a retire cell may be an ended life itself, whose entry is missing too: so until nothing more is found.

@@ -34,12 +34,12 @@ from constraint_crdt.types.definition import (
     Definition,
     Labels,
     Severity,
-    add_value,
-    addition_of,
     check_definition,
     expiry_of,
+    read_addition,
+    wire_definition,
 )
-from constraint_crdt.types.view import WatchingView, no_time, writer
+from constraint_crdt.types.view import IndexedView, no_time, writer
 
 SLACK = 64
 """Entries of adds that fell, for which nothing is tidied up."""
@@ -66,13 +66,13 @@ class Expiries:
         self._over: dict[Key, int] = {}
         self._coming: list[_Entry] = []
         self._past: list[tuple[int, _Entry]] = []
-        self._overdue: list[_Entry] = []
+        self._untaken: list[_Entry] = []
 
     def put(self, cell: Cell, expires_at: int) -> None:
         """An add with an end stands now."""
         entry = (expires_at, cell.key, cell.replica, cell.seq)
         self.standing[cell.key, cell.replica] = entry
-        heappush(self._overdue, entry)
+        heappush(self._untaken, entry)
         if expires_at > self.at:
             heappush(self._coming, entry)
         else:
@@ -132,11 +132,11 @@ class Expiries:
         """When the next add expires, or one did that has fallen since; None if none will."""
         return self._coming[0][0] if self._coming else None
 
-    def take_overdue(self, by: int, most: int) -> list[tuple[int, Cell]]:
+    def take_expired(self, by: int, most: int) -> list[tuple[int, Cell]]:
         """The adds that expired at `by` at the latest, with when, soonest first, `most` at once; each is given only once."""
         found: list[tuple[int, Cell]] = []
-        while self._overdue and self._overdue[0][0] <= by and len(found) < most:
-            entry = heappop(self._overdue)
+        while self._untaken and self._untaken[0][0] <= by and len(found) < most:
+            entry = heappop(self._untaken)
             cell = self._cell(entry)
             if cell is not None:
                 found.append((entry[0], cell))
@@ -168,9 +168,9 @@ class Expiries:
             self._past = [each for each in self._past if self._stands(each[1])]
             heapify(self._coming)
             heapify(self._past)
-        if len(self._overdue) > most:
-            self._overdue = [entry for entry in self._overdue if self._stands(entry)]
-            heapify(self._overdue)
+        if len(self._untaken) > most:
+            self._untaken = [entry for entry in self._untaken if self._stands(entry)]
+            heapify(self._untaken)
 
 
 def _push_all(heap: list[tuple[int, _Entry]], entries: list[tuple[int, _Entry]]) -> None:
@@ -204,7 +204,7 @@ class Change(enum.StrEnum):
     UNCHANGED = "unchanged"
 
 
-class ConstraintORSet(WatchingView):
+class ConstraintORSet(IndexedView):
     """The active constraints. `in`, `len` and iteration are over constraint ids. `in` and `len` are O(1), and once O(log n) for
     each add that has expired since the last reading.
 
@@ -216,7 +216,7 @@ class ConstraintORSet(WatchingView):
     def __init__(self, rows: Rows | None = None, *, now: Callable[[], int] = no_time) -> None:
         """`now`: the time in ns since the epoch. Without it no time ever passes, and nothing expires."""
         self._now = now
-        self._turned: set[str] | None = None
+        self._expiry_changes: set[str] | None = None
         super().__init__(rows)
 
     def _clear(self) -> None:
@@ -235,7 +235,7 @@ class ConstraintORSet(WatchingView):
         if cell is not None:
             self._expiries.judge(cell.key)
 
-    def _greeter(self, cells: Sequence[Cell]) -> None:
+    def _bulk_watcher(self, cells: Sequence[Cell]) -> None:
         """Of adds that come where none stood, only those with an end can matter, while no other has one."""
         for cell in cells if self._ending else [cell for cell in cells if cell.data[0] != WITHOUT_VALUE]:
             self._changed(None, cell)
@@ -248,13 +248,13 @@ class ConstraintORSet(WatchingView):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._rows.table(ADD) and not (self._ending and id_ in self._gone())
+        return id_ in self._rows.table(ADD) and not (self._ending and id_ in self._expired_now())
 
     def __len__(self) -> int:
-        return len(self._rows.table(ADD)) - (len(self._gone()) if self._ending else 0)
+        return len(self._rows.table(ADD)) - (len(self._expired_now()) if self._ending else 0)
 
     def __iter__(self) -> Iterator[str]:
-        gone = self._gone() if self._ending else ()
+        gone = self._expired_now() if self._ending else ()
         return (str(id_) for id_ in self._rows.table(ADD) if id_ not in gone)
 
     def __repr__(self) -> str:
@@ -275,39 +275,39 @@ class ConstraintORSet(WatchingView):
     @property
     def expired_ids(self) -> list[str]:
         """The constraints of which all definitions have expired, ordered; each until somebody removes it."""
-        return sorted(map(str, self._gone())) if self._ending else []
+        return sorted(map(str, self._expired_now())) if self._ending else []
 
     @property
     def next_expiry(self) -> int | None:
         """No definition in force expires before this time (ns since the epoch); None if none ever does. O(1)."""
         return self._expiries.next if self._ending else None
 
-    def take_turned(self) -> set[str]:
+    def take_expiry_changes(self) -> set[str]:
         """The constraints that time has made something else of since the last call. Kept from the first call on."""
         if self._ending:
-            self._gone()
-        turned, self._turned = self._turned, set()
+            self._expired_now()
+        turned, self._expiry_changes = self._expiry_changes, set()
         return turned or set()
 
-    def take_overdue(self, by: int, most: int) -> list[tuple[int, Cell]]:
+    def take_expired(self, by: int, most: int) -> list[tuple[int, Cell]]:
         """The adds that expired at `by` (ns since the epoch) at the latest, each with when it did, soonest first, `most` at once.
 
         Each is given once.
         """
-        return self._expiries.take_overdue(by, most)
+        return self._expiries.take_expired(by, most)
 
-    def _gone(self) -> set[Key]:
+    def _expired_now(self) -> set[Key]:
         """The ids whose every add has expired by now."""
         expiries, now = self._expiries, self._now()
         if now != expiries.at:
             moved = expiries.read(now)
-            if moved and self._turned is not None:
-                self._turned.update(map(str, moved))
+            if moved and self._expiry_changes is not None:
+                self._expiry_changes.update(map(str, moved))
         return expiries.gone
 
     def _additions(self, id_: str, *, expired: bool) -> tuple[Addition, ...]:
         cells = sorted(self._rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
-        found = map(addition_of, cells)
+        found = map(read_addition, cells)
         if not self._ending:
             return () if expired else tuple(found)
         now = self._now()
@@ -347,7 +347,7 @@ class ConstraintORSet(WatchingView):
         if in_force == (definition,):
             return Change.UNCHANGED
         others = [held for held in observed if held.replica != replica]  # this row's own earlier add is taken over by the new one
-        self._rows.write_all(replica, [make_cell(ADD, id_, add_value(definition, at)), *_removals(id_, others)])
+        self._rows.write_all(replica, [make_cell(ADD, id_, wire_definition(definition, at)), *_removals(id_, others)])
         return change_of(in_force, definition)
 
     def remove(self, id_: str, *, node: str | Replica) -> None:
@@ -368,7 +368,7 @@ def change_of(in_force: Sequence[Definition], definition: Definition) -> Change:
         return Change.ADDED
     if tuple(in_force) == (definition,):
         return Change.UNCHANGED
-    same = {each.lasting() for each in in_force} == {definition.lasting()}
+    same = {each.without_end() for each in in_force} == {definition.without_end()}
     ends = [each.expires_at for each in in_force if each.expires_at is not None]
     longer = len(ends) == len(in_force) and (definition.expires_at is None or definition.expires_at > max(ends))
     return Change.EXTENDED if same and longer else Change.REPLACED

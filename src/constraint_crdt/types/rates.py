@@ -15,7 +15,17 @@ from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.decay import MAX_SKEW, RATE, Ages, AgingView, RateValue, check_half_life, check_sum, left_of, short
+from constraint_crdt.types.decay import (
+    MAX_SKEW,
+    RATE,
+    Ages,
+    DecayView,
+    RateValue,
+    check_half_life,
+    check_sum,
+    compact_number,
+    decayed,
+)
 from constraint_crdt.types.view import no_time, writer
 
 DEFAULT_HALF_LIVES: Final = (60.0, 300.0, 3600.0)
@@ -55,7 +65,7 @@ def check_half_lives(half_lives: Iterable[float]) -> tuple[float, ...]:
     return tuple(found)
 
 
-class DecayConstraintState(AgingView):
+class DecayConstraintState(DecayView):
     """Recent evaluations per constraint and node. A reading is O(rows that it sums), one over all constraints O(their cells)."""
 
     KINDS = (RATE,)
@@ -79,7 +89,7 @@ class DecayConstraintState(AgingView):
 
     def merged(self, other: Self) -> Self:
         rows = self._rows.copy()
-        result = type(self)(self._half_lives, rows=rows, ages=self._ages.twin(rows))
+        result = type(self)(self._half_lives, rows=rows, ages=self._ages.copy(rows))
         result.merge(other)
         return result
 
@@ -105,7 +115,7 @@ class DecayConstraintState(AgingView):
 
         Raises `ConstraintCrdtError`, which names the half-lives that are tracked here, for another one.
         """
-        half_life, now = self.tracked(half_life), self._ages.look()
+        half_life, now = self.tracked(half_life), self._ages.read_clock()
         cells = self._rows.each(RATE) if constraint is None else self._rows.held(RATE, constraint)
         return rates_of(self._left(cell, half_life, now) for cell in cells if node is None or cell.replica.node_id == node)
 
@@ -116,7 +126,7 @@ class DecayConstraintState(AgingView):
 
     def by_node(self, half_life: float, constraint: str | None = None) -> dict[str, Rates]:
         """As `rates`, for each node that has a cell. Ordered by name."""
-        half_life, now = self.tracked(half_life), self._ages.look()
+        half_life, now = self.tracked(half_life), self._ages.read_clock()
         found: dict[str, list[Pair]] = {}
         for cell in self._rows.each(RATE) if constraint is None else self._rows.held(RATE, constraint):
             found.setdefault(cell.replica.node_id, []).append(self._left(cell, half_life, now))
@@ -163,7 +173,7 @@ class DecayConstraintState(AgingView):
 
         One transaction. Raises `ConstraintCrdtError` for a sum beyond 2**63 - 1.
         """
-        replica, now = writer(node), self._ages.stamp()
+        replica, now = writer(node), self._ages.timestamp()
         cells = []
         for constraint, pairs in left.items():
             key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
@@ -176,7 +186,7 @@ class DecayConstraintState(AgingView):
         """Take what is left of the writer's evaluations of these constraints to those of none in particular, and their cells away;
         returns how many. For constraints that are long gone: sums stay as they are. One transaction.
         """
-        replica, now = writer(node), self._ages.stamp()
+        replica, now = writer(node), self._ages.timestamp()
         cells = [cell for id_ in ids if id_ and (cell := self._rows.get(RATE, id_, replica)) is not None]
         if not cells:
             return 0
@@ -188,7 +198,9 @@ class DecayConstraintState(AgingView):
     def _cell(self, key: str, parts: Sequence[Sequence[Pair]], now: int) -> Cell:
         """The cell that says the sum of several parts, each a pair per half-life."""
         sums = [(check_sum(fsum(s for s, _ in pairs)), check_sum(fsum(v for _, v in pairs))) for pairs in zip(*parts, strict=True)]
-        values = [[short(h), short(s), short(v)] for h, (s, v) in zip(self._half_lives, sums, strict=True)]
+        values = [
+            [compact_number(h), compact_number(s), compact_number(v)] for h, (s, v) in zip(self._half_lives, sums, strict=True)
+        ]
         return make_cell(RATE, key, [now, values])
 
     def _left(self, cell: Cell, half_life: float, now: int) -> Pair:
@@ -197,7 +209,7 @@ class DecayConstraintState(AgingView):
         for each in value.values:
             if each.half_life == half_life:
                 age = self._ages.age(cell, value.time, now)
-                return left_of(each.satisfied, age, half_life), left_of(each.violated, age, half_life)
+                return decayed(each.satisfied, age, half_life), decayed(each.violated, age, half_life)
         return 0.0, 0.0
 
     def _all_left(self, cell: Cell, now: int) -> list[Pair]:

@@ -18,7 +18,7 @@ from constraint_crdt.crdt.kinds import register, require, require_counts, requir
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.view import IndexedView, writer
 
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
@@ -179,7 +179,7 @@ __all__ = ["COORDINATE_MAX", "COORDINATE_MIN", "KEY", "EisensteinRegister", "Pos
 KEY = ""
 
 
-class EisensteinRegister(WatchingView):
+class EisensteinRegister(IndexedView):
     """The position. Reading is O(1)."""
 
     KINDS = (POSITION,)

@@ -25,7 +25,7 @@ from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import NamedTables, PagedView, check_page, positions, writer
+from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions, writer
 
 SKETCH: Final = 10
 SKETCH_PAGE: Final = 11
@@ -91,7 +91,7 @@ class SketchShape(NamedTuple):
         return shape
 
     @classmethod
-    def usual(cls) -> "SketchShape":
+    def default(cls) -> "SketchShape":
         """What nobody has asked otherwise: 0.05 % of the total, but for 1 % of the items."""
         return cls.of(EPSILON, DELTA)
 
@@ -290,7 +290,7 @@ class SketchCRDT(PagedView[SketchShape]):
         return f"SketchCRDT(name={self.name!r}, width={self.shape.width}, depth={self.shape.depth}, total={self.total})"
 
 
-class Sketches(NamedTables[SketchCRDT, SketchShape]):
+class Sketches(TableDirectory[SketchCRDT, SketchShape]):
     """The sketches of a state by name."""
 
     def __init__(self, rows: Rows) -> None:

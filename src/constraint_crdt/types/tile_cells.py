@@ -40,7 +40,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.register import PositionValue, check_position
-from constraint_crdt.types.view import WatchingView, check_page, writer
+from constraint_crdt.types.view import IndexedView, check_page, writer
 
 TILE: Final = 14
 CONTENT: Final = 15
@@ -172,8 +172,8 @@ def _page_key(key: str, number: int) -> str:
 Place = tuple[str, str]
 """Room and id of a tile."""
 
-UNDER_ITS_NAME = (TILE, CONTENT, TILE_POSITION, DELETED)
-UNDER_LONGER_KEYS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
+NAME_KINDS = (TILE, CONTENT, TILE_POSITION, DELETED)
+PART_KINDS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
 
 
 def check_place(room: str, id_: str) -> str:
@@ -199,18 +199,18 @@ def standing_content(rows: Rows, key: str) -> tuple[Cell | None, bool]:
         for dot in deleted.seen:
             named[dot.replica] = max(dot.seq, named.get(dot.replica, 0))
     kept = [cell for cell in cells if named.get(cell.replica, 0) < cell.seq] if named else cells
-    return max(kept or cells, key=_age), bool(kept)
+    return max(kept or cells, key=_recency), bool(kept)
 
 
-def _age(cell: Cell) -> tuple[int, Replica]:
+def _recency(cell: Cell) -> tuple[int, Replica]:
     value: ContentValue = value_of(cell)
     return value.time, cell.replica
 
 
-class TileIndex(WatchingView):
+class TileIndex(IndexedView):
     """The tiles known, visible or not. Lookups are O(1)."""
 
-    KINDS = (*UNDER_ITS_NAME, *UNDER_LONGER_KEYS)
+    KINDS = (*NAME_KINDS, *PART_KINDS)
 
     def _clear(self) -> None:
         self._longer: dict[str, dict[int, set[str]]] = {}
@@ -224,19 +224,19 @@ class TileIndex(WatchingView):
         kind, whole = cell.kind, str(cell.key)
         room, _, rest = whole.partition(SEPARATOR)
         id_, more, _ = rest.partition(SEPARATOR)
-        if bool(more) is (kind in UNDER_ITS_NAME):
+        if bool(more) is (kind in NAME_KINDS):
             return  # no key that a tile has
         key = f"{room}{SEPARATOR}{id_}"
         longer = self._longer.get(key)
         if longer is None:
-            if new is None or not _may_be(room) or not _may_be(id_):
+            if new is None or not _is_name(room) or not _is_name(id_):
                 return
             longer = self._longer[key] = {}
         if more:
             self._note(longer, kind, whole)
         elif kind in (CONTENT, DELETED):
             self._judge(room, id_, key)
-        if new is None and not longer and not any(key in self._rows.table(each) for each in UNDER_ITS_NAME):
+        if new is None and not longer and not any(key in self._rows.table(each) for each in NAME_KINDS):
             del self._longer[key]
 
     def _note(self, longer: dict[int, set[str]], kind: int, whole: str) -> None:
@@ -278,7 +278,7 @@ class TileIndex(WatchingView):
         if key not in self._longer and self.known >= most:
             raise ConstraintCrdtError(f"there are {most} tiles or more, deleted ones included: no further one, as this node is set")
 
-    def is_there(self, room: str, id_: str) -> bool:
+    def is_visible(self, room: str, id_: str) -> bool:
         """True if the tile is visible."""
         return id_ in self._rooms.get(room, ())
 
@@ -305,12 +305,12 @@ class TileIndex(WatchingView):
     def cells(self, key: str) -> list[Cell]:
         """Every standing cell of a tile."""
         rows = self._rows
-        found = [cell for kind in UNDER_ITS_NAME for cell in rows.held(kind, key)]
-        found += [cell for kind in UNDER_LONGER_KEYS for whole in self.keys(key, kind) for cell in rows.held(kind, whole)]
+        found = [cell for kind in NAME_KINDS for cell in rows.held(kind, key)]
+        found += [cell for kind in PART_KINDS for whole in self.keys(key, kind) for cell in rows.held(kind, whole)]
         return found
 
 
-def _may_be(name: str) -> bool:
+def _is_name(name: str) -> bool:
     return 0 < len(name.encode()) <= ID_BYTES
 
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.replica import Replica, check_id, replica_named
+from constraint_crdt.crdt.replica import Replica, check_id, parse_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, TileIndex
@@ -98,13 +98,13 @@ class TileSet:
 
     def remove(self, element: str, *, node: str | Replica) -> None:
         """Take an element out: every add of it that is known here. Raises `KeyError` if it is not in."""
-        self._write(node, self.endings([element], writer(node)))
+        self._write(node, self.removal_cells([element], writer(node)))
 
-    def endings(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
+    def removal_cells(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
         """The cells that `replica` writes to take these elements out. Raises as `remove` does."""
-        return self._endings({element: self._present(element) for element in elements}, replica)
+        return self._removal_cells({element: self._present(element) for element in elements}, replica)
 
-    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
+    def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
         return removals_of([cell for cells in present.values() for cell in cells])
 
     def _present(self, element: str) -> list[Cell]:
@@ -168,7 +168,7 @@ class TileConstraints(TileSet):
         start = self._tombstones_key("")
         return {whole[len(start) :]: self._buried(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
 
-    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
+    def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
         return self.removals({element: self._alive(cells, {}) for element, cells in present.items()}, replica)
 
     def removals(self, removed: Mapping[str, Iterable[Tag]], replica: Replica) -> list[Cell]:
@@ -200,7 +200,7 @@ class TileConstraints(TileSet):
 
         Raises `ConstraintCrdtError` for tags out of bounds, or too many for a cell.
         """
-        return self._write(node, self.burials(tags, writer(node)))
+        return self._write(node, self.tombstone_cells(tags, writer(node)))
 
     def foreign_additions(
         self, added: Mapping[str, Iterable[Tag]], replica: Replica, *, buried_with_it: Iterable[Tag] = ()
@@ -222,7 +222,7 @@ class TileConstraints(TileSet):
             self._check_room(opened)
         return cells
 
-    def burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+    def tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
         """The cells that do what `bury` does."""
         doomed, buried = _checked(tags), self.tombstones()
         unknown = {tag for tag in doomed if not self._is_over(tag, buried)}
@@ -245,9 +245,9 @@ class TileConstraints(TileSet):
         dead = [cell for cell in cells if not self._alive([cell], then)]
         # An add of ours that is accounted for is removed, which is for good; but somebody may carry its tag all the same.
         under = {tag for tag in fresh if tag in carried or not self._is_our_past(tag)}
-        return [*self._burials(under, replica), *removals_of(dead)]
+        return [*self._tombstone_cells(under, replica), *removals_of(dead)]
 
-    def _burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+    def _tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
         """The cells that put tags under this row's tombstones, beside those that are there."""
         own: dict[str, Intervals] = {}
         chosen = list(tags)
@@ -267,7 +267,7 @@ class TileConstraints(TileSet):
 
     def _is_our_past(self, tag: Tag) -> bool:
         """True for the tag of an add of ours up to the clock."""
-        replica = replica_named(tag[0])
+        replica = parse_replica(tag[0])
         return replica is not None and tag[1] <= self._rows.seq(replica)
 
     def _is_foreign(self, cell: Cell) -> bool:

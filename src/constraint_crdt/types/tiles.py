@@ -71,9 +71,9 @@ class FleetTile(View):
         rows: Rows | None = None,
         *,
         now: Callable[[], int] = no_time,
-        among: TileIndex | None = None,
+        index: TileIndex | None = None,
     ) -> None:
-        """`now`: the time in ns since the epoch, for puts. `among`: the tiles of `rows`; found out if left out, in O(their cells).
+        """`now`: the time in ns since the epoch, for puts. `index`: the tiles of `rows`; found out if left out, in O(their cells).
 
         Raises `ConstraintCrdtError` for a room or id that no tile can have: 1 to 256 bytes, without U+001F.
         """
@@ -84,7 +84,7 @@ class FleetTile(View):
         self.id = id_
         """Its name within the room."""
         self._now = now
-        self._index = TileIndex(self._rows) if among is None else among
+        self._index = TileIndex(self._rows) if index is None else index
         self.tags = TileSet(self._rows, self._index, self._key)
         """Its tags."""
         self.constraints = TileConstraints(self._rows, self._index, self._key)
@@ -97,7 +97,7 @@ class FleetTile(View):
     @property
     def exists(self) -> bool:
         """True while it has a content that nobody deleted. O(1)."""
-        return self._index.is_there(self.room, self.id)
+        return self._index.is_visible(self.room, self.id)
 
     @property
     def deleted(self) -> bool:
@@ -241,7 +241,7 @@ class FleetTile(View):
         Raises `KeyError` for what is to be removed and is not in, and `ConstraintCrdtError` beyond a bound.
         """
         replica = writer(node)
-        cells = [*self.tags.endings(remove_tags, replica), *self.constraints.endings(remove_constraints, replica)]
+        cells = [*self.tags.removal_cells(remove_tags, replica), *self.constraints.removal_cells(remove_constraints, replica)]
         cells += [*self.tags.additions(add_tags), *self.constraints.additions(add_constraints)]
         if cells:
             self._rows.write_all(replica, cells)
@@ -372,7 +372,7 @@ class FleetTiles(View):
 
     def tile(self, room: str, id_: str) -> FleetTile:
         """A tile, whether it is there or not. Raises `ConstraintCrdtError` for a room or id that no tile can have."""
-        return FleetTile(room, id_, self._rows, now=self._now, among=self._index)
+        return FleetTile(room, id_, self._rows, now=self._now, index=self._index)
 
     def __getitem__(self, place: Place) -> FleetTile:
         """The tile at (room, id). Raises `KeyError` if it is not there."""
@@ -387,7 +387,7 @@ class FleetTiles(View):
     def __contains__(self, place: object) -> bool:
         match place:
             case (str(room), str(id_)):
-                return self._index.is_there(room, id_)
+                return self._index.is_visible(room, id_)
         return False
 
     def content_dot(self, place: Place) -> Dot | None:

@@ -3,7 +3,7 @@
 A view that stands alone has rows of its own. The views inside a `ConstraintState` share the rows of the state. Merging a view
 merges its rows as a whole: taking only some cells of a state would break the rule that equal clocks have equal state.
 
-Three bases build on each other. A `View` reads the tables of the rows. A `WatchingView` keeps an index of its own, updated with
+Three bases build on each other. A `View` reads the tables of the rows. A `IndexedView` keeps an index of its own, updated with
 each cell. A `PagedView` is a table of bytes per row, cut into pages (sketches, Bloom filters):
 
 - A row has one header cell under the name of the table, with the dimensions and totals, and a page cell under name and number for
@@ -15,7 +15,7 @@ each cell. A `PagedView` is a table of bytes per row, cut into pages (sketches, 
 - A page that does not decompress to exactly its size reads as zeros and is counted. No page takes more memory than its size.
 
 Names of tables are given by the first writer, on any node. Two nodes may give one name to tables with different dimensions, which
-cannot be summed. `NamedTables` then takes the dimensions that most rows have (of equally many, the smaller); other rows show as
+cannot be summed. `TableDirectory` then takes the dimensions that most rows have (of equally many, the smaller); other rows show as
 `ignored_writers`. The choice depends on the cells alone, so all nodes agree.
 """
 
@@ -32,7 +32,7 @@ from constraint_crdt.crdt.kinds import require
 from constraint_crdt.crdt.limits import PAGE_BYTES
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.tables import Greeter
+from constraint_crdt.crdt.tables import BulkWatcher
 from constraint_crdt.errors import ConstraintCrdtError
 
 ALONE = 0
@@ -80,17 +80,17 @@ class View(Merge):
     __hash__ = None  # type: ignore[assignment]  # mutable
 
 
-class WatchingView(View):
+class IndexedView(View):
     """A view that keeps readings of its own, told of every change of a cell. (The others read the tables of the rows.)"""
 
-    _greeter: Greeter | None = None
+    _bulk_watcher: BulkWatcher | None = None
     """See `Tables.watch`."""
 
     def __init__(self, rows: Rows | None = None) -> None:
         super().__init__(rows)
         self._clear()
         for kind in self.KINDS:
-            self._rows.watch(kind, self._changed, self._clear, self._greeter)
+            self._rows.watch(kind, self._changed, self._clear, self._bulk_watcher)
             for cell in self._rows.each(kind):
                 self._changed(None, cell)
 
@@ -162,7 +162,7 @@ def check_page(_: str, value: bytes) -> None:
     require(0 < len(value) <= PAGE_BYTES, "the size of a page")
 
 
-class PagedView(WatchingView, Generic[Shape]):
+class PagedView(IndexedView, Generic[Shape]):
     """A type over tables of one shape under one name."""
 
     HEADER: ClassVar[int]
@@ -377,7 +377,7 @@ def check_name(name: str, what: str) -> str:
 Table = TypeVar("Table", bound=PagedView[Any])
 
 
-class NamedTables(Mapping[str, Table], Generic[Table, Shape]):
+class TableDirectory(Mapping[str, Table], Generic[Table, Shape]):
     """The tables of one kind. A name stands from the first record on; `[]` raises `KeyError` before."""
 
     def __init__(self, rows: Rows, kind: type[Table], limit: int, make: Callable[[str, Shape], Table]) -> None:

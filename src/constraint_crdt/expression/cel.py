@@ -141,7 +141,7 @@ def ordered(left: Kind, right: Kind) -> bool:
 
 
 BAD_ESCAPE = "this string has an escape that CEL does not know: write `\\\\` for a backslash"
-_PLAINLY = {  # how a message of the library begins: what to say to the person who wrote the expression
+_MESSAGES = {  # how a message of the library begins: what to say to the person who wrote the expression
     "token recognition error": BAD_ESCAPE,  # all else that it cannot recognise has been refused by the reader
     "invalid int literal": "this int does not fit 64 bits: write it as a double, such as `1e19`",
     "invalid uint literal": "this uint does not fit 64 bits: write it as a double, such as `1e20`",
@@ -150,7 +150,7 @@ _PLAINLY = {  # how a message of the library begins: what to say to the person w
 }
 
 
-def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[str]]:
+def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
     """Compile with the CEL library. Returns what evaluates it, and the variables that the library sees.
 
     Raises `ExpressionError` with the library's column.
@@ -161,11 +161,11 @@ def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[st
         program = cel.compile(source)
         names = frozenset(program.variables())
     except BaseException as error:
-        reraise_unless_from_library(error)
+        reraise_unless_cel_error(error)
         place = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)", str(error))
         if place is None:
             raise ExpressionError("this is not CEL", 1) from None
-        plainly = next((plain for begins, plain in _PLAINLY.items() if place[3].startswith(begins)), None)
+        plainly = next((plain for begins, plain in _MESSAGES.items() if place[3].startswith(begins)), None)
         # The parser lists everything that could have stood there, which helps nobody.
         what = plainly or re.sub(r" expecting \{.*", "", place[3])
         raise ExpressionError(what or "this is not CEL", int(place[2]), int(place[1])) from None
@@ -179,7 +179,7 @@ def context(values: dict[str, object]) -> object:
     return cel.Context(variables=values)
 
 
-def reraise_unless_from_library(error: BaseException) -> None:
+def reraise_unless_cel_error(error: BaseException) -> None:
     """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class that cannot be imported."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
-from constraint_crdt.expression.library import (
+from constraint_crdt.expression.cel import (
     BAD_ESCAPE,
     ExpressionError,
     Outcome,
     Verdict,
-    compile_in_library,
+    compile_cel,
     failure,
     refuse,
-    reraise_unless_from_library,
+    reraise_unless_cel_error,
 )
 from constraint_crdt.expression.measurements import Measurements, measurements
-from constraint_crdt.expression.reader import Part, read
+from constraint_crdt.expression.parser import Part, parse
 
 MAX_PATTERN_COST = 1600  # some 8 ms at worst; an unbounded pattern of 1 KiB took 50 ms, and 25 of them a second
 
@@ -47,15 +47,15 @@ def check_patterns(source: str, patterns: Iterable[Part]) -> None:
             refuse(source, "`matches` needs its pattern as a string literal", pattern.start)
         literal = source[pattern.start : pattern.end]
         try:
-            cost += _cost(str(compile_in_library(literal)[0]({})))
+            cost += _cost(str(compile_cel(literal)[0]({})))
         except ExpressionError:
             refuse(source, BAD_ESCAPE, pattern.start)
         if cost > MAX_PATTERN_COST:
             refuse(source, "the patterns of `matches` are too costly: shorten them or lower their {counts}", pattern.start)
         try:
-            compile_in_library(f"''.matches({literal})")[0]({})
+            compile_cel(f"''.matches({literal})")[0]({})
         except BaseException as error:
-            reraise_unless_from_library(error)
+            reraise_unless_cel_error(error)
             detail = re.search(r"error: (?!\w* ?'|.*not a valid)(.+)", str(error))
             why = f": {detail[1].split('. Check')[0]}" if detail else ""
             refuse(source, f"this pattern is not a valid regular expression{why}", pattern.start)
@@ -89,7 +89,7 @@ class Expression:
         try:
             result = self._execute(values.context())
         except BaseException as error:
-            reraise_unless_from_library(error)
+            reraise_unless_cel_error(error)
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(error)}")
         if result is True:
             return _SATISFIED
@@ -115,12 +115,12 @@ def compile_expression(source: str) -> Expression:
 
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
 def _compile(source: str) -> Expression:
-    reading = read(source)
+    parsed = parse(source)
     # Patterns first: an expression of constants only is evaluated below, and must not find a costly one.
-    check_patterns(source, reading.patterns)
-    execute, variables = compile_in_library(source)
+    check_patterns(source, parsed.patterns)
+    execute, variables = compile_cel(source)
     # Were the two readings ever to differ, the checks above would have been made on another expression.
-    if variables != reading.variables:
+    if variables != parsed.variables:
         raise ExpressionError("the expression is ambiguous: write it more simply", 1)
     expression = Expression(source, variables, execute)
     if not variables:
