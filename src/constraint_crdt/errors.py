@@ -1,8 +1,8 @@
-"""The errors of the package. Everything it raises on bad input of its own making derives from `ConstraintCrdtError`."""
+"""The errors of the package. All errors about invalid input derive from `ConstraintCrdtError`."""
 
 
 class ConstraintCrdtError(Exception):
-    """Input that cannot be taken: malformed, oversized, of another fleet or version, or against a limit.
+    """Input is refused: malformed, oversized, of another fleet or version, or against a limit.
 
-    Whatever raises it has changed nothing. `str()` is one sentence for the person who has to act on it.
+    The refused call has changed nothing. `str()` is a sentence for the person who has to act.
     """

@@ -1,23 +1,23 @@
 """Cells: the unit of state, their wire form, removals, and runs.
 
-A cell is the latest value that one replica wrote under one key: `(seq, value)`. On the wire and in the store a cell is one msgpack
-array `[kind, key, value, tag]`; trailing nil parts are left out. Replica and seq come from the run that holds the cell. `tag` is
-reserved for an authentication tag.
+A cell is the latest value of a replica under a key: `(seq, value)`. On the wire and in the store a cell is a msgpack array
+`[kind, key, value, tag]`; trailing nil parts are left out. Replica and seq come from the run around the cell. `tag` is reserved
+for an authentication tag.
 
-The bytes received are kept, hashed and forwarded. They are never encoded again, so a cell of a kind that this version does not know
-passes unchanged. `kinds` is the registry; each module of `types` documents and registers the kinds of its type. One kind belongs to
-this module, since the merge rule depends on it:
+The bytes received are kept, hashed and forwarded, never encoded again. So a cell of an unknown kind passes unchanged. `kinds` is
+the registry; each module of `types` documents and registers the kinds of its type. A single kind belongs to this module, since
+the merge rule depends on removals:
 
 | kind | key | value |
 |---|---|---|
 | 2 REMOVE | nil: its own seq, never overwritten | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
 
-A key of several parts has them joined by `SEPARATOR`; see `make_key`.
-`read_cell` is the only way from bytes to a cell. It validates the value of every registered kind.
+A key of several parts has them joined by `SEPARATOR`; see `make_key`. `read_cell` is the only way from bytes to a cell and
+validates the value of every registered kind.
 
-`Run(replica, lo, hi, cells)` is the form in which state travels: all cells of that row with lo < seq <= hi that still stand, in
-ascending order of seq. `floor` belongs to the runs of a Sync: the sender dropped the removals of that row up to there. A run from 0
-is a whole row. Nodes of one process whose clocks agree on it share it; see `Rows`.
+`Run(replica, lo, hi, cells)` is the form in which state travels: all cells of the row with lo < seq <= hi that still stand, in
+ascending order of seq. `floor` belongs to the runs of a Sync: the sender dropped the removals of the row up to there. A run from
+0 is a whole row, shared by the nodes of a process whose clocks agree on the row; see `Rows`.
 """
 
 from bisect import bisect_right
@@ -46,16 +46,16 @@ from constraint_crdt.errors import ConstraintCrdtError
 REMOVE: Final = 2
 
 UNBOUND: Final = Replica("", 0)
-"""The replica of a cell that was read and is not yet bound to its row."""
+"""The replica of a cell before the cell is bound to its row."""
 
 Key = str | int
 
 
 class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
-    """One cell, bound to its dot. Treat it as immutable: cells are shared between replicas of one process.
+    """A cell, bound to its dot. Treat it as immutable: the replicas of a process share cells.
 
-    `gc=False`: it holds only strings, bytes, ints and tuples of those, so it cannot be part of a cycle, and a collector that has to
-    walk 100,000 of them costs more than everything else together.
+    `gc=False`: a cell holds only strings, bytes, ints and tuples of those, so no cycle can contain a cell. A garbage collector
+    walking 100,000 cells would cost more than all other work.
     """
 
     kind: int
@@ -64,9 +64,9 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
     seq: int = 0
     replica: Replica = UNBOUND
     digest: int = 0
-    """The keyed hash, filled in by `Digest.fill`; 0 while it is not known."""
+    """The keyed hash, set by `Digest.fill`; 0 before."""
     cached: tuple[int, int] | None = None
-    """The decoded value, for the kinds that register a cached form."""
+    """The decoded value, for kinds with a cached form."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -75,13 +75,14 @@ DOTS_PER_REMOVAL: Final = 20
 """So many always fit into a cell, however long the keys."""
 
 SEPARATOR: Final = "\x1f"
-"""Between the parts of a key. No part but the last may contain it."""
+"""Between the parts of a key. Only the last part may contain the separator."""
 
 
 def read_cell(data: bytes) -> Cell:
-    """Decode and validate one cell (replica and seq are bound later, see `UnboundRun`).
+    """Decode and validate a cell. Replica and seq are bound later, see `UnboundRun`.
 
-    Raises `msgspec.DecodeError`, `RecursionError`, `UnicodeError` or `ConstraintCrdtError`; the codec turns them all into the last.
+    Raises `msgspec.DecodeError`, `RecursionError`, `UnicodeError` or `ConstraintCrdtError`; the codec turns all of them into the
+    last.
     """
     if data[:3] == BARE_HEADS.get(len(data)):  # the most common cell by far, in a third of the time
         return Cell(data[1], data[3:].decode(), data)
@@ -105,7 +106,7 @@ def read_cell(data: bytes) -> Cell:
 
 
 def make_cell(kind: int, key: str | None, value: object) -> Cell:
-    """Encode a cell. Raises `ConstraintCrdtError` if it is larger than a cell may be, or has text or numbers that do not encode."""
+    """Encode a cell. Raises `ConstraintCrdtError` for a cell above the size limit, and for text or numbers without an encoding."""
     try:
         data = _encode([kind, key] if value is None else [kind, key, value])
     except (UnicodeError, OverflowError):
@@ -116,14 +117,14 @@ def make_cell(kind: int, key: str | None, value: object) -> Cell:
 
 
 def make_key(*parts: str) -> str:
-    """The key made of several parts. Raises `ConstraintCrdtError` for a part but the last that contains the separator."""
+    """The key made of several parts. Raises `ConstraintCrdtError` for a part before the last with the separator in it."""
     if any(SEPARATOR in part for part in parts[:-1]):
         raise ConstraintCrdtError("a name that others are combined with must not contain the control character U+001F")
     return SEPARATOR.join(parts)
 
 
 def split_key(key: Key, parts: int) -> list[str]:
-    """The parts of a key that has so many; fewer if whoever wrote it knew no better."""
+    """The parts of a key, at most `parts` of them; fewer for a malformed key."""
     return str(key).split(SEPARATOR, parts - 1)
 
 
@@ -136,19 +137,19 @@ class WireDot(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     @property
     def replica(self) -> Replica:
-        """The replica whose mutation the dot names."""
+        """The replica of the mutation."""
         return Replica(self.node_id, self.incarnation)
 
 
 def check_dots(dots: Iterable[WireDot]) -> None:
-    """Raise `ConstraintCrdtError` for a dot that no mutation can have."""
+    """Raise `ConstraintCrdtError` for a dot outside the range of mutations."""
     for dot in dots:
         check_replica(dot.node_id, dot.incarnation)
         require(0 <= dot.seq <= MAX_COUNT, "the seq of a dot")
 
 
 class RemovedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One element of the value of a REMOVE cell: the dots of cells of one kind under one key."""
+    """An element of the value of a REMOVE cell: the dots of cells of a kind under a key."""
 
     key: str
     dots: tuple[WireDot, ...]
@@ -167,7 +168,7 @@ register(REMOVE, tuple[RemovedValue, ...], _check_remove, key_type=None)
 
 
 class Removed(NamedTuple):
-    """What a removal removes: the cell of this kind and key in one replica's row, up to that seq."""
+    """The target of a removal: the cell of this kind and key in the row of a replica, up to a seq."""
 
     kind: int
     key: str
@@ -176,7 +177,7 @@ class Removed(NamedTuple):
 
 
 def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]], kind: int = DEFAULT_REMOVED_KIND) -> Cell:
-    """Encode a removal: per key (a constraint id), the dots of cells of one kind that it observed."""
+    """Encode a removal: per key (a constraint id), the dots of the observed cells of a kind."""
     parts: list[list[object]] = [[key, [[r.node_id, r.incarnation, seq] for r, seq in dots]] for key, dots in removed]
     if kind != DEFAULT_REMOVED_KIND:
         parts = [[*part, kind] for part in parts]
@@ -184,7 +185,7 @@ def make_removal(removed: Iterable[tuple[str, Iterable[tuple[Replica, int]]]], k
 
 
 def removals_of(cells: Iterable[Cell]) -> list[Cell]:
-    """As many removals as it takes to name these cells, of whatever kinds and keys."""
+    """The removals that name these cells, of any kinds and keys; as few as the size of a cell allows."""
     found: list[Cell] = []
     chosen = list(cells)
     for start in range(0, len(chosen), DOTS_PER_REMOVAL):
@@ -198,19 +199,19 @@ def removals_of(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def removed_dots(cell: Cell) -> Iterator[Removed]:
-    """What a REMOVE cell removes."""
+    """The targets of a REMOVE cell."""
     for removed in READERS[REMOVE].decode(cell.data).value:
         for dot in removed.dots:
             yield Removed(removed.kind, removed.key, dot.replica, dot.seq)
 
 
 def value_of(cell: Cell) -> Any:
-    """The decoded value of a cell of a registered kind. `read_cell` has checked it."""
+    """The decoded value of a cell of a registered kind, already checked by `read_cell`."""
     return READERS[cell.kind].decode(cell.data).value
 
 
 def rank_of(cell: Cell) -> int:
-    """The rank that a repair gives to the value of a cell; 0 for kinds without ranks."""
+    """The rank of a cell's value in a repair; 0 for kinds without ranks."""
     rank = RANKS.get(cell.kind)
     return 0 if rank is None else rank(value_of(cell))
 
@@ -219,7 +220,7 @@ _seq = attrgetter("seq")
 
 
 class Run(msgspec.Struct, gc=False, eq=False):
-    """One stretch of one row. Treat it, its cells and their sequence as immutable: they are shared between nodes."""
+    """A stretch of a row. Treat a run, its cells and their sequence as immutable: nodes share them."""
 
     replica: Replica
     lo: int
@@ -227,12 +228,12 @@ class Run(msgspec.Struct, gc=False, eq=False):
     cells: Sequence[Cell]
     floor: int = 0
     entry: int = 0
-    """The keyed hash of the clock entry (replica, hi), filled in by `Digest.enter`; 0 while it is not known."""
+    """The keyed hash of the clock entry (replica, hi), set by `Digest.enter`; 0 before."""
 
     def above(self, lo: int) -> list[Cell]:
         """Its cells with a seq above `lo`. O(cells above lo)."""
         return list(self.cells[bisect_right(self.cells, lo, key=_seq) :] if lo else self.cells)
 
     def without_floor(self) -> "Run":
-        """The same stretch as somebody tells of it who dropped nothing."""
+        """The same stretch without a floor, as sent by a node that dropped no removals."""
         return Run(self.replica, self.lo, self.hi, self.cells, 0, self.entry) if self.floor else self

@@ -1,8 +1,7 @@
 """The registry of cell kinds.
 
 A kind is a number with a wire value, bounds and a shape of key. Each type in `types` registers its kinds when its module is
-imported; the modules of `crdt` name no kind but the removal. A cell of a kind that is not registered is kept and forwarded as
-bytes.
+imported; the modules of `crdt` name no kind except the removal. A cell of an unregistered kind is kept and forwarded as bytes.
 
 Rules kept here:
 
@@ -24,14 +23,14 @@ MAX_KIND: Final = 127
 """The highest number of a kind."""
 
 DEFAULT_REMOVED_KIND: Final = 1
-"""The kind of the cells that a removal names without a kind."""
+"""The kind of the cells in a removal without a kind."""
 
 Check = Callable[[Any, Any], object]
 """Takes the key and the decoded value of a cell; raises `ConstraintCrdtError` for a value out of bounds."""
 
 
 class CellReader(NamedTuple):
-    """The functions and bounds that `read_cell` applies to one kind."""
+    """The functions and bounds applied by `read_cell` to a kind."""
 
     decode: Callable[[bytes], Any]
     """From the bytes of a cell to a struct with `kind`, `key`, `value` and `tag`."""
@@ -41,7 +40,7 @@ class CellReader(NamedTuple):
     empty_key: bool
     """The key may be empty."""
     cached: Callable[[Any], tuple[int, int]] | None
-    """From the decoded value to the form that the cell keeps."""
+    """From the decoded value to the form cached in the cell."""
 
 
 class _UnknownCell(msgspec.Struct, array_like=True, gc=False):
@@ -56,20 +55,19 @@ def _no_check(key: object, value: object) -> None:
 
 
 UNKNOWN: Final = CellReader(msgspec.msgpack.Decoder(_UnknownCell).decode, _no_check, KEY_BYTES, True, None)
-"""The reader of all kinds that are not registered."""
+"""The reader of all unregistered kinds."""
 
 READERS: Final[dict[int, CellReader]] = {}
-"""The reader of each registered kind. Only `register` writes to it."""
+"""The reader of each registered kind. Only `register` writes here."""
 
 REMOVABLE: Final[dict[int, bool]] = {}
-"""The kinds that a removal may name. True: the removal names the cell by a non-empty id. Only `register` writes to it."""
+"""The kinds that removals may name. True: a removal names the cell by a non-empty id. Only `register` writes here."""
 
 RANKS: Final[dict[int, Callable[[Any], int]]] = {}
-"""How a repair ranks the values of a kind. Only `register` writes to it."""
+"""The rank of a value in a repair, by kind. Only `register` writes here."""
 
 BARE_HEADS: Final[dict[int, bytes]] = {}
-"""The first three bytes of a cell that consists of a kind and a short key, by the length of the cell. Only `register` writes to
-it."""
+"""The first three bytes of a cell with a kind and a short key alone, by the length of the cell. Only `register` writes here."""
 
 _SHORT_KEY_BYTES: Final = 31
 
@@ -89,13 +87,13 @@ def register(
     rank: Callable[[Any], int] | None = None,
     bare: bool = False,
 ) -> None:
-    """Register a kind. Raises `ValueError` for a number that is taken or out of range.
+    """Register a kind. Raises `ValueError` for a number out of range or registered before.
 
-    `value_type`: the wire value, as msgspec decodes it. `check`: the bounds of key and value. `key_type`, `key_bytes`, `empty_key`:
-    the shape of the key. `default`: the value of a cell without one; left out, a cell has a value. `removable`: removals may name
-    its cells, `removed_by_id` by a key that is an id. `cached`: the form of the value that a cell keeps once it is decoded.
-    `rank`: of two cells with the same dot and different values, a repair keeps the one with the higher rank. `bare`: most cells
-    have no value, and are read without decoding; one kind at most.
+    `value_type`: the wire value, as msgspec decodes it. `check`: the bounds of key and value. `key_type`, `key_bytes`,
+    `empty_key`: the shape of the key. `default`: the value of a cell without a value; left out, the value is required.
+    `removable`: removals may name the cells, with `removed_by_id` by an id as key. `cached`: the form of the value kept in a
+    decoded cell. `rank`: of two cells with the same dot and different values, a repair keeps the higher rank. `bare`: most cells
+    have no value, and are read without decoding; a single kind at most.
     """
     if kind in READERS or not 0 <= kind <= MAX_KIND:
         raise ValueError(f"the kind {kind} is registered already, or not from 0 to {MAX_KIND}")
@@ -124,7 +122,7 @@ def registered() -> Collection[int]:
 
 
 def require(condition: bool, subject: str) -> None:
-    """Raise `ConstraintCrdtError` that names the subject, unless the condition holds."""
+    """Raise `ConstraintCrdtError` about the subject unless the condition holds."""
     if not condition:
         raise ConstraintCrdtError(f"{subject} is out of bounds")
 
