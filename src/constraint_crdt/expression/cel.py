@@ -1,10 +1,7 @@
-"""What comes of an expression: a refusal with its place in the text, or a verdict when it is evaluated.
+"""The CEL language and its library: verdicts and errors, the kinds of value with their overloads, and the calls of the library.
 
-The kinds of value in CEL, and what its operators, functions and methods take and give.
-
-A set of kinds says what a part of an expression can be. A measurement can be a bool, double, string, list or map.
-
-The way to the CEL library: imported when first needed; what it raises, panics included, is put into a sentence here.
+A set of kinds describes the possible values of a part of an expression. A measurement can be a bool, double, string, list or map.
+The library is imported at first use; its exceptions, panics included, are turned into sentences here.
 """
 
 import enum
@@ -15,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 
 class ExpressionError(ValueError):
-    """A `when` that cannot be used. `str()` is one sentence with the place; `.column` counts characters from 1 in its line."""
+    """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
@@ -24,13 +21,13 @@ class ExpressionError(ValueError):
 
 
 def refuse(source: str, message: str, start: int) -> NoReturn:
-    """Raise an `ExpressionError` about what begins at this offset of the text."""
+    """Raise an `ExpressionError` about the part at this offset of the text."""
     line_start = source.rfind("\n", 0, start) + 1
     raise ExpressionError(message, start - line_start + 1, source.count("\n", 0, start) + 1)
 
 
 class Verdict(enum.Enum):
-    """What an evaluation says about a constraint. `UNKNOWN` counts neither way."""
+    """The result of an evaluation of a constraint. `UNKNOWN` counts neither way."""
 
     SATISFIED = "satisfied"
     VIOLATED = "violated"
@@ -38,14 +35,14 @@ class Verdict(enum.Enum):
 
 
 class Outcome(NamedTuple):
-    """A verdict and, when it is `UNKNOWN`, the reason in words (otherwise empty)."""
+    """A verdict and, for `UNKNOWN`, the reason in words (otherwise empty)."""
 
     verdict: Verdict
     reason: str
 
 
 class Kind(enum.IntFlag):
-    """The kinds of value that a part of an expression can have. `OWN_*` are containers that the expression builds."""
+    """The kinds of value of a part of an expression. `OWN_*` are containers built by the expression."""
 
     BOOL = enum.auto()
     INT = enum.auto()
@@ -125,7 +122,7 @@ def describe(kinds: Kind) -> str:
 
 
 def arithmetic(operator: str, left: Kind, right: Kind) -> Kind | None:
-    """What `left operator right` can be: `NOTHING` if no overload fits, None if this is not an operator of arithmetic."""
+    """The kinds of `left operator right`: `NOTHING` without a fitting overload, None for an operator outside of arithmetic."""
     if operator not in _ARITHMETIC:
         return None
     return functools.reduce(
@@ -151,7 +148,7 @@ _MESSAGES = {  # how a message of the library begins: what to say to the person 
 
 
 def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
-    """Compile with the CEL library. Returns what evaluates it, and the variables that the library sees.
+    """Compile with the CEL library. Returns the evaluating function, and the variables seen by the library.
 
     Raises `ExpressionError` with the library's column.
     """
@@ -180,13 +177,13 @@ def context(values: dict[str, object]) -> object:
 
 
 def reraise_unless_cel_error(error: BaseException) -> None:
-    """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class that cannot be imported."""
+    """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class without an import path."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
 
 def failure(error: BaseException) -> str:
-    """What the library says when an evaluation fails, as part of a sentence."""
+    """The library's message on a failed evaluation, as part of a sentence."""
     if isinstance(error, KeyError):
         return f"there is no field {error.args[0]}" if error.args else "a field is missing"
     text = str(error).strip()

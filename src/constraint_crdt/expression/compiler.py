@@ -1,6 +1,6 @@
-"""What a pattern of `matches` may cost: the library compiles it again at every evaluation, so that is bounded beforehand.
+"""Checked and compiled expressions, and their evaluation. The last few thousand are cached.
 
-Expressions that have been checked and compiled, and how they are evaluated. The last few thousand are kept.
+The library compiles a pattern of `matches` again at every evaluation, so the cost of patterns is bounded here beforehand.
 """
 
 import functools
@@ -28,7 +28,7 @@ _COUNTED = re.compile(r"(.?)\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.DOTALL)
 
 
 def _cost(pattern: str) -> int:
-    """An upper estimate of what compiling a regular expression costs; Unicode classes and nested counts are the costly parts."""
+    """An upper estimate of the cost of compiling a regular expression; Unicode classes and nested counts are the costly parts."""
     groups, atoms = 1, 1
     for before, least, most in _COUNTED.findall(pattern):
         count = max(int(most or 0), int(least), 1)
@@ -40,7 +40,7 @@ def _cost(pattern: str) -> int:
 
 
 def check_patterns(source: str, patterns: Iterable[Part]) -> None:
-    """Raises `ExpressionError` for a pattern that is not a string literal or not valid, and where they cost too much."""
+    """Raise `ExpressionError` for a pattern that is not a string literal or not valid, and for patterns above the cost limit."""
     cost = 0
     for pattern in patterns:
         if not pattern.literal:
@@ -77,10 +77,10 @@ class Expression:
     _execute: Callable[..., object] = field(repr=False, compare=False)
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
-        """Evaluate against measured values (see `measurements`, which is worth calling first for many expressions).
+        """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
 
-        `UNKNOWN` when any variable that the expression names has no usable value, also where the rest would decide;
-        and when the evaluation fails or does not give a bool. Raises nothing.
+        `UNKNOWN` for any named variable without a usable value, also where the rest would decide; and for an evaluation that
+        fails or does not give a bool. Raises nothing.
         """
         if type(values) is not Measurements:
             values = measurements({name: values[name] for name in self.variables if name in values})
@@ -99,9 +99,9 @@ class Expression:
 
 
 def compile_expression(source: str) -> Expression:
-    """Check and compile a `when`. What has compiled is kept, so that asking again costs nothing.
+    """Check and compile a `when`. Compiled expressions are cached, so asking again costs nothing.
 
-    Raises `ExpressionError` naming the column for anything that could not work (the docstring of the package lists it).
+    Raises `ExpressionError` with the column for all errors listed in the docstring of the package.
     """
     # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
     try:

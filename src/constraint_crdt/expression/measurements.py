@@ -1,4 +1,4 @@
-"""Measured values as CEL is to see them: numbers as doubles at any depth, and a reason for each value that cannot be used."""
+"""Measured values for CEL: numbers as doubles at any depth, and a reason for each unusable value."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ MAX_VALUE_DEPTH = 16
 
 
 class _UnusableError(Exception):
-    """A measured value that CEL cannot be given; `str()` follows the variable's name."""
+    """A measured value is unusable for CEL; `str()` follows the variable's name."""
 
 
 def _coerce(value: object, depth: int = 0) -> object:
@@ -76,7 +76,7 @@ class Measurements(Mapping[str, object]):
         return len(self._values)
 
     def covers(self, variables: frozenset[str]) -> bool:
-        """Whether every one of these variables has a usable value."""
+        """True if all of these variables have usable values."""
         return variables <= self._names
 
     def why_not(self, variables: frozenset[str]) -> str:
@@ -95,10 +95,10 @@ class Measurements(Mapping[str, object]):
 def measurements(values: Mapping[str, object]) -> Measurements:
     """Convert measured values once, to evaluate many expressions against them.
 
-    A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or
-    lists and mappings (with str keys) of those. Numbers become doubles at any depth. A variable with NaN, a number too large for
-    a double or any other type has no usable value: an expression that reads the variable is `UNKNOWN`.
-    Infinities are values. Raises nothing.
+    A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or a
+    list or mapping (with str keys) of those. Numbers become doubles at any depth. A variable with NaN, a number too large for a
+    double or any other type has no usable value: an expression with the variable is `UNKNOWN`. Infinities are values. Raises
+    nothing.
     """
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}

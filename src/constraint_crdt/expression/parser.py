@@ -1,8 +1,7 @@
-"""The tokens of a CEL text, and what to write instead of those that only other languages have.
+"""The parser of CEL texts: tokens, grammar, and the kinds of value of each part.
 
-Reads a CEL text from left to right, works out what each part can be, and refuses what cannot work.
-
-The grammar is CEL's. Depth counts brackets and chained operators and fields, because the library recurses over both.
+A text is parsed from left to right; parts that cannot work are refused with a replacement where one is known. The grammar is
+CEL's. Depth counts brackets and chained operators and fields, because the library recurses over both.
 """
 
 import re
@@ -53,17 +52,17 @@ class Token(NamedTuple):
 
 
 def printable(text: str) -> str:
-    """The text as it can stand in a sentence: on one line, without control characters."""
+    """The text for a sentence: on a single line, without control characters."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def not_cel(text: str) -> str:
-    """The sentence that says so, with what to write instead where that is known."""
+    """The sentence about a text outside of CEL, with the replacement where one is known."""
     return f"`{printable(text)}` is not CEL" + (f": write `{REPLACEMENTS[text]}`" if text in REPLACEMENTS else "")
 
 
 def tokenize(source: str) -> Iterator[Token]:
-    """The tokens, closed by one of sort `end`. Raises `ExpressionError` for what is no token."""
+    """The tokens, closed by a token of sort `end`. Raises `ExpressionError` for text outside of all tokens."""
     number: Token | None = None  # the number that ends where the next token begins
     for match in _TOKEN.finditer(source):
         token = Token("uint" if match["unsigned"] else match.lastgroup or "", match[0], match.start())
@@ -91,7 +90,7 @@ _LONGEST_QUOTE = 60
 
 
 class Part(NamedTuple):
-    """A part of the expression that has been read: where it stands, what it can be, how deep it is."""
+    """A parsed part of the expression: its place, its kinds of value, its depth."""
 
     start: int
     end: int
@@ -102,7 +101,7 @@ class Part(NamedTuple):
 
 
 class ParsedExpression(NamedTuple):
-    """What an expression reads: its top-level variables, and the patterns of its `matches`."""
+    """The top-level variables of an expression, and the patterns of its `matches`."""
 
     variables: frozenset[str]
     patterns: list[Part]
@@ -140,7 +139,7 @@ class _Parser:
         refuse(self._source, message, start)
 
     def _text(self, part: Part) -> str:
-        """The part on one line, without comments."""
+        """The part on a single line, without comments."""
         text, at = "", part.start
         for token in self._tokens:
             if part.start <= token.start < part.end:

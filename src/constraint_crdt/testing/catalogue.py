@@ -1,4 +1,4 @@
-"""Every type of this package as the checker sees it, and a strategy for the states of each."""
+"""The descriptions of all types of this package for the law checker, and a strategy for the states of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -100,11 +100,11 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     RoomIncrements: tile.increments_laws,
     ConstraintState: _state_laws,
 }
-"""Every type, with what makes its description."""
+"""Every type, with the function that makes its description."""
 
 
 def laws_of(kind: type) -> Laws[Any, Any]:
-    """The description of one of our types, or of a type that derives from one. Raises `TypeError` for any other."""
+    """The description of a type of this package, or of a type derived from it. Raises `TypeError` for any other."""
     for known, describe in ADAPTERS.items():
         if issubclass(kind, known):
             return describe()
@@ -123,7 +123,7 @@ def counters() -> st.SearchStrategy[ConstraintGCounter]:
 
 
 def constraint_sets() -> st.SearchStrategy[ConstraintORSet]:
-    """Sets of constraints, some with removals that were collected."""
+    """Sets of constraints, some with collected removals."""
     return single(laws_of(ConstraintORSet))
 
 
@@ -133,17 +133,17 @@ def registers() -> st.SearchStrategy[EisensteinRegister]:
 
 
 def pn_counters() -> st.SearchStrategy[PNCounter]:
-    """Counters that go up and down."""
+    """Counters with increments and decrements."""
     return single(laws_of(PNCounter))
 
 
 def decay_counters() -> st.SearchStrategy[DecayCounter]:
-    """Decaying counters, at a clock that stands still but for mutations."""
+    """Decaying counters, at a clock moved only by mutations."""
     return single(laws_of(DecayCounter))
 
 
 def decay_states() -> st.SearchStrategy[DecayConstraintState]:
-    """Recent evaluations, at a clock that stands still but for mutations."""
+    """Recent evaluations, at a clock moved only by mutations."""
     return single(laws_of(DecayConstraintState))
 
 
@@ -158,12 +158,12 @@ def blooms() -> st.SearchStrategy[BloomCRDT]:
 
 
 def tiles() -> st.SearchStrategy[FleetTile]:
-    """One tile, there or not."""
+    """A tile, visible or not."""
     return single(laws_of(FleetTile))
 
 
 def increments() -> st.SearchStrategy[RoomIncrements]:
-    """What foreign nodes counted in one room."""
+    """The counts of foreign nodes in a room."""
     return single(laws_of(RoomIncrements))
 
 

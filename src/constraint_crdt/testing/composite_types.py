@@ -1,7 +1,5 @@
-"""Sketches and Bloom filters, as the checker sees them: small ones, with few items, so that items share counters and bits.
-
-Tiles, and what foreign nodes count in rooms, as the checker sees them.
-"""
+"""Sketches, Bloom filters, tiles and increments for the law checker. Tables are small and items few, so items share counters and
+bits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -126,7 +124,7 @@ tile_steps = st.one_of(
 
 
 def change_tile(tile: FleetTile, name: str, step: tuple[Any, ...]) -> None:
-    """Do what a step says, if the tile is such that it can be done."""
+    """Apply a step, if the tile allows it."""
     match step:
         case ("put", content, time):
             tile.put(content, node=name, time=time)
@@ -185,13 +183,13 @@ foreign_counts = st.tuples(st.sampled_from(("f", "g")), st.integers(1, 6), _numb
 
 
 def apply_increment(increments: RoomIncrements, name: str, step: tuple[str, int, tuple[int, int]]) -> None:
-    """Take in what a foreign node counted."""
+    """Take in the increment of a foreign node."""
     foreign, seq, (satisfied, violated) = step
     increments.apply(ROOM, foreign, seq, satisfied, violated, node=name)
 
 
 def read_increments(increments: RoomIncrements) -> object:
-    """All readings of what foreign nodes counted."""
+    """All readings of the counts of foreign nodes."""
     known = [(foreign, seq) for foreign in ("f", "g") for seq in range(1, 7) if increments.knows(ROOM, foreign, seq)]
     return increments.rooms, increments.by_node(ROOM), increments.total(ROOM), known
 

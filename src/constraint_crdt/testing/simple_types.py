@@ -1,9 +1,7 @@
-"""The types that every constraint state is made of, as the checker sees them: clock, counts, constraints, position.
+"""Clocks, counts, constraints, positions, counters and decaying values for the law checker.
 
-Counters that go up and down, and those that forget, as the checker sees them.
-
-Decaying values are read at one time everywhere: a clock that all states of one description share, which each mutation advances.
-How long ago something was is the same for all of them then, as it is for nodes whose clocks agree.
+Decaying values are read at the same time everywhere: all states of a description share a clock, advanced by each mutation. So
+ages are equal on all of them, as on nodes with equal clocks.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 
 ids = st.sampled_from(("x", "x", "y"))
-"""One more often than the other, so that it is added and removed, and by several."""
+"""An id more often than the other, so it is added and removed by several replicas."""
 counts = st.tuples(st.sampled_from((None, *IDS)), st.integers(0, 3), st.integers(0, 3))
 moves = st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 3))
 edits = st.one_of(st.tuples(st.just("add"), ids, st.sampled_from(WHENS)), st.tuples(st.just("remove"), ids), st.just(("collect",)))
@@ -61,7 +59,7 @@ def clock_laws() -> Laws[VectorClock, int]:
 
 
 def count(counter: ConstraintGCounter, name: str, step: tuple[str | None, int, int]) -> None:
-    """Record what a step says."""
+    """Record the counts of a step."""
     constraint, satisfied, violated = step
     counter.record(name, satisfied, violated, constraint=constraint)
 
@@ -98,7 +96,7 @@ def counter_laws() -> Laws[ConstraintGCounter, Any]:
 
 
 def edit(constraints: ConstraintORSet, name: str, step: tuple[Any, ...]) -> None:
-    """Add, remove or collect what a step says; a removal of what is not active is none."""
+    """Add, remove or collect; removing an inactive constraint has no effect."""
     match step:
         case ("add", id_, when):
             constraints.add(id_, node=name, when=when)
@@ -122,7 +120,7 @@ def set_laws() -> Laws[ConstraintORSet, Any]:
 
 
 def move(register: EisensteinRegister, name: str, step: tuple[int, int, int]) -> None:
-    """Move to what a step says."""
+    """Move to the position of a step."""
     a, b, time = step
     register.update((a, b), node=name, time=time)
 
@@ -147,7 +145,7 @@ passing = st.sampled_from((0, SECOND, 60 * SECOND))
 
 
 class _Clock:
-    """The one clock of all states."""
+    """The clock shared by all states."""
 
     def __init__(self) -> None:
         self._time = START
@@ -156,7 +154,7 @@ class _Clock:
         return self._time
 
     def after(self, change: Callable[[Any, str, Any], object]) -> Callable[[Any, str, tuple[int, Any]], None]:
-        """The change that happens after some time."""
+        """The change after some time."""
 
         def later(state: Any, name: str, step: tuple[int, Any]) -> None:
             self._time += step[0]
@@ -216,7 +214,7 @@ def decay_counter_laws() -> Laws[DecayCounter, Any]:
 
 
 def change_rates(rates: DecayConstraintState, name: str, step: tuple[Any, ...]) -> None:
-    """Record or fold what a step says."""
+    """Record or fold."""
     match step:
         case ("fold", id_):
             rates.fold([id_], node=name)

@@ -1,6 +1,6 @@
-"""The CRDT types, a file for each: kinds of cells, wire values, bounds, and the view over them.
+"""The CRDT types, a file for each: kinds of cells, wire values, bounds, and views.
 
-Importing any of them registers all kinds, so no cell of a known kind is ever taken for one of an unknown kind.
+Importing a type registers the kinds of all types, so `read_cell` validates every known kind.
 """
 
 from constraint_crdt.types import (

@@ -1,23 +1,24 @@
-"""How old a decaying value is, by a clock that may be set back, among writers whose clocks may be ahead; and what is left of it.
+"""Decaying values: their ages, and the decaying counter.
 
-Rules kept here:
+| kind | key | value |
+|---|---|---|
+| 8 DECAY | counter name | `[time, [[half-life in s, value], …]]` |
+| 9 RATE | constraint id | `[time, [[half-life in s, satisfied, violated], …]]` |
 
-- A cell is as old as the time since the one that it states. What is left of its value halves with each half-life.
-- A cell that states a time ahead of this clock when it arrives counts as written when it arrived. So a writer in the far future
-  can neither freeze its value, which ages from here on, nor make it more than it says.
-- Where this clock is found to have been set back, a cell that it is behind of now keeps the age that it had when the clock was
-  last looked at, and ages on from there. Every other cell is as old as the time it states makes it.
+A cell holds the decayed sum of all records of its writer, as of its timestamp. A reading lets each row decay up to now and sums
+the rows (exponentially decayed counts: Cormode, Korn and Tirthapura, 2008). A counter is its name and its half-life. Counters of
+the same name share a cell in each row and are independent otherwise.
+
+The age of a cell is measured by the own clock, which may be set back, while the clocks of writers may be ahead. Rules kept here:
+
+- The age of a cell is the time since its timestamp. The value halves with each half-life.
+- A cell with a timestamp in the future counts as written at its arrival. So a writer in the far future can neither freeze its
+  value nor raise it.
+- After the own clock was set back, a cell now in the future keeps its age from the last look at the clock, and ages on from
+  there. Every other cell has the age of its timestamp.
 - No age is below 0.
 
-When a cell arrived is this copy's own knowledge: it is no part of the state, and a node that starts again takes what its store
-holds as arriving then.
-
-A counter that forgets: what is recorded halves with each half-life, so recent events weigh more.
-
-A cell holds what is left of everything its writer recorded, as of the time that it states; a reading lets each row decay up to now
-and sums the rows (exponentially decayed counts: Cormode, Korn and Tirthapura, 2008). `aging` says whose clock counts.
-
-A counter is its name and its half-life. Those of one name share a cell in each row and know nothing of each other.
+The time of arrival is local knowledge, not part of the state. After a restart the cells of the store count as arriving then.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ class DecayedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class DecayValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a DECAY cell: one number at one or more half-lives."""
+    """The value of a DECAY cell: a number at one or more half-lives."""
 
     time: int
     """ns since the epoch."""
@@ -66,7 +67,7 @@ class DecayValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class RatedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Evaluations of one constraint at one half-life, decayed to the time of their cell."""
+    """Evaluations of a constraint at a half-life, decayed to the time of their cell."""
 
     half_life: float
     """Seconds."""
@@ -105,12 +106,13 @@ _Slot = tuple[int, Key, Replica]
 
 
 def decayed(value: float, age: float, half_life: float) -> float:
-    """What is left of a value after `age` seconds: value * 2^(-age / half_life)."""
+    """A value after `age` seconds: value * 2^(-age / half_life)."""
     return float(value * 2.0 ** (-age / half_life))
 
 
 def check_half_life(half_life: float) -> float:
-    """The half-life as a float, or raise `TypeError` for what is no number and `ConstraintCrdtError` for one out of bounds."""
+    """The half-life as a float. Raises `TypeError` for a value of another type and `ConstraintCrdtError` for a number out of
+    bounds."""
     seconds = real_number(half_life, "a half-life")
     if not HALF_LIFE_MIN <= seconds <= DURATION_MAX:  # NaN is in no range
         raise ConstraintCrdtError(f"a half-life is from {HALF_LIFE_MIN:g} to {DURATION_MAX:.0f} seconds, not {half_life!r}")
@@ -118,14 +120,14 @@ def check_half_life(half_life: float) -> float:
 
 
 def check_sum(value: float) -> float:
-    """The value, or raise `ConstraintCrdtError` if it is more than a cell may say."""
+    """The value. Raises `ConstraintCrdtError` above the range of a cell."""
     if value > float(MAX_COUNT):
         raise ConstraintCrdtError("a decaying value cannot exceed 2**63 - 1")
     return value
 
 
 def compact_number(number: float) -> int | float:
-    """The number as it takes fewest bytes in a cell."""
+    """The number in its shortest encoding."""
     return int(number) if number.is_integer() and number < 2**53 else number
 
 
@@ -137,7 +139,7 @@ class Ages(IndexedView):
     def __init__(self, rows: Rows, now: Callable[[], int], max_skew: float = MAX_SKEW) -> None:
         """`now`: this machine's clock, ns since the epoch. `max_skew`: seconds that a cell may be ahead without being counted.
 
-        Raises `ConstraintCrdtError` for a bound that is none.
+        Raises `ConstraintCrdtError` for a bound out of range.
         """
         max_skew = real_number(max_skew, "the skew that is tolerated")
         if not 0.0 <= max_skew <= DURATION_MAX:
@@ -145,9 +147,9 @@ class Ages(IndexedView):
         self.clock = now
         """This machine's clock."""
         self.max_skew = max_skew
-        """Seconds that a cell may be ahead of it without being counted."""
+        """Seconds that a cell may be ahead of this clock without being counted."""
         self._since: dict[_Slot, tuple[int, int, int]] = {}
-        """(seq, the time from which on it ages, the time it states) of each cell that does not age from the time it states."""
+        """(seq, the start of its age, its timestamp) of each cell with an age other than that of its timestamp."""
         self._previous: dict[_Slot, tuple[int, int, int]] = {}
         self._last = 0
         self._latest = 0
@@ -174,7 +176,7 @@ class Ages(IndexedView):
             self._latest = max(self._latest, min(time, now))
 
     def read_clock(self) -> int:
-        """What the clock shows, having seen to it that nothing is left ahead of it."""
+        """The time by this clock, after rebasing the cells in the future."""
         now = self.clock()
         if now < self._last:
             self._steps_back += 1
@@ -198,18 +200,18 @@ class Ages(IndexedView):
         return time if known is None else known[1]
 
     def timestamp(self) -> int:
-        """The time to put into a cell. Raises `ConstraintCrdtError` if the clock shows none that a cell can have."""
+        """The timestamp for a new cell. Raises `ConstraintCrdtError` for a time outside of the range of a cell."""
         now = whole_number(self.read_clock(), "a time in ns since the epoch")
         if not 0 <= now <= MAX_COUNT:
             raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {now}")
         return now
 
     def age(self, cell: Cell, time: int, now: int) -> float:
-        """The age of a cell that states `time`, in seconds, with `now` from `look` or `stamp`."""
+        """The age of a cell with this timestamp, in seconds, with `now` from `read_clock` or `timestamp`."""
         return (now - self._aged_since(cell, time)) / SECOND
 
     def keep_arrivals(self, other: Self) -> None:
-        """Take over when cells arrived at another copy of the same rows, if that was earlier."""
+        """Take over earlier times of arrival from another copy of the same rows."""
         for slot, (seq, since, time) in other._since.items():
             known = self._since.get(slot)
             if known is not None and known[0] == seq:
@@ -223,13 +225,13 @@ class Ages(IndexedView):
 
     @property
     def ahead(self) -> int:
-        """How many cells state a time that is now more than the tolerated skew ahead of this clock. O(cells that were ahead)."""
+        """The number of cells with a timestamp now more than the tolerated skew ahead of this clock. O(cells that were ahead)."""
         bound = self.read_clock() + int(self.max_skew * SECOND)
         return sum(time > bound for _, _, time in self._since.values())
 
     @property
     def worst_skew(self) -> float:
-        """Seconds: the furthest that any cell was ahead of this clock when it arrived; 0.0 if none was."""
+        """Seconds: the largest lead of a cell over this clock at its arrival; 0.0 if none was ahead."""
         return self._worst / SECOND
 
     @property
@@ -243,7 +245,7 @@ def _slot(cell: Cell) -> _Slot:
 
 
 class DecayView(View):
-    """A view over cells whose values decay, and what it found of clocks that are off."""
+    """A view over decaying cells, with the findings about clocks that are off."""
 
     def __init__(self, rows: Rows, ages: Ages) -> None:
         super().__init__(rows)
@@ -251,12 +253,12 @@ class DecayView(View):
 
     @property
     def ahead(self) -> int:
-        """How many cells, of all that decay, state a time that is now more than the tolerated skew ahead of this clock."""
+        """The number of decaying cells with a timestamp now more than the tolerated skew ahead of this clock."""
         return self._ages.ahead
 
     @property
     def worst_skew(self) -> float:
-        """Seconds: the furthest that any cell was ahead of this clock when it arrived; 0.0 if none was."""
+        """Seconds: the largest lead of a cell over this clock at its arrival; 0.0 if none was ahead."""
         return self._ages.worst_skew
 
     @property
@@ -266,11 +268,11 @@ class DecayView(View):
 
 
 NAMELESS = ""
-"""The name of a counter that stands alone, unless it is given one. No counter of a state has it."""
+"""The name of a counter outside of a state. No counter of a state has this name."""
 
 
 class DecayCounter(DecayView):
-    """One decaying counter. Readings are O(rows that recorded)."""
+    """A decaying counter. Readings are O(rows with a record)."""
 
     KINDS = (DECAY,)
 
@@ -284,11 +286,11 @@ class DecayCounter(DecayView):
         max_skew: float = MAX_SKEW,
         ages: Ages | None = None,
     ) -> None:
-        """`half_life`: seconds. `name`: tells it from others in the same rows. `now`: this machine's clock, ns since the epoch.
+        """`half_life`: seconds. `name`: the name within the rows. `now`: this machine's clock, ns since the epoch.
 
-        `max_skew`: seconds that a writer may be ahead of it without being counted in `ahead`. `ages`: what keeps the ages of the
-        cells of `rows`, if something does already; its clock and bound count then.
-        Raises `TypeError` for a half-life that is no number, and `ConstraintCrdtError` for one, or a name, out of bounds.
+        `max_skew`: seconds that a writer may be ahead without being counted in `ahead`. `ages`: the existing ages over `rows`, if
+        any; they bring clock and bound. Raises `TypeError` for a half-life of another type, and `ConstraintCrdtError` for a
+        half-life or a name out of bounds.
         """
         self._half_life = check_half_life(half_life)
         self._name = name and check_id(name, "the name of a counter")
@@ -302,7 +304,7 @@ class DecayCounter(DecayView):
         return result
 
     def __eq__(self, other: object) -> bool:
-        """Equal if they count the same and know the same, whatever the time makes of it."""
+        """Equal for the same name, half-life and cells, independent of time."""
         if not isinstance(other, DecayCounter):
             return NotImplemented
         return (self._name, self._half_life, self._known()) == (other._name, other._half_life, other._known())
@@ -314,7 +316,7 @@ class DecayCounter(DecayView):
 
     @property
     def name(self) -> str:
-        """What the counter is called."""
+        """The name of the counter."""
         return self._name
 
     @property
@@ -323,16 +325,16 @@ class DecayCounter(DecayView):
         return self._half_life
 
     def value(self) -> float:
-        """What is left now of all that was recorded."""
+        """The decayed sum of all records, now."""
         now = self._ages.read_clock()
         return fsum(self._left(cell, now) for cell in self._rows.held(DECAY, self._name))
 
     def node_value(self, node_id: str) -> float:
-        """What is left now of what one node recorded."""
+        """The decayed sum of the records of a node, now."""
         return self.by_node().get(node_id, 0.0)
 
     def by_node(self) -> dict[str, float]:
-        """What is left now of what each node recorded, in order of the nodes' names."""
+        """The decayed sum of the records of each node, now, ordered by node."""
         now = self._ages.read_clock()
         found: dict[str, list[float]] = {}
         for cell in self._rows.held(DECAY, self._name):
@@ -340,15 +342,15 @@ class DecayCounter(DecayView):
         return {node: fsum(parts) for node, parts in sorted(found.items())}
 
     def rate(self) -> float:
-        """Per second: what would have to be recorded each second to hold the value where it is (value * ln 2 / half-life)."""
+        """Per second: the constant rate of records with this value in equilibrium (value * ln 2 / half-life)."""
         return self.value() * LN2 / self._half_life
 
     def record(self, amount: float = 1.0, *, node: str | Replica) -> None:
-        """Add to it, now.
+        """Add an amount, now.
 
-        Raises `TypeError` for what is no number, `ValueError` for one that is not finite and above 0, and `ConstraintCrdtError` if
-        the value would exceed 2**63 - 1, the name would be one more than `Limits.counters`, or the half-life one more than the
-        writer's cell may have side by side.
+        Raises `TypeError` for an amount that is no number, `ValueError` for an amount that is not finite and above 0, and
+        `ConstraintCrdtError` for a value beyond 2**63 - 1, a name beyond `Limits.counters`, or a half-life too many in the
+        writer's cell.
         """
         amount, replica = _amount(amount), writer(node)
         now = self._ages.timestamp()
@@ -368,7 +370,7 @@ class DecayCounter(DecayView):
             raise ConstraintCrdtError(f"there are {most} decaying counters, as many as this node is set to hold: use one of them")
 
     def _left(self, cell: Cell, now: int) -> float:
-        """What is left in one row; the first value that a cell has at this half-life counts."""
+        """The decayed value in a row; the first value at this half-life counts."""
         value: DecayValue = value_of(cell)
         for each in value.values:
             if each.half_life == self._half_life:
@@ -376,7 +378,7 @@ class DecayCounter(DecayView):
         return 0.0
 
     def _all_left(self, cell: Cell, now: int) -> dict[float, float]:
-        """What is left in one cell at each of its half-lives."""
+        """The decayed values in a cell, at each of its half-lives."""
         value: DecayValue = value_of(cell)
         age = self._ages.age(cell, value.time, now)
         return {each.half_life: decayed(each.value, age, each.half_life) for each in reversed(value.values)}

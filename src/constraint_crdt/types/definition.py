@@ -1,7 +1,11 @@
-"""What a constraint says: the value of an add cell, as users handle it.
+"""Definitions of constraints: the ADD kind, its wire value and bounds, severity, labels and expiry.
 
-A definition may have an end (`expires_at`). It is part of what the definition says; when it was added is not, so whoever adds
-again what is in force changes nothing.
+| kind | key | value |
+|---|---|---|
+| 1 ADD | constraint id | nil, or `[when, severity, about, [[label, value], …], expires at, added at]`; times in ns |
+
+All knowledge about the fields of a definition is in this module. A definition may have an end (`expires_at`), which is part of
+the definition. The time of the addition is not: adding a definition already in force changes nothing.
 """
 
 import enum
@@ -31,7 +35,7 @@ ADD: Final = 1
 
 
 class Severity(enum.StrEnum):
-    """How much a violation matters to people; it changes nothing in how a constraint is evaluated."""
+    """The importance of a violation for people; without effect on the evaluation."""
 
     INFO = "info"
     WARNING = "warning"
@@ -55,7 +59,7 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The place in `Severity`."""
     about: str | None = None
     on: tuple[Label, ...] = ()
-    """The selector: labels that a node must have, ordered by key."""
+    """The selector: labels required of a node, ordered by key."""
     expires_at: int | None = None
     """ns since the epoch."""
     added_at: int | None = None
@@ -101,19 +105,19 @@ def definition_value(cell: Cell) -> DefinitionValue:
 
 
 class Definition(NamedTuple):
-    """What a constraint says. Two definitions are equal if they say the same."""
+    """The text of a constraint with its fields. Equal definitions have equal fields."""
 
     when: str | None = None
     """The CEL expression that must hold; None: the constraint is listed, not evaluated."""
     severity: Severity = Severity.WARNING
     about: str | None = None
     on: tuple[Label, ...] = ()
-    """Labels that a node must have for the definition to apply to it, ordered by key. None: it applies to all."""
+    """The selector: labels required of a node, ordered by key. Empty: the definition applies to all nodes."""
     expires_at: int | None = None
-    """ns since the epoch: from then on it is not in force any more. None: it is until somebody removes it."""
+    """ns since the epoch: the end of the definition. None: in force until its removal."""
 
     def applies_to(self, labels: Mapping[str, str]) -> bool:
-        """True if a node with these labels is to evaluate it."""
+        """True if a node with these labels has to evaluate the definition."""
         return all(labels.get(key) == value for key, value in self.on)
 
     def without_end(self) -> "Definition":
@@ -122,18 +126,21 @@ class Definition(NamedTuple):
 
 
 class Addition(NamedTuple):
-    """A definition that stands, and the mutation that put it there."""
+    """A standing definition, and the dot of its mutation."""
 
     definition: Definition
     dot: Dot
     added_at: int | None = None
-    """ns since the epoch by its writer's clock, if that said so. For people: nothing is ordered by it."""
+    """ns since the epoch by the clock of the writer, if known. For people: the time orders nothing."""
 
 
 def check_definition(
     when: str | None, severity: str, about: str | None, on: Labels | None = None, expires_at: int | None = None
 ) -> Definition:
-    """Make a `Definition`, or raise `ConstraintCrdtError` if a part of it is out of bounds. Does not compile `when`."""
+    """Make a `Definition`. Does not compile `when`.
+
+    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds.
+    """
     try:
         level = Severity(severity)
     except ValueError:
@@ -151,9 +158,9 @@ def check_definition(
 
 
 def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
-    """Labels in the order of their keys. Raises `ConstraintCrdtError` for what is out of bounds, and for a key with two values.
+    """Labels in the order of their keys. Raises `ConstraintCrdtError` for labels out of bounds, and for a key with two values.
 
-    `what`: what the sentence of an error begins with.
+    `what`: the beginning of the sentence of an error.
     """
     pairs = sorted(labels.items() if isinstance(labels, Mapping) else labels)
     if len(pairs) > LABELS:
@@ -189,10 +196,10 @@ class Timestamp(Protocol):
 
 
 def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None", now: int) -> int | None:
-    """When a definition ends that is added `now`, in ns since the epoch; None if it is given no end.
+    """The end of a definition added `now`, in ns since the epoch; None without an end.
 
-    `ttl`: how long it lasts, in seconds if it is a number. `until`: when it ends, in ns since the epoch if it is a number.
-    Raises `ConstraintCrdtError` for an end that is not in the future, a `ttl` of more than ten years, an `until` without a zone.
+    `ttl`: the lifetime, a number in seconds. `until`: the end, a number in ns since the epoch. Raises `TypeError` for other
+    types, and `ConstraintCrdtError` for an end not in the future, a `ttl` of more than ten years, an `until` without a time zone.
     """
     if ttl is not None and until is not None:
         raise ConstraintCrdtError("ttl and until both say when it ends: give one of them")
@@ -216,7 +223,7 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
 
 
 def wire_definition(definition: Definition, added_at: int | None) -> list[object] | None:
-    """The value of an add cell, as briefly as it can be said."""
+    """The wire value of an ADD cell, without trailing defaults."""
     value: list[object] = [
         definition.when, _LEVELS.index(definition.severity), definition.about, definition.on, definition.expires_at, added_at
     ]  # fmt: skip
@@ -227,7 +234,7 @@ def wire_definition(definition: Definition, added_at: int | None) -> list[object
 
 
 def read_addition(cell: Cell) -> Addition:
-    """What an add cell says."""
+    """The addition in an ADD cell."""
     value = definition_value(cell)
     definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
     return Addition(definition, Dot(cell.replica, cell.seq), value.added_at)
@@ -240,9 +247,9 @@ WITHOUT_VALUE: Final = 0x92
 
 
 def expiry_of(cell: Cell) -> int | None:
-    """When an add cell expires, if it does. Most have no end, which shows without decoding them.
+    """The expiry of an ADD cell, or None. Cells without an end are recognised without decoding.
 
-    An add is `[1, id, value]`, and the end is the fifth element of the value.
+    An ADD cell is `[1, id, value]`, and the end is the fifth element of the value.
     """
     data = cell.data
     if data[0] == WITHOUT_VALUE:

@@ -1,21 +1,21 @@
-"""What numbered increments come to when each number counts once, however often and by whomever it is told of.
+"""Increments of foreign nodes (PLATO deltas): each (room, node, seq) counts once.
 
-A *stretch* is 2**level numbers from a multiple of 2**level on, together with what the increments of all of them make up; a single
-increment is a stretch of level 0. Two stretches lie one inside of the other or have no number in common, never anything between.
-So whoever holds several copies of the truth, made at different places and times, has only to leave out what lies inside of
-something larger: no number is counted twice, and nobody has to agree with anybody before taking increments together. (Sums over
-arbitrary intervals do not allow that: of two that overlap neither can be taken apart.)
+| kind | key | value |
+|---|---|---|
+| 22 INCREMENTS | room, foreign node, its seq | `[satisfied, violated]` |
+| 23 APPLIED | room, foreign node, page | `[[first seq, level, satisfied, violated], …]`: increments of 2**level seqs each |
 
-Where numbers are missing, a stretch does not form: n numbers with g gaps need up to (g + 1) * 2 * log2(n) stretches.
+An increment is a cell under (room, foreign node, seq) in the row of the node that took it in. The same increment in several rows
+counts once, by its seq. From time to time a writer compacts the increments it knows: it writes pages of blocks in its own row,
+and in the same transaction a removal of the cells replaced, of all rows. Totals do not change. Seqs are remembered for good, so a
+late repeat has no effect.
 
-What foreign nodes counted in a room, told in numbered increments (PLATO deltas): each (node, seq) counts once.
+A *block* is a range of 2**level seqs from a multiple of 2**level on, with the sum of their increments; a single increment is a
+block of level 0. Of two blocks either the larger contains the other, or they are disjoint. So copies compacted at different
+places and times are combined by leaving out each block inside of a larger block: no seq counts twice, without any coordination.
+(Sums over arbitrary ranges do not allow this: overlapping ranges cannot be separated.)
 
-An increment is a cell under (room, foreign node, seq) in the row of whoever took it in. The same one in several rows, because it
-was sent to several nodes, counts once: that is what its seq is for. Now and then a writer takes the increments known to it
-together (`stretches` has why that is safe while others do the same): pages of stretches in its own row, and in the same
-transaction an ordinary removal of the cells that they replace, whosever these were. Totals are the same before and after.
-
-A seq is remembered for good, so a repeat has no effect however late it comes.
+Blocks do not join over missing seqs: n seqs with g gaps need up to (g + 1) * 2 * log2(n) blocks.
 """
 
 from bisect import bisect_left, insort
@@ -36,7 +36,7 @@ INCREMENTS: Final = 22
 APPLIED: Final = 23
 
 LEVEL_MAX: Final = 63
-"""The highest level of a stretch: all seqs fit into one."""
+"""The highest level of a block: all seqs fit into a single block."""
 
 
 class BlockValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -70,7 +70,7 @@ class Block(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The number after the last one."""
+        """The seq after the last of the block."""
         return self.first + (1 << self.level)
 
 
@@ -93,7 +93,7 @@ def join_blocks(parts: Mapping[Block, Counts], top: int) -> dict[Block, Counts]:
 
 
 def sum_counts(values: Iterable[Counts]) -> Counts:
-    """The sum, as far as a count can go; it is the same in whatever order it is formed."""
+    """The sum, capped at the largest count; independent of the order."""
     total = ZERO
     for value in values:
         total = total.plus(*value)
@@ -108,15 +108,15 @@ def _highest(values: Iterable[Counts]) -> Counts:
 
 
 class BlockSums:
-    """BlockSums told of from several places; whoever tells of one may take it back.
+    """The sum over blocks stated by several rows. A statement may be removed again.
 
-    Where places differ on what a stretch makes up (only a broken sender brings that about), the higher counts are read.
+    Where rows differ on the sum of a block (possible only with a broken sender), the higher counts are read.
     """
 
     def __init__(self) -> None:
         self._told: dict[Block, list[Counts]] = {}
         self._order: list[tuple[int, int]] = []
-        """(first, -level) of each stretch: one comes after all that it lies in, and before all that lie in it."""
+        """(first, -level) of each block: a block stands after all larger blocks around it, and before all blocks inside of it."""
         self._levels: dict[int, int] = {}
         """How many stretches there are of each level."""
         self._satisfied = self._violated = 0
@@ -127,7 +127,7 @@ class BlockSums:
 
     @property
     def total(self) -> Counts:
-        """What all numbers told of come to. O(1)."""
+        """The sum over all stated seqs. O(1)."""
         return Counts(min(self._satisfied, MAX_COUNT), min(self._violated, MAX_COUNT))
 
     def covers(self, number: int) -> bool:
@@ -139,11 +139,11 @@ class BlockSums:
         return any(level > stretch.level and Block(stretch.first >> level << level, level) in self._told for level in self._levels)
 
     def value(self, stretch: Block) -> Counts:
-        """What is told of exactly this stretch; nothing counted if it is not told of."""
+        """The stated counts of exactly this block; zero without a statement."""
         return _highest(self._told.get(stretch, ()))
 
     def add(self, stretch: Block, value: Counts) -> None:
-        """Take in what one place says. O(levels), and O(those inside) for one that was not known."""
+        """Add the statement of a row. O(levels), and O(blocks inside) for a new block."""
         before = self.value(stretch)
         told = self._told.setdefault(stretch, [])
         told.append(value)
@@ -156,7 +156,7 @@ class BlockSums:
             self._move(before, _highest(told))
 
     def remove(self, stretch: Block, value: Counts) -> None:
-        """Forget what one place said. O(levels), and O(those inside) if nobody else says it."""
+        """Remove the statement of a row. O(levels), and O(blocks inside) for the last statement of a block."""
         before, told = self.value(stretch), self._told[stretch]
         told.remove(value)
         if told:
@@ -179,7 +179,7 @@ class BlockSums:
         self._violated += after.violated - before.violated
 
     def _inside(self, stretch: Block) -> Counts:
-        """What the stretches inside of this one come to, not capped."""
+        """The sum of the blocks inside of this block, not capped."""
         total = ZERO
         for part in self._largest_within(stretch):
             total = total.plus(*self.value(part))
@@ -196,18 +196,18 @@ class BlockSums:
 
 
 FOLD_AT: Final = 64
-"""Increments of one foreign node in one room that stand as cells of their own until the next one has them taken together."""
+"""The number of single increments of a foreign node in a room at which the next increment compacts them."""
 
 PAGE_LEVELS: Final = 11
-"""A page has the stretches of so many levels: those of levels 0 to 10 within 2048 seqs, of levels 11 to 21 within 2**22, … At most
-1024 of them do not join, which fit into one cell whatever they count."""
+"""The number of levels in a page: levels 0 to 10 within 2048 seqs, levels 11 to 21 within 2**22, … At most 1024 of the blocks do
+not join, and always fit into a cell."""
 
 _Page = tuple[int, int]
-"""(tier, number): the stretches of levels 11 * tier to 11 * tier + 10 whose seqs, divided by 2**(11 * (tier + 1)), give number."""
+"""(tier, number): the blocks of levels 11 * tier to 11 * tier + 10 with seq // 2**(11 * (tier + 1)) == number."""
 
 
 class _Source:
-    """What one foreign node counted in one room."""
+    """The counts of a foreign node in a room."""
 
     __slots__ = ("loose", "stretches")
 
@@ -218,7 +218,7 @@ class _Source:
 
 
 class RoomIncrements(IndexedView):
-    """Counts of foreign nodes by room. A reading is O(1) for one node, O(nodes) for a room."""
+    """Counts of foreign nodes by room. A reading is O(1) for a node, O(nodes) for a room."""
 
     KINDS = (INCREMENTS, APPLIED)
 
@@ -255,23 +255,23 @@ class RoomIncrements(IndexedView):
         return sorted(self._rooms)
 
     def by_node(self, room: str) -> dict[str, Counts]:
-        """What each foreign node counted in a room, ordered by name; a node that counted nothing included."""
+        """The counts of each foreign node in a room, ordered by name; nodes with zero counts included."""
         return {node: source.stretches.total for node, source in sorted(self._rooms.get(room, {}).items())}
 
     def total(self, room: str) -> Counts:
-        """What all foreign nodes counted in a room."""
+        """The counts of all foreign nodes in a room."""
         return sum_counts(self.by_node(room).values())
 
     def knows(self, room: str, foreign: str, seq: int) -> bool:
-        """True if this increment was taken in here or at a node that this one has heard of since."""
+        """True if this increment is known here."""
         source = self._rooms.get(room, {}).get(foreign)
         return source is not None and source.stretches.covers(seq)
 
     def apply(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0, *, node: str | Replica) -> bool:
-        """Take in the increment that `foreign` numbered `seq`. False, and no effect, for one that is known already.
+        """Take in the increment of `foreign` with this seq. False, and no effect, for a known increment.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for a negative one, and `ConstraintCrdtError` for names or
-        numbers out of bounds and for a foreign node more than `Limits.foreign_nodes` in all rooms.
+        Raises `TypeError` for a number that is not whole, `ValueError` for a negative number, and `ConstraintCrdtError` for names
+        or numbers out of bounds and for a foreign node beyond `Limits.foreign_nodes`.
         """
         replica = writer(node)
         cell = self.increment_cell(room, foreign, seq, satisfied, violated)
@@ -282,7 +282,7 @@ class RoomIncrements(IndexedView):
         return True
 
     def increment_cell(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0) -> Cell | None:
-        """The cell that takes an increment in, for a transaction with others; None if it is known. Raises as `apply` does."""
+        """The cell of an increment, for a transaction with others; None for a known increment. Raises as `apply` does."""
         seq = whole_number(seq, "the seq of an increment")
         satisfied, violated = (whole_number(number, "an increment") for number in (satisfied, violated))
         if min(seq, satisfied, violated) < 0:
@@ -297,7 +297,7 @@ class RoomIncrements(IndexedView):
         return make_cell(INCREMENTS, key, [satisfied, violated])
 
     def fold(self, room: str, foreign: str, *, node: str | Replica) -> None:
-        """Take the increments of a foreign node together, if so many stand that it is worth a write. No reading changes.
+        """Compact the increments of a foreign node, if there are enough single ones. No reading changes.
 
         Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
@@ -311,7 +311,7 @@ class RoomIncrements(IndexedView):
             raise ConstraintCrdtError(f"more than the {most} foreign nodes, over all rooms, that this node is set to count for")
 
     def _fold(self, room: str, foreign: str, replica: Replica) -> None:
-        """Take the increments together that stand as cells of their own, with the pages that they fall into."""
+        """Compact the single increments, with the pages of their seqs."""
         source = self._rooms[room][foreign]
         loose = [cell for seq in source.loose for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
         joining = {Block(seq, 0): source.stretches.value(Block(seq, 0)) for seq in source.loose}
@@ -336,7 +336,7 @@ class RoomIncrements(IndexedView):
     def _with_standing(
         self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Block, Counts]
     ) -> dict[Block, Counts]:
-        """`parts` and what stands in this page in any row, without what lies inside of something larger."""
+        """`parts` and the blocks of this page in any row, without those inside of a larger block."""
         standing = {stretch for cell in pages for stretch, _ in _told(cell, 0) if _page_of(stretch) == page}
         known = {stretch: source.stretches.value(stretch) for stretch in standing} | parts
         return {stretch: value for stretch, value in known.items() if not source.stretches.is_covered(stretch)}
@@ -346,7 +346,7 @@ class RoomIncrements(IndexedView):
 
 
 def _named(cell: Cell) -> tuple[str, str, int] | None:
-    """The room, the foreign node and, of an increment, the seq. None for a key that says no such thing: nobody honest writes it."""
+    """The room, the foreign node and, of an increment, the seq. None for a malformed key, written by no honest node."""
     parts = split_key(cell.key, 3)
     if len(parts) < 3 or not parts[0] or not parts[1]:
         return None
@@ -359,7 +359,7 @@ def _named(cell: Cell) -> tuple[str, str, int] | None:
 
 
 def _told(cell: Cell, seq: int) -> list[tuple[Block, Counts]]:
-    """The stretches that a cell tells of; `seq`: of an increment."""
+    """The blocks stated by a cell; `seq`: of an increment."""
     value = value_of(cell)
     if cell.kind == INCREMENTS:
         return [(Block(seq, 0), Counts(*value))]
@@ -379,7 +379,7 @@ def _by_page(parts: dict[Block, Counts]) -> dict[_Page, dict[Block, Counts]]:
 
 
 def _is_within(cell: Cell, page: _Page) -> bool:
-    """True if all that a page cell tells of belongs there, as in every honest one: then what takes its place says all of it."""
+    """True if all blocks of a page cell belong to the page, as in every honest cell: then the new page replaces all of it."""
     return all(_page_of(stretch) == page for stretch, _ in _told(cell, 0))
 
 

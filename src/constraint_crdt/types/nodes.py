@@ -1,10 +1,15 @@
-"""Which lives are over, and up to where each was known to have written.
+"""Nodes: their descriptions, and the retirement of nodes and of single lives.
 
-Two ways that a life ends: its node goes on under a new incarnation and says so (`end_lives`), or somebody retires the whole node
-for good (`retire_node`). The cells of an ended life stand, and its counts stay counted. What changes:
+| kind | key | value |
+|---|---|---|
+| 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
+| 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 
-- a retired node's messages are not taken any more; cells of it that others relay are (refusing them makes replicas diverge);
-- the clock entry of an ended life stops travelling, by the rule of DESIGN 4, which `compact_clock` and `expand_clock` implement.
+A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
+good (`retire_node`). The cells of an ended life stand, and its counts stay counted. The effects:
+
+- messages of a retired node are refused; its cells relayed by others are taken (refusing them makes replicas diverge);
+- the clock entry of an ended life is left out of messages; `compact_clock` and `expand_clock` implement the rule.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,7 +38,7 @@ class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a RETIRE cell: ended lives, each with the highest seq of it that the writer knew."""
+    """The value of a RETIRE cell: ended lives, each with its highest seq known to the writer."""
 
     whole_node: bool
     """True: the node is retired, with all of its lives. False: the node went on from these lives."""
@@ -110,11 +115,11 @@ class Retirements(IndexedView):
 
     @property
     def nodes(self) -> list[str]:
-        """The nodes that are retired for good, in order of their names. O(retired nodes)."""
+        """The retired nodes, in order of their names. O(retired nodes)."""
         return sorted(node_id for node_id, by in self._nodes.items() if by)
 
     def by(self, node_id: str) -> str | None:
-        """Who retired a node; None if nobody did."""
+        """The node that retired a node; None for a node in service."""
         dots = self._nodes.get(node_id)
         return min(dots).replica.node_id if dots else None
 
@@ -128,7 +133,7 @@ class Retirements(IndexedView):
         return lives
 
     def end_lives(self, over: Iterable[Replica], *, node: str | Replica) -> None:
-        """Say of earlier lives of the writer's own node that they are over."""
+        """State the end of earlier lives of the writer's own node."""
         for replica in over:
             self._write(writer(node), str(replica), [Dot(replica, self._rows.seq(replica))], whole_node=False)
 
@@ -137,9 +142,11 @@ class Retirements(IndexedView):
         self._rows.write(by, make_cell(RETIRE, key, value))
 
     def compact_clock(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> Mapping[Replica, int]:
-        """My clock as it travels: an ended life is left out where I stand at the highest end known; else explicit, 0 included.
+        """My clock for a message: without an ended life where I stand at its highest known end; else its entry is explicit, 0
+        included.
 
-        `spelled_out`: leave none out, for a reader that may infer something else. While no life is over, it is `clock` itself.
+        `spelled_out`: leave none out, for a reader with possibly other knowledge. Without ended lives the result is `clock`
+        itself.
         """
         if not self._ends:
             return clock
@@ -152,10 +159,10 @@ class Retirements(IndexedView):
         return entries
 
     def expand_clock(self, entries: Mapping[Replica, int]) -> Mapping[Replica, int]:
-        """The clock that `entries` speak of: a missing entry means the highest end whose retire cell that clock covers, else 0.
+        """The clock meant by `entries`: a missing entry is the highest end whose RETIRE cell the clock covers, else 0.
 
-        The writer of a retire cell may be an ended life itself, whose entry is missing too: so until nothing more is found.
-        While no life is over, it is `entries` itself.
+        The writer of a RETIRE cell may be an ended life with a missing entry as well, so the search repeats until nothing is
+        found. Without ended lives the result is `entries` itself.
         """
         if not self._ends:
             return entries

@@ -1,4 +1,4 @@
-"""The cells of a tile: kinds and wire values, the content in pages, the counts, and the index of all tiles.
+"""The cells of tiles: kinds and wire values, the content in pages, the counts, and the index of all tiles.
 
 | kind | key | value |
 |---|---|---|
@@ -6,23 +6,23 @@
 | 15 CONTENT | room, tile id | `[time, size, hash]` |
 | 16 CONTENT_PAGE | room, tile id, page | bytes |
 | 17 ELEMENT | room, tile id, letter, element | `t` tag, `k` constraint: nil; `f` constraint by foreign tags: `[[node, seq], …]` |
-| 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: foreign tags that are removed |
+| 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: removed foreign tags |
 | 19 TILE_COUNTS | room, tile id, counting name | `[satisfied, violated]`, cumulative |
 | 20 TILE_POSITION | room, tile id | as POSITION, with the name of a writer outside of the fleet |
-| 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells that the deletion observed |
+| 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells observed by the deletion |
 
-A tile is named by a room and an id. Header, content, deletion and position stand under that name; pages, elements, counts and
-tombstones stand under longer keys that begin with it. `TileIndex` knows these keys, so reading a tile costs as much as its own
-cells. A tile is visible while a content stands that no deletion names.
+A tile is named by a room and an id. Header, content, deletion and position stand under this name; pages, elements, counts and
+tombstones stand under longer keys beginning with it. `TileIndex` knows these keys, so reading a tile costs as much as its own
+cells. A tile is visible while a content stands without a deletion.
 
 Rules kept here:
 
-- A content is one header with a hash and as many pages as it needs, all in one row and one transaction. Transfers are applied
-  as a whole, so honest nodes always have header and pages together. A content with missing pages or another hash is *damaged* and
-  reads as empty.
-- Every reading follows from the cells that stand, never from the order of their arrival.
-- A count is cumulative and belongs to one name: the text of a replica for a node of the fleet, any other name for outside software,
-  whose counts any node may take in. The reading is, per name, the highest that any row has; the total is the sum over the names.
+- A content is a header with a hash and the pages, all in the same row and transaction. Transfers are applied as a whole, so
+  honest nodes always have header and pages together. A content with missing pages or another hash is *damaged* and reads as
+  empty.
+- Every reading follows from the standing cells, never from the order of their arrival.
+- A count is cumulative and belongs to a name: the text of a replica for a node of the fleet, any other name for outside software,
+  whose counts any node may take in. The reading is, per name, the highest count of any row; the total is the sum over the names.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ class TileValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ContentValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The value of a CONTENT cell. The content is in CONTENT_PAGE cells of the same row, unless it is empty."""
+    """The value of a CONTENT cell. The content is in CONTENT_PAGE cells of the same row, unless empty."""
 
     time: int
     """Hybrid logical time, ns since the epoch."""
@@ -82,7 +82,7 @@ class DeletedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     time: int
     """ns since the epoch."""
     seen: tuple[WireDot, ...]
-    """The CONTENT cells that the deletion observed."""
+    """The CONTENT cells observed by the deletion."""
 
 
 def _check_tile(_: str, value: TileValue) -> None:
@@ -129,7 +129,8 @@ def hash_content(content: bytes) -> bytes:
 
 
 def encode_content(content: str | bytes) -> bytes:
-    """What is stored of it. Raises `TypeError` for what is neither text nor bytes, `ConstraintCrdtError` for too much of it."""
+    """The stored bytes of a content. Raises `TypeError` for other types than text and bytes, `ConstraintCrdtError` for too many
+    bytes."""
     if isinstance(content, str):
         try:
             content = content.encode()
@@ -143,7 +144,7 @@ def encode_content(content: str | bytes) -> bytes:
 
 
 def content_cells(key: str, content: bytes, time: int) -> list[Cell]:
-    """The cells that make this the content of a tile in one row."""
+    """The cells of a content in a row."""
     cells = [make_cell(CONTENT, key, [time, len(content), hash_content(content)])]
     for number, start in enumerate(range(0, len(content), PAGE_BYTES)):
         cells.append(make_cell(CONTENT_PAGE, _page_key(key, number), content[start : start + PAGE_BYTES]))
@@ -151,7 +152,7 @@ def content_cells(key: str, content: bytes, time: int) -> list[Cell]:
 
 
 def read_content(rows: Rows, header: Cell) -> bytes | None:
-    """The content that a header stands for; None if it is damaged. O(content)."""
+    """The content of a header; None for a damaged content. O(content)."""
     value: ContentValue = value_of(header)
     pages: list[bytes] = []
     left = value.size
@@ -177,7 +178,7 @@ PART_KINDS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
 
 
 def check_place(room: str, id_: str) -> str:
-    """The key of a tile. Raises `ConstraintCrdtError` for a room or id that none can have."""
+    """The key of a tile. Raises `TypeError` and `ConstraintCrdtError` for an invalid room or id."""
     for text, what in ((room, "the room of a tile"), (id_, "the id of a tile")):
         check_id(text, what)
         if SEPARATOR in text:
@@ -186,9 +187,9 @@ def check_place(room: str, id_: str) -> str:
 
 
 def standing_content(rows: Rows, key: str) -> tuple[Cell | None, bool]:
-    """The content of a tile that counts, and whether the tile is there. Without any content: (None, False).
+    """The content of a tile, and whether the tile is visible. Without any content: (None, False).
 
-    The latest one that no deletion names, ties by replica; if all of them are deleted the latest of these. O(cells).
+    The latest content without a deletion, ties by replica; if all are deleted the latest of them. O(cells).
     """
     cells = rows.held(CONTENT, key)
     if not cells:
@@ -273,7 +274,7 @@ class TileIndex(IndexedView):
         return len(self._longer)
 
     def check_room(self, key: str) -> None:
-        """Raise `ConstraintCrdtError` if that tile is not known and would be one too many for this node to make."""
+        """Raise `ConstraintCrdtError` for a new tile beyond the limit of this node."""
         most = self._rows.limits.tiles
         if key not in self._longer and self.known >= most:
             raise ConstraintCrdtError(f"there are {most} tiles or more, deleted ones included: no further one, as this node is set")
@@ -298,7 +299,7 @@ class TileIndex(IndexedView):
             yield room, id_
 
     def keys(self, key: str, kind: int, start: str = "") -> Sequence[str]:
-        """The keys of one of the longer kinds that a tile has, those that begin with `start`. O(keys of that kind)."""
+        """The keys of a tile for a kind with longer keys, beginning with `start`. O(keys of the kind)."""
         found = self._longer.get(key, {}).get(kind, ())
         return [whole for whole in found if whole.startswith(start)] if start else tuple(found)
 
@@ -315,10 +316,10 @@ def _is_name(name: str) -> bool:
 
 
 class TileCounts:
-    """The counts of one tile. Readings are O(counting names x rows that have them)."""
+    """The counts of a tile. Readings are O(counting names x rows)."""
 
     def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
-        """`key`: that of the tile."""
+        """`key`: the key of the tile."""
         self._rows = rows
         self._index = index
         self._key = key
@@ -331,12 +332,12 @@ class TileCounts:
 
     @property
     def satisfied(self) -> int:
-        """Evaluations that held."""
+        """Satisfied evaluations."""
         return self.total.satisfied
 
     @property
     def violated(self) -> int:
-        """Evaluations that did not hold."""
+        """Violated evaluations."""
         return self.total.violated
 
     def by_node(self) -> dict[str, Counts]:
@@ -346,10 +347,10 @@ class TileCounts:
         return {who: self._of(who) for who in names}
 
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0) -> None:
-        """Count evaluations of one node of ours. Nothing to count writes nothing.
+        """Count evaluations of a node of the fleet. Zero counts write nothing.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
-        2**63 - 1 in all, or a name too many (`Limits.tile_elements`).
+        Raises `TypeError` for a number that is not whole, `ValueError` for a negative number and `ConstraintCrdtError` for a
+        total beyond 2**63 - 1, or a name beyond `Limits.tile_elements`.
         """
         satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
@@ -359,11 +360,11 @@ class TileCounts:
         self._write(replica, self._cells({who: self._of(who).plus(satisfied, violated)}))
 
     def record_foreign(self, who: str, satisfied: int, violated: int, *, node: str | Replica) -> bool:
-        """Take in what somebody counted in all, as known to `node`. False if as much of it was known. Raises as `record` does."""
+        """Take in the total counts of an outside name, as known to `node`. False if they were known. Raises as `record` does."""
         return self._write(writer(node), self.foreign_records({who: (satisfied, violated)}))
 
     def foreign_records(self, counted: Mapping[str, tuple[int, int]]) -> list[Cell]:
-        """The cells that do what `record_foreign` does with the counts of several."""
+        """The cells of `record_foreign` for several names."""
         for who, each in counted.items():
             check_id(who, "the name of who counted")
             if min(whole_number(number, "a count") for number in each) < 0:

@@ -1,11 +1,12 @@
-"""Sets of whole numbers as stretches: ordered, and never touching each other.
+"""The tags and the constraints of a tile: add-wins OR-sets, as cells of the same kind.
 
-The tags and the constraints of a tile: add-wins OR-sets, as cells of one kind.
+An add is a cell under the element's key in its writer's row; the element is in the set while an add stands. A removal names the
+observed cells. Constraints may also come from other software with an OR-set of its own, by *foreign tags*: each add there has a
+tag (node, seq), and a removal there puts tags under tombstones. Such a constraint is in the set while a tag is without a
+tombstone. An add of the fleet has such a tag too, (text of its replica, seq of its cell), for other software to carry and to
+remove.
 
-An add is a cell under the element's key in its writer's row; the element is in the set while any stands. A removal names the cells
-it observed. Constraints may besides come from other software that keeps an OR-set of its own, by *foreign tags*: each add there has
-a tag (node, seq), and a removal there buries tags. A constraint added so is in the set while not all of its tags are buried. An add
-of ours has such a tag too, (text of its replica, seq of its cell), so that others can carry it and bury it.
+Tombstones are sets of whole numbers, kept as ascending intervals with gaps between them.
 """
 
 from bisect import bisect_right
@@ -27,7 +28,7 @@ Intervals = tuple[Interval, ...]
 
 
 def union(intervals: Iterable[Interval]) -> Intervals:
-    """What any of these stretches contains, whatever their order and however they overlap. O(n log n)."""
+    """The union of intervals, in any order and with overlaps. O(n log n)."""
     joined: list[Interval] = []
     for lo, hi in sorted(intervals):
         if joined and lo <= joined[-1][1] + 1:
@@ -38,13 +39,13 @@ def union(intervals: Iterable[Interval]) -> Intervals:
 
 
 def contains(intervals: Sequence[Interval], number: int) -> bool:
-    """True if a stretch of a set contains it. O(log n)."""
+    """True if an interval contains the number. O(log n)."""
     place = bisect_right(intervals, number, key=lambda stretch: stretch[0])
     return place > 0 and number <= intervals[place - 1][1]
 
 
 Tag = tuple[str, int]
-"""A foreign add: the node that made it, and which of its adds it was."""
+"""A foreign add: its node, and its number there."""
 
 OF_TAGS = "t"
 OF_CONSTRAINTS = "k"
@@ -53,13 +54,13 @@ OF_FOREIGN = "f"
 
 
 class TileSet:
-    """The tags of one tile. `in` is O(1); `len` and iteration, in order, are O(elements)."""
+    """The tags of a tile. `in` is O(1); `len` and iteration, in order, are O(elements)."""
 
     LETTERS: ClassVar[tuple[str, ...]] = (OF_TAGS,)
     WHAT: ClassVar[str] = "a tag"
 
     def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
-        """`key`: that of the tile."""
+        """`key`: the key of the tile."""
         self._rows = rows
         self._index = index
         self._key = key
@@ -83,32 +84,32 @@ class TileSet:
         return f"{type(self).__name__}({list(self)})"
 
     def add(self, element: str, *, node: str | Replica) -> bool:
-        """Put an element in; False if it was there.
+        """Add an element; False for an element already in the set.
 
-        Raises `ConstraintCrdtError` for one out of bounds, and for one too many (`Limits.tile_elements`).
+        Raises `TypeError` and `ConstraintCrdtError` for an invalid element, and for an element beyond `Limits.tile_elements`.
         """
         return self._write(node, self.additions([element]))
 
     def additions(self, elements: Iterable[str]) -> list[Cell]:
-        """The cells that put in those of these elements that are not there yet. Raises as `add` does."""
+        """The cells for those elements not in the set yet. Raises as `add` does."""
         fresh = [element for element in dict.fromkeys(elements) if check_id(element, self.WHAT) not in self]
         if fresh:
             self._check_room(len(fresh))
         return [make_cell(ELEMENT, self._cell_key(self.LETTERS[0], element), None) for element in fresh]
 
     def remove(self, element: str, *, node: str | Replica) -> None:
-        """Take an element out: every add of it that is known here. Raises `KeyError` if it is not in."""
+        """Remove an element: every add known here. Raises `KeyError` for an element not in the set."""
         self._write(node, self.removal_cells([element], writer(node)))
 
     def removal_cells(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
-        """The cells that `replica` writes to take these elements out. Raises as `remove` does."""
+        """The cells written by `replica` to remove these elements. Raises as `remove` does."""
         return self._removal_cells({element: self._present(element) for element in elements}, replica)
 
     def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
         return removals_of([cell for cells in present.values() for cell in cells])
 
     def _present(self, element: str) -> list[Cell]:
-        """What stands for an element that must be in."""
+        """The cells of an element. Raises `KeyError` for an element not in the set."""
         if element not in self:
             raise KeyError(element)
         return self._cells(element)
@@ -128,17 +129,18 @@ class TileSet:
         return SEPARATOR.join((self._key, letter, element))
 
     def _cells(self, element: str) -> list[Cell]:
-        """What stands for an element, in all rows."""
+        """The cells of an element, in all rows."""
         return [cell for letter in self.LETTERS for cell in self._rows.held(ELEMENT, self._cell_key(letter, element))]
 
     def _named(self) -> set[str]:
-        """The elements that any cell names."""
+        """The elements named by any cell."""
         starts = [self._cell_key(letter, "") for letter in self.LETTERS]
         return {whole[len(start) :] for start in starts for whole in self._index.keys(self._key, ELEMENT, start)}
 
 
 class TileConstraints(TileSet):
-    """The constraints of one tile: ours and, by their tags, those of other software. `in` is O(its adds + tombstones)."""
+    """The constraints of a tile: those of the fleet and, by their tags, those of other software. `in` is O(its adds +
+    tombstones)."""
 
     LETTERS = (OF_CONSTRAINTS, OF_FOREIGN)
     WHAT = "a constraint of a tile"
@@ -153,18 +155,19 @@ class TileConstraints(TileSet):
         return sum(1 for _ in self)
 
     def tags_of(self, element: str) -> set[Tag]:
-        """The tags by which a constraint is in the set; none if it is not. An add of ours has (text of its replica, seq)."""
+        """The tags of a constraint without a tombstone; none for a constraint not in the set. An add of the fleet has (text of
+        its replica, seq)."""
         cells = self._cells(element)
         return self._alive(cells, self.tombstones()) if cells else set()
 
     def by_element(self) -> dict[str, set[Tag]]:
-        """The constraints in the set, in order, each with the tags by which it is. O(elements + tombstones)."""
+        """The constraints in the set, in order, each with its tags. O(elements + tombstones)."""
         buried = self.tombstones()
         tags = {element: self._alive(self._cells(element), buried) for element in sorted(self._named())}
         return {element: alive for element, alive in tags.items() if alive}
 
     def tombstones(self) -> dict[str, Intervals]:
-        """The foreign tags that are buried, by node. O(tombstones)."""
+        """The tombstones of foreign tags, by node. O(tombstones)."""
         start = self._tombstones_key("")
         return {whole[len(start) :]: self._buried(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
 
@@ -172,10 +175,10 @@ class TileConstraints(TileSet):
         return self.removals({element: self._alive(cells, {}) for element, cells in present.items()}, replica)
 
     def removals(self, removed: Mapping[str, Iterable[Tag]], replica: Replica) -> list[Cell]:
-        """The cells that end these adds of these constraints, foreign ones for good.
+        """The cells that remove these adds of these constraints, foreign ones for good.
 
-        Software that starts anew may give a tag a second time, to another constraint. One that would go with the tags of others
-        stays, by an add of ours.
+        Software after a restart may use a tag again, for another constraint. A constraint that would vanish with the tags of
+        another stays, by an add of the fleet.
         """
         named = {element: _checked(tags) for element, tags in removed.items()}
         doomed = {tag for tags in named.values() for tag in tags}
@@ -188,15 +191,16 @@ class TileConstraints(TileSet):
         return [*stay, *self._ended(doomed, replica)]
 
     def add_foreign(self, element: str, tags: Iterable[Tag], *, node: str | Replica) -> bool:
-        """Take in a constraint that other software added, by the tags of its adds. False if all of them were known, or buried.
+        """Take in a constraint added by other software, by the tags of its adds. False if all tags were known or under
+        tombstones.
 
-        A tag of an add of ours that is accounted for here is known: it stands, or was removed. Raises as `add` does, and for tags
-        out of bounds or too many for a cell.
+        The tag of an add of the fleet within the clock is known: the add stands, or was removed. Raises as `add` does, and for
+        tags out of bounds or too many for a cell.
         """
         return self._write(node, self.foreign_additions({element: tags}, writer(node)))
 
     def bury(self, tags: Iterable[Tag], *, node: str | Replica) -> bool:
-        """Take in that other software removed these adds: they are out, also if they come later. False if all of it was known.
+        """Put foreign tags under tombstones: their adds are out, also those that arrive later. False if all tags were known.
 
         Raises `ConstraintCrdtError` for tags out of bounds, or too many for a cell.
         """
@@ -205,7 +209,7 @@ class TileConstraints(TileSet):
     def foreign_additions(
         self, added: Mapping[str, Iterable[Tag]], replica: Replica, *, buried_with_it: Iterable[Tag] = ()
     ) -> list[Cell]:
-        """The cells that do what `add_foreign` does with several elements, some tags being buried in the same transaction."""
+        """The cells of `add_foreign` for several elements, with some tags put under tombstones in the same transaction."""
         buried = _beside(self.tombstones(), _checked(buried_with_it))
         cells, opened = [], 0
         for element, tags in added.items():
@@ -223,7 +227,7 @@ class TileConstraints(TileSet):
         return cells
 
     def tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
-        """The cells that do what `bury` does."""
+        """The cells of `bury`."""
         doomed, buried = _checked(tags), self.tombstones()
         unknown = {tag for tag in doomed if not self._is_over(tag, buried)}
         if unknown:
@@ -236,7 +240,8 @@ class TileConstraints(TileSet):
         return self._ended(doomed, replica)
 
     def _ended(self, doomed: set[Tag], replica: Replica) -> list[Cell]:
-        """The cells that end these adds: tombstones for those that may come from elsewhere, removals for what has no other left."""
+        """The cells that remove these adds: tombstones for adds that may arrive from elsewhere, removals for cells without a
+        live tag."""
         buried = self.tombstones()
         cells = [cell for element in self._named() for cell in self._cells(element)]
         carried = {tag for cell in cells if self._is_foreign(cell) for tag in _tags(cell)}
@@ -248,7 +253,7 @@ class TileConstraints(TileSet):
         return [*self._tombstone_cells(under, replica), *removals_of(dead)]
 
     def _tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
-        """The cells that put tags under this row's tombstones, beside those that are there."""
+        """The cells that put tags under this row's tombstones, besides those already there."""
         own: dict[str, Intervals] = {}
         chosen = list(tags)
         for who in {who for who, _ in chosen}:

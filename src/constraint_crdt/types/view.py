@@ -1,21 +1,21 @@
 """The base classes of the types: views over the cells of a few kinds.
 
-A view that stands alone has rows of its own. The views inside a `ConstraintState` share the rows of the state. Merging a view
-merges its rows as a whole: taking only some cells of a state would break the rule that equal clocks have equal state.
+A standalone view has rows of its own. The views inside a `ConstraintState` share the rows of the state. Merging a view merges its
+rows as a whole: taking only some cells of a state would break the rule of equal states at equal clocks.
 
-Three bases build on each other. A `View` reads the tables of the rows. A `IndexedView` keeps an index of its own, updated with
+Three bases build on each other. A `View` reads the tables of the rows. An `IndexedView` keeps an index of its own, updated with
 each cell. A `PagedView` is a table of bytes per row, cut into pages (sketches, Bloom filters):
 
-- A row has one header cell under the name of the table, with the dimensions and totals, and a page cell under name and number for
-  each stretch of the table that is not all zeros, compressed. A write rewrites only the pages that it touched.
+- A row has a header cell under the name of the table, with the dimensions and totals, and a page cell under name and number for
+  each part of the table with a non-zero byte, compressed. A write rewrites only the changed pages.
 - A row counts while its header has the dimensions of the view. Rows with other dimensions are left out as a whole and counted.
-- A reading depends on the cells that stand, not on the order of their arrival and not on earlier readings.
+- A reading depends on the standing cells, not on the order of their arrival and not on earlier readings.
 - Accounting for a changed cell costs O(1). Pages are decompressed and folded into the sum at the next reading, each once, however
-  often it changed. A node without readers decompresses nothing.
-- A page that does not decompress to exactly its size reads as zeros and is counted. No page takes more memory than its size.
+  often they changed. A node without readers decompresses nothing.
+- A page with another size after decompression reads as zeros and is counted. No page takes more memory than its size.
 
-Names of tables are given by the first writer, on any node. Two nodes may give one name to tables with different dimensions, which
-cannot be summed. `TableDirectory` then takes the dimensions that most rows have (of equally many, the smaller); other rows show as
+Names of tables are given by the first writer, on any node. Two nodes may give the same name to tables with different dimensions,
+which cannot be summed. `TableDirectory` then takes the dimensions of most rows (of equally many, the smaller); other rows show as
 `ignored_writers`. The choice depends on the cells alone, so all nodes agree.
 """
 
@@ -36,18 +36,19 @@ from constraint_crdt.crdt.tables import BulkWatcher
 from constraint_crdt.errors import ConstraintCrdtError
 
 ALONE = 0
-"""The incarnation of a writer that is named by its node id only, as in a type that stands alone."""
+"""The incarnation of a writer given by its node id only, as in a standalone type."""
 
 
 def no_time() -> int:
-    """The clock of whoever brings none: no time ever passes."""
+    """The default clock: time stands still."""
     return 0
 
 
 def writer(node: str | Replica) -> Replica:
-    """The replica that a caller names: a replica itself, or a node id for a life that needs no telling apart.
+    """The replica of a writer: a `Replica`, or a node id for a life without siblings.
 
-    Two copies that both write as the same node without hearing of each other would use a dot twice; that is the caller's to avoid.
+    Two copies that both write as the same node without merging would use a dot twice; callers have to avoid that. Raises
+    `TypeError` and `ConstraintCrdtError` for an invalid node id.
     """
     return node if isinstance(node, Replica) else check_replica(node, ALONE)
 
@@ -81,7 +82,7 @@ class View(Merge):
 
 
 class IndexedView(View):
-    """A view that keeps readings of its own, told of every change of a cell. (The others read the tables of the rows.)"""
+    """A view with an index of its own, updated with every change of a cell. (Other views read the tables of the rows.)"""
 
     _bulk_watcher: BulkWatcher | None = None
     """See `Tables.watch`."""
@@ -96,7 +97,7 @@ class IndexedView(View):
 
     @abstractmethod
     def _clear(self) -> None:
-        """Forget all readings: each cell that stands is told of anew after this."""
+        """Reset the index: each standing cell is reported anew afterwards."""
 
     @abstractmethod
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
@@ -108,9 +109,14 @@ _words: Final = Struct("<8Q").unpack
 
 
 def positions(item: str, count: int, size: int) -> list[int]:
-    """`count` independent positions of an item, each from 0 to `size` - 1, at most by 1 in 2**40 from evenly spread.
+    """`count` independent positions of an item, each from 0 to `size` - 1, with a bias of at most 1 in 2**40.
 
-    Raises `TypeError` for what is no text and `ConstraintCrdtError` for what is not valid Unicode.
+    The values are the 64-bit little-endian words of blake2b with 64 bytes over the item's UTF-8: words 0 to 7 of the plain hash,
+    words 8 to 15 of the hash with the salt 1, and so on. Independent words matter: values derived from two of them (Kirsch and
+    Mitzenmacher, 2006) raise the rate of a Bloom filter of 100 items by 15 %. Stored tables depend on this function, which never
+    changes.
+
+    Raises `TypeError` for an item that is no text and `ConstraintCrdtError` for invalid Unicode.
     """
     data = _encoded(item)
     words = _words(blake2b(data).digest())
@@ -137,13 +143,13 @@ _LEVEL: Final = 6
 
 
 def pack_page(content: bytes) -> bytes:
-    """A page as a cell carries it: a byte that says how, then the bytes, deflated if that makes them fewer."""
+    """A page inside a cell: a byte with the encoding, then the bytes, deflated if shorter."""
     deflated = zlib.compress(content, _LEVEL)
     return _DEFLATED + deflated if len(deflated) < len(content) else _RAW + content
 
 
 def unpack_page(data: bytes, size: int) -> bytes | None:
-    """The content of a page, which has exactly `size` bytes; None if that is not what it holds. Never takes more than that."""
+    """The content of a page of exactly `size` bytes; None for any other content. Never takes more memory."""
     if data[:1] == _RAW:
         return data[1:] if len(data) == size + 1 else None
     if data[:1] != _DEFLATED:
@@ -163,20 +169,20 @@ def check_page(_: str, value: bytes) -> None:
 
 
 class PagedView(IndexedView, Generic[Shape]):
-    """A type over tables of one shape under one name."""
+    """A type over tables of the same shape and name."""
 
     HEADER: ClassVar[int]
     PAGE: ClassVar[int]
     WHAT: ClassVar[str]
     MANY: ClassVar[str]
-    """What users call one, and several."""
+    """The word for a table, and its plural."""
 
     def __init__(self, rows: Rows | None, name: str, shape: Shape, table_bytes: int, page_bytes: int) -> None:
-        """`table_bytes`: of one row's table, unpacked; `page_bytes`: of one page of it, the last one apart."""
+        """`table_bytes`: the size of a row's table, decompressed; `page_bytes`: the size of a page, except the last."""
         self.name = check_name(name, self.WHAT)
-        """Under which it stands in its rows; "" for one that stands alone."""
+        """The name in the rows; "" for a standalone table."""
         self.shape = shape
-        """What must be equal for two of them to be merged."""
+        """The dimensions; only tables with equal dimensions can be merged."""
         self._table_bytes, self._page_bytes = table_bytes, page_bytes
         self._pages = -(-table_bytes // page_bytes)
         self._prefix = make_key(name, "")
@@ -186,16 +192,16 @@ class PagedView(IndexedView, Generic[Shape]):
 
     @abstractmethod
     def _over(self, rows: Rows) -> Self:
-        """One of the same name and shape over other rows."""
+        """A table with the same name and shape over other rows."""
 
     @staticmethod
     @abstractmethod
     def shape_of(header: Any) -> Any:
-        """The shape that a header's value tells."""
+        """The shape in the value of a header."""
 
     @abstractmethod
     def _empty(self) -> None:
-        """Forget all that was folded."""
+        """Reset the sum."""
 
     @abstractmethod
     def _fold_header(self, old: Any, new: Any) -> None:
@@ -216,7 +222,7 @@ class PagedView(IndexedView, Generic[Shape]):
         self._empty()
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        """Remember what the reading holds of this slot: what stood there when it was last brought up to date."""
+        """Note the earlier cell of this slot, which the reading still contains."""
         cell = new if new is not None else old
         if cell is None:
             return
@@ -237,7 +243,7 @@ class PagedView(IndexedView, Generic[Shape]):
         return number if (number := int(digits)) < self._pages else None
 
     def _settle(self) -> None:
-        """Bring the reading up to date. O(what changed since the last time)."""
+        """Bring the reading up to date. O(changes since the last reading)."""
         if not self._moved_headers and not self._moved_pages:
             return
         headers, self._moved_headers = self._moved_headers, {}
@@ -275,7 +281,7 @@ class PagedView(IndexedView, Generic[Shape]):
         return self._rows.get(self.PAGE, f"{self._prefix}{number}", replica)
 
     def _size(self, number: int) -> int:
-        """Bytes of one page, unpacked."""
+        """Bytes of a page, decompressed."""
         return min(self._page_bytes, self._table_bytes - number * self._page_bytes)
 
     def _content(self, number: int, page: Cell | None, unreadable: int = 0) -> bytes | None:
@@ -287,7 +293,7 @@ class PagedView(IndexedView, Generic[Shape]):
         return content
 
     def _contents(self, number: int) -> Iterator[bytes]:
-        """One page of every row that counts."""
+        """A page of every counted row."""
         for cell in self._rows.held(self.PAGE, f"{self._prefix}{number}"):
             if cell.replica in self._counted and (content := self._content(number, cell)) is not None:
                 yield content
@@ -295,7 +301,7 @@ class PagedView(IndexedView, Generic[Shape]):
     # --- writing ---------------------------------------------------------------------------------------------------------
 
     def _own(self, replica: Replica) -> Any:
-        """The value of the writer's own header; None if it has none. Raises `ConstraintCrdtError` if it has another shape."""
+        """The value of the writer's own header; None without a header. Raises `ConstraintCrdtError` for another shape."""
         header = self._rows.get(self.HEADER, self.name, replica)
         if header is None:
             return None
@@ -307,7 +313,7 @@ class PagedView(IndexedView, Generic[Shape]):
         return value
 
     def _own_page(self, replica: Replica, number: int) -> bytes:
-        """What the writer's own row has of one page."""
+        """The content of a page in the writer's own row."""
         return self._content(number, self._page(replica, number)) or bytes(self._size(number))
 
     def _page_cell(self, number: int, content: bytes) -> Cell:
@@ -317,25 +323,25 @@ class PagedView(IndexedView, Generic[Shape]):
 
     @property
     def writers(self) -> int:
-        """Rows that count."""
+        """The number of counted rows."""
         self._settle()
         return len(self._counted)
 
     @property
     def ignored_writers(self) -> int:
-        """Rows that hold a table of other dimensions under this name: they are left out."""
+        """The number of rows with other dimensions under this name, which are left out."""
         self._settle()
         return self._others
 
     @property
     def unreadable_pages(self) -> int:
-        """Pages of rows that count which hold no bytes of their size: they read as zeros."""
+        """The number of pages in counted rows without bytes of their size, which read as zeros."""
         self._settle()
         return self._unreadable
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of all its cells, in all rows: what it takes on disk and on the wire. O(rows x pages)."""
+        """Bytes of all its cells, in all rows: the size on disk and on the wire. O(rows x pages)."""
         return sum(map(len, self._standing().values()))
 
     def _standing(self) -> dict[tuple[int, Key, Replica], bytes]:
@@ -347,7 +353,8 @@ class PagedView(IndexedView, Generic[Shape]):
     # --- merging ---------------------------------------------------------------------------------------------------------
 
     def merge(self, other: Self) -> bool:
-        """Take in what `other` knows. Raises `ConstraintCrdtError`, changing nothing, for another name or other dimensions."""
+        """Take in the knowledge of `other`. Raises `ConstraintCrdtError`, changing nothing, for another name or other
+        dimensions."""
         if (self.name, self.shape) != (other.name, other.shape):
             raise ConstraintCrdtError(
                 f"only {self.MANY} of one name and equal dimensions can be merged, not {self!r} and {other!r}: make both alike"
@@ -368,7 +375,8 @@ class PagedView(IndexedView, Generic[Shape]):
 
 
 def check_name(name: str, what: str) -> str:
-    """Return a name that pages can be numbered under, or raise `ConstraintCrdtError`. Empty for what stands alone."""
+    """Return a name for numbered pages. Empty for a standalone table. Raises `TypeError` and `ConstraintCrdtError` for an
+    invalid name."""
     if SEPARATOR in name:
         raise ConstraintCrdtError(f"the name of a {what} must not contain the control character U+001F")
     return check_id(name, f"the name of a {what}") if name else name
@@ -378,10 +386,10 @@ Table = TypeVar("Table", bound=PagedView[Any])
 
 
 class TableDirectory(Mapping[str, Table], Generic[Table, Shape]):
-    """The tables of one kind. A name stands from the first record on; `[]` raises `KeyError` before."""
+    """The tables of a kind by name. A name exists from its first record on; `[]` raises `KeyError` before."""
 
     def __init__(self, rows: Rows, kind: type[Table], limit: int, make: Callable[[str, Shape], Table]) -> None:
-        """`limit`: names that this node begins, and tables that it reads, at most."""
+        """`limit`: the most names begun by this node, and the most tables it reads."""
         self._rows, self._kind, self._limit, self._make = rows, kind, limit, make
         self._opened: dict[tuple[str, Shape], Table] = {}
         self._clear()
@@ -425,9 +433,8 @@ class TableDirectory(Mapping[str, Table], Generic[Table, Shape]):
         return min(shapes, key=lambda shape: (-shapes[shape], shape))
 
     def open(self, name: str, shape: Shape) -> Table:
-        """The table of this name, which the first record begins. Raises `ConstraintCrdtError` for a name that stands for one of
-        other dimensions, for one out of bounds, and beyond the number of names.
-        """
+        """The table of this name; the first record begins it. Raises `ConstraintCrdtError` for a name with other dimensions, for
+        a name out of bounds, and beyond the number of names."""
         check_id(name, f"the name of a {self._kind.WHAT}")
         if name in self._names:
             if self._meant(name) != shape:
@@ -440,7 +447,7 @@ class TableDirectory(Mapping[str, Table], Generic[Table, Shape]):
         return self.view(name, shape)
 
     def view(self, name: str, shape: Shape) -> Table:
-        """The table of this name in these dimensions, whatever else stands there. Raises `ConstraintCrdtError` beyond a limit."""
+        """The table of this name and these dimensions, independent of other tables. Raises `ConstraintCrdtError` beyond a limit."""
         table = self._opened.get((name, shape))
         if table is None:
             if len(self._opened) >= self._limit:
