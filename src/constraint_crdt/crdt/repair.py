@@ -111,7 +111,7 @@ def audit(rows: Rows) -> Audit:
     for slot, bits in broken.items():
         if slot[0] != REMOVE:
             doubt |= bits
-        elif (lost := rows.get(*slot)) is not None:  # as if it had been collected: peers below it need a Sync
+        elif (lost := rows.get(*slot)) is not None:  # as after `collect`: peers below need a Sync
             rows._floors[slot[2]] = max(rows.floor(slot[2]), min(lost.seq, rows.seq(slot[2])))
     if not _sums_fit(rows):
         doubt = EVERYWHERE

@@ -32,7 +32,7 @@ from constraint_crdt.crdt.tables import Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
-"""A row is not compacted for fewer fallen cells than this."""
+"""A row is not compacted for fewer dropped cells than this."""
 
 _seq = attrgetter("seq")
 
@@ -55,17 +55,17 @@ class Row:
 
     def discard(self, seq: int) -> None:
         """Note that the cell with this seq does not stand any more."""
-        fallen = self._dropped = self._dropped or set()
-        fallen.add(seq)
-        if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
-            self._order = [cell for cell in self._order if cell.seq not in fallen]
+        dropped = self._dropped = self._dropped or set()
+        dropped.add(seq)
+        if len(dropped) > SLACK and len(dropped) * 2 > len(self._order):
+            self._order = [cell for cell in self._order if cell.seq not in dropped]
             self._dropped = None
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
         found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
-        fallen = self._dropped
-        return [cell for cell in found if cell.seq not in fallen] if fallen else found
+        dropped = self._dropped
+        return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
     def copy(self) -> "Row":
         """An independent copy; the cells are shared. O(cells)."""
@@ -142,7 +142,7 @@ class Rows(Tables):
         row = self._rows.get(replica)
         return row.above(lo) if row else []
 
-    # --- the runs that somebody lacks ----------------------------------------------------------------------------
+    # --- runs for peers -----------------------------------------------------------------------------------------
 
     def serves(self, clock: Mapping[Replica, int]) -> bool:
         """True if a Delta can serve a peer at `clock`; below a floor the peer needs a Sync. O(floors)."""

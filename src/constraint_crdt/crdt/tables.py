@@ -144,7 +144,7 @@ class Tables(ABC):
             if table.setdefault(cell.key, cell) is cell:
                 firsts.append(cell)
             else:
-                self._account(kind, firsts)  # first, since `cell` may take the place of one of them
+                self._account(kind, firsts)  # first, since `cell` may supersede a cell among them
                 firsts = []
                 self._put(cell)
         self._account(kind, firsts)

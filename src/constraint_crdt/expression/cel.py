@@ -163,7 +163,7 @@ def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
         if place is None:
             raise ExpressionError("this is not CEL", 1) from None
         plainly = next((plain for begins, plain in _MESSAGES.items() if place[3].startswith(begins)), None)
-        # The parser lists everything that could have stood there, which helps nobody.
+        # The parser lists all possible tokens, too many to be of help.
         what = plainly or re.sub(r" expecting \{.*", "", place[3])
         raise ExpressionError(what or "this is not CEL", int(place[2]), int(place[1])) from None
     return program.execute, names - TYPE_NAMES

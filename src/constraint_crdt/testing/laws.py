@@ -64,7 +64,7 @@ def _check(laws: Laws[Any, Any], chosen: Sequence[Law], max_examples: int | None
         database=None,  # its entries go by the source of the test, which is the same for all types and laws
         phases=(Phase.generate, Phase.shrink),
         report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),  # how long a history of somebody's type takes is no finding
+        suppress_health_check=list(HealthCheck),  # a slow history is no finding
     )(hold)()
 
 

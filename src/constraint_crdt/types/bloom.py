@@ -180,7 +180,7 @@ class BloomCRDT(PagedView[BloomShape]):
         if old is None or _either(old, fresh) == fresh:
             self._union[start : start + size] = _either(union, fresh)
             return
-        whole = bytes(size)  # bits went, which no writer of ours does: see which of them others still have
+        whole = bytes(size)  # bits were cleared, by no honest writer: sum up the other rows again
         for each in self._contents(number):
             whole = _either(whole, each)
         self._union[start : start + size] = whole

@@ -159,7 +159,7 @@ class Ages(IndexedView):
         super().__init__(rows)
 
     def _clear(self) -> None:
-        if self._since:  # each cell is told of anew, with every kind of them; when it arrived stays as it was
+        if self._since:  # each cell of each kind is reported anew; times of arrival stay
             self._previous, self._since = self._since, {}
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:

@@ -50,12 +50,12 @@ class BlockValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 def _check_applied(_: str, value: tuple[BlockValue, ...]) -> None:
     free = 0
-    for stretch in value:
-        require_counts((stretch.first, stretch.satisfied, stretch.violated), "a number of a stretch of increments")
-        require(0 <= stretch.level <= LEVEL_MAX, "the level of a stretch of increments")
-        size = 1 << stretch.level
-        require(free <= stretch.first and stretch.first % size == 0, "the first seq of a stretch of increments")
-        free = stretch.first + size
+    for block in value:
+        require_counts((block.first, block.satisfied, block.violated), "a number of a stretch of increments")
+        require(0 <= block.level <= LEVEL_MAX, "the level of a stretch of increments")
+        size = 1 << block.level
+        require(free <= block.first and block.first % size == 0, "the first seq of a stretch of increments")
+        free = block.first + size
 
 
 register(INCREMENTS, tuple[int, int], check_pair, removable=True)
@@ -75,19 +75,19 @@ class Block(NamedTuple):
 
 
 def join_blocks(parts: Mapping[Block, Counts], top: int) -> dict[Block, Counts]:
-    """The same increments in as few stretches as can be, none above level `top`. No part may lie inside of another."""
+    """The same increments in as few blocks as can be, none above level `top`. No part may lie inside of another."""
     found: dict[Block, Counts] = {}
     levels: dict[int, dict[Block, Counts]] = {}
-    for stretch, value in parts.items():
-        levels.setdefault(stretch.level, {})[stretch] = value
+    for block, value in parts.items():
+        levels.setdefault(block.level, {})[block] = value
     for level in range(top + 1):
         at_level = levels.pop(level, {})
-        for stretch, value in at_level.items():
-            twin = Block(stretch.first ^ (1 << level), level)
+        for block, value in at_level.items():
+            twin = Block(block.first ^ (1 << level), level)
             if level == top or twin not in at_level:
-                found[stretch] = value
-            elif stretch < twin:
-                whole = Block(stretch.first, level + 1)
+                found[block] = value
+            elif block < twin:
+                whole = Block(block.first, level + 1)
                 levels.setdefault(level + 1, {})[whole] = sum_counts((value, at_level[twin]))
     return found
 
@@ -118,11 +118,11 @@ class BlockSums:
         self._order: list[tuple[int, int]] = []
         """(first, -level) of each block: a block stands after all larger blocks around it, and before all blocks inside of it."""
         self._levels: dict[int, int] = {}
-        """How many stretches there are of each level."""
+        """How many blocks there are of each level."""
         self._satisfied = self._violated = 0
 
     def __len__(self) -> int:
-        """How many stretches are told of, those inside of others included."""
+        """How many blocks are told of, those inside of others included."""
         return len(self._told)
 
     @property
@@ -134,63 +134,63 @@ class BlockSums:
         """True if this number is told of, alone or with others. O(levels)."""
         return Block(number, 0) in self._told or self.is_covered(Block(number, 0))
 
-    def is_covered(self, stretch: Block) -> bool:
-        """True if a larger stretch with all its numbers is told of. O(levels)."""
-        return any(level > stretch.level and Block(stretch.first >> level << level, level) in self._told for level in self._levels)
+    def is_covered(self, block: Block) -> bool:
+        """True if a larger block with all its numbers is told of. O(levels)."""
+        return any(level > block.level and Block(block.first >> level << level, level) in self._told for level in self._levels)
 
-    def value(self, stretch: Block) -> Counts:
+    def value(self, block: Block) -> Counts:
         """The stated counts of exactly this block; zero without a statement."""
-        return _highest(self._told.get(stretch, ()))
+        return _highest(self._told.get(block, ()))
 
-    def add(self, stretch: Block, value: Counts) -> None:
+    def add(self, block: Block, value: Counts) -> None:
         """Add the statement of a row. O(levels), and O(blocks inside) for a new block."""
-        before = self.value(stretch)
-        told = self._told.setdefault(stretch, [])
+        before = self.value(block)
+        told = self._told.setdefault(block, [])
         told.append(value)
         if len(told) == 1:
-            insort(self._order, (stretch.first, -stretch.level))
-            self._levels[stretch.level] = self._levels.get(stretch.level, 0) + 1
-        if not self.is_covered(stretch):
+            insort(self._order, (block.first, -block.level))
+            self._levels[block.level] = self._levels.get(block.level, 0) + 1
+        if not self.is_covered(block):
             if len(told) == 1:
-                before = self._inside(stretch)
+                before = self._inside(block)
             self._move(before, _highest(told))
 
-    def remove(self, stretch: Block, value: Counts) -> None:
+    def remove(self, block: Block, value: Counts) -> None:
         """Remove the statement of a row. O(levels), and O(blocks inside) for the last statement of a block."""
-        before, told = self.value(stretch), self._told[stretch]
+        before, told = self.value(block), self._told[block]
         told.remove(value)
         if told:
             after = _highest(told)
         else:
-            self._forget(stretch)
-            after = self._inside(stretch)
-        if not self.is_covered(stretch):
+            self._forget(block)
+            after = self._inside(block)
+        if not self.is_covered(block):
             self._move(before, after)
 
-    def _forget(self, stretch: Block) -> None:
-        del self._told[stretch]
-        del self._order[bisect_left(self._order, (stretch.first, -stretch.level))]
-        self._levels[stretch.level] -= 1
-        if not self._levels[stretch.level]:
-            del self._levels[stretch.level]
+    def _forget(self, block: Block) -> None:
+        del self._told[block]
+        del self._order[bisect_left(self._order, (block.first, -block.level))]
+        self._levels[block.level] -= 1
+        if not self._levels[block.level]:
+            del self._levels[block.level]
 
     def _move(self, before: Counts, after: Counts) -> None:
         self._satisfied += after.satisfied - before.satisfied
         self._violated += after.violated - before.violated
 
-    def _inside(self, stretch: Block) -> Counts:
+    def _inside(self, block: Block) -> Counts:
         """The sum of the blocks inside of this block, not capped."""
         total = ZERO
-        for part in self._largest_within(stretch):
+        for part in self._largest_within(block):
             total = total.plus(*self.value(part))
         return total
 
-    def _largest_within(self, stretch: Block) -> Iterator[Block]:
-        start = bisect_left(self._order, (stretch.first, -stretch.level))
-        free = stretch.first
-        for first, depth in self._order[start : bisect_left(self._order, (stretch.end, -MAX_COUNT))]:
+    def _largest_within(self, block: Block) -> Iterator[Block]:
+        start = bisect_left(self._order, (block.first, -block.level))
+        free = block.first
+        for first, depth in self._order[start : bisect_left(self._order, (block.end, -MAX_COUNT))]:
             part = Block(first, -depth)
-            if first >= free and part != stretch:
+            if first >= free and part != block:
                 yield part
                 free = part.end
 
@@ -206,14 +206,14 @@ _Page = tuple[int, int]
 """(tier, number): the blocks of levels 11 * tier to 11 * tier + 10 with seq // 2**(11 * (tier + 1)) == number."""
 
 
-class _Source:
+class _ForeignNode:
     """The counts of a foreign node in a room."""
 
-    __slots__ = ("loose", "stretches")
+    __slots__ = ("blocks", "single")
 
     def __init__(self) -> None:
-        self.stretches = BlockSums()
-        self.loose: dict[int, int] = {}
+        self.blocks = BlockSums()
+        self.single: dict[int, int] = {}
         """By seq: in how many rows the increment stands as a cell of its own."""
 
 
@@ -223,12 +223,12 @@ class RoomIncrements(IndexedView):
     KINDS = (INCREMENTS, APPLIED)
 
     def _clear(self) -> None:
-        self._rooms: dict[str, dict[str, _Source]] = {}
+        self._rooms: dict[str, dict[str, _ForeignNode]] = {}
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if new is not None:
             self._note(new, stands=True)
-        if old is not None:  # second, so that nothing is missing between an old page and the new one
+        if old is not None:  # second, so nothing is missing between the old page and the new
             self._note(old, stands=False)
 
     def _note(self, cell: Cell, *, stands: bool) -> None:
@@ -236,15 +236,15 @@ class RoomIncrements(IndexedView):
         if named is None:
             return
         room, node, seq = named
-        source = self._rooms.setdefault(room, {}).setdefault(node, _Source())
-        note = source.stretches.add if stands else source.stretches.remove
-        for stretch, value in _told(cell, seq):
-            note(stretch, value)
+        source = self._rooms.setdefault(room, {}).setdefault(node, _ForeignNode())
+        note = source.blocks.add if stands else source.blocks.remove
+        for block, value in _told(cell, seq):
+            note(block, value)
         if cell.kind == INCREMENTS:
-            source.loose[seq] = source.loose.get(seq, 0) + (1 if stands else -1)
-            if not source.loose[seq]:
-                del source.loose[seq]
-        if not len(source.stretches):
+            source.single[seq] = source.single.get(seq, 0) + (1 if stands else -1)
+            if not source.single[seq]:
+                del source.single[seq]
+        if not len(source.blocks):
             del self._rooms[room][node]
             if not self._rooms[room]:
                 del self._rooms[room]
@@ -256,7 +256,7 @@ class RoomIncrements(IndexedView):
 
     def by_node(self, room: str) -> dict[str, Counts]:
         """The counts of each foreign node in a room, ordered by name; nodes with zero counts included."""
-        return {node: source.stretches.total for node, source in sorted(self._rooms.get(room, {}).items())}
+        return {node: source.blocks.total for node, source in sorted(self._rooms.get(room, {}).items())}
 
     def total(self, room: str) -> Counts:
         """The counts of all foreign nodes in a room."""
@@ -265,7 +265,7 @@ class RoomIncrements(IndexedView):
     def knows(self, room: str, foreign: str, seq: int) -> bool:
         """True if this increment is known here."""
         source = self._rooms.get(room, {}).get(foreign)
-        return source is not None and source.stretches.covers(seq)
+        return source is not None and source.blocks.covers(seq)
 
     def apply(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0, *, node: str | Replica) -> bool:
         """Take in the increment of `foreign` with this seq. False, and no effect, for a known increment.
@@ -302,7 +302,7 @@ class RoomIncrements(IndexedView):
         Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
         source = self._rooms.get(room, {}).get(foreign)
-        if source is not None and len(source.loose) >= FOLD_AT:
+        if source is not None and len(source.single) >= FOLD_AT:
             self._fold(room, foreign, writer(node))
 
     def _check_room_for_one_more(self) -> None:
@@ -313,33 +313,33 @@ class RoomIncrements(IndexedView):
     def _fold(self, room: str, foreign: str, replica: Replica) -> None:
         """Compact the single increments, with the pages of their seqs."""
         source = self._rooms[room][foreign]
-        loose = [cell for seq in source.loose for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
-        joining = {Block(seq, 0): source.stretches.value(Block(seq, 0)) for seq in source.loose}
+        single = [cell for seq in source.single for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
+        joining = {Block(seq, 0): source.blocks.value(Block(seq, 0)) for seq in source.single}
         written: list[Cell] = []
-        replaced: list[Cell] = loose
+        replaced: list[Cell] = single
         while joining:
             risen: dict[Block, Counts] = {}
             for page, parts in _by_page(joining).items():
                 key = make_key(room, foreign, f"{page[0]}.{page[1]}")
                 pages = self._rows.held(APPLIED, key)
-                stretches = join_blocks(self._with_standing(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
+                blocks = join_blocks(self._with_standing_blocks(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
                 own = next((cell for cell in pages if cell.replica == replica), None)
-                full = {stretch: value for stretch, value in stretches.items() if _page_of(stretch) != page}
+                full = {block: value for block, value in blocks.items() if _page_of(block) != page}
                 risen |= full
-                if stretches and not full:
-                    written.append(_page_cell(key, stretches))
-                    own = None  # the new one takes it over
+                if blocks and not full:
+                    written.append(_page_cell(key, blocks))
+                    own = None  # superseded by the new page
                 replaced += [cell for cell in pages if cell is own or (cell.replica != replica and _is_within(cell, page))]
             joining = risen
         self._rows.write_all(replica, [*written, *removals_of(replaced)])
 
-    def _with_standing(
-        self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Block, Counts]
+    def _with_standing_blocks(
+        self, source: _ForeignNode, page: _Page, pages: Iterable[Cell], parts: dict[Block, Counts]
     ) -> dict[Block, Counts]:
         """`parts` and the blocks of this page in any row, without those inside of a larger block."""
-        standing = {stretch for cell in pages for stretch, _ in _told(cell, 0) if _page_of(stretch) == page}
-        known = {stretch: source.stretches.value(stretch) for stretch in standing} | parts
-        return {stretch: value for stretch, value in known.items() if not source.stretches.is_covered(stretch)}
+        standing = {block for cell in pages for block, _ in _told(cell, 0) if _page_of(block) == page}
+        known = {block: source.blocks.value(block) for block in standing} | parts
+        return {block: value for block, value in known.items() if not source.blocks.is_covered(block)}
 
     def __repr__(self) -> str:
         return f"RoomIncrements({len(self._rooms)} rooms)"
@@ -366,23 +366,23 @@ def _told(cell: Cell, seq: int) -> list[tuple[Block, Counts]]:
     return [(Block(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
 
 
-def _page_of(stretch: Block) -> _Page:
-    tier = stretch.level // PAGE_LEVELS
-    return tier, stretch.first >> PAGE_LEVELS * (tier + 1)
+def _page_of(block: Block) -> _Page:
+    tier = block.level // PAGE_LEVELS
+    return tier, block.first >> PAGE_LEVELS * (tier + 1)
 
 
 def _by_page(parts: dict[Block, Counts]) -> dict[_Page, dict[Block, Counts]]:
     found: dict[_Page, dict[Block, Counts]] = {}
-    for stretch, value in parts.items():
-        found.setdefault(_page_of(stretch), {})[stretch] = value
+    for block, value in parts.items():
+        found.setdefault(_page_of(block), {})[block] = value
     return found
 
 
 def _is_within(cell: Cell, page: _Page) -> bool:
     """True if all blocks of a page cell belong to the page, as in every honest cell: then the new page replaces all of it."""
-    return all(_page_of(stretch) == page for stretch, _ in _told(cell, 0))
+    return all(_page_of(block) == page for block, _ in _told(cell, 0))
 
 
-def _page_cell(key: str, stretches: dict[Block, Counts]) -> Cell:
-    value = [[*stretch, *counts] for stretch, counts in sorted(stretches.items())]
+def _page_cell(key: str, blocks: dict[Block, Counts]) -> Cell:
+    value = [[*block, *counts] for block, counts in sorted(blocks.items())]
     return read_cell(make_cell(APPLIED, key, value).data)

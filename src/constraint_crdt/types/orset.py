@@ -222,7 +222,7 @@ class ConstraintORSet(IndexedView):
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if not self._ending and (new is None or new.data[0] == WITHOUT_VALUE):
-            return  # this is all that the many without an end may cost
+            return  # the common case, without an end, must cost no more
         expires_at = None if new is None else expiry_of(new)
         cell = new if new is not None else old
         if old is not None:
@@ -344,7 +344,7 @@ class ConstraintORSet(IndexedView):
         in_force = self.definitions(id_) if observed else ()
         if in_force == (definition,):
             return Change.UNCHANGED
-        others = [held for held in observed if held.replica != replica]  # this row's own earlier add is taken over by the new one
+        others = [held for held in observed if held.replica != replica]  # the new add supersedes the own earlier add
         self._rows.write_all(replica, [make_cell(ADD, id_, wire_definition(definition, at)), *_removals(id_, others)])
         return change_of(in_force, definition)
 

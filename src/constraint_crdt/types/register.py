@@ -130,7 +130,7 @@ class Positions:
         named = {other: seq for other, (seq, _) in self._candidates.items() if other != replica}
         if replica in self.values:
             for dot in self.values[replica][1].overwrites:
-                if self._standing_seq(dot.replica) == dot.seq:  # one that has moved since needs no naming
+                if self._standing_seq(dot.replica) == dot.seq:  # a later position there needs no naming
                     named.setdefault(dot.replica, dot.seq)
         overwrites = [[other.node_id, other.incarnation, seq] for other, seq in sorted(named.items())]
         return [a, b, time, overwrites, by] if by else [a, b, time, overwrites]

@@ -242,7 +242,7 @@ class SketchCRDT(PagedView[SketchShape]):
 
     def _settle(self) -> None:
         super()._settle()
-        if self._table.itemsize > COUNTER_BYTES and max(self._table) <= COUNTER_MAX:  # what was folded in between is gone
+        if self._table.itemsize > COUNTER_BYTES and max(self._table) <= COUNTER_MAX:  # an intermediate sum was larger
             self._table = array("I", self._table)
 
     # --- writing ---------------------------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ class TileIndex(IndexedView):
         room, _, rest = whole.partition(SEPARATOR)
         id_, more, _ = rest.partition(SEPARATOR)
         if bool(more) is (kind in NAME_KINDS):
-            return  # no key that a tile has
+            return  # not the key of a tile
         key = f"{room}{SEPARATOR}{id_}"
         longer = self._longer.get(key)
         if longer is None:

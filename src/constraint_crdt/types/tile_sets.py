@@ -24,7 +24,7 @@ from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, Tile
 from constraint_crdt.types.view import writer
 
 Intervals = tuple[Interval, ...]
-"""(first, last) of each stretch, ascending, with a gap before the next."""
+"""(first, last) of each interval, ascending, with a gap before the next."""
 
 
 def union(intervals: Iterable[Interval]) -> Intervals:
@@ -40,7 +40,7 @@ def union(intervals: Iterable[Interval]) -> Intervals:
 
 def contains(intervals: Sequence[Interval], number: int) -> bool:
     """True if an interval contains the number. O(log n)."""
-    place = bisect_right(intervals, number, key=lambda stretch: stretch[0])
+    place = bisect_right(intervals, number, key=lambda interval: interval[0])
     return place > 0 and number <= intervals[place - 1][1]
 
 
@@ -158,21 +158,21 @@ class TileConstraints(TileSet):
         """The tags of a constraint without a tombstone; none for a constraint not in the set. An add of the fleet has (text of
         its replica, seq)."""
         cells = self._cells(element)
-        return self._alive(cells, self.tombstones()) if cells else set()
+        return self._live_tags(cells, self.tombstones()) if cells else set()
 
     def by_element(self) -> dict[str, set[Tag]]:
         """The constraints in the set, in order, each with its tags. O(elements + tombstones)."""
-        buried = self.tombstones()
-        tags = {element: self._alive(self._cells(element), buried) for element in sorted(self._named())}
+        tombstones = self.tombstones()
+        tags = {element: self._live_tags(self._cells(element), tombstones) for element in sorted(self._named())}
         return {element: alive for element, alive in tags.items() if alive}
 
     def tombstones(self) -> dict[str, Intervals]:
         """The tombstones of foreign tags, by node. O(tombstones)."""
         start = self._tombstones_key("")
-        return {whole[len(start) :]: self._buried(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
+        return {whole[len(start) :]: self._tombstones_at(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
 
     def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
-        return self.removals({element: self._alive(cells, {}) for element, cells in present.items()}, replica)
+        return self.removals({element: self._live_tags(cells, {}) for element, cells in present.items()}, replica)
 
     def removals(self, removed: Mapping[str, Iterable[Tag]], replica: Replica) -> list[Cell]:
         """The cells that remove these adds of these constraints, foreign ones for good.
@@ -181,14 +181,14 @@ class TileConstraints(TileSet):
         another stays, by an add of the fleet.
         """
         named = {element: _checked(tags) for element, tags in removed.items()}
-        doomed = {tag for tags in named.values() for tag in tags}
-        buried = self.tombstones()
-        then, stay = _beside(buried, doomed), []
+        removed_tags = {tag for tags in named.values() for tag in tags}
+        tombstones = self.tombstones()
+        after, stay = _with_tags(tombstones, removed_tags), []
         for element in sorted(self._named()):
             cells = self._cells(element)
-            if self._alive(cells, buried) - named.get(element, set()) and not self._alive(cells, then):
+            if self._live_tags(cells, tombstones) - named.get(element, set()) and not self._live_tags(cells, after):
                 stay.append(make_cell(ELEMENT, self._cell_key(OF_CONSTRAINTS, element), None))
-        return [*stay, *self._ended(doomed, replica)]
+        return [*stay, *self._ended(removed_tags, replica)]
 
     def add_foreign(self, element: str, tags: Iterable[Tag], *, node: str | Replica) -> bool:
         """Take in a constraint added by other software, by the tags of its adds. False if all tags were known or under
@@ -210,17 +210,17 @@ class TileConstraints(TileSet):
         self, added: Mapping[str, Iterable[Tag]], replica: Replica, *, buried_with_it: Iterable[Tag] = ()
     ) -> list[Cell]:
         """The cells of `add_foreign` for several elements, with some tags put under tombstones in the same transaction."""
-        buried = _beside(self.tombstones(), _checked(buried_with_it))
+        tombstones = _with_tags(self.tombstones(), _checked(buried_with_it))
         cells, opened = [], 0
         for element, tags in added.items():
             standing = self._cells(check_id(element, self.WHAT))
-            known = self._alive(standing, {})
-            fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_over(tag, buried)}
+            known = self._live_tags(standing, {})
+            fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_removed(tag, tombstones)}
             if not fresh:
                 continue
-            opened += not self._alive(standing, buried)
+            opened += not self._live_tags(standing, tombstones)
             own = [cell for cell in standing if self._is_foreign(cell) and cell.replica == replica]
-            kept = {tag for cell in own for tag in _tags(cell) if not self._is_over(tag, buried)}
+            kept = {tag for cell in own for tag in _tags(cell) if not self._is_removed(tag, tombstones)}
             cells.append(make_cell(ELEMENT, self._cell_key(OF_FOREIGN, element), sorted(kept | fresh)))
         if opened:
             self._check_room(opened)
@@ -228,28 +228,28 @@ class TileConstraints(TileSet):
 
     def tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
         """The cells of `bury`."""
-        doomed, buried = _checked(tags), self.tombstones()
-        unknown = {tag for tag in doomed if not self._is_over(tag, buried)}
+        removed_tags, tombstones = _checked(tags), self.tombstones()
+        unknown = {tag for tag in removed_tags if not self._is_removed(tag, tombstones)}
         if unknown:
             self._index.check_room(self._key)
-        names = {who for who, _ in unknown} - buried.keys()
-        if names and len(buried) + len(names) > self._rows.limits.tile_elements:
+        names = {who for who, _ in unknown} - tombstones.keys()
+        if names and len(tombstones) + len(names) > self._rows.limits.tile_elements:
             raise ConstraintCrdtError(
                 f"a tile has tombstones of at most {self._rows.limits.tile_elements} nodes, as this node is set"
             )
-        return self._ended(doomed, replica)
+        return self._ended(removed_tags, replica)
 
-    def _ended(self, doomed: set[Tag], replica: Replica) -> list[Cell]:
+    def _ended(self, removed_tags: set[Tag], replica: Replica) -> list[Cell]:
         """The cells that remove these adds: tombstones for adds that may arrive from elsewhere, removals for cells without a
         live tag."""
-        buried = self.tombstones()
+        tombstones = self.tombstones()
         cells = [cell for element in self._named() for cell in self._cells(element)]
         carried = {tag for cell in cells if self._is_foreign(cell) for tag in _tags(cell)}
-        fresh = {tag for tag in doomed if not contains(buried.get(tag[0], ()), tag[1])}
-        then = _beside(buried, doomed)
-        dead = [cell for cell in cells if not self._alive([cell], then)]
-        # An add of ours that is accounted for is removed, which is for good; but somebody may carry its tag all the same.
-        under = {tag for tag in fresh if tag in carried or not self._is_our_past(tag)}
+        fresh = {tag for tag in removed_tags if not contains(tombstones.get(tag[0], ()), tag[1])}
+        after = _with_tags(tombstones, removed_tags)
+        dead = [cell for cell in cells if not self._live_tags([cell], after)]
+        # An add of the fleet within the clock is removed for good by a removal, but other rows may carry its tag.
+        under = {tag for tag in fresh if tag in carried or not self._is_accounted_for(tag)}
         return [*self._tombstone_cells(under, replica), *removals_of(dead)]
 
     def _tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
@@ -259,18 +259,18 @@ class TileConstraints(TileSet):
         for who in {who for who, _ in chosen}:
             standing = self._rows.get(TOMBSTONES, self._tombstones_key(who), replica)
             own[who] = value_of(standing) if standing is not None else ()
-        return [make_cell(TOMBSTONES, self._tombstones_key(who), under) for who, under in sorted(_beside(own, chosen).items())]
+        return [make_cell(TOMBSTONES, self._tombstones_key(who), under) for who, under in sorted(_with_tags(own, chosen).items())]
 
     def _tombstones_key(self, who: str) -> str:
         return self._key + SEPARATOR + who
 
-    def _buried(self, whole: str) -> Intervals:
-        return union(stretch for cell in self._rows.held(TOMBSTONES, whole) for stretch in value_of(cell))
+    def _tombstones_at(self, whole: str) -> Intervals:
+        return union(interval for cell in self._rows.held(TOMBSTONES, whole) for interval in value_of(cell))
 
-    def _is_over(self, tag: Tag, buried: Mapping[str, Intervals]) -> bool:
-        return contains(buried.get(tag[0], ()), tag[1]) or self._is_our_past(tag)
+    def _is_removed(self, tag: Tag, tombstones: Mapping[str, Intervals]) -> bool:
+        return contains(tombstones.get(tag[0], ()), tag[1]) or self._is_accounted_for(tag)
 
-    def _is_our_past(self, tag: Tag) -> bool:
+    def _is_accounted_for(self, tag: Tag) -> bool:
         """True for the tag of an add of ours up to the clock."""
         replica = parse_replica(tag[0])
         return replica is not None and tag[1] <= self._rows.seq(replica)
@@ -278,11 +278,11 @@ class TileConstraints(TileSet):
     def _is_foreign(self, cell: Cell) -> bool:
         return str(cell.key).startswith(self._cell_key(OF_FOREIGN, ""))
 
-    def _alive(self, cells: Sequence[Cell], buried: Mapping[str, Intervals]) -> set[Tag]:
+    def _live_tags(self, cells: Sequence[Cell], tombstones: Mapping[str, Intervals]) -> set[Tag]:
         tags: set[Tag] = set()
         for cell in cells:
             tags.update(_tags(cell) if self._is_foreign(cell) else ((str(cell.replica), cell.seq),))
-        return {(who, seq) for who, seq in tags if not contains(buried.get(who, ()), seq)}
+        return {(who, seq) for who, seq in tags if not contains(tombstones.get(who, ()), seq)}
 
 
 def _tags(cell: Cell) -> tuple[Tag, ...]:
@@ -290,12 +290,12 @@ def _tags(cell: Cell) -> tuple[Tag, ...]:
     return tags
 
 
-def _beside(buried: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, Intervals]:
+def _with_tags(tombstones: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, Intervals]:
     """Tombstones with some more tags under them."""
     more: dict[str, list[Interval]] = {}
     for who, seq in tags:
         more.setdefault(who, []).append((seq, seq))
-    return {**buried, **{who: union([*buried.get(who, ()), *stretches]) for who, stretches in more.items()}}
+    return {**tombstones, **{who: union([*tombstones.get(who, ()), *intervals]) for who, intervals in more.items()}}
 
 
 def _checked(tags: Iterable[Tag]) -> set[Tag]:
