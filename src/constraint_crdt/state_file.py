@@ -1,4 +1,4 @@
-"""State files: whole states as JSON, for files and pipes. docs/state-files.md describes the form.
+"""State files: whole states as JSON, for files and pipes. docs/reference/state-files.md describes the form.
 
 Rules kept here:
 

@@ -41,6 +41,7 @@ def test_the_codec_and_the_store_read_cells() -> None:
     assert {"protocol.codec", "store.schema", "state_file", "simulation.recorder"} <= set(READING_MODULES)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", READING_MODULES)
 def test_all_kinds_are_registered_by_every_module_that_reads_cells(module: str) -> None:
     code = f"import constraint_crdt.{module}; from constraint_crdt.crdt.kinds import registered; print(*registered())"

@@ -163,9 +163,10 @@ def test_bold_text_is_darker() -> None:
     assert sum(ImageChops.invert(bold).tobytes()) > 1.2 * sum(ImageChops.invert(light).tobytes())
 
 
+@pytest.mark.processes
 def test_only_writing_a_png_loads_pillow() -> None:
     rooms = Path(drawing.__file__).parent.glob("*.py")
-    modules = sorted(f"constraint_crdt.simulation.{path.stem}" for path in rooms if path.stem not in ("picture_png", "__init__"))
+    modules = sorted(f"constraint_crdt.simulation.{path.stem}" for path in rooms if path.stem not in ("plot_png", "__init__"))
     assert "constraint_crdt.simulation.plot" in modules
     code = f"import sys, constraint_crdt.cli.simulate, {', '.join(modules)}; print('PIL' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout

@@ -7,7 +7,9 @@ The library is imported at first use; its exceptions, panics included, are turne
 import enum
 import functools
 import re
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 
@@ -147,15 +149,31 @@ _MESSAGES = {  # how a message of the library begins: what to say to the person 
 }
 
 
+def import_library() -> ModuleType:
+    """The CEL library, without its command line.
+
+    `import cel` imports that too, and with it three packages for terminals: as much processor time as the rest of a node takes to
+    start. An empty module stands in for it during the import only.
+    """
+    absent = "cel" not in sys.modules and "cel.cli" not in sys.modules
+    if absent:
+        sys.modules["cel.cli"] = ModuleType("cel.cli")
+    try:
+        import cel
+    finally:
+        if absent:
+            sys.modules.pop("cel.cli", None)
+    return cel
+
+
 def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
     """Compile with the CEL library. Returns the evaluating function, and the variables seen by the library.
 
     Raises `ExpressionError` with the library's column.
     """
-    import cel
-
+    library = import_library()
     try:
-        program = cel.compile(source)
+        program = library.compile(source)
         names = frozenset(program.variables())
     except BaseException as error:
         reraise_unless_cel_error(error)
@@ -171,9 +189,7 @@ def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
 
 def context(values: dict[str, object]) -> object:
     """The values in the library's own form. Converting all of them takes as long as 50 evaluations."""
-    import cel
-
-    return cel.Context(variables=values)
+    return import_library().Context(variables=values)
 
 
 def reraise_unless_cel_error(error: BaseException) -> None:
