@@ -47,7 +47,7 @@ IMPURE_MODULES = {
     "sys", "tempfile", "threading", "time", "urllib", "uuid", "uvicorn", "zenoh", "zoneinfo",
 }  # fmt: skip
 EXEMPT = {
-    ("constraint_crdt.expression.library", "sys"),  # the table of modules, to import the CEL library without its command line
+    ("constraint_crdt.expression.cel", "sys"),  # the table of modules, to import the CEL library without its command line
 }
 IMPURE_CALLS = {"open", "input", "print", "breakpoint", "__import__"}
 

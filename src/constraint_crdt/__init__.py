@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
+    from constraint_crdt.model.definition import Severity
+    from constraint_crdt.model.events import Event, EventKind
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
     from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
     from constraint_crdt.runtime.batches import BatchResult
-    from constraint_crdt.runtime.events import Event, EventKind
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.probes import Probe, SystemProbe
     from constraint_crdt.runtime.settings import NodeSettings
@@ -62,8 +63,9 @@ if TYPE_CHECKING:
     from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.bloom import BloomCRDT
     from constraint_crdt.types.counters import ConstraintGCounter, Counts, Moves, PNCounter, PNCounters
+    from constraint_crdt.types.definition import Addition, Definition
     from constraint_crdt.types.increments import RoomIncrements
-    from constraint_crdt.types.orset import Addition, Change, ConstraintORSet, Definition, Severity
+    from constraint_crdt.types.orset import Change, ConstraintORSet
     from constraint_crdt.types.rates import Rates
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT

@@ -5,7 +5,7 @@ An error names the field at fault as data (`field`): a server or a form shows it
 
 
 class ConstraintCrdtError(Exception):
-    """Input that cannot be taken: malformed, oversized, of another fleet or version, or against a limit.
+    """Input is refused: malformed, oversized, of another fleet or version, or against a limit.
 
     Nothing has changed when it is raised. `str()` is one sentence for the person who has to act on it.
     """

@@ -1,27 +1,26 @@
-"""ConstraintState: everything a fleet shares, as one CRDT.
+"""ConstraintState: the shared state of a fleet as a single CRDT.
 
-The types are views over one set of rows. Who writes is named with each write; a `GossipNode` writes as its replica.
+The types are views over the same rows. Each write names its writer; a `GossipNode` writes as its replica.
 """
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from constraint_crdt.crdt.cells import ADD, NODE, NodeValue, make_cell, node_value, read_cell
+from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
-from constraint_crdt.types.definition import Labels, check_labels
+from constraint_crdt.types.definition import ADD, Labels, check_labels
 from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.named import Blooms, Sketches
+from constraint_crdt.types.nodes import NODE, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
-from constraint_crdt.types.retirement import Retirements
-from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, SketchShape
+from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
 from constraint_crdt.types.view import no_time, writer
 
@@ -29,7 +28,7 @@ NODE_KEY = ""
 
 
 class ConstraintState(Merge):
-    """Active constraints, counts, position and what nodes say of themselves. Readings are O(1) unless they say otherwise."""
+    """Active constraints, counts, position and descriptions of nodes. Readings are O(1) unless stated otherwise."""
 
     def __init__(
         self,
@@ -39,13 +38,13 @@ class ConstraintState(Merge):
         own_time: Callable[[], int] | None = None,
         max_skew: float = MAX_SKEW,
     ) -> None:
-        """`now`: the time in ns since the epoch, for the readings that depend on it. Without it no time ever passes.
+        """`now`: the time in ns since the epoch, for readings with a time. Left out, time stands still.
 
-        `own_time`: this machine's own clock, by which decaying values age, where `now` takes those of others into account.
-        `max_skew`: seconds that whoever wrote such a value may be ahead of it without being counted.
+        `own_time`: the clock of this machine, for the ages of decaying values, where `now` follows other clocks too. `max_skew`:
+        seconds that the writer of such a value may be ahead without being counted.
         """
         self.now = now
-        """The time that readings go by."""
+        """The clock of all readings."""
         self.rows = Rows() if rows is None else rows
         """The cells themselves."""
         self.constraints = ConstraintORSet(self.rows, now=now)
@@ -68,7 +67,7 @@ class ConstraintState(Merge):
 
     @cached_property
     def counters(self) -> PNCounters:
-        """Counters that go up and down, by name."""
+        """Counters with increments and decrements, by name."""
         return PNCounters(self.rows)
 
     @cached_property
@@ -78,28 +77,28 @@ class ConstraintState(Merge):
 
     @cached_property
     def sketches(self) -> Sketches:
-        """The sketches that stand, by name."""
+        """The sketches by name."""
         return Sketches(self.rows)
 
     @cached_property
     def blooms(self) -> Blooms:
-        """The Bloom filters that stand, by name."""
+        """The Bloom filters by name."""
         return Blooms(self.rows)
 
     @cached_property
     def increments(self) -> RoomIncrements:
-        """What foreign nodes counted in rooms, told in increments."""
+        """The counts of foreign nodes in rooms, from numbered increments."""
         return RoomIncrements(self.rows)
 
     @property
     def position(self) -> Position | None:
-        """The fleet's position, or None while nobody has one."""
+        """The fleet's position, or None before the first write."""
         return self.register.position
 
     def decay(self, name: str, half_life: float) -> DecayCounter:
-        """A counter that forgets: half of what is recorded goes in each half-life, in seconds.
+        """A decaying counter: half of the recorded amount goes in each half-life, in seconds.
 
-        Raises `TypeError` for a half-life that is no number, and `ConstraintCrdtError` for one, or a name, out of bounds.
+        Raises `TypeError` for a half-life of another type, and `ConstraintCrdtError` for a half-life or a name out of bounds.
         """
         return DecayCounter(half_life, name=check_id(name, "the name of a counter"), rows=self.rows, ages=self.ages)
 
@@ -126,23 +125,22 @@ class ConstraintState(Merge):
 
     @property
     def constraints_hash(self) -> StateHash:
-        """Equal where the definitions that stand are equal, whatever the counts, and whatever time it is."""
+        """Equal where the standing definitions are equal, independent of counts and time."""
         return self.rows.kind_hash(ADD)
 
     @property
     def nodes(self) -> dict[str, NodeValue]:
-        """What each node says of itself: software, wire version, endpoints. Of several lives the one with the most writes counts,
-        for want of a better clue. O(nodes).
-        """
+        """The description of each node: software, wire version, endpoints. Of several lives the life with the most writes
+        counts. O(nodes)."""
         cells = sorted(self.rows.each(NODE), key=lambda cell: self.rows.seq(cell.replica))
         return {cell.replica.node_id: node_value(cell) for cell in cells}
 
     def describe(
         self, software: str, wire: int, endpoints: Sequence[str] = (), labels: Labels = (), *, node: str | Replica
     ) -> None:
-        """Say of a node what it runs, where it listens and how it is labelled: one cell, written only if it says something new.
+        """Describe a node: its software, wire version, endpoints and labels. Writes a cell only for a changed description.
 
-        Raises `ConstraintCrdtError` for what no peer would take.
+        Raises `ConstraintCrdtError` for a description that peers would refuse.
         """
         replica = writer(node)
         value: list[object] = [software, wire, list(endpoints), check_labels(labels)]
@@ -152,9 +150,10 @@ class ConstraintState(Merge):
             self.rows.write(replica, cell)
 
     def sketch(self, name: str, epsilon: float = EPSILON, delta: float = DELTA) -> SketchCRDT:
-        """The sketch of this name, which the first record begins.
+        """The sketch of this name; the first record begins it.
 
-        Raises `ConstraintCrdtError` if it stands in other dimensions, for what is out of bounds, and beyond the number of sketches.
+        Raises `ConstraintCrdtError` for a name with other dimensions, for values out of bounds, and beyond the number of
+        sketches.
         """
         return self.sketches.open(name, SketchShape.of(epsilon, delta))
 
@@ -167,7 +166,7 @@ class ConstraintState(Merge):
 
     def merged(self, other: "ConstraintState") -> "ConstraintState":
         result = ConstraintState(self.rows.copy(), now=self.now, own_time=self.ages.clock, max_skew=self.ages.max_skew)
-        result.ages.recall(self.ages)
+        result.ages.keep_arrivals(self.ages)
         result.merge(other)
         return result
 

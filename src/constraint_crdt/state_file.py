@@ -1,13 +1,13 @@
-"""Whole states as JSON, for files and pipes. docs/reference/state-files.md says what is in it.
+"""State files: whole states as JSON, for files and pipes. docs/reference/state-files.md describes the form.
 
 Rules kept here:
 
-- Cells travel as their own bytes, never re-encoded, so the hash is that of the state, and kinds that this version does not know
-  go through unharmed.
+- Cells travel as their own bytes, never encoded again, so the hash of the state is kept, and cells of unknown kinds pass
+  unchanged.
 - The same state gives the same text.
-- What is read is checked before anything is made of it: the form, the bounds, the order, a checksum over all that counts, every
-  cell, and the state hash. What does not agree is refused, all of it.
-- The part for people and `jq`, `reading`, is derived, and never read.
+- A text is checked before a state is made: the form, the bounds, the order, a checksum over all relevant parts, every cell, and
+  the state hash. A text with any error is refused as a whole.
+- The part for people and `jq`, `reading`, is derived, and never parsed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,25 +16,25 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, Cell, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Definition, addition_of
+from constraint_crdt.types.definition import ADD, Definition, read_addition
 from constraint_crdt.types.view import no_time
 
 FORMAT: Final = "constraint-crdt state"
 VERSION: Final = 1
 
 MAX_STATE_BYTES: Final = 256 * 1024 * 1024
-"""The longest text that is read if nobody says otherwise. Reading takes some ten times that in memory."""
+"""The longest text accepted by default. Parsing takes some ten times as much memory."""
 
 
 class StateFileError(ConstraintCrdtError):
-    """A text that is no state, or not one to be trusted. `field` is the place in it that is to blame, where there is one."""
+    """A text is no state, or not to be trusted. `field` is the place of the error in the text, if known."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(f"the state file is wrong at `{field}`: {message}" if field else message)
@@ -73,7 +73,7 @@ _file = msgspec.json.Decoder(_File)
 
 
 def to_json(state: ConstraintState) -> str:
-    """The whole state as one JSON object, on one line. O(cells)."""
+    """The whole state as a JSON object on a single line. O(cells)."""
     rows = [_row(run) for run in sorted(state.rows.whole(), key=lambda run: run.replica)]
     head = {"format": FORMAT, "version": VERSION, "hash": state.state_hash.hex(), "checksum": _checksum(rows)}
     # Piece by piece: what is made for a large state is gone at once, and no step keeps other threads waiting for long.
@@ -89,11 +89,11 @@ def from_json(
     max_bytes: int = MAX_STATE_BYTES,
     digest: Digest | None = None,
 ) -> ConstraintState:
-    """The state that `to_json` wrote, with its clock, floors and hash.
+    """The state written by `to_json`, with its clock, floors and hash.
 
-    `now` and `limits` are those of the new state; without the first no time passes in it, and nothing expires. `digest`: of the
-    fleet that it is from, where that has a secret. Raises `StateFileError` (a `ConstraintCrdtError`) for what is no state, damaged,
-    of a newer version or longer than `max_bytes`, and `ConstraintCrdtError` beyond a limit.
+    `now` and `limits`: of the new state; without `now` time stands still, and nothing expires. `digest`: of the fleet of the
+    file, for a fleet with a secret. Raises `StateFileError` (a `ConstraintCrdtError`) for a text that is no state, damaged, of a
+    newer version or longer than `max_bytes`, and `ConstraintCrdtError` beyond a limit.
     """
     data = _bytes(text, max_bytes)
     _check_head(data)
@@ -120,7 +120,7 @@ def _row(run: Run) -> _Row:
 
 
 def _reading(state: ConstraintState) -> bytes:
-    """What the state says, for people and `jq`; whatever time it is, so that the same state gives the same text."""
+    """The readings of the state, for people and `jq`; independent of time, so the same state gives the same text."""
     totals = {
         "satisfied": state.metrics.total_satisfied,
         "violations": state.metrics.total_violations,
@@ -132,9 +132,9 @@ def _reading(state: ConstraintState) -> bytes:
 
 
 def _definitions(state: ConstraintState, id_: str) -> list[dict[str, object]]:
-    """The definitions of one constraint that stand, those that have expired included."""
+    """The standing definitions of a constraint, expired ones included."""
     cells = sorted(state.rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
-    found = dict.fromkeys(addition_of(cell).definition for cell in cells)
+    found = dict.fromkeys(read_addition(cell).definition for cell in cells)
     return [{key: value for key, value in _parts(each) if value} for each in found]
 
 
@@ -149,7 +149,8 @@ def _parts(definition: Definition) -> list[tuple[str, object]]:
 
 
 def _checksum(rows: Sequence[_Row]) -> str:
-    """Over all that is read, removals and floors included, which the state hash does not cover. Each part unambiguous."""
+    """A checksum over all parsed parts, removals and floors included, which the state hash does not cover. Each part is
+    unambiguous."""
     hasher = blake2b(digest_size=32, person=b"state file")
     for row in rows:
         numbers = (row.seq, row.floor, len(row.cells))
@@ -174,7 +175,7 @@ def _bytes(text: str | bytes, max_bytes: int) -> bytes:
 
 
 def _check_head(data: bytes) -> None:
-    """Only what every version of the form has, so that a newer one is told from a wrong one."""
+    """Check the part common to all versions of the form, to tell a newer version from a malformed text."""
     foreign = StateFileError(f"this is no state file: it is not an object with `format` {FORMAT!r} and a `version`")
     try:
         head = _head.decode(data)

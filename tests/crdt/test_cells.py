@@ -9,28 +9,23 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import (
-    ADD,
-    COUNTS,
     DOTS_PER_REMOVAL,
-    NODE,
-    POSITION,
     REMOVE,
     SEPARATOR,
     Cell,
-    counts_value,
-    definition_value,
     make_cell,
-    make_counts,
     make_key,
     make_removal,
-    node_value,
-    position_value,
     read_cell,
     removals_of,
     removed_dots,
     split_key,
 )
 from constraint_crdt.crdt.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, KEY_BYTES, MAX_COUNT
+from constraint_crdt.types.counters import COUNTS, counts_value, make_counts
+from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.nodes import NODE, node_value
+from constraint_crdt.types.register import POSITION, position_value
 
 encode = msgspec.msgpack.Encoder().encode
 A = Replica("a", 7)
@@ -184,9 +179,9 @@ def test_counts_without_violations_are_one_number(satisfied: int, violated: int)
     cell = make_counts("c", satisfied, violated)
     assert cell.data == encode([COUNTS, "c", [satisfied, violated] if violated else satisfied])
     read = read_cell(cell.data)
-    assert cell.counts == read.counts == counts_value(read) == (satisfied, violated)
+    assert cell.cached == read.cached == counts_value(read) == (satisfied, violated)
     assert counts_value(Cell(COUNTS, "c", cell.data)) == (satisfied, violated)
-    assert read_cell(encode([99, "c", satisfied])).counts is None
+    assert read_cell(encode([99, "c", satisfied])).cached is None
 
 
 @pytest.mark.parametrize("count", [0, 1, DOTS_PER_REMOVAL, DOTS_PER_REMOVAL + 1, 2 * DOTS_PER_REMOVAL + 3])

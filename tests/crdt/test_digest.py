@@ -5,9 +5,11 @@ import random
 import pytest
 
 from constraint_crdt import Replica, StateHash
-from constraint_crdt.crdt.cells import ADD, COUNTS, Cell, make_cell
+from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
 
 A = Replica("a", 1)
 

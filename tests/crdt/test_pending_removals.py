@@ -3,8 +3,9 @@
 import pytest
 
 from constraint_crdt import Replica
-from constraint_crdt.crdt.cells import ADD, Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.definition import ADD
 
 A, B, C = Replica("a", 1), Replica("b", 1), Replica("c", 1)
 

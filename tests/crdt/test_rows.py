@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION, REMOVE, Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.register import POSITION
 
 A, B = Replica("a", 1), Replica("b", 1)
 
@@ -192,7 +195,7 @@ def test_whoever_greets_many_new_cells_at_once_hears_of_the_others_one_by_one() 
     rows.watch(
         ADD,
         lambda old, new: changes.append((old.seq if old else None, new.seq if new else None)),
-        greeter=lambda cells: greeted.append([cell.seq for cell in cells]),
+        bulk=lambda cells: greeted.append([cell.seq for cell in cells]),
     )
     rows.apply([run(A, 0, 20, *((seq, add(f"k{seq}")) for seq in range(1, 21)))])
     assert (changes, greeted) == ([], [list(range(1, 21))])

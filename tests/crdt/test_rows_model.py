@@ -12,10 +12,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import ADD, COUNTS, REMOVE, Cell, make_cell, make_counts, make_removal, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell, make_removal, removed_dots
 from constraint_crdt.crdt.clock import CausalOrder, VectorClock
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.rows import Applied, Rows
+from constraint_crdt.types.counters import COUNTS, make_counts
+from constraint_crdt.types.definition import ADD
 
 Dots = set[tuple[Replica, int]]
 Slot = tuple[int, str | int, Replica]

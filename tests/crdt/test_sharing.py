@@ -6,10 +6,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import Replica
-from constraint_crdt.crdt.cells import ADD, COUNTS, REMOVE, Cell, Run, make_cell, make_counts, make_removal
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.repair import audit, rebuild
 from constraint_crdt.crdt.rows import Rows, dots_of
+from constraint_crdt.types.counters import COUNTS, make_counts
+from constraint_crdt.types.definition import ADD
 
 NODES = 3
 KEYS = "xyz"

@@ -3,11 +3,13 @@
 import math
 import threading
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
-from constraint_crdt.expression import Expression, Outcome, Verdict, compile_expression, compiled, measurements
+from constraint_crdt.expression import Expression, Outcome, Verdict, compile_expression, compiler, measurements
 from tests.expression.cases import VALUES, isolated, refusal
 
 
@@ -33,6 +35,53 @@ def test_values_that_are_no_measurement_make_it_unknown_and_say_why() -> None:
         assert expression.evaluate({"x": value}) == Outcome(Verdict.UNKNOWN, reason)
     both = compile_expression("x < 3 && y < 3").evaluate({"y": math.nan})
     assert both == Outcome(Verdict.UNKNOWN, "no measurement of x; y is not a number (NaN)")
+
+
+class Real:
+    """A float of another library."""
+
+    def __float__(self) -> float:
+        return 2.5
+
+
+class Whole:
+    """An integer of another library."""
+
+    def __index__(self) -> int:
+        return 2
+
+
+class Broken:
+    """A number without a value."""
+
+    def __float__(self) -> float:
+        raise ValueError("no value")
+
+
+@pytest.mark.parametrize("value", [Decimal("2.5"), Fraction(5, 2), Real(), Whole()])
+def test_numbers_of_other_types_are_values(value: object) -> None:
+    assert compile_expression("x < 3 && xs[0] > 1").evaluate({"x": value, "xs": [value]}).verdict is Verdict.SATISFIED
+
+
+def test_scalars_of_numpy_are_values() -> None:
+    numpy = pytest.importorskip("numpy")
+    for kind in (numpy.float32, numpy.float64, numpy.longdouble, numpy.int8, numpy.uint64):
+        assert compile_expression("x < 3").evaluate({"x": kind(2)}).verdict is Verdict.SATISFIED
+    assert compile_expression("x").evaluate({"x": numpy.bool_(True)}).verdict is Verdict.SATISFIED
+    assert compile_expression("x < 3").evaluate({"x": numpy.array([1, 2])}).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (Decimal("NaN"), "x is not a number (NaN)"),
+        (Decimal("1e400"), "x is too large for a double"),
+        (Broken(), "x has a value of type Broken, which is not measurable"),
+        (1j, "x has a value of type complex, which is not measurable"),
+    ],
+)
+def test_numbers_without_a_value_make_it_unknown(value: object, reason: str) -> None:
+    assert compile_expression("x < 3").evaluate({"x": value}) == Outcome(Verdict.UNKNOWN, reason)
 
 
 def test_infinities_are_values() -> None:
@@ -113,7 +162,7 @@ def test_a_panic_of_the_library_does_not_get_out_and_an_interrupt_does(monkeypat
 
 
 def test_readings_that_differ_from_the_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "compile_in_library", lambda _: (raising(AssertionError()), frozenset({"other"})))
+    monkeypatch.setattr(compiler, "compile_cel", lambda _: (raising(AssertionError()), frozenset({"other"})))
     assert "ambiguous" in str(refusal("read_differently < 1"))
 
 

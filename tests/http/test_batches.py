@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, GossipNode
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.model.definition import Severity
 from constraint_crdt.operations.constraints import (
     MAX_BATCH_BYTES,
     MAX_CHANGES,
@@ -23,7 +24,6 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.operation import MAX_BODY_BYTES
 from constraint_crdt.runtime.batches import apply_changes
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.types.orset import Severity
 
 MOST = 2**63 - 1
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.http import cache as answer_cache
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.cache import AnswerCache

@@ -10,8 +10,8 @@ import pytest
 from constraint_crdt.crdt.cells import SEPARATOR, make_cell
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.values import CONTENT
 from constraint_crdt.runtime.node import Node
+from constraint_crdt.types.tile_cells import CONTENT
 
 ODD_NAMES = ["map", "a/b", "a//b/", "50 % über\nzwei", "..", "?x=1#y", "%2F", "/", "content", "restore"]
 BYTES = {"content-type": "application/octet-stream"}

@@ -20,8 +20,11 @@ from constraint_crdt import (
     encode_message,
     split_message,
 )
-from constraint_crdt.crdt import cells
-from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.types.counters import COUNTS, counts_value
+from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.nodes import RETIRE, retire_value
+from constraint_crdt.types.register import POSITION, position_value
 
 from .model import Add, ClockKey, Count, End, Log, Move, Mutation, Remove, key_of
 
@@ -154,7 +157,7 @@ class Fleet:
         due = {dot: each for dot, each in standing.items() if (each.definition[4] or 0) + 2 * MAX_SKEW <= now}
 
         def written(me: Replica) -> list[Mutation]:
-            return [_mutation(cell) for cell in node.state.rows.above(me, begun) if cell.kind == cells.REMOVE]
+            return [_mutation(cell) for cell in node.state.rows.above(me, begun) if cell.kind == REMOVE]
 
         others = {replica.node_id for replica in clock}.union(node.tracker) - {name, *node.state.retirements.nodes}
         may = not node.time.in_doubt and (bool(node.time.offsets) or not others)
@@ -237,7 +240,7 @@ class Fleet:
         found = {(cell.replica, cell.seq): self._read(cell) for cell in node.state.rows.live_cells()}
         assert found.keys() == expected.keys(), "live cells are not the canonical ones"
         assert all(_same(mutation, expected[dot]) for dot, mutation in found.items())
-        for cell in node.state.rows.each(cells.REMOVE):
+        for cell in node.state.rows.each(REMOVE):
             assert self._read(cell) == self.log.rows[cell.replica][cell.seq - 1]
 
     def _read(self, cell: Cell) -> Mutation:
@@ -290,20 +293,20 @@ class Fleet:
 
 
 def _mutation(cell: Cell) -> Mutation:
-    if cell.kind == cells.ADD:
-        value = cells.definition_value(cell)
+    if cell.kind == ADD:
+        value = definition_value(cell)
         severity = ("info", "warning", "critical")[value.severity]
         return Add(str(cell.key), (value.when, severity, value.about, value.on, value.expires_at))
-    if cell.kind == cells.COUNTS:
-        return Count(str(cell.key), *cells.counts_value(cell))
-    if cell.kind == cells.POSITION:
-        position = cells.position_value(cell)
+    if cell.kind == COUNTS:
+        return Count(str(cell.key), *counts_value(cell))
+    if cell.kind == POSITION:
+        position = position_value(cell)
         return Move((position.a, position.b), position.time, frozenset((dot.replica, dot.seq) for dot in position.overwrites))
-    if cell.kind == cells.RETIRE:
-        ended = cells.retire_value(cell)
+    if cell.kind == RETIRE:
+        ended = retire_value(cell)
         return End(str(cell.key), frozenset((dot.replica, dot.seq) for dot in ended.lives), ended.whole_node)
-    assert cell.kind == cells.REMOVE
-    named = list(cells.removed_dots(cell))
+    assert cell.kind == REMOVE
+    named = list(removed_dots(cell))
     return Remove(frozenset(each.key for each in named), frozenset((each.replica, each.seq) for each in named))
 
 

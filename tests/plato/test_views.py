@@ -4,9 +4,9 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Counts, Replica
 from constraint_crdt.crdt.cells import make_cell, make_key
-from constraint_crdt.crdt.values import CONTENT, TOMBSTONES
 from constraint_crdt.plato.rooms import MOST_TOMBSTONES, ContentHashes, plato_tile, room_tile
 from constraint_crdt.plato.shapes import fnv1a
+from constraint_crdt.types.tile_cells import CONTENT, TOMBSTONES
 
 A = Replica("a", 1)
 
@@ -32,7 +32,7 @@ def test_what_is_not_there_or_damaged() -> None:
 
 
 def test_tombstones_without_number_are_shown_up_to_a_number() -> None:
-    """Stretches are short to write and long to read: anybody in the fleet may write one that covers everything."""
+    """BlockSums are short to write and long to read: anybody in the fleet may write one that covers everything."""
     state = ConstraintState()
     tile = state.tiles.tile("r", "i")
     tile.put("x", node=A)

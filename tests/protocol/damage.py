@@ -13,8 +13,11 @@ from constraint_crdt import (  # fmt: skip
     encode_message,
     exchange,
 )
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION, Cell, make_cell
+from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.repair import audit, rebuild
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.register import POSITION
 
 Damage = Callable[[GossipNode], None]
 

@@ -23,10 +23,10 @@ from constraint_crdt import (
     encode_message,
     exchange,
 )
-from constraint_crdt.crdt.cells import ADD, REMOVE, make_cell
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import REMOVE, make_cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.protocol.local_replica import OTHERS_AFTER
-from constraint_crdt.types.definition import add_value
+from constraint_crdt.types.definition import ADD, wire_definition
 
 BEGAN = 1_700_000_000 * SECOND
 ROUND = SECOND // 5
@@ -308,7 +308,7 @@ def test_a_removal_that_finds_no_room_is_tried_again() -> None:
 def test_a_hundred_thousand_are_removed_and_collected() -> None:
     fleet = Fleet(0, 0)
     a, b = fleet.nodes
-    value = add_value(Definition(expires_at=BEGAN + 10 * SECOND), None)
+    value = wire_definition(Definition(expires_at=BEGAN + 10 * SECOND), None)
     adds = [make_cell(ADD, f"c{number}", value) for number in range(100_000)]
     a.write(lambda me: a.state.rows.write_all(me, adds))
     fleet.run(1)

@@ -31,11 +31,15 @@ from constraint_crdt import (  # fmt: skip
     exchange,
     split_message,
 )
-from constraint_crdt.crdt.cells import ADD, COUNTS, NODE, POSITION, REMOVE, Cell, make_cell
+from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.protocol.messages import WIRE_VERSION, Resume
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.nodes import NODE
+from constraint_crdt.types.register import POSITION
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
 MESSAGES = 100_000 if NIGHTLY else 4_000

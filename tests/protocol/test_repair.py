@@ -15,11 +15,13 @@ from constraint_crdt import (  # fmt: skip
     VectorClock,
     encode_message,
 )
-from constraint_crdt.crdt.cells import ADD, COUNTS, Cell, make_cell
+from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.repair import BUCKETS, audit, bucket_bit, bucket_sums, rebuild
 from constraint_crdt.protocol.messages import Buckets, Mend, MendStep, Ping
 from constraint_crdt.protocol.repair import PAUSE
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
 from tests.protocol.damage import (
     SEEN_ALONE,
     Damage,
@@ -168,12 +170,12 @@ def test_what_stands_again_and_what_fell_is_told_to_the_store() -> None:
     alter(b, without("c3"))
     alter(b, lambda cells: [*cells, Cell(ADD, "foreign", make_cell(ADD, "foreign", None).data, 2, Replica("a", 1))])
     b._exchange.repairs._doubt = (1 << BUCKETS) - 1
-    assert rows.take_fallen() == rows.take_mended() == []
+    assert rows.take_dropped() == rows.take_repaired() == []
     run(a, b)
     assert a.state == b.state
-    assert [cell.key for cell in rows.take_mended()] == ["c3"]
-    assert [cell.key for cell in rows.take_fallen()] == ["foreign"]
-    assert rows.take_mended() == rows.take_fallen() == []
+    assert [cell.key for cell in rows.take_repaired()] == ["c3"]
+    assert [cell.key for cell in rows.take_dropped()] == ["foreign"]
+    assert rows.take_repaired() == rows.take_dropped() == []
 
 
 # --- the property ------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """What is told of constraints: the difference between two moments, an expiry once."""
 
 from constraint_crdt import ConstraintState, EventKind
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.runtime.change_feed import DefinitionChange, DefinitionChanges
+from constraint_crdt.types.definition import ADD
 
 
 class Told:
@@ -16,7 +16,7 @@ class Told:
     def at(self, time: int) -> list[DefinitionChange]:
         """Go to a moment; what is new then."""
         self.time = time
-        self.news.note(self.state.constraints.take_turned())
+        self.news.note(self.state.constraints.take_expiry_changes())
         return self.news.take()
 
 

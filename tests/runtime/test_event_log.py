@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.runtime.events import EVENT_BYTES, Event, EventKind, EventLog, EventStream, KeptEvent
+from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.runtime.events import EVENT_BYTES, EventLog, EventStream, KeptEvent
 
 
 def event(number: int, detail: str = "") -> Event:

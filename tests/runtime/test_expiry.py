@@ -20,7 +20,7 @@ from constraint_crdt import (
     Node,
     RemoveConstraint,
 )
-from constraint_crdt.crdt.cells import ADD
+from constraint_crdt.types.definition import ADD
 from tests.runtime.fleet import QUICK, agreed, eventually
 
 SECOND = 1_000_000_000

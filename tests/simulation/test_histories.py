@@ -97,7 +97,7 @@ def test_a_disk_that_nobody_vouches_for_begins_another_life(disk: str, known: se
 @pytest.mark.slow
 def test_what_is_shrunk_is_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """An add by one node and a removal by another that heard of it, out of forty steps."""
-    monkeypatch.setattr(Rows, "_act", lambda self, removal: None)
+    monkeypatch.setattr(Rows, "_apply_removal", lambda self, removal: None)
     noise: list[AnyStep] = [Record(number=number, node="c", satisfied=1) for number in range(1, 40)]
     steps = [*noise]
     steps[5] = Add(number=6, node="a", id="x", when="v < 1.0", unsaved=True, time=9)

@@ -9,7 +9,7 @@ import pytest
 
 from constraint_crdt.crdt import digest
 from constraint_crdt.crdt.cells import Cell, Run
-from constraint_crdt.crdt.hybrid_time import HybridClock
+from constraint_crdt.crdt.clock import HybridClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.protocol.local_replica import LocalReplica
@@ -39,7 +39,7 @@ def floors_not_carried(patch: pytest.MonkeyPatch) -> None:
 
 def removal_ignored(patch: pytest.MonkeyPatch) -> None:
     """A removal is kept and passed on, and does nothing."""
-    patch.setattr(Rows, "_act", lambda self, removal: None)
+    patch.setattr(Rows, "_apply_removal", lambda self, removal: None)
 
 
 def seq_reused(patch: pytest.MonkeyPatch) -> None:

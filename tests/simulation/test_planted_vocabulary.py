@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from constraint_crdt.crdt.cells import Cell, value_of
-from constraint_crdt.crdt.values import RATE
 from constraint_crdt.types import increments as stretches
 from constraint_crdt.types.bloom import FILTER_PAGE_BYTES, BloomCRDT
-from constraint_crdt.types.decay import Ages, DecayCounter
-from constraint_crdt.types.named import NamedTables
+from constraint_crdt.types.decay import RATE, Ages, DecayCounter
 from constraint_crdt.types.rates import DecayConstraintState, Pair
 from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
+from constraint_crdt.types.view import TableDirectory
 from tests.simulation.planting import Plant, find_and_shrink
 
 pytestmark = pytest.mark.slow
@@ -33,7 +32,7 @@ def sketch_rows_not_summed(patch: pytest.MonkeyPatch) -> None:
 
 def sketch_named_by_who_came_first(patch: pytest.MonkeyPatch) -> None:
     """Where rows differ in dimensions, those count that this node heard of first."""
-    patch.setattr(NamedTables, "_meant", lambda self, name: next(iter(self._names[name])))
+    patch.setattr(TableDirectory, "_meant", lambda self, name: next(iter(self._names[name])))
 
 
 def filter_page_replaced(patch: pytest.MonkeyPatch) -> None:
@@ -94,16 +93,16 @@ def other_half_lives_lost(patch: pytest.MonkeyPatch) -> None:
 
 def increment_counted_twice(patch: pytest.MonkeyPatch) -> None:
     """What two nodes took in at once counts once for each."""
-    patch.setattr(stretches, "_highest", stretches.summed)
+    patch.setattr(stretches, "_highest", stretches.sum_counts)
 
 
 def increment_counted_beside_its_page(patch: pytest.MonkeyPatch) -> None:
     """An increment that another node took together with others goes on counting by itself."""
 
-    def planted(self: stretches.Stretches, stretch: stretches.Stretch) -> Iterable[stretches.Stretch]:
+    def planted(self: stretches.BlockSums, stretch: stretches.Block) -> Iterable[stretches.Block]:
         return ()
 
-    patch.setattr(stretches.Stretches, "_largest_inside", planted)
+    patch.setattr(stretches.BlockSums, "_largest_within", planted)
 
 
 PLANTS: dict[Plant, int] = {

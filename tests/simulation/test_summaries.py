@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from constraint_crdt.crdt.hybrid_time import SECOND
-from constraint_crdt.crdt.values import APPLIED
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.histories import History, from_json, to_json
 from constraint_crdt.simulation.models import ROOM
@@ -22,7 +21,7 @@ from constraint_crdt.simulation.steps import (
     Tally,
 )
 from constraint_crdt.simulation.writes import AGAIN, TOGETHER
-from constraint_crdt.types.increments import FOLD_AT
+from constraint_crdt.types.increments import APPLIED, FOLD_AT
 
 MEMBERS = (Member("a", 1), Member("b", 11), Member("c", 2))
 NOON = 10**6 * SECOND

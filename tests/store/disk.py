@@ -5,12 +5,14 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, REMOVE, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
 from constraint_crdt.store.changes import Batch, Changes
 from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
 
 ME, OTHER = Replica("a", 1), Replica("b", 5)
 BOOT = Machine("one-boot", "one-generation")

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from constraint_crdt.crdt.cells import COUNTS, counts_value
 from constraint_crdt.store import StoreError
+from constraint_crdt.types.counters import COUNTS, counts_value
 from tests.conftest import BUDGET
 from tests.store.disk import copy_store, loaded, open_store
 

@@ -8,12 +8,13 @@ import secrets
 import sys
 from pathlib import Path
 
-from constraint_crdt.crdt.cells import COUNTS, make_cell
+from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store
 from constraint_crdt.store.changes import Changes
 from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.types.counters import COUNTS
 
 
 def fresh() -> int:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.store import WritesRefused
+from constraint_crdt.types.definition import ADD
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.disk import SmallDisk, mounted
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on

@@ -14,10 +14,10 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
 from constraint_crdt.transport.interface import Changed, Handler, Peer, Transport, Unreachable
+from constraint_crdt.types.definition import ADD
 from tests.conftest import BUDGET
 from tests.protocol.scrambled import scrambled
 from tests.runtime.fleet import agreed, eventually

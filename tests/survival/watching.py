@@ -7,11 +7,15 @@ node puts into its rows, and at what stores hold, which is read from copies of t
 import subprocess
 from pathlib import Path
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, NODE, POSITION, REMOVE, RETIRE, Cell, Key
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store
 from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.nodes import NODE, RETIRE
+from constraint_crdt.types.register import POSITION
 
 KINDS = (ADD, REMOVE, COUNTS, POSITION, NODE, RETIRE)
 ENDINGS = ("", "-wal", "-shm")

@@ -6,8 +6,7 @@ import pytest
 
 from constraint_crdt import BloomCRDT, ConstraintCrdtError, ConstraintState, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE
-from constraint_crdt.types.bloom import BloomShape
+from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE, BloomShape
 
 
 def test_what_was_inserted_anywhere_is_found() -> None:

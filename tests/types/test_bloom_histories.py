@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from constraint_crdt import BloomCRDT, ConstraintState, Replica
 from constraint_crdt.crdt.cells import make_cell, make_key, read_cell
 from constraint_crdt.crdt.repair import rebuild
-from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE
-from constraint_crdt.types.bloom import BloomShape
-from constraint_crdt.types.pages import pack_page, positions
+from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE, BloomShape
+from constraint_crdt.types.view import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps
 

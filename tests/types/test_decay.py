@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, ConstraintState, DecayCounter, GossipNode, Limits, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell, value_of
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import DECAY
+from constraint_crdt.types.decay import DECAY
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND

@@ -8,11 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Definition
-from constraint_crdt.crdt.cells import ADD, make_cell, read_cell
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import make_cell, read_cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.model.definition import Severity
-from constraint_crdt.types.definition import add_value, addition_of, check_definition, check_labels, end_of, expiry_of
+from constraint_crdt.types.definition import (
+    ADD,
+    check_definition,
+    check_labels,
+    expiry_of,
+    expiry_time,
+    read_addition,
+    wire_definition,
+)
 
 NOW = 1_700_000_000 * SECOND
 
@@ -27,8 +35,8 @@ def test_what_is_written_is_read(
     id_: str, when: str | None, severity: str, about: str | None, on: dict[str, str], expires_at: int | None, at: int | None
 ) -> None:
     definition = check_definition(when, severity, about, on, expires_at)
-    cell = read_cell(make_cell(ADD, id_, add_value(definition, at)).data)
-    assert addition_of(cell)[::2] == (definition, at)
+    cell = read_cell(make_cell(ADD, id_, wire_definition(definition, at)).data)
+    assert read_addition(cell)[::2] == (definition, at)
     assert expiry_of(cell) == expires_at
 
 
@@ -82,7 +90,7 @@ def test_labels_out_of_bounds_are_refused(wrong: Any, what: str) -> None:
     ],
 )
 def test_an_end_is_reckoned(ttl: Any, until: Any, expires_at: int | None) -> None:
-    assert end_of(ttl, until, NOW) == expires_at
+    assert expiry_time(ttl, until, NOW) == expires_at
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,7 @@ def test_an_end_is_reckoned(ttl: Any, until: Any, expires_at: int | None) -> Non
 )
 def test_an_end_that_is_none_is_refused(ttl: Any, until: Any, what: str) -> None:
     with pytest.raises(ConstraintCrdtError, match=what):
-        end_of(ttl, until, NOW)
+        expiry_time(ttl, until, NOW)
 
 
 def test_an_end_beyond_all_times_is_refused() -> None:

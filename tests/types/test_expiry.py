@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import Change, ConstraintORSet, ConstraintState, Definition, Dot
-from constraint_crdt.crdt.cells import ADD, Cell, make_cell
+from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.types.definition import addition_of
+from constraint_crdt.types.definition import ADD, read_addition
 
 
 class Clocked:
@@ -118,21 +118,21 @@ def test_what_is_overdue_is_given_once_soonest_first() -> None:
         s.set.add(id_, node="a", expires_at=end)
     s.set.remove("gone", node="a")
     s.time = 30
-    assert [(end, cell.key) for end, cell in s.set.take_overdue(20, 1)] == [(10, "a")]
-    assert [(end, cell.key) for end, cell in s.set.take_overdue(20, 9)] == [(20, "b")]
-    assert s.set.take_overdue(20, 9) == []
+    assert [(end, cell.key) for end, cell in s.set.take_expired(20, 1)] == [(10, "a")]
+    assert [(end, cell.key) for end, cell in s.set.take_expired(20, 9)] == [(20, "b")]
+    assert s.set.take_expired(20, 9) == []
 
 
 def test_what_time_turned_is_told() -> None:
     s = Clocked()
     s.set.add("c", node="a", expires_at=10)
-    assert s.set.take_turned() == set()
+    assert s.set.take_expiry_changes() == set()
     s.time = 10
-    assert s.set.take_turned() == {"c"}
-    assert s.set.take_turned() == set()
+    assert s.set.take_expiry_changes() == {"c"}
+    assert s.set.take_expiry_changes() == set()
     s.time = 9
     assert "c" in s.set
-    assert s.set.take_turned() == {"c"}
+    assert s.set.take_expiry_changes() == {"c"}
 
 
 def test_following_ends_that_were_moved_often_does_not_grow() -> None:
@@ -140,7 +140,7 @@ def test_following_ends_that_were_moved_often_does_not_grow() -> None:
     for number in range(5000):
         s.set.add("c", node="a", expires_at=10**6 + number)
     index = s.set._expiries
-    assert len(index._coming) + len(index._past) + len(index._overdue) < 500
+    assert len(index._coming) + len(index._past) + len(index._untaken) < 500
     s.time = 2 * 10**6
     assert s.set.expired_ids == ["c"]
 
@@ -177,7 +177,7 @@ actions = st.one_of(
 
 def check(s: Clocked) -> None:
     """What the rows say by the rule, against the readings."""
-    standing = [addition_of(cell) for cell in s.set._rows.each(ADD)]
+    standing = [read_addition(cell) for cell in s.set._rows.each(ADD)]
     keys = {Dot(cell.replica, cell.seq): str(cell.key) for cell in s.set._rows.each(ADD)}
     over = {each.dot for each in standing if each.definition.expires_at is not None and each.definition.expires_at <= s.time}
     active = {keys[each.dot] for each in standing if each.dot not in over}
@@ -203,7 +203,7 @@ def perform(sets: dict[str, Clocked], action: tuple[Any, ...]) -> None:
         case "time":
             one.time = rest[0]
         case "purge":
-            one.set.remove_adds([cell for _, cell in one.set.take_overdue(rest[0], 2)], node=name)
+            one.set.remove_adds([cell for _, cell in one.set.take_expired(rest[0], 2)], node=name)
         case "repair":  # everything is told anew
             rebuild(one.set._rows, [cell for kind in list(one.set._rows._tables) for cell in one.set._rows.each(kind)])
 

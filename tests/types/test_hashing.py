@@ -5,7 +5,7 @@ from hashlib import blake2b
 import pytest
 
 from constraint_crdt import ConstraintCrdtError
-from constraint_crdt.types.pages import positions
+from constraint_crdt.types.view import positions
 
 
 def test_positions_never_change() -> None:

@@ -10,8 +10,7 @@ from constraint_crdt import ConstraintCrdtError, Counts, Limits, Replica
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_key
 from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import APPLIED, INCREMENTS
-from constraint_crdt.types.increments import FOLD_AT, RoomIncrements
+from constraint_crdt.types.increments import APPLIED, FOLD_AT, INCREMENTS, RoomIncrements
 
 MOST = 2**63 - 1
 A, B = Replica("a", 1), Replica("b", 1)
@@ -153,7 +152,7 @@ keys = st.sampled_from(
 
 @st.composite
 def pages(draw: st.DrawFn) -> list[list[int]]:
-    """Stretches that a cell may hold, whatever page they belong to and whatever others say of the same."""
+    """BlockSums that a cell may hold, whatever page they belong to and whatever others say of the same."""
     found: list[list[int]] = []
     free = 0
     for level, skip, (satisfied, violated) in draw(st.lists(st.tuples(st.integers(0, 3) | st.just(62), st.integers(0, 2), pairs))):

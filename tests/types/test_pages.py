@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, SketchCRDT
-from constraint_crdt.types.pages import pack_page, unpack_page
+from constraint_crdt.types.view import pack_page, unpack_page
 
 
 @given(st.one_of(st.binary(max_size=300), st.integers(0, 2048).map(bytes)))

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Limits, Moves, PNCounter, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import COUNTER
-from constraint_crdt.types.counters import PNCounters
+from constraint_crdt.types.counters import COUNTER, PNCounters
 
 MOST = 2**63 - 1
 

@@ -8,8 +8,7 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica, SketchCRDT
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE
-from constraint_crdt.types.sketch import COUNTER_MAX, SketchShape
+from constraint_crdt.types.sketch import COUNTER_MAX, SKETCH, SKETCH_PAGE, SketchShape
 
 MOST = 2**63 - 1
 

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, ConstraintState, Replica, SketchCRDT
 from constraint_crdt.crdt.cells import make_cell, make_key, read_cell
 from constraint_crdt.crdt.repair import rebuild
-from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE
-from constraint_crdt.types.pages import pack_page, positions
-from constraint_crdt.types.sketch import SketchShape
+from constraint_crdt.types.sketch import SKETCH, SKETCH_PAGE, SketchShape
+from constraint_crdt.types.view import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps
 

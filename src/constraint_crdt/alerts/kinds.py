@@ -21,7 +21,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.coverage import Coverage
 from constraint_crdt.insight.evidence import Convergence, Evidence

@@ -52,7 +52,7 @@ from constraint_crdt.operations.states import ImportReport
 from constraint_crdt.operations.values import parse_duration
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import FORMAT, MAX_STATE_BYTES, from_json, to_json
-from constraint_crdt.types.definition import Definition, check_definition, end_of
+from constraint_crdt.types.definition import Definition, check_definition, expiry_time
 from constraint_crdt.types.orset import change_of
 
 STANDARD = "-"
@@ -298,7 +298,7 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
         str(entry.get("severity", "warning")),
         None if about is None else str(about),
         _read_labels(entry.get("on", {})),
-        end_of(ttl, until, time.time_ns()),
+        expiry_time(ttl, until, time.time_ns()),
     )
     if definition.when is not None:
         compile_expression(definition.when)

@@ -24,7 +24,7 @@ from constraint_crdt.dashboard.pages import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.runtime.events import Event, EventKind
+from constraint_crdt.model.events import Event, EventKind
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.probes import find_probe
 from constraint_crdt.runtime.settings import (

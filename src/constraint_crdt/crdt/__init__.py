@@ -1,1 +1,1 @@
-"""The one merge rule and what it stands on: replicas, clocks, cells, rows, runs, digests. Pure: no I/O, no time, no chance."""
+"""The merge rule and its foundations: replicas, clocks, cells, kinds, rows, runs, digests. Pure: no I/O, no time, no randomness."""

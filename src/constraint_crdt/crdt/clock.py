@@ -1,22 +1,33 @@
-"""How far each row is accounted for.
+"""Clocks: how far each row is accounted for, and the time of a node.
 
-A clock maps a replica to the seq up to which *everything* of its row has been taken in. Equal clocks mean equal knowledge.
-Entries only grow, and a replica without an entry stands at 0; zeros are never stored, so equality is equality of entries.
+A vector clock maps a replica to a seq: everything of its row up to there has been taken in. Equal clocks mean equal knowledge.
+Entries only grow, and a replica without an entry stands at 0. Zeros are never stored, so equality is equality of entries.
+`VectorClock` is the value for users. `ClockMark` is a frozen clock with its digest sum: two peers name it to each other in 8
+bytes instead of spelling it out. `Merge` is the interface of all state-based CRDTs: `merge` is commutative, associative,
+idempotent and never takes knowledge away.
 
-`VectorClock` is the value users handle. `ClockMark` is a frozen clock with its digest sum beside it: what two peers name to
-each other in 8 bytes instead of spelling it out.
+`HybridClock` is the time of a node: its own clock, raised by the clocks of peers. Nodes with slightly different clocks read the
+same expiry at the same moment, since nodes in touch with each other follow the fastest clock among them. Rules:
 
-What it means here that two replicas of something can be joined.
+- A clock further ahead than `max_skew` counts for nothing and raises an alarm. So no peer can move the reading by more.
+- A measurement of a peer's clock runs on at the pace of the own clock and is dropped after `heard_for`: an isolated node soon
+  follows its own clock alone.
+- Where the own clock steps, the reading follows at once, also backwards. Measurements from before the step are dropped.
+- Of several measurements of a clock the highest counts while it lasts, then the next: messages are delayed, and never arrive
+  before they are sent.
 
-The laws (DESIGN 7.1): `merge` is commutative, associative, idempotent and never takes knowledge away.
+The hybrid of physical and heard time follows Kulkarni et al., Logical Physical Clocks (2014), without the logical part, since
+these times order nothing.
 """
 
 import enum
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
-from typing import Self
+from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.replica import Replica
@@ -31,11 +42,11 @@ class Merge(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> bool:
-        """Take in everything `other` knows. True if that changed what is known here."""
+        """Take in everything `other` knows. True if the knowledge here changed."""
 
     @abstractmethod
     def merged(self, other: Self) -> Self:
-        """A new value that knows what both know; neither operand changes."""
+        """A new value with the knowledge of both; neither operand changes."""
 
     @abstractmethod
     def subsumes(self, other: Self) -> bool:
@@ -52,9 +63,9 @@ class CausalOrder(enum.Enum):
 
 
 class VectorClock(Merge):
-    """Up to which seq each replica's row is accounted for.
+    """The seq up to which each replica's row is accounted for.
 
-    Iterates over replicas; `clock[replica]` is 0 for one it has never heard of. Comparisons and merges cost O(entries).
+    Iterates over replicas; `clock[replica]` is 0 for an unknown replica. Comparisons and merges cost O(entries).
     """
 
     __slots__ = ("_entries", "_mark")
@@ -68,20 +79,20 @@ class VectorClock(Merge):
 
     @classmethod
     def over(cls, entries: dict[Replica, int]) -> Self:
-        """A clock over a dict that the caller promises never to change (no copy, no check)."""
+        """A clock over a dict, without copy or check. The caller never changes the dict afterwards."""
         clock = cls.__new__(cls)
         clock._entries, clock._mark = entries, None
         return clock
 
     @classmethod
     def of(cls, mark: "ClockMark") -> Self:
-        """The clock that a mark is of. O(1)."""
+        """The clock of a mark. O(1)."""
         clock = cls.__new__(cls)
         clock._entries, clock._mark = mark.entries, mark
         return clock
 
     def mark(self, digest: Digest) -> "ClockMark":
-        """The mark of this clock: the one that it was made from, or a new one. O(1) or O(entries)."""
+        """The mark of this clock: the mark of its origin, or a new mark. O(1) or O(entries)."""
         if self._mark is None or not self._mark.is_by(digest):
             self._mark = ClockMark.of(self._entries, digest)
         return self._mark
@@ -99,11 +110,11 @@ class VectorClock(Merge):
         return iter(self._entries)
 
     def items(self) -> Iterable[tuple[Replica, int]]:
-        """The entries that are not 0."""
+        """The entries above 0."""
         return self._entries.items()
 
     def as_dict(self) -> dict[Replica, int]:
-        """A copy of the entries that are not 0."""
+        """A copy of the entries above 0."""
         return dict(self._entries)
 
     @property
@@ -135,11 +146,11 @@ class VectorClock(Merge):
         return CausalOrder.AFTER if self.subsumes(other) else CausalOrder.CONCURRENT
 
     def is_concurrent(self, other: "VectorClock") -> bool:
-        """True if each knows something that the other does not."""
+        """True if each clock knows a mutation unknown to the other."""
         return self.compare(other) is CausalOrder.CONCURRENT
 
     def happened_before_or_equal(self, other: "VectorClock") -> bool:
-        """True if `other` knows everything that this clock knows."""
+        """True if `other` knows everything in this clock."""
         return other.subsumes(self)
 
     def __eq__(self, other: object) -> bool:
@@ -153,9 +164,9 @@ class VectorClock(Merge):
 
 
 class ClockMark:
-    """A clock at one instant, with the sum of its entries' keyed hashes: cheap to compare, to change and to name.
+    """A clock at an instant, with the sum of its entries' keyed hashes: cheap to compare, to change and to name.
 
-    Never changes, so it is shared freely; `entries` must not be written to.
+    Marks never change, so they are shared freely; do not write to `entries`.
     """
 
     __slots__ = ("_digest", "_name", "_order", "count", "entries", "total")
@@ -166,20 +177,20 @@ class ClockMark:
         self.entries = entries
         self.total = total
         self.count = count
-        """The sum of the seqs: one life's clock only grows, so of two of its clocks the one with more is the later."""
+        """The sum of the seqs. The clock of a life only grows, so of two of its clocks the larger sum is the later."""
         self._digest = digest
         self._order = order
         self._name: tuple[Replica, bytes] | None = None
 
     @classmethod
     def of(cls, entries: Mapping[Replica, int], digest: Digest) -> "ClockMark":
-        """The mark of a clock that was spelled out. O(entries)."""
+        """The mark of a clock spelled out. O(entries)."""
         entries = {replica: seq for replica, seq in entries.items() if seq}
         total = sum([digest.clock_entry(replica, seq) for replica, seq in entries.items()])
         return cls(entries, total, sum(entries.values()), digest)
 
     def is_by(self, digest: Digest) -> bool:
-        """True if it is summed up with the hash functions of `digest`."""
+        """True if the sum was made with the hash functions of `digest`."""
         return self._digest == digest
 
     def followed_by(self, entries: dict[Replica, int], total: int, count: int) -> "ClockMark":
@@ -211,16 +222,16 @@ class ClockMark:
         return ClockMark(entries, total, count, digest, self._order if same_keys else None)
 
     def replaced(self, entries: Mapping[Replica, int]) -> "ClockMark":
-        """The mark of another clock that was spelled out: as `of`, but hashing costs only O(differences)."""
+        """The mark of another clock spelled out: as `of`, but hashing costs only O(differences)."""
         mine = self.entries
         changes = [(replica, seq) for replica, seq in entries.items() if replica not in mine or mine[replica] != seq]
         changes += [(replica, 0) for replica in mine if replica not in entries]
         return self.changed(changes)
 
     def name(self, reader: Replica) -> bytes:
-        """8 bytes that name this clock to one life of one reader; another life cannot resolve them.
+        """8 bytes as the name of this clock towards a life of a reader; another life cannot resolve them.
 
-        The last one is remembered: while two nodes talk, each looks through the same few clocks for the same reader.
+        The last name is cached: while two nodes exchange, each looks through the same few clocks for the same reader.
         """
         last = self._name
         if last is not None and last[0] == reader:
@@ -232,7 +243,7 @@ class ClockMark:
 
     @property
     def order(self) -> list[Replica]:
-        """The replicas sorted: what an index on the wire refers to. O(n log n) once, then shared with marks of the same."""
+        """The replicas sorted, the target of indexes on the wire. O(n log n) once, then shared with marks of the same replicas."""
         if self._order is None:
             self._order = sorted(self.entries)
         return self._order
@@ -242,3 +253,146 @@ class ClockMark:
         if replica not in self.entries:
             return None
         return bisect_left(self.order, replica)
+
+
+SECOND = 1_000_000_000
+"""ns."""
+
+DEFAULT_MAX_SKEW = 10 * SECOND
+DEFAULT_HEARD_FOR = 5 * SECOND
+
+TRAVEL = SECOND
+"""ns by which a clock may look slower for the travel time of its message: no alarm below that."""
+
+
+NEVER = 1 << 63
+"""ns: later than any time."""
+
+MEASUREMENTS = 16
+"""The most measurements kept of a clock: the highest, and the later ones that count after it."""
+
+
+class _Heard(NamedTuple):
+    offset: int
+    """ns that the peer's clock is ahead of mine."""
+    at: int
+    """The time of the measurement, by my clock."""
+
+
+class HybridClock:
+    """The time of a node, in ns since the epoch. A reading is O(1), or O(peers) after the loss of the fastest clock."""
+
+    def __init__(self, now: Callable[[], int], *, max_skew: int = DEFAULT_MAX_SKEW, heard_for: int = DEFAULT_HEARD_FOR) -> None:
+        """`now`: my own clock. `max_skew`: the largest difference between clocks; `heard_for`: the lifetime of a measurement.
+        All in ns."""
+        self.own = now
+        """My own clock."""
+        self.max_skew = max_skew
+        self.heard_for = heard_for
+        self.alarms = 0
+        """The number of times a peer's clock moved beyond `max_skew`."""
+        self._heard: dict[str, deque[_Heard]] = {}
+        """The measurements of each peer in order: later ones are lower, since a higher one replaces those before it."""
+        self._skewed: set[str] = set()
+        self._lead = _Heard(0, 0)
+        self._hidden_until = NEVER
+        """The time at which a measurement beyond the bound expires and uncovers a lower one of the same clock."""
+        self._last = 0
+        self._held: int | None = None
+
+    def now(self) -> int:
+        """The hybrid time."""
+        if self._held is not None:
+            return self._held
+        own, lead = self._look(), self._lead
+        if (lead.offset and own - lead.at > self.heard_for) or own > self._hidden_until:
+            lead = self._find_lead(own)
+        return own + lead.offset
+
+    def hear(self, peer: str, time: int) -> int | None:
+        """Take in the time of a peer. Returns how far the peer is ahead (negative: behind) if an alarm begins now, else None."""
+        own = self._last = self._look()
+        heard, known = _Heard(time - own, own), self._known(peer, own)
+        lost = False
+        while known and known[-1].offset <= heard.offset:
+            lost |= known.pop() is self._lead
+        if len(known) == MEASUREMENTS:
+            known.pop()
+        known.append(heard)
+        if len(known) > 1:
+            if known[0].offset > self.max_skew:
+                self._hidden_until = min(self._hidden_until, known[0].at + self.heard_for)
+            return None
+        if self._lead.offset <= heard.offset <= self.max_skew:
+            self._lead = heard
+        elif lost:
+            self._find_lead(own)
+        if self._is_near(heard.offset):
+            self._skewed.discard(peer)
+        elif peer not in self._skewed:
+            self._skewed.add(peer)
+            self.alarms += 1
+            return heard.offset
+        return None
+
+    def forget(self, peer: str) -> None:
+        """A peer is no more."""
+        self._skewed.discard(peer)
+        if self._lead in self._heard.pop(peer, ()):
+            self._find_lead(self._look())
+
+    def offset(self, peer: str) -> int | None:
+        """How far a peer's clock is ahead of mine (negative: behind), in ns; None without a recent measurement."""
+        if peer not in self._heard:
+            return None
+        known = self._known(peer, self._look())
+        return known[0].offset if known else None
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """The same of all peers with a recent measurement. O(peers)."""
+        own = self._look()
+        return {peer: known[0].offset for peer in self._heard if (known := self._known(peer, own))}
+
+    @property
+    def in_doubt(self) -> bool:
+        """True unless most of the clocks heard lately, mine included, are within `max_skew` of mine. O(peers)."""
+        offsets = self.offsets.values()
+        near = 1 + sum(map(self._is_near, offsets))
+        return near * 2 <= 1 + len(offsets)
+
+    @contextmanager
+    def held(self) -> Iterator[int]:
+        """Hold the time inside of the block, so all readings there are of a single moment; gives the moment."""
+        before, self._held = self._held, self.now()
+        try:
+            yield self._held
+        finally:
+            self._held = before
+
+    def _look(self) -> int:
+        """My own time. If my clock was set back, earlier measurements are dropped."""
+        own = self.own()
+        if own < self._last:
+            self._heard.clear()
+            self._lead, self._last, self._hidden_until = _Heard(0, own), own, NEVER
+        return own
+
+    def _known(self, peer: str, own: int) -> deque[_Heard]:
+        """The valid measurements of a peer's clock, the highest first."""
+        known = self._heard.setdefault(peer, deque())
+        while known and own - known[0].at > self.heard_for:
+            known.popleft()
+        return known
+
+    def _is_near(self, offset: int) -> bool:
+        return -self.max_skew - TRAVEL <= offset <= self.max_skew
+
+    def _find_lead(self, own: int) -> _Heard:
+        """The valid clock furthest ahead of mine; mine if there is none."""
+        firsts = [known[0] for peer in self._heard if (known := self._known(peer, own))]
+        leads = [heard for heard in firsts if 0 < heard.offset <= self.max_skew]
+        hiding = [heard.at for heard in firsts if heard.offset > self.max_skew]
+        self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
+        self._lead = max(leads, default=_Heard(0, own))
+        return self._lead

@@ -2,13 +2,13 @@
 
 A run is `[ref, span, cells, gaps, lo, floor]`, trailing parts left out where they are empty or 0:
 
-- `ref`: an index into the sorted replicas of a clock that both sides know (the message names it), or `[node id, incarnation]`;
-- `span`: hi - lo. Where `ref` is an index, lo is that clock's entry; otherwise it is spelled out as `lo`;
+- `ref`: an index into the sorted replicas of a clock known to both sides (the message names it), or `[node id, incarnation]`;
+- `span`: hi - lo. Where `ref` is an index, lo is the entry of the clock; otherwise lo is spelled out as `lo`;
 - `cells`: their own bytes, in ascending order of seq;
-- `gaps`: left out where the cells are the last `len(cells)` mutations up to hi, so that seqs cost nothing. Otherwise, counted
-  downwards from hi, how many seqs are skipped before each cell, the last cell first; -n repeats the number before it n more times.
+- `gaps`: left out where the cells are the last `len(cells)` mutations up to hi, so seqs cost nothing. Otherwise, counted
+  downwards from hi, how many seqs are skipped before each cell, the last cell first; -n repeats the number before n more times.
 
-What arrives is an `UnboundRun`; `bind` gives it its replica and seqs, and checks that they fit.
+The parser gives an `UnboundRun`; `bind` adds replica and seqs, and checks that they fit.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,11 +23,11 @@ from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
 
 Ref = int | tuple[str, int]
-"""A reference to a replica as msgpack has it."""
+"""A reference to a replica in msgpack."""
 
 
 class WireRun(msgspec.Struct, array_like=True, gc=False):
-    """A run as msgpack has it."""
+    """A run in msgpack."""
 
     ref: Ref
     span: int
@@ -38,7 +38,7 @@ class WireRun(msgspec.Struct, array_like=True, gc=False):
 
 
 class UnboundRun(msgspec.Struct, gc=False, eq=False):
-    """A run that was read but whose replica may still be an index, so that its cells have no dots yet."""
+    """A run from the wire. Its replica may still be an index, so its cells have no dots yet."""
 
     ref: int | Replica
     span: int
@@ -48,7 +48,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
     floor: int = 0
 
     def bind(self, base: ClockMark | None) -> Run:
-        """Resolve against the clock that the message names. Raises `ConstraintCrdtError` if it does not fit."""
+        """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
         replica, lo = self._origin(base)
         hi = lo + self.span
         seqs = self._seqs(hi)
@@ -64,7 +64,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
         if not self.gaps:
             return range(hi - len(self.cells) + 1, hi + 1)
         above = hi + 1
-        return [above := above - gap - 1 for gap in _spread(self.gaps)][::-1]
+        return [above := above - gap - 1 for gap in _expanded(self.gaps)][::-1]
 
     def _origin(self, base: ClockMark | None) -> tuple[Replica, int]:
         replica = resolve(self.ref, base)
@@ -72,7 +72,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
 
 
 def resolve(ref: int | Replica, base: ClockMark | None) -> Replica:
-    """The replica that a reference means. Raises `ConstraintCrdtError` for an index that the clock does not have."""
+    """The replica of a reference. Raises `ConstraintCrdtError` for an index beyond the clock."""
     if isinstance(ref, Replica):
         return ref
     if base is None or ref >= len(base.order):
@@ -81,7 +81,7 @@ def resolve(ref: int | Replica, base: ClockMark | None) -> Replica:
 
 
 def ref_of(replica: Replica, base: ClockMark | None) -> int | tuple[str, int]:
-    """The shortest reference to a replica, given the clock that the message names."""
+    """The shortest reference to a replica, given the clock named by the message."""
     index = base.index(replica) if base is not None else None
     return (replica.node_id, replica.incarnation) if index is None else index
 
@@ -106,7 +106,7 @@ def read_run(wire: WireRun) -> UnboundRun:
 
 
 def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
-    """A run as msgspec is to encode it. Encoding a run that was decoded gives the same bytes again."""
+    """A run for the msgspec encoder. Decoding and encoding a run gives the same bytes."""
     if isinstance(run, Run):
         ref: object = ref_of(run.replica, base)
         lo = 0 if isinstance(ref, int) else run.lo
@@ -123,10 +123,10 @@ def _gaps(run: Run) -> list[int]:
     if not cells or hi - cells[0].seq + 1 == len(cells):
         return []
     seqs = [cell.seq for cell in reversed(cells)]
-    return _squeezed([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
+    return _run_lengths([above - seq - 1 for above, seq in zip([hi + 1, *seqs], seqs, strict=False)])
 
 
-def _squeezed(gaps: Iterable[int]) -> list[int]:
+def _run_lengths(gaps: Iterable[int]) -> list[int]:
     """Gaps as they travel: a row in which counts are overwritten in turn has the same gap over and over."""
     squeezed: list[int] = []
     for gap, same in groupby(gaps):
@@ -136,11 +136,11 @@ def _squeezed(gaps: Iterable[int]) -> list[int]:
 
 
 def _count(gaps: Iterable[int]) -> int:
-    """For how many cells gaps stand that travel so."""
+    """The number of cells described by compressed gaps."""
     return sum(-gap if gap < 0 else 1 for gap in gaps)
 
 
-def _spread(gaps: Iterable[int]) -> Iterator[int]:
+def _expanded(gaps: Iterable[int]) -> Iterator[int]:
     """A gap for each cell."""
     last = 0
     for gap in gaps:

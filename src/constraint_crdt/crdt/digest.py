@@ -1,10 +1,11 @@
 """Hashing of states: 32 bytes, O(1) per mutation, equal exactly where knowledge is equal.
 
-The state hash is H(sum of the keyed hashes of live cells ‖ sum of the keyed hashes of clock entries), both modulo 2**256
-(a multiset hash by addition: Bellare and Micciancio, 1997; XOR of hashes can be cancelled by chosen items). Every item is encoded
-unambiguously: the replica with its length in front, seq as 8 bytes, then the cell's own bytes, never a re-encoding of them.
+The state hash is H(sum of the keyed hashes of live cells ‖ sum of the keyed hashes of clock entries), both modulo 2**256 (a
+multiset hash by addition: Bellare and Micciancio, 1997; XOR of hashes can be cancelled by chosen items). Every item is encoded
+unambiguously: the replica with its length in front, seq as 8 bytes, then the bytes of the cell as received.
 
-The key keeps outsiders from choosing colliding items. It is derived from the fleet's secret; a fleet without one uses a default.
+The key keeps outsiders from choosing colliding items. The key is derived from the fleet's secret; a fleet without a secret uses a
+default.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ HASH_TOKEN_BYTES = 8
 
 
 class StateHash(bytes):
-    """32 bytes that are equal for equal knowledge. `str()` is the short form people compare; `hex()` the whole."""
+    """32 bytes, equal for equal knowledge. `str()` is a short form for people; `hex()` the whole."""
 
     __slots__ = ()
 
@@ -36,7 +37,7 @@ class StateHash(bytes):
         return f"StateHash({self.hex()!r})"
 
     def token(self, reader: Replica) -> bytes:
-        """8 bytes that stand for this hash towards one life of one reader."""
+        """8 bytes in place of this hash, for a life of a reader."""
         return _token(self, reader)
 
 
@@ -49,7 +50,7 @@ def replica_bytes(replica: Replica) -> bytes:
 
 @lru_cache(maxsize=64)
 def _hasher(key: bytes, person: bytes) -> blake2b:
-    """A hasher that has taken in the key, to be copied: that costs a third of making one."""
+    """A hasher with the key, to be copied: a copy costs a third of a new hasher."""
     return blake2b(key=key, digest_size=STATE_HASH_BYTES, person=person)
 
 
@@ -61,7 +62,7 @@ def _token(state_hash: bytes, reader: Replica) -> bytes:
 
 @lru_cache(maxsize=64)
 def _row_hasher(key: bytes, replica: Replica) -> blake2b:
-    """A hasher that has taken in the replica too, to be copied for each cell of its row."""
+    """A hasher with key and replica, to be copied for each cell of the row."""
     hasher = _hasher(key, b"cell").copy()
     hasher.update(replica_bytes(replica))
     return hasher
@@ -76,7 +77,7 @@ def _clock_entry(key: bytes, replica: Replica, seq: int) -> int:
 
 
 class Digest:
-    """The keyed hash functions of one fleet."""
+    """The keyed hash functions of a fleet."""
 
     __slots__ = ("_key",)
 
@@ -91,7 +92,7 @@ class Digest:
         return hash(self._key)
 
     def fill(self, replica: Replica, cells: "Iterable[Cell]") -> None:
-        """Give each cell of one row its keyed hash, unless it has it already."""
+        """Set the keyed hash of each cell of a row without a hash."""
         unknown = [cell for cell in cells if not cell.digest]
         if not unknown:
             return
@@ -102,12 +103,12 @@ class Digest:
             cell.digest = number(hasher.digest())
 
     def enter(self, runs: "Iterable[Run]") -> None:
-        """Give each run the keyed hash of the clock entry at its end, unless it has it already."""
+        """Set the keyed hash of the clock entry at the end of each run without a hash."""
         for run in [run for run in runs if not run.entry]:
             run.entry = self.clock_entry(run.replica, run.hi)
 
     def clock_entry(self, replica: Replica, seq: int) -> int:
-        """The keyed hash of one clock entry."""
+        """The keyed hash of a clock entry."""
         return _clock_entry(self._key, replica, seq)
 
     def state(self, cells: int, clock: int) -> StateHash:

@@ -1,31 +1,31 @@
-"""Damage: finding it in one node's rows, comparing two nodes' cells bucket by bucket, and putting right what differs.
+"""Repair of damage: audit of a node's rows, comparison of two nodes' cells by bucket, and replacement of the cells that differ.
 
 Two nodes at the same clock hold the same cells. If their hashes differ, one of them is damaged: its memory, its disk, or a fault
-in a program. Nothing here runs before that shows, and all of it walks every cell: O(cells).
+in a program. Nothing here runs before such a difference, and every step walks all cells: O(cells).
 
 Rules kept here:
 
-- `audit` looks at one side only: every cell against its own digest, every sum against the cells. What does not fit is dropped or
-  corrected, and the *doubt* it leaves is the set of buckets whose content may be wrong here. (Sums that do not fit say that a cell
-  came or went behind the rows' back, and not where: all buckets are in doubt then.)
-- `decide` looks at both, with what each side doubts of itself; see there.
-- `rebuild` is the one place beside `Rows` that knows how rows keep their cells. Clock and floors stay; sums, order, tables and
-  views are made anew from the cells, so nothing of the damage lives on in them. It leaves no standing cell above the clock.
+- `audit` looks at a single side: every cell against its own digest, every sum against the cells. Wrong cells are dropped, wrong
+  sums corrected. The *doubt* is the set of buckets with possibly wrong content. (Wrong sums without a wrong cell show an
+  unrecorded change at an unknown place: all buckets are in doubt.)
+- `decide` looks at both sides and their doubts; see there.
+- Besides `Rows`, only `rebuild` knows the storage of cells in rows. Clock and floors stay; sums, order, tables and views are made
+  anew from the cells, so no damage survives in them. No standing cell remains above the clock.
 
-A bucket is the last byte of a cell's digest, so a cell that differs between two nodes shows in one bucket of each.
+A bucket is the last byte of a cell's digest, so a cell that differs between two nodes shows in a bucket of each.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell, Key, counts_value, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, rank_of, removed_dots
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Row, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 
 BUCKETS: Final = 256
 SUM_BYTES: Final = 8
-"""Of a bucket's sum on the wire: enough to tell apart what happened by accident."""
+"""The size of a bucket's sum on the wire: enough to tell accidents apart."""
 
 EVERYWHERE: Final = (1 << BUCKETS) - 1
 """All buckets, a bit each."""
@@ -35,15 +35,15 @@ Slot = tuple[int, Key, Replica]
 
 
 class Audit(NamedTuple):
-    """What an audit found and corrected."""
+    """The findings of an audit."""
 
     found: bool
     doubt: int
-    """The buckets whose content may be wrong, a bit each."""
+    """The buckets with possibly wrong content, a bit each."""
 
 
 class Side(NamedTuple):
-    """What one of two nodes says of some buckets."""
+    """The statement of a node about some buckets."""
 
     node_id: str
     cells: Iterable[Cell]
@@ -64,13 +64,13 @@ def bucket_sums(rows: Rows) -> bytes:
 
 
 def differing(mine: bytes, theirs: bytes) -> int:
-    """The buckets whose sums differ, a bit each."""
+    """The buckets with different sums, a bit each."""
     starts = range(0, BUCKETS * SUM_BYTES, SUM_BYTES)
     return sum(1 << at // SUM_BYTES for at in starts if mine[at : at + SUM_BYTES] != theirs[at : at + SUM_BYTES])
 
 
 def cells_in(rows: Rows, buckets: int, max_bytes: int) -> tuple[int, list[Cell]]:
-    """The live cells of these buckets, and which these are: fewer, at least one, if they have more than `max_bytes`."""
+    """The live cells of these buckets, and the buckets covered: fewer, at least one, if they have more than `max_bytes`."""
     by_bucket: dict[int, list[Cell]] = {}
     for cell in rows.live_cells():
         if buckets & bucket_bit(cell):
@@ -100,7 +100,7 @@ def named_dead(removals: Iterable[Cell]) -> dict[Slot, int]:
 
 
 def audit(rows: Rows) -> Audit:
-    """Check all that a node holds, correct what can be, and drop the cells that are not what they were."""
+    """Check all cells and sums of a node, correct the sums, and drop the damaged cells."""
     broken = {slot: bits for slot, cell in _standing(rows) if (bits := _doubt(rows, slot, cell))}
     removals = (cell for cell in rows.each(REMOVE) if (REMOVE, cell.key, cell.replica) not in broken)
     for slot, seq in named_dead(removals).items():
@@ -111,11 +111,11 @@ def audit(rows: Rows) -> Audit:
     for slot, bits in broken.items():
         if slot[0] != REMOVE:
             doubt |= bits
-        elif (lost := rows.get(*slot)) is not None:  # as if it had been collected: peers below it need a Sync
+        elif (lost := rows.get(*slot)) is not None:  # as after `collect`: peers below need a Sync
             rows._floors[slot[2]] = max(rows.floor(slot[2]), min(lost.seq, rows.seq(slot[2])))
-    if not _adds_up(rows):
+    if not _sums_fit(rows):
         doubt = EVERYWHERE
-    found = bool(broken or doubt) or not _clock_adds_up(rows)
+    found = bool(broken or doubt) or not _clock_sums_fit(rows)
     if found:
         rebuild(rows, [cell for slot, cell in _standing(rows) if slot not in broken])
     return Audit(found, doubt)
@@ -131,7 +131,7 @@ def _standing(rows: Rows) -> Iterator[tuple[Slot, Cell]]:
 
 
 def _doubt(rows: Rows, slot: Slot, cell: Cell) -> int:
-    """The buckets that a cell leaves in doubt: where it was said to be, and where its bytes belong. 0 if it is what it was."""
+    """The buckets left in doubt by a cell: its recorded bucket, and the bucket of its bytes. 0 for an undamaged cell."""
     again = Cell(cell.kind, cell.key, cell.data, cell.seq, cell.replica)
     rows.digest.fill(slot[2], (again,))
     if (cell.kind, cell.key, cell.replica) == slot and again.digest == cell.digest and 0 < cell.seq <= rows.seq(slot[2]):
@@ -139,7 +139,7 @@ def _doubt(rows: Rows, slot: Slot, cell: Cell) -> int:
     return bucket_bit(cell) | bucket_bit(again)
 
 
-def _adds_up(rows: Rows) -> bool:
+def _sums_fit(rows: Rows) -> bool:
     """True if the sums, the counts and the orders of the rows are those of the cells in the tables."""
     if any(rows._sums.get(kind, 0) != _kind_sum(rows, kind) for kind in rows._sums.keys() | rows._tables.keys() if kind != REMOVE):
         return False
@@ -155,7 +155,7 @@ def _kind_sum(rows: Rows, kind: int) -> int:
     return sum(cell.digest for cell in rows.each(kind))
 
 
-def _clock_adds_up(rows: Rows) -> bool:
+def _clock_sums_fit(rows: Rows) -> bool:
     entries = {replica: rows.digest.clock_entry(replica, seq) for replica, seq in rows._clock.items()}
     kept = {replica: row.entry for replica, row in rows._rows.items() if replica in entries}
     return kept == entries and rows._clock_sum == sum(entries.values()) and rows._clock_count == sum(rows._clock.values())
@@ -165,13 +165,12 @@ def _clock_adds_up(rows: Rows) -> bool:
 
 
 def decide(mine: Side, theirs: Side, dead: Mapping[Slot, int]) -> list[Cell]:
-    """Which cells stand, of those that two nodes at one clock hold in some buckets. The order of the sides does not matter.
+    """The cells that stand, of those held by two nodes at the same clock in some buckets. Independent of the order of the sides.
 
-    1. A cell that a removal on either side names does not (`dead`).
-    2. Of a bucket that one side doubts and the other does not, the other's word counts: its cells, and that it has no more.
-    3. Otherwise what only one side has stays: when in doubt, keep the constraint, and the count.
-    4. Of two cells in one slot the higher seq stands. With the same seq: of counts the higher, so that none goes down; else the
-       word of the cell's own writer; else, so that it does not depend on who decides, the larger digest.
+    1. A cell named by a removal on either side does not stand (`dead`). 2. Of a bucket doubted by one side only, the other side
+    counts: its cells, and the absence of more. 3. Otherwise a cell of a single side stays: when in doubt, keep the constraint,
+    and the count. 4. Of two cells in a slot the higher seq stands. With the same seq: the higher rank, so that no count goes
+    down; else the cell of its own writer; else the larger digest, so that both sides decide alike.
     """
     slots: dict[Slot, list[tuple[bool, int, int, bool, int, Cell]]] = {}
     for holder, other in ((mine, theirs), (theirs, mine)):
@@ -181,15 +180,14 @@ def decide(mine: Side, theirs: Side, dead: Mapping[Slot, int]) -> list[Cell]:
                 continue
             bit = bucket_bit(cell)
             credible = not (holder.doubt & bit and not other.doubt & bit)
-            counts = sum(counts_value(cell)) if cell.kind == COUNTS else 0
             own = cell.replica.node_id == holder.node_id
-            slots.setdefault(slot, []).append((credible, cell.seq, counts, own, cell.digest, cell))
+            slots.setdefault(slot, []).append((credible, cell.seq, rank_of(cell), own, cell.digest, cell))
     best = (max(candidates, key=lambda candidate: candidate[:5]) for candidates in slots.values())
     return [cell for credible, _, _, _, _, cell in best if credible]
 
 
 def replace(rows: Rows, buckets: int, cells: Sequence[Cell]) -> int:
-    """Let these cells stand in these buckets, in place of those that do. Returns how many that changed."""
+    """Let these cells stand in these buckets, in place of the present ones. Returns the number of changes."""
     standing = [cell for _, cell in _standing(rows) if cell.kind != REMOVE and buckets & bucket_bit(cell)]
     if len(standing) == len(cells) and {_content(cell) for cell in standing} == {_content(cell) for cell in cells}:
         return 0
@@ -202,7 +200,7 @@ def _content(cell: Cell) -> tuple[object, ...]:
 
 
 def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:
-    """Let exactly these cells stand; of several in one slot the one with the highest seq. Returns how many slots changed.
+    """Let exactly these cells stand; of several in a slot the highest seq. Returns the number of changed slots.
 
     Raises `ConstraintCrdtError` beyond the limit of cells; then nothing has changed.
     """
@@ -217,13 +215,13 @@ def rebuild(rows: Rows, cells: Iterable[Cell]) -> int:
     if len(after) > rows.limits.cells:
         raise ConstraintCrdtError(f"more than the {rows.limits.cells} cells that this node is set to hold")
     moved = [(slot, before.get(slot), after.get(slot)) for slot in before | after if before.get(slot) is not after.get(slot)]
-    _stand(rows, after)
-    _sum_up(rows)
-    _tell(rows, moved)
+    _fill_tables(rows, after)
+    _recompute_sums(rows)
+    _notify(rows, moved)
     return len(moved)
 
 
-def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
+def _fill_tables(rows: Rows, after: Mapping[Slot, Cell]) -> None:
     by_row: dict[Replica, list[Cell]] = {replica: [] for replica in rows._rows}
     for table in rows._tables.values():
         table.clear()
@@ -241,7 +239,7 @@ def _stand(rows: Rows, after: Mapping[Slot, Cell]) -> None:
         rows._rows[replica] = Row(sorted(cells, key=lambda cell: cell.seq))
 
 
-def _sum_up(rows: Rows) -> None:
+def _recompute_sums(rows: Rows) -> None:
     rows._sums = {kind: _kind_sum(rows, kind) for kind in rows._tables if kind != REMOVE}
     rows._count = sum(1 for _ in _standing(rows))
     for replica, seq in rows._clock.items():
@@ -251,17 +249,17 @@ def _sum_up(rows: Rows) -> None:
     rows._mark_is_old, rows._hash = True, None
 
 
-def _tell(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) -> None:
-    """Tell the store which cells fell and which stand instead, those who watch the same, and have readings made anew.
+def _notify(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) -> None:
+    """Report the changed slots to the store and to watchers, and have indexes made anew.
 
-    Of what fell only the slot is told, up to the clock: the seq of a damaged cell may be wrong.
+    Of a dropped cell only the slot is reported, up to the clock: the seq of a damaged cell may be wrong.
     """
     readings = [watcher for _, watcher, _ in rows._readings]
     for (kind, key, replica), old, new in moved:
-        if old is not None and rows._fallen is not None:
-            rows._fallen.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
-        if new is not None and rows._mended is not None:
-            rows._mended.append(new)
+        if old is not None and rows._dropped is not None:
+            rows._dropped.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
+        if new is not None and rows._repaired is not None:
+            rows._repaired.append(new)
         for watcher in rows._watchers.get(kind, ()):
             if watcher not in readings:
                 watcher(old, new)

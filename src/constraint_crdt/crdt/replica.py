@@ -1,7 +1,7 @@
-"""Who writes: a replica is one life of one node.
+"""Replicas: a replica is a life of a node, and the writer of a row.
 
-A node that may have lost writes comes back under the same id with another incarnation, and so as another replica with a row of
-its own. That is what keeps a (replica, seq) pair, a *dot*, from ever meaning two mutations.
+A node after a possible loss of writes comes back under the same id with another incarnation, and so as another replica with a row
+of its own. So a (replica, seq) pair, a *dot*, never means two mutations.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 
 
 class Replica(NamedTuple):
-    """One life of one node. Orders by node id, then incarnation (which has no meaning beyond being unique)."""
+    """A life of a node. Orders by node id, then incarnation (unique, with no further meaning)."""
 
     node_id: str
     incarnation: int
@@ -21,14 +21,14 @@ class Replica(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """One mutation: the `seq`-th of `replica`."""
+    """A mutation: the `seq`-th of `replica`."""
 
     replica: Replica
     seq: int
 
 
-def replica_named(text: str) -> Replica | None:
-    """The replica whose text this is; None if it is that of none."""
+def parse_replica(text: str) -> Replica | None:
+    """The replica with this text; None for any other text."""
     name, _, life = text.rpartition("~")
     try:
         replica = Replica(name, int(life, 16))
@@ -38,10 +38,13 @@ def replica_named(text: str) -> Replica | None:
 
 
 def check_id(text: str, what: str, *, field: str | None = None) -> str:
-    """Return `text` if it may serve as an id (non-empty, at most `ID_BYTES` in UTF-8), else raise `ConstraintCrdtError`.
+    """Return `text` if it may serve as an id: not empty, at most `ID_BYTES` in UTF-8.
 
-    `what`: how its sentence begins. `field`: the field that it names.
+    `what`: the beginning of the sentence of an error. `field`: the field named by the error. Raises `TypeError` for a value of
+    another type, and `ConstraintCrdtError` for a text out of bounds.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a text, not {text!r}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -52,7 +55,7 @@ def check_id(text: str, what: str, *, field: str | None = None) -> str:
 
 
 def check_replica(node_id: str, incarnation: int) -> Replica:
-    """Make a `Replica`, or raise `ConstraintCrdtError` if a part of it is out of bounds."""
+    """Make a `Replica`, or raise `ConstraintCrdtError` for a part out of bounds."""
     if not 0 <= incarnation <= MAX_COUNT:
         raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
     return Replica(check_id(node_id, "a node id"), incarnation)

@@ -1,22 +1,21 @@
-"""One row of a node's own: the cells that one replica wrote, in the order of their seqs.
+"""Rows: all cells of a node, by replica, and the merge rule of the system.
 
-New cells always have a seq above all earlier ones, so the order is a list that is only appended to. Cells that fell stay in it,
-their seqs noted, until half of it has fallen; then it is compacted: amortised O(1), and eight bytes a cell.
-
-All rows that a node holds, and the one merge rule of the system (DESIGN 2 to 4).
+A row holds the cells of a replica in the order of their seqs. New cells always have a seq above all earlier ones, so the order is
+an append-only list. Superseded and removed cells stay in the list, their seqs noted, until they are half of it; then the list is
+compacted: amortised O(1), eight bytes a cell.
 
 Rules kept here:
 
 - Each replica writes only its own row; per key the higher seq stands. So two copies of a row never conflict.
-- `apply` takes the whole of a transfer or nothing. It validates first; after the first change nothing in it can fail.
-- A cell at or below the clock that is not held is dead and is never put back.
+- `apply` takes the whole of a transfer or nothing. Validation comes first; after the first change nothing can fail.
+- A cell at or below the clock without a copy here is dead and is never put back.
 - The clock of a row rises only together with the cells up to there.
-- A removal deletes the add cells it names, also ones that arrive later.
-- The digest sums, the tables and the views are brought up to date with each cell, so reads compute nothing.
+- A removal deletes the cells it names, also later arrivals.
+- Digest sums, tables and views are updated with each cell, so reads compute nothing.
 
-Rows are single-writer: two nodes with the same clock for a row have the same row. So a row that came whole, or was given away
-whole, *is* that `Run`, shared by all nodes of the process that have it. A run never changes; a node that has to change a row makes
-it a `Row` of its own first (`_own`), which no other node ever sees. The clock is shared with its mark in the same way.
+Rows are single-writer: two nodes with the same clock for a row have the same row. So a row received or sent whole *is* its `Run`,
+shared by all nodes of the process. A run never changes; a node with a change to make first turns the run into a `Row` of its own
+(`_own`), shared with no other node. Clock and mark are shared in the same way.
 """
 
 from bisect import bisect_right
@@ -33,56 +32,56 @@ from constraint_crdt.crdt.tables import Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
-"""A row is not compacted for fewer fallen cells than this."""
+"""A row is not compacted for fewer dropped cells than this."""
 
 _seq = attrgetter("seq")
 
 
 class Row:
-    """The order of one replica's cells. What stands under which key is known by the tables, see `Tables`."""
+    """The order of a replica's cells. The tables know the cells by key, see `Tables`."""
 
-    __slots__ = ("_fallen", "_order", "entry")
+    __slots__ = ("_dropped", "_order", "entry")
 
     def __init__(self, cells: Iterable[Cell] = (), entry: int = 0) -> None:
         """`cells`: in ascending order of seq."""
         self.entry = entry
         """The keyed hash of the row's clock entry, which the digest's clock sum contains."""
         self._order: list[Cell] = list(cells)
-        self._fallen: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
+        self._dropped: set[int] | None = None  # in most rows nothing ever falls, and a node may hold thousands
 
     def extend(self, cells: Iterable[Cell]) -> None:
         """Note cells in ascending order of seq, all of them above those before."""
         self._order.extend(cells)
 
-    def bury(self, seq: int) -> None:
-        """Note that a cell of the row fell."""
-        fallen = self._fallen = self._fallen or set()
-        fallen.add(seq)
-        if len(fallen) > SLACK and len(fallen) * 2 > len(self._order):
-            self._order = [cell for cell in self._order if cell.seq not in fallen]
-            self._fallen = None
+    def discard(self, seq: int) -> None:
+        """Note that the cell with this seq does not stand any more."""
+        dropped = self._dropped = self._dropped or set()
+        dropped.add(seq)
+        if len(dropped) > SLACK and len(dropped) * 2 > len(self._order):
+            self._order = [cell for cell in self._order if cell.seq not in dropped]
+            self._dropped = None
 
     def above(self, lo: int) -> list[Cell]:
         """The standing cells with a seq above `lo`, in ascending order. O(cells above lo)."""
         found = self._order[bisect_right(self._order, lo, key=_seq) :] if lo else self._order.copy()
-        fallen = self._fallen
-        return [cell for cell in found if cell.seq not in fallen] if fallen else found
+        dropped = self._dropped
+        return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
     def copy(self) -> "Row":
-        """An independent copy that shares the cells. O(cells)."""
+        """An independent copy; the cells are shared. O(cells)."""
         twin = Row(self._order, self.entry)
-        twin._fallen = self._fallen and self._fallen.copy()
+        twin._dropped = self._dropped and self._dropped.copy()
         return twin
 
 
 class Applied(NamedTuple):
-    """What `Rows.apply` did."""
+    """The result of `Rows.apply`."""
 
     changed: bool
     gap: bool
     """A run started above my clock, so nothing was applied."""
     exact: bool = False
-    """Every run started where my clock stood, so the clock is now what it was with the ends of the runs put in."""
+    """Every run started at my clock, so the clock is the earlier one with the ends of the runs put in."""
 
 
 class Rows(Tables):
@@ -106,11 +105,11 @@ class Rows(Tables):
         return replica in self._rows
 
     def seq(self, replica: Replica) -> int:
-        """Up to which seq that row is accounted for."""
+        """The seq up to which the row is accounted for."""
         return self._clock.get(replica, 0)
 
     def floor(self, replica: Replica) -> int:
-        """Up to which seq removals of that row were dropped here."""
+        """The seq up to which removals of the row were dropped here."""
         return self._floors.get(replica, 0)
 
     @property
@@ -123,12 +122,12 @@ class Rows(Tables):
 
     @property
     def clock(self) -> VectorClock:
-        """The clock as of now, a value of its own. Costs what `clock_mark` does."""
+        """The clock as of now, as an independent value. Costs as much as `clock_mark`."""
         return VectorClock.of(self.clock_mark)
 
     @property
     def floors(self) -> dict[Replica, int]:
-        """The floors that are not 0. O(rows)."""
+        """The floors above 0. O(rows)."""
         return self._floors.copy()
 
     @property
@@ -139,14 +138,14 @@ class Rows(Tables):
         return self._hash
 
     def above(self, replica: Replica, lo: int) -> list[Cell]:
-        """The standing cells of one row with a seq above `lo`, in ascending order. O(cells above lo)."""
+        """The standing cells of a row with a seq above `lo`, in ascending order. O(cells above lo)."""
         row = self._rows.get(replica)
         return row.above(lo) if row else []
 
-    # --- the runs that somebody lacks ----------------------------------------------------------------------------
+    # --- runs for peers -----------------------------------------------------------------------------------------
 
     def serves(self, clock: Mapping[Replica, int]) -> bool:
-        """True if a Delta can serve a peer at `clock`; if not, its clock is below a floor and it needs a Sync. O(floors)."""
+        """True if a Delta can serve a peer at `clock`; below a floor the peer needs a Sync. O(floors)."""
         return all(floor <= clock.get(replica, 0) for replica, floor in self._floors.items())
 
     def ahead_of(self, clock: Mapping[Replica, int]) -> int:
@@ -155,7 +154,7 @@ class Rows(Tables):
         return sum([mine[replica] - theirs(replica, 0) for replica in self._ahead(clock)])
 
     def since(self, clock: Mapping[Replica, int]) -> list[Run]:
-        """A run for every row that is ahead of `clock`. O(rows + cells in the runs that are no whole rows)."""
+        """A run for every row ahead of `clock`. O(rows + cells in partial runs)."""
         rows = self._rows
         return [
             row if replica not in clock and isinstance(row := rows[replica], Run) else self._run(replica, clock.get(replica, 0))
@@ -163,7 +162,7 @@ class Rows(Tables):
         ]
 
     def runs(self, above: Iterable[tuple[Replica, int]]) -> list[Run]:
-        """A run for each of these rows above that seq, which is below its end. O(cells in the runs that are no whole rows)."""
+        """A run for each of these rows above the given seq, which is below the end of the row. O(cells in partial runs)."""
         rows = self._rows
         return [row if not lo and isinstance(row := rows[replica], Run) else self._run(replica, lo) for replica, lo in above]
 
@@ -179,14 +178,14 @@ class Rows(Tables):
         return row
 
     def whole(self) -> list[Run]:
-        """Every row from 0, with its floor: what a Sync carries. O(rows + cells of those that are not shared yet)."""
+        """Every row from 0, with its floor: the content of a Sync. O(rows + cells not shared yet)."""
         floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
         return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry) for run in runs]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
     def write(self, replica: Replica, cell: Cell) -> Cell:
-        """Append one mutation to the writer's own row. Returns the cell, bound to its dot.
+        """Append a mutation to the writer's own row. Returns the cell, bound to its dot.
 
         Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
@@ -194,7 +193,7 @@ class Rows(Tables):
         return cell
 
     def write_all(self, replica: Replica, cells: Sequence[Cell]) -> None:
-        """Append several mutations as one transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
+        """Append several mutations as a transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
         if not cells:
             return
         last = self.seq(replica)
@@ -207,43 +206,43 @@ class Rows(Tables):
                 cell.key = seq
         self.digest.fill(replica, cells)
         self._own(replica).extend(cells)
-        self._put_all(self._not_awaited(cells))
+        self._put_all(self._without_pending(cells))
         self._raise_clock(replica, last + len(cells))
-        self._act_all(cells)
+        self._apply_removals(cells)
 
     def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
-        """Take in one transfer, all of it or nothing (the receiver's rule of DESIGN 3).
+        """Take in a transfer, all of it or nothing.
 
-        `whole` says that it is a Sync: cells up to `hi` that a run does not list are dead, and its floors are taken.
-        Raises `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        `whole`: the transfer is a Sync. Cells up to `hi` missing in a run are dead, and floors are taken over. Raises
+        `ConstraintCrdtError` beyond a limit; then nothing has changed.
         """
         clock, rows = self._clock, self._rows
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
             return Applied(changed=False, gap=True)
         new = [run for run in runs if run.replica not in rows and run.hi]
-        more = [(run, self._news(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
+        more = [(run, self._new_cells(run)) for run in runs if run.replica in rows] if len(new) < len(runs) else []
         exact = not [run for run, _ in more if run.lo != clock.get(run.replica)]
         cells = [cell for run in new for cell in run.cells]
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
         version = self._clock_sum, self._count
-        self._open(new, cells)
+        self._add_rows(new, cells)
         for run, news in more:
             self.digest.fill(run.replica, news)
             if news:
                 self._own(run.replica).extend(news)
-        self._put_all(self._not_awaited(cells))
+        self._put_all(self._without_pending(cells))
         if whole:
             self._drop_unlisted([run for run, _ in more])
             self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
         for run, _ in more:
             self._raise_clock(run.replica, run.hi)
-        self._act_all(cells)
+        self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
 
     def merge(self, other: "Rows") -> bool:
-        """Take in everything another set of rows knows. True if that changed what is known here."""
+        """Take in everything another set of rows knows. True if the knowledge here changed."""
         if self.digest != other.digest:
             raise ConstraintCrdtError("states of fleets with different secrets cannot be merged")
         mine = self.clock_mark.entries
@@ -251,9 +250,9 @@ class Rows(Tables):
         return self.apply(other.whole() if whole else other.since(mine), whole=whole).changed
 
     def collect(self, upto: Mapping[Replica, int] | None = None) -> int:
-        """Drop the removals whose every named dot is within the clock, raising floors. Returns how many. O(removals).
+        """Drop the removals whose targets are all within the clock, raising floors. Returns how many. O(removals).
 
-        `upto`: only those within this clock, which all who matter have reached, so that none of them will need a Sync.
+        `upto`: only removals within this clock. With a clock reached by all relevant peers, none of them will need a Sync.
         """
         dropped = [
             cell
@@ -272,7 +271,7 @@ class Rows(Tables):
         return len(dropped)
 
     def copy(self) -> "Rows":
-        """An independent copy without watchers; cells, and the rows that never change, are shared. O(cells)."""
+        """An independent copy without watchers; cells and immutable rows are shared. O(cells)."""
         twin = Rows(self.digest, self.limits)
         twin._rows = {replica: row.copy() if isinstance(row, Row) else row for replica, row in self._rows.items()}
         twin._clock, twin._floors = self._clock.copy(), self._floors.copy()
@@ -302,17 +301,17 @@ class Rows(Tables):
         own = self._rows[replica] = Row() if row is None else Row(row.cells, row.entry)
         return own
 
-    def _bury(self, cell: Cell) -> None:
-        self._own(cell.replica).bury(cell.seq)
+    def _discard(self, cell: Cell) -> None:
+        self._own(cell.replica).discard(cell.seq)
 
-    def _news(self, run: Run) -> Sequence[Cell]:
-        """The cells of a run that are news (rule 3): cells are in ascending order, so usually all or none are."""
+    def _new_cells(self, run: Run) -> Sequence[Cell]:
+        """The cells of a run above the clock (rule 3). Cells are in ascending order, so usually all or none are new."""
         mine = self.seq(run.replica)
         if run.lo >= mine or not run.cells:
             return run.cells
         return [cell for cell in run.cells if cell.seq > mine]
 
-    def _open(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
+    def _add_rows(self, runs: Sequence[Run], cells: Sequence[Cell]) -> None:
         """Take in rows, with all of their cells, of which nothing was known so far. They are shared from now on."""
         if not runs:
             return
@@ -326,20 +325,20 @@ class Rows(Tables):
         self._clock_count += sum([run.hi for run in runs])
         self._mark_is_old, self._hash = True, None
 
-    def _not_awaited(self, cells: Sequence[Cell]) -> Sequence[Cell]:
-        """New cells that their rows have noted, without those that a removal named before they came: these are buried."""
+    def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
+        """New cells of noted rows, without the cells named by an earlier removal, which are discarded."""
         if not self._pending:
             return cells
         standing = []
         for cell in cells:
             if self._pending.get((cell.kind, cell.key), {}).get(cell.replica, 0) >= cell.seq:
-                self._bury(cell)
+                self._discard(cell)
             else:
                 standing.append(cell)
         return standing
 
     def _drop_unlisted(self, runs: Iterable[Run]) -> None:
-        """Rule 4: what a Sync accounts for and does not list is dead."""
+        """Rule 4: cells accounted for by a Sync and not listed in it are dead."""
         for run in runs:
             listed = {cell.seq for cell in run.cells}
             for cell in self.above(run.replica, 0):
@@ -359,13 +358,13 @@ class Rows(Tables):
         self._clock[replica], row.entry = seq, entry
         self._mark_is_old, self._hash = True, None
 
-    def _act_all(self, cells: Iterable[Cell]) -> None:
-        """Let the removals among new cells act, now that all of the others are there."""
+    def _apply_removals(self, cells: Iterable[Cell]) -> None:
+        """Apply the removals among new cells, after all other cells are in place."""
         for cell in [cell for cell in cells if cell.kind == REMOVE]:
-            self._act(cell)
+            self._apply_removal(cell)
 
-    def _act(self, removal: Cell) -> None:
-        """Delete the cells that a removal names; remember what it names beyond the clock (only a broken sender does that)."""
+    def _apply_removal(self, removal: Cell) -> None:
+        """Delete the targets of a removal; remember targets beyond the clock (sent only by a broken peer)."""
         for kind, key, replica, seq in removed_dots(removal):
             named = self.get(kind, key, replica)
             if named is not None and named.seq <= seq:

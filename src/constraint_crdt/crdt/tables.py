@@ -1,12 +1,12 @@
-"""The standing cells of all rows by kind and key, with their digest sums and those who watch them.
+"""Tables: the standing cells of all rows by kind and key, with their digest sums and watchers.
 
-A *table* holds, for one kind of cell, the standing cells by key: a bare cell where one row has the key, a dict by replica where
-several have. That is the only index over cells: rows themselves keep just their order.
+A *table* holds, for a kind of cell, the standing cells by key: a bare cell where a single row has the key, a dict by replica
+where several have. The tables are the only index over cells: rows keep just their order.
 
 Rules kept here:
 
-- In a slot (kind, key, row) the cell that came last stands; whoever puts cells sees to it that it has the higher seq.
-- Sums, count and watchers are brought up to date with each cell, so reads compute nothing.
+- In a slot (kind, key, row) the last cell stands; callers put cells in ascending order of seq.
+- Sums, count and watchers are updated with each cell, so reads compute nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -18,28 +18,28 @@ from constraint_crdt.crdt.replica import Replica
 
 Holder = Cell | dict[Replica, Cell]
 Watcher = Callable[[Cell | None, Cell | None], None]
-"""Called with (the cell that fell, the cell that now stands); at least one is given, both have the same replica and key."""
+"""A callback with the cell before and the cell after a change; at least one is given, both with the same replica and key."""
 
-Greeter = Callable[[Sequence[Cell]], None]
-"""Called with cells that came where nothing stood, at most one under any key, in place of the watcher for each."""
+BulkWatcher = Callable[[Sequence[Cell]], None]
+"""A callback with new cells in empty slots, at most one under any key, in place of the watcher for each."""
 
 FEW = 8
-"""So many cells are put one by one: to sort them by kind first would cost more."""
+"""Up to this number, cells are put singly: sorting them by kind first would cost more."""
 
 
 class Tables(ABC):
-    """The index over cells that `Rows` builds on."""
+    """The index over cells, base of `Rows`."""
 
     def __init__(self, digest: Digest | None = None) -> None:
         self.digest = digest or Digest()
         self._tables: dict[int, dict[Key, Holder]] = {}
         self._watchers: dict[int, list[Watcher]] = {}
-        self._greeters: dict[Watcher, Greeter] = {}
+        self._bulk_watchers: dict[Watcher, BulkWatcher] = {}
         self._sums: dict[int, int] = {}
         self._count = 0
         self._hash: StateHash | None = None
-        self._fallen: list[Cell] | None = None
-        self._mended: list[Cell] | None = None
+        self._dropped: list[Cell] | None = None
+        self._repaired: list[Cell] | None = None
         self._readings: list[tuple[int, Watcher, Callable[[], None]]] = []
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -49,33 +49,33 @@ class Tables(ABC):
         return self._count
 
     def kind_hash(self, kind: int) -> StateHash:
-        """The hash of the live cells of one kind, without the clock. O(1)."""
+        """The hash of the live cells of a kind, without the clock. O(1)."""
         return self.digest.state(self._sums.get(kind, 0), 0)
 
     def kind_sum(self, kind: int) -> int:
-        """The digest sum of the live cells of one kind: equal sums mean equal cells. O(1)."""
+        """The digest sum of the live cells of a kind: equal sums mean equal cells. O(1)."""
         return self._sums.get(kind, 0)
 
     def table(self, kind: int) -> Mapping[Key, Holder]:
-        """The standing cells of one kind by key. A live view: do not hold it over a change."""
+        """The standing cells of a kind by key. A live view: do not hold it over a change."""
         return self._tables.setdefault(kind, {})
 
     def get(self, kind: int, key: Key, replica: Replica) -> Cell | None:
-        """The cell that stands in one row under one key. O(1)."""
+        """The standing cell in a row under a key. O(1)."""
         held = self._tables.get(kind, {}).get(key)
         if isinstance(held, dict):
             return held.get(replica)
         return held if held is not None and held.replica == replica else None
 
     def held(self, kind: int, key: Key) -> Sequence[Cell]:
-        """The cells of all rows that stand under one key. O(their number)."""
+        """The standing cells of all rows under a key. O(their number)."""
         held = self._tables.get(kind, {}).get(key)
         if held is None:
             return ()
         return tuple(held.values()) if isinstance(held, dict) else (held,)
 
     def each(self, kind: int) -> Iterator[Cell]:
-        """Every standing cell of one kind. O(their number)."""
+        """Every standing cell of a kind. O(their number)."""
         for held in self._tables.get(kind, {}).values():
             if isinstance(held, dict):
                 yield from held.values()
@@ -83,45 +83,45 @@ class Tables(ABC):
                 yield held
 
     def live_cells(self) -> Iterator[Cell]:
-        """Every standing cell that the hash covers: all but removals. O(cells)."""
+        """Every standing cell covered by the hash: all but removals. O(cells)."""
         for kind in self._tables:
             if kind != REMOVE:
                 yield from self.each(kind)
 
-    def watch(self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, greeter: Greeter | None = None) -> None:
-        """Have `watcher` called for every change of a cell of this kind. It must not raise, not write, and read no hash.
+    def watch(
+        self, kind: int, watcher: Watcher, restart: Callable[[], None] | None = None, bulk: BulkWatcher | None = None
+    ) -> None:
+        """Register a callback for every change of a cell of this kind. A watcher must not raise, not write, and read no hash.
 
-        With `restart` it keeps readings: after a repair that is called, and then `watcher` for each cell as if it were new.
-        A `greeter` is called instead where many new cells come at once, so that those that do not matter cost little.
+        `restart`: for a watcher with an index. A repair calls `restart`, and then the watcher for each cell as new. `bulk`: a
+        callback for many new cells at once, so that irrelevant cells cost little.
         """
         self._watchers.setdefault(kind, []).append(watcher)
         if restart is not None:
             self._readings.append((kind, watcher, restart))
-        if greeter is not None:
-            self._greeters[watcher] = greeter
+        if bulk is not None:
+            self._bulk_watchers[watcher] = bulk
 
-    def take_fallen(self) -> list[Cell]:
-        """The cells that were taken out, not superseded, since the last call. With the runs above a clock, the floors, and what was
-        mended, that is all that changed since: what a store needs to follow. Kept from the first call on.
-        """
-        fallen, self._fallen = self._fallen, []
+    def take_dropped(self) -> list[Cell]:
+        """The cells removed, not superseded, since the last call. Together with the runs above a clock, the floors and the
+        repaired cells, a store can follow all changes. Kept from the first call on."""
+        fallen, self._dropped = self._dropped, []
         return fallen or []
 
-    def take_mended(self) -> list[Cell]:
-        """The cells that a repair put at or below the clock since the last call; some may have been superseded since. What they
-        took the place of is among the fallen. Kept from the first call on.
-        """
-        mended, self._mended = self._mended, []
+    def take_repaired(self) -> list[Cell]:
+        """The cells put at or below the clock by a repair since the last call; some may have been superseded since. The cells
+        before them are among the dropped. Kept from the first call on."""
+        mended, self._repaired = self._repaired, []
         return mended or []
 
     # --- the steps of a change -----------------------------------------------------------------------------------
 
     @abstractmethod
-    def _bury(self, cell: Cell) -> None:
-        """Note in the cell's row that it does not stand any more."""
+    def _discard(self, cell: Cell) -> None:
+        """Note in the row of the cell that it does not stand any more."""
 
     def _put_all(self, cells: Sequence[Cell]) -> None:
-        """Let new cells stand. Those of a kind whose keys are all new go in at once: most that a blank node takes do."""
+        """Let new cells stand. Kinds with only new keys go in at once: the common case of a blank node."""
         if len(cells) <= FEW:
             for cell in cells:
                 self._put(cell)
@@ -133,24 +133,24 @@ class Tables(ABC):
             firsts: dict[Key, Holder] = {cell.key: cell for cell in of_kind}
             if len(firsts) == len(of_kind) and table.keys().isdisjoint(firsts.keys()):
                 table.update(firsts)
-                self._came(kind, of_kind)
+                self._account(kind, of_kind)
             else:
                 self._put_mixed(kind, table, of_kind)
 
     def _put_mixed(self, kind: int, table: dict[Key, Holder], cells: Sequence[Cell]) -> None:
-        """Let new cells of one kind stand, some of them under keys that are taken."""
+        """Let new cells of a kind stand, some of them under keys in use."""
         firsts: list[Cell] = []
         for cell in cells:
             if table.setdefault(cell.key, cell) is cell:
                 firsts.append(cell)
             else:
-                self._came(kind, firsts)  # first, since `cell` may take the place of one of them
+                self._account(kind, firsts)  # first, since `cell` may supersede a cell among them
                 firsts = []
                 self._put(cell)
-        self._came(kind, firsts)
+        self._account(kind, firsts)
 
-    def _came(self, kind: int, cells: Sequence[Cell]) -> None:
-        """Account for cells, one under each key, that stand where none stood."""
+    def _account(self, kind: int, cells: Sequence[Cell]) -> None:
+        """Account for cells in empty slots, each under a key of its own."""
         if not cells:
             return
         self._count += len(cells)
@@ -158,15 +158,15 @@ class Tables(ABC):
             self._sums[kind] = self._sums.get(kind, 0) + sum([cell.digest for cell in cells])
             self._hash = None
         for watcher in self._watchers.get(kind, ()):
-            greeter = self._greeters.get(watcher)
-            if greeter is not None:
-                greeter(cells)
+            bulk = self._bulk_watchers.get(watcher)
+            if bulk is not None:
+                bulk(cells)
             else:
                 for cell in cells:
                     watcher(None, cell)
 
     def _put(self, cell: Cell) -> None:
-        """Let a new cell stand that its row has noted."""
+        """Let a new cell stand, already noted in its row."""
         kind, key, replica = cell.kind, cell.key, cell.replica
         table = self._tables.get(kind)
         if table is None:
@@ -186,7 +186,7 @@ class Tables(ABC):
         if old is None:
             self._count += 1
         else:
-            self._bury(old)
+            self._discard(old)
         if kind != REMOVE:
             self._sums[kind] = self._sums.get(kind, 0) + cell.digest - (old.digest if old is not None else 0)
             self._hash = None
@@ -205,9 +205,9 @@ class Tables(ABC):
         else:
             del table[key]
         self._count -= 1
-        self._bury(cell)
-        if self._fallen is not None:
-            self._fallen.append(cell)
+        self._discard(cell)
+        if self._dropped is not None:
+            self._dropped.append(cell)
         if kind != REMOVE:
             self._sums[kind] -= cell.digest
             self._hash = None

@@ -1,8 +1,8 @@
-"""Evaluating the active constraints against measurements. Pure.
+"""Evaluation of the active constraints against measurements. Pure.
 
-All definitions that stand for a constraint are in force: it is violated if one of them is, satisfied if all hold, else unknown.
-A definition with a selector applies only to nodes that have all of its labels; a constraint of which no definition applies is not
-evaluated. A definition that cannot be compiled here (it came from a node that knows more) reads unknown, and is kept and forwarded.
+All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
+A definition with a selector applies only to nodes with all of its labels; a constraint without an applying definition is not
+evaluated. A definition that does not compile here (from a node with a later version) reads unknown, and is kept and forwarded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,16 +13,16 @@ from constraint_crdt.types.orset import ConstraintORSet
 
 
 class Evaluation(NamedTuple):
-    """What one evaluation of one constraint gave."""
+    """The result of an evaluation of a constraint."""
 
     constraint: str
     verdict: Verdict
     reason: str = ""
-    """Why it is unknown; else empty."""
+    """The reason for an unknown verdict; else empty."""
 
     @property
     def counts(self) -> tuple[int, int]:
-        """What it adds to (satisfied, violated); unknown counts neither way."""
+        """The increment of (satisfied, violated); unknown counts neither way."""
         return int(self.verdict is Verdict.SATISFIED), int(self.verdict is Verdict.VIOLATED)
 
 
@@ -35,9 +35,9 @@ def evaluate(
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
 ) -> list[Evaluation]:
-    """One evaluation per active constraint that has a `when` and applies to a node with these labels, ordered by id.
+    """An evaluation per active constraint with a `when` and a selector for these labels, ordered by id.
 
-    `ids`: of these only, in this order. O(active constraints), or O(ids).
+    `ids`: only these, in this order. O(active constraints), or O(ids).
     """
     prepared = measurements(values)
     evaluations = []

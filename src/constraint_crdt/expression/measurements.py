@@ -1,16 +1,18 @@
-"""Measured values as CEL is to see them: numbers as doubles at any depth, and a reason for each value that cannot be used."""
+"""Measured values for CEL: numbers as doubles at any depth, and a reason for each unusable value."""
 
 import math
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import SupportsFloat, SupportsIndex
 
-from constraint_crdt.expression import library
-from constraint_crdt.expression.library import TYPE_NAMES
+from constraint_crdt.expression import cel
+from constraint_crdt.expression.cel import TYPE_NAMES
 
 MAX_VALUE_DEPTH = 16
 
 
 class _UnusableError(Exception):
-    """A measured value that CEL cannot be given; `str()` follows the variable's name."""
+    """A measured value is unusable for CEL; `str()` follows the variable's name."""
 
 
 def _coerce(value: object, depth: int = 0) -> object:
@@ -18,6 +20,10 @@ def _coerce(value: object, depth: int = 0) -> object:
         return value
     if isinstance(value, int | float):
         return _double(value, depth)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of numpy, or of a library like it
+        item = value.item()
+        if type(item) is not type(value):
+            return _coerce(item, depth)
     if isinstance(value, str):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise _UnusableError("is not valid text")
@@ -30,14 +36,20 @@ def _coerce(value: object, depth: int = 0) -> object:
         if not all(isinstance(key, str) for key in value):
             raise _UnusableError("has a key that is not text")
         return {_coerce(key, depth + 1): _coerce(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, SupportsFloat | SupportsIndex) and not hasattr(value, "__len__"):
+        return _double(value, depth)
     raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
 
 
-def _double(value: float, depth: int) -> float:
+def _double(value: SupportsFloat | SupportsIndex, depth: int) -> float:
     try:
         number = float(value)
     except OverflowError:
         raise _UnusableError("is too large for a double") from None
+    except (TypeError, ValueError):
+        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable") from None
+    if math.isinf(number) and isinstance(value, Decimal) and value.is_finite():
+        raise _UnusableError("is too large for a double")
     if math.isnan(number):
         raise _UnusableError("is not a number (NaN)" if depth == 0 else "contains NaN, which is not a number")
     return number
@@ -64,7 +76,7 @@ class Measurements(Mapping[str, object]):
         return len(self._values)
 
     def covers(self, variables: frozenset[str]) -> bool:
-        """Whether every one of these variables has a usable value."""
+        """True if all of these variables have usable values."""
         return variables <= self._names
 
     def why_not(self, variables: frozenset[str]) -> str:
@@ -76,16 +88,17 @@ class Measurements(Mapping[str, object]):
     def context(self) -> object:
         """The values in the library's own form, made when first asked for."""
         if self._context is None:
-            self._context = library.context(self._values)
+            self._context = cel.context(self._values)
         return self._context
 
 
 def measurements(values: Mapping[str, object]) -> Measurements:
     """Convert measured values once, to evaluate many expressions against them.
 
-    A value is a bool, int, float or str, or lists and mappings (with str keys) of those. Numbers become doubles at any
-    depth. A variable with NaN, an int too large for a double or any other type has no usable value: what reads it is
-    `UNKNOWN`. Infinities are values. Raises nothing.
+    A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or a
+    list or mapping (with str keys) of those. Numbers become doubles at any depth. A variable with NaN, a number too large for a
+    double or any other type has no usable value: an expression with the variable is `UNKNOWN`. Infinities are values. Raises
+    nothing.
     """
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}

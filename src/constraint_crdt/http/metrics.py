@@ -29,11 +29,11 @@ from starlette.types import Scope
 
 from constraint_crdt.alerts.kinds import KINDS
 from constraint_crdt.http.events import EventFeed
+from constraint_crdt.model.events import EventKind
 from constraint_crdt.operations.diagnosis import AlertsReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
-from constraint_crdt.runtime.events import EventKind
 from constraint_crdt.runtime.metrics import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState

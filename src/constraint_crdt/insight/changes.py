@@ -12,9 +12,10 @@ before the start, have no time (None). A removal stays in the log after its cell
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from constraint_crdt.crdt.cells import ADD, REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types.definition import ADD
 
 
 class DefinitionFrontier:

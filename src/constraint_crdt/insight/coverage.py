@@ -11,13 +11,13 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from constraint_crdt.crdt.cells import ADD
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.transport.interface import Peer
+from constraint_crdt.types.definition import ADD
 
 WAITING = 64
 """Requests waiting for acknowledgements at once, at most."""

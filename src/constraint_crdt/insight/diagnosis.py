@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode

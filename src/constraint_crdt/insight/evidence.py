@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Protocol
 
-from constraint_crdt.crdt.clock import ClockMark
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockMark
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.insight.changes import ChangeLog
 from constraint_crdt.operations.evidence import ConvergenceReport, PeerConvergence

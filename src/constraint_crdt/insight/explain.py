@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, Protocol
 
-from constraint_crdt.crdt.cells import COUNTS, Cell, counts_value
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
 from constraint_crdt.expression.evaluation import Evaluation
@@ -24,7 +24,7 @@ from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import NODE_KEY, ZERO
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, ZERO, counts_value
 from constraint_crdt.types.definition import Addition
 
 SPELLS = 100_000
@@ -172,7 +172,7 @@ class Explanations:
         return ExplainReport(
             id=id_,
             active=bool(in_force),
-            conflict=len({each.definition.lasting() for each in in_force}) > 1,
+            conflict=len({each.definition.without_end() for each in in_force}) > 1,
             definitions=tuple(definitions),
             removals=tuple(_removal(change, id_, state.rows) for change in self._evidence.changes.removals(id_)),
             violations=self._violations(id_),

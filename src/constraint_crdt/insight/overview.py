@@ -104,7 +104,7 @@ class NodeOverview:
             added_at=additions[0].added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            definitions=len({each.lasting() for each in definitions}),
+            definitions=len({each.without_end() for each in definitions}),
             satisfied=counts.satisfied,
             violations=counts.violated,
             verdict=last.verdict.value if last else None,

@@ -8,10 +8,9 @@ counts are in the metrics.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from constraint_crdt.crdt.values import RATE
 from constraint_crdt.operations.counts import ConstraintRate, NodeRate, RatesReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.decay import LN2, left_of
+from constraint_crdt.types.decay import LN2, RATE, decayed
 from constraint_crdt.types.rates import NODE_KEY, Pair, Rates, rates_of
 
 NOTHING_LEFT = 0.0005
@@ -69,7 +68,7 @@ class NodeRates:
         half_lives = self._rates.half_lives
         at, pairs = self._waiting.get(constraint, (now, ((0.0, 0.0),) * len(half_lives)))
         age = now - at
-        return tuple((left_of(s, age, h), left_of(v, age, h)) for (s, v), h in zip(pairs, half_lives, strict=True))
+        return tuple((decayed(s, age, h), decayed(v, age, h)) for (s, v), h in zip(pairs, half_lives, strict=True))
 
     # --- answering -----------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeVar
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.replica import Replica, replica_named
+from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.plato.shapes import (
@@ -60,7 +60,7 @@ def merge_tile(state: ConstraintState, sent: PlatoTile, replica: Replica) -> boo
     cells = [
         *_within(None, lambda: _content(tile, sent, replica)),
         *_within("tags", lambda: tile.tags.additions(sent.tags)),
-        *_within("constraints.tombstones", lambda: tile.constraints.burials(sent.constraints.tombstones, replica)),
+        *_within("constraints.tombstones", lambda: tile.constraints.tombstone_cells(sent.constraints.tombstones, replica)),
         *_within("constraints.elements", lambda: _constraints(tile, sent, replica)),
         *_within("metrics", lambda: tile.metrics.foreign_records(_counts(sent, state.rows))),
         *_within("position", lambda: _position(tile, sent, replica)),
@@ -127,7 +127,7 @@ def _constraints(tile: FleetTile, sent: PlatoTile, replica: Replica) -> list[Cel
 
 def _counts(sent: PlatoTile, rows: Rows) -> dict[str, tuple[int, int]]:
     counts, violations = sent.metrics.counts, sent.metrics.violations
-    names = [name for name in (counts | violations) if replica_named(name) not in rows]
+    names = [name for name in (counts | violations) if parse_replica(name) not in rows]
     return {name: (counts.get(name, 0), violations.get(name, 0)) for name in names}
 
 

@@ -25,9 +25,8 @@ Rules kept here:
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from constraint_crdt.crdt.clock import ClockMark, VectorClock
+from constraint_crdt.crdt.clock import SECOND, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.crdt.hybrid_time import SECOND
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
@@ -119,7 +118,7 @@ class Composer:
         """A Ping with the whole clock. Ended lives are left out where the reader can infer them, unless `spelled_out`."""
         local, state = self._local, self._local.state
         entries = state.rows.clock_mark.entries
-        spoken = state.retirements.spoken(entries, spelled_out=spelled_out)
+        spoken = state.retirements.compact_clock(entries, spelled_out=spelled_out)
         return Ping(
             node=local.replica,
             fleet=local.fleet,
@@ -365,9 +364,9 @@ class Exchange:
             stated = ping.clock.mark(digest) if ping.clock is not None else base.changed(resolve_entries(ping.changes, base))
             return self._bounded(stated)
         if ping.changes:  # the entries that travelled, with ended lives left out
-            return self._bounded(mine.replaced(state.retirements.heard(dict(resolve_entries(ping.changes, None)))))
+            return self._bounded(mine.replaced(state.retirements.expand_clock(dict(resolve_entries(ping.changes, None)))))
         stated = (ping.clock or VectorClock()).mark(digest)
-        heard = state.retirements.heard(stated.entries)
+        heard = state.retirements.expand_clock(stated.entries)
         return self._bounded(stated if heard is stated.entries else mine.replaced(heard))
 
     def _bounded(self, theirs: ClockMark) -> ClockMark:

@@ -22,9 +22,8 @@ Rules kept here:
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.hybrid_time import HybridClock
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
@@ -36,7 +35,7 @@ from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta
 from constraint_crdt.protocol.peer_clocks import DeltaTracker
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Labels, Moment, Span, check_definition, check_labels, end_of
+from constraint_crdt.types.definition import Duration, Labels, Timestamp, check_definition, check_labels, expiry_time
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
@@ -201,8 +200,8 @@ class GossipNode:
         severity: str = Severity.WARNING,
         about: str | None = None,
         on: Labels | None = None,
-        ttl: Span | float | None = None,
-        until: Moment | int | None = None,
+        ttl: Duration | float | None = None,
+        until: Timestamp | int | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active, or replace its definition.
@@ -213,7 +212,7 @@ class GossipNode:
         bounds.
         """
         state = self.local.state
-        expires_at = None if ttl is None and until is None else end_of(ttl, until, self.local.time.now())
+        expires_at = None if ttl is None and until is None else expiry_time(ttl, until, self.local.time.now())
         definition = check_definition(when, severity, about, on, expires_at)
         if definition.when is not None:
             from constraint_crdt.expression import compile_expression

@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeVar
 
-from constraint_crdt.crdt.cells import ADD, Cell
-from constraint_crdt.crdt.hybrid_time import SECOND, HybridClock
+from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import SECOND, HybridClock
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.definition import ADD
 
 OTHERS_AFTER = 60 * SECOND
 """Nanoseconds each node waits longer than the node before it, for expired adds another node wrote."""
@@ -72,7 +73,7 @@ class ExpiredAdds:
             return []
         over = self._time.now() - 2 * self._time.max_skew
         due, self._again = self._again[:most], self._again[most:]
-        for expires_at, cell in self._state.constraints.take_overdue(over, most - len(due)):
+        for expires_at, cell in self._state.constraints.take_expired(over, most - len(due)):
             if cell.replica.node_id == node_id:
                 due.append(cell)
             else:

@@ -4,9 +4,8 @@ import time
 from collections.abc import Sequence
 
 from constraint_crdt import __version__
-from constraint_crdt.crdt.cells import REMOVE, NodeValue
-from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import REMOVE
+from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
@@ -22,6 +21,7 @@ from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport.interface import Transport
 from constraint_crdt.types.definition import Addition
+from constraint_crdt.types.nodes import NodeValue
 
 
 class Answers:
@@ -224,7 +224,7 @@ class Answers:
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
-            conflict=len({each.lasting() for each in definitions}) > 1,
+            conflict=len({each.without_end() for each in definitions}) > 1,
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, counts_value
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
@@ -24,8 +23,8 @@ from constraint_crdt.operations.constraints import (
     RemoveConstraint,
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import NODE_KEY
-from constraint_crdt.types.definition import check_definition, check_labels, end_of
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
+from constraint_crdt.types.definition import ADD, check_definition, check_labels, expiry_time
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 
@@ -151,7 +150,7 @@ class _Rehearsal:
 
     def _check_end(self, index: int, change: AddConstraint) -> None:
         try:
-            end_of(change.ttl, change.until, self._state.now())
+            expiry_time(change.ttl, change.until, self._state.now())
         except ConstraintCrdtError as error:
             raise BatchError(index, "add.until" if change.ttl is None else "add.ttl", str(error)) from None
 

@@ -23,14 +23,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from constraint_crdt.crdt.cells import ADD, Cell
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import Verdict
 from constraint_crdt.model.events import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Definition, addition_of
+from constraint_crdt.types.definition import ADD, Definition, read_addition
 
 Result = TypeVar("Result")
 
@@ -205,8 +205,8 @@ class DefinitionChanges:
         """The constraints as last published, each with a hash of its definitions."""
         self._expired: dict[str, int] = {}
         """The hashes of constraints whose expiry was published, while an add of them stands."""
-        state.rows.watch(ADD, self._moved, greeter=self._came)
-        state.constraints.take_turned()  # has it kept from now on
+        state.rows.watch(ADD, self._moved, bulk=self._came)
+        state.constraints.take_expiry_changes()  # has it kept from now on
 
     def subscribe(self, subscriber: Callable[[Collection[str]], None]) -> None:
         """Call `subscriber` with the ids of changed constraints, as soon as the change is found."""
@@ -255,7 +255,7 @@ class DefinitionChanges:
             return self._listed.get(id_)
         settled = self._waiting[id_]
         if isinstance(settled, Cell):
-            settled = self._waiting[id_] = _hash((addition_of(settled).definition,))
+            settled = self._waiting[id_] = _hash((read_addition(settled).definition,))
         return settled
 
     def _now(self, id_: str) -> int | Cell | None:

@@ -27,10 +27,9 @@ from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts.engine import Alert
 from constraint_crdt.alerts.kinds import AlertRule
-from constraint_crdt.crdt.cells import ADD, COUNTS, Cell
+from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.shapes import SHAPES
-from constraint_crdt.crdt.values import RATE
+from constraint_crdt.crdt.kinds import registered
 from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -38,6 +37,9 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, No
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.decay import RATE
+from constraint_crdt.types.definition import ADD
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
 
@@ -339,7 +341,7 @@ class Notices:
         self._evidence: dict[str, tuple[int, StateHash | None]] = {}
         self._constraints = _Names()
         self._nodes = _Names()
-        for kind in SHAPES:
+        for kind in registered():
             gossip.state.rows.watch(kind, self._cell_changed)
 
     @property

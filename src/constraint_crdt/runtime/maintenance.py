@@ -18,8 +18,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from constraint_crdt.crdt.cells import COUNTS, REMOVE, Cell
-from constraint_crdt.crdt.hybrid_time import DEFAULT_HEARD_FOR, SECOND
+from constraint_crdt.crdt.cells import REMOVE, Cell
+from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.operations.nodes import Holding
@@ -28,7 +28,8 @@ from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.types.tile_parts import Place
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.tile_cells import Place
 from constraint_crdt.types.tiles import FleetTile
 
 ADDS_AT_ONCE = 1_000
@@ -184,7 +185,7 @@ class Maintenance:
 
     async def expire(self) -> None:
         """Publish expired constraints, and constraints in force again. O(those)."""
-        ids = self._gossip.state.constraints.take_turned()
+        ids = self._gossip.state.constraints.take_expiry_changes()
         if ids:
             self._feed.elapse(ids)
 

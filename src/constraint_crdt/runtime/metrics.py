@@ -13,10 +13,11 @@ from typing import Final
 
 import msgspec
 
+from constraint_crdt.model.events import EventKind
 from constraint_crdt.model.histogram import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import EvaluationCounts
-from constraint_crdt.runtime.events import EventKind, EventStream
+from constraint_crdt.runtime.events import EventStream
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop, Receipt
 from constraint_crdt.runtime.persistence import Persistence
 

@@ -101,7 +101,7 @@ class NodeSketches:
     def __init__(self, gossip: GossipNode, commit: Commit) -> None:
         self._gossip = gossip
         self._commit = commit
-        self._violations: SketchCRDT = gossip.state.sketches.view(VIOLATIONS, SketchShape.usual())
+        self._violations: SketchCRDT = gossip.state.sketches.view(VIOLATIONS, SketchShape.default())
         self._waiting: dict[str, int] = {}
 
     # --- the node's own violations - -------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable
 
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.crdt.values import CONTENT, DELETED
+from constraint_crdt.model.events import Event, EventKind
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.events import Event, EventKind
 from constraint_crdt.runtime.shared import Commit
-from constraint_crdt.types.tile_parts import Place
+from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place
 from constraint_crdt.types.tiles import FleetTile
 
 

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.crdt.cells import REMOVE, RETIRE, Run, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Run, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
@@ -38,6 +38,7 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
+from constraint_crdt.types.nodes import RETIRE
 
 LIMITS = Limits(burst_bytes=1024)
 """The limits of every node: so small that large transfers pause and have to be resumed."""

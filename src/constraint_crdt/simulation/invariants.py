@@ -27,11 +27,13 @@ clock:
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from constraint_crdt.crdt.cells import ADD, REMOVE, RETIRE, Cell, definition_value, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Contribution, Model
+from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.nodes import RETIRE
 
 Counted = Mapping[str, tuple[int, int]]
 """Evaluations by constraint, "" for none in particular: the amount by which a mutation moves the counts."""

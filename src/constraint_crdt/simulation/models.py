@@ -13,28 +13,16 @@ from collections.abc import Sequence
 from math import isclose
 from typing import NamedTuple, TypeAlias
 
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.values import (
-    BLOOM,
-    BLOOM_PAGE,
-    CONTENT,
-    CONTENT_PAGE,
-    COUNTER,
-    DECAY,
-    DELETED,
-    ELEMENT,
-    POSITION,
-    RATE,
-    SKETCH,
-    SKETCH_PAGE,
-    TILE,
-    TILE_COUNTS,
-    TILE_POSITION,
-    TOMBSTONES,
-)
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.pages import positions
+from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE
+from constraint_crdt.types.counters import COUNTER
+from constraint_crdt.types.decay import DECAY, RATE
+from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.sketch import SKETCH, SKETCH_PAGE
+from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
+from constraint_crdt.types.view import positions
 
 ROOM = "depot"
 """The room of all tiles and clients of a history."""

@@ -5,10 +5,9 @@ from typing import Final, NamedTuple, TypeAlias, get_args
 
 import msgspec
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, RETIRE, Cell, counts_value
-from constraint_crdt.crdt.hybrid_time import SECOND
+from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.values import APPLIED, DECAY, RATE
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -44,6 +43,11 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
+from constraint_crdt.types.counters import COUNTS, counts_value
+from constraint_crdt.types.decay import DECAY, RATE
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.increments import APPLIED
+from constraint_crdt.types.nodes import RETIRE
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 
 TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")

@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
 
 class Changes:
-    """Follows one `Rows`, and is the only caller of its `take_fallen` and `take_mended`."""
+    """Follows one `Rows`, and is the only caller of its `take_dropped` and `take_repaired`."""
 
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
@@ -79,8 +79,8 @@ class Changes:
         self._lives: list[Life] = []
         self._life_ends = False
         self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
-        rows.take_fallen()
-        rows.take_mended()
+        rows.take_dropped()
+        rows.take_repaired()
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
@@ -103,7 +103,7 @@ class Changes:
         rows = self._rows
         clock, floors = rows.clock_mark.entries, rows.floors
         self._gather_fallen()
-        self._mended += rows.take_mended()
+        self._mended += rows.take_repaired()
         if clock is self._clock and floors == self._floors and not (self._fallen or self._mended or self._lives or self._life_ends):
             return None
         self._tried = clock
@@ -133,7 +133,7 @@ class Changes:
 
     def _gather_fallen(self) -> None:
         tried = self._tried
-        for cell in self._rows.take_fallen():
+        for cell in self._rows.take_dropped():
             # A cell without a key of its own that was in no batch has nothing on disk to delete. One with a key may have: an older
             # cell that it took over. So the many removals that come and go between two commits cost nothing here.
             if isinstance(cell.key, str) or cell.seq <= tried.get(cell.replica, 0):

@@ -17,6 +17,7 @@ from zlib import crc32
 
 import msgspec
 
+import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Cell, Run, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_replica

@@ -1,4 +1,4 @@
-"""For tests: the laws of CRDTs, checked on anybody's type, and Hypothesis strategies for the types of this package.
+"""For tests: a checker of the laws of CRDTs for any type, and Hypothesis strategies for the types of this package.
 
     check_laws(Laws(new=MyCounter, steps=st.integers(1, 3), apply_step=..., merge=..., reading=...))
     check_laws(laws_of(ConstraintState))

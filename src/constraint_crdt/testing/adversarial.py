@@ -1,13 +1,12 @@
-"""Rows as no honest node would write them: what a broken or lying sender can make others take in.
+"""Adversarial rows, and the description of views for the law checker.
 
-A fleet of liars writes cells that each may be taken for a cell, at whatever dots: counts that go down at a higher seq, positions
-that overwrite each other or themselves, parts of a tile without the rest, one key at several seqs of a run, kinds that nobody
-knows, removals that name dots beyond the clock. What even these must keep: all who know the same say the same.
+Adversarial rows are written by no honest node; a broken or lying sender can make others take them in. Their cells are each valid,
+at any dots: counts that go down at a higher seq, positions that overwrite each other or themselves, parts of a tile without the
+rest, a key at several seqs of a run, unknown kinds, removals of dots beyond the clock. The property checked on them: replicas
+with equal knowledge have equal readings.
 
-What the types of this package have in common for the checker: they are views over rows.
-
-Views stand alone here, over rows of their own. Deltas are the messages of the exchange, in parts small enough that there are
-several, taken by a real node; encodings are state files.
+The types of this package are views over rows. Here each view stands alone, over rows of its own. Deltas are the messages of the
+exchange, taken by a real node, in parts small enough for several messages; encodings are state files.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +14,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION, Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.crdt.kinds import REMOVABLE
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import REMOVABLE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
@@ -27,6 +26,9 @@ from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.testing.histories import Laws, in_place
+from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.view import View
 
 LONGEST_ROW = 6
@@ -40,8 +42,8 @@ Pool = st.SearchStrategy[Sequence[Cell]]
 """Cells to lie with."""
 
 
-def lying_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]]:
-    """Rows for each of these replicas that took in some of what one fleet of liars wrote, with cells of the pool."""
+def adversarial_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]]:
+    """Rows for each of these replicas, with parts of the adversarial writes of a fleet, from cells of the pool."""
     replicas = [Replica(name, 0) for name in names]
 
     @st.composite
@@ -57,7 +59,7 @@ def lying_rows(names: Sequence[str], pool: Pool) -> st.SearchStrategy[list[Rows]
 
 
 def _removals(replicas: Sequence[Replica], cells: Sequence[Cell]) -> st.SearchStrategy[Cell]:
-    """Removals of what the pool has, at dots that may or may not hold it."""
+    """Removals of cells in the pool, at dots with or without them."""
     slots = sorted({(cell.kind, cell.key) for cell in cells if cell.kind in REMOVABLE and isinstance(cell.key, str) and cell.key})
     dots = st.lists(st.tuples(st.sampled_from(replicas), st.integers(0, LONGEST_ROW + 2)), max_size=3)
     return st.builds(
@@ -65,8 +67,10 @@ def _removals(replicas: Sequence[Replica], cells: Sequence[Cell]) -> st.SearchSt
     )
 
 
-def forged(new: Callable[[], Any], change: Callable[[Any, str, Any], object], rows_of: Callable[[Any], Rows], steps: Any) -> Pool:
-    """Cells that a writer of this type writes, each to be used without those that belong to it."""
+def forged_cells(
+    new: Callable[[], Any], change: Callable[[Any, str, Any], object], rows_of: Callable[[Any], Rows], steps: Any
+) -> Pool:
+    """Cells from the writes of this type, each to be used without the others of its write."""
 
     def written(done: Sequence[Any]) -> list[Cell]:
         state, cells = new(), dict[bytes, Cell]()
@@ -78,7 +82,7 @@ def forged(new: Callable[[], Any], change: Callable[[Any, str, Any], object], ro
     return st.lists(steps, min_size=1, max_size=MOST_FORGED).map(written)
 
 
-def wild(*kinds: int) -> Pool:
+def arbitrary_cells(*kinds: int) -> Pool:
     """Cells of these kinds with any values."""
     ids = st.sampled_from(IDS)
     dots = st.lists(st.tuples(st.sampled_from("abc"), st.just(0), st.integers(0, LONGEST_ROW + 2)), max_size=3)
@@ -100,7 +104,7 @@ def _position(a: int, b: int, time: int, overwrites: Sequence[tuple[str, int, in
 
 
 def _taken(logs: dict[Replica, list[Cell]], upto: Sequence[int]) -> Rows:
-    """Rows that took in the first mutations of each log, superseded ones too."""
+    """Rows with the first mutations of each log, superseded ones included."""
     rows = Rows()
     runs = []
     for (replica, log), seq in zip(logs.items(), upto, strict=True):
@@ -117,11 +121,11 @@ def _bound(cell: Cell, replica: Replica, seq: int) -> Cell:
 
 REPLICAS = ("a", "b", "c")
 PART_BYTES = 96
-"""Of a message: little, so that most deltas travel in parts."""
+"""The size of a message: small, so most deltas travel in parts."""
 
 
 def rows_of(state: ConstraintState | View) -> Rows:
-    """The rows under a state, or under a view that stands alone and has no other use for them than its own."""
+    """The rows under a state, or under a standalone view."""
     return state.rows if isinstance(state, ConstraintState) else state._rows
 
 
@@ -135,12 +139,13 @@ def over_rows(
     accounts_for: Callable[[Any, Sequence[tuple[str, Any]]], bool] | None = None,
     canonical: bool = False,
 ) -> Laws[Any, Any]:
-    """The description of a type that is a view over rows, as `make` makes it. `pool`: cells to lie with, else forged ones."""
+    """The description of a type that is a view over rows, as made by `make`. `pool`: the cells for adversarial rows, else forged
+    from the writes of the type."""
 
     def new() -> Any:
         return make(Rows())
 
-    lying = lying_rows(REPLICAS, pool if pool is not None else forged(new, change, rows_of, steps))
+    lying = adversarial_rows(REPLICAS, pool if pool is not None else forged_cells(new, change, rows_of, steps))
     return Laws(
         new=new,
         steps=steps,
@@ -165,7 +170,7 @@ def over_rows(
 
 
 def _node(name: str, state: ConstraintState) -> GossipNode:
-    """A node that holds a state, to speak for it or to take in messages for it."""
+    """A node with this state, to send or receive messages for it."""
     node = GossipNode(name, incarnation=1, now=lambda: 0, renew=lambda: 2)
     node.local.state = state
     return node

@@ -1,26 +1,26 @@
-"""Every type of this package as the checker sees it, and a strategy for the states of each."""
+"""The descriptions of all types of this package for the law checker, and a strategy for the states of each."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.testing import composite_types as tables
 from constraint_crdt.testing import composite_types as tile
 from constraint_crdt.testing import simple_types as basic
 from constraint_crdt.testing import simple_types as counting
-from constraint_crdt.testing.adversarial import UNKNOWN_KIND, forged, over_rows, rows_of, wild
+from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws, single
 from constraint_crdt.types.bloom import BloomCRDT
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
-from constraint_crdt.types.register import EisensteinRegister
+from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
 
@@ -81,8 +81,8 @@ def _read(state: ConstraintState) -> object:
 
 
 def _state_laws() -> Laws[ConstraintState, Any]:
-    lies = forged(ConstraintState, _change, rows_of, state_steps)
-    pool = st.tuples(wild(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
+    lies = forged_cells(ConstraintState, _change, rows_of, state_steps)
+    pool = st.tuples(arbitrary_cells(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
     return over_rows(ConstraintState, state_steps, _change, _read, pool=pool)
 
 
@@ -100,11 +100,11 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     RoomIncrements: tile.increments_laws,
     ConstraintState: _state_laws,
 }
-"""Every type, with what makes its description."""
+"""Every type, with the function that makes its description."""
 
 
 def laws_of(kind: type) -> Laws[Any, Any]:
-    """The description of one of our types, or of a type that derives from one. Raises `TypeError` for any other."""
+    """The description of a type of this package, or of a type derived from it. Raises `TypeError` for any other."""
     for known, describe in ADAPTERS.items():
         if issubclass(kind, known):
             return describe()
@@ -123,7 +123,7 @@ def counters() -> st.SearchStrategy[ConstraintGCounter]:
 
 
 def constraint_sets() -> st.SearchStrategy[ConstraintORSet]:
-    """Sets of constraints, some with removals that were collected."""
+    """Sets of constraints, some with collected removals."""
     return single(laws_of(ConstraintORSet))
 
 
@@ -133,17 +133,17 @@ def registers() -> st.SearchStrategy[EisensteinRegister]:
 
 
 def pn_counters() -> st.SearchStrategy[PNCounter]:
-    """Counters that go up and down."""
+    """Counters with increments and decrements."""
     return single(laws_of(PNCounter))
 
 
 def decay_counters() -> st.SearchStrategy[DecayCounter]:
-    """Decaying counters, at a clock that stands still but for mutations."""
+    """Decaying counters, at a clock moved only by mutations."""
     return single(laws_of(DecayCounter))
 
 
 def decay_states() -> st.SearchStrategy[DecayConstraintState]:
-    """Recent evaluations, at a clock that stands still but for mutations."""
+    """Recent evaluations, at a clock moved only by mutations."""
     return single(laws_of(DecayConstraintState))
 
 
@@ -158,12 +158,12 @@ def blooms() -> st.SearchStrategy[BloomCRDT]:
 
 
 def tiles() -> st.SearchStrategy[FleetTile]:
-    """One tile, there or not."""
+    """A tile, visible or not."""
     return single(laws_of(FleetTile))
 
 
 def increments() -> st.SearchStrategy[RoomIncrements]:
-    """What foreign nodes counted in one room."""
+    """The counts of foreign nodes in a room."""
     return single(laws_of(RoomIncrements))
 
 

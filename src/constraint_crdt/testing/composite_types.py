@@ -1,7 +1,5 @@
-"""Sketches and Bloom filters, as the checker sees them: small ones, with few items, so that items share counters and bits.
-
-Tiles, and what foreign nodes count in rooms, as the checker sees them.
-"""
+"""Sketches, Bloom filters, tiles and increments for the law checker. Tables are small and items few, so items share counters and
+bits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.testing.adversarial import forged, over_rows, rows_of
+from constraint_crdt.testing.adversarial import forged_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.increments import RoomIncrements
@@ -56,9 +54,10 @@ def sketch_laws() -> Laws[SketchCRDT, Any]:
         record,
         read_sketch,
         pool=st.one_of(
-            forged(lambda: SketchCRDT(rows=Rows(), shape=SKETCH), record, rows_of, recorded),
+            forged_cells(lambda: SketchCRDT(rows=Rows(), shape=SKETCH), record, rows_of, recorded),
             st.tuples(
-                forged(other, record, rows_of, recorded), forged(lambda: SketchCRDT(shape=SKETCH), record, rows_of, recorded)
+                forged_cells(other, record, rows_of, recorded),
+                forged_cells(lambda: SketchCRDT(shape=SKETCH), record, rows_of, recorded),
             ).map(lambda pools: [*pools[0], *pools[1]]),
         ),
         accounts_for=_not_below,
@@ -95,7 +94,7 @@ def bloom_laws() -> Laws[BloomCRDT, Any]:
         inserted,
         insert,
         read_bloom,
-        pool=st.tuples(forged(other, insert, rows_of, inserted), forged(ours, insert, rows_of, inserted)).map(
+        pool=st.tuples(forged_cells(other, insert, rows_of, inserted), forged_cells(ours, insert, rows_of, inserted)).map(
             lambda pools: [*pools[0], *pools[1]]
         ),
         accounts_for=_found,
@@ -125,7 +124,7 @@ tile_steps = st.one_of(
 
 
 def change_tile(tile: FleetTile, name: str, step: tuple[Any, ...]) -> None:
-    """Do what a step says, if the tile is such that it can be done."""
+    """Apply a step, if the tile allows it."""
     match step:
         case ("put", content, time):
             tile.put(content, node=name, time=time)
@@ -184,13 +183,13 @@ foreign_counts = st.tuples(st.sampled_from(("f", "g")), st.integers(1, 6), _numb
 
 
 def apply_increment(increments: RoomIncrements, name: str, step: tuple[str, int, tuple[int, int]]) -> None:
-    """Take in what a foreign node counted."""
+    """Take in the increment of a foreign node."""
     foreign, seq, (satisfied, violated) = step
     increments.apply(ROOM, foreign, seq, satisfied, violated, node=name)
 
 
 def read_increments(increments: RoomIncrements) -> object:
-    """All readings of what foreign nodes counted."""
+    """All readings of the counts of foreign nodes."""
     known = [(foreign, seq) for foreign in ("f", "g") for seq in range(1, 7) if increments.knows(ROOM, foreign, seq)]
     return increments.rooms, increments.by_node(ROOM), increments.total(ROOM), known
 

@@ -1,12 +1,10 @@
-"""How a CRDT is described to the checker: `Laws`, a handful of functions over its states.
+"""The description of a CRDT for the checker, `Laws`, and the replicas of a history.
 
-Every function that changes a state returns the state that results, which may be the one it was given, changed in place. None of
-them changes any other argument; the checker sees to copies.
+`Laws` is a handful of functions over the states of a type. Every function with a changed state returns the resulting state,
+possibly the argument itself, changed in place. Other arguments stay unchanged; the checker makes the copies.
 
-Replicas of one history: what honest replicas reach by mutating, merging and sending deltas, or what liars reach.
-
-A history is a short list of events, drawn by Hypothesis and played on new states; so what shows a broken law shrinks to the
-fewest events that do, and prints as a story.
+Honest replicas mutate, merge and send deltas; adversarial replicas come from a strategy of their own. A history is a short list
+of events, drawn by Hypothesis and played on new states. So a broken law shrinks to the fewest events, and prints as a story.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +21,7 @@ Rest = ParamSpec("Rest")
 
 
 class LawBroken(AssertionError):
-    """A CRDT does not keep a law. `str()` has the law, the shortest history found that shows it, and what was read."""
+    """A CRDT breaks a law. `str()` has the law, the shortest history found, and the readings."""
 
     def __init__(self, law: str, example: str, found: str) -> None:
         super().__init__(f"the law `{law}` is broken\n{example}\n{found}")
@@ -33,7 +31,7 @@ class LawBroken(AssertionError):
 
 
 def in_place(function: Callable[Concatenate[State, Rest], object]) -> Callable[Concatenate[State, Rest], State]:
-    """A function that changes its first argument, as one that returns it: `merge=in_place(MySet.update)`."""
+    """A function on its first argument, as a function that returns the argument: `merge=in_place(MySet.update)`."""
 
     def changed(state: State, /, *rest: Rest.args, **named: Rest.kwargs) -> State:
         function(state, *rest, **named)
@@ -44,18 +42,18 @@ def in_place(function: Callable[Concatenate[State, Rest], object]) -> Callable[C
 
 @dataclass(frozen=True, kw_only=True)
 class Laws(Generic[State, Step]):
-    """One type of CRDT, as the checker sees it. What is left out is not checked."""
+    """The description of a type of CRDT for the checker. Parts left out are not checked."""
 
     new: Callable[[], State]
-    """A state that knows nothing."""
+    """An empty state."""
     steps: SearchStrategy[Step]
-    """The mutations that a replica may make; each should print readably."""
+    """The possible mutations of a replica; each should print readably."""
     apply_step: Callable[[State, str, Step], State]
-    """Make a mutation as the replica of this name. One that cannot be made now changes nothing."""
+    """Apply a mutation as the replica of this name. A mutation impossible at present changes nothing."""
     merge: Callable[[State, State], State]
-    """What both know."""
+    """The merge of both."""
     reading: Callable[[State], object]
-    """Everything that a user can read of a state, as a value that can be compared and printed."""
+    """All public readings of a state, as a value with equality and a readable `repr`."""
     copy: Callable[[State], State] = deepcopy
     """An independent copy."""
     replicas: tuple[str, ...] = ("a", "b", "c")
@@ -64,30 +62,30 @@ class Laws(Generic[State, Step]):
     """As many states as there are replicas, such as no honest replica would reach; the laws have to hold among them too."""
 
     subsumes: Callable[[State, State], bool] | None = None
-    """True if the first knows all that the second knows."""
+    """True if the first has all knowledge of the second."""
     accounts_for: Callable[[State, Sequence[tuple[str, Step]]], bool] | None = None
-    """True if a state that knows exactly these mutations reads right: nothing lost, nothing counted twice. For types whose
-    mutations may be taken in any order."""
+    """True if a state with exactly these mutations reads right: nothing lost, nothing counted twice. For types whose mutations
+    may be taken in any order."""
 
     clock: Callable[[State], Any] | None = None
-    """What a state knows, to be told to whoever makes a delta for it."""
+    """The clock of a state, for the sender of a delta."""
     delta_since: Callable[[State, Any], Any] | None = None
-    """What a state at this clock lacks."""
+    """The delta for a state at this clock."""
     apply_delta: Callable[[State, Any], State] | None = None
-    """Take in a delta that was made for the state's clock, or for an earlier one."""
+    """Take in a delta made for the state's clock, or for an earlier clock."""
     encode_delta: Callable[[Any], Sequence[bytes]] | None = None
-    """A delta as the messages that carry it."""
+    """The messages of a delta."""
     apply_encoded: Callable[[State, Sequence[bytes]], State] | None = None
     """Take in these messages, in this order."""
 
     encode: Callable[[State], bytes] | None = None
     """A state as bytes."""
     decode: Callable[[bytes], State] | None = None
-    """The state that bytes encode; raises one of `refusals` for bytes that encode none."""
+    """The state encoded by bytes; raises one of `refusals` for invalid bytes."""
     canonical: bool = False
-    """The type promises that states which read alike encode alike, however they were reached."""
+    """The type promises equal encodings for equal readings, independent of the history."""
     refusals: tuple[type[Exception], ...] = (ValueError,)
-    """What is raised for bytes that cannot be taken."""
+    """The exceptions for invalid bytes."""
 
     def __post_init__(self) -> None:
         for together in (("clock", "delta_since", "apply_delta"), ("encode_delta", "apply_encoded"), ("encode", "decode")):
@@ -100,13 +98,13 @@ class Laws(Generic[State, Step]):
             raise TypeError("Laws: replicas are at least three different names")
 
     def join(self, left: State, right: State) -> State:
-        """What both know, as a state of its own."""
+        """The merge of both, as a state of its own."""
         return self.merge(self.copy(left), right)
 
 
 STRETCHES, LONGEST_STRETCH = 3, 8
-"""A history is some stretches of events. One list would be short most of the time; what breaks a law can be told in few events,
-but is found by chance more often among many."""
+"""A history is a few lists of events. A single list would be short most of the time; a broken law needs few events, but is found
+by chance more often among many."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +127,13 @@ _Event = _Mutates[Any] | _Hears
 
 @dataclass(frozen=True)
 class Replicas(Generic[State]):
-    """States of one history, one per replica. `str()` tells how they came about."""
+    """States of a history, one per replica. `str()` tells the history."""
 
     names: tuple[str, ...]
     states: tuple[State, ...] = field(repr=False)
     story: str
     done: tuple[tuple[str, Any], ...] | None = field(repr=False)
-    """All mutations with the replica that made each; None for states that no honest replica reaches."""
+    """All mutations with the replica of each; None for adversarial states."""
 
     def __str__(self) -> str:
         return self.story
@@ -146,7 +144,7 @@ _one_in_three = st.sampled_from((False, False, True))
 
 @st.composite
 def replicas(draw: st.DrawFn, laws: Laws[State, Any]) -> Replicas[State]:
-    """The replicas of one history, or of one fleet of liars where the type has such states."""
+    """The replicas of an honest history, or adversarial replicas for types with such states."""
     if laws.adversarial is not None and draw(_one_in_three):
         lying = draw(laws.adversarial)
         story = "states that no honest replica reaches:\n" + "\n".join(
@@ -161,17 +159,17 @@ def replicas(draw: st.DrawFn, laws: Laws[State, Any]) -> Replicas[State]:
 
 
 def single(laws: Laws[State, Any]) -> st.SearchStrategy[State]:
-    """One state: any of the replicas of a history."""
+    """A single state: any of the replicas of a history."""
     return replicas(laws).flatmap(lambda each: st.sampled_from(each.states))
 
 
 def pairs(laws: Laws[State, Any]) -> st.SearchStrategy[tuple[State, State]]:
-    """Two replicas of one history."""
+    """Two replicas of a history."""
     return replicas(laws).map(lambda each: (each.states[0], each.states[1]))
 
 
 def triples(laws: Laws[State, Any]) -> st.SearchStrategy[tuple[State, State, State]]:
-    """Three replicas of one history."""
+    """Three replicas of a history."""
     return replicas(laws).map(lambda each: (each.states[0], each.states[1], each.states[2]))
 
 

@@ -1,10 +1,10 @@
-"""The laws, each as something to call: `commutative(laws)`, or all that apply with `check_laws(laws)`.
+"""The laws, as callables: `commutative(laws)`, or all applicable laws with `check_laws(laws)`.
 
-A law is checked on replicas of histories that Hypothesis draws; it raises `LawBroken` with the shortest history found. None of
-the checks changes a state that was drawn: they work on copies.
+A law is checked on replicas of histories drawn by Hypothesis; a broken law raises `LawBroken` with the shortest history found.
+Checks work on copies of the drawn states.
 
 The laws are those of join semilattices (Shapiro, Preguica, Baquero and Zawirski, 2011) and of delta states (Almeida, Shoker and
-Baquero, 2018), and what a network and a disk make of states: nothing is ever half-applied.
+Baquero, 2018), and of the effects of a network and a disk: nothing is ever half-applied.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, replicas
 
 CUTS = 6
-"""Places at which one encoding is cut, per example."""
+"""The places at which an encoding is truncated, per example."""
 
 Drawn = TypeVar("Drawn")
 _Apply = Callable[[Any, Sequence[bytes]], Any]
@@ -30,19 +30,19 @@ class _Draw(Protocol):
 
 @dataclass(frozen=True)
 class Law:
-    """One law. Call it with the description of a type."""
+    """A law. Call it with the description of a type."""
 
     name: str
     says: str
-    """What must hold, in one sentence."""
+    """The law in a sentence."""
     check: Callable[["_Case"], None]
     applies: Callable[[Laws[Any, Any]], bool]
-    """Whether a description has what the law is about."""
+    """True if a description has the functions needed by the law."""
 
     def __call__(self, laws: Laws[Any, Any], *, max_examples: int | None = None) -> None:
-        """Check the law on `max_examples` histories (as many as Hypothesis is set to if left out).
+        """Check the law on `max_examples` histories (the setting of Hypothesis if left out).
 
-        Raises `LawBroken`, and `TypeError` if the description lacks what the law is about.
+        Raises `LawBroken`, and `TypeError` for a description without the functions needed.
         """
         if not self.applies(laws):
             raise TypeError(f"the law `{self.name}` needs what the description leaves out: {self.says}")
@@ -51,7 +51,7 @@ class Law:
 
 
 def _check(laws: Laws[Any, Any], chosen: Sequence[Law], max_examples: int | None) -> None:
-    """Check these laws on each of the histories drawn: drawing one takes longer than checking all laws on it."""
+    """Check these laws on each drawn history: drawing takes longer than checking all laws."""
 
     @given(replicas(laws), st.data())
     def hold(found: Replicas[Any], data: st.DataObject) -> None:
@@ -64,12 +64,12 @@ def _check(laws: Laws[Any, Any], chosen: Sequence[Law], max_examples: int | None
         database=None,  # its entries go by the source of the test, which is the same for all types and laws
         phases=(Phase.generate, Phase.shrink),
         report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),  # how long a history of somebody's type takes is no finding
+        suppress_health_check=list(HealthCheck),  # a slow history is no finding
     )(hold)()
 
 
 class _Case:
-    """One law on one set of replicas."""
+    """Check a law on a set of replicas."""
 
     def __init__(self, law: str, laws: Laws[Any, Any], found: Replicas[Any], draw: _Draw) -> None:
         self.law, self.laws, self.found, self.draw = law, laws, found, draw
@@ -81,7 +81,7 @@ class _Case:
         return self.draw(st.permutations(named))[:3]
 
     def same(self, left: Any, right: Any, what: str) -> None:
-        """Two readings that must be equal."""
+        """Two readings, required to be equal."""
         if left != right:
             self.broken(f"{what}\n  {left}\nis not\n  {right}")
 
@@ -132,7 +132,7 @@ def _monotone(case: _Case) -> None:
 
 
 def _grows(case: _Case, name: str, state: Any) -> None:
-    """A mutation only adds to what is known, so it survives meeting the state before it."""
+    """A mutation only adds knowledge, so it survives a merge with the state before it."""
     step = case.draw(case.laws.steps)
     after = case.laws.apply_step(case.laws.copy(state), name, step)
     for one, other, way in ((after, state, "the state before merged in"), (state, after, "merged into the state before")):
@@ -289,10 +289,10 @@ ALL = (commutative, associative, idempotent, monotone, convergent, complete, del
 
 
 def laws_that_apply(laws: Laws[Any, Any]) -> list[Law]:
-    """The laws for which a description has what it takes."""
+    """The laws applicable to a description."""
     return [law for law in ALL if law.applies(laws)]
 
 
 def check_laws(laws: Laws[Any, Any], *, max_examples: int | None = None) -> None:
-    """Check every law that applies on `max_examples` histories. Raises `LawBroken` for one that does not hold."""
+    """Check every applicable law on `max_examples` histories. Raises `LawBroken` for a broken law."""
     _check(laws, laws_that_apply(laws), max_examples)

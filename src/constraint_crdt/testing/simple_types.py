@@ -1,9 +1,7 @@
-"""The types that every constraint state is made of, as the checker sees them: clock, counts, constraints, position.
+"""Clocks, counts, constraints, positions, counters and decaying values for the law checker.
 
-Counters that go up and down, and those that forget, as the checker sees them.
-
-Decaying values are read at one time everywhere: a clock that all states of one description share, which each mutation advances.
-How long ago something was is the same for all of them then, as it is for nodes whose clocks agree.
+Decaying values are read at the same time everywhere: all states of a description share a clock, advanced by each mutation. So
+ages are equal on all of them, as on nodes with equal clocks.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,19 +9,19 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, over_rows, rows_of, wild
+from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, arbitrary_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws, in_place
-from constraint_crdt.types.counters import ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
-from constraint_crdt.types.register import EisensteinRegister
+from constraint_crdt.types.register import POSITION, EisensteinRegister
 
 ids = st.sampled_from(("x", "x", "y"))
-"""One more often than the other, so that it is added and removed, and by several."""
+"""An id more often than the other, so it is added and removed by several replicas."""
 counts = st.tuples(st.sampled_from((None, *IDS)), st.integers(0, 3), st.integers(0, 3))
 moves = st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 3))
 edits = st.one_of(st.tuples(st.just("add"), ids, st.sampled_from(WHENS)), st.tuples(st.just("remove"), ids), st.just(("collect",)))
@@ -61,7 +59,7 @@ def clock_laws() -> Laws[VectorClock, int]:
 
 
 def count(counter: ConstraintGCounter, name: str, step: tuple[str | None, int, int]) -> None:
-    """Record what a step says."""
+    """Record the counts of a step."""
     constraint, satisfied, violated = step
     counter.record(name, satisfied, violated, constraint=constraint)
 
@@ -89,14 +87,16 @@ def read_counter(counter: ConstraintGCounter) -> object:
 
 def counter_laws() -> Laws[ConstraintGCounter, Any]:
     """`ConstraintGCounter`."""
-    return over_rows(ConstraintGCounter, counts, count, read_counter, pool=wild(COUNTS), accounts_for=_counted, canonical=True)
+    return over_rows(
+        ConstraintGCounter, counts, count, read_counter, pool=arbitrary_cells(COUNTS), accounts_for=_counted, canonical=True
+    )
 
 
 # --- constraints -------------------------------------------------------------------------------------------------------
 
 
 def edit(constraints: ConstraintORSet, name: str, step: tuple[Any, ...]) -> None:
-    """Add, remove or collect what a step says; a removal of what is not active is none."""
+    """Add, remove or collect; removing an inactive constraint has no effect."""
     match step:
         case ("add", id_, when):
             constraints.add(id_, node=name, when=when)
@@ -113,14 +113,14 @@ def read_set(constraints: ConstraintORSet) -> object:
 
 def set_laws() -> Laws[ConstraintORSet, Any]:
     """`ConstraintORSet`."""
-    return over_rows(ConstraintORSet, edits, edit, read_set, pool=wild(ADD))
+    return over_rows(ConstraintORSet, edits, edit, read_set, pool=arbitrary_cells(ADD))
 
 
 # --- position ----------------------------------------------------------------------------------------------------------
 
 
 def move(register: EisensteinRegister, name: str, step: tuple[int, int, int]) -> None:
-    """Move to what a step says."""
+    """Move to the position of a step."""
     a, b, time = step
     register.update((a, b), node=name, time=time)
 
@@ -132,7 +132,7 @@ def read_register(register: EisensteinRegister) -> object:
 
 def register_laws() -> Laws[EisensteinRegister, Any]:
     """`EisensteinRegister`."""
-    return over_rows(EisensteinRegister, moves, move, read_register, pool=wild(POSITION), canonical=True)
+    return over_rows(EisensteinRegister, moves, move, read_register, pool=arbitrary_cells(POSITION), canonical=True)
 
 
 START = 1_000_000_000_000_000_000
@@ -145,7 +145,7 @@ passing = st.sampled_from((0, SECOND, 60 * SECOND))
 
 
 class _Clock:
-    """The one clock of all states."""
+    """The clock shared by all states."""
 
     def __init__(self) -> None:
         self._time = START
@@ -154,7 +154,7 @@ class _Clock:
         return self._time
 
     def after(self, change: Callable[[Any, str, Any], object]) -> Callable[[Any, str, tuple[int, Any]], None]:
-        """The change that happens after some time."""
+        """The change after some time."""
 
         def later(state: Any, name: str, step: tuple[int, Any]) -> None:
             self._time += step[0]
@@ -214,7 +214,7 @@ def decay_counter_laws() -> Laws[DecayCounter, Any]:
 
 
 def change_rates(rates: DecayConstraintState, name: str, step: tuple[Any, ...]) -> None:
-    """Record or fold what a step says."""
+    """Record or fold."""
     match step:
         case ("fold", id_):
             rates.fold([id_], node=name)

@@ -1,35 +1,63 @@
-"""Which of very many items were ever seen, in a few bits each: a Bloom filter (Bloom, 1970) of all rows.
+"""The Bloom filter (Bloom, 1970): membership of very many items in a few bits each.
 
-Every row keeps the bits of the items that were inserted in it, and the reading is the *union* of the rows. So what was inserted
-anywhere is always found, whatever other rows do; what was not is found wrongly at the rate asked for, once as many items are in as
-were expected.
+| kind | key | value |
+|---|---|---|
+| 12 BLOOM | filter name | `[bits, hashes, expected items, inserted]` |
+| 13 BLOOM_PAGE | filter name, page | bytes: the bits set by this row, compressed |
 
-The number of bits is n·ln(1/p) / ln²2, rounded up to whole bytes; but from 100 items on never more than 0.16 % above it, which is
-9.6 bits an item at 1 % (then it is rounded down). Each item sets bits/n·ln 2 of them, rounded, at independent positions.
+Every row keeps the bits of its own insertions, and the reading is the *union* of the rows. So an item inserted anywhere is always
+found, independent of other rows. An item never inserted is found wrongly at the requested rate, once the filter holds the
+expected number of items.
+
+The number of bits is n·ln(1/p) / ln²2, rounded up to whole bytes; but from 100 items on never more than 0.16 % above, which is
+9.6 bits an item at 1 % (then rounded down). Each item sets bits/n·ln 2 of them, rounded, at independent positions.
 """
 
 import math
 from collections.abc import Iterable
-from operator import index
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from constraint_crdt.crdt.cells import Cell, make_cell
-from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import BLOOM, BLOOM_PAGE, BloomValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.pages import PagedView, positions
-from constraint_crdt.types.view import writer
+from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions, writer
+
+BLOOM: Final = 12
+BLOOM_PAGE: Final = 13
 
 FILTER_PAGE_BYTES: Final = 1024
 HASHES_MAX: Final = 64
 
 _OPTIMUM: Final = math.log(2) ** 2
 _GENEROUS: Final = 9.6 * _OPTIMUM / math.log(100)
-"""How far above the optimum the bits may be, so that they are 9.6 an item at 1 %."""
+"""The largest ratio of bits to the optimum, for 9.6 bits an item at 1 %."""
 _STRICT_FROM: Final = 100
-"""Items from which on that holds: below, a byte more or less would change the rate too much."""
+"""The number of items from which on the ratio holds: below, a byte more or less would change the rate too much."""
+
+
+class BloomValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a BLOOM cell: the dimensions of the filter, and the insertions of a row."""
+
+    bits: int
+    hashes: int
+    expected: int
+    """The number of items the filter was made for."""
+    inserted: int
+    """Insertions of this row with a new bit."""
+
+
+def _check_bloom(_: str, value: BloomValue) -> None:
+    require(0 < value.bits <= PAGES * PAGE_BYTES * 8 and 0 < value.hashes <= HASHES_MAX, "the shape of a Bloom filter")
+    require_counts((value.expected, value.inserted), "a count of a Bloom filter")
+
+
+register(BLOOM, BloomValue, _check_bloom)
+register(BLOOM_PAGE, bytes, check_page)
 
 
 class BloomShape(NamedTuple):
@@ -38,12 +66,13 @@ class BloomShape(NamedTuple):
     bits: int
     hashes: int
     expected: int
-    """Items that it was made for."""
+    """The number of items the filter was made for."""
 
     @classmethod
     def of(cls, expected_items: int, fp_rate: float) -> "BloomShape":
         """For so many items at this rate of wrong findings. Raises `TypeError` and `ConstraintCrdtError`."""
-        expected = index(expected_items)
+        expected = whole_number(expected_items, "the number of expected items")
+        fp_rate = real_number(fp_rate, "the false-positive rate of a filter")
         if not 0.0 < fp_rate < 1.0:  # NaN is in no range
             raise ConstraintCrdtError(f"the false-positive rate of a filter is a share above 0 and below 1, not {fp_rate!r}")
         if not 0 < expected <= PAGES * PAGE_BYTES * 8:
@@ -63,7 +92,7 @@ class BloomShape(NamedTuple):
 
 
 class BloomCRDT(PagedView[BloomShape]):
-    """A set of items that only grows, with false positives. `in` is O(hashes)."""
+    """A grow-only set of items, with false positives. `in` is O(hashes)."""
 
     KINDS = (BLOOM, BLOOM_PAGE)
     HEADER, PAGE, WHAT, MANY = BLOOM, BLOOM_PAGE, "filter", "filters"
@@ -108,24 +137,25 @@ class BloomCRDT(PagedView[BloomShape]):
 
     @property
     def inserted(self) -> int:
-        """Insertions that were news to whoever made them. What two nodes inserted without knowing of each other counts twice."""
+        """Insertions of items new to their node. An item inserted by two nodes independently counts twice."""
         self._settle()
         return self._inserted
 
     @property
     def filled(self) -> float:
-        """The share of the bits that are set. O(bits)."""
+        """The share of set bits. O(bits)."""
         self._settle()
         return self._set_bits() / self.shape.bits
 
     @property
     def estimated_fpr(self) -> float:
-        """The probability that an item which was never inserted is found: what the bits that are set now make it. O(bits)."""
+        """The probability of finding an item never inserted, given the set bits. O(bits)."""
         return self.filled**self.shape.hashes
 
     @property
     def estimated_items(self) -> float:
-        """How many different items would set so many bits (Swamidass and Baldi, 2007). At least that, once all are set. O(bits)."""
+        """The number of different items for as many set bits (Swamidass and Baldi, 2007). A lower bound, once all bits are set.
+        O(bits)."""
         self._settle()
         bits, hashes, _ = self.shape
         clear = max(1, bits - self._set_bits())
@@ -150,7 +180,7 @@ class BloomCRDT(PagedView[BloomShape]):
         if old is None or _either(old, fresh) == fresh:
             self._union[start : start + size] = _either(union, fresh)
             return
-        whole = bytes(size)  # bits went, which no writer of ours does: see which of them others still have
+        whole = bytes(size)  # bits were cleared, by no honest writer: sum up the other rows again
         for each in self._contents(number):
             whole = _either(whole, each)
         self._union[start : start + size] = whole
@@ -158,13 +188,14 @@ class BloomCRDT(PagedView[BloomShape]):
     # --- writing ---------------------------------------------------------------------------------------------------------
 
     def insert(self, item: str, *, node: str | Replica) -> bool:
-        """Put an item in. True if it was not found before, here. Raises as `insert_all` does."""
+        """Insert an item. True if the item was not found here before. Raises as `insert_all` does."""
         return bool(self.insert_all([item], node=node))
 
     def insert_all(self, items: Iterable[str], *, node: str | Replica) -> int:
-        """Put items in, as one transaction. Returns how many of them were not found before, here. No change writes nothing.
+        """Insert items as a transaction. Returns how many of them were not found here before. Without a change nothing is
+        written.
 
-        Raises `TypeError` for what is no text, and `ConstraintCrdtError` for what is not valid Unicode or a writer whose row has
+        Raises `TypeError` for an item that is no text, and `ConstraintCrdtError` for invalid Unicode or a writer whose row has
         other dimensions under this name.
         """
         replica = writer(node)
@@ -190,7 +221,7 @@ class BloomCRDT(PagedView[BloomShape]):
         return news
 
     def _own_changes(self, replica: Replica, ours: bytearray) -> list[Cell]:
-        """The pages of the writer's own row that these bits change."""
+        """The pages of the writer's own row changed by these bits."""
         cells = []
         for number in range(self._pages):
             start = number * FILTER_PAGE_BYTES
@@ -204,6 +235,13 @@ class BloomCRDT(PagedView[BloomShape]):
 
     def __repr__(self) -> str:
         return f"BloomCRDT(name={self.name!r}, bits={self.shape.bits}, hashes={self.shape.hashes}, expected={self.shape.expected})"
+
+
+class Blooms(TableDirectory[BloomCRDT, BloomShape]):
+    """The Bloom filters of a state by name."""
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows, BloomCRDT, rows.limits.blooms, lambda name, shape: BloomCRDT(rows=rows, name=name, shape=shape))
 
 
 def _either(one: bytes | bytearray, other: bytes | bytearray) -> bytes:

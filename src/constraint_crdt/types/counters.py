@@ -1,31 +1,76 @@
-"""How often constraints held and how often they were violated: a grow-only counter per node and per constraint.
+"""Counters: evaluations of constraints per node, and named counters with increments and decrements.
 
-A cell holds the *cumulative* counts of its writer for one constraint (or, under "", for the node as a whole), so a repeated
-message counts nothing twice, and a missed one is made good by the next.
+| kind | key | value |
+|---|---|---|
+| 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative; only `satisfied` while nothing was violated |
+| 7 COUNTER | counter name | `[increments, decrements]`, cumulative |
 
-Counters that go up and down: `PNCounter`, and `PNCounters`, all those of a state by name.
-
-A cell holds what its writer added to and took from one counter so far, both *cumulative*, so a repeated message counts nothing
-twice. The value is all increments less all decrements; each of the two only ever grows (Shapiro et al., 2011, specification 7).
+A cell holds the *cumulative* counts of its writer, so a repeated message counts nothing twice, and the next message makes up for
+a lost one. The value of a `PNCounter` is all increments less all decrements; both only grow (Shapiro et al., 2011, specification
+7).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from operator import index
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-from constraint_crdt.crdt.cells import COUNTS, Cell, Key, counts_value, make_cell, make_counts, make_removal, value_of
-from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, value_of
+from constraint_crdt.crdt.kinds import register, require_counts
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.crdt.values import COUNTER
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import View, WatchingView, writer
+from constraint_crdt.types.view import IndexedView, View, writer
 
-NODE_KEY = ""
+COUNTS: Final = 3
+COUNTER: Final = 7
+
+NODE_KEY: Final = ""
+"""The key of the counts of no particular constraint."""
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, 0) if isinstance(value, int) else value
+
+
+def _check_counts(_: str, value: int | tuple[int, int]) -> None:
+    require_counts(_pair(value), "a count")
+
+
+def check_pair(_: str, value: tuple[int, int]) -> None:
+    """The bounds of two counts inside a cell. Raises `ConstraintCrdtError`."""
+    require_counts(value, "a count")
+
+
+register(
+    COUNTS,
+    int | tuple[int, int],
+    _check_counts,
+    key_bytes=ID_BYTES,
+    removable=True,
+    removed_by_id=True,
+    cached=_pair,
+    rank=lambda value: sum(_pair(value)),
+)
+register(COUNTER, tuple[int, int], check_pair, key_bytes=ID_BYTES)
+
+
+def make_counts(key: str, satisfied: int, violated: int) -> Cell:
+    """A COUNTS cell."""
+    cell = make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
+    cell.cached = (satisfied, violated)
+    return cell
+
+
+def counts_value(cell: Cell) -> tuple[int, int]:
+    """The value of a COUNTS cell: (satisfied, violated), cumulative."""
+    value = cell.cached
+    if value is None:
+        value = cell.cached = _pair(value_of(cell))
+    return value
 
 
 class Counts(NamedTuple):
-    """Evaluations that held and evaluations that did not."""
+    """Satisfied and violated evaluations."""
 
     satisfied: int = 0
     violated: int = 0
@@ -38,7 +83,7 @@ class Counts(NamedTuple):
 ZERO = Counts()
 
 
-class ConstraintGCounter(WatchingView):
+class ConstraintGCounter(IndexedView):
     """Counts over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
 
     KINDS = (COUNTS,)
@@ -71,45 +116,45 @@ class ConstraintGCounter(WatchingView):
 
     @property
     def total_satisfied(self) -> int:
-        """All evaluations that held."""
+        """All satisfied evaluations."""
         return self._satisfied
 
     @property
     def total_violations(self) -> int:
-        """All evaluations that did not hold."""
+        """All violated evaluations."""
         return self._violated
 
     @property
     def nodes(self) -> frozenset[str]:
-        """The nodes that ever counted. O(nodes)."""
+        """The nodes with counts. O(nodes)."""
         return frozenset(node_id for node_id, counts in self._by_node.items() if any(counts))
 
     def node(self, node_id: str) -> Counts:
-        """The counts of one node."""
+        """The counts of a node."""
         return Counts(*self._by_node.get(node_id, ZERO))
 
     def node_satisfied(self, node_id: str) -> int:
-        """Evaluations on one node that held."""
+        """Satisfied evaluations on a node."""
         return self.node(node_id).satisfied
 
     def node_violations(self, node_id: str) -> int:
-        """Evaluations on one node that did not hold."""
+        """Violated evaluations on a node."""
         return self.node(node_id).violated
 
     def constraint(self, id_: str) -> Counts:
-        """The counts of one constraint, over all nodes."""
+        """The counts of a constraint, over all nodes."""
         return Counts(*self._by_constraint.get(id_, ZERO))
 
     def constraint_satisfied(self, id_: str) -> int:
-        """Evaluations of one constraint that held."""
+        """Satisfied evaluations of a constraint."""
         return self.constraint(id_).satisfied
 
     def constraint_violations(self, id_: str) -> int:
-        """Evaluations of one constraint that did not hold."""
+        """Violated evaluations of a constraint."""
         return self.constraint(id_).violated
 
     def by_node(self, id_: str) -> dict[str, Counts]:
-        """The counts of one constraint per node. O(rows that counted it)."""
+        """The counts of a constraint per node. O(rows with such counts)."""
         counts: dict[str, Counts] = {}
         for cell in self._rows.held(COUNTS, id_):
             node = cell.replica.node_id
@@ -117,15 +162,15 @@ class ConstraintGCounter(WatchingView):
         return counts
 
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
-        """Count evaluations of one node, of one constraint or of none in particular. Nothing to count writes nothing.
+        """Count evaluations of a node, of a single constraint or of none in particular. Zero counts write nothing.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
-        2**63 - 1 in all.
+        Raises `TypeError` for a number that is not whole, `ValueError` for a negative number and `ConstraintCrdtError` for a
+        total beyond 2**63 - 1.
         """
         self.record_all(node, {constraint: (satisfied, violated)})
 
     def record_all(self, node: str | Replica, counts: Mapping[str | None, tuple[int, int]]) -> None:
-        """Count evaluations of several constraints (None: of none in particular) as one transaction. Raises as `record` does."""
+        """Count evaluations of several constraints (None: of none in particular) as a transaction. Raises as `record` does."""
         replica = writer(node)
         cells = [self._counted(replica, constraint, *moved) for constraint, moved in counts.items()]
         written = [cell for cell in cells if cell is not None]
@@ -133,8 +178,8 @@ class ConstraintGCounter(WatchingView):
             self._rows.write_all(replica, written)
 
     def _counted(self, replica: Replica, constraint: str | None, satisfied: int, violated: int) -> Cell | None:
-        """The cell that counts so much more; None for nothing."""
-        satisfied, violated = index(satisfied), index(violated)
+        """The cell with the counts added; None for zero counts."""
+        satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         if not satisfied and not violated:
@@ -148,10 +193,10 @@ class ConstraintGCounter(WatchingView):
         return make_counts(key, *after)
 
     def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
-        """Take the writer's own counts of these constraints into its node total, and their cells away; returns how many.
+        """Move the writer's own counts of these constraints into its node total, and remove their cells; returns how many.
 
-        For constraints that are long gone: totals and the node's counts stay as they are, only the split by constraint goes. It is
-        two mutations that never part, the new total and a removal, so nobody sees a count twice or not at all.
+        For constraints removed long ago: totals and the counts of the node stay, only the split by constraint goes. The new total
+        and the removal are a single transaction, so no reader sees a count twice or not at all.
         """
         replica = writer(node)
         cells = [cell for id_ in ids if (cell := self._rows.get(COUNTS, id_, replica)) is not None]
@@ -165,11 +210,11 @@ class ConstraintGCounter(WatchingView):
         return len(cells)
 
     def record_satisfied(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
-        """Count evaluations that held, see `record`."""
+        """Count satisfied evaluations, see `record`."""
         self.record(node, count, 0, constraint=constraint)
 
     def record_violations(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
-        """Count evaluations that did not hold, see `record`."""
+        """Count violated evaluations, see `record`."""
         self.record(node, 0, count, constraint=constraint)
 
     def __repr__(self) -> str:
@@ -177,18 +222,18 @@ class ConstraintGCounter(WatchingView):
 
 
 NAMELESS = ""
-"""The name of a counter that stands alone, unless it is given one. No counter of a state has it."""
+"""The name of a counter outside of a state. No counter of a state has this name."""
 
 
 class Moves(NamedTuple):
-    """All that was added and all that was taken away."""
+    """All increments and all decrements of a counter."""
 
     increments: int = 0
     decrements: int = 0
 
     @property
     def value(self) -> int:
-        """What is left."""
+        """Increments less decrements."""
         return self.increments - self.decrements
 
     def plus(self, increments: int, decrements: int) -> "Moves":
@@ -196,10 +241,10 @@ class Moves(NamedTuple):
         return Moves(self.increments + increments, self.decrements + decrements)
 
 
-class PNCounters(WatchingView):
-    """The counters of a state: `counters["parts"]` is one of them, whether or not anybody moved it yet.
+class PNCounters(IndexedView):
+    """The counters of a state: `counters["parts"]` is a counter, also before its first write.
 
-    `in`, `len` and iteration are over the names that were ever moved; `in` and `len` are O(1).
+    `in`, `len` and iteration are over the names with a write; `in` and `len` are O(1).
     """
 
     KINDS = (COUNTER,)
@@ -216,7 +261,7 @@ class PNCounters(WatchingView):
         self._sums[cell.key] = self._sums.get(cell.key, Moves()).plus(after[0] - before[0], after[1] - before[1])
 
     def __getitem__(self, name: str) -> "PNCounter":
-        """Raises `ConstraintCrdtError` for what is no name."""
+        """The counter of this name. Raises `TypeError` and `ConstraintCrdtError` for an invalid name."""
         return PNCounter(self._rows, name=check_id(name, "the name of a counter", field="name"), counters=self)
 
     def __contains__(self, name: object) -> bool:
@@ -234,19 +279,19 @@ class PNCounters(WatchingView):
         return f"PNCounters({values})"
 
     def moves(self, name: str) -> Moves:
-        """The totals of one counter. O(1)."""
+        """The totals of a counter. O(1)."""
         return self._sums.get(name, Moves())
 
 
 class PNCounter(View):
-    """One counter. Totals are O(1); readings by node are O(rows that moved it)."""
+    """A counter with increments and decrements. Totals are O(1); readings by node are O(rows with a write)."""
 
     KINDS = (COUNTER,)
 
     def __init__(self, rows: Rows | None = None, *, name: str = NAMELESS, counters: PNCounters | None = None) -> None:
-        """`name`: tells it from others in the same rows. `counters`: what keeps the totals over `rows`, if something does already.
+        """`name`: the name within the rows. `counters`: the existing totals over `rows`, if any.
 
-        Raises `ConstraintCrdtError` for a name that is too long or no text.
+        Raises `TypeError` and `ConstraintCrdtError` for an invalid name.
         """
         super().__init__(rows)
         self._name = name and check_id(name, "the name of a counter", field="name")
@@ -269,7 +314,7 @@ class PNCounter(View):
 
     @property
     def name(self) -> str:
-        """What the counter is called."""
+        """The name of the counter."""
         return self._name
 
     @property
@@ -279,40 +324,40 @@ class PNCounter(View):
 
     @property
     def increments(self) -> int:
-        """All that was ever added."""
+        """The sum of all increments."""
         return self._counters.moves(self._name).increments
 
     @property
     def decrements(self) -> int:
-        """All that was ever taken away."""
+        """The sum of all decrements."""
         return self._counters.moves(self._name).decrements
 
     @property
     def nodes(self) -> frozenset[str]:
-        """The nodes that ever moved it."""
+        """The nodes with a write."""
         return frozenset(cell.replica.node_id for cell in self._rows.held(COUNTER, self._name))
 
     def by_node(self) -> dict[str, Moves]:
-        """What each node added and took away, in order of the nodes' names."""
+        """Increments and decrements of each node, ordered by node."""
         found: dict[str, Moves] = {}
         for cell in self._rows.held(COUNTER, self._name):
             found[cell.replica.node_id] = found.get(cell.replica.node_id, Moves()).plus(*value_of(cell))
         return dict(sorted(found.items()))
 
     def node_value(self, node_id: str) -> int:
-        """What one node moved it by."""
+        """Increments less decrements of a node."""
         return self.by_node().get(node_id, Moves()).value
 
     def increment(self, amount: int = 1, *, node: str | Replica) -> None:
-        """Add to it.
+        """Add to the counter.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for one below 1, and `ConstraintCrdtError` if this writer's
-        increments would exceed 2**63 - 1 in all, or if this would be one name more than `Limits.counters`.
+        Raises `TypeError` for an amount that is no whole number, `ValueError` for an amount below 1, and `ConstraintCrdtError`
+        for increments of this writer beyond 2**63 - 1 in all, and for a name beyond `Limits.counters`.
         """
         self._move(_amount(amount), 0, node)
 
     def decrement(self, amount: int = 1, *, node: str | Replica) -> None:
-        """Take away from it; the value may go below 0. Raises as `increment` does."""
+        """Subtract from the counter; the value may go below 0. Raises as `increment` does."""
         self._move(0, _amount(amount), node)
 
     def _move(self, increments: int, decrements: int, node: str | Replica) -> None:
@@ -331,7 +376,7 @@ class PNCounter(View):
 
 
 def _amount(amount: int) -> int:
-    amount = index(amount)
+    amount = whole_number(amount, "an amount")
     if amount < 1:
         raise ValueError(f"a counter moves by 1 or more, not by {amount}: `increment` goes up, `decrement` down")
     return amount

@@ -1,38 +1,68 @@
-"""What numbered increments come to when each number counts once, however often and by whomever it is told of.
+"""Increments of foreign nodes (PLATO deltas): each (room, node, seq) counts once.
 
-A *stretch* is 2**level numbers from a multiple of 2**level on, together with what the increments of all of them make up; a single
-increment is a stretch of level 0. Two stretches lie one inside of the other or have no number in common, never anything between.
-So whoever holds several copies of the truth, made at different places and times, has only to leave out what lies inside of
-something larger: no number is counted twice, and nobody has to agree with anybody before taking increments together. (Sums over
-arbitrary intervals do not allow that: of two that overlap neither can be taken apart.)
+| kind | key | value |
+|---|---|---|
+| 22 INCREMENTS | room, foreign node, its seq | `[satisfied, violated]` |
+| 23 APPLIED | room, foreign node, page | `[[first seq, level, satisfied, violated], …]`: increments of 2**level seqs each |
 
-Where numbers are missing, a stretch does not form: n numbers with g gaps need up to (g + 1) * 2 * log2(n) stretches.
+An increment is a cell under (room, foreign node, seq) in the row of the node that took it in. The same increment in several rows
+counts once, by its seq. From time to time a writer compacts the increments it knows: it writes pages of blocks in its own row,
+and in the same transaction a removal of the cells replaced, of all rows. Totals do not change. Seqs are remembered for good, so a
+late repeat has no effect.
 
-What foreign nodes counted in a room, told in numbered increments (PLATO deltas): each (node, seq) counts once.
+A *block* is a range of 2**level seqs from a multiple of 2**level on, with the sum of their increments; a single increment is a
+block of level 0. Of two blocks either the larger contains the other, or they are disjoint. So copies compacted at different
+places and times are combined by leaving out each block inside of a larger block: no seq counts twice, without any coordination.
+(Sums over arbitrary ranges do not allow this: overlapping ranges cannot be separated.)
 
-An increment is a cell under (room, foreign node, seq) in the row of whoever took it in. The same one in several rows, because it
-was sent to several nodes, counts once: that is what its seq is for. Now and then a writer takes the increments known to it
-together (`stretches` has why that is safe while others do the same): pages of stretches in its own row, and in the same
-transaction an ordinary removal of the cells that they replace, whosever these were. Totals are the same before and after.
-
-A seq is remembered for good, so a repeat has no effect however late it comes.
+Blocks do not join over missing seqs: n seqs with g gaps need up to (g + 1) * 2 * log2(n) blocks.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
-from operator import index
 from typing import Final, NamedTuple
 
+import msgspec
+
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
-from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
-from constraint_crdt.crdt.values import APPLIED, INCREMENTS
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.counters import ZERO, Counts
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.counters import ZERO, Counts, check_pair
+from constraint_crdt.types.view import IndexedView, writer
+
+INCREMENTS: Final = 22
+APPLIED: Final = 23
+
+LEVEL_MAX: Final = 63
+"""The highest level of a block: all seqs fit into a single block."""
 
 
-class Stretch(NamedTuple):
+class BlockValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The sum of the increments of 2**level seqs, from `first` on; `first` is a multiple of 2**level."""
+
+    first: int
+    level: int
+    satisfied: int
+    violated: int
+
+
+def _check_applied(_: str, value: tuple[BlockValue, ...]) -> None:
+    free = 0
+    for block in value:
+        require_counts((block.first, block.satisfied, block.violated), "a number of a stretch of increments")
+        require(0 <= block.level <= LEVEL_MAX, "the level of a stretch of increments")
+        size = 1 << block.level
+        require(free <= block.first and block.first % size == 0, "the first seq of a stretch of increments")
+        free = block.first + size
+
+
+register(INCREMENTS, tuple[int, int], check_pair, removable=True)
+register(APPLIED, tuple[BlockValue, ...], _check_applied, removable=True)
+
+
+class Block(NamedTuple):
     """The numbers from `first` to `first + 2**level - 1`."""
 
     first: int
@@ -40,30 +70,30 @@ class Stretch(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The number after the last one."""
+        """The seq after the last of the block."""
         return self.first + (1 << self.level)
 
 
-def joined(parts: Mapping[Stretch, Counts], top: int) -> dict[Stretch, Counts]:
-    """The same increments in as few stretches as can be, none above level `top`. No part may lie inside of another."""
-    found: dict[Stretch, Counts] = {}
-    levels: dict[int, dict[Stretch, Counts]] = {}
-    for stretch, value in parts.items():
-        levels.setdefault(stretch.level, {})[stretch] = value
+def join_blocks(parts: Mapping[Block, Counts], top: int) -> dict[Block, Counts]:
+    """The same increments in as few blocks as can be, none above level `top`. No part may lie inside of another."""
+    found: dict[Block, Counts] = {}
+    levels: dict[int, dict[Block, Counts]] = {}
+    for block, value in parts.items():
+        levels.setdefault(block.level, {})[block] = value
     for level in range(top + 1):
         at_level = levels.pop(level, {})
-        for stretch, value in at_level.items():
-            twin = Stretch(stretch.first ^ (1 << level), level)
+        for block, value in at_level.items():
+            twin = Block(block.first ^ (1 << level), level)
             if level == top or twin not in at_level:
-                found[stretch] = value
-            elif stretch < twin:
-                whole = Stretch(stretch.first, level + 1)
-                levels.setdefault(level + 1, {})[whole] = summed((value, at_level[twin]))
+                found[block] = value
+            elif block < twin:
+                whole = Block(block.first, level + 1)
+                levels.setdefault(level + 1, {})[whole] = sum_counts((value, at_level[twin]))
     return found
 
 
-def summed(values: Iterable[Counts]) -> Counts:
-    """The sum, as far as a count can go; it is the same in whatever order it is formed."""
+def sum_counts(values: Iterable[Counts]) -> Counts:
+    """The sum, capped at the largest count; independent of the order."""
     total = ZERO
     for value in values:
         total = total.plus(*value)
@@ -77,130 +107,128 @@ def _highest(values: Iterable[Counts]) -> Counts:
     return found
 
 
-class Stretches:
-    """Stretches told of from several places; whoever tells of one may take it back.
+class BlockSums:
+    """The sum over blocks stated by several rows. A statement may be removed again.
 
-    Where places differ on what a stretch makes up (only a broken sender brings that about), the higher counts are read.
+    Where rows differ on the sum of a block (possible only with a broken sender), the higher counts are read.
     """
 
     def __init__(self) -> None:
-        self._told: dict[Stretch, list[Counts]] = {}
+        self._told: dict[Block, list[Counts]] = {}
         self._order: list[tuple[int, int]] = []
-        """(first, -level) of each stretch: one comes after all that it lies in, and before all that lie in it."""
+        """(first, -level) of each block: a block stands after all larger blocks around it, and before all blocks inside of it."""
         self._levels: dict[int, int] = {}
-        """How many stretches there are of each level."""
+        """How many blocks there are of each level."""
         self._satisfied = self._violated = 0
 
     def __len__(self) -> int:
-        """How many stretches are told of, those inside of others included."""
+        """How many blocks are told of, those inside of others included."""
         return len(self._told)
 
     @property
     def total(self) -> Counts:
-        """What all numbers told of come to. O(1)."""
+        """The sum over all stated seqs. O(1)."""
         return Counts(min(self._satisfied, MAX_COUNT), min(self._violated, MAX_COUNT))
 
     def covers(self, number: int) -> bool:
         """True if this number is told of, alone or with others. O(levels)."""
-        return Stretch(number, 0) in self._told or self.lies_inside(Stretch(number, 0))
+        return Block(number, 0) in self._told or self.is_covered(Block(number, 0))
 
-    def lies_inside(self, stretch: Stretch) -> bool:
-        """True if a larger stretch with all its numbers is told of. O(levels)."""
-        return any(
-            level > stretch.level and Stretch(stretch.first >> level << level, level) in self._told for level in self._levels
-        )
+    def is_covered(self, block: Block) -> bool:
+        """True if a larger block with all its numbers is told of. O(levels)."""
+        return any(level > block.level and Block(block.first >> level << level, level) in self._told for level in self._levels)
 
-    def value(self, stretch: Stretch) -> Counts:
-        """What is told of exactly this stretch; nothing counted if it is not told of."""
-        return _highest(self._told.get(stretch, ()))
+    def value(self, block: Block) -> Counts:
+        """The stated counts of exactly this block; zero without a statement."""
+        return _highest(self._told.get(block, ()))
 
-    def tell(self, stretch: Stretch, value: Counts) -> None:
-        """Take in what one place says. O(levels), and O(those inside) for one that was not known."""
-        before = self.value(stretch)
-        told = self._told.setdefault(stretch, [])
+    def add(self, block: Block, value: Counts) -> None:
+        """Add the statement of a row. O(levels), and O(blocks inside) for a new block."""
+        before = self.value(block)
+        told = self._told.setdefault(block, [])
         told.append(value)
         if len(told) == 1:
-            insort(self._order, (stretch.first, -stretch.level))
-            self._levels[stretch.level] = self._levels.get(stretch.level, 0) + 1
-        if not self.lies_inside(stretch):
+            insort(self._order, (block.first, -block.level))
+            self._levels[block.level] = self._levels.get(block.level, 0) + 1
+        if not self.is_covered(block):
             if len(told) == 1:
-                before = self._inside(stretch)
+                before = self._inside(block)
             self._move(before, _highest(told))
 
-    def take_back(self, stretch: Stretch, value: Counts) -> None:
-        """Forget what one place said. O(levels), and O(those inside) if nobody else says it."""
-        before, told = self.value(stretch), self._told[stretch]
+    def remove(self, block: Block, value: Counts) -> None:
+        """Remove the statement of a row. O(levels), and O(blocks inside) for the last statement of a block."""
+        before, told = self.value(block), self._told[block]
         told.remove(value)
         if told:
             after = _highest(told)
         else:
-            self._forget(stretch)
-            after = self._inside(stretch)
-        if not self.lies_inside(stretch):
+            self._forget(block)
+            after = self._inside(block)
+        if not self.is_covered(block):
             self._move(before, after)
 
-    def _forget(self, stretch: Stretch) -> None:
-        del self._told[stretch]
-        del self._order[bisect_left(self._order, (stretch.first, -stretch.level))]
-        self._levels[stretch.level] -= 1
-        if not self._levels[stretch.level]:
-            del self._levels[stretch.level]
+    def _forget(self, block: Block) -> None:
+        del self._told[block]
+        del self._order[bisect_left(self._order, (block.first, -block.level))]
+        self._levels[block.level] -= 1
+        if not self._levels[block.level]:
+            del self._levels[block.level]
 
     def _move(self, before: Counts, after: Counts) -> None:
         self._satisfied += after.satisfied - before.satisfied
         self._violated += after.violated - before.violated
 
-    def _inside(self, stretch: Stretch) -> Counts:
-        """What the stretches inside of this one come to, not capped."""
+    def _inside(self, block: Block) -> Counts:
+        """The sum of the blocks inside of this block, not capped."""
         total = ZERO
-        for part in self._largest_inside(stretch):
+        for part in self._largest_within(block):
             total = total.plus(*self.value(part))
         return total
 
-    def _largest_inside(self, stretch: Stretch) -> Iterator[Stretch]:
-        start = bisect_left(self._order, (stretch.first, -stretch.level))
-        free = stretch.first
-        for first, depth in self._order[start : bisect_left(self._order, (stretch.end, -MAX_COUNT))]:
-            part = Stretch(first, -depth)
-            if first >= free and part != stretch:
+    def _largest_within(self, block: Block) -> Iterator[Block]:
+        start = bisect_left(self._order, (block.first, -block.level))
+        free = block.first
+        for first, depth in self._order[start : bisect_left(self._order, (block.end, -MAX_COUNT))]:
+            part = Block(first, -depth)
+            if first >= free and part != block:
                 yield part
                 free = part.end
 
 
 FOLD_AT: Final = 64
-"""Increments of one foreign node in one room that stand as cells of their own until the next one has them taken together."""
+"""The number of single increments of a foreign node in a room at which the next increment compacts them."""
 
 PAGE_LEVELS: Final = 11
-"""A page has the stretches of so many levels: those of levels 0 to 10 within 2048 seqs, of levels 11 to 21 within 2**22, … At most
-1024 of them do not join, which fit into one cell whatever they count."""
+"""The number of levels in a page: levels 0 to 10 within 2048 seqs, levels 11 to 21 within 2**22, … At most 1024 of the blocks do
+not join, and always fit into a cell."""
 
 _Page = tuple[int, int]
-"""(tier, number): the stretches of levels 11 * tier to 11 * tier + 10 whose seqs, divided by 2**(11 * (tier + 1)), give number."""
+"""(tier, number): the blocks of levels 11 * tier to 11 * tier + 10 with seq // 2**(11 * (tier + 1)) == number."""
 
 
-class _Source:
-    """What one foreign node counted in one room."""
+class _ForeignNode:
+    """The counts of a foreign node in a room."""
 
-    __slots__ = ("loose", "stretches")
+    __slots__ = ("blocks", "single")
 
     def __init__(self) -> None:
-        self.stretches = Stretches()
-        self.loose: dict[int, int] = {}
+        self.blocks = BlockSums()
+        self.single: dict[int, int] = {}
         """By seq: in how many rows the increment stands as a cell of its own."""
 
 
-class RoomIncrements(WatchingView):
-    """Counts of foreign nodes by room. A reading is O(1) for one node, O(nodes) for a room."""
+class RoomIncrements(IndexedView):
+    """Counts of foreign nodes by room. A reading is O(1) for a node, O(nodes) for a room."""
 
     KINDS = (INCREMENTS, APPLIED)
 
     def _clear(self) -> None:
-        self._rooms: dict[str, dict[str, _Source]] = {}
+        self._rooms: dict[str, dict[str, _ForeignNode]] = {}
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         if new is not None:
             self._note(new, stands=True)
-        if old is not None:  # second, so that nothing is missing between an old page and the new one
+        if old is not None:  # second, so nothing is missing between the old page and the new
             self._note(old, stands=False)
 
     def _note(self, cell: Cell, *, stands: bool) -> None:
@@ -208,15 +236,15 @@ class RoomIncrements(WatchingView):
         if named is None:
             return
         room, node, seq = named
-        source = self._rooms.setdefault(room, {}).setdefault(node, _Source())
-        note = source.stretches.tell if stands else source.stretches.take_back
-        for stretch, value in _told(cell, seq):
-            note(stretch, value)
+        source = self._rooms.setdefault(room, {}).setdefault(node, _ForeignNode())
+        note = source.blocks.add if stands else source.blocks.remove
+        for block, value in _told(cell, seq):
+            note(block, value)
         if cell.kind == INCREMENTS:
-            source.loose[seq] = source.loose.get(seq, 0) + (1 if stands else -1)
-            if not source.loose[seq]:
-                del source.loose[seq]
-        if not len(source.stretches):
+            source.single[seq] = source.single.get(seq, 0) + (1 if stands else -1)
+            if not source.single[seq]:
+                del source.single[seq]
+        if not len(source.blocks):
             del self._rooms[room][node]
             if not self._rooms[room]:
                 del self._rooms[room]
@@ -227,23 +255,23 @@ class RoomIncrements(WatchingView):
         return sorted(self._rooms)
 
     def by_node(self, room: str) -> dict[str, Counts]:
-        """What each foreign node counted in a room, ordered by name; a node that counted nothing included."""
-        return {node: source.stretches.total for node, source in sorted(self._rooms.get(room, {}).items())}
+        """The counts of each foreign node in a room, ordered by name; nodes with zero counts included."""
+        return {node: source.blocks.total for node, source in sorted(self._rooms.get(room, {}).items())}
 
     def total(self, room: str) -> Counts:
-        """What all foreign nodes counted in a room."""
-        return summed(self.by_node(room).values())
+        """The counts of all foreign nodes in a room."""
+        return sum_counts(self.by_node(room).values())
 
     def knows(self, room: str, foreign: str, seq: int) -> bool:
-        """True if this increment was taken in here or at a node that this one has heard of since."""
+        """True if this increment is known here."""
         source = self._rooms.get(room, {}).get(foreign)
-        return source is not None and source.stretches.covers(seq)
+        return source is not None and source.blocks.covers(seq)
 
     def apply(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0, *, node: str | Replica) -> bool:
-        """Take in the increment that `foreign` numbered `seq`. False, and no effect, for one that is known already.
+        """Take in the increment of `foreign` with this seq. False, and no effect, for a known increment.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for a negative one, and `ConstraintCrdtError` for names or
-        numbers out of bounds and for a foreign node more than `Limits.foreign_nodes` in all rooms.
+        Raises `TypeError` for a number that is not whole, `ValueError` for a negative number, and `ConstraintCrdtError` for names
+        or numbers out of bounds and for a foreign node beyond `Limits.foreign_nodes`.
         """
         replica = writer(node)
         cell = self.increment_cell(room, foreign, seq, satisfied, violated)
@@ -254,8 +282,9 @@ class RoomIncrements(WatchingView):
         return True
 
     def increment_cell(self, room: str, foreign: str, seq: int, satisfied: int = 0, violated: int = 0) -> Cell | None:
-        """The cell that takes an increment in, for a transaction with others; None if it is known. Raises as `apply` does."""
-        seq, satisfied, violated = index(seq), index(satisfied), index(violated)
+        """The cell of an increment, for a transaction with others; None for a known increment. Raises as `apply` does."""
+        seq = whole_number(seq, "the seq of an increment")
+        satisfied, violated = (whole_number(number, "an increment") for number in (satisfied, violated))
         if min(seq, satisfied, violated) < 0:
             raise ValueError("an increment and its seq cannot be negative")
         if max(seq, satisfied, violated) > MAX_COUNT:
@@ -268,12 +297,12 @@ class RoomIncrements(WatchingView):
         return make_cell(INCREMENTS, key, [satisfied, violated])
 
     def fold(self, room: str, foreign: str, *, node: str | Replica) -> None:
-        """Take the increments of a foreign node together, if so many stand that it is worth a write. No reading changes.
+        """Compact the increments of a foreign node, if there are enough single ones. No reading changes.
 
         Raises `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
         source = self._rooms.get(room, {}).get(foreign)
-        if source is not None and len(source.loose) >= FOLD_AT:
+        if source is not None and len(source.single) >= FOLD_AT:
             self._fold(room, foreign, writer(node))
 
     def _check_room_for_one_more(self) -> None:
@@ -282,42 +311,42 @@ class RoomIncrements(WatchingView):
             raise ConstraintCrdtError(f"more than the {most} foreign nodes, over all rooms, that this node is set to count for")
 
     def _fold(self, room: str, foreign: str, replica: Replica) -> None:
-        """Take the increments together that stand as cells of their own, with the pages that they fall into."""
+        """Compact the single increments, with the pages of their seqs."""
         source = self._rooms[room][foreign]
-        loose = [cell for seq in source.loose for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
-        joining = {Stretch(seq, 0): source.stretches.value(Stretch(seq, 0)) for seq in source.loose}
+        single = [cell for seq in source.single for cell in self._rows.held(INCREMENTS, make_key(room, foreign, str(seq)))]
+        joining = {Block(seq, 0): source.blocks.value(Block(seq, 0)) for seq in source.single}
         written: list[Cell] = []
-        replaced: list[Cell] = loose
+        replaced: list[Cell] = single
         while joining:
-            risen: dict[Stretch, Counts] = {}
+            risen: dict[Block, Counts] = {}
             for page, parts in _by_page(joining).items():
                 key = make_key(room, foreign, f"{page[0]}.{page[1]}")
                 pages = self._rows.held(APPLIED, key)
-                stretches = joined(self._with_standing(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
+                blocks = join_blocks(self._with_standing_blocks(source, page, pages, parts), PAGE_LEVELS * (page[0] + 1))
                 own = next((cell for cell in pages if cell.replica == replica), None)
-                full = {stretch: value for stretch, value in stretches.items() if _page_of(stretch) != page}
+                full = {block: value for block, value in blocks.items() if _page_of(block) != page}
                 risen |= full
-                if stretches and not full:
-                    written.append(_page_cell(key, stretches))
-                    own = None  # the new one takes it over
+                if blocks and not full:
+                    written.append(_page_cell(key, blocks))
+                    own = None  # superseded by the new page
                 replaced += [cell for cell in pages if cell is own or (cell.replica != replica and _is_within(cell, page))]
             joining = risen
         self._rows.write_all(replica, [*written, *removals_of(replaced)])
 
-    def _with_standing(
-        self, source: _Source, page: _Page, pages: Iterable[Cell], parts: dict[Stretch, Counts]
-    ) -> dict[Stretch, Counts]:
-        """`parts` and what stands in this page in any row, without what lies inside of something larger."""
-        standing = {stretch for cell in pages for stretch, _ in _told(cell, 0) if _page_of(stretch) == page}
-        known = {stretch: source.stretches.value(stretch) for stretch in standing} | parts
-        return {stretch: value for stretch, value in known.items() if not source.stretches.lies_inside(stretch)}
+    def _with_standing_blocks(
+        self, source: _ForeignNode, page: _Page, pages: Iterable[Cell], parts: dict[Block, Counts]
+    ) -> dict[Block, Counts]:
+        """`parts` and the blocks of this page in any row, without those inside of a larger block."""
+        standing = {block for cell in pages for block, _ in _told(cell, 0) if _page_of(block) == page}
+        known = {block: source.blocks.value(block) for block in standing} | parts
+        return {block: value for block, value in known.items() if not source.blocks.is_covered(block)}
 
     def __repr__(self) -> str:
         return f"RoomIncrements({len(self._rooms)} rooms)"
 
 
 def _named(cell: Cell) -> tuple[str, str, int] | None:
-    """The room, the foreign node and, of an increment, the seq. None for a key that says no such thing: nobody honest writes it."""
+    """The room, the foreign node and, of an increment, the seq. None for a malformed key, written by no honest node."""
     parts = split_key(cell.key, 3)
     if len(parts) < 3 or not parts[0] or not parts[1]:
         return None
@@ -329,31 +358,31 @@ def _named(cell: Cell) -> tuple[str, str, int] | None:
     return parts[0], parts[1], int(digits)
 
 
-def _told(cell: Cell, seq: int) -> list[tuple[Stretch, Counts]]:
-    """The stretches that a cell tells of; `seq`: of an increment."""
+def _told(cell: Cell, seq: int) -> list[tuple[Block, Counts]]:
+    """The blocks stated by a cell; `seq`: of an increment."""
     value = value_of(cell)
     if cell.kind == INCREMENTS:
-        return [(Stretch(seq, 0), Counts(*value))]
-    return [(Stretch(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
+        return [(Block(seq, 0), Counts(*value))]
+    return [(Block(each.first, each.level), Counts(each.satisfied, each.violated)) for each in value]
 
 
-def _page_of(stretch: Stretch) -> _Page:
-    tier = stretch.level // PAGE_LEVELS
-    return tier, stretch.first >> PAGE_LEVELS * (tier + 1)
+def _page_of(block: Block) -> _Page:
+    tier = block.level // PAGE_LEVELS
+    return tier, block.first >> PAGE_LEVELS * (tier + 1)
 
 
-def _by_page(parts: dict[Stretch, Counts]) -> dict[_Page, dict[Stretch, Counts]]:
-    found: dict[_Page, dict[Stretch, Counts]] = {}
-    for stretch, value in parts.items():
-        found.setdefault(_page_of(stretch), {})[stretch] = value
+def _by_page(parts: dict[Block, Counts]) -> dict[_Page, dict[Block, Counts]]:
+    found: dict[_Page, dict[Block, Counts]] = {}
+    for block, value in parts.items():
+        found.setdefault(_page_of(block), {})[block] = value
     return found
 
 
 def _is_within(cell: Cell, page: _Page) -> bool:
-    """True if all that a page cell tells of belongs there, as in every honest one: then what takes its place says all of it."""
-    return all(_page_of(stretch) == page for stretch, _ in _told(cell, 0))
+    """True if all blocks of a page cell belong to the page, as in every honest cell: then the new page replaces all of it."""
+    return all(_page_of(block) == page for block, _ in _told(cell, 0))
 
 
-def _page_cell(key: str, stretches: dict[Stretch, Counts]) -> Cell:
-    value = [[*stretch, *counts] for stretch, counts in sorted(stretches.items())]
+def _page_cell(key: str, blocks: dict[Block, Counts]) -> Cell:
+    value = [[*block, *counts] for block, counts in sorted(blocks.items())]
     return read_cell(make_cell(APPLIED, key, value).data)

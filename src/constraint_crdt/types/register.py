@@ -1,24 +1,69 @@
-"""Positions written concurrently, and which of them counts: the rule of every position register.
+"""The position of the fleet on the Eisenstein (hexagonal) lattice: a register whose concurrent values resolve by lowest norm.
 
-A write names the cells that it supersedes (`overwrites`), so it moves anywhere, also away from the origin. Among the cells that no
-other overwrites the lowest Eisenstein norm wins, then the latest time, then the replica.
+| kind | key | value |
+|---|---|---|
+| 4 POSITION | "" | `[a, b, time in ns, [[node id, incarnation, seq], …]]` |
 
-The fleet's position on the Eisenstein (hexagonal) lattice: a register whose concurrent values resolve by lowest norm.
-
-`positions` has the rule. Nobody having written is no candidate: a fresh node takes part with nothing, never with (0, 0).
+A write names the cells it supersedes (`overwrites`), so a position moves anywhere, also away from the origin. Among the cells
+without a successor the lowest Eisenstein norm wins, then the latest time, then the replica. `Positions` implements the rule for
+this register and for tiles. A register without writes has no candidate: a fresh node never counts as (0, 0).
 """
 
 from collections.abc import Iterable
-from operator import index
+from typing import Final
 
-from constraint_crdt.crdt.cells import POSITION, Cell, PositionValue, make_cell, position_value
-from constraint_crdt.crdt.limits import COORDINATE_MAX, COORDINATE_MIN, MAX_COUNT
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.view import IndexedView, writer
 
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""
+
+COORDINATE_MAX: Final = 2**31 - 1
+COORDINATE_MIN: Final = -(2**31)
+
+POSITION: Final = 4
+
+
+class PositionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a POSITION or TILE_POSITION cell."""
+
+    a: int
+    b: int
+    time: int
+    """ns since the epoch."""
+    overwrites: tuple[WireDot, ...] = ()
+    """The cells superseded by this cell."""
+    by: str = ""
+    """The name of a writer outside of the fleet; else empty."""
+
+
+def check_position(_: str, value: PositionValue) -> None:
+    """The bounds of a position inside a cell. Raises `ConstraintCrdtError`."""
+    in_range = min(value.a, value.b) >= COORDINATE_MIN and max(value.a, value.b) <= COORDINATE_MAX
+    require(in_range, "a coordinate of a position")
+    require_counts((value.time,), "the time of a position")
+    require_text(value.by, "the name of who wrote a position")
+    check_dots(value.overwrites)
+
+
+def _check_register(key: str, value: PositionValue) -> None:
+    require(not key, "the key of a position")
+    check_position(key, value)
+
+
+register(POSITION, PositionValue, _check_register, key_bytes=ID_BYTES)
+
+
+def position_value(cell: Cell) -> PositionValue:
+    """The value of a POSITION or TILE_POSITION cell."""
+    value: PositionValue = value_of(cell)
+    return value
 
 
 def eisenstein_norm(position: Position) -> int:
@@ -28,26 +73,26 @@ def eisenstein_norm(position: Position) -> int:
 
 
 def hex_distance(one: Position, other: Position) -> int:
-    """How many steps between neighbours lead from one lattice point to the other. Exact for any integers.
+    """The number of steps between neighbours from a lattice point to another. Exact for any integers.
 
-    The neighbours of a point differ from it by a unit, that is by something of norm 1: ±1, ±ω or ±(1 + ω). Where the two parts of
-    the difference have the same sign, steps of ±(1 + ω) take both down at once; where they have not, each needs steps of its own.
+    Neighbours differ by a unit of norm 1: ±1, ±ω or ±(1 + ω). Where the two parts of the difference have the same sign, steps of
+    ±(1 + ω) reduce both at once; otherwise each part needs steps of its own.
     """
     a, b = one[0] - other[0], one[1] - other[1]
     return max(abs(a), abs(b), abs(a - b))
 
 
 class Positions:
-    """The cells of one register over all rows, brought up to date with each that changes. The winner is read in O(1)."""
+    """The cells of a register over all rows, updated with each change. The winner is read in O(1)."""
 
     def __init__(self, cells: Iterable[Cell] = ()) -> None:
-        """`cells`: those that stand so far, one a row at most."""
+        """`cells`: the standing cells, at most one per row."""
         self.values: dict[Replica, tuple[int, PositionValue]] = {}
-        """What stands in each row, with its seq."""
+        """The standing value in each row, with its seq."""
         self.winner: PositionValue | None = None
-        """The position that counts; None while nobody has written one."""
+        """The winning position; None before the first write."""
         self.leader: Replica | None = None
-        """Who wrote it."""
+        """The writer of the winning position."""
         self._overwritten: dict[Replica, int] = {}
         self._candidates: dict[Replica, tuple[int, PositionValue]] = {}
         for cell in cells:
@@ -69,11 +114,15 @@ class Positions:
         self._resolve()
 
     def value(self, position: Position, time: int, replica: Replica, *, by: str = "") -> list[object]:
-        """What `replica` has to write to move to `position`: the value of its next cell. `by`: see `PositionValue`.
+        """The value of the next cell of `replica`, for a move to `position`. `by`: see `PositionValue`.
 
-        Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for a coordinate or time out of bounds.
+        Raises `TypeError` for numbers that are not whole, and `ConstraintCrdtError` for a coordinate or time out of bounds.
         """
-        a, b, time = (int(index(number)) for number in (*position, time))
+        try:
+            a, b = (whole_number(number, "a coordinate of a position") for number in position)
+        except ValueError:
+            raise ConstraintCrdtError(f"a position has two coordinates, not {position!r}") from None
+        time = whole_number(time, "a time in ns since the epoch")
         if not all(COORDINATE_MIN <= x <= COORDINATE_MAX for x in (a, b)):
             raise ConstraintCrdtError(f"a position has two 32-bit integer coordinates, not {position!r}")
         if not 0 <= time <= MAX_COUNT:
@@ -81,13 +130,13 @@ class Positions:
         named = {other: seq for other, (seq, _) in self._candidates.items() if other != replica}
         if replica in self.values:
             for dot in self.values[replica][1].overwrites:
-                if self._standing_seq(dot.replica) == dot.seq:  # one that has moved since needs no naming
+                if self._standing_seq(dot.replica) == dot.seq:  # a later position there needs no naming
                     named.setdefault(dot.replica, dot.seq)
         overwrites = [[other.node_id, other.incarnation, seq] for other, seq in sorted(named.items())]
         return [a, b, time, overwrites, by] if by else [a, b, time, overwrites]
 
     def _carried_on(self, old: Cell, new: Cell) -> bool:
-        """True if `new` still overwrites what `old` did, as far as that stands: then nothing comes back to life."""
+        """True if `new` still overwrites the standing targets of `old`: then no superseded cell returns."""
         named = {dot.replica: dot.seq for dot in position_value(new).overwrites}
         return all(
             named.get(dot.replica, 0) >= dot.seq or self._standing_seq(dot.replica) > dot.seq
@@ -99,7 +148,7 @@ class Positions:
         return self.values[replica][0] if replica in self.values else 0
 
     def _take(self, replica: Replica) -> None:
-        """Let one new cell overwrite, and be overwritten."""
+        """Apply the overwrites of a new cell, and those of others to it."""
         seq, value = self.values[replica]
         for dot in value.overwrites:
             other = dot.replica
@@ -112,7 +161,7 @@ class Positions:
             self._candidates[replica] = (seq, value)
 
     def _recompute(self) -> None:
-        """From all standing cells: only when a cell went that others relied on. O(cells)."""
+        """From all standing cells, only after the loss of a cell with overwrites. O(cells)."""
         self._overwritten, self._candidates = {}, {}
         for replica in self.values:
             self._take(replica)
@@ -131,7 +180,7 @@ __all__ = ["COORDINATE_MAX", "COORDINATE_MIN", "KEY", "EisensteinRegister", "Pos
 KEY = ""
 
 
-class EisensteinRegister(WatchingView):
+class EisensteinRegister(IndexedView):
     """The position. Reading is O(1)."""
 
     KINDS = (POSITION,)
@@ -144,7 +193,7 @@ class EisensteinRegister(WatchingView):
 
     @property
     def position(self) -> Position | None:
-        """(a, b), or None while nobody has written one."""
+        """(a, b), or None before the first write."""
         winner = self._positions.winner
         return (winner.a, winner.b) if winner else None
 
@@ -164,18 +213,18 @@ class EisensteinRegister(WatchingView):
         return winner.time if winner else None
 
     def node_position(self, node_id: str) -> Position | None:
-        """The last position that this node itself wrote (over its incarnations, the latest). O(rows with a position)."""
+        """The last position written by a node (over its incarnations, the latest). O(rows with a position)."""
         return self.by_node.get(node_id)
 
     @property
     def by(self) -> str | None:
-        """The node that wrote the position, or None while there is none. O(rows with a position)."""
+        """The node with the winning position, or None before the first write. O(rows with a position)."""
         positions = self._positions
         return next((replica.node_id for replica, (_, value) in positions.values.items() if value is positions.winner), None)
 
     @property
     def by_node(self) -> dict[str, Position]:
-        """The last position that each node wrote, ordered by name. O(rows with a position)."""
+        """The last position written by each node, ordered by name. O(rows with a position)."""
         last: dict[str, tuple[int, int, int]] = {}
         for replica, (_, value) in self._positions.values.items():
             written = (value.time, value.a, value.b)
@@ -185,8 +234,8 @@ class EisensteinRegister(WatchingView):
     def update(self, position: Position, *, node: str | Replica, time: int) -> None:
         """Move to `position` (any two 32-bit integers); `time` in ns since the epoch.
 
-        Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for a coordinate or time out of bounds, or for
-        more concurrent positions than a cell can name.
+        Raises `TypeError` for numbers that are not whole, and `ConstraintCrdtError` for a coordinate or time out of bounds, or
+        for more concurrent positions than fit into a cell.
         """
         replica = writer(node)
         self._rows.write(replica, make_cell(POSITION, KEY, self._positions.value(position, time, replica)))

@@ -1,41 +1,76 @@
-"""How often each of very many items occurred, in a table of fixed size: a count-min sketch (Cormode and Muthukrishnan, 2005).
+"""The count-min sketch (Cormode and Muthukrishnan, 2005): frequencies of very many items in a table of fixed size.
 
-Every row counts in a table of its own, and the reading is the *sum* of the tables. So an estimate is never below the truth, however
-many writers are merged and in whatever order, and the bound of the paper holds for the sum as for one table: an estimate exceeds
-the truth by more than `epsilon` of all that was counted with probability `delta` at most, for any item chosen beforehand.
+| kind | key | value |
+|---|---|---|
+| 10 SKETCH | sketch name | `[width, depth, total, [[frequent item, count], …], saturated]` |
+| 11 SKETCH_PAGE | sketch name, page | bytes: this row's own counters, compressed |
 
-Which items are frequent a table does not say, so each row remembers by name up to `CANDIDATES` items that are frequent in it. An
-item that makes up more than 1/128 + epsilon of what some row counted is among them, and one that makes up a share of all makes up
-at least that share of some row. Rarer ones are remembered as far as there is room.
+Every row counts in a table of its own, and the reading is the *sum* of the tables. So an estimate is never below the truth, for
+any number and order of merges, and the bound of the paper holds for the sum as for a single table: with probability 1 - `delta`,
+an estimate exceeds the truth by at most `epsilon` of the total, for any item chosen beforehand.
+
+A table does not name frequent items, so each row remembers up to `CANDIDATES` of its frequent items by name. An item with more
+than 1/128 + epsilon of the counts of a row is among them, and an item with a share of the total has at least the same share in
+some row. Rarer items are remembered as far as there is room.
 """
 
 import heapq
 import math
 from array import array
 from collections.abc import Mapping
-from operator import add, index, sub
+from operator import add, sub
 from struct import Struct
 from typing import Final, NamedTuple, Self
 
+import msgspec
+
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES
+from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import SKETCH, SKETCH_PAGE, SketchValue
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.pages import PagedView, positions
-from constraint_crdt.types.view import writer
+from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions, writer
+
+SKETCH: Final = 10
+SKETCH_PAGE: Final = 11
 
 EPSILON: Final = 0.0005
 DELTA: Final = 0.01
 
 COUNTER_BYTES: Final = 4
 COUNTER_MAX: Final = 2**32 - 1
-"""Where a counter of one row stops."""
+"""The highest value of a counter in a row."""
 
 PAGE_COUNTERS: Final = 512
 CANDIDATE_BYTES: Final = 24 * 1024
-"""Of the names that one row remembers, so that they fit into a cell."""
+"""The names remembered by a row, so they fit into a cell."""
+
+
+class SketchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a SKETCH cell: the dimensions of the table, and the totals of a row."""
+
+    width: int
+    depth: int
+    total: int
+    """The sum of all counts in this row."""
+    candidates: tuple[tuple[str, int], ...] = ()
+    """Frequent items of this row, each with the estimate of the row."""
+    saturated: bool = False
+    """A counter of this row has reached the highest value, so estimates may be too low from there on."""
+
+
+def _check_sketch(_: str, value: SketchValue) -> None:
+    require(value.width > 0 < value.depth and value.width * value.depth * 4 <= PAGES * PAGE_BYTES, "the shape of a sketch")
+    require(len(value.candidates) <= CANDIDATES, "the number of frequent items")
+    for item, count in value.candidates:
+        check_id(item, "a frequent item")
+        require_counts((count,), "a count of a sketch")
+    require_counts((value.total,), "a count of a sketch")
+
+
+register(SKETCH, SketchValue, _check_sketch)
+register(SKETCH_PAGE, bytes, check_page)
 
 
 class SketchShape(NamedTuple):
@@ -47,6 +82,8 @@ class SketchShape(NamedTuple):
     @classmethod
     def of(cls, epsilon: float, delta: float) -> "SketchShape":
         """For errors of at most `epsilon` of the total, but for a share `delta` of the items. Raises `ConstraintCrdtError`."""
+        epsilon = real_number(epsilon, "the epsilon of a sketch")
+        delta = real_number(delta, "the delta of a sketch")
         for what, number in (("epsilon", epsilon), ("delta", delta)):
             if not 0.0 < number < 1.0:  # NaN is in no range
                 raise ConstraintCrdtError(f"the {what} of a sketch is a share above 0 and below 1, not {number!r}")
@@ -59,18 +96,18 @@ class SketchShape(NamedTuple):
         return shape
 
     @classmethod
-    def usual(cls) -> "SketchShape":
-        """What nobody has asked otherwise: 0.05 % of the total, but for 1 % of the items."""
+    def default(cls) -> "SketchShape":
+        """The default dimensions: 0.05 % of the total, but for 1 % of the items."""
         return cls.of(EPSILON, DELTA)
 
     @property
     def counters(self) -> int:
-        """Of one table."""
+        """The number of counters in a table."""
         return self.width * self.depth
 
 
 class Frequent(NamedTuple):
-    """One item, and how often it occurred."""
+    """An item and its frequency."""
 
     item: str
     estimate: int
@@ -78,7 +115,7 @@ class Frequent(NamedTuple):
     at_least: int
     """The estimate less the error bound: with probability 1 - delta not above the truth."""
     share: float
-    """The estimate over all that was counted."""
+    """The estimate over the total."""
 
 
 class SketchCRDT(PagedView[SketchShape]):
@@ -96,9 +133,9 @@ class SketchCRDT(PagedView[SketchShape]):
         name: str = "",
         shape: SketchShape | None = None,
     ) -> None:
-        """`epsilon`, `delta`: see the module. `rows`, `name`: the cells to look at; new ones, standing alone, if left out.
+        """`epsilon`, `delta`: see the module. `rows`, `name`: the rows to read; new rows if left out.
 
-        `shape`: the dimensions themselves, in place of the first two. Raises `ConstraintCrdtError` for what is out of bounds.
+        `shape`: the dimensions, in place of the first two. Raises `TypeError` and `ConstraintCrdtError` for values out of bounds.
         """
         shape = shape or SketchShape.of(epsilon, delta)
         super().__init__(rows, name, shape, shape.counters * COUNTER_BYTES, PAGE_COUNTERS * COUNTER_BYTES)
@@ -114,17 +151,17 @@ class SketchCRDT(PagedView[SketchShape]):
 
     @property
     def epsilon(self) -> float:
-        """Of the table as it is: at most what was asked for."""
+        """Of the table: at most the requested value."""
         return math.e / self.shape.width
 
     @property
     def delta(self) -> float:
-        """Of the table as it is: at most what was asked for."""
+        """Of the table: at most the requested value."""
         return math.exp(-self.shape.depth)
 
     @property
     def total(self) -> int:
-        """All that was counted, of all items. Exact."""
+        """The total of all items. Exact."""
         self._settle()
         return self._total
 
@@ -141,7 +178,7 @@ class SketchCRDT(PagedView[SketchShape]):
 
     @property
     def space_bytes(self) -> int:
-        """Of the summed table. It doubles while the sum of a counter over all rows exceeds 32 bits."""
+        """Bytes of the summed table, doubled while the sum of a counter over all rows exceeds 32 bits."""
         self._settle()
         return len(self._table) * self._table.itemsize
 
@@ -152,14 +189,14 @@ class SketchCRDT(PagedView[SketchShape]):
         return min([table[place] for place in self._places(item)])
 
     def about(self, item: str) -> Frequent:
-        """The estimate of one item with its bounds."""
+        """The estimate of an item with its bounds."""
         count, total = self.estimate(item), self.total
         return Frequent(item, count, max(0, count - math.floor(self.error_bound)), count / total if total else 0.0)
 
     def top(self, k: int = 10) -> list[Frequent]:
-        """The `k` items with the highest estimates, of those that some row remembers as frequent; ties by name.
+        """The `k` items with the highest estimates, of those remembered by some row; ties by name.
 
-        O(remembered items). Raises `ValueError` for less than one.
+        O(remembered items). Raises `ValueError` for `k` below 1.
         """
         if k < 1:
             raise ValueError(f"the number of items to name must be 1 or more, not {k}")
@@ -169,7 +206,7 @@ class SketchCRDT(PagedView[SketchShape]):
         return [self.about(item) for negative, item in heapq.nsmallest(k, found) if negative]
 
     def _places(self, item: str) -> list[int]:
-        """The counters of an item, one in each line of the table."""
+        """The counters of an item, in each line of the table."""
         width, depth = self.shape
         return [line * width + place for line, place in enumerate(positions(item, depth, width))]
 
@@ -205,7 +242,7 @@ class SketchCRDT(PagedView[SketchShape]):
 
     def _settle(self) -> None:
         super()._settle()
-        if self._table.itemsize > COUNTER_BYTES and max(self._table) <= COUNTER_MAX:  # what was folded in between is gone
+        if self._table.itemsize > COUNTER_BYTES and max(self._table) <= COUNTER_MAX:  # an intermediate sum was larger
             self._table = array("I", self._table)
 
     # --- writing ---------------------------------------------------------------------------------------------------------
@@ -215,10 +252,11 @@ class SketchCRDT(PagedView[SketchShape]):
         self.record_all({item: count}, node=node)
 
     def record_all(self, counts: Mapping[str, int], *, node: str | Replica) -> None:
-        """Count many items as one transaction. Nothing to count writes nothing.
+        """Count many items as a transaction. Zero counts write nothing.
 
-        Raises `TypeError` for what is no text or no whole number, `ValueError` for a negative number and `ConstraintCrdtError` for
-        an item of no or more than 256 bytes, a total beyond 2**63 - 1, and a writer whose row has other dimensions under this name.
+        Raises `TypeError` for an item that is no text or a number that is not whole, `ValueError` for a negative number and
+        `ConstraintCrdtError` for an empty item or more than 256 bytes, a total beyond 2**63 - 1, and a writer whose row has other
+        dimensions under this name.
         """
         replica = writer(node)
         counted = {item: count for item, count in _checked(counts).items() if count}
@@ -240,7 +278,7 @@ class SketchCRDT(PagedView[SketchShape]):
     def _raised(
         self, replica: Replica, counted: Mapping[str, int], places: Mapping[str, list[int]]
     ) -> tuple[dict[int, list[int]], bool]:
-        """The writer's own pages that change, as they are after counting, and whether a counter reached its highest value."""
+        """The changed pages of the writer after counting, and whether a counter reached its highest value."""
         pages: dict[int, list[int]] = {}
         full = False
         for item, count in counted.items():
@@ -258,12 +296,19 @@ class SketchCRDT(PagedView[SketchShape]):
         return f"SketchCRDT(name={self.name!r}, width={self.shape.width}, depth={self.shape.depth}, total={self.total})"
 
 
+class Sketches(TableDirectory[SketchCRDT, SketchShape]):
+    """The sketches of a state by name."""
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__(rows, SketchCRDT, rows.limits.sketches, lambda name, shape: SketchCRDT(rows=rows, name=name, shape=shape))
+
+
 def _checked(counts: Mapping[str, int]) -> dict[str, int]:
     checked = {}
     for item, count in counts.items():
         if not isinstance(item, str):
             raise TypeError(f"an item is a text, not {item!r}")
-        checked[check_id(item, "an item")] = index(count)
+        checked[check_id(item, "an item")] = whole_number(count, "a count")
         if checked[item] < 0:
             raise ValueError(f"counts only grow: the number to record of {item!r} cannot be negative")
     return checked

@@ -1,32 +1,34 @@
-"""Sets of whole numbers as stretches: ordered, and never touching each other.
+"""The tags and the constraints of a tile: add-wins OR-sets, as cells of the same kind.
 
-The tags and the constraints of a tile: add-wins OR-sets, as cells of one kind.
+An add is a cell under the element's key in its writer's row; the element is in the set while an add stands. A removal names the
+observed cells. Constraints may also come from other software with an OR-set of its own, by *foreign tags*: each add there has a
+tag (node, seq), and a removal there puts tags under tombstones. Such a constraint is in the set while a tag is without a
+tombstone. An add of the fleet has such a tag too, (text of its replica, seq of its cell), for other software to carry and to
+remove.
 
-An add is a cell under the element's key in its writer's row; the element is in the set while any stands. A removal names the cells
-it observed. Constraints may besides come from other software that keeps an OR-set of its own, by *foreign tags*: each add there has
-a tag (node, seq), and a removal there buries tags. A constraint added so is in the set while not all of its tags are buried. An add
-of ours has such a tag too, (text of its replica, seq of its cell), so that others can carry it and bury it.
+Tombstones are sets of whole numbers, kept as ascending intervals with gaps between them.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from operator import index
 from typing import ClassVar
 
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.replica import Replica, check_id, replica_named
+from constraint_crdt.crdt.replica import Replica, check_id, parse_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import ELEMENT, TOMBSTONES, Interval
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.tile_parts import TileIndex
+from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, TileIndex
 from constraint_crdt.types.view import writer
 
 Intervals = tuple[Interval, ...]
-"""(first, last) of each stretch, ascending, with a gap before the next."""
+"""(first, last) of each interval, ascending, with a gap before the next."""
 
 
 def union(intervals: Iterable[Interval]) -> Intervals:
-    """What any of these stretches contains, whatever their order and however they overlap. O(n log n)."""
+    """The union of intervals, in any order and with overlaps. O(n log n)."""
     joined: list[Interval] = []
     for lo, hi in sorted(intervals):
         if joined and lo <= joined[-1][1] + 1:
@@ -37,13 +39,13 @@ def union(intervals: Iterable[Interval]) -> Intervals:
 
 
 def contains(intervals: Sequence[Interval], number: int) -> bool:
-    """True if a stretch of a set contains it. O(log n)."""
-    place = bisect_right(intervals, number, key=lambda stretch: stretch[0])
+    """True if an interval contains the number. O(log n)."""
+    place = bisect_right(intervals, number, key=lambda interval: interval[0])
     return place > 0 and number <= intervals[place - 1][1]
 
 
 Tag = tuple[str, int]
-"""A foreign add: the node that made it, and which of its adds it was."""
+"""A foreign add: its node, and its number there."""
 
 OF_TAGS = "t"
 OF_CONSTRAINTS = "k"
@@ -52,14 +54,14 @@ OF_FOREIGN = "f"
 
 
 class TileSet:
-    """The tags of one tile. `in` is O(1); `len` and iteration, in order, are O(elements)."""
+    """The tags of a tile. `in` is O(1); `len` and iteration, in order, are O(elements)."""
 
     LETTERS: ClassVar[tuple[str, ...]] = (OF_TAGS,)
     WHAT: ClassVar[str] = "a tag"
     FIELD: ClassVar[str] = "tags"
 
     def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
-        """`key`: that of the tile."""
+        """`key`: the key of the tile."""
         self._rows = rows
         self._index = index
         self._key = key
@@ -73,36 +75,42 @@ class TileSet:
     def __len__(self) -> int:
         return sum(element in self for element in self._named())
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to any set with the same elements."""
+        return set(self) == set(other) if isinstance(other, AbstractSet | TileSet) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self)})"
 
     def add(self, element: str, *, node: str | Replica) -> bool:
-        """Put an element in; False if it was there.
+        """Add an element; False for an element already in the set.
 
-        Raises `ConstraintCrdtError` for one out of bounds, and for one too many (`Limits.tile_elements`).
+        Raises `TypeError` and `ConstraintCrdtError` for an invalid element, and for an element beyond `Limits.tile_elements`.
         """
         return self._write(node, self.additions([element]))
 
     def additions(self, elements: Iterable[str]) -> list[Cell]:
-        """The cells that put in those of these elements that are not there yet. Raises as `add` does."""
+        """The cells for those elements not in the set yet. Raises as `add` does."""
         fresh = [element for element in dict.fromkeys(elements) if check_id(element, self.WHAT, field=self.FIELD) not in self]
         if fresh:
             self._check_room(len(fresh))
         return [make_cell(ELEMENT, self._cell_key(self.LETTERS[0], element), None) for element in fresh]
 
     def remove(self, element: str, *, node: str | Replica) -> None:
-        """Take an element out: every add of it that is known here. Raises `KeyError` if it is not in."""
-        self._write(node, self.endings([element], writer(node)))
+        """Remove an element: every add known here. Raises `KeyError` for an element not in the set."""
+        self._write(node, self.removal_cells([element], writer(node)))
 
-    def endings(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
-        """The cells that `replica` writes to take these elements out. Raises as `remove` does."""
-        return self._endings({element: self._present(element) for element in elements}, replica)
+    def removal_cells(self, elements: Iterable[str], replica: Replica) -> list[Cell]:
+        """The cells written by `replica` to remove these elements. Raises as `remove` does."""
+        return self._removal_cells({element: self._present(element) for element in elements}, replica)
 
-    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
+    def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:  # noqa: ARG002 - for constraints
         return removals_of([cell for cells in present.values() for cell in cells])
 
     def _present(self, element: str) -> list[Cell]:
-        """What stands for an element that must be in."""
+        """The cells of an element. Raises `KeyError` for an element not in the set."""
         if element not in self:
             raise KeyError(element)
         return self._cells(element)
@@ -122,17 +130,18 @@ class TileSet:
         return SEPARATOR.join((self._key, letter, element))
 
     def _cells(self, element: str) -> list[Cell]:
-        """What stands for an element, in all rows."""
+        """The cells of an element, in all rows."""
         return [cell for letter in self.LETTERS for cell in self._rows.held(ELEMENT, self._cell_key(letter, element))]
 
     def _named(self) -> set[str]:
-        """The elements that any cell names."""
+        """The elements named by any cell."""
         starts = [self._cell_key(letter, "") for letter in self.LETTERS]
         return {whole[len(start) :] for start in starts for whole in self._index.keys(self._key, ELEMENT, start)}
 
 
 class TileConstraints(TileSet):
-    """The constraints of one tile: ours and, by their tags, those of other software. `in` is O(its adds + tombstones)."""
+    """The constraints of a tile: those of the fleet and, by their tags, those of other software. `in` is O(its adds +
+    tombstones)."""
 
     LETTERS = (OF_CONSTRAINTS, OF_FOREIGN)
     WHAT = "a constraint of a tile"
@@ -148,131 +157,134 @@ class TileConstraints(TileSet):
         return sum(1 for _ in self)
 
     def tags_of(self, element: str) -> set[Tag]:
-        """The tags by which a constraint is in the set; none if it is not. An add of ours has (text of its replica, seq)."""
+        """The tags of a constraint without a tombstone; none for a constraint not in the set. An add of the fleet has (text of
+        its replica, seq)."""
         cells = self._cells(element)
-        return self._alive(cells, self.tombstones()) if cells else set()
+        return self._live_tags(cells, self.tombstones()) if cells else set()
 
     def by_element(self) -> dict[str, set[Tag]]:
-        """The constraints in the set, in order, each with the tags by which it is. O(elements + tombstones)."""
-        buried = self.tombstones()
-        tags = {element: self._alive(self._cells(element), buried) for element in sorted(self._named())}
+        """The constraints in the set, in order, each with its tags. O(elements + tombstones)."""
+        tombstones = self.tombstones()
+        tags = {element: self._live_tags(self._cells(element), tombstones) for element in sorted(self._named())}
         return {element: alive for element, alive in tags.items() if alive}
 
     def tombstones(self) -> dict[str, Intervals]:
-        """The foreign tags that are buried, by node. O(tombstones)."""
+        """The tombstones of foreign tags, by node. O(tombstones)."""
         start = self._tombstones_key("")
-        return {whole[len(start) :]: self._buried(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
+        return {whole[len(start) :]: self._tombstones_at(whole) for whole in self._index.keys(self._key, TOMBSTONES)}
 
-    def _endings(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
-        return self.removals({element: self._alive(cells, {}) for element, cells in present.items()}, replica)
+    def _removal_cells(self, present: Mapping[str, Sequence[Cell]], replica: Replica) -> list[Cell]:
+        return self.removals({element: self._live_tags(cells, {}) for element, cells in present.items()}, replica)
 
     def removals(self, removed: Mapping[str, Iterable[Tag]], replica: Replica) -> list[Cell]:
-        """The cells that end these adds of these constraints, foreign ones for good.
+        """The cells that remove these adds of these constraints, foreign ones for good.
 
-        Software that starts anew may give a tag a second time, to another constraint. One that would go with the tags of others
-        stays, by an add of ours.
+        Software after a restart may use a tag again, for another constraint. A constraint that would vanish with the tags of
+        another stays, by an add of the fleet.
         """
         named = {element: _checked(tags) for element, tags in removed.items()}
-        doomed = {tag for tags in named.values() for tag in tags}
-        buried = self.tombstones()
-        then, stay = _beside(buried, doomed), []
+        removed_tags = {tag for tags in named.values() for tag in tags}
+        tombstones = self.tombstones()
+        after, stay = _with_tags(tombstones, removed_tags), []
         for element in sorted(self._named()):
             cells = self._cells(element)
-            if self._alive(cells, buried) - named.get(element, set()) and not self._alive(cells, then):
+            if self._live_tags(cells, tombstones) - named.get(element, set()) and not self._live_tags(cells, after):
                 stay.append(make_cell(ELEMENT, self._cell_key(OF_CONSTRAINTS, element), None))
-        return [*stay, *self._ended(doomed, replica)]
+        return [*stay, *self._ended(removed_tags, replica)]
 
     def add_foreign(self, element: str, tags: Iterable[Tag], *, node: str | Replica) -> bool:
-        """Take in a constraint that other software added, by the tags of its adds. False if all of them were known, or buried.
+        """Take in a constraint added by other software, by the tags of its adds. False if all tags were known or under
+        tombstones.
 
-        A tag of an add of ours that is accounted for here is known: it stands, or was removed. Raises as `add` does, and for tags
-        out of bounds or too many for a cell.
+        The tag of an add of the fleet within the clock is known: the add stands, or was removed. Raises as `add` does, and for
+        tags out of bounds or too many for a cell.
         """
         return self._write(node, self.foreign_additions({element: tags}, writer(node)))
 
     def bury(self, tags: Iterable[Tag], *, node: str | Replica) -> bool:
-        """Take in that other software removed these adds: they are out, also if they come later. False if all of it was known.
+        """Put foreign tags under tombstones: their adds are out, also those that arrive later. False if all tags were known.
 
         Raises `ConstraintCrdtError` for tags out of bounds, or too many for a cell.
         """
-        return self._write(node, self.burials(tags, writer(node)))
+        return self._write(node, self.tombstone_cells(tags, writer(node)))
 
     def foreign_additions(
         self, added: Mapping[str, Iterable[Tag]], replica: Replica, *, buried_with_it: Iterable[Tag] = ()
     ) -> list[Cell]:
-        """The cells that do what `add_foreign` does with several elements, some tags being buried in the same transaction."""
-        buried = _beside(self.tombstones(), _checked(buried_with_it))
+        """The cells of `add_foreign` for several elements, with some tags put under tombstones in the same transaction."""
+        tombstones = _with_tags(self.tombstones(), _checked(buried_with_it))
         cells, opened = [], 0
         for element, tags in added.items():
             standing = self._cells(check_id(element, self.WHAT, field=self.FIELD))
-            known = self._alive(standing, {})
-            fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_over(tag, buried)}
+            known = self._live_tags(standing, {})
+            fresh = {tag for tag in _checked(tags) if tag not in known and not self._is_removed(tag, tombstones)}
             if not fresh:
                 continue
-            opened += not self._alive(standing, buried)
+            opened += not self._live_tags(standing, tombstones)
             own = [cell for cell in standing if self._is_foreign(cell) and cell.replica == replica]
-            kept = {tag for cell in own for tag in _tags(cell) if not self._is_over(tag, buried)}
+            kept = {tag for cell in own for tag in _tags(cell) if not self._is_removed(tag, tombstones)}
             cells.append(make_cell(ELEMENT, self._cell_key(OF_FOREIGN, element), sorted(kept | fresh)))
         if opened:
             self._check_room(opened)
         return cells
 
-    def burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
-        """The cells that do what `bury` does."""
-        doomed, buried = _checked(tags), self.tombstones()
-        unknown = {tag for tag in doomed if not self._is_over(tag, buried)}
+    def tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+        """The cells of `bury`."""
+        removed_tags, tombstones = _checked(tags), self.tombstones()
+        unknown = {tag for tag in removed_tags if not self._is_removed(tag, tombstones)}
         if unknown:
             self._index.check_room(self._key)
-        names = {who for who, _ in unknown} - buried.keys()
-        if names and len(buried) + len(names) > self._rows.limits.tile_elements:
+        names = {who for who, _ in unknown} - tombstones.keys()
+        if names and len(tombstones) + len(names) > self._rows.limits.tile_elements:
             raise ConstraintCrdtError(
                 f"a tile has tombstones of at most {self._rows.limits.tile_elements} nodes, as this node is set"
             )
-        return self._ended(doomed, replica)
+        return self._ended(removed_tags, replica)
 
-    def _ended(self, doomed: set[Tag], replica: Replica) -> list[Cell]:
-        """The cells that end these adds: tombstones for those that may come from elsewhere, removals for what has no other left."""
-        buried = self.tombstones()
+    def _ended(self, removed_tags: set[Tag], replica: Replica) -> list[Cell]:
+        """The cells that remove these adds: tombstones for adds that may arrive from elsewhere, removals for cells without a
+        live tag."""
+        tombstones = self.tombstones()
         cells = [cell for element in self._named() for cell in self._cells(element)]
         carried = {tag for cell in cells if self._is_foreign(cell) for tag in _tags(cell)}
-        fresh = {tag for tag in doomed if not contains(buried.get(tag[0], ()), tag[1])}
-        then = _beside(buried, doomed)
-        dead = [cell for cell in cells if not self._alive([cell], then)]
-        # An add of ours that is accounted for is removed, which is for good; but somebody may carry its tag all the same.
-        under = {tag for tag in fresh if tag in carried or not self._is_our_past(tag)}
-        return [*self._burials(under, replica), *removals_of(dead)]
+        fresh = {tag for tag in removed_tags if not contains(tombstones.get(tag[0], ()), tag[1])}
+        after = _with_tags(tombstones, removed_tags)
+        dead = [cell for cell in cells if not self._live_tags([cell], after)]
+        # An add of the fleet within the clock is removed for good by a removal, but other rows may carry its tag.
+        under = {tag for tag in fresh if tag in carried or not self._is_accounted_for(tag)}
+        return [*self._tombstone_cells(under, replica), *removals_of(dead)]
 
-    def _burials(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
-        """The cells that put tags under this row's tombstones, beside those that are there."""
+    def _tombstone_cells(self, tags: Iterable[Tag], replica: Replica) -> list[Cell]:
+        """The cells that put tags under this row's tombstones, besides those already there."""
         own: dict[str, Intervals] = {}
         chosen = list(tags)
         for who in {who for who, _ in chosen}:
             standing = self._rows.get(TOMBSTONES, self._tombstones_key(who), replica)
             own[who] = value_of(standing) if standing is not None else ()
-        return [make_cell(TOMBSTONES, self._tombstones_key(who), under) for who, under in sorted(_beside(own, chosen).items())]
+        return [make_cell(TOMBSTONES, self._tombstones_key(who), under) for who, under in sorted(_with_tags(own, chosen).items())]
 
     def _tombstones_key(self, who: str) -> str:
         return self._key + SEPARATOR + who
 
-    def _buried(self, whole: str) -> Intervals:
-        return union(stretch for cell in self._rows.held(TOMBSTONES, whole) for stretch in value_of(cell))
+    def _tombstones_at(self, whole: str) -> Intervals:
+        return union(interval for cell in self._rows.held(TOMBSTONES, whole) for interval in value_of(cell))
 
-    def _is_over(self, tag: Tag, buried: Mapping[str, Intervals]) -> bool:
-        return contains(buried.get(tag[0], ()), tag[1]) or self._is_our_past(tag)
+    def _is_removed(self, tag: Tag, tombstones: Mapping[str, Intervals]) -> bool:
+        return contains(tombstones.get(tag[0], ()), tag[1]) or self._is_accounted_for(tag)
 
-    def _is_our_past(self, tag: Tag) -> bool:
+    def _is_accounted_for(self, tag: Tag) -> bool:
         """True for the tag of an add of ours up to the clock."""
-        replica = replica_named(tag[0])
+        replica = parse_replica(tag[0])
         return replica is not None and tag[1] <= self._rows.seq(replica)
 
     def _is_foreign(self, cell: Cell) -> bool:
         return str(cell.key).startswith(self._cell_key(OF_FOREIGN, ""))
 
-    def _alive(self, cells: Sequence[Cell], buried: Mapping[str, Intervals]) -> set[Tag]:
+    def _live_tags(self, cells: Sequence[Cell], tombstones: Mapping[str, Intervals]) -> set[Tag]:
         tags: set[Tag] = set()
         for cell in cells:
             tags.update(_tags(cell) if self._is_foreign(cell) else ((str(cell.replica), cell.seq),))
-        return {(who, seq) for who, seq in tags if not contains(buried.get(who, ()), seq)}
+        return {(who, seq) for who, seq in tags if not contains(tombstones.get(who, ()), seq)}
 
 
 def _tags(cell: Cell) -> tuple[Tag, ...]:
@@ -280,18 +292,18 @@ def _tags(cell: Cell) -> tuple[Tag, ...]:
     return tags
 
 
-def _beside(buried: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, Intervals]:
+def _with_tags(tombstones: Mapping[str, Intervals], tags: Iterable[Tag]) -> dict[str, Intervals]:
     """Tombstones with some more tags under them."""
     more: dict[str, list[Interval]] = {}
     for who, seq in tags:
         more.setdefault(who, []).append((seq, seq))
-    return {**buried, **{who: union([*buried.get(who, ()), *stretches]) for who, stretches in more.items()}}
+    return {**tombstones, **{who: union([*tombstones.get(who, ()), *intervals]) for who, intervals in more.items()}}
 
 
 def _checked(tags: Iterable[Tag]) -> set[Tag]:
     found = set()
     for who, seq in tags:
-        if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= MAX_COUNT:
+        if isinstance(seq, bool) or not hasattr(seq, "__index__") or not 0 <= index(seq) <= MAX_COUNT:
             raise ConstraintCrdtError(f"the seq of a tag is a whole number from 0 to 2**63 - 1, not {seq!r}")
-        found.add((check_id(who, "the node of a tag"), seq))
+        found.add((check_id(who, "the node of a tag"), index(seq)))
     return found

@@ -1,33 +1,36 @@
-"""FleetTile: a piece of content with what the fleet keeps about it: tags, constraints, counts, a position.
+"""Tiles: pieces of content with tags, constraints, counts and a position, by room and id.
 
 Rules kept here:
 
-- A put takes the place of every content that it observed, and ends the deletions that it observed. Of concurrent puts the latest
-  counts, ties by replica; their time is hybrid logical: the clock's, but always after what was observed.
-- A deletion names the content that it observed, so a put that it did not see wins. The content stays until a purge, so that
-  a deletion can be undone.
-- A purge removes all cells of the tile that it observed. What others write at the same time stays.
-- Each write is one transaction. To make one of several, write the cells together that `put_cells`, `position_cell` and the like of
-  the parts return.
-
-FleetTiles: the tiles of a state, by room and id.
+- A put replaces every observed content, and ends the observed deletions. Of concurrent puts the latest counts, ties by replica;
+  their time is hybrid logical: the time of the clock, but always after all observed contents.
+- A deletion names the observed content, so a concurrent put wins. The content stays until a purge, so a deletion can be undone.
+- A purge removes all observed cells of the tile. Concurrent writes of others stay.
+- Each write is a transaction. For a transaction of several writes, write the cells from `put_cells`, `position_cell` and the like
+  together.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from operator import index
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import CONTENT, CONTENT_PAGE, DELETED, TILE, TILE_POSITION, ContentValue, DeletedValue, TileValue
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.register import Position, Positions, eisenstein_norm
-from constraint_crdt.types.tile_parts import (
+from constraint_crdt.types.tile_cells import (
+    CONTENT,
+    CONTENT_PAGE,
+    DELETED,
+    TILE,
+    TILE_POSITION,
+    ContentValue,
+    DeletedValue,
     Place,
     TileCounts,
     TileIndex,
+    TileValue,
     check_place,
     content_cells,
     encode_content,
@@ -54,7 +57,8 @@ class Deletion(NamedTuple):
 
 
 class FleetTile(View):
-    """One tile, there or not: then `exists` is False, and its content is empty. A reading costs what the tile's own cells cost."""
+    """A tile, visible or not. For an invisible tile `exists` is False, and the content is empty. A reading costs as much as the
+    tile's own cells."""
 
     KINDS = TileIndex.KINDS
 
@@ -65,24 +69,24 @@ class FleetTile(View):
         rows: Rows | None = None,
         *,
         now: Callable[[], int] = no_time,
-        among: TileIndex | None = None,
+        index: TileIndex | None = None,
     ) -> None:
-        """`now`: the time in ns since the epoch, for puts. `among`: the tiles of `rows`; found out if left out, in O(their cells).
+        """`now`: the time in ns since the epoch, for puts. `index`: the index over `rows`; made in O(their cells) if left out.
 
-        Raises `ConstraintCrdtError` for a room or id that no tile can have: 1 to 256 bytes, without U+001F.
+        Raises `TypeError` and `ConstraintCrdtError` for an invalid room or id: they have 1 to 256 bytes, without U+001F.
         """
         self._key = check_place(room, id_)
         super().__init__(rows)
         self.room = room
-        """The room that it is in."""
+        """The room of the tile."""
         self.id = id_
         """Its name within the room."""
         self._now = now
-        self._index = TileIndex(self._rows) if among is None else among
+        self._index = TileIndex(self._rows) if index is None else index
         self.tags = TileSet(self._rows, self._index, self._key)
         """Its tags."""
         self.constraints = TileConstraints(self._rows, self._index, self._key)
-        """The ids of constraints that it is about."""
+        """The ids of the constraints of the tile."""
         self.metrics = TileCounts(self._rows, self._index, self._key)
         """How often these held and were violated."""
 
@@ -90,29 +94,29 @@ class FleetTile(View):
 
     @property
     def exists(self) -> bool:
-        """True while it has a content that nobody deleted. O(1)."""
-        return self._index.is_there(self.room, self.id)
+        """True while a content stands without a deletion. O(1)."""
+        return self._index.is_visible(self.room, self.id)
 
     @property
     def deleted(self) -> bool:
-        """True while all of its content is deleted, and not purged: it can be restored."""
+        """True while all content is deleted, and not purged: `restore` can undo the deletion."""
         return bool(self._rows.held(CONTENT, self._key)) and not self.exists
 
     @property
     def deletion(self) -> Deletion | None:
-        """The latest deletion of a tile that is deleted; else None."""
+        """The latest deletion of a deleted tile; else None."""
         marks = self._rows.held(DELETED, self._key) if self.deleted else ()
         return max((Deletion(_deleted_value(mark).time, mark.replica) for mark in marks), default=None)
 
     @property
     def content(self) -> bytes:
-        """The content; of a deleted tile what `restore` would bring back. Empty if there is none, or it is damaged. O(content)."""
+        """The content; of a deleted tile the content for `restore`. Empty without a content, and for a damaged one. O(content)."""
         header = self._header()
         return (read_content(self._rows, header) or b"") if header is not None else b""
 
     @property
     def text(self) -> str:
-        """The content as UTF-8. Raises `ConstraintCrdtError` if it is none."""
+        """The content as UTF-8. Raises `ConstraintCrdtError` for other bytes."""
         try:
             return self.content.decode()
         except UnicodeDecodeError:
@@ -128,7 +132,7 @@ class FleetTile(View):
 
     @property
     def content_hash(self) -> bytes:
-        """blake2b of the content, 32 bytes, as its header says; that of nothing if there is none."""
+        """blake2b of the content, 32 bytes, from its header; the hash of no bytes without a content."""
         value = self._content_value()
         return value.hash if value else hash_content(b"")
 
@@ -146,22 +150,22 @@ class FleetTile(View):
 
     @property
     def created(self) -> int:
-        """When it was created, ns since the epoch: the earliest time that anybody knows of. 0 if nobody wrote it."""
+        """The time of creation, ns since the epoch: the earliest known in the fleet. 0 before the first write."""
         return self._origin().created
 
     @property
     def author(self) -> str:
-        """Who created it; empty if nobody wrote it."""
+        """The author; empty before the first write."""
         return self._origin().author
 
     def verify_integrity(self) -> bool:
-        """True if the content is all there and is what its hash says; of no content as well. O(content)."""
+        """True if the content is complete and matches its hash, and for a tile without a content. O(content)."""
         header = self._header()
         return header is None or read_content(self._rows, header) is not None
 
     @property
     def position(self) -> Position | None:
-        """(a, b), by the rule of `EisensteinRegister`, or None while nobody has written one."""
+        """(a, b), by the rule of `EisensteinRegister`, or None before the first write."""
         winner = self._positions().winner
         return (winner.a, winner.b) if winner else None
 
@@ -196,11 +200,11 @@ class FleetTile(View):
         tags: Iterable[str] = (),
         constraints: Iterable[str] = (),
     ) -> None:
-        """Make this the content, in place of what was observed; text as UTF-8. `tags` and `constraints` are added to those there.
+        """Replace the observed content; text as UTF-8. `tags` and `constraints` are added to the sets.
 
-        `author`, `created`: who made the tile, when (ns since the epoch), if that was earlier than is known; the node and the time
-        of the put if left out. `time`: stands for the clock's.
-        Raises `ConstraintCrdtError` for more than 1 MiB, what is out of bounds, or a tile too many (`Limits.tiles`).
+        `author`, `created`: author and time of the creation (ns since the epoch), if earlier than known; node and time of the put
+        if left out. `time`: in place of the clock. Raises `TypeError` for other types, and `ConstraintCrdtError` for more than 1
+        MiB, values out of bounds, or a tile beyond `Limits.tiles`.
         """
         replica = writer(node)
         cells = self.put_cells(encode_content(content), replica, author=author, time=time, created=created)
@@ -210,7 +214,7 @@ class FleetTile(View):
     def put_cells(
         self, content: bytes, replica: Replica, *, author: str | None = None, time: int | None = None, created: int | None = None
     ) -> list[Cell]:
-        """The cells that a put writes. Raises as `put` does."""
+        """The cells of a put. Raises as `put` does."""
         self._index.check_room(self._key)
         standing = self._rows.held(CONTENT, self._key)
         when = max([self._time(time), *(min(_content_value(cell).time + 1, MAX_COUNT) for cell in standing)])
@@ -230,18 +234,18 @@ class FleetTile(View):
         add_constraints: Iterable[str] = (),
         remove_constraints: Iterable[str] = (),
     ) -> None:
-        """Add to its sets and remove from them, at once.
+        """Add to the sets and remove from them, as a transaction.
 
-        Raises `KeyError` for what is to be removed and is not in, and `ConstraintCrdtError` beyond a bound.
+        Raises `KeyError` for the removal of an element not in a set, and `ConstraintCrdtError` beyond a bound.
         """
         replica = writer(node)
-        cells = [*self.tags.endings(remove_tags, replica), *self.constraints.endings(remove_constraints, replica)]
+        cells = [*self.tags.removal_cells(remove_tags, replica), *self.constraints.removal_cells(remove_constraints, replica)]
         cells += [*self.tags.additions(add_tags), *self.constraints.additions(add_constraints)]
         if cells:
             self._rows.write_all(replica, cells)
 
     def delete(self, *, node: str | Replica) -> None:
-        """Take the tile away, until it is restored or purged. Raises `KeyError` if it is not there."""
+        """Delete the tile, until a restore or a purge. Raises `KeyError` for a tile that does not exist."""
         header = self._header()
         if header is None or not self.exists:
             raise KeyError((self.room, self.id))
@@ -257,22 +261,22 @@ class FleetTile(View):
         self._rows.write_all(writer(node), removals_of(self._rows.held(DELETED, self._key)))
 
     def purge(self, *, node: str | Replica) -> None:
-        """Remove everything of the tile that is known here, for good. Raises `KeyError` if nothing is."""
+        """Remove all cells of the tile known here, for good. Raises `KeyError` if there are none."""
         cells = self._index.cells(self._key)
         if not cells:
             raise KeyError((self.room, self.id))
         self._rows.write_all(writer(node), removals_of(cells))
 
     def update_position(self, position: Position, *, node: str | Replica, time: int | None = None) -> None:
-        """Move to `position` (any two 32-bit integers); `time` in ns since the epoch, the clock's if left out.
+        """Move to `position` (any two 32-bit integers); `time` in ns since the epoch, from the clock if left out.
 
-        Raises `TypeError` for what is no whole number, and `ConstraintCrdtError` for what is out of bounds.
+        Raises `TypeError` for numbers that are not whole, and `ConstraintCrdtError` for values out of bounds.
         """
         replica = writer(node)
         self._rows.write(replica, self.position_cell(position, replica, time))
 
     def position_cell(self, position: Position, replica: Replica, time: int | None = None, *, by: str = "") -> Cell:
-        """The cell that `update_position` writes; `by`: who moved, if that was somebody outside of the fleet. Raises as it does."""
+        """The cell of `update_position`; `by`: the name of a writer outside of the fleet. Raises as `update_position` does."""
         self._index.check_room(self._key)
         return make_cell(TILE_POSITION, self._key, self._positions().value(position, self._time(time), replica, by=by))
 
@@ -286,12 +290,13 @@ class FleetTile(View):
         return _content_value(header) if header is not None else None
 
     def _others(self, header: Cell) -> list[Cell]:
-        """Every content and page but those that belong to this header."""
+        """Every content and page except those of this header."""
         pages = [cell for key in self._index.keys(self._key, CONTENT_PAGE) for cell in self._rows.held(CONTENT_PAGE, key)]
         return [cell for cell in (*self._rows.held(CONTENT, self._key), *pages) if cell.replica != header.replica]
 
     def _origin(self) -> Origin:
-        """The earliest header, ties by author; a purge may have taken it from under a put, which then stands for it."""
+        """The earliest header, ties by author. A purge may have removed the header of a concurrent put; the put stands for it
+        then."""
         values: list[TileValue] = [value_of(cell) for cell in self._rows.held(TILE, self._key)]
         if values:
             return min(Origin(value.created, value.author) for value in values)
@@ -299,7 +304,7 @@ class FleetTile(View):
         return Origin(_content_value(header).time, header.replica.node_id) if header is not None else Origin(0, "")
 
     def origin_cells(self, replica: Replica, author: str | None, when: int, created: int | None) -> list[Cell]:
-        """The header to write, none or one: for a new tile, and for one that turns out to be older than anybody knew."""
+        """The TILE cells to write, none or one: for a new tile, and for an earlier creation than known."""
         author = replica.node_id if author is None else author
         if len(author.encode(errors="replace")) > ID_BYTES:
             raise ConstraintCrdtError(f"the author of a tile has at most {ID_BYTES} bytes", field="author")
@@ -347,14 +352,14 @@ def _deleted_value(cell: Cell) -> DeletedValue:
 
 
 def _checked_time(time: int) -> int:
-    time = index(time)
+    time = whole_number(time, "a time in ns since the epoch")
     if not 0 <= time <= MAX_COUNT:
         raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {time}")
     return time
 
 
 class FleetTiles(View):
-    """The tiles that are there. `in` and `len` are O(1), iteration, over (room, id) in order, is O(tiles)."""
+    """The visible tiles. `in` and `len` are O(1), iteration, over (room, id) in order, is O(tiles)."""
 
     KINDS = TileIndex.KINDS
 
@@ -365,27 +370,27 @@ class FleetTiles(View):
         self._index = TileIndex(self._rows)
 
     def tile(self, room: str, id_: str) -> FleetTile:
-        """A tile, whether it is there or not. Raises `ConstraintCrdtError` for a room or id that no tile can have."""
-        return FleetTile(room, id_, self._rows, now=self._now, among=self._index)
+        """A tile, visible or not. Raises `TypeError` and `ConstraintCrdtError` for an invalid room or id."""
+        return FleetTile(room, id_, self._rows, now=self._now, index=self._index)
 
     def __getitem__(self, place: Place) -> FleetTile:
-        """The tile at (room, id). Raises `KeyError` if it is not there."""
+        """The tile at (room, id). Raises `KeyError` for a tile that does not exist."""
         if place not in self:
             raise KeyError(place)
         return self.tile(*place)
 
     def get(self, place: Place) -> FleetTile | None:
-        """The tile at (room, id); None if it is not there."""
+        """The tile at (room, id); None if there is none."""
         return self.tile(*place) if place in self else None
 
     def __contains__(self, place: object) -> bool:
         match place:
             case (str(room), str(id_)):
-                return self._index.is_there(room, id_)
+                return self._index.is_visible(room, id_)
         return False
 
     def content_dot(self, place: Place) -> Dot | None:
-        """The write that gave the tile at (room, id) its content; None if the tile is not there."""
+        """The dot of the content of the tile at (room, id); None if there is none."""
         header = standing_content(self._rows, make_key(*place))[0] if place in self else None
         return Dot(header.replica, header.seq) if header is not None else None
 
@@ -396,7 +401,7 @@ class FleetTiles(View):
         return ((room, id_) for room in self._index.rooms for id_ in self._index.ids(room))
 
     def rooms(self, prefix: str = "") -> list[str]:
-        """The rooms that have a tile, those that begin with `prefix`, in order. O(rooms)."""
+        """The rooms with a tile and this prefix, in order. O(rooms)."""
         return [room for room in self._index.rooms if room.startswith(prefix)]
 
     def in_room(self, room: str) -> list[FleetTile]:
@@ -404,7 +409,7 @@ class FleetTiles(View):
         return [self.tile(room, id_) for id_ in self._index.ids(room)]
 
     def deleted(self) -> list[Place]:
-        """The tiles that are deleted and not purged yet, in order. O(tiles)."""
+        """The tiles deleted and not purged yet, in order. O(tiles)."""
         return sorted(place for place in self._index.places() if self.tile(*place).deleted)
 
     def merged(self, other: "FleetTiles") -> "FleetTiles":

@@ -1,4 +1,4 @@
-"""Reading an expression: what is taken, and what is refused, where and in which words."""
+"""ParsedExpression an expression: what is taken, and what is refused, where and in which words."""
 
 import pytest
 

@@ -1,10 +1,7 @@
-"""What comes of an expression: a refusal with its place in the text, or a verdict when it is evaluated.
+"""The CEL language and its library: verdicts and errors, the kinds of value with their overloads, and the calls of the library.
 
-The kinds of value in CEL, and what its operators, functions and methods take and give.
-
-A set of kinds says what a part of an expression can be. A measurement can be a bool, double, string, list or map.
-
-The way to the CEL library: imported when first needed; what it raises, panics included, is put into a sentence here.
+A set of kinds describes the possible values of a part of an expression. A measurement can be a bool, double, string, list or map.
+The library is imported at first use; its exceptions, panics included, are turned into sentences here.
 """
 
 import enum
@@ -17,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 
 class ExpressionError(ValueError):
-    """A `when` that cannot be used. `str()` is one sentence with the place; `.column` counts characters from 1 in its line."""
+    """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
@@ -26,13 +23,13 @@ class ExpressionError(ValueError):
 
 
 def refuse(source: str, message: str, start: int) -> NoReturn:
-    """Raise an `ExpressionError` about what begins at this offset of the text."""
+    """Raise an `ExpressionError` about the part at this offset of the text."""
     line_start = source.rfind("\n", 0, start) + 1
     raise ExpressionError(message, start - line_start + 1, source.count("\n", 0, start) + 1)
 
 
 class Verdict(enum.Enum):
-    """What an evaluation says about a constraint. `UNKNOWN` counts neither way."""
+    """The result of an evaluation of a constraint. `UNKNOWN` counts neither way."""
 
     SATISFIED = "satisfied"
     VIOLATED = "violated"
@@ -40,14 +37,14 @@ class Verdict(enum.Enum):
 
 
 class Outcome(NamedTuple):
-    """A verdict and, when it is `UNKNOWN`, the reason in words (otherwise empty)."""
+    """A verdict and, for `UNKNOWN`, the reason in words (otherwise empty)."""
 
     verdict: Verdict
     reason: str
 
 
 class Kind(enum.IntFlag):
-    """The kinds of value that a part of an expression can have. `OWN_*` are containers that the expression builds."""
+    """The kinds of value of a part of an expression. `OWN_*` are containers built by the expression."""
 
     BOOL = enum.auto()
     INT = enum.auto()
@@ -127,7 +124,7 @@ def describe(kinds: Kind) -> str:
 
 
 def arithmetic(operator: str, left: Kind, right: Kind) -> Kind | None:
-    """What `left operator right` can be: `NOTHING` if no overload fits, None if this is not an operator of arithmetic."""
+    """The kinds of `left operator right`: `NOTHING` without a fitting overload, None for an operator outside of arithmetic."""
     if operator not in _ARITHMETIC:
         return None
     return functools.reduce(
@@ -143,7 +140,7 @@ def ordered(left: Kind, right: Kind) -> bool:
 
 
 BAD_ESCAPE = "this string has an escape that CEL does not know: write `\\\\` for a backslash"
-_PLAINLY = {  # how a message of the library begins: what to say to the person who wrote the expression
+_MESSAGES = {  # how a message of the library begins: what to say to the person who wrote the expression
     "token recognition error": BAD_ESCAPE,  # all else that it cannot recognise has been refused by the reader
     "invalid int literal": "this int does not fit 64 bits: write it as a double, such as `1e19`",
     "invalid uint literal": "this uint does not fit 64 bits: write it as a double, such as `1e20`",
@@ -169,8 +166,8 @@ def import_library() -> ModuleType:
     return cel
 
 
-def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[str]]:
-    """Compile with the CEL library. Returns what evaluates it, and the variables that the library sees.
+def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
+    """Compile with the CEL library. Returns the evaluating function, and the variables seen by the library.
 
     Raises `ExpressionError` with the library's column.
     """
@@ -179,12 +176,12 @@ def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[st
         program = library.compile(source)
         names = frozenset(program.variables())
     except BaseException as error:
-        reraise_unless_from_library(error)
+        reraise_unless_cel_error(error)
         place = re.search(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)", str(error))
         if place is None:
             raise ExpressionError("this is not CEL", 1) from None
-        plainly = next((plain for begins, plain in _PLAINLY.items() if place[3].startswith(begins)), None)
-        # The parser lists everything that could have stood there, which helps nobody.
+        plainly = next((plain for begins, plain in _MESSAGES.items() if place[3].startswith(begins)), None)
+        # The parser lists all possible tokens, too many to be of help.
         what = plainly or re.sub(r" expecting \{.*", "", place[3])
         raise ExpressionError(what or "this is not CEL", int(place[2]), int(place[1])) from None
     return program.execute, names - TYPE_NAMES
@@ -195,14 +192,14 @@ def context(values: dict[str, object]) -> object:
     return import_library().Context(variables=values)
 
 
-def reraise_unless_from_library(error: BaseException) -> None:
-    """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class that cannot be imported."""
+def reraise_unless_cel_error(error: BaseException) -> None:
+    """Let KeyboardInterrupt and the like pass; a Rust panic is a BaseException too, of a class without an import path."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
 
 def failure(error: BaseException) -> str:
-    """What the library says when an evaluation fails, as part of a sentence."""
+    """The library's message on a failed evaluation, as part of a sentence."""
     if isinstance(error, KeyError):
         return f"there is no field {error.args[0]}" if error.args else "a field is missing"
     text = str(error).strip()

@@ -1,16 +1,15 @@
-"""The tokens of a CEL text, and what to write instead of those that only other languages have.
+"""The parser of CEL texts: tokens, grammar, and the kinds of value of each part.
 
-Reads a CEL text from left to right, works out what each part can be, and refuses what cannot work.
-
-The grammar is CEL's. Depth counts brackets and chained operators and fields, because the library recurses over both.
+A text is parsed from left to right; parts that cannot work are refused with a replacement where one is known. The grammar is
+CEL's. Depth counts brackets and chained operators and fields, because the library recurses over both.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
-from constraint_crdt.expression import library as kinds
-from constraint_crdt.expression.library import FUNCTIONS, MACROS, METHODS, NUMBER, TYPE_NAMES, Kind, describe, refuse
+from constraint_crdt.expression import cel
+from constraint_crdt.expression.cel import FUNCTIONS, MACROS, METHODS, NUMBER, TYPE_NAMES, Kind, describe, refuse
 
 _TOKEN = re.compile(
     r"""(?P<space>(?:[ \t\r\n\f]|//[^\n]*)+)
@@ -24,7 +23,7 @@ _TOKEN = re.compile(
     |(?P<unknown>.)""",
     re.VERBOSE | re.DOTALL,
 )
-INSTEAD = {  # what other languages or keyboards write: what CEL writes
+REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
     **dict.fromkeys(("=", "===", ":="), "=="),
     **dict.fromkeys(("!==", "<>", "≠"), "!="),
     **dict.fromkeys(("=>", "≥"), ">="),
@@ -52,18 +51,18 @@ class Token(NamedTuple):
         return self.start + len(self.text)
 
 
-def shown(text: str) -> str:
-    """The text as it can stand in a sentence: on one line, without control characters."""
+def printable(text: str) -> str:
+    """The text for a sentence: on a single line, without control characters."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def not_cel(text: str) -> str:
-    """The sentence that says so, with what to write instead where that is known."""
-    return f"`{shown(text)}` is not CEL" + (f": write `{INSTEAD[text]}`" if text in INSTEAD else "")
+    """The sentence about a text outside of CEL, with the replacement where one is known."""
+    return f"`{printable(text)}` is not CEL" + (f": write `{REPLACEMENTS[text]}`" if text in REPLACEMENTS else "")
 
 
-def split(source: str) -> Iterator[Token]:
-    """The tokens, closed by one of sort `end`. Raises `ExpressionError` for what is no token."""
+def tokenize(source: str) -> Iterator[Token]:
+    """The tokens, closed by a token of sort `end`. Raises `ExpressionError` for text outside of all tokens."""
     number: Token | None = None  # the number that ends where the next token begins
     for match in _TOKEN.finditer(source):
         token = Token("uint" if match["unsigned"] else match.lastgroup or "", match[0], match.start())
@@ -91,7 +90,7 @@ _LONGEST_QUOTE = 60
 
 
 class Part(NamedTuple):
-    """A part of the expression that has been read: where it stands, what it can be, how deep it is."""
+    """A parsed part of the expression: its place, its kinds of value, its depth."""
 
     start: int
     end: int
@@ -101,32 +100,32 @@ class Part(NamedTuple):
     bracketed: bool = False
 
 
-class Reading(NamedTuple):
-    """What an expression reads: its top-level variables, and the patterns of its `matches`."""
+class ParsedExpression(NamedTuple):
+    """The top-level variables of an expression, and the patterns of its `matches`."""
 
     variables: frozenset[str]
     patterns: list[Part]
 
 
-def read(source: str) -> Reading:
+def parse(source: str) -> ParsedExpression:
     """Read an expression whole. Raises `ExpressionError`."""
-    return _Reader(source).read()
+    return _Parser(source).parse()
 
 
 def _quote(text: str) -> str:
     return f"`{text}`" if len(text) <= _LONGEST_QUOTE else f"`{text[:_LONGEST_QUOTE]}...`"
 
 
-class _Reader:
+class _Parser:
     def __init__(self, source: str) -> None:
         self._source = source
         self._variables: set[str] = set()
         self._patterns: list[Part] = []
-        self._tokens = list(split(source))
+        self._tokens = list(tokenize(source))
         self._next = 0
         self._brackets = 0
 
-    def read(self) -> Reading:
+    def parse(self) -> ParsedExpression:
         if self._token.sort == "end":
             self._refuse("the expression is empty: write a condition such as `x < 85`", 0)
         part = self._expression()
@@ -134,17 +133,17 @@ class _Reader:
             self._unexpected(_AN_OPERATOR)
         if not part.kinds & Kind.BOOL:
             self._refuse(f"this gives {describe(part.kinds)}, and a constraint needs a bool such as `x < 85`", part.start)
-        return Reading(frozenset(self._variables), self._patterns)
+        return ParsedExpression(frozenset(self._variables), self._patterns)
 
     def _refuse(self, message: str, start: int) -> NoReturn:
         refuse(self._source, message, start)
 
     def _text(self, part: Part) -> str:
-        """The part on one line, without comments."""
+        """The part on a single line, without comments."""
         text, at = "", part.start
         for token in self._tokens:
             if part.start <= token.start < part.end:
-                text += " " * (token.start > at) + shown(token.text)
+                text += " " * (token.start > at) + printable(token.text)
                 at = token.end
         return text
 
@@ -170,10 +169,10 @@ class _Reader:
     def _unexpected(self, wanted: str) -> NoReturn:
         token = self._token
         if token.sort == "end":
-            last = shown(self._tokens[self._next - 1].text)
+            last = printable(self._tokens[self._next - 1].text)
             self._refuse(f"the expression ends after {_quote(last)}, where {wanted} is needed", token.start)
-        hint = f": write `{INSTEAD[token.text]}`" if token.text in INSTEAD else ""
-        self._refuse(f"{_quote(shown(token.text))} stands where {wanted} is needed{hint}", token.start)
+        hint = f": write `{REPLACEMENTS[token.text]}`" if token.text in REPLACEMENTS else ""
+        self._refuse(f"{_quote(printable(token.text))} stands where {wanted} is needed{hint}", token.start)
 
     def _deeper(self, depth: int, start: int) -> int:
         if depth >= MAX_DEPTH:
@@ -228,9 +227,9 @@ class _Reader:
             mark = self._take()
             depth = self._deeper(part.depth, mark.start)
             if mark.text == "[":
-                self._need(part, kinds.LISTS | kinds.MAPS, "which has no items", mark.start)
+                self._need(part, cel.LISTS | cel.MAPS, "which has no items", mark.start)
                 index = self._expression()
-                self._need(index, kinds.KEYS, "which cannot be an index", index.start)
+                self._need(index, cel.KEYS, "which cannot be an index", index.start)
                 part = Part(part.start, self._expect("]"), self._inside(part), max(depth, index.depth))
                 continue
             if part.literal and part.kinds == Kind.INT and self._token.sort != "name":
@@ -241,7 +240,7 @@ class _Reader:
             if self._at("("):
                 part = self._method(name, part, depth)
             else:
-                self._need(part, kinds.MAPS, f"which has no field `{name.text}`", name.start)
+                self._need(part, cel.MAPS, f"which has no field `{name.text}`", name.start)
                 part = Part(part.start, name.end, self._inside(part), depth)
         return part
 
@@ -269,12 +268,12 @@ class _Reader:
             return Part(name.start, name.end, Kind.NULL if name.text == "null" else Kind.BOOL)
         if name.text in TYPE_NAMES:
             return Part(name.start, name.end, Kind.TYPE)
-        if name.text in INSTEAD:
+        if name.text in REPLACEMENTS:
             self._refuse(not_cel(name.text), name.start)
         if name.text in _RESERVED:
             self._refuse(f"`{name.text}` is a reserved word of CEL, so no measurement can have this name", name.start)
         self._variables.add(name.text)
-        return Part(name.start, name.end, kinds.MEASURED)
+        return Part(name.start, name.end, cel.MEASURED)
 
     def _container(self, mark: Token) -> Part:
         closing, kind = ("]", Kind.OWN_LIST) if mark.text == "[" else ("}", Kind.OWN_MAP)
@@ -343,7 +342,7 @@ class _Reader:
 
     @staticmethod
     def _inside(container: Part) -> Kind:
-        return kinds.ANY if container.kinds & (Kind.OWN_LIST | Kind.OWN_MAP) else kinds.MEASURED
+        return cel.ANY if container.kinds & (Kind.OWN_LIST | Kind.OWN_MAP) else cel.MEASURED
 
     def _need(self, part: Part, takes: Kind, otherwise: str, start: int) -> None:
         if not part.kinds & takes:
@@ -351,15 +350,15 @@ class _Reader:
 
     def _result(self, operator: Token, left: Part, right: Part) -> Kind:
         mark = operator.text
-        gives = kinds.arithmetic(mark, left.kinds, right.kinds)
+        gives = cel.arithmetic(mark, left.kinds, right.kinds)
         if gives is not None:
             return gives or self._no_arithmetic(operator, left, right)
         if mark in ("&&", "||"):
             self._need(left, Kind.BOOL, f"which `{mark}` does not take", left.start)
             self._need(right, Kind.BOOL, f"which `{mark}` does not take", right.start)
         elif mark == "in":
-            self._need(right, kinds.LISTS | kinds.MAPS, "which has no items for `in`", right.start)
-        elif mark not in ("==", "!=") and not kinds.ordered(left.kinds, right.kinds):
+            self._need(right, cel.LISTS | cel.MAPS, "which has no items for `in`", right.start)
+        elif mark not in ("==", "!=") and not cel.ordered(left.kinds, right.kinds):
             self._no_comparison(operator, left, right)
         return Kind.BOOL
 
@@ -379,7 +378,7 @@ class _Reader:
         why = f"`{mark}` cannot mix {describe(left.kinds & NUMBER)} with {describe(right.kinds & NUMBER)}"
         if mark == "%" and (left.kinds | right.kinds) & Kind.DOUBLE:
             why = "`%` is for ints, not for doubles"
-        if kinds.MEASURED in (left.kinds, right.kinds):
+        if cel.MEASURED in (left.kinds, right.kinds):
             why += " (every number measured is a double)"
         fix = f"{self._as(target, left)} {mark} {self._as(target, right)}"
         self._refuse(f"{why}: write `{fix}`", operator.start)

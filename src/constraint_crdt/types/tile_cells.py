@@ -1,55 +1,136 @@
-"""The content of a tile, in pages: a header with its hash, and as many pages as it takes, all in one row and transaction.
+"""The cells of tiles: kinds and wire values, the content in pages, the counts, and the index of all tiles.
 
-Transfers are applied whole, so header and pages always come together from honest nodes. A content whose pages are missing, or do
-not give what its hash says, is *damaged* and reads as nothing.
+| kind | key | value |
+|---|---|---|
+| 14 TILE | room, tile id | `[created, author]` |
+| 15 CONTENT | room, tile id | `[time, size, hash]` |
+| 16 CONTENT_PAGE | room, tile id, page | bytes |
+| 17 ELEMENT | room, tile id, letter, element | `t` tag, `k` constraint: nil; `f` constraint by foreign tags: `[[node, seq], …]` |
+| 18 TOMBSTONES | room, tile id, foreign node | `[[first seq, last seq], …]`: removed foreign tags |
+| 19 TILE_COUNTS | room, tile id, counting name | `[satisfied, violated]`, cumulative |
+| 20 TILE_POSITION | room, tile id | as POSITION, with the name of a writer outside of the fleet |
+| 21 DELETED | room, tile id | `[time, [[node id, incarnation, seq], …]]`: the CONTENT cells observed by the deletion |
 
-Which cells belong to which tile, and which tiles are there.
+A tile is named by a room and an id. Header, content, deletion and position stand under this name; pages, elements, counts and
+tombstones stand under longer keys beginning with it. `TileIndex` knows these keys, so reading a tile costs as much as its own
+cells. A tile is visible while a content stands without a deletion.
 
-A tile is named by a room and an id. Its header, content, deletion and position are under that name; its pages, elements, counts
-and tombstones under longer keys that begin with it. The index knows these keys, so that reading a tile costs what its own cells
-cost. A tile is *there* while a content stands that no deletion mark names.
+Rules kept here:
 
-Rule: every reading follows from the cells that stand, never from the order in which they came.
-
-How often what a tile stands for was satisfied and violated, by whoever counted.
-
-A count is cumulative and belongs to one name: the text of a replica for a node of ours, any other for software outside of the
-fleet, whose counts any node may take in. So of one name the highest that any row has counts, and over the names the sum.
+- A content is a header with a hash and the pages, all in the same row and transaction. Transfers are applied as a whole, so
+  honest nodes always have header and pages together. A content with missing pages or another hash is *damaged* and reads as
+  empty.
+- Every reading follows from the standing cells, never from the order of their arrival.
+- A count is cumulative and belongs to a name: the text of a replica for a node of the fleet, any other name for outside software,
+  whose counts any node may take in. The reading is, per name, the highest count of any row; the total is the sum over the names.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index
+from typing import Final
 
-from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, make_key, value_of
-from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES
+import msgspec
+
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, WireDot, check_dots, make_cell, make_key, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.values import (
-    CONTENT,
-    CONTENT_HASH_BYTES,
-    CONTENT_PAGE,
-    DELETED,
-    ELEMENT,
-    TILE,
-    TILE_COUNTS,
-    TILE_POSITION,
-    TOMBSTONES,
-    ContentValue,
-    DeletedValue,
-)
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.counters import ZERO, Counts
-from constraint_crdt.types.view import WatchingView, writer
+from constraint_crdt.types.counters import ZERO, Counts, check_pair
+from constraint_crdt.types.register import PositionValue, check_position
+from constraint_crdt.types.view import IndexedView, check_page, writer
+
+TILE: Final = 14
+CONTENT: Final = 15
+CONTENT_PAGE: Final = 16
+ELEMENT: Final = 17
+TOMBSTONES: Final = 18
+TILE_COUNTS: Final = 19
+TILE_POSITION: Final = 20
+DELETED: Final = 21
+
+HASH_BYTES: Final = 32
+
+Interval = tuple[int, int]
+"""The first and the last seq of a range."""
+
+
+class TileValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a TILE cell: when and by whom a tile was created, as its writer knew."""
+
+    created: int
+    """ns since the epoch."""
+    author: str
+
+
+class ContentValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a CONTENT cell. The content is in CONTENT_PAGE cells of the same row, unless empty."""
+
+    time: int
+    """Hybrid logical time, ns since the epoch."""
+    size: int
+    """Bytes."""
+    hash: bytes
+    """blake2b, 32 bytes, of the whole content."""
+
+
+class DeletedValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a DELETED cell."""
+
+    time: int
+    """ns since the epoch."""
+    seen: tuple[WireDot, ...]
+    """The CONTENT cells observed by the deletion."""
+
+
+def _check_tile(_: str, value: TileValue) -> None:
+    require_counts((value.created,), "the time at which a tile was created")
+    require_text(value.author, "the author of a tile")
+
+
+def _check_content(_: str, value: ContentValue) -> None:
+    require_counts((value.time,), "the time of a content")
+    require(0 <= value.size <= TILE_BYTES, "the size of a content")
+    require(len(value.hash) == HASH_BYTES, "the hash of a content")
+
+
+def _check_element(_: str, value: Sequence[tuple[str, int]]) -> None:
+    for node, seq in value:
+        check_id(node, "the node of a tag")
+        require_counts((seq,), "the seq of a tag")
+
+
+def _check_tombstones(_: str, value: Sequence[Interval]) -> None:
+    require_counts([end for interval in value for end in interval], "a seq of a stretch")
+    require(all(lo <= hi for lo, hi in value), "a stretch")
+    require(all(before[1] < after[0] for before, after in itertools.pairwise(value)), "the order of stretches")
+
+
+def _check_deleted(_: str, value: DeletedValue) -> None:
+    require_counts((value.time,), "the time of a deletion")
+    check_dots(value.seen)
+
+
+register(TILE, TileValue, _check_tile, removable=True)
+register(CONTENT, ContentValue, _check_content, removable=True)
+register(CONTENT_PAGE, bytes, check_page, removable=True)
+register(ELEMENT, tuple[tuple[str, int], ...], _check_element, default=(), removable=True)
+register(TOMBSTONES, tuple[Interval, ...], _check_tombstones, removable=True)
+register(TILE_COUNTS, tuple[int, int], check_pair, removable=True)
+register(TILE_POSITION, PositionValue, check_position, removable=True)
+register(DELETED, DeletedValue, _check_deleted, removable=True)
 
 
 def hash_content(content: bytes) -> bytes:
     """blake2b, 32 bytes."""
-    return hashlib.blake2b(content, digest_size=CONTENT_HASH_BYTES).digest()
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
 
 
 def encode_content(content: str | bytes) -> bytes:
-    """What is stored of it. Raises `TypeError` for what is neither text nor bytes, `ConstraintCrdtError` for too much of it."""
+    """The stored bytes of a content. Raises `TypeError` for other types than text and bytes, `ConstraintCrdtError` for too many
+    bytes."""
     if isinstance(content, str):
         try:
             content = content.encode()
@@ -63,7 +144,7 @@ def encode_content(content: str | bytes) -> bytes:
 
 
 def content_cells(key: str, content: bytes, time: int) -> list[Cell]:
-    """The cells that make this the content of a tile in one row."""
+    """The cells of a content in a row."""
     cells = [make_cell(CONTENT, key, [time, len(content), hash_content(content)])]
     for number, start in enumerate(range(0, len(content), PAGE_BYTES)):
         cells.append(make_cell(CONTENT_PAGE, _page_key(key, number), content[start : start + PAGE_BYTES]))
@@ -71,7 +152,7 @@ def content_cells(key: str, content: bytes, time: int) -> list[Cell]:
 
 
 def read_content(rows: Rows, header: Cell) -> bytes | None:
-    """The content that a header stands for; None if it is damaged. O(content)."""
+    """The content of a header; None for a damaged content. O(content)."""
     value: ContentValue = value_of(header)
     pages: list[bytes] = []
     left = value.size
@@ -92,12 +173,12 @@ def _page_key(key: str, number: int) -> str:
 Place = tuple[str, str]
 """Room and id of a tile."""
 
-UNDER_ITS_NAME = (TILE, CONTENT, TILE_POSITION, DELETED)
-UNDER_LONGER_KEYS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
+NAME_KINDS = (TILE, CONTENT, TILE_POSITION, DELETED)
+PART_KINDS = (CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS)
 
 
 def check_place(room: str, id_: str) -> str:
-    """The key of a tile. Raises `ConstraintCrdtError` for a room or id that none can have."""
+    """The key of a tile. Raises `TypeError` and `ConstraintCrdtError` for an invalid room or id."""
     for text, what in ((room, "the room of a tile"), (id_, "the id of a tile")):
         check_id(text, what)
         if SEPARATOR in text:
@@ -106,9 +187,9 @@ def check_place(room: str, id_: str) -> str:
 
 
 def standing_content(rows: Rows, key: str) -> tuple[Cell | None, bool]:
-    """The content of a tile that counts, and whether the tile is there. Without any content: (None, False).
+    """The content of a tile, and whether the tile is visible. Without any content: (None, False).
 
-    The latest one that no deletion names, ties by replica; if all of them are deleted the latest of these. O(cells).
+    The latest content without a deletion, ties by replica; if all are deleted the latest of them. O(cells).
     """
     cells = rows.held(CONTENT, key)
     if not cells:
@@ -119,18 +200,18 @@ def standing_content(rows: Rows, key: str) -> tuple[Cell | None, bool]:
         for dot in deleted.seen:
             named[dot.replica] = max(dot.seq, named.get(dot.replica, 0))
     kept = [cell for cell in cells if named.get(cell.replica, 0) < cell.seq] if named else cells
-    return max(kept or cells, key=_age), bool(kept)
+    return max(kept or cells, key=_recency), bool(kept)
 
 
-def _age(cell: Cell) -> tuple[int, Replica]:
+def _recency(cell: Cell) -> tuple[int, Replica]:
     value: ContentValue = value_of(cell)
     return value.time, cell.replica
 
 
-class TileIndex(WatchingView):
+class TileIndex(IndexedView):
     """The tiles known, visible or not. Lookups are O(1)."""
 
-    KINDS = (*UNDER_ITS_NAME, *UNDER_LONGER_KEYS)
+    KINDS = (*NAME_KINDS, *PART_KINDS)
 
     def _clear(self) -> None:
         self._longer: dict[str, dict[int, set[str]]] = {}
@@ -144,19 +225,19 @@ class TileIndex(WatchingView):
         kind, whole = cell.kind, str(cell.key)
         room, _, rest = whole.partition(SEPARATOR)
         id_, more, _ = rest.partition(SEPARATOR)
-        if bool(more) is (kind in UNDER_ITS_NAME):
-            return  # no key that a tile has
+        if bool(more) is (kind in NAME_KINDS):
+            return  # not the key of a tile
         key = f"{room}{SEPARATOR}{id_}"
         longer = self._longer.get(key)
         if longer is None:
-            if new is None or not _may_be(room) or not _may_be(id_):
+            if new is None or not _is_name(room) or not _is_name(id_):
                 return
             longer = self._longer[key] = {}
         if more:
             self._note(longer, kind, whole)
         elif kind in (CONTENT, DELETED):
             self._judge(room, id_, key)
-        if new is None and not longer and not any(key in self._rows.table(each) for each in UNDER_ITS_NAME):
+        if new is None and not longer and not any(key in self._rows.table(each) for each in NAME_KINDS):
             del self._longer[key]
 
     def _note(self, longer: dict[int, set[str]], kind: int, whole: str) -> None:
@@ -193,12 +274,12 @@ class TileIndex(WatchingView):
         return len(self._longer)
 
     def check_room(self, key: str) -> None:
-        """Raise `ConstraintCrdtError` if that tile is not known and would be one too many for this node to make."""
+        """Raise `ConstraintCrdtError` for a new tile beyond the limit of this node."""
         most = self._rows.limits.tiles
         if key not in self._longer and self.known >= most:
             raise ConstraintCrdtError(f"there are {most} tiles or more, deleted ones included: no further one, as this node is set")
 
-    def is_there(self, room: str, id_: str) -> bool:
+    def is_visible(self, room: str, id_: str) -> bool:
         """True if the tile is visible."""
         return id_ in self._rooms.get(room, ())
 
@@ -218,27 +299,27 @@ class TileIndex(WatchingView):
             yield room, id_
 
     def keys(self, key: str, kind: int, start: str = "") -> Sequence[str]:
-        """The keys of one of the longer kinds that a tile has, those that begin with `start`. O(keys of that kind)."""
+        """The keys of a tile for a kind with longer keys, beginning with `start`. O(keys of the kind)."""
         found = self._longer.get(key, {}).get(kind, ())
         return [whole for whole in found if whole.startswith(start)] if start else tuple(found)
 
     def cells(self, key: str) -> list[Cell]:
         """Every standing cell of a tile."""
         rows = self._rows
-        found = [cell for kind in UNDER_ITS_NAME for cell in rows.held(kind, key)]
-        found += [cell for kind in UNDER_LONGER_KEYS for whole in self.keys(key, kind) for cell in rows.held(kind, whole)]
+        found = [cell for kind in NAME_KINDS for cell in rows.held(kind, key)]
+        found += [cell for kind in PART_KINDS for whole in self.keys(key, kind) for cell in rows.held(kind, whole)]
         return found
 
 
-def _may_be(name: str) -> bool:
+def _is_name(name: str) -> bool:
     return 0 < len(name.encode()) <= ID_BYTES
 
 
 class TileCounts:
-    """The counts of one tile. Readings are O(counting names x rows that have them)."""
+    """The counts of a tile. Readings are O(counting names x rows)."""
 
     def __init__(self, rows: Rows, index: TileIndex, key: str) -> None:
-        """`key`: that of the tile."""
+        """`key`: the key of the tile."""
         self._rows = rows
         self._index = index
         self._key = key
@@ -251,12 +332,12 @@ class TileCounts:
 
     @property
     def satisfied(self) -> int:
-        """Evaluations that held."""
+        """Satisfied evaluations."""
         return self.total.satisfied
 
     @property
     def violated(self) -> int:
-        """Evaluations that did not hold."""
+        """Violated evaluations."""
         return self.total.violated
 
     def by_node(self) -> dict[str, Counts]:
@@ -266,12 +347,12 @@ class TileCounts:
         return {who: self._of(who) for who in names}
 
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0) -> None:
-        """Count evaluations of one node of ours. Nothing to count writes nothing.
+        """Count evaluations of a node of the fleet. Zero counts write nothing.
 
-        Raises `TypeError` for what is no whole number, `ValueError` for a negative one and `ConstraintCrdtError` for one beyond
-        2**63 - 1 in all, or a name too many (`Limits.tile_elements`).
+        Raises `TypeError` for a number that is not whole, `ValueError` for a negative number and `ConstraintCrdtError` for a
+        total beyond 2**63 - 1, or a name beyond `Limits.tile_elements`.
         """
-        satisfied, violated = index(satisfied), index(violated)
+        satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
             raise ValueError("counts only grow: the number to record cannot be negative")
         replica = writer(node)
@@ -279,14 +360,14 @@ class TileCounts:
         self._write(replica, self._cells({who: self._of(who).plus(satisfied, violated)}))
 
     def record_foreign(self, who: str, satisfied: int, violated: int, *, node: str | Replica) -> bool:
-        """Take in what somebody counted in all, as known to `node`. False if as much of it was known. Raises as `record` does."""
+        """Take in the total counts of an outside name, as known to `node`. False if they were known. Raises as `record` does."""
         return self._write(writer(node), self.foreign_records({who: (satisfied, violated)}))
 
     def foreign_records(self, counted: Mapping[str, tuple[int, int]]) -> list[Cell]:
-        """The cells that do what `record_foreign` does with the counts of several."""
+        """The cells of `record_foreign` for several names."""
         for who, each in counted.items():
             check_id(who, "the name of who counted")
-            if min(index(number) for number in each) < 0:
+            if min(whole_number(number, "a count") for number in each) < 0:
                 raise ValueError("counts only grow: they cannot be negative")
         return self._cells(counted)
 

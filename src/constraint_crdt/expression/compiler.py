@@ -1,6 +1,6 @@
-"""What a pattern of `matches` may cost: the library compiles it again at every evaluation, so that is bounded beforehand.
+"""Checked and compiled expressions, and their evaluation. The last few thousand are cached.
 
-Expressions that have been checked and compiled, and how they are evaluated. The last few thousand are kept.
+The library compiles a pattern of `matches` again at every evaluation, so the cost of patterns is bounded here beforehand.
 """
 
 import functools
@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
-from constraint_crdt.expression.library import (
+from constraint_crdt.expression.cel import (
     BAD_ESCAPE,
     ExpressionError,
     Outcome,
     Verdict,
-    compile_in_library,
+    compile_cel,
     failure,
     refuse,
-    reraise_unless_from_library,
+    reraise_unless_cel_error,
 )
 from constraint_crdt.expression.measurements import Measurements, measurements
-from constraint_crdt.expression.reader import Part, read
+from constraint_crdt.expression.parser import Part, parse
 
 MAX_PATTERN_COST = 1600  # some 8 ms at worst; an unbounded pattern of 1 KiB took 50 ms, and 25 of them a second
 
@@ -28,7 +28,7 @@ _COUNTED = re.compile(r"(.?)\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.DOTALL)
 
 
 def _cost(pattern: str) -> int:
-    """An upper estimate of what compiling a regular expression costs; Unicode classes and nested counts are the costly parts."""
+    """An upper estimate of the cost of compiling a regular expression; Unicode classes and nested counts are the costly parts."""
     groups, atoms = 1, 1
     for before, least, most in _COUNTED.findall(pattern):
         count = max(int(most or 0), int(least), 1)
@@ -40,22 +40,22 @@ def _cost(pattern: str) -> int:
 
 
 def check_patterns(source: str, patterns: Iterable[Part]) -> None:
-    """Raises `ExpressionError` for a pattern that is not a string literal or not valid, and where they cost too much."""
+    """Raise `ExpressionError` for a pattern that is not a string literal or not valid, and for patterns above the cost limit."""
     cost = 0
     for pattern in patterns:
         if not pattern.literal:
             refuse(source, "`matches` needs its pattern as a string literal", pattern.start)
         literal = source[pattern.start : pattern.end]
         try:
-            cost += _cost(str(compile_in_library(literal)[0]({})))
+            cost += _cost(str(compile_cel(literal)[0]({})))
         except ExpressionError:
             refuse(source, BAD_ESCAPE, pattern.start)
         if cost > MAX_PATTERN_COST:
             refuse(source, "the patterns of `matches` are too costly: shorten them or lower their {counts}", pattern.start)
         try:
-            compile_in_library(f"''.matches({literal})")[0]({})
+            compile_cel(f"''.matches({literal})")[0]({})
         except BaseException as error:
-            reraise_unless_from_library(error)
+            reraise_unless_cel_error(error)
             detail = re.search(r"error: (?!\w* ?'|.*not a valid)(.+)", str(error))
             why = f": {detail[1].split('. Check')[0]}" if detail else ""
             refuse(source, f"this pattern is not a valid regular expression{why}", pattern.start)
@@ -77,10 +77,10 @@ class Expression:
     _execute: Callable[..., object] = field(repr=False, compare=False)
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
-        """Evaluate against measured values (see `measurements`, which is worth calling first for many expressions).
+        """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
 
-        `UNKNOWN` when any variable that the expression names has no usable value, also where the rest would decide;
-        and when the evaluation fails or does not give a bool. Raises nothing.
+        `UNKNOWN` for any named variable without a usable value, also where the rest would decide; and for an evaluation that
+        fails or does not give a bool. Raises nothing.
         """
         if type(values) is not Measurements:
             values = measurements({name: values[name] for name in self.variables if name in values})
@@ -89,7 +89,7 @@ class Expression:
         try:
             result = self._execute(values.context())
         except BaseException as error:
-            reraise_unless_from_library(error)
+            reraise_unless_cel_error(error)
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(error)}")
         if result is True:
             return _SATISFIED
@@ -99,9 +99,9 @@ class Expression:
 
 
 def compile_expression(source: str) -> Expression:
-    """Check and compile a `when`. What has compiled is kept, so that asking again costs nothing.
+    """Check and compile a `when`. Compiled expressions are cached, so asking again costs nothing.
 
-    Raises `ExpressionError` naming the column for anything that could not work (the docstring of the package lists it).
+    Raises `ExpressionError` with the column for all errors listed in the docstring of the package.
     """
     # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
     try:
@@ -115,12 +115,12 @@ def compile_expression(source: str) -> Expression:
 
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
 def _compile(source: str) -> Expression:
-    reading = read(source)
+    parsed = parse(source)
     # Patterns first: an expression of constants only is evaluated below, and must not find a costly one.
-    check_patterns(source, reading.patterns)
-    execute, variables = compile_in_library(source)
+    check_patterns(source, parsed.patterns)
+    execute, variables = compile_cel(source)
     # Were the two readings ever to differ, the checks above would have been made on another expression.
-    if variables != reading.variables:
+    if variables != parsed.variables:
         raise ExpressionError("the expression is ambiguous: write it more simply", 1)
     expression = Expression(source, variables, execute)
     if not variables:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.hybrid_time import MEASUREMENTS, SECOND, TRAVEL, HybridClock
+from constraint_crdt.crdt.clock import MEASUREMENTS, SECOND, TRAVEL, HybridClock
 
 BEGAN = 10**9 * SECOND
 

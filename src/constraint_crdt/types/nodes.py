@@ -1,0 +1,179 @@
+"""Nodes: their descriptions, and the retirement of nodes and of single lives.
+
+| kind | key | value |
+|---|---|---|
+| 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
+| 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
+
+A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
+good (`retire_node`). The cells of an ended life stand, and its counts stay counted. The effects:
+
+- messages of a retired node are refused; its cells relayed by others are taken (refusing them makes replicas diverge);
+- the clock entry of an ended life is left out of messages; `compact_clock` and `expand_clock` implement the rule.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import msgspec
+
+from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
+from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.limits import ID_BYTES
+from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.types.definition import Label, check_wire_labels
+from constraint_crdt.types.view import IndexedView, writer
+
+NODE: Final = 5
+RETIRE: Final = 6
+
+
+class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a NODE cell."""
+
+    software: str
+    wire: int
+    endpoints: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
+
+
+class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a RETIRE cell: ended lives, each with its highest seq known to the writer."""
+
+    whole_node: bool
+    """True: the node is retired, with all of its lives. False: the node went on from these lives."""
+    lives: tuple[WireDot, ...]
+
+
+def _check_node(key: str, value: NodeValue) -> None:
+    require(not key, "the key of a node's word on itself")
+    require_text(value.software, "the software version of a node")
+    require_counts((value.wire,), "the wire version of a node")
+    check_wire_labels(value.labels)
+
+
+def _check_retire(_: str, value: RetireValue) -> None:
+    require(bool(value.lives), "the number of lives retired")
+    check_dots(value.lives)
+
+
+register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
+register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
+
+
+def node_value(cell: Cell) -> NodeValue:
+    """The value of a NODE cell."""
+    value: NodeValue = value_of(cell)
+    return value
+
+
+def retire_value(cell: Cell) -> RetireValue:
+    """The value of a RETIRE cell."""
+    value: RetireValue = value_of(cell)
+    return value
+
+
+class Retirements(IndexedView):
+    """The retire cells. Readings are O(1), or O(retired lives) for a clock."""
+
+    KINDS = (RETIRE,)
+
+    def _clear(self) -> None:
+        self._ends: dict[Replica, dict[tuple[Replica, int], int]] = {}
+        self._nodes: dict[str, set[Dot]] = {}
+
+    def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        if old is not None:
+            self._note(old, stands=False)
+        if new is not None:
+            self._note(new, stands=True)
+
+    def _note(self, cell: Cell, *, stands: bool) -> None:
+        dot, value = Dot(cell.replica, cell.seq), retire_value(cell)
+        for life in value.lives:
+            ends = self._ends.setdefault(life.replica, {})
+            if stands:
+                ends[dot] = life.seq
+            else:
+                ends.pop(dot, None)
+            if value.whole_node:
+                by = self._nodes.setdefault(life.node_id, set())
+                (by.add if stands else by.discard)(dot)
+
+    def __contains__(self, node_id: object) -> bool:
+        """True if this node is retired for good."""
+        return bool(self._nodes.get(str(node_id)))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"Retirements({self.nodes})"
+
+    @property
+    def nodes(self) -> list[str]:
+        """The retired nodes, in order of their names. O(retired nodes)."""
+        return sorted(node_id for node_id, by in self._nodes.items() if by)
+
+    def by(self, node_id: str) -> str | None:
+        """The node that retired a node; None for a node in service."""
+        dots = self._nodes.get(node_id)
+        return min(dots).replica.node_id if dots else None
+
+    def retire_node(self, node_id: str, *, node: str | Replica) -> list[Dot]:
+        """Retire a node for good, in all of its lives known here; returns them. Raises `KeyError` if none is known."""
+        clock = self._rows.clock_mark.entries
+        lives = [Dot(replica, seq) for replica, seq in sorted(clock.items()) if replica.node_id == node_id]
+        if not lives:
+            raise KeyError(node_id)
+        self._write(writer(node), node_id, lives, whole_node=True)
+        return lives
+
+    def end_lives(self, over: Iterable[Replica], *, node: str | Replica) -> None:
+        """State the end of earlier lives of the writer's own node."""
+        for replica in over:
+            self._write(writer(node), str(replica), [Dot(replica, self._rows.seq(replica))], whole_node=False)
+
+    def _write(self, by: Replica, key: str, lives: Iterable[Dot], *, whole_node: bool) -> None:
+        value = [whole_node, [[life.replica.node_id, life.replica.incarnation, life.seq] for life in lives]]
+        self._rows.write(by, make_cell(RETIRE, key, value))
+
+    def compact_clock(self, clock: Mapping[Replica, int], *, spelled_out: bool = False) -> Mapping[Replica, int]:
+        """My clock for a message: without an ended life where I stand at its highest known end; else its entry is explicit, 0
+        included.
+
+        `spelled_out`: leave none out, for a reader with possibly other knowledge. Without ended lives the result is `clock`
+        itself.
+        """
+        if not self._ends:
+            return clock
+        entries = dict(clock)
+        for replica, ends in self._ends.items():
+            if ends and not spelled_out and clock.get(replica, 0) == max(ends.values()):
+                entries.pop(replica, None)
+            elif ends:
+                entries.setdefault(replica, 0)
+        return entries
+
+    def expand_clock(self, entries: Mapping[Replica, int]) -> Mapping[Replica, int]:
+        """The clock meant by `entries`: a missing entry is the highest end whose RETIRE cell the clock covers, else 0.
+
+        The writer of a RETIRE cell may be an ended life with a missing entry as well, so the search repeats until nothing is
+        found. Without ended lives the result is `entries` itself.
+        """
+        if not self._ends:
+            return entries
+        clock = dict(entries)
+        missing = [replica for replica in self._ends if replica not in entries]
+        found = True
+        while found:
+            found = False
+            for replica in missing:
+                end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
+                if end > clock.get(replica, 0):
+                    clock[replica] = end
+                    found = True
+        return {replica: seq for replica, seq in clock.items() if seq}
