@@ -5,7 +5,7 @@
 Bloom filters of five sizes and three rates: the false-positive rate as a mean over seeds, and the bits per item. A sketch of a
 million checks over 100,000 ids, with even and with skewed frequencies, by one writer and by fifty that are merged: whether an
 estimate is too low, how many exceed the bound, and what it takes in memory, in cells and on the wire.
-Exits with 1 if a bar is missed. `--quick` leaves out the largest sizes. `docs/approximate.md` explains the figures.
+Exits with 1 if a bar is missed. `--quick` leaves out the largest sizes. `docs/how-to/sketches-and-filters.md` explains the figures.
 """
 
 import argparse

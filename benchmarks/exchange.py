@@ -4,7 +4,7 @@
 
 Every message is encoded, decoded and received as between two machines, unless a row says otherwise. Names of nodes are one letter
 and incarnations random, as the library makes them. Ids are short ("c123") or, in rows that say so, of realistic length
-("constraint-000123"). `docs/benchmarks.md` explains each row.
+("constraint-000123"). `docs/reference/benchmarks.md` explains each row.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Is it of use to choose peers by where they stand? Rounds and link cost of geometric and random choice, over many seeds.
 
-    python benchmarks/geometry.py [--seeds 300] [--nodes 127] [--svg docs/geometry.svg]
+    python benchmarks/geometry.py [--seeds 300] [--nodes 127] [--svg docs/explanation/geometry.svg]
 
 All policies see the same seeds, so their differences are paired. Intervals are 95 % of the mean, by bootstrap over the seeds.
 """

@@ -1,25 +1,91 @@
-"""How much the property tests do: CONSTRAINT_CRDT_BUDGET is `default` or `nightly`."""
+"""How much the tests do, and which of them are quick.
+
+CONSTRAINT_CRDT_BUDGET is `default` or `nightly`: it sets the numbers of examples, histories and kills. `pytest -m quick` draws
+fewer examples than either.
+
+Rules kept here:
+
+- A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
+- A quick test that starts a process fails.
+- In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
+  `SLOW_SECONDS` fails. Elapsed time would depend on how busy the machine is.
+"""
 
 import gc
 import os
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
 NIGHTLY_TIMEOUT = 6 * 3600
 
+NOT_QUICK = ("processes", "browser", "slow")
+FIXTURES = {"node_url": "processes", "browser": "browser"}
+"""Fixtures, and the mark of the tests that use them."""
+QUICK_SECONDS = 1.0
+SLOW_SECONDS = 3.0
+_PROPERTY = "quick test took too long"
+
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("default", _ANY_SPEED, max_examples=60, stateful_step_count=40)
+settings.register_profile("default", _ANY_SPEED, max_examples=40, stateful_step_count=40)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
+settings.register_profile("quick", _ANY_SPEED, max_examples=10, stateful_step_count=20)
+settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
+    "mutation",
+    _ANY_SPEED,
+    max_examples=30,
+    stateful_step_count=20,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 settings.load_profile(BUDGET)
 
+_started: list[str] = []
+"""The programs that were started since the present test began."""
 
+
+def _note_start(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "subprocess.Popen":
+        _started.append(str(arguments[1]))
+
+
+sys.addaudithook(_note_start)
+
+# Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
+# its start. So bytecode is kept, but not beside the sources.
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A quick run draws few examples. The workers of a parallel run are configured with the same options."""
+    if _is_quick_run(config):
+        settings.load_profile("quick")
+
+
+def _is_quick_run(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "quick") and BUDGET == "default"
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The nightly budget takes longer than any one test may by default."""
-    if BUDGET == "nightly":
-        for item in items:
+    """Mark what is quick, before `-m` selects. The nightly budget takes longer than any one test may by default."""
+    for item in items:
+        for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(FIXTURES[fixture])
+        if not any(item.get_closest_marker(name) for name in NOT_QUICK):
+            item.add_marker(pytest.mark.quick)
+        if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
 
 
@@ -30,3 +96,47 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 100)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """The fixtures of a quick test start no process."""
+    _started.clear()
+    yield
+    _require_no_process(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A quick test starts no process, and is quick where it draws few examples."""
+    began = time.process_time()
+    yield
+    took = time.process_time() - began
+    _require_no_process(item)
+    if not _is_quick_run(item.config):
+        return
+    if took > SLOW_SECONDS:
+        pytest.fail(f"{took:.1f} s of processor time: make it quicker, or mark it `slow`", pytrace=False)
+    if took > QUICK_SECONDS:
+        item.user_properties.append((_PROPERTY, took))
+
+
+def _require_no_process(item: pytest.Item) -> None:
+    if _started and item.get_closest_marker("quick") is not None:
+        pytest.fail(f"it started {_started[0]}: mark it `processes`", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the quick tests that were not."""
+    found = {
+        report.nodeid: value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+        for name, value in report.user_properties
+        if name == _PROPERTY
+    }
+    if found:
+        terminalreporter.section(f"more than {QUICK_SECONDS:g} s of processor time: make them quicker, or mark them `slow`")
+        for nodeid, took in sorted(found.items()):
+            terminalreporter.write_line(f"{took:5.1f} s  {nodeid}")

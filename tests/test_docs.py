@@ -1,4 +1,4 @@
-"""What the README and the docs show is run: the Python blocks of a page, in order, in one namespace."""
+"""The README and the docs: their Python blocks run, in order and in one namespace, and their links lead to files."""
 
 import asyncio
 import inspect
@@ -10,9 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if "```python\n" in page.read_text()]
+LINKED = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
+LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_python_on_a_page_runs(page: Path) -> None:
     namespace: dict[str, object] = {}
@@ -26,3 +29,10 @@ def test_the_python_on_a_page_runs(page: Path) -> None:
                 await result
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    """The strict build of the site checks links within docs/ only, and needs the extra `docs`."""
+    missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
+    assert missing == []

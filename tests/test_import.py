@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 MUST_NOT_LOAD = {"zenoh", "starlette", "uvicorn", "cel", "asyncio", "rich", "psutil", "sqlite3", "http", "ssl", "argparse"}
 CPU_MS = 60
 RUNS = 5
@@ -22,3 +26,10 @@ def test_importing_the_package_costs_at_most_60_ms() -> None:
     """CPU beside that of starting Python; the best of several runs, as the others measure who else uses the machine."""
     measure = "import time; before = time.process_time(); import constraint_crdt; print(time.process_time() - before)"
     assert min(1000 * float(run(measure)) for _ in range(RUNS)) <= CPU_MS
+
+
+def test_compiling_an_expression_loads_no_command_line_of_the_library() -> None:
+    code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
+    loaded = run(code).split()
+    assert "cel.cel" in loaded
+    assert {"cel.cli", "typer", "click", "rich", "prompt_toolkit"}.isdisjoint(loaded)

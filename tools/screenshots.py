@@ -50,7 +50,7 @@ def main() -> int:
     directory = parser.parse_args().directory
     why = missing()
     if why is not None:
-        print(why, file=sys.stderr)  # noqa: T201 - a command says why it does nothing
+        print(why, file=sys.stderr)
         return 1
     directory.mkdir(parents=True, exist_ok=True)
     with chromium() as page:

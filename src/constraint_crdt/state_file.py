@@ -1,4 +1,4 @@
-"""Whole states as JSON, for files and pipes. docs/state-files.md says what is in it.
+"""Whole states as JSON, for files and pipes. docs/reference/state-files.md says what is in it.
 
 Rules kept here:
 

@@ -5,9 +5,11 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 _READY = re.compile(r" ready name=(\S+) api=(\S+) endpoints=(\S*)$")
 
@@ -33,6 +35,30 @@ class NodeProcess:
         code, lines = self.ends()
         assert code == 0, lines
         return lines
+
+
+class EndTimer:
+    """Times the end of a process, from when this is made: a busy machine does not count against it."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._delayed = self._seconds_delayed()
+        self._began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Wait for the end: the seconds until it, less those in which the process was ready to run and others had the processor.
+
+        The process can still be waited for.
+        """
+        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        took = time.monotonic() - self._began
+        return took - (self._seconds_delayed() - self._delayed)
+
+    def _seconds_delayed(self) -> float:
+        try:
+            return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[1]) / 1e9
+        except FileNotFoundError:  # not Linux
+            return 0.0
 
 
 def command(*arguments: str) -> list[str]:

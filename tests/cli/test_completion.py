@@ -11,6 +11,8 @@ from constraint_crdt.cli.arguments import SHELLS
 from constraint_crdt.cli.main import main
 from tests.cli.process import environment
 
+pytestmark = pytest.mark.processes
+
 ASK_BASH = r"""
 source "$1"
 COMP_WORDS=("${@:2}")

@@ -50,6 +50,7 @@ def test_no_node_and_what_it_would_meet(tmp_path: Path, capsys: Capture) -> None
         assert "`constraint-crdt node --rejoin`" in run(capsys, "doctor", *arguments)[1]
 
 
+@pytest.mark.processes
 def test_settings_that_are_wrong_and_a_stranger(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "node.toml"
     file.write_text("nam = 3\n")
@@ -118,6 +119,7 @@ def test_applying_waits_for_all_of_it(node_url: str, tmp_path: Path, capsys: Cap
     assert (code, out.splitlines()[-1]) == (0, "1 added; 1 of 1 nodes have it")
 
 
+@pytest.mark.processes
 def test_alerts_show_what_fires(tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "node.toml"
     file.write_text('[[alert]]\nname = "hot"\nkind = "rate"\nabove = 0.0\nto = ["log", "http://127.0.0.1:9/s3cret"]\n')

@@ -27,6 +27,7 @@ def test_what_happened_is_printed(node_url: str, capsys: Capture) -> None:
     assert event["id"].count("-") == 1
 
 
+@pytest.mark.processes
 def test_what_happens_is_followed_until_it_is_interrupted(node_url: str, capsys: Capture) -> None:
     following = command("events", "--follow", "--last", "1", "--node", node_url)
     main(["add", "before", "--node", node_url])

@@ -12,6 +12,8 @@ import pytest
 from constraint_crdt.cli.main import main
 from tests.cli.process import run_to_its_end, running_node
 
+pytestmark = pytest.mark.processes
+
 Capture = pytest.CaptureFixture[str]
 DAY = 86_400
 
@@ -150,6 +152,7 @@ def test_a_mistake_in_a_file_is_named_with_its_place(url: str, capsys: Capture, 
     assert "first" not in listed(capsys, url)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

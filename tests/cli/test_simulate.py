@@ -143,17 +143,18 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_fleet_runs(endin
     assert sorted(tmp_path.iterdir()) == [file, folder]
 
 
+@pytest.mark.processes
 def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
     """In a process that gives its rights away right before it looks, for root has them all."""
     tmp_path.chmod(0o500)
     code = (
         "import os, sys\n"
-        "from constraint_crdt.cli import main, simulating\n"
-        "plotter, simulating.Run = simulating.plotter, None\n"
+        "from constraint_crdt.cli import main, simulate\n"
+        "plotter, simulate.Run = simulate.plotter, None\n"
         "def plotter_without_rights(name):\n"
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return plotter(name)\n"
-        "simulating.plotter = plotter_without_rights\n"
+        "simulate.plotter = plotter_without_rights\n"
         "sys.exit(main.main())\n"
     )
     line = [sys.executable, "-c", code, "simulate", "--plot", str(tmp_path / "out.svg")]
@@ -180,6 +181,7 @@ def test_what_was_found_out_is_told_even_if_the_picture_fails_in_the_end(
     assert err == f"constraint-crdt simulate: cannot write {folder / 'out.svg'}: No such file or directory\n"
 
 
+@pytest.mark.processes
 def test_without_pillow_svg_is_drawn_and_png_refused(tmp_path: Path) -> None:
     code = "import sys; sys.modules['PIL'] = None; from constraint_crdt.cli.main import main; sys.exit(main())"
 
@@ -225,6 +227,7 @@ def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, ca
     assert "interrupted" in err
 
 
+@pytest.mark.slow
 def test_a_search_counts_what_it_tried(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """Two histories cannot have every kind of fault: that is said, and no success."""
     assert main(["simulate", "--chaos", "--seeds", "2", "--seed", "40", "--json"]) == 1

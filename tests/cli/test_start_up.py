@@ -4,7 +4,11 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.process import command, environment
+
+pytestmark = pytest.mark.processes
 
 HELP_CPU_SECONDS = 0.150
 

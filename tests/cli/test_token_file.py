@@ -57,6 +57,7 @@ def test_a_node_on_all_addresses_serves_who_shows_a_token(
     assert WRITE not in log
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("mode", [0o644, 0o606])
 def test_a_node_does_not_start_with_a_file_that_others_can_read(tokens: Path, mode: int) -> None:
     tokens.chmod(mode)

@@ -46,6 +46,7 @@ def test_it_shows_the_fleet_until_it_is_interrupted(node_url: str, capsys: Captu
     assert "1 of 1 live nodes enforce the same" in seen
 
 
+@pytest.mark.processes
 def test_a_node_that_is_gone_is_said_and_asked_again() -> None:
     with running_node() as node:
         client = ApiClient(node.url)

@@ -11,19 +11,26 @@ from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import (
     ADD,
     COUNTS,
+    DOTS_PER_REMOVAL,
     NODE,
     POSITION,
     REMOVE,
+    SEPARATOR,
+    Cell,
     counts_value,
     definition_value,
     make_cell,
+    make_counts,
+    make_key,
     make_removal,
     node_value,
     position_value,
     read_cell,
+    removals_of,
     removed_dots,
+    split_key,
 )
-from constraint_crdt.crdt.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import ABOUT_BYTES, CELL_BYTES, ID_BYTES, KEY_BYTES, MAX_COUNT
 
 encode = msgspec.msgpack.Encoder().encode
 A = Replica("a", 7)
@@ -130,3 +137,94 @@ def test_what_has_no_wire_form_is_not_made(value: object) -> None:
         make_cell(99, "k", value)
     with pytest.raises(ConstraintCrdtError):
         make_cell(99, "\ud800", None)
+
+
+# --- keys and removals ---------------------------------------------------------------------------------------------------
+
+TILE = 14
+"""A kind whose key has two parts."""
+
+
+@given(st.lists(st.text(st.characters(exclude_characters=SEPARATOR, codec="utf-8"), max_size=5), min_size=1, max_size=4), st.text())
+def test_the_parts_of_a_key_come_back(parts: list[str], last: str) -> None:
+    assert split_key(make_key(*parts, last), len(parts) + 1) == [*parts, last], "also where the last one has the separator in it"
+    assert split_key(make_key(*parts), len(parts) + 3) == parts, "fewer than asked for"
+
+
+def test_the_separator_is_refused_in_all_parts_but_the_last() -> None:
+    sentence = r"^a name that others are combined with must not contain the control character U\+001F$"
+    for parts in (("a\x1fb", "c"), ("a", "b\x1f", "c")):
+        with pytest.raises(ConstraintCrdtError, match=sentence):
+            make_key(*parts)
+    assert make_key("a", "b\x1f") == "a\x1fb\x1f"
+    assert split_key(5, 2) == ["5"]
+
+
+@pytest.mark.parametrize("kind", [ADD, COUNTS, TILE])
+@pytest.mark.parametrize("letter", ["x", "é", "€", "\U0001f600"])
+def test_a_key_is_bounded_in_bytes(kind: int, letter: str) -> None:
+    most = KEY_BYTES if kind == TILE else ID_BYTES
+    values: dict[int, object] = {ADD: None, COUNTS: [1, 2], TILE: [1, "a"]}
+    size = len(letter.encode())
+    longest = letter * (most // size) + "x" * (most % size)
+    assert read_cell(encode([kind, longest, values[kind]])).key == longest
+    assert refusal([kind, longest + "x", values[kind]]) == f"the key of a cell must have 1 to {most} bytes"
+
+
+@pytest.mark.parametrize("length", [1, 2, 30, 31, 32, 33])
+def test_adds_without_a_definition_read_the_same_whatever_their_length(length: int) -> None:
+    for id_ in ("x" * length, "é" * (length // 2) + "x" * (length % 2)):
+        for cell in (make_cell(ADD, id_, None), make_cell(ADD, id_, ["x < 1.0"]), make_cell(99, id_, None)):
+            read = read_cell(cell.data)
+            assert (read.kind, read.key, read.data) == (cell.kind, id_, cell.data)
+
+
+@given(st.integers(0, MAX_COUNT), st.integers(0, MAX_COUNT))
+def test_counts_without_violations_are_one_number(satisfied: int, violated: int) -> None:
+    cell = make_counts("c", satisfied, violated)
+    assert cell.data == encode([COUNTS, "c", [satisfied, violated] if violated else satisfied])
+    read = read_cell(cell.data)
+    assert cell.counts == read.counts == counts_value(read) == (satisfied, violated)
+    assert counts_value(Cell(COUNTS, "c", cell.data)) == (satisfied, violated)
+    assert read_cell(encode([99, "c", satisfied])).counts is None
+
+
+@pytest.mark.parametrize("count", [0, 1, DOTS_PER_REMOVAL, DOTS_PER_REMOVAL + 1, 2 * DOTS_PER_REMOVAL + 3])
+def test_as_many_removals_as_it_takes_name_all_cells_once_and_fit(count: int) -> None:
+    kinds = (ADD, COUNTS, TILE)
+    keys = ["k" * ID_BYTES, "é" * (ID_BYTES // 2), make_key(*["x" * ID_BYTES] * 4)]
+    cells = [
+        Cell(kinds[number % 3], keys[number % 3], b"", number + 1, Replica("n" * ID_BYTES, MAX_COUNT - number % 2))
+        for number in range(count)
+    ]
+    removals = removals_of(iter(cells))
+    assert len(removals) == -(-count // DOTS_PER_REMOVAL)
+    named = [each for removal in removals for each in removed_dots(read_cell(removal.data))]
+    assert sorted(named) == sorted((cell.kind, cell.key, cell.replica, cell.seq) for cell in cells)
+    assert all((removal.kind, removal.key) == (REMOVE, 0) for removal in removals)
+    assert all(len(list(removed_dots(removal))) <= DOTS_PER_REMOVAL for removal in removals)
+
+
+def test_removals_group_the_dots_of_one_slot_and_leave_out_the_kind_of_adds() -> None:
+    cells = [Cell(kind, "c", b"", seq, A) for kind in (ADD, COUNTS) for seq in (1, 2)]
+    [removal] = removals_of(cells)
+    dots = [["a", 7, 1], ["a", 7, 2]]
+    assert removal.data == encode([REMOVE, None, [["c", dots], ["c", dots, COUNTS]]])
+    pairs = [("c", [(A, 1), (A, 2)])]
+    assert make_removal(pairs).data == encode([REMOVE, None, [["c", dots]]])
+    assert make_removal(pairs, COUNTS).data == encode([REMOVE, None, [["c", dots, COUNTS]]])
+    assert list(removed_dots(make_removal(pairs, COUNTS))) == [(COUNTS, "c", A, 1), (COUNTS, "c", A, 2)]
+
+
+def test_a_cell_of_the_largest_size_is_made_and_read_and_no_larger_one() -> None:
+    exact = make_cell(99, "k", b"x" * (CELL_BYTES - 7))
+    assert len(exact.data) == CELL_BYTES
+    assert read_cell(exact.data).data == exact.data
+    sentence = rf"^the cell would have {CELL_BYTES + 1} bytes, more than the {CELL_BYTES} that a cell may have$"
+    with pytest.raises(ConstraintCrdtError, match=sentence):
+        make_cell(99, "k", b"x" * (CELL_BYTES - 6))
+    assert (
+        refusal(encode([99, "k", b"x" * (CELL_BYTES - 6)]))
+        == f"a cell has {CELL_BYTES + 1} bytes, more than the {CELL_BYTES} allowed"
+    )
+    assert refusal([128, "k"]) == "a cell must be an array of two to four elements: kind, key, value, tag"

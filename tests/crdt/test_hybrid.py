@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.hybrid_time import SECOND, TRAVEL, HybridClock
+from constraint_crdt.crdt.hybrid_time import MEASUREMENTS, SECOND, TRAVEL, HybridClock
 
 BEGAN = 10**9 * SECOND
 
@@ -123,6 +123,16 @@ def test_of_ever_lower_measurements_a_bounded_number_is_kept_and_the_last_is_one
         wall.time += 1
     wall.time += 5 * SECOND - 1
     assert clock.now() == wall.time + 4 * SECOND - 198
+
+
+def test_ever_lower_measurements_take_bounded_memory_and_the_highest_stays() -> None:
+    wall = Wall()
+    clock = wall.hybrid()
+    for step in range(10 * MEASUREMENTS):
+        clock.hear("slowing", wall.time + 4 * SECOND - step)
+        assert len(clock._heard["slowing"]) <= MEASUREMENTS
+        assert clock.offset("slowing") == 4 * SECOND
+    assert len(clock._heard["slowing"]) == MEASUREMENTS
 
 
 def test_my_own_clock_set_back_or_forth_is_followed_at_once() -> None:

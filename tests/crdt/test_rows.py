@@ -6,6 +6,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import ADD, COUNTS, POSITION, REMOVE, Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.clock import ClockMark
+from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.rows import Rows
 
@@ -220,3 +222,122 @@ def test_a_copy_goes_its_own_way() -> None:
     assert rows.merge(twin)
     assert rows.state_hash == twin.state_hash
     assert len(list(rows.each(REMOVE))) == 1
+
+
+# --- bounds ------------------------------------------------------------------------------------------------------------------
+
+
+def test_of_the_last_seq_a_sync_does_not_list_the_cell_falls() -> None:
+    rows = Rows()
+    rows.apply([run(A, 0, 3, (2, add("y")), (3, add("z")))])
+    rows.apply([run(A, 0, 3, (2, add("y")))], whole=True)
+    assert adds(rows) == [("y", A, 2)]
+
+
+def test_floors_only_rise_and_zeros_are_no_entries() -> None:
+    rows = Rows()
+    rows.apply([run(A, 0, 5, floor=4), run(B, 0, 2)], whole=True)
+    assert (rows.floors, [run_.floor for run_ in rows.whole()]) == ({A: 4}, [4, 0])
+    rows.apply([run(A, 0, 5, floor=3), run(B, 0, 2)], whole=True)
+    assert rows.floors == {A: 4}
+    rows.apply([run(A, 0, 6, floor=6), run(B, 0, 2, floor=1)], whole=True)
+    assert rows.floors == {A: 6, B: 1}
+    rows.apply([run(A, 0, 9, floor=9)])
+    assert rows.floors == {A: 6, B: 1}, "a Delta has none"
+
+
+def test_a_floor_of_1_is_above_a_clock_without_that_row() -> None:
+    rows = Rows()
+    rows.write(A, make_removal([]))
+    assert rows.collect() == 1
+    assert rows.floors == {A: 1}
+    assert [rows.serves(clock) for clock in ({}, {B: 1}, {A: 1})] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("upto", "left"), [({}, [1, 2, 3]), ({A: 1}, [2, 3]), ({A: 2}, [3]), ({A: 3, B: 9}, []), ({B: 9}, [1, 2, 3])]
+)
+def test_only_removals_within_a_clock_are_collected(upto: dict[Replica, int], left: list[int]) -> None:
+    rows = Rows()
+    for _ in range(3):
+        rows.write(A, make_removal([]))
+    assert rows.collect(upto) == 3 - len(left)
+    assert [cell.seq for cell in rows.each(REMOVE)] == left
+    assert rows.floor(A) == 3 - len(left)
+
+
+def test_a_write_into_a_known_row_needs_no_room_for_another() -> None:
+    rows = Rows(limits=Limits(rows=1, cells=3))
+    rows.write(A, add("x"))
+    rows.write(A, add("y"))
+    rows.write_all(A, [])
+    with pytest.raises(ConstraintCrdtError, match=r"^more than the 1 rows that this node is set to hold$"):
+        rows.write(B, add("y"))
+    with pytest.raises(ConstraintCrdtError, match=r"^more than the 3 cells that this node is set to hold$"):
+        rows.write_all(A, [add("z"), add("w")])
+    rows.write(A, add("z"))
+    assert rows.clock.as_dict() == {A: 3}
+
+
+def test_a_row_may_have_as_many_mutations_as_a_seq_can_count() -> None:
+    rows = Rows()
+    rows.apply([run(A, 0, MAX_COUNT - 1)])
+    rows.write(A, add("last"))
+    assert rows.seq(A) == MAX_COUNT
+
+
+def test_a_copy_has_the_limits_the_secret_and_dicts_of_its_own() -> None:
+    rows = Rows(Digest(b"secret"), Limits(cells=4))
+    for writer in (A, B):
+        rows.write(writer, add("x"))
+    before = everything(rows)
+    twin = rows.copy()
+    assert everything(twin) == before
+    assert twin.digest == rows.digest
+    twin.write(A, add("x"))
+    twin.write(Replica("c", 1), add("x"))
+    assert adds(rows) == [("x", A, 1), ("x", B, 1)]
+    assert [cell.seq for cell in rows.held(ADD, "x")] == [1, 1]
+    assert everything(rows) == before
+    twin.write(B, add("y"))
+    with pytest.raises(ConstraintCrdtError, match="more than the 4 cells"):
+        twin.write(B, add("z"))
+
+
+def test_the_mark_of_the_clock_is_by_the_digest_of_the_rows_from_the_start() -> None:
+    secret = Digest(b"secret")
+    rows = Rows(secret)
+    for entries in ({}, {A: 1}, {A: 2}, {A: 2, B: 1}):
+        if entries:
+            rows.write(B if B in entries else A, add("x"))
+        mark, spelled_out = rows.clock_mark, ClockMark.of(entries, secret)
+        assert (mark.total, mark.count, mark.entries, mark.order) == (
+            spelled_out.total, spelled_out.count, spelled_out.entries, sorted(entries),
+        )  # fmt: skip
+        assert mark.is_by(secret)
+        assert rows.clock_mark is mark, "the same one until the clock changes"
+
+
+def test_a_run_begins_where_it_was_asked_to_also_in_a_shared_row() -> None:
+    rows = Rows()
+    rows.apply([run(A, 0, 3, (1, add("x")), (2, add("y")), (3, add("z")))])
+    rows.write(B, add("x"))
+    rows.write(B, add("y"))
+    for replica, hi in ((A, 3), (B, 2)):
+        for lo in range(hi):
+            for [found] in (rows.runs([(replica, lo)]), rows.since({A: 3, B: 2, replica: lo})):
+                assert (found.replica, found.lo, found.hi) == (replica, lo, hi)
+                assert [cell.seq for cell in found.cells] == list(range(lo + 1, hi + 1))
+
+
+def test_a_whole_row_is_one_run_until_it_changes() -> None:
+    rows = Rows()
+    rows.write(A, add("x"))
+    [first] = rows.since({})
+    assert rows.since({}) == rows.runs([(A, 0)]) == [first]
+    rows.apply([run(A, 0, 1)])
+    assert rows.runs([(A, 0)]) == [first], "what is known already changes nothing"
+    rows.write(A, add("y"))
+    [second] = rows.runs([(A, 0)])
+    assert second is not first
+    assert ([cell.seq for cell in first.cells], [cell.seq for cell in second.cells]) == ([1], [1, 2])

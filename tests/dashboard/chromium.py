@@ -35,6 +35,8 @@ FLAGS = (
     "--hide-scrollbars",
 )
 WITHIN = 10.0
+LOOK_EVERY = 0.02
+"""Seconds between two looks: without a pause they take the processor from the page that is waited for."""
 
 
 class Chromium:
@@ -100,6 +102,7 @@ class Chromium:
                 pass  # the page was about to change
             if time.monotonic() - began > within:
                 raise AssertionError(f"not within {within:g} s: {message}")
+            time.sleep(LOOK_EVERY)
 
     def screenshot(self, path: Path) -> None:
         """What is in the viewport, as a PNG."""

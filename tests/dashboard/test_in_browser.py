@@ -274,6 +274,7 @@ def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: 
         browser.run("sessionStorage.clear()")
 
 
+@pytest.mark.slow
 def test_of_a_large_fleet_only_what_is_in_sight_is_in_the_document(browser: Chromium) -> None:
     with large_fleet(Size(nodes=60, constraints=1000)) as url:
         browser.size(1440, 900)

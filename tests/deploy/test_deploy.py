@@ -117,7 +117,7 @@ async def test_each_metric_of_the_dashboard_is_exported(exported: set[str]) -> N
 
 
 async def test_the_page_on_metrics_names_each_and_no_other(exported: set[str]) -> None:
-    page = (DEPLOY.parent / "docs" / "metrics.md").read_text()
+    page = (DEPLOY.parent / "docs" / "reference" / "metrics.md").read_text()
     told = {name for line in page.splitlines() if line.startswith("| `") for name in re.findall(r"`(constraint_crdt_\w+)", line)}
     plain = {re.sub(r"_(bucket|count|sum)$", "", name) for name in exported if name.startswith("constraint_crdt_")}
     assert told == plain
@@ -139,16 +139,19 @@ def test_the_dashboard_is_one_that_grafana_can_lay_out() -> None:
         assert all(target["expr"] for target in panel.get("targets", ()))
 
 
+@pytest.mark.processes
 def test_promtool_takes_the_alert_rules() -> None:
     promtool("check", "rules", RULES)
 
 
+@pytest.mark.processes
 def test_alerts_fire_for_what_is_wrong_and_for_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "firing.yml"
     file.write_text(FIRING.format(rules=RULES))
     promtool("test", "rules", file)
 
 
+@pytest.mark.processes
 def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
     """As alert rules, since that is what promtool reads; what only Grafana knows is put in as Grafana would."""
     queries = [query for query in expressions(json.loads(DASHBOARD.read_text())) if not query.startswith("label_values(")]

@@ -117,5 +117,6 @@ def test_readings_that_differ_from_the_library_are_refused(monkeypatch: pytest.M
     assert "ambiguous" in str(refusal("read_differently < 1"))
 
 
+@pytest.mark.processes
 def test_importing_the_module_does_not_load_the_library() -> None:
     assert isolated("import constraint_crdt.expression, sys; print('cel' in sys.modules)").strip() == "False"

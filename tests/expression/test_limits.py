@@ -33,6 +33,7 @@ def test_deep_nesting_is_refused(shape: tuple[str, str, str]) -> None:
     assert f"more than {MAX_DEPTH} deep" in str(refusal(nested(shape, levels)))
 
 
+@pytest.mark.processes
 def test_what_the_limits_allow_does_not_overflow_a_small_stack() -> None:
     sources = [nested(shape, levels) for shape in DEEP for levels in range(MAX_DEPTH - 6, MAX_DEPTH + 2)]
     sources += ["(" * 30 + "||".join(["x<1"] * 190) + ")" * 30, f"x in [{','.join('1' * 500)}]"]
@@ -56,6 +57,7 @@ print(len(taken))
     assert int(isolated(code)) > len(DEEP)
 
 
+@pytest.mark.processes
 def test_costly_looking_expressions_are_quick() -> None:
     def longest(item: str, joint: str) -> str:
         return joint.join([item] * ((MAX_EXPRESSION_BYTES + len(joint)) // len(item + joint)))

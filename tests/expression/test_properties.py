@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,12 +64,14 @@ def attempt(source: str, values: dict[str, object]) -> None:
         assert outcome.verdict is Verdict.UNKNOWN
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=2048) | st.lists(st.sampled_from(FRAGMENTS), max_size=60).map("".join), SOME_VALUES)
 def test_any_text_is_compiled_or_refused(source: str, values: dict[str, object]) -> None:
     attempt(source, values)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(GENERATED, SOME_VALUES)
 def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, object]) -> None:
@@ -76,6 +79,7 @@ def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, o
     attempt(f"{source} == x", {**VALUES, **values})
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(GENERATED)
 def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source: str) -> None:

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +26,24 @@ def clean_environment() -> dict[str, str]:
 class NodeProcess:
     """One `constraint-crdt node` process, ready once constructed."""
 
-    def __init__(self, name: str, *flags: str) -> None:
-        command = [*COMMAND, "node", "--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", "memory", *flags]
+    def __init__(self, name: str, fleet: str, *flags: str) -> None:
+        command = [
+            *COMMAND,
+            "node",
+            "--name",
+            name,
+            "--fleet",
+            fleet,
+            "--api",
+            "127.0.0.1:0",
+            "--probe",
+            "none",
+            "--store",
+            "memory",
+            *flags,
+        ]
         self.name = name
+        self.fleet = fleet
         self.log: list[str] = []
         self.api = ""
         self.endpoints: list[str] = []
@@ -65,6 +82,11 @@ class NodeProcess:
         """What a read command answers as JSON."""
         return json.loads(self.run(*arguments, "--json"))
 
+    def get(self, path: str) -> Any:
+        """What the API answers below /v1: for waiting, because it starts no process."""
+        with urllib.request.urlopen(f"{self.api}/v1/{path}", timeout=10) as answer:
+            return json.load(answer)
+
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
@@ -85,12 +107,13 @@ class NodeProcess:
 
 
 @contextmanager
-def processes() -> Iterator[Callable[..., NodeProcess]]:
-    """A starter of node processes that are gone when the block ends."""
+def processes(fleet: str | None = None) -> Iterator[Callable[..., NodeProcess]]:
+    """A starter of node processes that are gone when the block ends; of a fleet that no other test shares, unless one is given."""
     started: list[NodeProcess] = []
+    fleet = fleet or f"test-{secrets.token_hex(4)}"
 
     def start(name: str, *flags: str) -> NodeProcess:
-        started.append(NodeProcess(name, *flags))
+        started.append(NodeProcess(name, fleet, *flags))
         return started[-1]
 
     try:
@@ -100,10 +123,15 @@ def processes() -> Iterator[Callable[..., NodeProcess]]:
             node.kill()
 
 
+LOOK_EVERY = 0.02
+"""Seconds between two looks: without a pause they take the processor from the processes that are waited for."""
+
+
 def seconds_until(what: Callable[[], object], within: float) -> float:
-    """How long until `what()` is true; fails after `within` seconds. Each look is a request to a process, so it needs no pause."""
+    """How long until `what()` is true; fails after `within` seconds. It polls: each look is a request to a process."""
     began = time.monotonic()
     while not what():
         if time.monotonic() - began > within:
             raise AssertionError(f"not so within {within} s")
+        time.sleep(LOOK_EVERY)
     return time.monotonic() - began

@@ -34,7 +34,7 @@ def test_a_live_run_with_a_kill_replays_to_the_same_hashes(tmp_path: Path) -> No
         anvil = start("anvil", *seed, "--record", str(files["anvil"]))
         tongs = start("tongs", *seed, "--record", str(files["tongs"]))
         trio = [forge, anvil, tongs]
-        seconds_until(lambda: all(node.ask("status")["peers"] == 2 for node in trio), 20)
+        seconds_until(lambda: all(node.get("status")["peers"] == 2 for node in trio), 20)
         forge.run("add", "max_speed", "--when", "speed_mps <= 1.5")
         tongs.run("record", "--violations", "4")
         seconds_until(lambda: converged(trio), 10)
@@ -60,7 +60,7 @@ def test_a_live_run_with_a_kill_replays_to_the_same_hashes(tmp_path: Path) -> No
 
 
 def converged(nodes: list[NodeProcess]) -> bool:
-    return len({node.ask("status")["hash"] for node in nodes}) == 1
+    return len({node.get("status")["hash"] for node in nodes}) == 1
 
 
 def written_test(recording: Path, folder: Path) -> None:

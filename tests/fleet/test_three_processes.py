@@ -4,8 +4,6 @@ The design asks for one second (two after a restart). A busy machine that starts
 for itself, so what is asked here is asked of the HTTP API, and with slack; the margin is printed by the demo.
 """
 
-import json
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +17,7 @@ SLACK = 4.0
 
 
 def get(node: NodeProcess, path: str) -> Any:
-    with urllib.request.urlopen(f"{node.api}/v1/{path}", timeout=10) as answer:
-        return json.load(answer)
+    return node.get(path)
 
 
 def ids(node: NodeProcess) -> list[str]:
@@ -65,7 +62,7 @@ def test_kill_9_leaves_the_others_answering_and_the_victim_comes_back_with_every
     forge.run("add", "while_away")
     seconds_until(lambda: ids(anvil) == ["while_away"], SLACK)
     seconds_until(lambda: get(forge, "status")["peers"] == get(anvil, "status")["peers"] == 1, SLACK)
-    with processes() as start:
+    with processes(forge.fleet) as start:
         again = start("tongs", "--connect", forge.endpoints[0])
         seconds_until(lambda: ids(again) == ["while_away"], SLACK)
         again.run("record", "--satisfied", "2")

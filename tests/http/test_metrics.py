@@ -83,6 +83,7 @@ def promtool(*arguments: str, text: bytes = b"") -> str:
     return said
 
 
+@pytest.mark.processes
 async def test_promtool_finds_nothing_to_say_of_a_live_node(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, store=str(tmp_path / "a.db"))
     async with fleet("forge", "anvil", settings=QUICK) as (node, _), client_of(node) as client:

@@ -36,6 +36,8 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.conftest import BUDGET
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 8 if BUDGET == "default" else 1000
 CHECKS = [
     not_a_server_error,

@@ -43,3 +43,17 @@ def test_one_who_may_know_more_is_not_covered() -> None:
     frontier = DefinitionFrontier(a.state.rows)
     b.record(1)
     assert not frontier.covered_by(b.clock.as_dict())
+
+
+def test_a_removal_that_was_collected_still_counts() -> None:
+    a, b = GossipNode("a"), GossipNode("b")
+    a.add_constraint("c")
+    exchange(a, b)
+    a.remove_constraint("c")
+    assert a.collect() == 1
+    frontier = DefinitionFrontier(a.state.rows)
+    assert frontier.dots == (), "no cell is left that says so, as after a restart"
+    assert "c" in b.state.constraints
+    assert not frontier.covered_by(b.clock.as_dict())
+    exchange(a, b)
+    assert frontier.covered_by(b.clock.as_dict())

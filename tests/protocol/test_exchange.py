@@ -22,6 +22,8 @@ from constraint_crdt import (
     exchange,
     split_message,
 )
+from constraint_crdt.protocol.exchange_rules import UNASKED
+from tests.protocol.scrambled import scrambled
 
 
 def node(name: str, *constraints: str, incarnation: int = 1) -> GossipNode:
@@ -164,6 +166,85 @@ def test_an_evicted_conversation_costs_a_whole_clock_and_nothing_else() -> None:
             exchange(hub, spoke)
     assert all(spoke.state == hub.state for spoke in spokes)
     assert hub.converged
+
+
+def test_a_clock_that_cannot_be_named_any_more_is_no_ground_for_a_push() -> None:
+    """The peer may not be able to resolve the name: then the push would be lost, and a Ping needed as well."""
+    hub = GossipNode("hub", incarnation=1, limits=Limits(conversations=1))
+    spoke, other = node("spoke", "x"), node("other")
+    exchange(hub, spoke)
+    hub.add_constraint("y")
+    assert isinstance(hub.begin("spoke"), Delta)
+    exchange(hub, other)
+    message = hub.begin("spoke")
+    assert isinstance(message, Ping)
+    assert message.base is None
+    exchange(hub, spoke)
+    assert hub.state == spoke.state
+
+
+@pytest.mark.parametrize("floor", [False, True])
+def test_few_mutations_are_pushed_and_more_are_asked_for_first(floor: bool) -> None:
+    a, b = node("a", *(f"c{index}" for index in range(2 * UNASKED))), node("b")
+    if floor:
+        a.remove_constraint("c0")
+        a.collect()
+    exchange(a, b)
+    exchange(b, a)
+    for number in range(UNASKED):
+        a.add_constraint(f"d{number}")
+        push = a.begin("b")
+        assert isinstance(push, Delta)
+        assert len(push.delta) == number + 1
+    a.add_constraint("one more")
+    ping = a.begin("b")
+    assert isinstance(ping, Ping)
+    assert ping.base is not None
+    assert (ping.clock, ping.time) == (a.clock, 1)
+
+
+@pytest.mark.parametrize("wire", [False, True])
+def test_after_the_ack_of_a_first_ping_news_are_pushed(wire: bool) -> None:
+    """What was stated to no peer in particular is stated to the one that acknowledged it."""
+    sent = over_the_wire if wire else lambda message: message
+    a, b = node("a"), node("b")
+    ack = only(b.receive(sent(a.ping())))
+    assert isinstance(ack, Ack)
+    assert a.receive(sent(ack)).converged
+    for number in range(9):  # other first Pings take the place of that one
+        a.tracker.anyone.state(VectorClock({Replica("c", 1): number + 1}).mark(a.state.rows.digest), None)
+    known = a.tracker.peer("b")
+    assert known is not None
+    assert a.tracker.find_hash(known, a.state_hash.token(a.replica), a.replica) is not None
+    a.add_constraint("x")
+    push = a.begin("b")
+    assert isinstance(push, Delta)
+    b.receive(sent(push))
+    assert b.state == a.state
+
+
+def test_a_burst_for_another_life_is_answered_once() -> None:
+    a, b = node("a", *(f"c{index}" for index in range(30))), node("b")
+    exchange(a, b)
+    a.remove_constraint("c0")
+    a.collect()
+    sync = only(a.receive(b.ping("a")))
+    assert sync.to == b.replica.incarnation
+    parts = split_message(sync, 60)
+    assert len(parts) > 3
+    again = node("b", incarnation=9)
+    responses = [each for part in parts for each in again.receive(over_the_wire(part)).responses]
+    assert [type(each) for each in responses] == [Ping]
+    assert again.peer_count == 0
+
+
+def test_of_a_burst_only_the_part_at_which_its_sender_pauses_is_answered() -> None:
+    a, b = GossipNode("a", limits=Limits(burst_bytes=1000)), node("b")
+    for index in range(200):
+        a.add_constraint(scrambled(f"c{index}"))
+    burst = [decode_message(each) for each in a.encoded(only(a.receive(b.ping())), "b", 200)]
+    assert len(burst) > 3
+    assert [len(b.receive(part).responses) for part in burst] == [0] * (len(burst) - 1) + [1]
 
 
 # --- lives and fleets --------------------------------------------------------------------------------------------------

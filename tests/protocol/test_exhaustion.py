@@ -52,6 +52,7 @@ SMALL_STACK = 256 * 1024 if sys.version_info < (3, 12) else 4 * 1024 * 1024
 """Later Pythons let C recurse deeper than a stack of 256 KiB has room for, whatever the decoder does; a usual one has 8 MiB."""
 
 
+@pytest.mark.processes
 def test_deep_nesting_does_not_overflow_a_small_stack() -> None:
     """In a process of its own: what this is about would end the process."""
     code = r"""

@@ -19,7 +19,7 @@ from constraint_crdt import (  # fmt: skip
     split_message,
 )
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.protocol.transfers import PART_BYTES, InboundTransfers
+from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, InboundTransfers
 
 P, Q = Replica("p", 1), Replica("q", 1)
 
@@ -135,6 +135,141 @@ def test_memory_is_bounded_whoever_sends() -> None:
         staging.add(part(0, 2, b"x", 2, node=Replica(f"node {number}", 1)))
         assert staging.bytes <= limit
     assert len(staging) == 20
+
+
+def test_what_is_asked_for_is_the_first_part_that_is_missing() -> None:
+    staging = InboundTransfers(10_000)
+    for index, expected in ((1, 0), (3, 0), (0, 2), (2, 4)):
+        staging.add(part(index, 6, b"x", 6))
+        assert staging.ask(P, anew=True) == (b"transfer", expected)
+
+
+def test_within_an_exchange_the_same_part_is_asked_for_once() -> None:
+    staging = InboundTransfers(10_000)
+    staging.add(part(1, 4, b"x", 4))
+    assert staging.ask(P, anew=False) is None, "the first part comes unasked"
+    staging.add(part(0, 4, b"x", 4))
+    assert staging.ask(P, anew=False) == (b"transfer", 2)
+    assert staging.ask(P, anew=False) is None
+    assert staging.ask(P, anew=True) == (b"transfer", 2)
+    staging.add(part(2, 4, b"x", 4))
+    assert staging.ask(P, anew=False) == (b"transfer", 3)
+
+
+@pytest.mark.parametrize("advanced", [0, 1])
+def test_a_part_is_asked_for_a_bounded_number_of_times_and_anew_after_progress(advanced: int) -> None:
+    staging = InboundTransfers(10_000)
+    for index in range(advanced):
+        staging.add(part(index, 9, b"x", 9))
+        assert staging.ask(P, anew=True) == (b"transfer", index + 1)
+    staging.add(part(8, 9, b"x", 9))
+    questions = 0
+    while staging.ask(P, anew=True) is not None:
+        questions += 1
+        assert questions <= STALLED
+    assert questions == STALLED - 1
+    assert (len(staging), staging.bytes) == (0, 0)
+
+
+def test_progress_starts_the_count_of_questions_again() -> None:
+    staging, questions = InboundTransfers(10_000), 0
+    for index in range(STALLED):
+        staging.add(part(index, 20, b"x", 20))
+        for _ in range(STALLED - 1):
+            assert staging.ask(P, anew=True) == (b"transfer", index + 1)
+            questions += 1
+    assert questions == STALLED * (STALLED - 1)
+
+
+def test_only_the_life_that_sends_is_asked_and_only_for_what_it_sends() -> None:
+    staging = InboundTransfers(10_000)
+    staging.add(part(0, 2, b"x", 2))
+    assert staging.ask(Q, anew=True) is None
+    assert not staging.give_up(P, b"another!")
+    assert not staging.give_up(Q, b"transfer")
+    assert not staging.give_up(Replica("p", 2), b"transfer")
+    assert staging.ask(P, anew=True) == (b"transfer", 1)
+    assert staging.give_up(P, b"transfer")
+    assert (len(staging), staging.bytes, staging.ask(P, anew=True)) == (0, 0, None)
+    staging.add(part(0, 2, b"x", 2))
+    assert staging.ask(Replica("p", 2), anew=True) is None
+    assert len(staging) == 0, "what another life sent is of no use"
+
+
+def test_a_slice_as_long_as_the_whole_is_not_the_whole_unless_it_is_the_only_one() -> None:
+    staging = InboundTransfers(10_000)
+    assert staging.add(part(0, 2, b"xx", 2)) is None
+    assert staging.add(part(1, 2, b"", 2)) == b"xx"
+    with pytest.raises(ConstraintCrdtError, match=r"^the parts of a transfer do not add up to its size$"):
+        staging.add(part(0, 1, b"xx", 3))
+    assert staging.add(part(0, 1, b"xx", 2)) == b"xx"
+
+
+def test_what_just_fits_is_staged() -> None:
+    for size, count in ((1000, 1), (1000, 3)):
+        exact = size + count * PART_BYTES
+        InboundTransfers(exact).add(part(0, count, b"x" * (size // count), size))
+        with pytest.raises(ConstraintCrdtError, match="to be staged"):
+            InboundTransfers(exact - 1).add(part(0, count, b"x" * (size // count), size))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([P, Q, Replica("p", 2)]), st.integers(0, 2), st.sampled_from([b"one", b"two"]), st.integers(0, 6)
+        ),
+        max_size=30,
+    )
+)
+def test_what_is_staged_is_what_a_plain_list_holds(history: list[tuple[Replica, int, bytes, int]]) -> None:
+    """A list of (transfer, slices), the one least lately heard from first to go, one for each node."""
+    limit = 4 * PART_BYTES + 40
+    staging, model = InboundTransfers(limit), list[tuple[tuple[Replica, bytes], dict[int, bytes]]]()
+    for sender, index, transfer, what in history:
+        if what == 0:
+            staging.drop(sender.node_id)
+            model = [each for each in model if each[0][0].node_id != sender.node_id]
+            continue
+        slices = next((held for name, held in model if name == (sender, transfer)), {})
+        known = index in slices
+        slices[index] = bytes([index]) * 10
+        model = [each for each in model if each[0][0].node_id != sender.node_id] + [((sender, transfer), slices)]
+        whole = staging.add(part(index, 3, slices[index], 30, node=sender, transfer=transfer))
+        while not known and sum(len(held) * (PART_BYTES + 10) for _, held in model) > limit:
+            model.pop(0)
+        assert (whole is not None) == (len(slices) == 3)
+        if whole is not None:
+            assert whole == b"".join(slices[number] for number in range(3))
+            model = [each for each in model if each[1] is not slices]
+        assert len(staging) == len(model)
+        assert staging.bytes == sum(len(held) * (PART_BYTES + 10) for _, held in model) <= limit
+    staging.clear()
+    assert (len(staging), staging.bytes) == (0, 0)
+
+
+def test_completed_transfers_take_bounded_memory_and_the_least_recent_is_forgotten_first() -> None:
+    staging = InboundTransfers(10_000)
+    senders = [Replica(f"node {number}", 1) for number in range(COMPLETED + 1)]
+
+    def complete(sender: Replica) -> None:
+        assert staging.add(part(1, 2, b"b", 2, node=sender)) is None
+        assert staging.add(part(0, 2, b"a", 2, node=sender)) == b"ab"
+
+    def is_remembered(sender: Replica) -> bool:
+        """A late slice of a completed transfer leads to no question."""
+        staging.add(part(0, 2, b"a", 2, node=sender))
+        remembered = staging.ask(sender, anew=True) is None
+        staging.drop(sender.node_id)
+        return remembered
+
+    for sender in senders[:COMPLETED]:
+        complete(sender)
+    complete(senders[0])
+    assert len(staging._completed) == COMPLETED
+    complete(senders[-1])
+    assert len(staging._completed) == COMPLETED
+    assert [is_remembered(senders[index]) for index in (0, 1, 2, -1)] == [True, False, True, True]
+    assert (len(staging), staging.bytes) == (0, 0)
 
 
 def test_a_sender_that_went_away_holds_up_nobody() -> None:

@@ -304,6 +304,7 @@ def test_a_removal_that_finds_no_room_is_tried_again() -> None:
     assert a.remove_expired() == 1
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_are_removed_and_collected() -> None:
     fleet = Fleet(0, 0)
     a, b = fleet.nodes

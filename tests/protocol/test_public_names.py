@@ -27,6 +27,7 @@ def test_another_name_is_refused(package: ModuleType) -> None:
         _ = package.nothing
 
 
+@pytest.mark.processes
 @by_name
 def test_importing_the_package_loads_none_of_its_modules(package: ModuleType) -> None:
     code = f"import sys, {package.__name__}; print([name for name in sys.modules if name.startswith('{package.__name__}.')])"

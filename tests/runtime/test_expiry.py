@@ -119,6 +119,8 @@ async def test_a_peer_an_hour_ahead_raises_an_alarm_and_changes_nothing() -> Non
         await eventually(lambda: wrong.status().clock_in_doubt and wrong.expired())
         await eventually(lambda: agreed([*good, wrong]))
         await eventually(lambda: all(node.status().clock_alarms for node in good))  # whom a node asks first is chance
+        # Until a good node has heard another good one, it knows two clocks that differ, and either may be wrong.
+        await eventually(lambda: all(node.gossip.time.offsets.keys() & set("abc") for node in good))
         for _ in range(3):
             await wrong._expiring.remove()
         assert [each.id for each in wrong.expired()] == ["half an hour"]

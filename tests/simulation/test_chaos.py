@@ -8,6 +8,7 @@ from collections import Counter
 from typing import get_args
 
 import msgspec
+import pytest
 
 from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, Coverage, search_seeds
 from constraint_crdt.simulation.histories import replay
@@ -26,6 +27,7 @@ print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outc
 """
 
 
+@pytest.mark.slow
 def test_nothing_goes_wrong() -> None:
     tally, found = search_seeds(FIRST_SEED, HISTORIES)
     assert found is None, f"seed {found.seed}: {found.sentence}"
@@ -47,6 +49,7 @@ def test_histories_have_five_nodes_and_more() -> None:
         assert len({member.name for member in chaos.members}) == len(chaos.members)
 
 
+@pytest.mark.processes
 def test_the_same_seed_gives_the_same_history_whatever_hashes_are() -> None:
     """Byte for byte, in processes in which sets and dicts of texts iterate in another order."""
     outputs = []

@@ -17,6 +17,8 @@ from constraint_crdt.protocol.peer_clocks import DeltaTracker, Peer, Statement
 from constraint_crdt.types.counters import ConstraintGCounter
 from tests.simulation.planting import Plant, find_and_shrink, forget_hashes
 
+pytestmark = pytest.mark.slow
+
 
 def clock_raised_past_data(patch: pytest.MonkeyPatch) -> None:
     """A transfer that begins above the clock is applied all the same."""

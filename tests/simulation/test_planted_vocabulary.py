@@ -17,6 +17,8 @@ from constraint_crdt.types.rates import DecayConstraintState, Pair
 from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
 from tests.simulation.planting import Plant, find_and_shrink
 
+pytestmark = pytest.mark.slow
+
 
 def sketch_rows_not_summed(patch: pytest.MonkeyPatch) -> None:
     """Of several rows the highest counter is read, as in a sketch of one writer in many copies."""

@@ -162,6 +162,7 @@ def test_bold_text_is_darker() -> None:
     assert sum(ImageChops.invert(bold).tobytes()) > 1.2 * sum(ImageChops.invert(light).tobytes())
 
 
+@pytest.mark.processes
 def test_only_writing_a_png_loads_pillow() -> None:
     rooms = Path(drawing.__file__).parent.glob("*.py")
     modules = sorted(f"constraint_crdt.simulation.{path.stem}" for path in rooms if path.stem != "__init__")

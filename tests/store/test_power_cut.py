@@ -65,6 +65,7 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
     connection.close()
 
 
+@pytest.mark.slow
 def test_a_log_cut_at_any_byte_opens_to_the_commits_that_are_whole_in_it(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     assert recorded.log_sizes == sorted(recorded.log_sizes), "no checkpoint came between"
@@ -89,6 +90,7 @@ def test_a_changed_bit_in_the_log_ends_it_there(tmp_path: Path) -> None:
         assert recorded.opened_with(bytes(log), tmp_path) in recorded.accounts, f"bit in {at}, seed {SEED}"
 
 
+@pytest.mark.slow
 def test_with_checkpoints_between_a_cut_log_is_a_prefix_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "CHECKPOINT_PAGES", 6)
     recorded, random = Recorded(tmp_path), Random(SEED)
@@ -104,6 +106,7 @@ def test_with_checkpoints_between_a_cut_log_is_a_prefix_or_refused(tmp_path: Pat
     assert opened, f"{refused} refused"
 
 
+@pytest.mark.slow
 def test_a_changed_bit_in_the_file_is_seen_or_matters_to_nothing(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     whole = recorded.path.read_bytes()  # closed: all of it is in the file

@@ -18,6 +18,8 @@ from constraint_crdt.store.changes import Changes
 from constraint_crdt.store.location import Marker, file_name
 from tests.store.disk import BOOT, ME, account, add, loaded, open_store, reopened, taken
 
+pytestmark = pytest.mark.processes
+
 
 def fill(path: Path, constraints: int = 3) -> Rows:
     """A closed store with something in it."""

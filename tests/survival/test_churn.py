@@ -12,6 +12,7 @@ ROOM = 1.5
 """How much more a store may take the second time: it depends on how much was under way at once. Kept for ever, it were 2."""
 
 
+@pytest.mark.slow
 async def test_what_a_fleet_keeps_levels_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the same, the second time with the stores of the first: in them, what was freed is used again."""
     boot(monkeypatch, tmp_path / "run")

@@ -15,6 +15,8 @@ from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, stored
 
+pytestmark = pytest.mark.processes
+
 EVERYONE = ("a", "b", "c")
 
 

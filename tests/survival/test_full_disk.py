@@ -14,6 +14,8 @@ from tests.survival.disk import SmallDisk, mounted
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, overwrite_store, stored
 
+pytestmark = pytest.mark.processes
+
 REFUSALS = 5
 """So many tries in a row, with the disk filled up again before each, and it is full."""
 

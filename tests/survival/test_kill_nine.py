@@ -27,6 +27,8 @@ LONGEST_START = 1.2
 """Seconds between start and kill, where it is killed before it is ready, or soon after."""
 START_KILLED, REBOOTED = 3, 10
 """Each how many kills."""
+WRITTEN = 4
+"""Writes that every other life acknowledges before it is killed, however slow the machine is."""
 
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,11 @@ class Trial:
         self.watch.follow(other.gossip.state.rows)
         self.counted_by_other = 0
 
+    @property
+    def acknowledged(self) -> int:
+        """Writes of all clients."""
+        return sum(client.acknowledged for client in self.clients)
+
     async def launch(self) -> Victim:
         runtime = self.directory / f"boot-{self.boots}"
         return await Victim.launch("victim", self.store, runtime, *self.other.status().endpoints)
@@ -63,6 +70,9 @@ class Trial:
             await self.judge(api)
             writing = [asyncio.create_task(client.write_until_it_dies(api)) for client in self.clients]
             await self.write_on_the_other(number)
+            if number % 2 == 0:
+                before = self.acknowledged
+                await eventually(lambda: self.acknowledged >= before + WRITTEN, within=60)
             await asyncio.sleep(self.random.uniform(0, LONGEST_LIFE))  # as above
         finally:
             await victim.kill()
@@ -123,7 +133,7 @@ async def test_what_was_acknowledged_is_there_once_after_every_kill(tmp_path: Pa
         for number in range(KILLS):
             await trial.life_and_death(number)
         await trial.end()
-        acknowledged = sum(client.acknowledged for client in trial.clients)
+        acknowledged = trial.acknowledged
         lives = sum(replica.node_id == "victim" for replica in other.gossip.state.rows.clock_mark.entries)
         _log.info(
             "seed %d: %d kills, %d writes acknowledged, %d lives, %d dots", trial.seed, KILLS, acknowledged, lives, len(trial.watch)

@@ -24,6 +24,8 @@ from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, stored
 
+pytestmark = pytest.mark.processes
+
 CHURN, BATCH = 10_000 if BUDGET == "nightly" else 3_000, 1_000
 """Constraints that come and go while the node is away, and how many at a time."""
 STAYING = 2_000

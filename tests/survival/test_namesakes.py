@@ -13,6 +13,8 @@ from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, copy_store, stored
 
+pytestmark = pytest.mark.processes
+
 
 class Scene:
     """`b`, which remembers, and a place for the stores of nodes that are called `a`."""

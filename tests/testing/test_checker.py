@@ -31,6 +31,8 @@ from constraint_crdt.testing import (
 )
 from tests.testing import toys
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 1500
 """More than finding any of the errors takes."""
 
@@ -136,6 +138,7 @@ def test_strategies_give_states(two: tuple[Any, Any], three: tuple[Any, Any, Any
     assert two[0] is not two[1]
 
 
+@pytest.mark.processes
 def test_without_hypothesis_the_import_says_what_to_install() -> None:
     code = "import sys; sys.modules['hypothesis'] = None; import constraint_crdt.testing"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)

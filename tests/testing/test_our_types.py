@@ -5,6 +5,8 @@ import pytest
 from constraint_crdt.testing import ADAPTERS, check_laws, laws_of
 from tests.conftest import BUDGET
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 2000 if BUDGET == "nightly" else 12
 
 

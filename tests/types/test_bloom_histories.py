@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from constraint_crdt.types.pages import pack_page, positions
 
 from .tables import NODES, History, Step, play, steps
 
-HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 100
+HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 50
 ITEMS = [f"item-{number}" for number in range(20)]
 SHAPES = [(4, 0.1), (2000, 0.01)]
 """One in which nearly everything is found soon, and one of several pages."""
@@ -88,6 +89,7 @@ def _opened(state: ConstraintState) -> BloomCRDT:
     return BloomCRDT(rows=state.rows.copy(), name="f", shape=SHAPE)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(foreign, st.permutations(NODES), st.data())
 def test_any_cells_read_the_same_in_whatever_order_they_come(written: list[Any], order: list[str], data: st.DataObject) -> None:

@@ -17,7 +17,7 @@ from constraint_crdt.types.sketch import SketchShape
 
 from .tables import NODES, History, Step, play, steps
 
-HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 100
+HISTORIES = 2000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 50
 ITEMS = [f"item-{number}" for number in range(12)]
 SHAPES = [(0.3, 0.3), (0.004, 0.1)]
 """One so narrow that items collide all the time, and one of several pages."""
@@ -25,6 +25,7 @@ SHAPES = [(0.3, 0.3), (0.004, 0.1)]
 writes = st.dictionaries(st.sampled_from(ITEMS), st.integers(0, 5) | st.just(2**31), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(st.sampled_from(SHAPES), steps(writes))
 def test_it_reads_what_a_plain_table_of_all_known_counts_reads(shape: tuple[float, float], moves: list[Step]) -> None:
@@ -108,6 +109,7 @@ def _opened(state: ConstraintState) -> SketchCRDT:
     return SketchCRDT(rows=state.rows.copy(), name="s", shape=SHAPE)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(foreign, st.permutations(NODES), st.data())
 def test_any_cells_read_the_same_in_whatever_order_they_come(written: list[Any], order: list[str], data: st.DataObject) -> None:

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -190,6 +191,7 @@ def reading(tile: FleetTile) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(steps)
 def test_tiles_read_as_the_model_does(history: list[tuple[str, int, int, int, int]]) -> None:

@@ -1,4 +1,4 @@
-"""The commands on whole states as files: merge, export, import. docs/state-files.md says what is in such a file."""
+"""The commands on whole states as files: merge, export, import. docs/reference/state-files.md says what is in such a file."""
 
 import argparse
 import json

@@ -10,7 +10,9 @@ The way to the CEL library: imported when first needed; what it raises, panics i
 import enum
 import functools
 import re
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 
@@ -150,15 +152,31 @@ _PLAINLY = {  # how a message of the library begins: what to say to the person w
 }
 
 
+def import_library() -> ModuleType:
+    """The CEL library, without its command line.
+
+    `import cel` imports that too, and with it three packages for terminals: as much processor time as the rest of a node takes to
+    start. An empty module stands in for it during the import only.
+    """
+    absent = "cel" not in sys.modules and "cel.cli" not in sys.modules
+    if absent:
+        sys.modules["cel.cli"] = ModuleType("cel.cli")
+    try:
+        import cel
+    finally:
+        if absent:
+            sys.modules.pop("cel.cli", None)
+    return cel
+
+
 def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[str]]:
     """Compile with the CEL library. Returns what evaluates it, and the variables that the library sees.
 
     Raises `ExpressionError` with the library's column.
     """
-    import cel
-
+    library = import_library()
     try:
-        program = cel.compile(source)
+        program = library.compile(source)
         names = frozenset(program.variables())
     except BaseException as error:
         reraise_unless_from_library(error)
@@ -174,9 +192,7 @@ def compile_in_library(source: str) -> tuple[Callable[..., object], frozenset[st
 
 def context(values: dict[str, object]) -> object:
     """The values in the library's own form. Converting all of them takes as long as 50 evaluations."""
-    import cel
-
-    return cel.Context(variables=values)
+    return import_library().Context(variables=values)
 
 
 def reraise_unless_from_library(error: BaseException) -> None:

@@ -75,11 +75,11 @@ class AnswerCache:
 
     async def _made(self, operation: Operation, request: Request, asked: _Asked) -> Response:
         """The answer, computed now or with that of others who ask the same."""
-        if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
-            return await self._compute(operation, request, asked)
-        # Whoever asks meanwhile waits for the same computation, which begins after all of them have asked.
+        # A request that comes meanwhile waits for the same computation, which begins after all of them have asked.
         pending = self._pending.get(asked)
         if pending is None:
+            if operation.name not in self._costly or (monotonic() >= self._free_at and not self._turn.locked()):
+                return await self._compute(operation, request, asked)
             pending = self._pending[asked] = asyncio.create_task(self._compute_in_turn(operation, request, asked))
         return await asyncio.shield(pending)
 

@@ -9,7 +9,7 @@ A fleet may have 10,000 constraints, and a time series for each would cost a mon
 them have a series of their own. The rest is one more, and it is a counter too: it must not fall when a constraint gets a name, nor
 jump when one that had a name is gone. So it begins as all that is not named, and then grows by what is counted without a name.
 
-`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/metrics.md says what each metric is for.
+`GET /metrics`: the node for Prometheus, in its text format or as OpenMetrics. docs/reference/metrics.md explains each metric.
 
 Rules: everything is read from the node at the moment it is asked for, so nothing is counted twice; every label comes from a bounded
 set; the registry belongs to the application, so two nodes in one process do not meet in it. A figure that is not known is left out.

@@ -133,7 +133,7 @@ class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
     ahead: int | None
     """Mutations that it gave evidence of and that are not known here."""
     staleness: float | None
-    """Seconds, see the definition in docs/answers.md; null without evidence."""
+    """Seconds, see the definition in docs/how-to/answers.md; null without evidence."""
     heard: int | None
     """When it was last heard; null: not since this node started."""
 

@@ -134,7 +134,7 @@ class Node(RunningNode):
         return self._answers.retirement(node)
 
     async def export_state(self) -> str:
-        """Everything that is known here, as JSON: see docs/state-files.md. O(cells)."""
+        """Everything that is known here, as JSON: see docs/reference/state-files.md. O(cells)."""
         return await self._portable.export()
 
     async def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:

@@ -151,7 +151,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     converged: bool
     """Every live peer's last evidenced hash is ours."""
     staleness_p50: float | None
-    """Seconds that live peers are behind by at most, half of them: see docs/answers.md. null without evidence of any."""
+    """Seconds that live peers are behind by at most, half of them: see docs/how-to/answers.md. null without evidence of any."""
     staleness_p99: float | None
     """The same of 99 %."""
     rounds: int

@@ -1,7 +1,7 @@
 """What a node keeps on disk: its cells, its clock and floors, and who it was (DESIGN 5).
 
 `store` is one SQLite file, `committer` groups changes into commits, `marker` says outside of the file whether its life may go on,
-`location` is where it lies. `docs/store.md` explains it for those who run a node.
+`location` is where it lies. `docs/reference/store.md` explains it for those who run a node.
 """
 
 from constraint_crdt.store.changes import Life
