@@ -27,6 +27,7 @@ def test_another_name_is_refused(package: ModuleType) -> None:
         _ = package.nothing
 
 
+@pytest.mark.processes
 @by_name
 @pytest.mark.processes
 def test_importing_the_package_loads_none_of_its_modules(package: ModuleType) -> None:
