@@ -71,6 +71,10 @@ class Cell(msgspec.Struct, gc=False, eq=False, weakref=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 
+# Bound once: CPython 3.11 makes a new bound method at each call of a method of an imported name.
+_bare_head = BARE_HEADS.get
+_reader_of = READERS.get
+
 DOTS_PER_REMOVAL: Final = 20
 """So many always fit into a cell, however long the keys."""
 
@@ -84,13 +88,13 @@ def read_cell(data: bytes) -> Cell:
     Raises `msgspec.DecodeError`, `RecursionError`, `UnicodeError` or `ConstraintCrdtError`; the codec turns all of them into the
     last.
     """
-    if data[:3] == BARE_HEADS.get(len(data)):  # the most common cell by far, in a third of the time
+    if data[:3] == _bare_head(len(data)):  # the most common cell by far, in a third of the time
         return Cell(data[1], data[3:].decode(), data)
     if len(data) > CELL_BYTES:
         raise ConstraintCrdtError(f"a cell has {len(data)} bytes, more than the {CELL_BYTES} allowed")
     if len(data) < 3 or not 0x92 <= data[0] <= 0x94 or data[1] > MAX_KIND:
         raise ConstraintCrdtError("a cell must be an array of two to four elements: kind, key, value, tag")
-    reader: CellReader = READERS.get(data[1], UNKNOWN)
+    reader: CellReader = _reader_of(data[1], UNKNOWN)
     decode, check, key_bytes, empty_key, cached = reader
     head = decode(data)
     key = head.key

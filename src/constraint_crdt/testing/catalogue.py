@@ -7,10 +7,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.testing import composite_types as tables
-from constraint_crdt.testing import composite_types as tile
-from constraint_crdt.testing import simple_types as basic
-from constraint_crdt.testing import simple_types as counting
+from constraint_crdt.testing import descriptions
 from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
 from constraint_crdt.testing.histories import Laws, single
 from constraint_crdt.types.bloom import BloomCRDT
@@ -25,57 +22,57 @@ from constraint_crdt.types.sketch import SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
 
 state_steps = st.one_of(
-    basic.edits,
-    basic.edits,
-    basic.edits,
-    st.tuples(st.just("record"), basic.counts),
-    st.tuples(st.just("fold"), basic.ids),
-    st.tuples(st.just("move"), basic.moves),
-    st.tuples(st.just("shift"), counting.amounts),
-    st.tuples(st.just("rate"), basic.counts),
-    st.tuples(st.just("tile"), tile.tile_steps),
-    st.tuples(st.just("sketch"), tables.recorded),
-    st.tuples(st.just("bloom"), tables.inserted),
-    st.tuples(st.just("foreign"), tile.foreign_counts),
+    descriptions.edits,
+    descriptions.edits,
+    descriptions.edits,
+    st.tuples(st.just("record"), descriptions.counts),
+    st.tuples(st.just("fold"), descriptions.ids),
+    st.tuples(st.just("move"), descriptions.moves),
+    st.tuples(st.just("shift"), descriptions.amounts),
+    st.tuples(st.just("rate"), descriptions.counts),
+    st.tuples(st.just("tile"), descriptions.tile_steps),
+    st.tuples(st.just("sketch"), descriptions.recorded),
+    st.tuples(st.just("bloom"), descriptions.inserted),
+    st.tuples(st.just("foreign"), descriptions.foreign_counts),
 )
 
 
 def _change(state: ConstraintState, name: str, step: tuple[Any, ...]) -> None:
     match step:
         case ("record", counts):
-            basic.count(state.metrics, name, counts)
+            descriptions.count(state.metrics, name, counts)
         case ("fold", id_):
             state.metrics.fold([id_], node=name)
         case ("move", move):
-            basic.move(state.register, name, move)
+            descriptions.move(state.register, name, move)
         case ("shift", amount):
-            counting.shift(state.counters["n"], name, amount)
+            descriptions.shift(state.counters["n"], name, amount)
         case ("rate", counts):
-            counting.change_rates(state.rates, name, counts)
+            descriptions.change_rates(state.rates, name, counts)
         case ("tile", change):
-            tile.change_tile(state.tiles.tile(tile.ROOM, tile.ID), name, change)
+            descriptions.change_tile(state.tiles.tile(descriptions.ROOM, descriptions.ID), name, change)
         case ("sketch", item):
-            tables.record(state.sketches.view("s", tables.SKETCH), name, item)
+            descriptions.record(state.sketches.view("s", descriptions.SKETCH), name, item)
         case ("bloom", item):
-            tables.insert(state.blooms.view("b", tables.BLOOM), name, item)
+            descriptions.insert(state.blooms.view("b", descriptions.BLOOM), name, item)
         case ("foreign", count):
-            tile.apply_increment(state.increments, name, count)
+            descriptions.apply_increment(state.increments, name, count)
         case _:
-            basic.edit(state.constraints, name, step)
+            descriptions.edit(state.constraints, name, step)
 
 
 def _read(state: ConstraintState) -> object:
     cells = sorted((cell.replica, cell.seq, cell.data) for cell in state.rows.live_cells())
     parts = (
-        basic.read_set(state.constraints),
-        basic.read_counter(state.metrics),
-        basic.read_register(state.register),
-        {name: counting.read_pn_counter(state.counters[name]) for name in state.counters},
-        counting.read_rates(state.rates),
-        [tile.read_tile(each) for each in state.tiles.in_room(tile.ROOM)],
-        {name: tables.read_sketch(each) for name, each in state.sketches.items()},
-        {name: tables.read_bloom(each) for name, each in state.blooms.items()},
-        tile.read_increments(state.increments),
+        descriptions.read_set(state.constraints),
+        descriptions.read_counter(state.metrics),
+        descriptions.read_register(state.register),
+        {name: descriptions.read_pn_counter(state.counters[name]) for name in state.counters},
+        descriptions.read_rates(state.rates),
+        [descriptions.read_tile(each) for each in state.tiles.in_room(descriptions.ROOM)],
+        {name: descriptions.read_sketch(each) for name, each in state.sketches.items()},
+        {name: descriptions.read_bloom(each) for name, each in state.blooms.items()},
+        descriptions.read_increments(state.increments),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
@@ -87,17 +84,17 @@ def _state_laws() -> Laws[ConstraintState, Any]:
 
 
 ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
-    VectorClock: basic.clock_laws,
-    ConstraintGCounter: basic.counter_laws,
-    ConstraintORSet: basic.set_laws,
-    EisensteinRegister: basic.register_laws,
-    PNCounter: counting.pn_counter_laws,
-    DecayCounter: counting.decay_counter_laws,
-    DecayConstraintState: counting.decay_state_laws,
-    SketchCRDT: tables.sketch_laws,
-    BloomCRDT: tables.bloom_laws,
-    FleetTile: tile.tile_laws,
-    RoomIncrements: tile.increments_laws,
+    VectorClock: descriptions.clock_laws,
+    ConstraintGCounter: descriptions.counter_laws,
+    ConstraintORSet: descriptions.set_laws,
+    EisensteinRegister: descriptions.register_laws,
+    PNCounter: descriptions.pn_counter_laws,
+    DecayCounter: descriptions.decay_counter_laws,
+    DecayConstraintState: descriptions.decay_state_laws,
+    SketchCRDT: descriptions.sketch_laws,
+    BloomCRDT: descriptions.bloom_laws,
+    FleetTile: descriptions.tile_laws,
+    RoomIncrements: descriptions.increments_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
