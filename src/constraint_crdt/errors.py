@@ -1,6 +1,11 @@
-"""The errors of the package. All bad input that it refuses is a `ConstraintCrdtError`.
+"""The errors of the package. Each is a `ConstraintCrdtError`.
 
-An error names the field at fault as data (`field`): a server or a form shows it there, and never searches the sentence for it.
+Rules kept here:
+
+- An error is also a `KeyError`, `ValueError`, `TypeError` or `RuntimeError` where Python code expects that: an unknown name, a
+  value out of bounds, a value of a wrong type, a call at a wrong time.
+- `str()` is a sentence for a person, also of an error that is a `KeyError`.
+- An error names the field at fault as data (`field`): a server or a form shows it there, and never searches the sentence for it.
 """
 
 
@@ -14,9 +19,55 @@ class ConstraintCrdtError(Exception):
     """The field or parameter at fault, if one is known."""
 
     def __init__(self, *message: object, field: str | None = None) -> None:
+        """`message`: one sentence. `field`: the field or parameter at fault."""
         super().__init__(*message)
         if field is not None:
             self.field = field
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # that of `KeyError` is the `repr` of the message
+
+
+class InvalidValue(ConstraintCrdtError, ValueError):
+    """A value is out of bounds, for example a negative count."""
+
+
+class InvalidType(ConstraintCrdtError, TypeError):
+    """A value has a wrong type, for example a number where a text is needed."""
+
+
+class UnknownName(ConstraintCrdtError, KeyError):
+    """A constraint, node, tile, counter or other item is not known here. `args[0]` is its name, as in a `KeyError` of Python."""
+
+    def __init__(self, name: object, kind: str = "item", *, field: str | None = None) -> None:
+        """`kind`: the word for the item. `field`: the field or parameter at fault."""
+        super().__init__(name, field=field)
+        self.name = name
+        """The unknown name; of a tile the pair of room and id."""
+        self.kind = kind
+        """The word for the item."""
+
+    def __str__(self) -> str:
+        return f"there is no {self.kind} {self.name!r} here"
+
+
+class UnknownConstraint(UnknownName):
+    """A constraint is not active here."""
+
+    def __init__(self, name: object, kind: str = "constraint", *, field: str | None = None) -> None:
+        """`name`: the id of the constraint."""
+        super().__init__(name, kind, field=field)
+
+    def __str__(self) -> str:
+        return f"no constraint {self.name!r} is active here"
+
+
+class LifecycleError(ConstraintCrdtError, RuntimeError):
+    """A call came at a wrong time: before the start of a node or server, after its stop, or as a second start."""
+
+
+class WrongThread(ConstraintCrdtError, RuntimeError):
+    """A call came from another thread or event loop than those of the node."""
 
 
 class StoreError(ConstraintCrdtError):

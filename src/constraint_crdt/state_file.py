@@ -33,7 +33,7 @@ MAX_STATE_BYTES: Final = 256 * 1024 * 1024
 """The longest text accepted by default. Parsing takes some ten times as much memory."""
 
 
-class StateFileError(ConstraintCrdtError):
+class StateFileError(ConstraintCrdtError, ValueError):
     """A text is no state, or not to be trusted. `field` is the place of the error in the text, if known."""
 
     def __init__(self, message: str, field: str | None = None) -> None:

@@ -225,6 +225,8 @@ class AsyncClient(AsyncMethods):
                     silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
         except OSError as error:
             raise no_answer(self.address, error, SILENCE) from None
+        except ClientError:
+            raise
         except (h11.RemoteProtocolError, ValueError):
             raise NoAnswer(f"the stream of the node at {self.address.url} broke off") from None
         finally:

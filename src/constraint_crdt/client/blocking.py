@@ -180,6 +180,8 @@ class Client(BlockingMethods):
                 yield from reader.feed(data)
         except OSError as error:
             raise no_answer(self.address, error, SILENCE) from None
+        except ClientError:
+            raise
         except (http.client.HTTPException, ValueError):
             raise NoAnswer(f"the stream of the node at {self.address.url} broke off") from None
         finally:

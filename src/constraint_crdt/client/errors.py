@@ -34,11 +34,11 @@ class Refused(ClientError):
         self.retry_after = retry_after
 
 
-class WrongInput(Refused):
+class WrongInput(Refused, ValueError):
     """An invalid request, in any state of the fleet."""
 
 
-class NotFound(Refused):
+class NotFound(Refused, KeyError):
     """The node knows no such name."""
 
 

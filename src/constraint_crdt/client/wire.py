@@ -13,6 +13,7 @@ import msgspec
 
 from constraint_crdt.client.address import Address
 from constraint_crdt.client.errors import KINDS, NoAnswer, Refused, Stranger
+from constraint_crdt.errors import InvalidValue
 from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -108,7 +109,7 @@ def authorization(token: str | None) -> dict[str, str]:
 def check_token(token: str | None) -> str | None:
     """The token. Raises `ValueError` without the token for an invalid token."""
     if token is not None and not _TOKEN.fullmatch(token):
-        raise ValueError("the token has characters in it that no token has")
+        raise InvalidValue("the token has characters in it that no token has")
     return token
 
 

@@ -31,6 +31,7 @@ from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.errors import InvalidValue
 
 CLOCK_NAME_BYTES = 8
 
@@ -75,7 +76,7 @@ class VectorClock(Merge):
         self._entries: dict[Replica, int] = {replica: seq for replica, seq in pairs if seq}
         self._mark: ClockMark | None = None
         if any(seq < 0 for seq in self._entries.values()):
-            raise ValueError("a clock entry cannot be negative")
+            raise InvalidValue("a clock entry cannot be negative")
 
     @classmethod
     def over(cls, entries: dict[Replica, int]) -> Self:

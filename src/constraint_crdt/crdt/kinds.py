@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from constraint_crdt.crdt.limits import ID_BYTES, KEY_BYTES, MAX_COUNT
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 
 MAX_KIND: Final = 127
 """The highest number of a kind."""
@@ -96,9 +96,9 @@ def register(
     have no value, and are read without decoding; a single kind at most.
     """
     if kind in READERS or not 0 <= kind <= MAX_KIND:
-        raise ValueError(f"the kind {kind} is registered already, or not from 0 to {MAX_KIND}")
+        raise InvalidValue(f"the kind {kind} is registered already, or not from 0 to {MAX_KIND}")
     if bare and BARE_HEADS:
-        raise ValueError("another kind is read without decoding already")
+        raise InvalidValue("another kind is read without decoding already")
     value_field = ("value", value_type) if default is msgspec.NODEFAULT else ("value", value_type, default)
     fields = [("kind", int), ("key", key_type), value_field]
     # The tag is last on the wire and may be missing where the value may not: only a keyword-only field can stand so.

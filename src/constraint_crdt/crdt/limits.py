@@ -11,7 +11,7 @@ from typing import SupportsFloat, SupportsIndex
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 
 ID_BYTES = 256
 """A constraint id, a node id or a fleet name, in UTF-8."""
@@ -122,7 +122,7 @@ def whole_number(value: SupportsIndex, subject: str) -> int:
     try:
         return index(value)
     except TypeError:
-        raise TypeError(f"{subject} is a whole number, not {value!r}") from None
+        raise InvalidType(f"{subject} is a whole number, not {value!r}") from None
 
 
 def real_number(value: SupportsFloat | SupportsIndex, subject: str) -> float:
@@ -133,13 +133,13 @@ def real_number(value: SupportsFloat | SupportsIndex, subject: str) -> float:
     a float.
     """
     if isinstance(value, str | bytes | bytearray) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise TypeError(f"{subject} is a number, not {value!r}")
+        raise InvalidType(f"{subject} is a number, not {value!r}")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
-        raise TypeError(f"{subject} is a number, not {value!r}") from None
+        raise InvalidType(f"{subject} is a number, not {value!r}") from None
     if math.isinf(number) and (isinstance(value, int) or (isinstance(value, Decimal) and value.is_finite())):
         raise ConstraintCrdtError(f"{subject} is too large for a number with 64 bits")
     return number

@@ -7,7 +7,7 @@ of its own. So a (replica, seq) pair, a *dot*, never means two mutations.
 from typing import NamedTuple
 
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 
 
 class Replica(NamedTuple):
@@ -44,7 +44,7 @@ def check_id(text: str, what: str, *, field: str | None = None) -> str:
     another type, and `ConstraintCrdtError` for a text out of bounds.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{what} is a text, not {text!r}")
+        raise InvalidType(f"{what} is a text, not {text!r}")
     try:
         size = len(text.encode())
     except UnicodeEncodeError:

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple, NoReturn
 
+from constraint_crdt.errors import ConstraintCrdtError
 
-class ExpressionError(ValueError):
+
+class ExpressionError(ConstraintCrdtError, ValueError):
     """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.http.cache import AnswerCache
 from constraint_crdt.http.docs import docs, openapi, parts_of_docs
@@ -123,7 +123,7 @@ def _problem(error: Exception, request: Request) -> Problem:
             return error
         case ExpressionError():
             return wrong(f"`when`: {error}", "when")
-        case WritesRefused():  # the node tries again every second
+        case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
         case ConstraintCrdtError():
             return wrong(str(error), error.field)

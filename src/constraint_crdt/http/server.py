@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.events import EventFeed
 from constraint_crdt.http.security import Tokens, is_loopback
@@ -117,7 +117,7 @@ class ApiServer:
     def url(self) -> str:
         """The URL of the API, with the real port. Raises `RuntimeError` before `bind`."""
         if self._socket is None:
-            raise RuntimeError("the API is not bound to a port: call bind or start first")
+            raise LifecycleError("the API is not bound to a port: call bind or start first")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._socket.getsockname()[1]}"
 

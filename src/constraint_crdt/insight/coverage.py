@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from constraint_crdt.crdt.replica import Dot
+from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
@@ -68,7 +69,7 @@ class Coverage:
         removals = tuple(sorted(change.dot for change in self._evidence.changes.removals(id_)))
         if removals:
             return "removed", removals
-        raise KeyError(id_)
+        raise UnknownConstraint(id_)
 
     def missing(self, id_: str) -> list[str]:
         """The live nodes lacking the change of an active constraint. O(nodes)."""

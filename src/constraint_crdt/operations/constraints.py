@@ -217,7 +217,7 @@ class ExpressionReport(msgspec.Struct, frozen=True, kw_only=True):
     """The measurements read by the expression, ordered; empty after an error."""
 
 
-class BatchError(ConstraintCrdtError):
+class BatchError(ConstraintCrdtError, ValueError):
     """A batch that cannot be applied; nothing was applied. `str()` is the error of the change at `index`, from 0."""
 
     def __init__(self, index: int, field: str, message: str) -> None:

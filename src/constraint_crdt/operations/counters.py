@@ -90,10 +90,10 @@ async def _move(node: "Node", request: MoveCounter) -> CounterReport:
         return await node.counters.move(request.name, request.by)
     except WritesRefused:
         raise
-    except ConstraintCrdtError as error:
-        raise wrong(str(error), None if error.field == "name" else "by") from None
     except ValueError as error:
         raise wrong(f"`by`: {error}", "by") from None
+    except ConstraintCrdtError as error:
+        raise wrong(str(error), None if error.field == "name" else "by") from None
 
 
 MOVE_COUNTER: Final = Operation(

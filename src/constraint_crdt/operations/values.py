@@ -16,7 +16,7 @@ _SHOWN = (("d", 86_400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))
 """Units, largest first, with their seconds, and the least number of them from which on the unit is used."""
 
 
-class UsageError(ConstraintCrdtError):
+class UsageError(ConstraintCrdtError, ValueError):
     """An invalid command line, in any state of the fleet. `str()` is a sentence."""
 
 

@@ -152,7 +152,7 @@ MS = 1_000_000
 Shape = TypeVar("Shape", bound=msgspec.Struct)
 
 
-class PlatoFieldError(ConstraintCrdtError):
+class PlatoFieldError(ConstraintCrdtError, ValueError):
     """JSON outside of the contract. `str()` is a sentence; `field` is the path of the field at fault, None for the whole."""
 
     def __init__(self, message: str, field: str | None) -> None:

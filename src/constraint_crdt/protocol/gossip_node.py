@@ -26,7 +26,7 @@ from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownConstraint, UnknownName
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.model.definition import Severity
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
@@ -87,7 +87,7 @@ class GossipNode:
         if cls.edge is not None:
             return Edge(now or cls.edge.now, renew or cls.edge.renew)
         if now is None or renew is None:
-            raise TypeError("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
+            raise InvalidType("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
         return Edge(now, renew)
 
     def __str__(self) -> str:
@@ -224,7 +224,7 @@ class GossipNode:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
         constraints = self.local.state.constraints
         if id_ not in constraints:
-            raise KeyError(id_)
+            raise UnknownConstraint(id_)
         self.write(lambda me: constraints.remove(id_, node=me))
 
     def record(self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
@@ -276,7 +276,7 @@ class GossipNode:
             raise ConstraintCrdtError(f"{node_id} cannot retire itself: stop it, and retire it on another node")
         state = self.local.state
         if all(replica.node_id != node_id for replica in state.rows.clock_mark.entries):
-            raise KeyError(node_id)  # before a write begins, which may start a new life first
+            raise UnknownName(node_id, "node")  # before a write begins, which may start a new life first
         lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
         self._exchange.forget_retired()
         return lives

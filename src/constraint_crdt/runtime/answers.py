@@ -7,7 +7,7 @@ from constraint_crdt import __version__
 from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
@@ -163,7 +163,7 @@ class Answers:
             raise ConstraintCrdtError(f"{name} cannot retire itself: stop it, and retire it on another node")
         lives = {r: seq for r, seq in gossip.state.rows.clock_mark.entries.items() if r.node_id == name}
         if not lives:
-            raise KeyError(name)
+            raise UnknownName(name, "node")
         counts = gossip.state.metrics.node(name)
         others = sorted(self._exchanger.live - {name})
         clocks = {other: gossip.tracker.clock(other) or VectorClock() for other in others}

@@ -11,7 +11,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.expression import ExpressionError, compile_expression
 from constraint_crdt.model.definition import Severity
 from constraint_crdt.operations.constraints import (
@@ -142,7 +142,8 @@ class _Rehearsal:
                 self._end_adds(change.id)
                 self._active[change.id] = False
             else:
-                raise TypeError(f"a batch is made of AddConstraint, RemoveConstraint and RecordCounts, not {type(change).__name__}")
+                kind = type(change).__name__
+                raise InvalidType(f"a batch is made of AddConstraint, RemoveConstraint and RecordCounts, not {kind}")
         rows = self._state.rows
         if len(rows) + self._cells + len(self._sums) > rows.limits.cells:
             raise ConstraintCrdtError(f"the batch could make more than the {rows.limits.cells} cells that this node is set to hold")

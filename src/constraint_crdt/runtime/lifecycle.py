@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
+from typing import TypeVar
 
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.kinds import Conditions, Facts
@@ -54,6 +55,8 @@ FAREWELL = 0.5
 
 PAUSE = 1.0
 """Seconds before a background task continues after a fault."""
+
+Result = TypeVar("Result")
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -109,10 +112,19 @@ class Runtime:
     """The parts of a node."""
 
     def __init__(
-        self, settings: NodeSettings, transport: Transport | None, probes: Sequence[Probe], random: Random, now: Callable[[], int]
+        self,
+        settings: NodeSettings,
+        transport: Transport | None,
+        probes: Sequence[Probe],
+        random: Random,
+        now: Callable[[], int],
+        check_call: Callable[[], None],
     ) -> None:
-        """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch."""
+        """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
+        outside of the life, the thread or the loop of the node.
+        """
         self.settings = settings
+        self._check_call = check_call
 
         # The state, its disk, its peers, and the feed of its changes.
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
@@ -127,10 +139,10 @@ class Runtime:
 
         # What users write and read beside constraints.
         self.events = EventStream()
-        self.tiles = NodeTiles(self.gossip, self.feed.commit, self.events.publish)
-        self.sketches = NodeSketches(self.gossip, self.feed.commit)
-        self.counters = NodeCounters(self.gossip, self.feed.commit)
-        self.plato = NodePlato(self.gossip, self.feed.commit, now)
+        self.tiles = NodeTiles(self.gossip, self._commit, self.events.publish)
+        self.sketches = NodeSketches(self.gossip, self._commit)
+        self.counters = NodeCounters(self.gossip, self._commit)
+        self.plato = NodePlato(self.gossip, self._commit, now)
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
@@ -204,6 +216,11 @@ class Runtime:
         feed.definitions.subscribe(self.spells.forget_all)
         self.counts.subscribe(self.notices.note)
         self.persistence.subscribe(self.publisher.health_changed)
+
+    async def _commit(self, mutate: Callable[[], Result]) -> Result:
+        """Commit a write of a part that users call. `Node` checks its own methods."""
+        self._check_call()
+        return await self.feed.commit(mutate)
 
     # --- life --------------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,16 @@
         async for event in node.events():
             ...
 
-`lifecycle` has its parts and its background tasks. All state belongs to one event loop; call nothing here from another thread.
+`lifecycle` has its parts and its background tasks.
+
+Rules of threads: all state belongs to the event loop on which the node was started, and to the thread of this loop. Writes from
+another thread or loop are refused, and so are writes before `start` and after `stop`. Reads are not checked: before `start` and
+after `stop` they answer from the state in memory, and a read from another thread may see half of a change. Programs without an
+event loop, and other threads, use `SyncNode`.
 """
 
 import asyncio
+import enum
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -20,7 +26,7 @@ from typing import Self
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model.definition import Severity
@@ -42,8 +48,24 @@ from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
 
+class _Life(enum.Enum):
+    NEW = enum.auto()
+    STARTING = enum.auto()
+    RUNNING = enum.auto()
+    STOPPED = enum.auto()
+
+
+_STARTED = {_Life.STARTING: "is starting", _Life.RUNNING: "runs already", _Life.STOPPED: "was stopped"}
+_REFUSED = {_Life.NEW: "has not been started", _Life.STARTING: "is still starting", _Life.STOPPED: "was stopped"}
+
+
 class Node:
-    """One node of a fleet. Use it as an async context manager, or call `start` and `stop`."""
+    """One node of a fleet. Use it as an async context manager, or call `start` and `stop`, once each.
+
+    Writes are for the event loop on which the node was started. They raise `WrongThread` elsewhere, and `LifecycleError` before
+    `start` and after `stop`; nothing changes then. Reads work before `start` and after `stop` too; call them on the loop as well.
+    `SyncNode` is for programs without an event loop, and for threads.
+    """
 
     def __init__(
         self,
@@ -70,8 +92,10 @@ class Node:
             key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None
         }
         self.settings = msgspec.structs.replace(settings or NodeSettings(), **changes)
+        self._life = _Life.NEW
+        self._loop: asyncio.AbstractEventLoop | None = None
         random = random or Random()  # noqa: S311 - selects peers, protects nothing
-        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now)
+        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now, self._check_call)
         self._now = now
         self.gossip = runtime.gossip
         """The state, and the protocol of the node."""
@@ -111,13 +135,39 @@ class Node:
     async def start(self, *, rejoin: bool = False) -> None:
         """Load the store and join the fleet. `rejoin`: rename the store and begin with an empty one; peers bring its content back.
 
-        Raises `StoreError` or `TransportError` (each a `ConstraintCrdtError`) if one of them cannot open; nothing runs then.
+        Raises `StoreError` or `TransportError` if one of them cannot open, nothing runs then and a new try is allowed, and
+        `LifecycleError` for a node that was started or stopped before.
         """
-        await self._runtime.start(rejoin=rejoin)
+        if self._life is not _Life.NEW:
+            raise LifecycleError(f"the node {_STARTED[self._life]}: make a new Node to start again")
+        self._loop, self._life = asyncio.get_running_loop(), _Life.STARTING
+        try:
+            await self._runtime.start(rejoin=rejoin)
+        except BaseException:
+            self._life = _Life.NEW
+            raise
+        self._life = _Life.RUNNING
 
     async def stop(self) -> None:
-        """Leave: write and push the gathered counts, then close the transport. Idempotent."""
+        """Leave: write and push the gathered counts, then close the transport. Idempotent.
+
+        Raises `WrongThread` on another event loop than the one of `start`.
+        """
+        self._check_loop()
+        self._life = _Life.STOPPED
         await self._runtime.stop()
+
+    def _check_call(self) -> None:
+        """Refuse a write outside of the life or the loop of the node."""
+        if self._life is not _Life.RUNNING:
+            raise LifecycleError(f"the node {_REFUSED[self._life]}: it takes writes between start and stop only")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise WrongThread(
+                "the node runs on another event loop: call it there (asyncio.run_coroutine_threadsafe), or use SyncNode"
+            )
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -151,23 +201,30 @@ class Node:
         """
         if when:
             await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
+        self._check_call()
         add = partial(self.gossip.add_constraint, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
         return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `KeyError` for a constraint not active here."""
+        self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_))
 
-    async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> None:
+    async def record(
+        self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
+    ) -> None:
         """Count evaluations made outside of the node, of a constraint, or without a constraint.
 
-        Raises `ValueError` for a negative number and `KeyError` for an inactive constraint without counts.
+        `violations`: the name of `violated` in 0.1.0. Raises `ValueError` for a negative number, and `UnknownConstraint` for an
+        inactive constraint without counts.
         """
+        self._check_call()
+        violated = violated if violations is None else violations
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
-            raise KeyError(constraint)
-        await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violations, constraint=constraint))
-        self._runtime.evaluator.recorded(constraint, satisfied, violations)
+            raise UnknownConstraint(constraint)
+        await self._runtime.feed.commit(partial(self.gossip.record, satisfied, violated, constraint=constraint))
+        self._runtime.evaluator.recorded(constraint, satisfied, violated)
 
     async def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
         """Add, remove and record, up to 10,000 changes, in order, at one instant, with one commit to disk.
@@ -178,6 +235,7 @@ class Node:
             await asyncio.to_thread(check_definitions, changes)
         else:
             check_definitions(changes)
+        self._check_call()
         results = await self._runtime.feed.commit(partial(apply_changes, self.gossip, changes, at=self._now()))
         for change in changes:
             if isinstance(change, RecordCounts):
@@ -189,10 +247,12 @@ class Node:
 
         Raises `ConstraintCrdtError` for a value of a wrong type or out of bounds; no value is taken then.
         """
+        self._check_call()
         self._runtime.measurements.put(values, time.monotonic_ns())
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
+        self._check_call()
         runtime = self._runtime
         fresh = runtime.measurements.fresh(time.monotonic_ns())
         runtime.persistence.check()
@@ -204,6 +264,7 @@ class Node:
 
     async def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
+        self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
@@ -219,6 +280,7 @@ class Node:
             raise ConstraintCrdtError(
                 f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
             )
+        self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.retire, node))
         self._runtime.publisher.publish(EventKind.RETIRED, node=node)
         return self._runtime.answers.retirement(node)
@@ -232,6 +294,7 @@ class Node:
 
         Raises `StateFileError` for other texts, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
+        self._check_call()
         return await self._runtime.state_files.merge(text, max_bytes)
 
     # --- reads -------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import msgspec
 from constraint_crdt.alerts.kinds import AlertRule
 from constraint_crdt.alerts.rules import read_rules
 from constraint_crdt.crdt.replica import check_id
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.runtime.exchange_loop import PeerChoice
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
@@ -220,9 +220,9 @@ def parse_address(text: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError(f"{text!r} is not HOST:PORT: put an IPv6 address in brackets")
+        raise InvalidValue(f"{text!r} is not HOST:PORT: put an IPv6 address in brackets")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8470")
+        raise InvalidValue(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8470")
     return host, int(port)
 
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue, UnknownName
 from constraint_crdt.operations.counters import CounterReport
 from constraint_crdt.operations.positions import NodePosition, PositionReport
 from constraint_crdt.operations.sketches import (
@@ -69,7 +69,7 @@ class NodeCounters:
     def report(self, name: str) -> CounterReport:
         """A counter. Raises `KeyError` for one without a move known here."""
         if name not in self._gossip.state.counters:
-            raise KeyError(name)
+            raise UnknownName(name, "counter")
         return _report(self._gossip.state.counters[name])
 
     async def move(self, name: str, by: int) -> CounterReport:
@@ -78,7 +78,7 @@ class NodeCounters:
         Raises `ValueError` for 0 and `ConstraintCrdtError` for a move out of bounds.
         """
         if not by:
-            raise ValueError("a counter moves by a whole number other than 0")
+            raise InvalidValue("a counter moves by a whole number other than 0")
         counter = self._gossip.state.counters[name]
         move = counter.increment if by > 0 else counter.decrement
         await self._commit(lambda: self._gossip.write(lambda me: move(abs(by), node=me)))
@@ -145,7 +145,7 @@ class NodeSketches:
         Raises `KeyError` for an unknown sketch, and `ValueError` for a `k` out of bounds.
         """
         if not 1 <= k <= MAX_TOP:
-            raise ValueError(f"the number of items must be from 1 to {MAX_TOP}, not {k}")
+            raise InvalidValue(f"the number of items must be from 1 to {MAX_TOP}, not {k}")
         own = of == VIOLATIONS
         sketch = self._violations if own else self._gossip.state.sketches[of]
         waiting = self._waiting if own else {}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.errors import UnknownName
 from constraint_crdt.model.events import Event, EventKind
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -111,7 +112,7 @@ class NodeTiles:
         """Undo the deletion of a tile. Raises `KeyError` for a tile not deleted, or purged."""
         tile = self._tiles.tile(room, id_)
         if not tile.deleted:
-            raise KeyError((room, id_))
+            raise UnknownName((room, id_), "deleted tile")
         await self._commit(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
         return report_of(tile)
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.protocol.peer_selection import Schedule
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.invariants import Violation
@@ -176,7 +176,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
         pass
     violation = replay(attempts.members, attempts.steps)
     if violation is None:
-        raise ValueError("nothing goes wrong in this history")
+        raise InvalidValue("nothing goes wrong in this history")
     return msgspec.structs.replace(
         history,
         members=tuple(attempts.members),

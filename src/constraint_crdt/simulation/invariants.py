@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.models import Contribution, Model
 from constraint_crdt.types.definition import ADD, definition_value
@@ -44,7 +45,7 @@ BEYOND = 2**62
 """Nanoseconds beyond any bound on skew."""
 
 
-class Violation(Exception):
+class Violation(ConstraintCrdtError):
     """An invariant does not hold. `invariant` is its name."""
 
     def __init__(self, invariant: str, sentence: str) -> None:

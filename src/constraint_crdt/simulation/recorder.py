@@ -95,7 +95,7 @@ class Frame(msgspec.Struct, array_like=True, frozen=True):
     input: Input
 
 
-class RecordingError(ConstraintCrdtError):
+class RecordingError(ConstraintCrdtError, ValueError):
     """A recording cannot be read."""
 
 

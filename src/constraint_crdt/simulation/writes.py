@@ -8,6 +8,7 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.errors import UnknownName
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -109,7 +110,7 @@ def _do_to_tile(node: GossipNode, step: Tile) -> None:
         "untag": step.text in tile.tags,
     }
     if not possible[step.act]:
-        raise KeyError(step.tile)
+        raise UnknownName(step.tile, "tile")
     match step.act:
         case "put":
             node.write(lambda me: tile.put(step.text, node=me))

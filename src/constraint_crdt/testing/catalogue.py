@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.errors import InvalidType
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.testing import descriptions
 from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
@@ -106,7 +107,7 @@ def laws_of(kind: type) -> Laws[Any, Any]:
         if issubclass(kind, known):
             return describe()
     names = ", ".join(each.__name__ for each in ADAPTERS)
-    raise TypeError(f"laws_of knows {names}, not {kind.__name__}: describe it with Laws")
+    raise InvalidType(f"laws_of knows {names}, not {kind.__name__}: describe it with Laws")
 
 
 def vector_clocks() -> st.SearchStrategy[VectorClock]:

@@ -15,12 +15,14 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
+
 State = TypeVar("State")
 Step = TypeVar("Step")
 Rest = ParamSpec("Rest")
 
 
-class LawBroken(AssertionError):
+class LawBroken(ConstraintCrdtError, AssertionError):
     """A CRDT breaks a law. `str()` has the law, the shortest history found, and the readings."""
 
     def __init__(self, law: str, example: str, found: str) -> None:
@@ -91,11 +93,11 @@ class Laws(Generic[State, Step]):
         for together in (("clock", "delta_since", "apply_delta"), ("encode_delta", "apply_encoded"), ("encode", "decode")):
             given = [name for name in together if getattr(self, name) is not None]
             if given and len(given) < len(together):
-                raise TypeError(f"Laws: {given[0]} goes with {', '.join(name for name in together if name not in given)}")
+                raise InvalidType(f"Laws: {given[0]} goes with {', '.join(name for name in together if name not in given)}")
         if self.encode_delta is not None and self.delta_since is None:
-            raise TypeError("Laws: encode_delta goes with clock, delta_since and apply_delta")
+            raise InvalidType("Laws: encode_delta goes with clock, delta_since and apply_delta")
         if len(set(self.replicas)) != len(self.replicas) or len(self.replicas) < 3:
-            raise TypeError("Laws: replicas are at least three different names")
+            raise InvalidType("Laws: replicas are at least three different names")
 
     def join(self, left: State, right: State) -> State:
         """The merge of both, as a state of its own."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from constraint_crdt.errors import InvalidType
 from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, replicas
 
 CUTS = 6
@@ -45,7 +46,7 @@ class Law:
         Raises `LawBroken`, and `TypeError` for a description without the functions needed.
         """
         if not self.applies(laws):
-            raise TypeError(f"the law `{self.name}` needs what the description leaves out: {self.says}")
+            raise InvalidType(f"the law `{self.name}` needs what the description leaves out: {self.says}")
 
         _check(laws, [self], max_examples)
 

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 
 MAX_PAYLOAD = 256 * 1024
 """The longest request, and the longest single reply, in bytes. Messages of a node are at most a quarter of this."""
@@ -112,7 +112,7 @@ def check_payload(payload: bytes) -> bytes:
     """Return `payload`. Raises `ValueError` for a payload longer than `MAX_PAYLOAD`."""
     if len(payload) > MAX_PAYLOAD:
         msg = f"a payload of {len(payload)} bytes is above the engine's limit of {MAX_PAYLOAD}; send it in parts"
-        raise ValueError(msg)
+        raise InvalidValue(msg)
     return payload
 
 

@@ -18,7 +18,7 @@ from constraint_crdt.crdt.kinds import register, require_counts
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.view import IndexedView, View, writer
 
 COUNTS: Final = 3
@@ -181,7 +181,7 @@ class ConstraintGCounter(IndexedView):
         """The cell with the counts added; None for zero counts."""
         satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
-            raise ValueError("counts only grow: the number to record cannot be negative")
+            raise InvalidValue("counts only grow: the number to record cannot be negative")
         if not satisfied and not violated:
             return None
         key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
@@ -378,5 +378,5 @@ class PNCounter(View):
 def _amount(amount: int) -> int:
     amount = whole_number(amount, "an amount")
     if amount < 1:
-        raise ValueError(f"a counter moves by 1 or more, not by {amount}: `increment` goes up, `decrement` down")
+        raise InvalidValue(f"a counter moves by 1 or more, not by {amount}: `increment` goes up, `decrement` down")
     return amount

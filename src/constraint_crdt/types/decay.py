@@ -32,7 +32,7 @@ from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN, HALF_LIVES, ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.view import IndexedView, View, no_time, writer
 
 MAX_SKEW: Final = 10.0
@@ -387,7 +387,7 @@ class DecayCounter(DecayView):
 def _amount(amount: float) -> float:
     number = real_number(amount, "an amount")
     if not number > 0 or not isfinite(number):  # NaN is not above 0
-        raise ValueError(f"an amount is a finite number above 0, not {amount!r}")
+        raise InvalidValue(f"an amount is a finite number above 0, not {amount!r}")
     if number > MAX_COUNT:
         raise ConstraintCrdtError("a decaying value cannot exceed 2**63 - 1")
     return number

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.limits import (
     whole_number,
 )
 from constraint_crdt.crdt.replica import Dot, check_id
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.model.definition import Severity
 
 ADD: Final = 1
@@ -140,7 +140,7 @@ def check_definition(
         raise ConstraintCrdtError(message, field="severity") from None
     for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
         if text is not None and not isinstance(text, str):
-            raise TypeError(f"{what} is a text, not {text!r}")
+            raise InvalidType(f"{what} is a text, not {text!r}")
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes", field=what)
     if expires_at is not None:

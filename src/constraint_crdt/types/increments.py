@@ -28,7 +28,7 @@ from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, rem
 from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.view import IndexedView, writer
 
@@ -286,7 +286,7 @@ class RoomIncrements(IndexedView):
         seq = whole_number(seq, "the seq of an increment")
         satisfied, violated = (whole_number(number, "an increment") for number in (satisfied, violated))
         if min(seq, satisfied, violated) < 0:
-            raise ValueError("an increment and its seq cannot be negative")
+            raise InvalidValue("an increment and its seq cannot be negative")
         if max(seq, satisfied, violated) > MAX_COUNT:
             raise ConstraintCrdtError("an increment and its seq cannot exceed 2**63 - 1")
         key = make_key(check_id(room, "a room"), check_id(foreign, "the name of a node"), str(seq))

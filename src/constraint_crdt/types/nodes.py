@@ -21,6 +21,7 @@ from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, val
 from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import IndexedView, writer
 
@@ -128,7 +129,7 @@ class Retirements(IndexedView):
         clock = self._rows.clock_mark.entries
         lives = [Dot(replica, seq) for replica, seq in sorted(clock.items()) if replica.node_id == node_id]
         if not lives:
-            raise KeyError(node_id)
+            raise UnknownName(node_id, "node")
         self._write(writer(node), node_id, lives, whole_node=True)
         return lives
 

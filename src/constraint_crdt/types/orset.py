@@ -23,6 +23,7 @@ from heapq import heapify, heappop, heappush
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
+from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.model.definition import Severity
 from constraint_crdt.types.definition import (
     ADD,
@@ -351,7 +352,7 @@ class ConstraintORSet(IndexedView):
     def remove(self, id_: str, *, node: str | Replica) -> None:
         """Remove a constraint: every add known here. Raises `KeyError` for an inactive constraint."""
         if id_ not in self:
-            raise KeyError(id_)
+            raise UnknownConstraint(id_)
         self._rows.write_all(writer(node), _removals(id_, self._rows.held(ADD, id_)))
 
     def remove_adds(self, adds: Sequence[Cell], *, node: str | Replica) -> None:

@@ -14,7 +14,7 @@ from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.types.decay import (
     MAX_SKEW,
     RATE,
@@ -165,7 +165,7 @@ class DecayConstraintState(DecayView):
         """Count evaluations of several constraints (None: of none in particular) as a transaction. Raises as `record` does."""
         checked = {key: (whole_number(each[0], "a count"), whole_number(each[1], "a count")) for key, each in counts.items()}
         if any(min(each) < 0 for each in checked.values()):
-            raise ValueError("the number of evaluations to record cannot be negative")
+            raise InvalidValue("the number of evaluations to record cannot be negative")
         times = len(self._half_lives)
         self.record_left(node, {constraint: [each] * times for constraint, each in checked.items() if any(each)})
 

@@ -29,7 +29,7 @@ from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue
 from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions, writer
 
 SKETCH: Final = 10
@@ -199,7 +199,7 @@ class SketchCRDT(PagedView[SketchShape]):
         O(remembered items). Raises `ValueError` for `k` below 1.
         """
         if k < 1:
-            raise ValueError(f"the number of items to name must be 1 or more, not {k}")
+            raise InvalidValue(f"the number of items to name must be 1 or more, not {k}")
         self._settle()
         table = self._table
         found = ((-min([table[place] for place in self._places(item)]), item) for item in self._remembered)
@@ -307,10 +307,10 @@ def _checked(counts: Mapping[str, int]) -> dict[str, int]:
     checked = {}
     for item, count in counts.items():
         if not isinstance(item, str):
-            raise TypeError(f"an item is a text, not {item!r}")
+            raise InvalidType(f"an item is a text, not {item!r}")
         checked[check_id(item, "an item")] = whole_number(count, "a count")
         if checked[item] < 0:
-            raise ValueError(f"counts only grow: the number to record of {item!r} cannot be negative")
+            raise InvalidValue(f"counts only grow: the number to record of {item!r} cannot be negative")
     return checked
 
 

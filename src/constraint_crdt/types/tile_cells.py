@@ -37,7 +37,7 @@ from constraint_crdt.crdt.kinds import register, require, require_counts, requir
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.register import PositionValue, check_position
 from constraint_crdt.types.view import IndexedView, check_page, writer
@@ -137,7 +137,7 @@ def encode_content(content: str | bytes) -> bytes:
         except UnicodeEncodeError:
             raise ConstraintCrdtError("the content of a tile is bytes or valid Unicode text") from None
     elif not isinstance(content, bytes | bytearray):
-        raise TypeError(f"the content of a tile is text or bytes, not {type(content).__name__}")
+        raise InvalidType(f"the content of a tile is text or bytes, not {type(content).__name__}")
     if len(content) > TILE_BYTES:
         raise ConstraintCrdtError(f"the content of a tile has at most {TILE_BYTES} bytes, not {len(content)}")
     return bytes(content)
@@ -354,7 +354,7 @@ class TileCounts:
         """
         satisfied, violated = (whole_number(number, "a count") for number in (satisfied, violated))
         if satisfied < 0 or violated < 0:
-            raise ValueError("counts only grow: the number to record cannot be negative")
+            raise InvalidValue("counts only grow: the number to record cannot be negative")
         replica = writer(node)
         who = str(replica)
         self._write(replica, self._cells({who: self._of(who).plus(satisfied, violated)}))
@@ -368,7 +368,7 @@ class TileCounts:
         for who, each in counted.items():
             check_id(who, "the name of who counted")
             if min(whole_number(number, "a count") for number in each) < 0:
-                raise ValueError("counts only grow: they cannot be negative")
+                raise InvalidValue("counts only grow: they cannot be negative")
         return self._cells(counted)
 
     def _cells(self, counted: Mapping[str, tuple[int, int]]) -> list[Cell]:

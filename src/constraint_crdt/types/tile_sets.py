@@ -19,7 +19,7 @@ from constraint_crdt.crdt.cells import SEPARATOR, Cell, make_cell, removals_of, 
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id, parse_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.types.tile_cells import ELEMENT, TOMBSTONES, Interval, TileIndex
 from constraint_crdt.types.view import writer
 
@@ -112,7 +112,7 @@ class TileSet:
     def _present(self, element: str) -> list[Cell]:
         """The cells of an element. Raises `KeyError` for an element not in the set."""
         if element not in self:
-            raise KeyError(element)
+            raise UnknownName(element, "element")
         return self._cells(element)
 
     def _write(self, node: str | Replica, cells: list[Cell]) -> bool:

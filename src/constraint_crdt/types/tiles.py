@@ -17,7 +17,7 @@ from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, v
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.types.register import Position, Positions, eisenstein_norm
 from constraint_crdt.types.tile_cells import (
     CONTENT,
@@ -248,7 +248,7 @@ class FleetTile(View):
         """Delete the tile, until a restore or a purge. Raises `KeyError` for a tile that does not exist."""
         header = self._header()
         if header is None or not self.exists:
-            raise KeyError((self.room, self.id))
+            raise UnknownName((self.room, self.id), "tile")
         replica = writer(node)
         seen = [[header.replica.node_id, header.replica.incarnation, header.seq]]
         mark = make_cell(DELETED, self._key, [self._time(None), seen])
@@ -257,14 +257,14 @@ class FleetTile(View):
     def restore(self, *, node: str | Replica) -> None:
         """Undo the deletions known here. Raises `KeyError` if the tile is not deleted."""
         if not self.deleted:
-            raise KeyError((self.room, self.id))
+            raise UnknownName((self.room, self.id), "tile")
         self._rows.write_all(writer(node), removals_of(self._rows.held(DELETED, self._key)))
 
     def purge(self, *, node: str | Replica) -> None:
         """Remove all cells of the tile known here, for good. Raises `KeyError` if there are none."""
         cells = self._index.cells(self._key)
         if not cells:
-            raise KeyError((self.room, self.id))
+            raise UnknownName((self.room, self.id), "tile")
         self._rows.write_all(writer(node), removals_of(cells))
 
     def update_position(self, position: Position, *, node: str | Replica, time: int | None = None) -> None:
@@ -376,7 +376,7 @@ class FleetTiles(View):
     def __getitem__(self, place: Place) -> FleetTile:
         """The tile at (room, id). Raises `KeyError` for a tile that does not exist."""
         if place not in self:
-            raise KeyError(place)
+            raise UnknownName(place, "tile")
         return self.tile(*place)
 
     def get(self, place: Place) -> FleetTile | None:

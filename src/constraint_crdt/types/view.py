@@ -33,7 +33,7 @@ from constraint_crdt.crdt.limits import PAGE_BYTES
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.tables import BulkWatcher
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownName
 
 ALONE = 0
 """The incarnation of a writer given by its node id only, as in a standalone type."""
@@ -128,7 +128,7 @@ def positions(item: str, count: int, size: int) -> list[int]:
 
 def _encoded(item: str) -> bytes:
     if not isinstance(item, str):
-        raise TypeError(f"an item is a text, not {item!r}")
+        raise InvalidType(f"an item is a text, not {item!r}")
     try:
         return item.encode()
     except UnicodeEncodeError:
@@ -429,7 +429,9 @@ class TableDirectory(Mapping[str, Table], Generic[Table, Shape]):
         return self.view(name, self._meant(name))
 
     def _meant(self, name: str) -> Shape:
-        shapes = self._names[name]
+        shapes = self._names.get(name)
+        if shapes is None:
+            raise UnknownName(name, self._kind.WHAT)
         return min(shapes, key=lambda shape: (-shapes[shape], shape))
 
     def open(self, name: str, shape: Shape) -> Table:
