@@ -1,0 +1,353 @@
+"""SyncNode: a node for programs without an event loop. The node runs on an event loop of its own, in a thread of its own.
+
+    with SyncNode(name="forge", connect=["tcp/10.0.0.1:7447"]) as node:
+        node.add_constraint("max_speed", when="speed_mps <= 1.5")
+        node.check({"speed_mps": 1.2})
+        for event in node.events(timeout=5):
+            ...
+
+Rules kept here:
+
+- Every method may be called from any thread, except the thread of the loop: a call there would wait for itself, and is refused.
+- A call returns when the method of `Node` has returned on the loop, and raises its errors.
+- The thread ends with `stop`, also at the exit of the interpreter. An error in a `with` block stops the node as well.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from datetime import datetime, timedelta
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from constraint_crdt.errors import LifecycleError, WrongThread
+from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.model.definition import Severity
+from constraint_crdt.model.events import Event
+from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
+from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.positions import PositionReport
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.runtime.batches import BatchResult
+from constraint_crdt.runtime.node import Node
+from constraint_crdt.runtime.probes import Probe
+from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.state_file import MAX_STATE_BYTES
+from constraint_crdt.transport.interface import Transport
+from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.orset import Change
+from constraint_crdt.types.register import Position
+
+Result = TypeVar("Result")
+
+_running: "set[SyncNode]" = set()
+"""The nodes to stop at the exit of the interpreter."""
+
+
+class SyncNode:
+    """A `Node` with the same methods, called without `await`. Safe from any thread.
+
+    Use it as a context manager, or call `start` and `stop`, once each. Calls before `start` and after `stop` raise
+    `LifecycleError`. `run` and `read` reach the parts of the node that have no method here, such as its tiles and counters.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        fleet: str | None = None,
+        role: str | None = None,
+        listen: Sequence[str] | None = None,
+        connect: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        probes: Sequence[Probe] = (),
+        transport: Transport | None = None,
+        settings: NodeSettings | None = None,
+        random: Random | None = None,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """The parameters, and the errors, of `Node`."""
+        self._node = Node(
+            name=name, fleet=fleet, role=role, listen=listen, connect=connect, labels=labels,
+            probes=probes, transport=transport, settings=settings, random=random, now=now,
+        )  # fmt: skip
+        self.settings = self._node.settings
+        """The settings of the node."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        """Held by `start` and `stop`."""
+        self._calls: set[Future[Any]] = set()
+        self._calls_lock = threading.Lock()
+        """Held by each change of `_loop` and `_calls`."""
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self, *, rejoin: bool = False) -> None:
+        """Start the thread, load the store and join the fleet. Raises as `Node.start` does; no thread runs then."""
+        with self._lock:
+            if self._loop is not None:
+                raise LifecycleError("the node runs already: make a new SyncNode to start again")
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_run_loop, args=(loop,), name=f"{self.settings.name} node", daemon=True)
+            thread.start()
+            with self._calls_lock:
+                self._loop, self._thread = loop, thread
+            try:
+                self._wait(self._node.start(rejoin=rejoin))
+            except BaseException:
+                self._end_thread()
+                raise
+            _stop_at_exit(self)
+
+    def stop(self) -> None:
+        """Leave the fleet, and end the thread. Idempotent."""
+        with self._lock:
+            if self._loop is None:
+                return
+            try:
+                self._wait(self._node.stop())
+            finally:
+                self._end_thread()
+
+    def _end_thread(self) -> None:
+        with self._calls_lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        _running.discard(self)
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+        for call in list(self._calls):
+            call.cancel()  # the loop ended before it began this call
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"SyncNode({self.settings.name!r}, fleet={self.settings.fleet!r}, {'running' if self._loop else 'not running'})"
+
+    # --- calls on the loop -------------------------------------------------------------------------------------------
+
+    def run(self, work: Callable[[Node], Awaitable[Result]]) -> Result:
+        """The result of an asynchronous call of the node: `node.run(lambda n: n.tiles.put("hall", "sign", "open"))`.
+
+        Raises the errors of the call, `LifecycleError` if the node does not run, and `WrongThread` on the loop of the node.
+        """
+
+        async def called() -> Result:
+            return await work(self._node)
+
+        return self._wait(called())
+
+    def read(self, work: Callable[[Node], Result]) -> Result:
+        """The result of a function of the node, called on its loop: `node.read(lambda n: n.counters.reports())`. Raises as `run`.
+
+        The function sees one state of the node: nothing changes while it runs.
+        """
+
+        async def called() -> Result:
+            return work(self._node)
+
+        return self._wait(called())
+
+    def _wait(self, call: Coroutine[Any, Any, Result]) -> Result:
+        with self._calls_lock:
+            if self._loop is None:
+                call.close()
+                raise LifecycleError("the node does not run: call it between start and stop")
+            if threading.current_thread() is self._thread:
+                call.close()
+                raise WrongThread("a call on the loop of the node would wait for itself: call the Node there")
+            future = asyncio.run_coroutine_threadsafe(call, self._loop)
+            self._calls.add(future)
+        try:
+            return future.result()
+        except CancelledError:
+            raise LifecycleError("the node was stopped during the call") from None
+        except BaseException:
+            future.cancel()  # after an interruption of this thread; else it is done
+            raise
+        finally:
+            self._calls.discard(future)
+
+    # --- writes ------------------------------------------------------------------------------------------------------
+
+    def add_constraint(
+        self,
+        id_: str,
+        *,
+        when: str | None = None,
+        severity: str = Severity.WARNING,
+        about: str | None = None,
+        on: Labels | None = None,
+        ttl: timedelta | float | None = None,
+        until: datetime | int | None = None,
+    ) -> Change:
+        """See `Node.add_constraint`."""
+        add = self._node.add_constraint
+        return self._wait(add(id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until))
+
+    def remove_constraint(self, id_: str) -> None:
+        """See `Node.remove_constraint`."""
+        self._wait(self._node.remove_constraint(id_))
+
+    def record(
+        self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
+    ) -> None:
+        """See `Node.record`."""
+        self._wait(self._node.record(satisfied, violated, constraint=constraint, violations=violations))
+
+    def batch(self, changes: Sequence[BatchChange]) -> list[BatchResult]:
+        """See `Node.batch`."""
+        return self._wait(self._node.batch(changes))
+
+    def measure(self, values: Mapping[str, object]) -> None:
+        """See `Node.measure`."""
+        self._wait(self._node.measure(values))
+
+    def check(self, values: Mapping[str, object]) -> list[Evaluation]:
+        """See `Node.check`."""
+        return self._wait(self._node.check(values))
+
+    def update_position(self, position: Position) -> None:
+        """See `Node.update_position`."""
+        self._wait(self._node.update_position(position))
+
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+        """See `Node.retire`."""
+        return self._wait(self._node.retire(node, dry_run=dry_run, force=force))
+
+    def export_state(self) -> str:
+        """See `Node.export_state`."""
+        return self._wait(self._node.export_state())
+
+    def import_state(self, text: str | bytes, *, max_bytes: int = MAX_STATE_BYTES) -> ImportReport:
+        """See `Node.import_state`."""
+        return self._wait(self._node.import_state(text, max_bytes=max_bytes))
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+
+    def over(self) -> str:
+        """See `Node.over`."""
+        return self._wait(self._node.over())
+
+    def events(self, *, timeout: float | None = None) -> Iterator[Event]:
+        """The events from this call on, until the node stops.
+
+        `timeout`: seconds; the iteration ends when no event came for so long. None: it waits for ever.
+        """
+        return self._follow(self.read(lambda node: node.events()), timeout)
+
+    def _follow(self, events: AsyncIterator[Event], timeout: float | None) -> Iterator[Event]:
+        try:
+            while True:
+                try:
+                    event = self._wait(_next(events, timeout))
+                except LifecycleError:
+                    return
+                if event is None:
+                    return
+                yield event
+        finally:
+            with contextlib.suppress(LifecycleError):
+                self._wait(_close(events))
+
+    def position(self) -> PositionReport:
+        """See `Node.position`."""
+        return self.read(lambda node: node.position())
+
+    def status(self) -> Status:
+        """See `Node.status`."""
+        return self.read(lambda node: node.status())
+
+    def not_ready(self) -> str | None:
+        """See `Node.not_ready`."""
+        return self.read(lambda node: node.not_ready())
+
+    def constraint_ids(self) -> list[str]:
+        """See `Node.constraint_ids`."""
+        return self.read(lambda node: node.constraint_ids())
+
+    def expired_ids(self) -> list[str]:
+        """See `Node.expired_ids`."""
+        return self.read(lambda node: node.expired_ids())
+
+    def node_names(self) -> list[str]:
+        """See `Node.node_names`."""
+        return self.read(lambda node: node.node_names())
+
+    def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
+        """See `Node.constraints`."""
+        return self.read(lambda node: node.constraints(ids))
+
+    def expired(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
+        """See `Node.expired`."""
+        return self.read(lambda node: node.expired(ids))
+
+    def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
+        """See `Node.nodes`."""
+        return self.read(lambda node: node.nodes(names))
+
+    def storage(self) -> StorageReport:
+        """See `Node.storage`."""
+        return self.read(lambda node: node.storage())
+
+    def identity(self) -> IdentityReport:
+        """See `Node.identity`."""
+        return self.read(lambda node: node.identity())
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until `loop.stop`. Calls in progress then are cancelled, so that no thread waits for ever."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        while tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _next(events: AsyncIterator[Event], timeout: float | None) -> Event | None:  # noqa: ASYNC109 - of the caller
+    """The next event; None after the last event, and after `timeout` seconds without an event."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await anext(events, None)
+    except TimeoutError:
+        return None
+
+
+async def _close(events: AsyncIterator[Event]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _stop_all() -> None:
+    for node in list(_running):
+        node.stop()
+
+
+def _stop_at_exit(node: SyncNode) -> None:
+    """Stop a node at the exit of the interpreter, at the latest."""
+    if not _registered:
+        _registered.append(True)
+        # `atexit` is too late: the pools of threads that write the store are shut down before its callbacks run.
+        threading._register_atexit(_stop_all)  # type: ignore[attr-defined]
+    _running.add(node)
+
+
+_registered: list[bool] = []
