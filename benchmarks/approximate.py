@@ -20,7 +20,8 @@ from random import Random
 from report import Row, cpu, machine, show
 from wire import exchange_bytes, total
 
-from constraint_crdt import BloomCRDT, GossipNode, SketchCRDT
+from constraint_crdt import GossipNode
+from constraint_crdt.types import BloomCRDT, SketchCRDT
 
 SEEDS = {100: 200, 1000: 40, 10_000: 10, 100_000: 2, 1_000_000: 1}
 """Filters measured of each size. Larger ones differ less from each other."""

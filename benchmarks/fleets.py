@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 
 from report import Row, cpu, machine, show
 
-from constraint_crdt import Delta, GossipNode, Sync, exchange
+from constraint_crdt import GossipNode, exchange
+from constraint_crdt.gossip import Delta, Sync
 
 MOST_ROUNDS = 60
 

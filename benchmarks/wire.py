@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterable
 
-from constraint_crdt import GossipMessage, GossipNode, decode_message, encode_message, split_message
+from constraint_crdt import GossipNode
+from constraint_crdt.gossip import GossipMessage, decode_message, encode_message, split_message
 from constraint_crdt.protocol.transfers import PACK_FROM
 
 MESSAGE_BYTES = 64 * 1024

@@ -44,13 +44,6 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
-# A public module without names of its own yet has no page in the site.
-exclude_patterns = [
-    f"reference/python/{name}.md"
-    for name in ("types", "gossip", "simulation")
-    if not hasattr(import_module(f"constraint_crdt.{name}"), "__all__")
-]
-
 PUBLIC_NAMES = re.compile(r"^<!-- public names: ([\w.]+) -->$", re.MULTILINE)
 COMMAND_HELP = "<!-- command help -->"
 SUBCOMMAND = re.compile(r"^ {4}([a-z][a-z-]*)(?: |$)", re.MULTILINE)

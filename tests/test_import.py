@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+import warnings
+from importlib import import_module
 
 import pytest
 
-pytestmark = pytest.mark.processes
+import constraint_crdt
+
+PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing", "errors")
 
 MUST_NOT_LOAD = {"zenoh", "starlette", "uvicorn", "cel", "asyncio", "rich", "psutil", "sqlite3", "http", "ssl", "argparse"}
 CPU_MS = 60
@@ -16,20 +20,63 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+@pytest.mark.processes
 def test_importing_the_package_loads_no_engine_server_or_event_loop() -> None:
     loaded = run("import sys, constraint_crdt; constraint_crdt.GossipNode; print(*sys.modules)").split()
     assert "constraint_crdt.protocol.gossip_node" in loaded
     assert MUST_NOT_LOAD.isdisjoint(loaded)
 
 
+@pytest.mark.processes
 def test_importing_the_package_costs_at_most_60_ms() -> None:
     """CPU beside that of starting Python; the best of several runs, as the others measure who else uses the machine."""
     measure = "import time; before = time.process_time(); import constraint_crdt; print(time.process_time() - before)"
     assert min(1000 * float(run(measure)) for _ in range(RUNS)) <= CPU_MS
 
 
+@pytest.mark.processes
 def test_compiling_an_expression_loads_no_command_line_of_the_library() -> None:
     code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
     loaded = run(code).split()
     assert "cel.cel" in loaded
     assert {"cel.cli", "typer", "click", "rich", "prompt_toolkit"}.isdisjoint(loaded)
+
+
+PLACES = ("constraint_crdt", *(f"constraint_crdt.{name}" for name in PUBLIC_PACKAGES))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_public_name_is_there(place: str) -> None:
+    module = import_module(place)
+    assert module.__all__ == sorted(set(module.__all__), key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert set(module.__all__) <= set(dir(module))
+    assert all(getattr(module, name) is not None for name in module.__all__)
+
+
+def test_the_top_level_has_at_most_40_names() -> None:
+    assert len(constraint_crdt.__all__) <= 40
+
+
+def test_a_name_that_moved_is_found_with_a_warning_that_names_its_place() -> None:
+    with pytest.warns(
+        DeprecationWarning, match=r"^constraint_crdt.PlatoTile has moved: import it from constraint_crdt.plato$"
+    ) as warned:
+        from constraint_crdt import PlatoTile
+    assert PlatoTile is import_module("constraint_crdt.plato").PlatoTile
+    assert warned[0].filename == __file__
+    assert "PlatoTile" not in constraint_crdt.__all__
+    assert "PlatoTile" not in dir(constraint_crdt)
+
+
+def test_every_name_of_0_1_0_is_still_found() -> None:
+    moved = {name: getattr(import_module(place), name) for name, place in constraint_crdt._MOVED.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        assert {name: getattr(constraint_crdt, name) for name in moved} == moved
+    assert len(moved.keys() | set(constraint_crdt.__all__)) >= 87
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    for place in PLACES:
+        with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+            _ = import_module(place).Nothing

@@ -1,263 +1,191 @@
 """A fleet shares one set of constraints without a server: CRDT state, anti-entropy gossip, exact answers from any node.
 
-What is exported here is the public API. Each name is loaded when it is first used: importing the package costs next to nothing,
-and whoever needs only the state and the exchange never loads an event loop, an engine or a server.
+These are the names that most programs need. The rest of the public API is in subpackages: `types` (the CRDT types), `gossip`
+(messages and peer selection), `simulation`, `client` (the HTTP API), `plato`, `testing` (the laws of CRDTs) and `errors`.
+
+Each name is loaded on its first use: an import of the package costs next to nothing, and a program that uses only the state and the
+exchange loads no event loop, no engine and no server. Names that 0.1.0 had here and that moved are found with a
+`DeprecationWarning`, until 0.3.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from constraint_crdt.client.plato import PlatoClient, PlatoError
-    from constraint_crdt.crdt.clock import CausalOrder, Merge, VectorClock
+    from constraint_crdt.crdt.clock import VectorClock
     from constraint_crdt.crdt.digest import StateHash
     from constraint_crdt.crdt.limits import Limits
-    from constraint_crdt.crdt.replica import Dot, Replica
-    from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile, GossipNode
-    from constraint_crdt.errors import ConstraintCrdtError
+    from constraint_crdt.crdt.replica import Replica
+    from constraint_crdt.edge import GossipNode
+    from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownConstraint, WritesRefused
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
     from constraint_crdt.model.definition import Severity
     from constraint_crdt.model.events import Event, EventKind
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
-    from constraint_crdt.plato.rooms import plato_tile
-    from constraint_crdt.plato.shapes import (
-        PlatoAdd,
-        PlatoChange,
-        PlatoConstraints,
-        PlatoCounter,
-        PlatoDelta,
-        PlatoMetrics,
-        PlatoMove,
-        PlatoPosition,
-        PlatoRemove,
-        PlatoRoom,
-        PlatoTile,
-    )
-    from constraint_crdt.protocol.exchange_rules import GossipResult
     from constraint_crdt.protocol.gossip_node import exchange
-    from constraint_crdt.protocol.messages import (
-        Ack,
-        ConstraintDelta,
-        Delta,
-        GossipMessage,
-        Part,
-        Ping,
-        Sync,
-        decode_message,
-        encode_message,
-    )
-    from constraint_crdt.protocol.peer_clocks import DeltaTracker
-    from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
-    from constraint_crdt.protocol.transfers import split_message
     from constraint_crdt.runtime.batches import BatchResult
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.probes import Probe, SystemProbe
     from constraint_crdt.runtime.settings import NodeSettings
-    from constraint_crdt.simulation.rounds import Simulation, Stats
+    from constraint_crdt.runtime.sync_node import SyncNode
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.state_file import StateFileError, from_json, to_json
-    from constraint_crdt.store import StoreError, WritesRefused
     from constraint_crdt.transport.interface import Transport, TransportError
     from constraint_crdt.transport.memory import MemoryNetwork
     from constraint_crdt.transport.zenoh import ZenohTransport
-    from constraint_crdt.types.bloom import BloomCRDT
-    from constraint_crdt.types.counters import ConstraintGCounter, Counts, Moves, PNCounter, PNCounters
-    from constraint_crdt.types.definition import Addition, Definition
-    from constraint_crdt.types.increments import RoomIncrements
-    from constraint_crdt.types.orset import Change, ConstraintORSet
-    from constraint_crdt.types.rates import Rates
-    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
-    from constraint_crdt.types.sketch import Frequent, SketchCRDT
-    from constraint_crdt.types.tiles import FleetTiles
+    from constraint_crdt.types.counters import Counts
+    from constraint_crdt.types.definition import Definition
+    from constraint_crdt.types.orset import Change
 
 __version__ = "0.1.0"
 
-_HOME_OF = {
-    "Ack": "constraint_crdt.protocol.messages",
+_MODULE_OF = {
     "AddConstraint": "constraint_crdt.operations.constraints",
-    "Addition": "constraint_crdt.types.orset",
     "BatchError": "constraint_crdt.operations.constraints",
     "BatchResult": "constraint_crdt.runtime.batches",
-    "BloomCRDT": "constraint_crdt.types.bloom",
-    "CausalOrder": "constraint_crdt.crdt.clock",
     "Change": "constraint_crdt.types.orset",
     "ConstraintCrdtError": "constraint_crdt.errors",
-    "ConstraintDelta": "constraint_crdt.protocol.messages",
-    "ConstraintGCounter": "constraint_crdt.types.counters",
-    "ConstraintORSet": "constraint_crdt.types.orset",
     "ConstraintState": "constraint_crdt.state",
     "Counts": "constraint_crdt.types.counters",
-    "DecayConstraintState": "constraint_crdt.edge",
-    "DecayCounter": "constraint_crdt.edge",
-    "Definition": "constraint_crdt.types.orset",
-    "Delta": "constraint_crdt.protocol.messages",
-    "DeltaTracker": "constraint_crdt.protocol.peer_clocks",
-    "Dot": "constraint_crdt.crdt.replica",
-    "EisensteinRegister": "constraint_crdt.types.register",
+    "Definition": "constraint_crdt.types.definition",
     "Evaluation": "constraint_crdt.expression.evaluation",
-    "Event": "constraint_crdt.runtime.events",
-    "EventKind": "constraint_crdt.runtime.events",
+    "Event": "constraint_crdt.model.events",
+    "EventKind": "constraint_crdt.model.events",
     "ExpressionError": "constraint_crdt.expression",
-    "FleetTile": "constraint_crdt.edge",
-    "FleetTiles": "constraint_crdt.types.tiles",
-    "Frequent": "constraint_crdt.types.sketch",
-    "GossipMessage": "constraint_crdt.protocol.messages",
     "GossipNode": "constraint_crdt.edge",
-    "GossipResult": "constraint_crdt.protocol.exchange_rules",
     "Limits": "constraint_crdt.crdt.limits",
     "MemoryNetwork": "constraint_crdt.transport.memory",
-    "Merge": "constraint_crdt.crdt.clock",
-    "Moves": "constraint_crdt.types.counters",
-    "Nearby": "constraint_crdt.protocol.peer_selection",
     "Node": "constraint_crdt.runtime.node",
     "NodeSettings": "constraint_crdt.runtime.settings",
-    "PNCounter": "constraint_crdt.types.counters",
-    "PNCounters": "constraint_crdt.types.counters",
-    "Part": "constraint_crdt.protocol.messages",
-    "Ping": "constraint_crdt.protocol.messages",
-    "PlatoAdd": "constraint_crdt.plato.shapes",
-    "PlatoChange": "constraint_crdt.plato.shapes",
-    "PlatoClient": "constraint_crdt.client.plato",
-    "PlatoConstraints": "constraint_crdt.plato.shapes",
-    "PlatoCounter": "constraint_crdt.plato.shapes",
-    "PlatoDelta": "constraint_crdt.plato.shapes",
-    "PlatoError": "constraint_crdt.client.plato",
-    "PlatoMetrics": "constraint_crdt.plato.shapes",
-    "PlatoMove": "constraint_crdt.plato.shapes",
-    "PlatoPosition": "constraint_crdt.plato.shapes",
-    "PlatoRemove": "constraint_crdt.plato.shapes",
-    "PlatoRoom": "constraint_crdt.plato.shapes",
-    "PlatoTile": "constraint_crdt.plato.shapes",
     "Probe": "constraint_crdt.runtime.probes",
-    "Rates": "constraint_crdt.types.rates",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
-    "RoomIncrements": "constraint_crdt.types.increments",
-    "Schedule": "constraint_crdt.protocol.peer_selection",
-    "Severity": "constraint_crdt.types.orset",
-    "Simulation": "constraint_crdt.simulation.rounds",
-    "SketchCRDT": "constraint_crdt.types.sketch",
+    "Severity": "constraint_crdt.model.definition",
     "StateFileError": "constraint_crdt.state_file",
     "StateHash": "constraint_crdt.crdt.digest",
-    "Stats": "constraint_crdt.simulation.rounds",
-    "StoreError": "constraint_crdt.store",
-    "Sync": "constraint_crdt.protocol.messages",
+    "StoreError": "constraint_crdt.errors",
+    "SyncNode": "constraint_crdt.runtime.sync_node",
     "SystemProbe": "constraint_crdt.runtime.probes",
     "Transport": "constraint_crdt.transport.interface",
     "TransportError": "constraint_crdt.transport.interface",
-    "Uniform": "constraint_crdt.protocol.peer_selection",
+    "UnknownConstraint": "constraint_crdt.errors",
     "VectorClock": "constraint_crdt.crdt.clock",
     "Verdict": "constraint_crdt.expression",
-    "WritesRefused": "constraint_crdt.store",
+    "WritesRefused": "constraint_crdt.errors",
     "ZenohTransport": "constraint_crdt.transport.zenoh",
-    "decode_message": "constraint_crdt.protocol.messages",
-    "eisenstein_norm": "constraint_crdt.types.register",
-    "encode_message": "constraint_crdt.protocol.messages",
     "exchange": "constraint_crdt.protocol.gossip_node",
     "from_json": "constraint_crdt.state_file",
-    "hex_distance": "constraint_crdt.types.register",
-    "plato_tile": "constraint_crdt.plato.rooms",
-    "split_message": "constraint_crdt.protocol.transfers",
     "to_json": "constraint_crdt.state_file",
 }
 
+_MOVED = {
+    "Ack": "constraint_crdt.gossip",
+    "Addition": "constraint_crdt.types",
+    "BloomCRDT": "constraint_crdt.types",
+    "CausalOrder": "constraint_crdt.types",
+    "ConstraintDelta": "constraint_crdt.gossip",
+    "ConstraintGCounter": "constraint_crdt.types",
+    "ConstraintORSet": "constraint_crdt.types",
+    "DecayConstraintState": "constraint_crdt.types",
+    "DecayCounter": "constraint_crdt.types",
+    "Delta": "constraint_crdt.gossip",
+    "DeltaTracker": "constraint_crdt.gossip",
+    "Dot": "constraint_crdt.types",
+    "EisensteinRegister": "constraint_crdt.types",
+    "FleetTile": "constraint_crdt.types",
+    "FleetTiles": "constraint_crdt.types",
+    "Frequent": "constraint_crdt.types",
+    "GossipMessage": "constraint_crdt.gossip",
+    "GossipResult": "constraint_crdt.gossip",
+    "Merge": "constraint_crdt.types",
+    "Moves": "constraint_crdt.types",
+    "Nearby": "constraint_crdt.gossip",
+    "PNCounter": "constraint_crdt.types",
+    "PNCounters": "constraint_crdt.types",
+    "Part": "constraint_crdt.gossip",
+    "Ping": "constraint_crdt.gossip",
+    "PlatoAdd": "constraint_crdt.plato",
+    "PlatoChange": "constraint_crdt.plato",
+    "PlatoClient": "constraint_crdt.client",
+    "PlatoConstraints": "constraint_crdt.plato",
+    "PlatoCounter": "constraint_crdt.plato",
+    "PlatoDelta": "constraint_crdt.plato",
+    "PlatoError": "constraint_crdt.client",
+    "PlatoMetrics": "constraint_crdt.plato",
+    "PlatoMove": "constraint_crdt.plato",
+    "PlatoPosition": "constraint_crdt.plato",
+    "PlatoRemove": "constraint_crdt.plato",
+    "PlatoRoom": "constraint_crdt.plato",
+    "PlatoTile": "constraint_crdt.plato",
+    "Rates": "constraint_crdt.types",
+    "RoomIncrements": "constraint_crdt.types",
+    "Schedule": "constraint_crdt.gossip",
+    "Simulation": "constraint_crdt.simulation",
+    "SketchCRDT": "constraint_crdt.types",
+    "Stats": "constraint_crdt.simulation",
+    "Sync": "constraint_crdt.gossip",
+    "Uniform": "constraint_crdt.gossip",
+    "decode_message": "constraint_crdt.gossip",
+    "eisenstein_norm": "constraint_crdt.types",
+    "encode_message": "constraint_crdt.gossip",
+    "hex_distance": "constraint_crdt.types",
+    "plato_tile": "constraint_crdt.plato",
+    "split_message": "constraint_crdt.gossip",
+}
+
 __all__ = [
-    "Ack",
     "AddConstraint",
-    "Addition",
     "BatchError",
     "BatchResult",
-    "BloomCRDT",
-    "CausalOrder",
     "Change",
     "ConstraintCrdtError",
-    "ConstraintDelta",
-    "ConstraintGCounter",
-    "ConstraintORSet",
     "ConstraintState",
     "Counts",
-    "DecayConstraintState",
-    "DecayCounter",
     "Definition",
-    "Delta",
-    "DeltaTracker",
-    "Dot",
-    "EisensteinRegister",
     "Evaluation",
     "Event",
     "EventKind",
     "ExpressionError",
-    "FleetTile",
-    "FleetTiles",
-    "Frequent",
-    "GossipMessage",
     "GossipNode",
-    "GossipResult",
     "Limits",
     "MemoryNetwork",
-    "Merge",
-    "Moves",
-    "Nearby",
     "Node",
     "NodeSettings",
-    "PNCounter",
-    "PNCounters",
-    "Part",
-    "Ping",
-    "PlatoAdd",
-    "PlatoChange",
-    "PlatoClient",
-    "PlatoConstraints",
-    "PlatoCounter",
-    "PlatoDelta",
-    "PlatoError",
-    "PlatoMetrics",
-    "PlatoMove",
-    "PlatoPosition",
-    "PlatoRemove",
-    "PlatoRoom",
-    "PlatoTile",
     "Probe",
-    "Rates",
     "RecordCounts",
     "RemoveConstraint",
     "Replica",
-    "RoomIncrements",
-    "Schedule",
     "Severity",
-    "Simulation",
-    "SketchCRDT",
     "StateFileError",
     "StateHash",
-    "Stats",
     "StoreError",
-    "Sync",
+    "SyncNode",
     "SystemProbe",
     "Transport",
     "TransportError",
-    "Uniform",
+    "UnknownConstraint",
     "VectorClock",
     "Verdict",
     "WritesRefused",
     "ZenohTransport",
-    "decode_message",
-    "eisenstein_norm",
-    "encode_message",
     "exchange",
     "from_json",
-    "hex_distance",
-    "plato_tile",
-    "split_message",
     "to_json",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME_OF:
+    if name in _MOVED:
+        place = _MOVED[name]
+        warnings.warn(f"constraint_crdt.{name} has moved: import it from {place}", DeprecationWarning, stacklevel=2)
+        found: object = getattr(import_module(place), name)
+        return found
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
     return value
 
 

@@ -8,6 +8,18 @@ Rules kept here:
 - An error names the field at fault as data (`field`): a server or a form shows it there, and never searches the sentence for it.
 """
 
+__all__ = [
+    "ConstraintCrdtError",
+    "InvalidType",
+    "InvalidValue",
+    "LifecycleError",
+    "StoreError",
+    "UnknownConstraint",
+    "UnknownName",
+    "WritesRefused",
+    "WrongThread",
+]
+
 
 class ConstraintCrdtError(Exception):
     """Input is refused: malformed, oversized, of another fleet or version, or against a limit.

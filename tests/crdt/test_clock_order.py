@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import CausalOrder, Replica, VectorClock
+from constraint_crdt import Replica, VectorClock
+from constraint_crdt.types import CausalOrder
 
 clocks = st.builds(
     VectorClock, st.dictionaries(st.sampled_from([Replica("a", 1), Replica("a", 2), Replica("b", 1)]), st.integers(0, 3))

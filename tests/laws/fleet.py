@@ -8,19 +8,9 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from constraint_crdt import (
-    ConstraintCrdtError,
-    ConstraintState,
-    GossipMessage,
-    GossipNode,
-    GossipResult,
-    Replica,
-    StateHash,
-    decode_message,
-    encode_message,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Replica, StateHash
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.gossip import GossipMessage, GossipResult, decode_message, encode_message, split_message
 from constraint_crdt.types.counters import COUNTS, counts_value
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import RETIRE, retire_value

@@ -7,8 +7,9 @@ from typing import Any
 
 from hypothesis import assume, given
 
-from constraint_crdt import ConstraintGCounter, ConstraintORSet, ConstraintState, EisensteinRegister
+from constraint_crdt import ConstraintState
 from constraint_crdt.testing import Replicas, laws_of, pairs, replicas, triples
+from constraint_crdt.types import ConstraintGCounter, ConstraintORSet, EisensteinRegister
 
 LAWS = laws_of(ConstraintState)
 reading = LAWS.reading

@@ -9,18 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from constraint_crdt import (  # fmt: skip
-    ConstraintCrdtError,
-    GossipNode,
-    Limits,
-    Part,
-    VectorClock,
-    decode_message,
-    encode_message,
-    exchange,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, VectorClock, exchange
 from constraint_crdt.crdt.limits import MESSAGE_BYTES
+from constraint_crdt.gossip import Part, decode_message, encode_message, split_message
 from constraint_crdt.protocol.messages import MOST_GROWTH
 from constraint_crdt.protocol.transfers import PACK_FROM, PAYS_BELOW, pack, unpack
 from tests.protocol.scrambled import scrambled

@@ -5,18 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from constraint_crdt import (
-    Ack,
-    Delta,
-    GossipMessage,
-    GossipNode,
-    Ping,
-    Replica,
-    VectorClock,
-    decode_message,
-    encode_message,
-    exchange,
-)
+from constraint_crdt import GossipNode, Replica, VectorClock, exchange
+from constraint_crdt.gossip import Ack, Delta, GossipMessage, Ping, decode_message, encode_message
 
 
 def node(name: str, incarnation: int = 1) -> GossipNode:

@@ -4,22 +4,17 @@ import itertools
 
 import pytest
 
-from constraint_crdt import (
+from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
+from constraint_crdt.gossip import (
     Ack,
-    ConstraintCrdtError,
     ConstraintDelta,
     Delta,
     GossipMessage,
-    GossipNode,
     GossipResult,
-    Limits,
     Ping,
-    Replica,
     Sync,
-    VectorClock,
     decode_message,
     encode_message,
-    exchange,
     split_message,
 )
 from constraint_crdt.protocol.exchange_rules import UNASKED

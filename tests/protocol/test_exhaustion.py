@@ -7,7 +7,8 @@ import tracemalloc
 import msgspec
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, GossipNode, decode_message
+from constraint_crdt import ConstraintCrdtError, GossipNode
+from constraint_crdt.gossip import decode_message
 
 encode = msgspec.msgpack.Encoder().encode
 
@@ -57,7 +58,8 @@ def test_deep_nesting_does_not_overflow_a_small_stack() -> None:
     """In a process of its own: what this is about would end the process."""
     code = r"""
 import threading
-from constraint_crdt import ConstraintCrdtError, decode_message
+from constraint_crdt import ConstraintCrdtError
+from constraint_crdt.gossip import decode_message
 head = bytes.fromhex("9612c0a17002c420") + bytes(32) + bytes.fromhex("919392a1700201919363a16b")
 def read():
     for depth in (10, 500, 5_000, 60_000):

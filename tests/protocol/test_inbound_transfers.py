@@ -7,18 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import (  # fmt: skip
-    ConstraintCrdtError,
-    GossipMessage,
-    GossipNode,
-    Part,
-    Replica,
-    VectorClock,
-    decode_message,
-    encode_message,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock
 from constraint_crdt.crdt.limits import Limits
+from constraint_crdt.gossip import GossipMessage, Part, decode_message, encode_message, split_message
 from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, InboundTransfers
 
 P, Q = Replica("p", 1), Replica("q", 1)

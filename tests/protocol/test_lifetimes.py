@@ -11,20 +11,10 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt import (
-    Change,
-    ConstraintCrdtError,
-    Definition,
-    GossipNode,
-    Limits,
-    Ping,
-    Verdict,
-    decode_message,
-    encode_message,
-    exchange,
-)
+from constraint_crdt import Change, ConstraintCrdtError, Definition, GossipNode, Limits, Verdict, exchange
 from constraint_crdt.crdt.cells import REMOVE, make_cell
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.gossip import Ping, decode_message, encode_message
 from constraint_crdt.protocol.local_replica import OTHERS_AFTER
 from constraint_crdt.types.definition import ADD, wire_definition
 

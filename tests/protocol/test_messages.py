@@ -9,27 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import (  # fmt: skip
-    Ack,
-    ConstraintCrdtError,
-    ConstraintDelta,
-    Delta,
-    GossipMessage,
-    GossipNode,
-    Part,
-    Ping,
-    Replica,
-    Sync,
-    VectorClock,
-    decode_message,
-    encode_message,
-    exchange,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
+from constraint_crdt.gossip import (
+    Ack,
+    ConstraintDelta,
+    Delta,
+    GossipMessage,
+    Part,
+    Ping,
+    Sync,
+    decode_message,
+    encode_message,
+    split_message,
+)
 from constraint_crdt.protocol.messages import Buckets, Gone, Mend, MendStep, Resume
 
 encode = msgspec.msgpack.Encoder().encode

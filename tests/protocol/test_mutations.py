@@ -20,21 +20,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from constraint_crdt import (  # fmt: skip
-    ConstraintCrdtError,
-    GossipMessage,
-    GossipNode,
-    Replica,
-    VectorClock,
-    decode_message,
-    encode_message,
-    exchange,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import rebuild
+from constraint_crdt.gossip import GossipMessage, decode_message, encode_message, split_message
 from constraint_crdt.protocol.messages import WIRE_VERSION, Resume
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD

@@ -6,17 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import (
-    ConstraintCrdtError,
-    GossipNode,
-    Limits,
-    Part,
-    Replica,
-    VectorClock,
-    decode_message,
-    encode_message,
-    split_message,
-)
+from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock
+from constraint_crdt.gossip import Part, decode_message, encode_message, split_message
 from constraint_crdt.protocol.messages import GossipMessage
 from constraint_crdt.protocol.transfers import CutMessage, OutboundTransfers
 from tests.protocol.scrambled import scrambled

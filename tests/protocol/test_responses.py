@@ -4,25 +4,20 @@ import itertools
 
 import pytest
 
-from constraint_crdt import (  # fmt: skip
+from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
+from constraint_crdt.crdt.limits import MESSAGE_BYTES
+from constraint_crdt.gossip import (
     Ack,
-    ConstraintCrdtError,
     ConstraintDelta,
     Delta,
     GossipMessage,
-    GossipNode,
     GossipResult,
-    Limits,
     Part,
     Ping,
-    Replica,
     Sync,
-    VectorClock,
     decode_message,
     encode_message,
-    exchange,
 )
-from constraint_crdt.crdt.limits import MESSAGE_BYTES
 from constraint_crdt.protocol.messages import Gone, Resume
 from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest
 from tests.protocol.scrambled import scrambled

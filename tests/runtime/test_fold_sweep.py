@@ -1,7 +1,8 @@
 """Counts of constraints that are long gone go into the node's total: exact at every moment, on every node."""
 
-from constraint_crdt import ConstraintGCounter, GossipNode, exchange
+from constraint_crdt import GossipNode, exchange
 from constraint_crdt.runtime.maintenance import FoldSweep
+from constraint_crdt.types import ConstraintGCounter
 
 
 def test_totals_stay_exact_and_only_the_split_goes() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt import GossipNode, Part, exchange
+from constraint_crdt import GossipNode, exchange
+from constraint_crdt.gossip import Part
 from constraint_crdt.protocol.messages import Resume
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.simulation.histories import from_json, replay

@@ -13,7 +13,8 @@ from random import Random
 
 import pytest
 
-from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
+from constraint_crdt import GossipNode, MemoryNetwork, Node, exchange
+from constraint_crdt.gossip import Sync, split_message
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
 from constraint_crdt.transport.interface import Changed, Handler, Peer, Transport, Unreachable

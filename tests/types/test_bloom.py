@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from constraint_crdt import BloomCRDT, ConstraintCrdtError, ConstraintState, Limits, Replica
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import BloomCRDT
 from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE, BloomShape
 
 

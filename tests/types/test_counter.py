@@ -2,7 +2,8 @@
 
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, ConstraintGCounter, ConstraintState, Counts, Replica
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Counts, Replica
+from constraint_crdt.types import ConstraintGCounter
 
 MOST = 2**63 - 1
 

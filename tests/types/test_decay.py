@@ -7,9 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, DecayCounter, GossipNode, Limits, Replica, exchange
+from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Limits, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell, value_of
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import DecayCounter
 from constraint_crdt.types.decay import DECAY
 
 SECOND = 10**9

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import eisenstein_norm, hex_distance
+from constraint_crdt.types import eisenstein_norm, hex_distance
 from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
 
 FAR = 9

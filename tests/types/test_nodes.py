@@ -4,7 +4,8 @@ from itertools import count
 
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, GossipNode, Ping, Replica, decode_message, encode_message, exchange
+from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, exchange
+from constraint_crdt.gossip import Ping, decode_message, encode_message
 
 
 def nodes(*names: str) -> list[GossipNode]:

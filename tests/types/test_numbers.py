@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt import BloomCRDT, ConstraintCrdtError, ConstraintState, SketchCRDT
+from constraint_crdt import ConstraintCrdtError, ConstraintState
+from constraint_crdt.types import BloomCRDT, SketchCRDT
 
 
 class Whole:

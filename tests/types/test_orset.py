@@ -4,18 +4,9 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt import (
-    Change,
-    ConstraintCrdtError,
-    ConstraintORSet,
-    ConstraintState,
-    Definition,
-    Dot,
-    Limits,
-    Replica,
-    Severity,
-)
+from constraint_crdt import Change, ConstraintCrdtError, ConstraintState, Definition, Limits, Replica, Severity
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import ConstraintORSet, Dot
 
 
 def synced(*sets: ConstraintORSet) -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, SketchCRDT
+from constraint_crdt import ConstraintCrdtError
+from constraint_crdt.types import SketchCRDT
 from constraint_crdt.types.view import pack_page, unpack_page
 
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Limits, Moves, PNCounter, Replica, exchange
+from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Limits, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import Moves, PNCounter
 from constraint_crdt.types.counters import COUNTER, PNCounters
 
 MOST = 2**63 - 1

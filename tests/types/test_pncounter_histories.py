@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintState, Moves
+from constraint_crdt import ConstraintState
+from constraint_crdt.types import Moves
 from tests.types.trio import WRITERS, Trio, copies
 
 Move = tuple[str, int]

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, DecayConstraintState, GossipNode, Rates, Replica, exchange
+from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import DecayConstraintState, Rates
 from constraint_crdt.types.decay import RATE
 from tests.types.test_decay import START, Clock, tell_anew
 

@@ -6,7 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintState, Rates
+from constraint_crdt import ConstraintState
+from constraint_crdt.types import Rates
 from tests.types.trio import WRITERS, Trio, copies
 
 SECOND = 10**9

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, EisensteinRegister, Replica, eisenstein_norm
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Replica
+from constraint_crdt.types import EisensteinRegister, eisenstein_norm
 
 
 def joined(*registers: EisensteinRegister) -> EisensteinRegister:

@@ -6,8 +6,9 @@ from random import Random
 
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica, SketchCRDT
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import SketchCRDT
 from constraint_crdt.types.sketch import COUNTER_MAX, SKETCH, SKETCH_PAGE, SketchShape
 
 MOST = 2**63 - 1

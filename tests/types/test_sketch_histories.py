@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt import ConstraintCrdtError, ConstraintState, Replica, SketchCRDT
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Replica
 from constraint_crdt.crdt.cells import make_cell, make_key, read_cell
 from constraint_crdt.crdt.repair import rebuild
+from constraint_crdt.types import SketchCRDT
 from constraint_crdt.types.sketch import SKETCH, SKETCH_PAGE, SketchShape
 from constraint_crdt.types.view import pack_page, positions
 

@@ -9,20 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import (
-    ConstraintCrdtError,
-    ConstraintState,
-    Counts,
-    FleetTile,
-    FleetTiles,
-    GossipNode,
-    Limits,
-    Replica,
-    exchange,
-)
+from constraint_crdt import ConstraintCrdtError, ConstraintState, Counts, GossipNode, Limits, Replica, exchange
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, Run, make_cell, make_removal, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, TILE_BYTES
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.types import FleetTile, FleetTiles
 from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
 from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 from constraint_crdt.types.tiles import FleetTiles as Tiles

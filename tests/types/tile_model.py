@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from constraint_crdt import eisenstein_norm
+from constraint_crdt.types import eisenstein_norm
 
 Tag = tuple[str, int]
 

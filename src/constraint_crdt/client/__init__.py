@@ -13,7 +13,8 @@ engine and no node. `methods` has a method per operation, generated; `wire` enco
 `blocking` and `asynchronous` do the I/O; `event_stream` parses events, `address` addresses and token files.
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
 from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
@@ -21,6 +22,15 @@ from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
 if TYPE_CHECKING:
     from constraint_crdt.client.asynchronous import AsyncClient
     from constraint_crdt.client.blocking import Client
+    from constraint_crdt.client.plato import PlatoClient, PlatoError
+
+_MODULE_OF = {
+    "AsyncClient": "constraint_crdt.client.asynchronous",
+    "Client": "constraint_crdt.client.blocking",
+    "PlatoClient": "constraint_crdt.client.plato",
+    "PlatoError": "constraint_crdt.client.plato",
+}
+"""The clients, loaded on their first use: asyncio takes longer to load than a command may."""
 
 __all__ = [
     "AsyncClient",
@@ -33,6 +43,8 @@ __all__ = [
     "Moved",
     "NoAnswer",
     "NotFound",
+    "PlatoClient",
+    "PlatoError",
     "Refused",
     "Stranger",
     "Unauthorized",
@@ -40,14 +52,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """The clients, when they are wanted: asyncio takes longer to load than a command may."""
-    if name == "Client":
-        from constraint_crdt.client.blocking import Client
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
 
-        return Client
-    if name == "AsyncClient":
-        from constraint_crdt.client.asynchronous import AsyncClient
 
-        return AsyncClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,5 +1,69 @@
 """The contract of PLATO tile servers, as clients of the Rust crate use it: rooms of tiles, and deltas, in JSON over HTTP.
 
 `shapes` has the JSON and its validation; `rooms` merges tiles and deltas into a state, and renders the tiles of a state as JSON.
-Both are pure. `constraint_crdt.operations.plato` is the server side, `constraint_crdt.client.plato` a client.
+Both are pure. `constraint_crdt.operations.plato` is the server side, `constraint_crdt.client.PlatoClient` a client. Each name is
+loaded on its first use.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from constraint_crdt.plato.rooms import plato_tile
+    from constraint_crdt.plato.shapes import (
+        PlatoAdd,
+        PlatoChange,
+        PlatoConstraints,
+        PlatoCounter,
+        PlatoDelta,
+        PlatoFieldError,
+        PlatoMetrics,
+        PlatoMove,
+        PlatoPosition,
+        PlatoRemove,
+        PlatoRoom,
+        PlatoTile,
+    )
+
+_MODULE_OF = {
+    "PlatoAdd": "constraint_crdt.plato.shapes",
+    "PlatoChange": "constraint_crdt.plato.shapes",
+    "PlatoConstraints": "constraint_crdt.plato.shapes",
+    "PlatoCounter": "constraint_crdt.plato.shapes",
+    "PlatoDelta": "constraint_crdt.plato.shapes",
+    "PlatoFieldError": "constraint_crdt.plato.shapes",
+    "PlatoMetrics": "constraint_crdt.plato.shapes",
+    "PlatoMove": "constraint_crdt.plato.shapes",
+    "PlatoPosition": "constraint_crdt.plato.shapes",
+    "PlatoRemove": "constraint_crdt.plato.shapes",
+    "PlatoRoom": "constraint_crdt.plato.shapes",
+    "PlatoTile": "constraint_crdt.plato.shapes",
+    "plato_tile": "constraint_crdt.plato.rooms",
+}
+
+__all__ = [
+    "PlatoAdd",
+    "PlatoChange",
+    "PlatoConstraints",
+    "PlatoCounter",
+    "PlatoDelta",
+    "PlatoFieldError",
+    "PlatoMetrics",
+    "PlatoMove",
+    "PlatoPosition",
+    "PlatoRemove",
+    "PlatoRoom",
+    "PlatoTile",
+    "plato_tile",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,11 @@
 """The CRDT types, a file for each: kinds of cells, wire values, bounds, and views.
 
-Importing a type registers the kinds of all types, so `read_cell` validates every known kind.
+Importing a type registers the kinds of all types, so `read_cell` validates every known kind. The public names are loaded on their
+first use. Those with a clock, `DecayCounter`, `DecayConstraintState` and `FleetTile`, have the clock of this machine by default.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from constraint_crdt.types import (
     bloom,
@@ -19,18 +23,80 @@ from constraint_crdt.types import (
     tiles,
 )
 
+if TYPE_CHECKING:
+    from constraint_crdt.crdt.clock import CausalOrder, Merge
+    from constraint_crdt.crdt.replica import Dot
+    from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
+    from constraint_crdt.types.bloom import BloomCRDT
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters
+    from constraint_crdt.types.definition import Addition
+    from constraint_crdt.types.increments import RoomIncrements
+    from constraint_crdt.types.orset import ConstraintORSet
+    from constraint_crdt.types.rates import Rates
+    from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
+    from constraint_crdt.types.sketch import Frequent, SketchCRDT
+    from constraint_crdt.types.tiles import FleetTiles
+
+_REGISTERED = (
+    bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
+)  # fmt: skip
+"""The modules that register kinds."""
+
+_MODULE_OF = {
+    "Addition": "constraint_crdt.types.definition",
+    "BloomCRDT": "constraint_crdt.types.bloom",
+    "CausalOrder": "constraint_crdt.crdt.clock",
+    "ConstraintGCounter": "constraint_crdt.types.counters",
+    "ConstraintORSet": "constraint_crdt.types.orset",
+    "DecayConstraintState": "constraint_crdt.edge",
+    "DecayCounter": "constraint_crdt.edge",
+    "Dot": "constraint_crdt.crdt.replica",
+    "EisensteinRegister": "constraint_crdt.types.register",
+    "FleetTile": "constraint_crdt.edge",
+    "FleetTiles": "constraint_crdt.types.tiles",
+    "Frequent": "constraint_crdt.types.sketch",
+    "Merge": "constraint_crdt.crdt.clock",
+    "Moves": "constraint_crdt.types.counters",
+    "PNCounter": "constraint_crdt.types.counters",
+    "PNCounters": "constraint_crdt.types.counters",
+    "Rates": "constraint_crdt.types.rates",
+    "RoomIncrements": "constraint_crdt.types.increments",
+    "SketchCRDT": "constraint_crdt.types.sketch",
+    "eisenstein_norm": "constraint_crdt.types.register",
+    "hex_distance": "constraint_crdt.types.register",
+}
+
 __all__ = [
-    "bloom",
-    "counters",
-    "decay",
-    "definition",
-    "increments",
-    "nodes",
-    "orset",
-    "rates",
-    "register",
-    "sketch",
-    "tile_cells",
-    "tile_sets",
-    "tiles",
+    "Addition",
+    "BloomCRDT",
+    "CausalOrder",
+    "ConstraintGCounter",
+    "ConstraintORSet",
+    "DecayConstraintState",
+    "DecayCounter",
+    "Dot",
+    "EisensteinRegister",
+    "FleetTile",
+    "FleetTiles",
+    "Frequent",
+    "Merge",
+    "Moves",
+    "PNCounter",
+    "PNCounters",
+    "Rates",
+    "RoomIncrements",
+    "SketchCRDT",
+    "eisenstein_norm",
+    "hex_distance",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
