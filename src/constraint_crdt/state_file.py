@@ -37,6 +37,7 @@ class StateFileError(ConstraintCrdtError, ValueError):
     """A text is no state, or not to be trusted. `field` is the place of the error in the text, if known."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
+        """`message`: a sentence. `field`: the place of the error in the text, such as `rows[0].seq`."""
         super().__init__(f"the state file is wrong at `{field}`: {message}" if field else message)
         self.field = field
 

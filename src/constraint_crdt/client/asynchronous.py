@@ -182,7 +182,7 @@ class AsyncClient(AsyncMethods):
     async def events(
         self, *, last: int = 0, after: str | None = None, follow: bool = True, patience: float | None = None
     ) -> AsyncIterator[Heard]:
-        """As of `Client`."""
+        """The events, as of `Client.events`. Raises `ClientError`."""
         clock = asyncio.get_running_loop().time
         reader, pause, alone_since = StreamReader(after), FIRST_PAUSE, clock()
         while True:

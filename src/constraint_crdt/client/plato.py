@@ -27,6 +27,7 @@ class PlatoError(ConstraintCrdtError):
     """A failed call. `str()` is a sentence."""
 
     def __init__(self, message: str, *, status: int | None = None, field: str | None = None) -> None:
+        """`message`: a sentence. `status`: the HTTP status of the response, if any. `field`: the field at fault."""
         super().__init__(message)
         self.status = status
         """The HTTP status, if the server answered."""

@@ -72,6 +72,7 @@ class VectorClock(Merge):
     __slots__ = ("_entries", "_mark")
 
     def __init__(self, entries: Mapping[Replica, int] | Iterable[tuple[Replica, int]] = ()) -> None:
+        """`entries`: the seq of each replica, as a mapping or as pairs. Raises `ValueError` for a negative seq."""
         pairs = entries.items() if isinstance(entries, Mapping) else entries
         self._entries: dict[Replica, int] = {replica: seq for replica, seq in pairs if seq}
         self._mark: ClockMark | None = None

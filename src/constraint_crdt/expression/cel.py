@@ -19,6 +19,7 @@ class ExpressionError(ConstraintCrdtError, ValueError):
     """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
+        """`message`: a sentence. `column` and `line`: the place in the text, both from 1."""
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
         super().__init__(place + message)
         self.column = column

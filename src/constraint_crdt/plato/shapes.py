@@ -156,6 +156,7 @@ class PlatoFieldError(ConstraintCrdtError, ValueError):
     """JSON outside of the contract. `str()` is a sentence; `field` is the path of the field at fault, None for the whole."""
 
     def __init__(self, message: str, field: str | None) -> None:
+        """`message`: a sentence. `field`: the path of the field at fault, None for the whole."""
         super().__init__(message)
         self.field = field
 

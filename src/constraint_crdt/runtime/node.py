@@ -206,7 +206,7 @@ class Node:
         return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
-        """Remove a constraint in the whole fleet. Raises `KeyError` for a constraint not active here."""
+        """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_))
 
@@ -270,8 +270,8 @@ class Node:
     async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run`: only report. Raises `KeyError` for a node without writes, and `ConstraintCrdtError` for this node, and for a live
-        node unless `force` is given: writes not received by any peer are lost.
+        `dry_run`: only report. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, and for a
+        live node unless `force` is given: writes not received by any peer are lost.
         """
         report = self._runtime.answers.retirement(node)
         if dry_run:

@@ -49,6 +49,7 @@ class Violation(ConstraintCrdtError):
     """An invariant does not hold. `invariant` is its name."""
 
     def __init__(self, invariant: str, sentence: str) -> None:
+        """`invariant`: its name. `sentence`: the finding."""
         super().__init__(f"{invariant}: {sentence}")
         self.invariant = invariant
 

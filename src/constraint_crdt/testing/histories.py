@@ -26,6 +26,7 @@ class LawBroken(ConstraintCrdtError, AssertionError):
     """A CRDT breaks a law. `str()` has the law, the shortest history found, and the readings."""
 
     def __init__(self, law: str, example: str, found: str) -> None:
+        """`law`: its name. `example`: the shortest history found. `found`: the readings that differ."""
         super().__init__(f"the law `{law}` is broken\n{example}\n{found}")
         self.law = law
         self.example = example

@@ -304,7 +304,10 @@ class FleetTile(View):
         return Origin(_content_value(header).time, header.replica.node_id) if header is not None else Origin(0, "")
 
     def origin_cells(self, replica: Replica, author: str | None, when: int, created: int | None) -> list[Cell]:
-        """The TILE cells to write, none or one: for a new tile, and for an earlier creation than known."""
+        """The TILE cells to write, none or one: for a new tile, and for an earlier creation than known.
+
+        `when` and `created`: ns since the epoch. Raises `ConstraintCrdtError` for an author or a time out of bounds.
+        """
         author = replica.node_id if author is None else author
         if len(author.encode(errors="replace")) > ID_BYTES:
             raise ConstraintCrdtError(f"the author of a tile has at most {ID_BYTES} bytes", field="author")

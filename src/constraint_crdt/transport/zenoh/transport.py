@@ -68,6 +68,12 @@ class ZenohTransport:
         discover: bool = True,
         answers_at_once: int = ANSWERS_AT_ONCE,
     ) -> None:
+        """`role`: peer, client or router. `listen` and `connect`: endpoints, such as `tcp/10.0.0.1:7447`. `multicast` and
+        `discover`: find peers on the local network, and through other peers. `lease`: seconds until a silent link is closed.
+        `answers_at_once`: requests answered at the same time.
+
+        Raises `TransportError` for a setting out of bounds.
+        """
         self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
         self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
@@ -99,7 +105,10 @@ class ZenohTransport:
         return frozenset(self._session.peers) if self._session else frozenset()
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
-        """See `Transport.open`. A client without an answering router opens, and joins when a router answers."""
+        """See `Transport.open`. A client without an answering router opens, and joins when a router answers.
+
+        Raises `TransportError`.
+        """
         if self._member is not None:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
@@ -114,7 +123,7 @@ class ZenohTransport:
             raise
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
-        """See `Transport.reopen`."""
+        """See `Transport.reopen`. Raises `TransportError`."""
         async with self._lock:
             member = self._member
             if member is None:
@@ -127,7 +136,7 @@ class ZenohTransport:
             return await self._join(member, settings)
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
-        """See `Transport.request`."""
+        """See `Transport.request`. Raises `Unreachable`, and `ValueError` for a payload above `MAX_PAYLOAD`."""
         if self._session is None:
             raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now.")
         return await self._session.request(peer, payload, timeout)
