@@ -44,6 +44,9 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
+# The type `bytes` of Python is also the name of fields: a reference to it is found twice.
+suppress_warnings = ["ref.python"]
+
 PUBLIC_NAMES = re.compile(r"^<!-- public names: ([\w.]+) -->$", re.MULTILINE)
 COMMAND_HELP = "<!-- command help -->"
 SUBCOMMAND = re.compile(r"^ {4}([a-z][a-z-]*)(?: |$)", re.MULTILINE)

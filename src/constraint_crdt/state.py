@@ -11,6 +11,7 @@ from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
@@ -177,6 +178,18 @@ class ConstraintState(Merge):
         return self.state_hash == other.state_hash if isinstance(other, ConstraintState) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def _repr_html_(self) -> str:
+        """Tables of the readings and of the active constraints, for notebooks."""
+        total = self.metrics.total
+        fields = [
+            ("active constraints", len(self.constraints)),
+            ("satisfied", total.satisfied),
+            ("violated", total.violated),
+            ("satisfaction rate", self.satisfaction_rate),
+            ("position", self.position),
+        ]
+        return html_fields("Constraint state", fields) + self.constraints._repr_html_()
 
     def __repr__(self) -> str:
         return (

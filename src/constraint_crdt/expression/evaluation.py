@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.types.orset import ConstraintORSet
 
 
@@ -24,6 +25,11 @@ class Evaluation(NamedTuple):
     def counts(self) -> tuple[int, int]:
         """The increment of (satisfied, violated); unknown counts neither way."""
         return int(self.verdict is Verdict.SATISFIED), int(self.verdict is Verdict.VIOLATED)
+
+    def _repr_html_(self) -> str:
+        """A table with the result, for notebooks."""
+        fields = [("constraint", self.constraint), ("verdict", self.verdict.value), ("reason", self.reason or None)]
+        return html_fields("Evaluation", fields)
 
 
 NO_LABELS: Mapping[str, str] = {}

@@ -31,6 +31,7 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model.definition import Severity
 from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.positions import PositionReport
@@ -55,6 +56,7 @@ class _Life(enum.Enum):
     STOPPED = enum.auto()
 
 
+_SHOWN = {_Life.NEW: "not started", _Life.STARTING: "starting", _Life.RUNNING: "running", _Life.STOPPED: "stopped"}
 _STARTED = {_Life.STARTING: "is starting", _Life.RUNNING: "runs already", _Life.STOPPED: "was stopped"}
 _REFUSED = {_Life.NEW: "has not been started", _Life.STARTING: "is still starting", _Life.STOPPED: "was stopped"}
 
@@ -131,6 +133,19 @@ class Node:
         """Counters and gauges of this node."""
 
     # --- life --------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        return f"Node({self.settings.name!r}, fleet={self.settings.fleet!r}, {_SHOWN[self._life]})"
+
+    def _repr_html_(self) -> str:
+        """Tables of the node and of its state, for notebooks."""
+        fields = [
+            ("node", self.settings.name),
+            ("fleet", self.settings.fleet),
+            ("life", _SHOWN[self._life]),
+            ("peers with known state", self.gossip.peer_count),
+        ]
+        return html_fields("Node", fields) + self.gossip.state._repr_html_()
 
     async def start(self, *, rejoin: bool = False) -> None:
         """Load the store and join the fleet. `rejoin`: rename the store and begin with an empty one; peers bring its content back.

@@ -135,6 +135,10 @@ class SyncNode:
     def __repr__(self) -> str:
         return f"SyncNode({self.settings.name!r}, fleet={self.settings.fleet!r}, {'running' if self._loop else 'not running'})"
 
+    def _repr_html_(self) -> str:
+        """As of `Node`."""
+        return self._node._repr_html_() if self._loop is None else self.read(lambda node: node._repr_html_())
+
     # --- calls on the loop -------------------------------------------------------------------------------------------
 
     def run(self, work: Callable[[Node], Awaitable[Result]]) -> Result:

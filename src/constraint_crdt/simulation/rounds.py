@@ -15,11 +15,12 @@ seed.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model.definition import Severity
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
@@ -58,6 +59,10 @@ class Stats:
     """The sum of the distances over which mutations were carried, per new mutation. 1.0 per link without distances."""
     time_ns: int
     """Virtual time in ns."""
+
+    def _repr_html_(self) -> str:
+        """A table of the fields, for notebooks."""
+        return html_fields("Cost of a simulation", list(asdict(self).items()))
 
 
 class Simulation:
@@ -233,6 +238,12 @@ class Simulation:
             cost=self._cost / taken if taken else 0.0,
             time_ns=self.time_ns - ROUND_NS,
         )
+
+    def _repr_html_(self) -> str:
+        """A table of the agreement and the cost so far, for notebooks. O(nodes x rows)."""
+        states = len({node.state_hash for node in self.nodes})
+        fields: list[tuple[str, object]] = [("seed", self.seed), ("different states", states), ("converged", states == 1)]
+        return html_fields("Simulation", fields) + self.stats._repr_html_()
 
     def summary(self) -> str:
         """The cost so far, for people."""

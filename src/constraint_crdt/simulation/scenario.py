@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.steps import Add, Member
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
@@ -107,6 +108,21 @@ class Report:
     partition: tuple[int, int] | None
     """Begin and end, in ns."""
     samples: tuple[Sample, ...]
+
+    def _repr_html_(self) -> str:
+        """A table of the result, for notebooks."""
+        fields = [
+            ("nodes", self.scenario.nodes),
+            ("seed", self.scenario.seed),
+            ("settled", self.settled),
+            ("rounds", self.rounds),
+            ("rounds that suffice without loss", self.bound),
+            ("virtual time, s", self.time_ns / 1e9),
+            ("messages", self.messages),
+            ("bytes per node", self.bytes_per_node),
+            ("copies", self.copies),
+        ]
+        return html_fields("Result of a scenario", fields)
 
     @property
     def bound(self) -> int:

@@ -25,6 +25,7 @@ from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.model.definition import Severity
+from constraint_crdt.model.markup import html_table
 from constraint_crdt.types.definition import (
     ADD,
     WITHOUT_VALUE,
@@ -257,6 +258,12 @@ class ConstraintORSet(IndexedView):
 
     def __repr__(self) -> str:
         return f"ConstraintORSet({sorted(self)})"
+
+    def _repr_html_(self) -> str:
+        """A table of the active constraints for notebooks, a row per definition."""
+        ids = sorted(self)
+        rows = ([id_, each.severity, each.when, each.about] for id_ in ids for each in self.definitions(id_))
+        return html_table("Active constraints", ("id", "severity", "when", "about"), rows, len(ids))
 
     def additions(self, id_: str) -> tuple[Addition, ...]:
         """The definitions in force for a constraint, ordered by dot; several are a possible conflict. Empty for an inactive
