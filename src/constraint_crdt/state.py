@@ -162,6 +162,10 @@ class ConstraintState(Merge):
         """The Bloom filter of this name, which the first insertion begins. Raises as `sketch` does."""
         return self.blooms.open(name, BloomShape.of(expected_items, fp_rate))
 
+    def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
+        """Count evaluations of a node, of a constraint or of none in particular. Raises as `ConstraintGCounter.record` does."""
+        self.metrics.record(node, satisfied, violated, constraint=constraint)
+
     def merge(self, other: "ConstraintState") -> bool:
         return self.rows.merge(other.rows)
 

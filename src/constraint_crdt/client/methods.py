@@ -119,9 +119,16 @@ class BlockingMethods(ABC):
         """Whether a `when` would be taken."""
         return self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
 
-    def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
+    def record(
+        self,
+        satisfied: int = 0,
+        violated: int = 0,
+        *,
+        constraint: str | None = None,
+        violations: int | None = None,
+    ) -> Recorded:
         """Count evaluations made elsewhere."""
-        return self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
+        return self.do(counts.RECORD, counts.record_counts(satisfied, violated, constraint=constraint, violations=violations))
 
     def check(self, values: Mapping[str, object]) -> Checked:
         """Evaluate the constraints now against these values and the latest measurements, and count the results."""
@@ -368,9 +375,16 @@ class AsyncMethods(ABC):
         """Whether a `when` would be taken."""
         return await self.do(constraints.CHECK_EXPRESSION, constraints.Expression(when=when))
 
-    async def record(self, satisfied: int = 0, violations: int = 0, *, constraint: str | None = None) -> Recorded:
+    async def record(
+        self,
+        satisfied: int = 0,
+        violated: int = 0,
+        *,
+        constraint: str | None = None,
+        violations: int | None = None,
+    ) -> Recorded:
         """Count evaluations made elsewhere."""
-        return await self.do(counts.RECORD, counts.Counted(satisfied=satisfied, violations=violations, constraint=constraint))
+        return await self.do(counts.RECORD, counts.record_counts(satisfied, violated, constraint=constraint, violations=violations))
 
     async def check(self, values: Mapping[str, object]) -> Checked:
         """Evaluate the constraints now against these values and the latest measurements, and count the results."""

@@ -224,6 +224,13 @@ async def _record(node: "Node", request: Counted) -> Recorded:
     return Recorded(satisfied=request.satisfied, violations=request.violations, constraint=request.constraint)
 
 
+def record_counts(
+    satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
+) -> Counted:
+    """The request of `record`. `violations`: the name of `violated` in 0.1.0."""
+    return Counted(satisfied=satisfied, violations=violated if violations is None else violations, constraint=constraint)
+
+
 def _recorded(_: Recorded, request: Counted, __: "Namespace") -> str:
     of = "" if request.constraint is None else f" of {request.constraint}"
     return f"recorded {request.satisfied} satisfied, {request.violations} violated{of}"
@@ -242,6 +249,7 @@ RECORD: Final = Operation(
     request=Counted,
     response=Recorded,
     run=_record,
+    build=record_counts,
     body=Body(shape=Counted),
     errors=frozenset({404}),
     positional=("satisfied", "violations"),

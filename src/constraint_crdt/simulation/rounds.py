@@ -131,6 +131,10 @@ class Simulation:
         """Let a node remove a constraint. Raises `KeyError` if it is not active there."""
         self.node(node).remove_constraint(id_)
 
+    def record(self, node: int | str, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
+        """Let a node count evaluations. Raises `ValueError` for a negative number, `ConstraintCrdtError` for no such node."""
+        self.node(node).record(satisfied, violated, constraint=constraint)
+
     def record_satisfied(self, node: int | str, count: int = 1, *, constraint: str | None = None) -> None:
         """Let a node count satisfied evaluations."""
         self.node(node).record_satisfied(count, constraint=constraint)
