@@ -90,7 +90,7 @@ class GossipNode:
             raise InvalidType("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
         return Edge(now, renew)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return (
             f"GossipNode({self.node_id}, {len(self.state.constraints)} constraints, {self.peer_count} peers, "
             f"{self.rounds} rounds, hash={self.state_hash})"

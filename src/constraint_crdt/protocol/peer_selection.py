@@ -92,6 +92,9 @@ class Uniform:
         """`count`: nodes in all. Raises `ConstraintCrdtError` for fewer than 2."""
         self._others = _check_count(count) - 1
 
+    def __repr__(self) -> str:
+        return f"Uniform({self._others + 1})"
+
     def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """A node drawn from all others."""
         other = int(chance.random() * self._others)
@@ -112,6 +115,9 @@ class Schedule:
     def rounds(self) -> int:
         """Rounds without loss after which every node knows the state of all: ceil(log3 count)."""
         return len(self._offsets)
+
+    def __repr__(self) -> str:
+        return f"Schedule({self._count})"
 
     def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """The node at the offset of this round."""
@@ -135,6 +141,9 @@ class Nearby:
         furthest = 2 * max(hex_distance(points[0], point) for point in points)
         self._rings = list(accumulate(1 / distance for distance in range(1, furthest + 1)))
         """A ring has 6d places and d^-2 for each: so 1/d for the ring, accumulated."""
+
+    def __repr__(self) -> str:
+        return f"Nearby({len(self._points)} points)"
 
     def choose(self, me: int, round_: int, chance: RandomSource) -> int:  # noqa: ARG002 - one of several policies
         """Draw places of the lattice until a taken place is found: exact, and O(1) where the lattice is filled."""

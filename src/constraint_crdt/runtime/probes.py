@@ -44,6 +44,9 @@ class SystemProbe:
         self._psutil = psutil
         psutil.cpu_percent()  # the first call has nothing to compare with
 
+    def __repr__(self) -> str:
+        return "SystemProbe()"
+
     def read(self) -> dict[str, object]:
         """The values of the host now."""
         psutil = self._psutil

@@ -243,6 +243,9 @@ class Simulation:
             time_ns=self.time_ns - ROUND_NS,
         )
 
+    def __repr__(self) -> str:
+        return f"Simulation({len(self.nodes)} nodes, seed={self.seed}, {self._rounds} rounds)"
+
     def _repr_html_(self) -> str:
         """A table of the agreement and the cost so far, for notebooks. O(nodes x rows)."""
         states = len({node.state_hash for node in self.nodes})

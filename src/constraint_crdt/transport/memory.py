@@ -33,6 +33,9 @@ class MemoryNetwork:
         self._loss = 0.0
         self._random: Random | None = None
 
+    def __repr__(self) -> str:
+        return f"MemoryNetwork({sorted(peer.name for peer in self._members)})"
+
     def transport(self, *, answers_at_once: int = ANSWERS_AT_ONCE) -> "MemoryTransport":
         """A new transport on this network, not open yet. Requests beyond `answers_at_once` stay unanswered.
 
