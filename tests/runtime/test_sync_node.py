@@ -98,6 +98,8 @@ def test_calls_before_the_start_and_after_the_stop_are_refused() -> None:
 
 def test_a_call_on_the_loop_of_the_node_is_refused(node: SyncNode) -> None:
     def inside(_: Node) -> str:
+        with pytest.raises(WrongThread):
+            node.stop()
         with pytest.raises(WrongThread) as raised:
             node.status()
         return str(raised.value)

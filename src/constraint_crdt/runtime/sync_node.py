@@ -92,6 +92,7 @@ class SyncNode:
         with self._lock:
             if self._loop is not None:
                 raise LifecycleError("the node runs already: make a new SyncNode to start again")
+            _stop_at_exit(self)
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=_run_loop, args=(loop,), name=f"{self.settings.name} node", daemon=True)
             thread.start()
@@ -102,10 +103,10 @@ class SyncNode:
             except BaseException:
                 self._end_thread()
                 raise
-            _stop_at_exit(self)
 
     def stop(self) -> None:
-        """Leave the fleet, and end the thread. Idempotent."""
+        """Leave the fleet, and end the thread. Idempotent. Raises `WrongThread` on the loop of the node."""
+        self._check_thread()
         with self._lock:
             if self._loop is None:
                 return
@@ -168,9 +169,11 @@ class SyncNode:
             if self._loop is None:
                 call.close()
                 raise LifecycleError("the node does not run: call it between start and stop")
-            if threading.current_thread() is self._thread:
+            try:
+                self._check_thread()
+            except WrongThread:
                 call.close()
-                raise WrongThread("a call on the loop of the node would wait for itself: call the Node there")
+                raise
             future = asyncio.run_coroutine_threadsafe(call, self._loop)
             self._calls.add(future)
         try:
@@ -182,6 +185,10 @@ class SyncNode:
             raise
         finally:
             self._calls.discard(future)
+
+    def _check_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise WrongThread("a call on the loop of the node would wait for itself: call the Node there")
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
