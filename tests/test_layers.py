@@ -1,4 +1,4 @@
-"""The shape of the package: who may import whom, and what the pure part may not touch (DESIGN 6).
+"""The shape of the package: who may import whom, and what the pure part may not touch (docs/design/layers.md).
 
 Read from the source of every module, imports for type checking and inside of functions included, so new files are covered.
 """

@@ -1,4 +1,4 @@
-"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (DESIGN 3).
+"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (docs/design/exchange.md).
 
 A `GossipNode` is put together from parts, each with a subject of its own:
 

@@ -1,4 +1,4 @@
-"""Histories as values and files: liveness phase, replay, and shrinking (DESIGN 7.5).
+"""Histories as values and files: liveness phase, replay, and shrinking (docs/design/invariants.md#invariant-5-convergence).
 
 A history holds every step, so it replays without the code that drew it, also in a later version.
 

@@ -1,4 +1,4 @@
-"""The invariants of every history, checked against a global log of all mutations (DESIGN 7).
+"""The invariants of every history, checked against a global log of all mutations (docs/design/invariants.md).
 
 The log knows nothing of runs, floors, digests or messages: it has the mutations of each replica, and for each mutation the cells
 that it ends (an earlier cell under its key in its row, and the cells a removal names). From the log follows the content of any
