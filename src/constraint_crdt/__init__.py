@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
-    from constraint_crdt.model.definition import Severity
-    from constraint_crdt.model.events import Event, EventKind
+    from constraint_crdt.model import Event, EventKind, Severity
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (

@@ -21,7 +21,7 @@ from constraint_crdt.alerts.kinds import AlertRule
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import ConstraintState, GossipNode, MemoryNetwork, Node, NodeSettings, StateFileError, from_json, to_json
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.store import Store, WritesRefused
 from constraint_crdt.store.changes import Batch
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet

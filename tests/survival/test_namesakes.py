@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.store.location import Marker
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on

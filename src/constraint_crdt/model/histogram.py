@@ -1,7 +1,7 @@
 """A histogram of durations, in constant space.
 
-Each duration counts in the first bucket whose bound it does not exceed. Counts only grow, so the difference of two readings is
-exact however far apart they are.
+A duration counts in the first bucket with a bound not below the duration. Counts never decrease, so the difference of two readings
+is exact, also after a long time.
 """
 
 from bisect import bisect_left

@@ -30,7 +30,7 @@ from constraint_crdt.alerts.kinds import AlertRule
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.kinds import registered
-from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
+from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin

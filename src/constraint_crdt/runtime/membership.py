@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Set
 from constraint_crdt import __version__
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.insight.diagnosis import Diagnosis
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange

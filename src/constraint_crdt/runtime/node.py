@@ -23,8 +23,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model.definition import Severity
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.positions import PositionReport

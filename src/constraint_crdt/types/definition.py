@@ -29,7 +29,7 @@ from constraint_crdt.crdt.limits import (
 )
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 
 ADD: Final = 1
 
