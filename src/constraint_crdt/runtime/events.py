@@ -26,7 +26,7 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts.engine import Alert
-from constraint_crdt.alerts.kinds import AlertRule
+from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.kinds import registered

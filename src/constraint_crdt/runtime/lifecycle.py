@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
-from constraint_crdt.alerts.kinds import Conditions, Facts
+from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionFrontier
