@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.state_file import StateFileError, from_json, to_json
     from constraint_crdt.store import StoreError, WritesRefused
-    from constraint_crdt.transport.interface import Transport, TransportError
+    from constraint_crdt.transport import Transport, TransportError
     from constraint_crdt.transport.memory import MemoryNetwork
     from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.bloom import BloomCRDT
@@ -144,8 +144,8 @@ _HOME_OF = {
     "StoreError": "constraint_crdt.store",
     "Sync": "constraint_crdt.protocol.messages",
     "SystemProbe": "constraint_crdt.runtime.probes",
-    "Transport": "constraint_crdt.transport.interface",
-    "TransportError": "constraint_crdt.transport.interface",
+    "Transport": "constraint_crdt.transport",
+    "TransportError": "constraint_crdt.transport",
     "Uniform": "constraint_crdt.protocol.peer_selection",
     "VectorClock": "constraint_crdt.crdt.clock",
     "Verdict": "constraint_crdt.expression",

@@ -33,7 +33,7 @@ from constraint_crdt.http.server import ApiServer
 from constraint_crdt.insight import coverage
 from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 from tests.conftest import BUDGET
 
 pytestmark = pytest.mark.slow

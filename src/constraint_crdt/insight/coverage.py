@@ -16,7 +16,7 @@ from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.operations.evidence import LONGEST_WAIT, CoverageReport, NodeCoverage, TooManyWaitingError, Wanted
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.transport.interface import Peer
+from constraint_crdt.transport import Peer
 from constraint_crdt.types.definition import ADD
 
 WAITING = 64

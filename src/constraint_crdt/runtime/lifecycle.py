@@ -36,7 +36,7 @@ from constraint_crdt.runtime.probes import Probe, ProbeReader
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, StateFiles
 from constraint_crdt.runtime.tiles import NodeTiles
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 
 VIEW_EVERY = 2.0
 """Seconds between two looks for a partition."""

@@ -22,7 +22,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
 from constraint_crdt.runtime.events import EventPublisher
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.interface import Peer, Transport, Unreachable
+from constraint_crdt.transport import Peer, Transport, Unreachable
 
 PATIENCE = 3
 """Looks in a row at which a node is missing before the session is reopened."""

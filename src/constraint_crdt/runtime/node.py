@@ -35,7 +35,7 @@ from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
