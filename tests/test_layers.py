@@ -132,7 +132,7 @@ def test_the_pure_part_is_there() -> None:
         ("protocol.messages", "from constraint_crdt import __version__"),
         ("transport.memory", "from constraint_crdt.runtime.node import Node"),
         ("types.counters", "from constraint_crdt.expression import Verdict"),
-        ("insight.coverage", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
+        ("insight.evidence", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
         ("alerts.rules", "from constraint_crdt.runtime.settings import NodeSettings"),
         ("insight.rates", "from constraint_crdt.alerts.rules import AlertRule"),
         ("state", "async def f() -> None: ..."),

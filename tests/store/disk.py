@@ -10,7 +10,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
 from constraint_crdt.store.changes import Batch, Changes
-from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 

@@ -16,9 +16,8 @@ from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionFrontier
-from constraint_crdt.insight.coverage import Coverage
 from constraint_crdt.insight.diagnosis import Diagnosis
-from constraint_crdt.insight.evidence import Convergence, Evidence
+from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, Spells
 from constraint_crdt.insight.overview import NodeOverview
 from constraint_crdt.insight.rates import NodeRates

@@ -24,7 +24,7 @@ from constraint_crdt.transport import (
     Unreachable,
     check_answers_at_once,
 )
-from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Membership, Traffic, ZenohSession
+from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Registration, Traffic, ZenohSession
 from constraint_crdt.transport.zenoh_startup import (
     Opened,
     RouterUnreachableError,
@@ -72,7 +72,7 @@ class ZenohTransport:
         self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
         self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
-        self._member: Membership | None = None
+        self._member: Registration | None = None
         self._mine: set[str] = set()
         self._session: ZenohSession | None = None
         self._listening: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class ZenohTransport:
             raise TransportError("This transport is open already; close it first.")
         if not name or not fleet:
             raise TransportError("A node and its fleet need a name each; give both.")
-        self._member = member = Membership(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
+        self._member = member = Registration(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
                 return await self._join(member, self._settings)
@@ -142,7 +142,7 @@ class ZenohTransport:
     def _is_me(self, peer: Peer) -> bool:
         return peer.session in self._mine
 
-    def _report_gone(self, member: Membership, peer: Peer) -> None:
+    def _report_gone(self, member: Registration, peer: Peer) -> None:
         if self._member is member:
             member.changed(peer, False)
 
@@ -157,7 +157,7 @@ class ZenohTransport:
         if session is not None:
             await session.close()
 
-    async def _join(self, member: Membership, settings: Settings) -> Peer:
+    async def _join(self, member: Registration, settings: Settings) -> Peer:
         me = Peer(member.name, f"{time.time_ns():016x}{secrets.token_hex(4)}")
         self._mine.add(me.session)
         try:
@@ -169,7 +169,7 @@ class ZenohTransport:
             self._joining = asyncio.create_task(self._keep_trying(member, me, settings))
         return me
 
-    async def _keep_trying(self, member: Membership, me: Peer, settings: Settings) -> None:
+    async def _keep_trying(self, member: Registration, me: Peer, settings: Settings) -> None:
         """Attach a client as soon as any of its routers answers."""
         pause, longest = _RETRY_SECONDS
         while True:
@@ -181,7 +181,7 @@ class ZenohTransport:
             except TransportError as error:
                 _log.warning("%s Trying again.", error)
 
-    async def _attach(self, member: Membership, me: Peer, settings: Settings) -> None:
+    async def _attach(self, member: Registration, me: Peer, settings: Settings) -> None:
         """Open a Zenoh session as the current session. Raises `TransportError`."""
         before = self._listening
         try:
@@ -197,7 +197,7 @@ class ZenohTransport:
                 await in_daemon_thread(lambda: close_session(opened.session), CLOSE_SECONDS, lambda _: None)
             raise
 
-    def _adopt(self, opened: Opened, member: Membership, me: Peer) -> None:
+    def _adopt(self, opened: Opened, member: Registration, me: Peer) -> None:
         if self._member is not member:
             raise TransportError("This transport was closed while it opened.")
         try:

@@ -159,7 +159,7 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Membership:
+class Registration:
     """The arguments of a node's `open`, with the tasks of its handler."""
 
     name: str
@@ -171,7 +171,7 @@ class Membership:
 class ZenohSession:
     """A session. Belongs to a single event loop, and owns its Zenoh session."""
 
-    def __init__(self, raw: zenoh.Session, member: Membership, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
+    def __init__(self, raw: zenoh.Session, member: Registration, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
         self._raw = raw
         self._member = member
         self._is_me = is_me
