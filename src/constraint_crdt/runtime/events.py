@@ -27,9 +27,8 @@ from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts.engine import Alert
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.kinds import registered
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode

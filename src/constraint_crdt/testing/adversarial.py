@@ -14,9 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVABLE, Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.kinds import REMOVABLE
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
