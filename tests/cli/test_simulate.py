@@ -19,7 +19,7 @@ from constraint_crdt.cli.main import main
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
 from constraint_crdt.simulation.scenario import Report, Run, Scenario
-from constraint_crdt.simulation.steps import Add, Member
+from constraint_crdt.simulation.steps import Add, NodeStart
 
 Capture = pytest.CaptureFixture[str]
 
@@ -274,7 +274,7 @@ def test_other_files_are_no_histories(tmp_path: Path, capsys: Capture) -> None:
 def test_what_is_replayed_plays_no_tricks_with_the_terminal(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "x.json"
     step = Add(number=1, node="a", id="\x1b[2J")
-    history = History(seed=1, invariant="x", sentence="\x1b[2J", members=(Member("a", 1),), steps=(step,))
+    history = History(seed=1, invariant="x", sentence="\x1b[2J", members=(NodeStart("a", 1),), steps=(step,))
     path.write_text(to_json(history))
     assert main(["simulate", "--replay", str(path)]) == 0
     assert "\x1b" not in capsys.readouterr().out

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from constraint_crdt.simulation.chaos import Chaos, Coverage, search_seeds
+    from constraint_crdt.simulation.chaos import Chaos, SearchExtent, search_seeds
     from constraint_crdt.simulation.histories import History, replay, shrink
     from constraint_crdt.simulation.invariants import Violation
     from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MODULE_OF = {
     "Chaos": "chaos",
-    "Coverage": "chaos",
+    "SearchExtent": "chaos",
     "History": "histories",
     "RecordedNode": "recorder",
     "RecordingError": "recorder",
@@ -43,7 +43,6 @@ _MODULE_OF = {
 
 __all__ = [
     "Chaos",
-    "Coverage",
     "History",
     "RecordedNode",
     "RecordingError",
@@ -52,6 +51,7 @@ __all__ = [
     "Run",
     "Sample",
     "Scenario",
+    "SearchExtent",
     "SimRng",
     "Simulation",
     "Stats",

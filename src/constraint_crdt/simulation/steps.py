@@ -22,7 +22,7 @@ LEAST_ROOM = 130
 """The least bound on the bytes of a message: small transfers already travel in parts."""
 
 
-class Member(msgspec.Struct, frozen=True):
+class NodeStart(msgspec.Struct, frozen=True):
     """A node of the fleet at its start."""
 
     name: str
@@ -204,7 +204,7 @@ class Deliver(Step, frozen=True, kw_only=True, tag="deliver"):
     room: int = 0
 
 
-class Exchange(Step, frozen=True, kw_only=True, tag="exchange"):
+class WholeExchange(Step, frozen=True, kw_only=True, tag="exchange"):
     """A whole undisturbed exchange."""
 
     peer: str
@@ -247,7 +247,7 @@ AnyStep: TypeAlias = (
     | Begin
     | Stale
     | Deliver
-    | Exchange
+    | WholeExchange
     | Crash
     | Backup
     | Start

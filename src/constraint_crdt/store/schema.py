@@ -46,8 +46,8 @@ TABLES = (
         rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
 )
 
-Step = Callable[[sqlite3.Connection], object]
-STEPS: Mapping[int, Step] = {}
+Migration = Callable[[sqlite3.Connection], object]
+STEPS: Mapping[int, Migration] = {}
 """Migration steps, by the version before the step."""
 
 CHECKPOINT_PAGES = 1000
@@ -116,7 +116,7 @@ def create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step] = STEPS, newest: int = VERSION) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Migration] = STEPS, newest: int = VERSION) -> None:
     """Bring an older form up to `newest`, whole or not at all. Raises `StoreError` or `sqlite3.Error`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     check_version(path, version, newest)

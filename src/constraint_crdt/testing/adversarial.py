@@ -24,7 +24,7 @@ from constraint_crdt.protocol.messages import GossipMessage, decode_message, enc
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
-from constraint_crdt.testing.histories import Laws, in_place
+from constraint_crdt.testing.drawn_replicas import Laws, in_place
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.register import POSITION
