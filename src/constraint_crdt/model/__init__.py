@@ -1,13 +1,21 @@
-"""The data model of a node and its clients: severities, events and notices.
+"""The data shared by the layers of a node and its clients: severities, events, notices, and histograms of durations.
 
-An `Event` describes a single occurrence. A `Notice` tells followers of a node about changed readings. The module imports nothing of
-the node, so clients can use it.
+An `Event` describes a single occurrence. A `Notice` tells followers of a node about changed readings. A `DurationHistogram` counts
+durations in constant space. Its counts never decrease, so the difference of two readings is exact, also after a long time.
+
+The module imports nothing of the node, so clients can use it.
 """
 
 import enum
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 import msgspec
+
+KEPT: Final = 10_000
+"""Events kept by a node: the latest."""
 
 
 class Severity(enum.StrEnum):
@@ -16,10 +24,6 @@ class Severity(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
-
-
-KEPT: Final = 10_000
-"""Events kept by a node: the latest."""
 
 
 class EventKind(enum.StrEnum):
@@ -92,3 +96,23 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """The changed constraints, ordered. None for a large number."""
     nodes: tuple[str, ...] | None
     """The nodes with writes, arrival, departure or evidence. None for a large number."""
+
+
+class DurationHistogram:
+    """Counts each duration in the first bucket with a bound not below the duration."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """`bounds`: the upper bound of each bucket in seconds, rising. A further bucket takes longer durations."""
+        self.bounds = tuple(bounds)
+        self._counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+        """The sum of all durations, in seconds."""
+
+    def note(self, seconds: float) -> None:
+        """Count one duration, in seconds."""
+        self._counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def up_to(self) -> list[int]:
+        """The number of durations up to each bound; last, the number of all durations."""
+        return list(accumulate(self._counts))

@@ -56,7 +56,7 @@ CLOCKS_NOTED = 64
 """Earlier clocks kept for `Stale` steps."""
 
 COPIES_OF_OWN_LIFE = 1000
-"""The first of the incarnations that nodes choose themselves, apart from those that steps give."""
+"""The first of the incarnations chosen by nodes, apart from the incarnations of steps."""
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class DiskContent:
     rows: Rows
     replica: Replica
     over: bool
-    """The life is over: it must not write any more."""
+    """The life is over and must not write any more."""
 
 
 @dataclass(slots=True)
@@ -93,11 +93,11 @@ class SentMessage:
     data: bytes
     wants_reply: bool
     mutations: int
-    """The mutations it carries; of a message in parts the last part carries all."""
+    """The carried mutations; of a message in parts, the last part carries all."""
 
 
 class Fleet:
-    """A fleet that carries out steps."""
+    """A fleet: carries out steps."""
 
     def __init__(self, members: Sequence[NodeStart], *, watched: bool = True, limits: Limits = LIMITS) -> None:
         """`watched`: invariants are checked at every step, at several times the cost."""

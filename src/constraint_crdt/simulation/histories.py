@@ -106,7 +106,7 @@ class _FileHead(msgspec.Struct):
 
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
-"""Invariants with a common cause, two differing nodes: which of them is violated first says little."""
+"""Invariants with a common cause, two differing nodes: the first violated invariant says little."""
 
 MOST_REPLAYS = 4000
 """Replays after which shrinking stops with the shortest history so far."""

@@ -27,7 +27,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
 from constraint_crdt.protocol.peer_clocks import bind_runs
 
-Result = TypeVar("Result")
+Written = TypeVar("Written")
 
 FORMAT = 1
 """Version of the frames. A reader refuses a later version."""
@@ -186,7 +186,7 @@ class RecordedNode(GossipNode):
             self._tell(Initiation(None))
         return message
 
-    def write(self, mutate: Callable[[Replica], Result]) -> Result:
+    def write(self, mutate: Callable[[Replica], Written]) -> Written:
         rows = self.state.rows
         before, lo = self.replica, rows.seq(self.replica)
         try:

@@ -114,7 +114,7 @@ class Report:
         return math.ceil(math.log(self.scenario.nodes, 3) - 1e-9) + 1
 
 
-class Run:
+class ScenarioRun:
     """The run of a scenario."""
 
     def __init__(self, scenario: Scenario) -> None:

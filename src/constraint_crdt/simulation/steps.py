@@ -30,11 +30,11 @@ class NodeStart(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do"):
-    """The fields all steps have."""
+    """The fields of all steps."""
 
     number: int
     node: str
-    """The node that acts, or is acted on."""
+    """The acting node, or the node acted on."""
     time: int = 0
     """The reading of its clock in ns; 0: as before."""
 

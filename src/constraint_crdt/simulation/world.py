@@ -69,7 +69,7 @@ class SimRng:
         return probability > 0.0 and self.random() < probability
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """A random item of a sequence with at least one."""
+        """A random item of a sequence, which must not be empty."""
         return items[self.below(len(items))]
 
     def shuffle(self, items: list[Item]) -> None:

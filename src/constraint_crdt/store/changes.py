@@ -50,7 +50,7 @@ class Fallen(NamedTuple):
     seq: int
 
 
-class Batch(NamedTuple):
+class CommitBatch(NamedTuple):
     """The content of a commit."""
 
     runs: Sequence[Run]
@@ -96,7 +96,7 @@ class Changes:
         """Have the next batch end the life on disk."""
         self._life_ends = True
 
-    def take(self) -> Batch | None:
+    def take(self) -> CommitBatch | None:
         """The next batch, or None without changes. Call `done` after the commit; until then the next batch repeats the changes.
         O(rows + changes).
         """
@@ -110,11 +110,11 @@ class Changes:
         self._taken = clock, floors, len(self._lives)
         changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        return Batch(
+        return CommitBatch(
             [*self._repaired(), *rows.since(self._clock)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends
         )
 
-    def done(self, batch: Batch) -> None:
+    def done(self, batch: CommitBatch) -> None:
         """The last batch is on disk."""
         assert self._taken is not None, "nothing was taken"  # noqa: S101 - a fault of the caller, not of the input
         self._clock, self._floors, lives = self._taken

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import WritesRefused
-from constraint_crdt.model.histogram import DurationHistogram
-from constraint_crdt.store.changes import Batch, Changes, Life
+from constraint_crdt.model import DurationHistogram
+from constraint_crdt.store.changes import Changes, CommitBatch, Life
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
@@ -156,7 +156,7 @@ class Committer:
             self._trouble = trouble
             self._on_health(trouble)
 
-    def _write(self, batch: Batch) -> float:
+    def _write(self, batch: CommitBatch) -> float:
         """Commit in the thread. Returns the duration in seconds."""
         began = time.perf_counter()
         self._store.commit(batch)

@@ -20,7 +20,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
-from constraint_crdt.store.changes import Batch, Life, Seal
+from constraint_crdt.store.changes import CommitBatch, Life, Seal
 from constraint_crdt.store.files import (
     REJOIN,
     SIDE_FILES,
@@ -156,7 +156,7 @@ class Store:
         if found != seal:
             raise damaged(self.path, "its cells do not come to the state that was committed")
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: CommitBatch) -> None:
         """Write a batch to disk and to the marker. Writing a batch twice is harmless.
 
         Raises `WritesRefused`; the disk has the state before, or the whole batch, then.
@@ -270,7 +270,7 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _write(self, connection: sqlite3.Connection, batch: Batch) -> dict[Replica, int]:
+    def _write(self, connection: sqlite3.Connection, batch: CommitBatch) -> dict[Replica, int]:
         """Write in a single transaction. Returns the numbers of the rows after the batch."""
         numbers = self._numbers.copy()
         for run in batch.runs:
@@ -288,14 +288,14 @@ class Store:
         connection.execute("COMMIT")
         return numbers
 
-    def _note(self, batch: Batch) -> None:
+    def _note(self, batch: CommitBatch) -> None:
         own = Replica(self._owner[0], self._lives[-1].incarnation)
         seq = next((run.hi for run in batch.runs if run.replica == own), 0)
         if seq or batch.lives:
             self._marker.note(own.incarnation, seq)
 
 
-def _cells(batch: Batch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:
+def _cells(batch: CommitBatch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:
     for run in batch.runs:
         number = numbers[run.replica]
         for cell in run.cells:
