@@ -37,7 +37,7 @@ NO_ERRORS = {
 RAISED = {
     ("http/openapi.py", "NotImplementedError"),  # a type of a field without a schema: a mistake in the package
     ("http/endpoint.py", "RuntimeError"),  # the same, of an operation
-    ("store/location.py", "OSError"),  # caught in the same module
+    ("store/files.py", "OSError"),  # caught in the same module
     ("store/schema.py", "ValueError"),  # the same
     ("client/event_stream.py", "ValueError"),  # caught by the clients
     ("alerts/engine.py", "ValueError"),  # caught in the same module

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from constraint_crdt import ConstraintState, Evaluation, MemoryNetwork, Node, SyncNode, Verdict
 from constraint_crdt.model.markup import MOST_ROWS, html_table
-from constraint_crdt.simulation import Run, Scenario, Simulation
+from constraint_crdt.simulation import Scenario, ScenarioRun, Simulation
 from tests.runtime.fleet import QUICK
 
 HARMFUL = '<script>alert("&")</script>'
@@ -95,7 +95,7 @@ def test_the_results_of_simulations_are_tables() -> None:
     shown = Tables(simulation._repr_html_())
     assert (shown.value("converged"), shown.value("seed"), shown.value("nodes")) == ("True", "7", "4")
     assert Tables(simulation.stats._repr_html_()).value("exchanges") == str(simulation.stats.exchanges)
-    run = Run(Scenario(nodes=3, seed=1))
+    run = ScenarioRun(Scenario(nodes=3, seed=1))
     list(run.samples())
     report = run.report()
     assert Tables(report._repr_html_()).value("settled") == str(report.settled)

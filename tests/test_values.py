@@ -15,7 +15,7 @@ OPAQUE = {
     "constraint_crdt.gossip.ByDistance",
     "constraint_crdt.simulation.Chaos",
     "constraint_crdt.simulation.Replay",
-    "constraint_crdt.simulation.Run",
+    "constraint_crdt.simulation.ScenarioRun",
     "constraint_crdt.simulation.SimRng",
     "constraint_crdt.ZenohTransport",
 }

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownConstraint, WritesRefused
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
-    from constraint_crdt.model.definition import Severity
-    from constraint_crdt.model.events import Event, EventKind
+    from constraint_crdt.model import Event, EventKind, Severity
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.protocol.gossip_node import exchange
     from constraint_crdt.runtime.batches import BatchResult
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from constraint_crdt.runtime.sync_node import SyncNode
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.state_file import StateFileError, from_json, to_json
-    from constraint_crdt.transport.interface import Transport, TransportError
+    from constraint_crdt.transport import Transport, TransportError
     from constraint_crdt.transport.memory import MemoryNetwork
     from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.counters import Counts
@@ -51,8 +50,8 @@ _MODULE_OF = {
     "Counts": "constraint_crdt.types.counters",
     "Definition": "constraint_crdt.types.definition",
     "Evaluation": "constraint_crdt.expression.evaluation",
-    "Event": "constraint_crdt.model.events",
-    "EventKind": "constraint_crdt.model.events",
+    "Event": "constraint_crdt.model",
+    "EventKind": "constraint_crdt.model",
     "ExpressionError": "constraint_crdt.expression",
     "GossipNode": "constraint_crdt.edge",
     "Limits": "constraint_crdt.crdt.limits",
@@ -63,14 +62,14 @@ _MODULE_OF = {
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
-    "Severity": "constraint_crdt.model.definition",
+    "Severity": "constraint_crdt.model",
     "StateFileError": "constraint_crdt.state_file",
     "StateHash": "constraint_crdt.crdt.digest",
     "StoreError": "constraint_crdt.errors",
     "SyncNode": "constraint_crdt.runtime.sync_node",
     "SystemProbe": "constraint_crdt.runtime.probes",
-    "Transport": "constraint_crdt.transport.interface",
-    "TransportError": "constraint_crdt.transport.interface",
+    "Transport": "constraint_crdt.transport",
+    "TransportError": "constraint_crdt.transport",
     "UnknownConstraint": "constraint_crdt.errors",
     "VectorClock": "constraint_crdt.crdt.clock",
     "Verdict": "constraint_crdt.expression",

@@ -13,7 +13,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, StoreError, WrongThread
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK

@@ -26,8 +26,7 @@ from typing import Any, Self, TypeVar
 
 from constraint_crdt.errors import LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model.definition import Severity
-from constraint_crdt.model.events import Event
+from constraint_crdt.model import Event, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.positions import PositionReport
@@ -37,7 +36,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.errors import InvalidType
-from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, replicas
+from constraint_crdt.testing.drawn_replicas import LawBroken, Laws, Replicas, replicas
 
 CUTS = 6
 """The places at which an encoding is truncated, per example."""
