@@ -210,7 +210,7 @@ def make_reference() -> str:
         "|---|---|---|---|---|",
     ]
     for operation in OPERATIONS:
-        command = "" if operation.command is None else f"`constraint-crdt {operation.command.name}`"
+        command = ", ".join(f"`constraint-crdt {each.name}`" for each in operation.commands)
         path = operation.path.replace(":any_text", "")
         answer = source.of(operation.response) if operation.in_clients else "(a page or stream)"
         role = operation.needs.name.lower()
@@ -225,8 +225,8 @@ def make_reference() -> str:
         if query:
             lines += ["", "| parameter | meaning |", "|---|---|"]
             lines += [f"| `{parameter.name}` | {parameter.about} |" for parameter in query]
-        if operation.command is not None:
-            lines += ["", f"Command: `constraint-crdt {operation.command.name}`: {operation.command.help}."]
+        for each in operation.commands:
+            lines += ["", f"Command: `constraint-crdt {each.name}`: {each.help}."]
         statuses = ", ".join(map(str, operation.statuses))
         lines += ["", f"Problems: {statuses}."]
         if operation.method == GET and operation.freshness is not None:

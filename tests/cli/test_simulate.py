@@ -12,10 +12,10 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import histories as searching
+from constraint_crdt.cli import replay as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.errors import INTERRUPTED
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import INTERRUPTED
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
 from constraint_crdt.simulation.scenario import Report, Run, Scenario
@@ -246,7 +246,7 @@ def test_a_search_stops_at_a_violation_and_its_file_replays(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as planted:
-        planted.setattr(Rows, "_act", lambda self, removal: None)
+        planted.setattr(Rows, "_apply_removal", lambda self, removal: None)
         assert main(["simulate", "--chaos", "--seed", "2"]) == 1
         err = capsys.readouterr().err
         assert "simulate --replay chaos-2.json" in err

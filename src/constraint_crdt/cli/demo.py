@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from constraint_crdt.cli.demo_nodes import DemoNode
-from constraint_crdt.cli.errors import CommandFailedError
-from constraint_crdt.cli.output import aligned, printable
+from constraint_crdt.cli.output import CommandFailedError, aligned, printable
 from constraint_crdt.operations.command import Column
 from constraint_crdt.operations.constraints import ConstraintReport
 from constraint_crdt.operations.nodes import Status

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.cli.output import CommandFailedError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError, NoAnswer
 from constraint_crdt.operations.constraints import ConstraintReport

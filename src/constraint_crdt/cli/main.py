@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.errors import INTERRUPTED, NO_READER, CommandFailedError
+from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError
 from constraint_crdt.errors import ConstraintCrdtError
 
 

@@ -1,7 +1,9 @@
-"""Printing: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
+"""Output: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
 
 Rule: a text from a node is printed without control characters. Any member of the fleet may have written it, to steer the terminal
 of its readers.
+
+A failed command ends with one sentence on stderr and an exit code.
 """
 
 import json
@@ -16,13 +18,31 @@ from constraint_crdt.operations.command import Column, Lines, Table, View
 if TYPE_CHECKING:
     from rich.table import Table as DrawnTable
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+NO_READER = 141
+"""The exit code when the output has no reader any more."""
+
 STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
 """How words that matter are drawn on a terminal."""
 
 
-def present(answer: object, view: View, *, as_json: bool) -> int:
-    """Print the answer of a node: as JSON, as the API sent it, or as a person sees it. Returns 0, the exit code."""
-    if as_json:
+class CommandFailedError(Exception):
+    """The command could not do its work. `str()` is one sentence that says what to do."""
+
+    exit_code = 1
+
+
+class MisuseError(CommandFailedError):
+    """The arguments of the command cannot be right, whatever the state of the fleet."""
+
+    exit_code = 2
+
+
+def present(answer: object, view: "View | None") -> int:
+    """Print the answer of a node as a view; without a view as JSON, as the API sent it. Returns 0, the exit code."""
+    if view is None:
         print_json(answer)
     else:
         print_view(view)

@@ -14,30 +14,27 @@ import msgspec
 
 from constraint_crdt.operations import (
     constraints,
-    counters,
     counts,
     diagnosis,
     evidence,
+    fleet,
     nodes,
     plato,
-    positions,
     service,
     sketches,
-    states,
+    tile_edits,
     tiles,
 )
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
-from constraint_crdt.operations.counters import CounterReport
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.diagnosis import AlertsReport, DiagnosisReport
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
+from constraint_crdt.operations.fleet import CounterReport, PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.positions import PositionReport
-from constraint_crdt.operations.service import Health
+from constraint_crdt.operations.service import Health, ImportReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
-from constraint_crdt.operations.states import ImportReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
@@ -87,6 +84,14 @@ class BlockingMethods(ABC):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of the node."""
         return self.do(service.OPENAPI, Empty())
+
+    def export(self) -> bytes:
+        """Everything the node knows, as a state file."""
+        return self.do(service.EXPORT, Empty())
+
+    def import_state(self, content: bytes) -> ImportReport:
+        """Merge a state file into the node."""
+        return self.do(service.IMPORT_STATE, service.ImportState(content=content))
 
     def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -195,14 +200,6 @@ class BlockingMethods(ABC):
         """The tiles, without their contents; or the deleted, restorable ones."""
         return self.do(tiles.TILES, tiles.list_tiles(room, prefix=prefix, deleted=deleted))
 
-    def tile(self, room: str, id_: str) -> TileContent:
-        """One tile with its content."""
-        return self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
-
-    def tile_content(self, room: str, id_: str) -> bytes:
-        """The bytes of a tile."""
-        return self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
-
     def put_tile(
         self,
         room: str,
@@ -219,6 +216,22 @@ class BlockingMethods(ABC):
     def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
         """Make these bytes the content of a tile."""
         return self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
+
+    def tile(self, room: str, id_: str) -> TileContent:
+        """One tile with its content."""
+        return self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
+
+    def tile_content(self, room: str, id_: str) -> bytes:
+        """The bytes of a tile."""
+        return self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
+
+    def delete_tile(self, room: str, id_: str) -> TileRemoved:
+        """Delete a tile, restorable for a while."""
+        return self.do(tile_edits.DELETE_TILE, tiles.AtTile(room=room, id=id_))
+
+    def restore_tile(self, room: str, id_: str) -> TileReport:
+        """Undo the deletion of a tile."""
+        return self.do(tile_edits.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
 
     def edit_tile(
         self,
@@ -239,43 +252,27 @@ class BlockingMethods(ABC):
             add_constraints=add_constraints,
             remove_constraints=remove_constraints,
         )
-        return self.do(tiles.EDIT_TILE, request)
-
-    def delete_tile(self, room: str, id_: str) -> TileRemoved:
-        """Delete a tile, restorable for a while."""
-        return self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
-
-    def restore_tile(self, room: str, id_: str) -> TileReport:
-        """Undo the deletion of a tile."""
-        return self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
+        return self.do(tile_edits.EDIT_TILE, request)
 
     def counters(self) -> list[CounterReport]:
         """The counters that were ever moved."""
-        return self.do(counters.COUNTERS, Empty())
+        return self.do(fleet.COUNTERS, Empty())
 
     def counter(self, name: str) -> CounterReport:
         """What a counter stands at."""
-        return self.do(counters.COUNTER, counters.GetCounter(name=name))
+        return self.do(fleet.COUNTER, fleet.GetCounter(name=name))
 
     def move_counter(self, name: str, by: int = 1) -> CounterReport:
         """Move a counter up, or down by a negative number."""
-        return self.do(counters.MOVE_COUNTER, counters.MoveCounter(name=name, by=by))
+        return self.do(fleet.MOVE_COUNTER, fleet.MoveCounter(name=name, by=by))
 
     def position(self) -> PositionReport:
         """Where the fleet and its nodes are."""
-        return self.do(positions.POSITION, Empty())
+        return self.do(fleet.POSITION, Empty())
 
     def move(self, position: tuple[int, int]) -> PositionReport:
         """Move the fleet."""
-        return self.do(positions.MOVE, positions.Moving(position=position))
-
-    def export(self) -> bytes:
-        """Everything the node knows, as a state file."""
-        return self.do(states.EXPORT, Empty())
-
-    def import_state(self, content: bytes) -> ImportReport:
-        """Merge a state file into the node."""
-        return self.do(states.IMPORT_STATE, states.ImportState(content=content))
+        return self.do(fleet.MOVE, fleet.Moving(position=position))
 
     def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""
@@ -336,6 +333,14 @@ class AsyncMethods(ABC):
     async def openapi(self) -> dict[str, Any]:
         """The OpenAPI document of the node."""
         return await self.do(service.OPENAPI, Empty())
+
+    async def export(self) -> bytes:
+        """Everything the node knows, as a state file."""
+        return await self.do(service.EXPORT, Empty())
+
+    async def import_state(self, content: bytes) -> ImportReport:
+        """Merge a state file into the node."""
+        return await self.do(service.IMPORT_STATE, service.ImportState(content=content))
 
     async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -444,14 +449,6 @@ class AsyncMethods(ABC):
         """The tiles, without their contents; or the deleted, restorable ones."""
         return await self.do(tiles.TILES, tiles.list_tiles(room, prefix=prefix, deleted=deleted))
 
-    async def tile(self, room: str, id_: str) -> TileContent:
-        """One tile with its content."""
-        return await self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
-
-    async def tile_content(self, room: str, id_: str) -> bytes:
-        """The bytes of a tile."""
-        return await self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
-
     async def put_tile(
         self,
         room: str,
@@ -468,6 +465,22 @@ class AsyncMethods(ABC):
     async def put_tile_content(self, room: str, id_: str, content: bytes) -> TileReport:
         """Make these bytes the content of a tile."""
         return await self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
+
+    async def tile(self, room: str, id_: str) -> TileContent:
+        """One tile with its content."""
+        return await self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
+
+    async def tile_content(self, room: str, id_: str) -> bytes:
+        """The bytes of a tile."""
+        return await self.do(tiles.TILE_CONTENT, tiles.AtTile(room=room, id=id_))
+
+    async def delete_tile(self, room: str, id_: str) -> TileRemoved:
+        """Delete a tile, restorable for a while."""
+        return await self.do(tile_edits.DELETE_TILE, tiles.AtTile(room=room, id=id_))
+
+    async def restore_tile(self, room: str, id_: str) -> TileReport:
+        """Undo the deletion of a tile."""
+        return await self.do(tile_edits.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
 
     async def edit_tile(
         self,
@@ -488,43 +501,27 @@ class AsyncMethods(ABC):
             add_constraints=add_constraints,
             remove_constraints=remove_constraints,
         )
-        return await self.do(tiles.EDIT_TILE, request)
-
-    async def delete_tile(self, room: str, id_: str) -> TileRemoved:
-        """Delete a tile, restorable for a while."""
-        return await self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
-
-    async def restore_tile(self, room: str, id_: str) -> TileReport:
-        """Undo the deletion of a tile."""
-        return await self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
+        return await self.do(tile_edits.EDIT_TILE, request)
 
     async def counters(self) -> list[CounterReport]:
         """The counters that were ever moved."""
-        return await self.do(counters.COUNTERS, Empty())
+        return await self.do(fleet.COUNTERS, Empty())
 
     async def counter(self, name: str) -> CounterReport:
         """What a counter stands at."""
-        return await self.do(counters.COUNTER, counters.GetCounter(name=name))
+        return await self.do(fleet.COUNTER, fleet.GetCounter(name=name))
 
     async def move_counter(self, name: str, by: int = 1) -> CounterReport:
         """Move a counter up, or down by a negative number."""
-        return await self.do(counters.MOVE_COUNTER, counters.MoveCounter(name=name, by=by))
+        return await self.do(fleet.MOVE_COUNTER, fleet.MoveCounter(name=name, by=by))
 
     async def position(self) -> PositionReport:
         """Where the fleet and its nodes are."""
-        return await self.do(positions.POSITION, Empty())
+        return await self.do(fleet.POSITION, Empty())
 
     async def move(self, position: tuple[int, int]) -> PositionReport:
         """Move the fleet."""
-        return await self.do(positions.MOVE, positions.Moving(position=position))
-
-    async def export(self) -> bytes:
-        """Everything the node knows, as a state file."""
-        return await self.do(states.EXPORT, Empty())
-
-    async def import_state(self, content: bytes) -> ImportReport:
-        """Merge a state file into the node."""
-        return await self.do(states.IMPORT_STATE, states.ImportState(content=content))
+        return await self.do(fleet.MOVE, fleet.Moving(position=position))
 
     async def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, Table, View
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, show_time
 from constraint_crdt.operations.operation import GET, Empty, Operation
-from constraint_crdt.operations.values import show_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -115,6 +114,12 @@ DIAGNOSIS: Final = Operation(
     response=DiagnosisReport,
     run=_diagnosis,
     patience=lambda _: 30.0,
+    command=Command(
+        name="doctor",
+        help="look for what is usually wrong, and say what to do",
+        group="observe",
+        options={"config": Flag("--config", metavar="FILE", help="the settings of the node, to be looked at too")},
+    ),
 )
 
 

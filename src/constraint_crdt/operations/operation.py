@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.command import Command
+from constraint_crdt.operations.command import AnyCommand, Command, CompositeCommand
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
@@ -220,7 +220,9 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Seconds beyond the timeout of the clients."""
     in_clients: bool = True
     """The clients have a method."""
-    command: Command[Request, Response] | None = None
+    command: Command[Request, Response] | CompositeCommand[Any] | None = None
+    more_commands: tuple[CompositeCommand[Any], ...] = ()
+    """Further commands for the same operation."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults after the method."""
@@ -232,6 +234,11 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     def needs(self) -> Right:
         """The role needed by a request."""
         return self.right or Right.NONE
+
+    @property
+    def commands(self) -> tuple[AnyCommand, ...]:
+        """All commands for the operation."""
+        return self.more_commands if self.command is None else (self.command, *self.more_commands)
 
     @property
     def path_fields(self) -> list[str]:

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
-from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import STYLES, printable
+from constraint_crdt.cli.output import STYLES, MisuseError, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError
 from constraint_crdt.client.event_stream import Gap, Happened, Heard
 from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.operations.command import parse_duration, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status
-from constraint_crdt.operations.values import parse_duration, show_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

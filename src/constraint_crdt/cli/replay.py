@@ -18,9 +18,8 @@ from pathlib import Path
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.errors import INTERRUPTED, CommandFailedError, MisuseError
 from constraint_crdt.cli.files import read_whole, write_whole
-from constraint_crdt.cli.output import print_json, print_lines, printable
+from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, printable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation import histories
 from constraint_crdt.simulation.chaos import Coverage, search_seeds
