@@ -11,10 +11,9 @@ from typing import Any
 
 from constraint_crdt.cli.arguments import DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
-from constraint_crdt.client.address import AddressError, read_token
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NoAnswer, Stranger, Unauthorized, WrongInput
-from constraint_crdt.client.wire import TIMEOUT
+from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.command import AnyCommand, Command, UsageError
 from constraint_crdt.operations.operation import AnyOperation
