@@ -327,7 +327,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Have shtab offer files where a flag takes one. argparse has no public way to its arguments; shtab itself uses this one."""
+    """Have shtab offer files for flags with a file name. argparse has no public way to its arguments; so does shtab."""
     import shtab
 
     for action in parser._actions:

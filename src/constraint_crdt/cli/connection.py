@@ -1,7 +1,7 @@
 """The node that a command asks, the call of a declared command, and the errors of the client as the end of the command.
 
-The node is that of the flag, of the environment, or the default one. The token file likewise, without a default. A declared command
-calls its operation with the request of its flags, or makes the calls of its declaration, and prints the response.
+The node is taken from the flag, the environment or the default, in this order; the token file likewise, without a default. A
+declared command calls its operation with the request of its flags, or makes the calls of its declaration, and prints the response.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
 
 
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
-    """The end of a command with this error, in a sentence that says what to do."""
+    """The end of a command with this error, in a sentence with advice."""
     match error:
         case NoAnswer(refused=True):
             return CommandFailedError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedConstraint
 
 LONGEST_REQUEST = 60.0
-"""Seconds that one request waits at the node; a longer wait takes several requests."""
+"""The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
 
 DEFAULT_WAIT = "30s"
 
@@ -197,7 +197,7 @@ def wait_for(client: Client, arguments: argparse.Namespace, id_: str | None) -> 
 
 
 def not_enough(what: str, answer: CoverageReport) -> CommandFailedError:
-    """The failure of a wait, with the names of the nodes without the change. `what`: the work that was done."""
+    """The failure of a wait, with the names of the nodes without the change. `what`: the finished work."""
     lacking = [_lacking(each) for each in answer.nodes if not each.holds]
     more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
     told = f"{what}, but only {acknowledged_by(answer)}, where {answer.wanted} were asked for"

@@ -62,7 +62,7 @@ STANDARD = "-"
 """The name of standard input and output."""
 
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
-"""Bytes that a node takes in one import."""
+"""The largest import of a node, in bytes."""
 
 FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
 """Of a constraint in a file."""

@@ -1,6 +1,6 @@
-"""The program: one command, from its arguments to its exit code.
+"""The program: a command, from its arguments to its exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a reader of the output. A mistake is one sentence on
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a reader of the output. A mistake is a sentence on
 stderr.
 """
 

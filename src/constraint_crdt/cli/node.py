@@ -1,10 +1,10 @@
 """The commands on a node of this machine: `node` and `doctor`.
 
 `node` runs a node and its API until SIGTERM or Ctrl-C, or until a fault ends the node, and logs to stderr.
-Rules: nothing on stdout. The port of the API is taken first, so that a taken one is refused before the fleet hears of the node.
+Rules: nothing on stdout. The port of the API is taken first: a taken port is refused before the fleet hears of the node.
 Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
 
-The log of a node: stderr, one line an event, `time level message`.
+The log of a node: stderr, a line per event, `time level message`.
 
 `doctor` asks the node for its findings. Without an answer it looks itself: at the settings, port, seeds and store.
 """
@@ -56,7 +56,7 @@ _LOGGED = {
     EventKind.RETIRED: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
-"""The events that the log tells, each with its level. The node itself logs what concerns its peers and its own life."""
+"""The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""
 
 DIAGNOSIS_TIMEOUT = 30.0
 """Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
@@ -146,7 +146,7 @@ def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
 
 
 def _stdin_moved(stop: asyncio.Event) -> None:
-    """Stop once nobody holds the other end of stdin any more. What they write does not matter."""
+    """Stop at the end of stdin. Its content is ignored."""
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         _told_to_stop("whoever started this node is gone", stop)
@@ -164,7 +164,7 @@ def _line(event: Event) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Each record on one line: errors are named with the place they come from, and line ends in names cannot forge a record."""
+    """Each record on a line: errors are named with the place they come from, and line ends in names cannot forge a record."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's names
         """Local time with its offset, in ms."""
@@ -194,7 +194,7 @@ def log_to_stderr() -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print a line for each finding; exit code 1 if one of them is a failure."""
+    """Print a line for each finding; exit code 1 if there is a failure."""
     settings, findings = _read_settings(arguments)
     node = arguments.node
     if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:

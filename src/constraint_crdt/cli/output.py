@@ -3,7 +3,7 @@
 Rule: a text from a node is printed without control characters. Any member of the fleet may have written it, to steer the terminal
 of its readers.
 
-A failed command ends with one sentence on stderr and an exit code.
+A failed command ends with a sentence on stderr and an exit code.
 """
 
 import json
@@ -29,7 +29,7 @@ STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "cr
 
 
 class CommandFailedError(Exception):
-    """The command could not do its work. `str()` is one sentence that says what to do."""
+    """The command could not do its work. `str()` is a sentence with advice."""
 
     exit_code = 1
 
@@ -56,12 +56,12 @@ def printable(value: object) -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON document. `value` may hold structs."""
+    """A JSON document. `value` may hold structs."""
     print(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
 def print_view(view: View) -> None:
-    """Sentences, tables and named values, one after the other."""
+    """Sentences, tables and named values, in order."""
     match view:
         case str():
             print(printable(view))
@@ -87,7 +87,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> 
 
 
 def print_lines(lines: Sequence[tuple[str, object]]) -> None:
-    """Named values, one a line."""
+    """Named values, a line each."""
     for name, value in lines:
         print(f"{name:<12} {printable(value)}")
 

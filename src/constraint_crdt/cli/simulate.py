@@ -1,4 +1,4 @@
-"""`simulate`: a fleet in virtual time. By its flags it runs scenarios, or one of the tasks of `replay`: a search, a replay.
+"""`simulate`: a fleet in virtual time. By its flags it runs scenarios, or a task of `replay`: a search, a replay.
 
 Exit codes: 0 the fleet settled, 1 it did not, an invariant broke, or a file cannot be written, 130 interrupted. An interrupted run
 prints its results so far.
@@ -171,7 +171,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None]
 
 @contextmanager
 def _progress(runs: int) -> Iterator[Callable[[int, float], None]]:
-    """A progress bar on stderr, on a terminal: `advance(runs done, share known of the one on its way)`."""
+    """A progress bar on stderr, on a terminal: `advance(runs done, share known of the present run)`."""
     if not sys.stderr.isatty():
         yield _show_nothing
         return

@@ -60,7 +60,7 @@ class BlockingMethods(ABC):
         return self.do(nodes.NODES, Paged())
 
     def storage(self) -> StorageReport:
-        """What the node holds, and could forget."""
+        """The contents of the node by kind, and the tombstones it could forget."""
         return self.do(nodes.STORAGE, Empty())
 
     def identity(self) -> IdentityReport:
@@ -136,7 +136,7 @@ class BlockingMethods(ABC):
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     def lately(self) -> LatelyReport:
-        """What is left of the evaluations of each node."""
+        """The decaying counts of evaluations, per node."""
         return self.do(counts.LATELY, Empty())
 
     def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
@@ -144,7 +144,7 @@ class BlockingMethods(ABC):
         return self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
-        """What is violated most, or the most frequent items of a sketch."""
+        """The constraints violated most, or the most frequent items of another sketch."""
         return self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
 
     def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
@@ -179,7 +179,7 @@ class BlockingMethods(ABC):
         return self.do(evidence.CONVERGENCE, Empty())
 
     def diagnosis(self) -> DiagnosisReport:
-        """What is wrong, and what to do about it."""
+        """The faults of the node, each with advice."""
         return self.do(diagnosis.DIAGNOSIS, Empty())
 
     def alerts(self) -> AlertsReport:
@@ -202,7 +202,7 @@ class BlockingMethods(ABC):
         return self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
 
     def tile(self, room: str, id_: str) -> TileContent:
-        """One tile with its content."""
+        """A tile with its content."""
         return self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
 
     def tile_content(self, room: str, id_: str) -> bytes:
@@ -233,7 +233,7 @@ class BlockingMethods(ABC):
         return self.do(fleet.COUNTERS, Empty())
 
     def counter(self, name: str) -> CounterReport:
-        """What a counter stands at."""
+        """The value of a counter."""
         return self.do(fleet.COUNTER, fleet.GetCounter(name=name))
 
     def move_counter(self, name: str, by: int = 1) -> CounterReport:
@@ -281,7 +281,7 @@ class AsyncMethods(ABC):
         return await self.do(nodes.NODES, Paged())
 
     async def storage(self) -> StorageReport:
-        """What the node holds, and could forget."""
+        """The contents of the node by kind, and the tombstones it could forget."""
         return await self.do(nodes.STORAGE, Empty())
 
     async def identity(self) -> IdentityReport:
@@ -357,7 +357,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     async def lately(self) -> LatelyReport:
-        """What is left of the evaluations of each node."""
+        """The decaying counts of evaluations, per node."""
         return await self.do(counts.LATELY, Empty())
 
     async def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
@@ -365,7 +365,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
-        """What is violated most, or the most frequent items of a sketch."""
+        """The constraints violated most, or the most frequent items of another sketch."""
         return await self.do(sketches.TOP, sketches.GetTop(k=k, of=of))
 
     async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
@@ -400,7 +400,7 @@ class AsyncMethods(ABC):
         return await self.do(evidence.CONVERGENCE, Empty())
 
     async def diagnosis(self) -> DiagnosisReport:
-        """What is wrong, and what to do about it."""
+        """The faults of the node, each with advice."""
         return await self.do(diagnosis.DIAGNOSIS, Empty())
 
     async def alerts(self) -> AlertsReport:
@@ -423,7 +423,7 @@ class AsyncMethods(ABC):
         return await self.do(tiles.PUT_TILE_CONTENT, tiles.PutContent(room=room, id=id_, content=content))
 
     async def tile(self, room: str, id_: str) -> TileContent:
-        """One tile with its content."""
+        """A tile with its content."""
         return await self.do(tiles.TILE, tiles.AtTile(room=room, id=id_))
 
     async def tile_content(self, room: str, id_: str) -> bytes:
@@ -454,7 +454,7 @@ class AsyncMethods(ABC):
         return await self.do(fleet.COUNTERS, Empty())
 
     async def counter(self, name: str) -> CounterReport:
-        """What a counter stands at."""
+        """The value of a counter."""
         return await self.do(fleet.COUNTER, fleet.GetCounter(name=name))
 
     async def move_counter(self, name: str, by: int = 1) -> CounterReport:

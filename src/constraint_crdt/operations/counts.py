@@ -377,6 +377,7 @@ LATELY: Final = Operation(
     method=GET,
     path="/v1/lately",
     summary="What is left of the evaluations of each node.",
+    about="The decaying counts of evaluations, per node.",
     request=Empty,
     response=LatelyReport,
     run=_lately,

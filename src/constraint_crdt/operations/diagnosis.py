@@ -110,6 +110,7 @@ DIAGNOSIS: Final = Operation(
     method=GET,
     path="/v1/diagnosis",
     summary="What is wrong, and what to do about it.",
+    about="The faults of the node, each with advice.",
     request=Empty,
     response=DiagnosisReport,
     run=_diagnosis,

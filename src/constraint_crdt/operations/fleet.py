@@ -103,6 +103,7 @@ COUNTER: Final = Operation(
     method=GET,
     path="/v1/counters/{name:any_text}",
     summary="What a counter stands at.",
+    about="The value of a counter.",
     request=GetCounter,
     response=CounterReport,
     run=_counter,

@@ -187,6 +187,7 @@ TOP: Final = Operation(
     method=GET,
     path="/v1/top",
     summary="What is violated most, or the most frequent items of a sketch.",
+    about="The constraints violated most, or the most frequent items of another sketch.",
     request=GetTop,
     response=TopReport,
     run=_top,

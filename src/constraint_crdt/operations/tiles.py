@@ -390,6 +390,7 @@ TILE: Final = Operation(
     method=GET,
     path=TILE_PATH,
     summary="One tile with its content.",
+    about="A tile with its content.",
     request=AtTile,
     response=TileContent,
     run=_tile,
