@@ -31,7 +31,7 @@ from constraint_crdt.operations.constraints import Added, Batched, ConstraintRep
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.diagnosis import AlertsReport, DiagnosisReport
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
-from constraint_crdt.operations.fleet import CounterReport, PositionReport
+from constraint_crdt.operations.fleet import CounterReport, LabelReport, PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
@@ -247,6 +247,10 @@ class BlockingMethods(ABC):
     def move(self, position: tuple[int, int]) -> PositionReport:
         """Move the fleet."""
         return self.do(fleet.MOVE, fleet.Moving(position=position))
+
+    def labels(self) -> list[LabelReport]:
+        """The labels in use, with their nodes and constraints."""
+        return self.do(fleet.LABELS, Paged())
 
     def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""
@@ -468,6 +472,10 @@ class AsyncMethods(ABC):
     async def move(self, position: tuple[int, int]) -> PositionReport:
         """Move the fleet."""
         return await self.do(fleet.MOVE, fleet.Moving(position=position))
+
+    async def labels(self) -> list[LabelReport]:
+        """The labels in use, with their nodes and constraints."""
+        return await self.do(fleet.LABELS, Paged())
 
     async def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""

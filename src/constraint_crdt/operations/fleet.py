@@ -1,5 +1,6 @@
-"""The operations on values of the whole fleet: its counters, which go up and down, and its position."""
+"""The operations on values of the whole fleet: its counters, which go up and down, its position, and the labels in use."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -8,7 +9,22 @@ import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, UsageError, View
-from constraint_crdt.operations.operation import GET, POST, PUT, Body, Empty, Freshness, Operation, in_field, not_found, wrong
+from constraint_crdt.operations.operation import (
+    GET,
+    PAGED,
+    POST,
+    PUT,
+    Body,
+    Empty,
+    Freshness,
+    Operation,
+    Paged,
+    Reply,
+    concatenated,
+    in_field,
+    not_found,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -252,4 +268,59 @@ MOVE: Final = Operation(
     run=_move,
     body=Body(shape=Moving),
     positional=("position",),
+)
+
+# --- labels -----------------------------------------------------------------------------------------------------------------
+
+
+class LabelReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A label of a node, or in a selector of an active constraint."""
+
+    label: str
+    """As `key=value`."""
+    nodes: tuple[str, ...]
+    """The nodes with the label, by name. Retired nodes have none."""
+    constraints: tuple[str, ...]
+    """The active constraints with a definition for nodes with the label, by id."""
+
+
+async def _labels(node: "Node", request: Paged) -> Reply[list[LabelReport]]:
+    state = node.gossip.state
+    nodes: defaultdict[str, list[str]] = defaultdict(list)
+    constraints: defaultdict[str, list[str]] = defaultdict(list)
+    for name in node.node_names():
+        described = state.nodes.get(name)
+        if described is not None and name not in state.retirements:
+            for key, value in described.labels:
+                nodes[f"{key}={value}"].append(name)
+    with node.gossip.time.held():
+        for id_ in sorted(state.constraints):
+            selectors = {pair for each in state.constraints.additions(id_) for pair in each.definition.on}
+            for key, value in selectors:
+                constraints[f"{key}={value}"].append(id_)
+    page, following = request.page(sorted({*nodes, *constraints}))
+    found = [LabelReport(label=each, nodes=tuple(nodes[each]), constraints=tuple(constraints[each])) for each in page]
+    return Reply(found, next_after=following)
+
+
+def show_labels(answer: list[LabelReport], _: Paged, __: "Namespace") -> View:
+    """A row for each label."""
+    columns = [Column("label"), Column("nodes"), Column("constraints")]
+    return Table(columns, [[each.label, ", ".join(each.nodes) or "-", ", ".join(each.constraints) or "-"] for each in answer])
+
+
+LABELS: Final = Operation(
+    name="labels",
+    method=GET,
+    path="/v1/labels",
+    summary="The labels in use, with their nodes and constraints.",
+    request=Paged,
+    response=list[LabelReport],
+    run=_labels,
+    parameters=PAGED,
+    freshness=Freshness.STATE,
+    join=concatenated,
+    command=Command(
+        name="labels", help="the labels of the nodes, and the constraints that select them", group="fleet", show=show_labels
+    ),
 )
