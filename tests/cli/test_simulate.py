@@ -12,10 +12,10 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import histories as searching
+from constraint_crdt.cli import replay as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.errors import INTERRUPTED
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import INTERRUPTED
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
 from constraint_crdt.simulation.scenario import Report, Scenario, ScenarioRun

@@ -25,9 +25,9 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.positions import PositionReport
-from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.events import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime

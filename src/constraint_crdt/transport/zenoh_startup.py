@@ -204,7 +204,8 @@ _threads: set[threading.Thread] = set()
 
 def start_daemon_thread(work: Callable[[], object]) -> None:
     """Run `work` in a thread of its own."""
-    _threads.difference_update([thread for thread in _threads if not thread.is_alive()])
+    # A copy: other threads start threads, too.
+    _threads.difference_update([thread for thread in list(_threads) if not thread.is_alive()])
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     _threads.add(thread)
