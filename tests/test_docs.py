@@ -7,6 +7,7 @@ Files are named from the root of the checkout or of the package. A constant stan
 import asyncio
 import inspect
 import re
+import tomllib
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Iterator
 from itertools import dropwhile, takewhile
@@ -52,6 +53,18 @@ def test_each_link_of_a_page_leads_to_a_file(page: Path) -> None:
     """The strict build of the site checks links within docs/ only, and needs the extra `docs`."""
     missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_the_description_on_an_index_page_has_no_links_into_the_repository() -> None:
+    """As the build makes it: the README after the substitutions of pyproject.toml."""
+    text = (ROOT / "README.md").read_text()
+    assert LINK.search(text), "the README leads to pages of docs/"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for substitution in settings["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", text)
+    assert "Two nodes in five minutes" in text
+    assert "[CEL](https://cel.dev)" in text
 
 
 def quoted(page: Path) -> Iterator[tuple[str, str]]:
