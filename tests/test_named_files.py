@@ -133,3 +133,31 @@ def test_the_example_of_a_change_is_in_the_named_files_only(row: list[str]) -> N
     word, *files = QUOTED.findall(row[2])
     holding = [path for path in PACKAGE.rglob("*.py") if re.search(rf"\b{word}\b", path.read_text())]
     assert sorted(str(path.relative_to(PACKAGE)) for path in holding) == sorted(files)
+
+
+GLOSSARY = ROOT / "docs" / "design" / "glossary.md"
+IDENTIFIER = re.compile(r"[A-Za-z_]+\w*(?:\.\w+)*|/v1/[\w/{}]+|--[\w-]+")
+
+
+def glossary_names() -> set[str]:
+    """Identifiers, paths of the API and flags in the column *names in 0.1.0*."""
+    lines = [line for line in GLOSSARY.read_text().splitlines() if line.startswith("|")]
+    cells = [line.strip("|").split("|")[2] for line in lines if line.count("|") == 5]
+    return {name for cell in cells for name in QUOTED.findall(cell) if IDENTIFIER.fullmatch(name)}
+
+
+def test_the_names_in_the_glossary_are_in_the_source() -> None:
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    words = set(re.findall(r"\w+", source))
+    names = glossary_names()
+    assert len(names) > 60
+    missing = {
+        name
+        for name in names
+        if (
+            name not in source
+            if name.startswith(("/", "--"))
+            else not set(name.removeprefix("constraint_crdt_").split(".")) <= words
+        )
+    }
+    assert missing == set()
