@@ -1,4 +1,4 @@
-"""The shape of the package: who may import whom, and what the pure part may not touch (DESIGN 6).
+"""The shape of the package: who may import whom, and what the pure part may not touch (docs/design/layers.md).
 
 Read from the source of every module, imports for type checking and inside of functions included, so new files are covered.
 """
@@ -132,9 +132,9 @@ def test_the_pure_part_is_there() -> None:
         ("protocol.messages", "from constraint_crdt import __version__"),
         ("transport.memory", "from constraint_crdt.runtime.node import Node"),
         ("types.counters", "from constraint_crdt.expression import Verdict"),
-        ("insight.coverage", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
-        ("alerts.kinds", "from constraint_crdt.runtime.settings import NodeSettings"),
-        ("insight.rates", "from constraint_crdt.alerts.kinds import AlertRule"),
+        ("insight.evidence", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
+        ("alerts.rules", "from constraint_crdt.runtime.settings import NodeSettings"),
+        ("insight.rates", "from constraint_crdt.alerts.rules import AlertRule"),
         ("state", "async def f() -> None: ..."),
         ("expression.evaluation", "print('x')"),
         ("operations.counts", "from constraint_crdt.runtime.node import Node"),

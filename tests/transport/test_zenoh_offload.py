@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from constraint_crdt.transport.zenoh.startup import in_daemon_thread
+from constraint_crdt.transport.zenoh_startup import in_daemon_thread
 
 from .seats import DEADLINE
 

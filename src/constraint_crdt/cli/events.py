@@ -23,7 +23,7 @@ from constraint_crdt.cli.output import STYLES, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError
 from constraint_crdt.client.event_stream import Gap, Happened, Heard
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.nodes import NodeReport, Status
 from constraint_crdt.operations.values import parse_duration, show_time
 

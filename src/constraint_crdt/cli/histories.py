@@ -23,9 +23,9 @@ from constraint_crdt.cli.files import read_whole, write_whole
 from constraint_crdt.cli.output import print_json, print_lines, printable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation import histories
-from constraint_crdt.simulation.chaos import Coverage, search_seeds
+from constraint_crdt.simulation.chaos import SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, shrink, to_json
-from constraint_crdt.simulation.recorder import Frame, Replay, Step, decode_frames, first_difference
+from constraint_crdt.simulation.recorder import Frame, Replay, ReplayedInput, decode_frames, first_difference
 
 BATCH = 8
 """Seeds that a process is given at a time."""
@@ -36,7 +36,7 @@ TOLD_EVERY = 2.0
 MOST_BYTES = 1 << 30
 """Of a recording."""
 
-_Part = tuple[Coverage, History | None]
+_Part = tuple[SearchExtent, History | None]
 
 _TEST = '''"""A recorded node, run again: it must come to the hashes recorded. Written by `constraint-crdt replay --test`."""
 
@@ -59,7 +59,7 @@ def test_the_recording_replays_to_the_same_hashes() -> None:
 
 def search(*, first_seed: int, most: int | None, seconds: float, workers: int, as_json: bool) -> int:
     """Search for `seconds`, or `most` histories, or until one breaks an invariant: 0 if none did, else 1, with a file of it."""
-    tally, found, interrupted = Coverage(), None, False
+    tally, found, interrupted = SearchExtent(), None, False
     began = told = time.monotonic()
     try:
         for part, history in _parts(first_seed, most, began + seconds, workers):
@@ -132,7 +132,7 @@ def _keep(found: History) -> None:
     print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)
 
 
-def _print_tally(tally: Coverage, elapsed: float) -> None:
+def _print_tally(tally: SearchExtent, elapsed: float) -> None:
     rate = tally.histories / elapsed if elapsed else 0.0
     print_lines(
         [
@@ -146,7 +146,7 @@ def _print_tally(tally: Coverage, elapsed: float) -> None:
         print_lines([(what, ", ".join(f"{kind} {times}" for kind, times in sorted(happened.items())))])
 
 
-def _as_json(tally: Coverage, found: History | None, elapsed: float) -> dict[str, object]:
+def _as_json(tally: SearchExtent, found: History | None, elapsed: float) -> dict[str, object]:
     return {
         "histories": tally.histories,
         "seconds": elapsed,
@@ -267,7 +267,7 @@ def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespac
     return outcome
 
 
-def _print_step(step: Step, again: Replay) -> None:
+def _print_step(step: ReplayedInput, again: Replay) -> None:
     mark = "" if step.agrees else "  <- another state than was recorded"
     print(printable(f"{step.number:>6} {_time(step.frame.time)} {again.node.state_hash} {step.said}{mark}"))
 

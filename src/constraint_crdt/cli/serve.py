@@ -20,11 +20,11 @@ from typing import NoReturn
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.errors import CommandFailedError, MisuseError
 from constraint_crdt.cli.output import printable
-from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.probes import find_probe
 from constraint_crdt.runtime.settings import (

@@ -22,7 +22,7 @@ from constraint_crdt.cli.output import print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.values import UsageError, parse_duration
 from constraint_crdt.simulation.plot import Picture, draw, png_writer, to_svg
-from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
+from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Scenario, ScenarioRun
 
 MOST_SEEDS = 1_000_000
 MOST_WORKERS = 256
@@ -125,7 +125,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None]
     interrupted = False
     with _progress(len(scenarios)) as advance:
         for scenario in scenarios:
-            run = Run(scenario)
+            run = ScenarioRun(scenario)
             try:
                 for sample in run.samples():
                     advance(len(reports), sample.known)

@@ -30,7 +30,7 @@ from constraint_crdt.crdt.limits import (
     WHEN_BYTES,
 )
 from constraint_crdt.http.problems import ProblemDetails
-from constraint_crdt.model.events import Event, Notice
+from constraint_crdt.model import Event, Notice
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.operations.command import Column, Command, Flag, Table
 from constraint_crdt.operations.operation import (
     DELETE,

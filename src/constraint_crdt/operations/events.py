@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.model.events import KEPT
+from constraint_crdt.model import KEPT
 from constraint_crdt.operations.operation import (
     GET,
     TEXT,

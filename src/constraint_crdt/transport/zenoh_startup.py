@@ -1,21 +1,21 @@
-"""How a Zenoh session is configured, opened and closed.
+"""The configuration, opening and closing of a Zenoh session.
 
-Key expressions on Zenoh, each part of a name one percent-encoded chunk, so that any name survives:
+Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any name is possible:
 
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
 
-Configuration: loopback and no multicast by default; no shared memory (it leaves files behind, and many clients never open);
-bounded message size and leases; configured links are retried for ever.
+Configuration: loopback and no multicast by default; no shared memory (which leaves files behind, and many clients never open);
+bounded message size and leases; configured links are retried without end.
 
 Opening and closing block, so they run in daemon threads off the loop: an executor would hold up the end of the program. Rules:
 
-- Zenoh does not report the port it got for port 0. A free port is chosen here, and again on a race. The port of the last session is
+- Zenoh does not report the port chosen for port 0. A free port is chosen here, and again on a race. The port of the last session is
   tried first, because peers know it.
-- Every session opened here is closed here, at the latest when the interpreter ends: a network thread that calls into a finished
+- Every session opened here is closed here, at the latest when the interpreter ends: a call from a network thread into a finished
   interpreter aborts the process (16 of 60 runs when tried).
-- Daemon threads are waited for at exit, for a bounded time: a thread that releases a Zenoh object during shutdown aborts the
-  process (4 of 150 runs when tried), and a thread that hangs in Zenoh must not hold up the end of the program.
+- Daemon threads are waited for at exit, for a bounded time: the release of a Zenoh object during shutdown aborts the process
+  (4 of 150 runs when tried), and a thread blocked in Zenoh must not delay the end of the program.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from urllib.parse import quote, unquote
 
 import zenoh
 
-from constraint_crdt.transport.interface import Peer, TransportError
+from constraint_crdt.transport import Peer, TransportError
 
 # --- keys ---------------------------------------------------------------------------------------------------------------
 
@@ -137,13 +137,13 @@ def usable_connects(endpoints: Iterable[str], own: Sequence[str]) -> tuple[str, 
 
 
 def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
-    """`settings` with the usable ones of `extra` beside its own connects."""
+    """`settings` with the usable endpoints of `extra` beside its own connects."""
     more = (endpoint for endpoint in usable_connects(extra, own) if endpoint not in settings.connect)
     return replace(settings, connect=(*settings.connect, *more))
 
 
 def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> tuple[str, ...]:
-    """The endpoints for other nodes, given the listening ones: a wildcard host stands for each of `addresses` of its family."""
+    """The endpoints for other nodes, given the listening endpoints. A wildcard host stands for the `addresses` of its family."""
     found: list[str] = []
     for endpoint in listening:
         host, port = parse_endpoint(endpoint)
@@ -164,7 +164,7 @@ def _is_wildcard(host: str) -> bool:
 
 
 def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, object]:
-    """Zenoh's configuration, with the ports of `listening` in place of the ones asked for."""
+    """Zenoh's configuration, with the ports of `listening` in place of the configured ports."""
     router = settings.role == "router"
     connect: dict[str, object] = {"endpoints": list(settings.connect), "timeout_ms": -1, "exit_on_failure": False}
     connect["retry"] = {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2}
@@ -259,7 +259,7 @@ class _Call(Generic[T]):
     def _hand_over(self, call: Callable[..., None], argument: object) -> bool:
         try:
             self._loop.call_soon_threadsafe(call, argument)
-        except RuntimeError:  # the loop is closed: nobody waits
+        except RuntimeError:  # the loop is closed: no caller waits
             return False
         return True
 
@@ -351,11 +351,11 @@ def _with_port(endpoint: str) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """The addresses of this machine, one per IP version with a route; loopback without any."""
+    """The addresses of this machine, an address per IP version with a route; loopback without a route."""
     found: list[str] = []
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))  # sends nothing: it asks the routing table
+            probe.connect((elsewhere, 9))  # sends nothing: only looks into the routing table
             found.append(probe.getsockname()[0])
     return found or ["127.0.0.1"]
 
@@ -374,6 +374,6 @@ def _explained(settings: Settings, listening: Sequence[str], message: str) -> Tr
         return TransportError(f"cannot listen on {endpoint}: the port is taken; choose another, or end what uses it")
     if number == errno.EADDRNOTAVAIL:
         return TransportError(f"cannot listen on {endpoint}: this machine has no such address; use one that it has")
-    # Zenoh ends its messages in places of its source code, which help nobody here.
+    # Zenoh's messages end with places in its source code, of no use to operators.
     reason = os.strerror(number) if number else message.split(" at /")[0].strip().rstrip(".")
     return TransportError(f"cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint")
