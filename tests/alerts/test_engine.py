@@ -233,7 +233,7 @@ async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: 
             assert (alert.firing, alert.subject) == (True, "b")
             network.heal()
             assert await alerts_of(events, 1) == [("alert resolved", "b")], "and it did not fire again before"
-            assert b.status().peers == 1
+            await eventually(lambda: b.status().peers == 1)
         await task
 
 
