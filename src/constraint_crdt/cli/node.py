@@ -82,18 +82,13 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         log_to_stderr()
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
-        raise CommandFailedError(_sentence(error)) from None
+        raise CommandFailedError(str(error)) from None
     if over is not None:
         print(f"{PROGRAM} node: {printable(over)}", file=sys.stderr, flush=True)
     logging.shutdown()
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
     os._exit(0 if over is None else CommandFailedError.exit_code)
-
-
-def _sentence(error: ConstraintCrdtError) -> str:
-    text = str(error).rstrip(".")
-    return text[:1].lower() + text[1:]
 
 
 def _settings(arguments: argparse.Namespace) -> NodeSettings:
