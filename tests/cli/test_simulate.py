@@ -246,7 +246,7 @@ def test_a_search_stops_at_a_violation_and_its_file_replays(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as planted:
-        planted.setattr(Rows, "_act", lambda self, removal: None)
+        planted.setattr(Rows, "_apply_removal", lambda self, removal: None)
         assert main(["simulate", "--chaos", "--seed", "2"]) == 1
         err = capsys.readouterr().err
         assert "simulate --replay chaos-2.json" in err

@@ -37,8 +37,8 @@ def new_kind() -> Iterator[None]:
         del registry[NEW_KIND]
 
 
-def test_the_codec_and_the_store_read_cells() -> None:
-    assert {"protocol.codec", "store.schema", "state_file", "simulation.recorder"} <= set(READING_MODULES)
+def test_the_messages_and_the_store_read_cells() -> None:
+    assert {"protocol.messages", "store.schema", "state_file", "simulation.recorder"} <= set(READING_MODULES)
 
 
 @pytest.mark.processes

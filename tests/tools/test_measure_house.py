@@ -290,11 +290,13 @@ def test_the_table_has_ours_and_the_anchors_in_columns(plain: House) -> None:
     assert (data["ours"]["structure"]["modules"], data["per_thousand_words"]["model"]["that"], data["missed"]) == (2, 100.0, [])
 
 
+@pytest.mark.processes
 def test_packages_are_found_in_an_interpreter() -> None:
     [folder] = package_folders(Path(sys.executable), ("constraint_crdt",))
     assert (folder / "py.typed").is_file()
 
 
+@pytest.mark.processes
 def test_a_commit_has_the_sources_that_it_changed(tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         identity = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false")

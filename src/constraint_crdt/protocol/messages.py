@@ -38,6 +38,7 @@ from typing import Any, ClassVar, Final, NamedTuple, cast
 
 import msgspec
 
+import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.crdt.codec import Ref, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
