@@ -13,6 +13,7 @@ Rules kept here:
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -57,6 +58,10 @@ def _note_start(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_note_start)
+
+# A shell starts what runs in the background with SIGINT ignored, and processes inherit that: those of the tests end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
 # its start. So bytecode is kept, but not beside the sources.
