@@ -111,6 +111,7 @@ def test_who_is_cut_off_goes_by_its_own_clock() -> None:
         assert 0 <= when + ahead - end < ROUND
 
 
+@pytest.mark.slow
 def test_an_hour_ahead_or_behind_changes_nothing_but_an_alarm() -> None:
     for wrong in (3600, -3600):
         fleet = Fleet(0, 1, 0, -1, wrong)
@@ -165,6 +166,7 @@ def test_a_clock_that_steps_back_freezes_nothing() -> None:
 # --- extending ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [0, 1])
 @pytest.mark.parametrize("writer", [0, 1])
 def test_an_extension_on_one_side_of_a_partition_wins_over_the_expiry_on_the_other(side: int, writer: int) -> None:
