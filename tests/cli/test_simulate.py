@@ -99,6 +99,7 @@ def test_a_picture_in_svg(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert "agreed       yes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.png", "Out.PNG"])
 def test_a_picture_in_png(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["simulate", "--nodes", "5", "--plot", str(tmp_path / name)]) == 0
@@ -213,6 +214,7 @@ def test_seeds_give_a_distribution(capsys: Capture) -> None:
     assert "median" in out
 
 
+@pytest.mark.slow
 def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     look = ScenarioRun._look
 
@@ -241,6 +243,7 @@ def test_a_search_counts_what_it_tried(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert all(kind in err for kind in told["never_fired"])
 
 
+@pytest.mark.slow
 def test_a_search_stops_at_a_violation_and_its_file_replays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
