@@ -94,7 +94,8 @@ class Rows(Tables):
         self._clock: dict[Replica, int] = {}
         self._floors: dict[Replica, int] = {}
         self._clock_sum = 0
-        self._clock_count = 0
+        self.clock_count = 0
+        """The sum of the clock: the number of mutations accounted for here."""
         self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
         self._mark = ClockMark({}, 0, 0, self.digest)
         self._mark_is_old = False
@@ -116,7 +117,7 @@ class Rows(Tables):
     def clock_mark(self) -> ClockMark:
         """The clock as of now. O(1); the next change of the clock then costs O(rows)."""
         if self._mark_is_old:
-            self._mark = self._mark.followed_by(self._clock, self._clock_sum, self._clock_count)
+            self._mark = self._mark.followed_by(self._clock, self._clock_sum, self.clock_count)
             self._mark_is_old = False
         return self._mark
 
@@ -281,7 +282,7 @@ class Rows(Tables):
             for kind, table in self._tables.items()
         }
         twin._sums = dict(self._sums)
-        twin._clock_sum, twin._clock_count, twin._count = self._clock_sum, self._clock_count, self._count
+        twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
         return twin
 
@@ -322,7 +323,7 @@ class Rows(Tables):
         self._rows.update({run.replica: run.without_floor() if run.floor else run for run in runs})
         self._clock = self._clock | {run.replica: run.hi for run in runs}
         self._clock_sum += sum([run.entry for run in runs])
-        self._clock_count += sum([run.hi for run in runs])
+        self.clock_count += sum([run.hi for run in runs])
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -352,7 +353,7 @@ class Rows(Tables):
         row = self._own(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
-        self._clock_count += seq - before
+        self.clock_count += seq - before
         if self._clock is self._mark.entries:
             self._clock = self._clock.copy()
         self._clock[replica], row.entry = seq, entry

@@ -19,7 +19,7 @@ differs.
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -95,15 +95,15 @@ class Disk(Protocol):
     def check(self) -> None:
         """Raise `WritesRefused` if writes are refused."""
 
-    async def durable(self) -> None:
-        """Return once all changes up to now are on disk. Raises `WritesRefused`."""
+    def durable(self) -> Awaitable[None]:
+        """Wait until all changes up to now are on disk. Raises `WritesRefused`."""
 
 
 class ChangeFeed:
     """Applies the changes of a node's state, and calls the subscribers."""
 
     def __init__(self, gossip: GossipNode, disk: Disk) -> None:
-        self._gossip = gossip
+        self._local = gossip.local
         self._disk = disk
         self._subscribers: dict[Origin, list[Subscriber]] = {origin: [] for origin in Origin}
         self.definitions = DefinitionChanges(gossip.state)
@@ -119,7 +119,7 @@ class ChangeFeed:
     @property
     def writable(self) -> bool:
         """True if the node can write: the store takes writes, and the node is not retired."""
-        return self._disk.trouble is None and self._gossip.retired_by is None
+        return self._disk.trouble is None and self._local.retired_by is None
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -135,22 +135,17 @@ class ChangeFeed:
 
     def write(self, mutate: Callable[[], Result], *, push: bool = False) -> Result:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
-        rows, before = self._gossip.state.rows, self._gossip.replica
+        local = self._local
+        rows, before = local.state.rows, local.replica
         seq, done = rows.seq(before), False
         try:
             result = mutate()
             done = True
         finally:
-            after = self._gossip.replica
-            self.written_bytes += sum(len(cell.data) for cell in rows.above(after, seq if after == before else 0))
-            self._publish(
-                NodeChange(
-                    Origin.WRITTEN,
-                    redefined=self._settle(),
-                    push=push and done,
-                    renewed=None if after == before else (before, after),
-                )
-            )
+            after = local.replica
+            self.written_bytes += sum([len(cell.data) for cell in rows.above(after, seq if after == before else 0)])
+            renewed = None if after == before else (before, after)
+            self._publish(NodeChange(Origin.WRITTEN, redefined=self._settle(), push=push and done, renewed=renewed))
         return result
 
     def receive(self, peer: str, result: GossipResult) -> int:
@@ -173,7 +168,7 @@ class ChangeFeed:
         self._publish(NodeChange(Origin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
-        with self._gossip.time.held():
+        with self._local.time.held():
             return self.definitions.settle()
 
     def _publish(self, change: NodeChange) -> None:
@@ -279,7 +274,12 @@ class DefinitionChanges:
         """The changes since the last call. `most`: of so many constraints at most; `waiting` is true if some are left."""
         self.settle()
         count = len(self._waiting) if most is None else min(most, len(self._waiting))
-        return [change for _ in range(count) if (change := self._change(*self._waiting.popitem(last=False))) is not None]
+        found = []
+        for _ in range(count):
+            change = self._change(*self._waiting.popitem(last=False))
+            if change is not None:
+                found.append(change)
+        return found
 
     def take_of(self, id_: str) -> DefinitionChange | None:
         """The change of a constraint; None without a change."""

@@ -155,6 +155,10 @@ class EventStream:
         """Call `listener` with each event from now on. The listener neither raises nor waits."""
         self._listeners.append(listener)
 
+    def ignore(self, listener: Callable[[KeptEvent], None]) -> None:
+        """Call `listener` no longer. Raises `ValueError` for a listener not called so far."""
+        self._listeners.remove(listener)
+
     def close(self) -> None:
         """End each iteration after the events in its queue."""
         self._closed = True
@@ -193,9 +197,8 @@ _log = logging.getLogger("constraint_crdt.node")
 class TileChanges(Protocol):
     """The tiles whose content changed."""
 
-    @property
-    def waiting(self) -> bool:
-        """True if changes were not published yet."""
+    waiting: bool
+    """True if changes were not published yet."""
 
     def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
         """Publish the changes of `most` tiles, at `time` in ns since the epoch; with `publish` False, only mark them published."""
@@ -291,10 +294,12 @@ class EventPublisher:
 
     def _publish_some(self) -> None:
         """Publish the next changes. Contains no await, so a cancelled caller has published all changes taken."""
-        changes, more = self._definitions.take(AT_ONCE), self._definitions.waiting
-        for change in changes:
+        definitions = self._definitions
+        for change in definitions.take(AT_ONCE):
             self._publish_definition(change)
-        self._tiles.tell(self._now(), AT_ONCE)
+        more = definitions.waiting
+        if self._tiles.waiting:
+            self._tiles.tell(self._now(), AT_ONCE)
         self._behind = more or self._tiles.waiting
         if self._behind:
             self._more.set()
@@ -366,6 +371,11 @@ class Notices:
     def note(self, constraint: str) -> None:
         """Readings of this constraint changed."""
         self._constraints.add(constraint)
+
+    def note_event(self, kept: KeptEvent) -> None:
+        """Readings of the constraint of an event changed."""
+        if kept.event.constraint:
+            self._constraints.add(kept.event.constraint)
 
     def take(self) -> Notice | None:
         """The changes since the last call; None if there are none."""

@@ -203,6 +203,7 @@ class Runtime:
         feed.definitions.subscribe(self.counts.forget_all)
         feed.definitions.subscribe(self.spells.forget_all)
         self.counts.subscribe(self.notices.note)
+        self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
 
     # --- life --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from constraint_crdt.crdt.replica import Replica
@@ -121,8 +121,8 @@ class Persistence:
 
     def check(self) -> None:
         """Raise `WritesRefused` if the disk takes no writes now."""
-        if self.trouble is not None:
-            raise WritesRefused(self.trouble)
+        if self._trouble is not None:
+            raise WritesRefused(self._trouble)
 
     def changed(self, change: NodeChange) -> None:
         """Have a change written soon. See `ChangeFeed`."""
@@ -143,10 +143,9 @@ class Persistence:
         if self._committer:
             self._committer.touch()
 
-    async def durable(self) -> None:
-        """Return once all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
-        if self._committer:
-            await self._committer.durable()
+    def durable(self) -> Awaitable[None]:
+        """Wait until all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
+        return self._committer.durable() if self._committer else _without_disk()
 
     async def settled(self) -> None:
         """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
@@ -172,6 +171,10 @@ class Persistence:
             await committer.close()
         elif self._store:
             await asyncio.to_thread(self._store.close)
+
+
+async def _without_disk() -> None:
+    """Changes of a node without a store wait for nothing."""
 
 
 class FileRecorder:

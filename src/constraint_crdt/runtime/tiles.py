@@ -48,6 +48,8 @@ class NodeTiles:
         self._commit = commit
         self._publish = publish
         self._touched: set[str] = set()
+        self.waiting = False
+        """True if changed tiles await their events."""
         self._waiting: OrderedDict[Place, None] = OrderedDict()
         """The queue of changed tiles."""
         self._listed: dict[Place, Dot] = {}
@@ -154,11 +156,7 @@ class NodeTiles:
         cell = new if new is not None else old
         if cell is not None:
             self._touched.add(str(cell.key))
-
-    @property
-    def waiting(self) -> bool:
-        """True if changed tiles await their events."""
-        return bool(self._touched or self._waiting)
+            self.waiting = True
 
     def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
         """Publish an event per changed tile, in the order of changes, by the state of the tile now. Without `publish` only record
@@ -171,6 +169,7 @@ class NodeTiles:
             self._waiting.setdefault(place)
         for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
             self._tell_of(self._waiting.popitem(last=False)[0], time, publish=publish)
+        self.waiting = bool(self._waiting)
 
     def _tell_of(self, place: Place, time: int, *, publish: bool) -> None:
         content = self._tiles.content_dot(place)

@@ -150,6 +150,7 @@ class RecordedNode(GossipNode):
         self._told = sink
         self._clock_of_inputs = now
         super().__init__(node_id, now=now, **others)
+        self.local.on_write = self._wrote
 
     def checkpoint(self) -> None:
         """Begin a recording from the present state. Drops all knowledge of peers."""
@@ -186,17 +187,13 @@ class RecordedNode(GossipNode):
             self._tell(Initiation(None))
         return message
 
-    def write(self, mutate: Callable[[Replica], Result]) -> Result:
-        rows = self.state.rows
-        before, lo = self.replica, rows.seq(self.replica)
-        try:
-            return super().write(mutate)
-        finally:
-            after = self.replica
-            lo = lo if after == before else 0
-            if rows.seq(after) > lo:
-                cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
-                self._tell(LocalWrite(after.incarnation, lo, rows.seq(after), cells))
+    def _wrote(self, before: Replica, seq: int) -> None:
+        """The node wrote; `before` was its life, and `seq` the end of the row of that life."""
+        rows, after = self.state.rows, self.replica
+        lo = seq if after == before else 0
+        if rows.seq(after) > lo:
+            cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
+            self._tell(LocalWrite(after.incarnation, lo, rows.seq(after), cells))
 
     def retire(self, node_id: str) -> list[Dot]:
         lives = super().retire(node_id)

@@ -19,6 +19,7 @@ most of it.
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id
@@ -39,6 +40,8 @@ from constraint_crdt.types.view import IndexedView, no_time, writer
 
 SLACK = 64
 """The number of stale entries tolerated in a heap."""
+
+_dot = attrgetter("replica", "seq")
 
 MANY = 256
 """The number of entries at which a heap is rebuilt instead of changed singly."""
@@ -268,7 +271,7 @@ class ConstraintORSet(IndexedView):
 
     def definitions(self, id_: str) -> tuple[Definition, ...]:
         """The different definitions in force for a constraint. Empty for an inactive constraint."""
-        return tuple(dict.fromkeys(addition.definition for addition in self.additions(id_)))
+        return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
 
     @property
     def expired_ids(self) -> list[str]:
@@ -304,7 +307,7 @@ class ConstraintORSet(IndexedView):
         return expiries.gone
 
     def _additions(self, id_: str, *, expired: bool) -> tuple[Addition, ...]:
-        cells = sorted(self._rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
+        cells = sorted(self._rows.held(ADD, id_), key=_dot)
         found = map(read_addition, cells)
         if not self._ending:
             return () if expired else tuple(found)
@@ -344,8 +347,10 @@ class ConstraintORSet(IndexedView):
         in_force = self.definitions(id_) if observed else ()
         if in_force == (definition,):
             return Change.UNCHANGED
-        others = [held for held in observed if held.replica != replica]  # the new add supersedes the own earlier add
-        self._rows.write_all(replica, [make_cell(ADD, id_, wire_definition(definition, at)), *_removals(id_, others)])
+        cells = [make_cell(ADD, id_, wire_definition(definition, at))]
+        if observed:  # the new add supersedes the own earlier add
+            cells += _removals(id_, [held for held in observed if held.replica != replica])
+        self._rows.write_all(replica, cells)
         return change_of(in_force, definition)
 
     def remove(self, id_: str, *, node: str | Replica) -> None:
