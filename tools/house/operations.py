@@ -2,14 +2,18 @@
 
     python -m house.operations PROJECT
 
-prints JSON: `names` (how many names the project's `__all__` has), `answered` (figures of `trace` from the request to its answer)
-and `own_task` (the task of the request alone; the same where there are no tasks).
+prints JSON: `names` (how many names the project's `__all__` has) and figures of `trace` from the request to its answer, by three
+definitions, which are the same where there are no tasks:
+
+- `own_task`: the task of the request alone.
+- `awaited`: the same, and the commit to the store, whose end the answer waits for. This is the operation.
+- `answered`: everything that the event loop runs until the answer. Beside the operation these are tasks that the answer does not
+  wait for: the push to the peer, the other node, which is another process in a fleet, and background tasks of both. How far these
+  get depends on the duration of the commit, so these figures differ by some tens of moves from run to run.
 
 Ours is `POST /v1/constraints` at a started node with a store and one peer, over `MemoryNetwork` and the ASGI application called in
-this process. `answered` counts everything that the event loop runs until the answer: the request, the write to the store and the
-push to the peer, whose node shares the loop. Release 0.1.0 has 57 modules, 183 moves and depth 22 by this definition; the loop's
-timing moves the figures by a few. `RUNS` requests are measured after a first one, and the run with the median number of
-moves is given. The anchors: `httpx.Client.post` over `MockTransport`; an insert and commit on SQLite in memory; a request and its
+this process. `RUNS` requests are measured after a first one, and the run with the median number of moves is given, for each
+definition. Release 0.1.0 by the same definitions: see `RELEASE_0_1_0`. The anchors: `httpx.Client.post` over `MockTransport`; an insert and commit on SQLite in memory; a request and its
 response through an h11 client.
 """
 

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.tables import Tables
+from constraint_crdt.crdt.tables import FEW, Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
@@ -207,7 +207,12 @@ class Rows(Tables):
                 cell.key = seq
         self.digest.fill(replica, cells)
         self._own(replica).extend(cells)
-        self._put_all(self._without_pending(cells))
+        standing = self._without_pending(cells)
+        if len(standing) <= FEW:
+            for cell in standing:
+                self._put(cell)
+        else:
+            self._put_all(standing)
         self._raise_clock(replica, last + len(cells))
         self._apply_removals(cells)
 

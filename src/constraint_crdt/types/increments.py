@@ -27,10 +27,10 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts
 from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
-from constraint_crdt.types.view import IndexedView, writer
+from constraint_crdt.types.view import IndexedView
 
 INCREMENTS: Final = 22
 APPLIED: Final = 23

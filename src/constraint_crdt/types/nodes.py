@@ -20,9 +20,9 @@ import msgspec
 from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
 from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
 from constraint_crdt.crdt.limits import ID_BYTES
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.types.definition import Label, check_wire_labels
-from constraint_crdt.types.view import IndexedView, writer
+from constraint_crdt.types.view import IndexedView
 
 NODE: Final = 5
 RETIRE: Final = 6

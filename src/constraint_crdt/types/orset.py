@@ -22,7 +22,7 @@ from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.model.definition import Severity
 from constraint_crdt.types.definition import (
@@ -36,7 +36,7 @@ from constraint_crdt.types.definition import (
     read_addition,
     wire_definition,
 )
-from constraint_crdt.types.view import IndexedView, no_time, writer
+from constraint_crdt.types.view import IndexedView, no_time
 
 SLACK = 64
 """The number of stale entries tolerated in a heap."""
@@ -277,6 +277,11 @@ class ConstraintORSet(IndexedView):
     def expired_ids(self) -> list[str]:
         """The constraints with only expired definitions, ordered; each until its removal."""
         return sorted(map(str, self._expired_now())) if self._ending else []
+
+    @property
+    def has_ends(self) -> bool:
+        """True if a standing add has an end: only then readings depend on the time. O(1)."""
+        return bool(self._ending)
 
     @property
     def next_expiry(self) -> int | None:
