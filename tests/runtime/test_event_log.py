@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.model.events import Event, EventKind
-from constraint_crdt.runtime.events import EVENT_BYTES, EventLog, EventStream, KeptEvent
+from constraint_crdt.runtime.event_log import EVENT_BYTES, EventLog, EventStream, KeptEvent
 
 
 def event(number: int, detail: str = "") -> Event:

@@ -12,9 +12,9 @@ definitions, which are the same where there are no tasks:
   get depends on the duration of the commit, so these figures differ by some tens of moves from run to run.
 
 Ours is `POST /v1/constraints` at a started node with a store and one peer, over `MemoryNetwork` and the ASGI application called in
-this process. `RUNS` requests are measured after a first one, and the run with the median number of moves is given, for each
-definition. Release 0.1.0 by the same definitions: see `RELEASE_0_1_0`. The anchors: `httpx.Client.post` over `MockTransport`; an insert and commit on SQLite in memory; a request and its
-response through an h11 client.
+this process. `RUNS` requests are measured after a first one, and for each definition the run with the median number of moves is
+given. Release 0.1.0 measured the same way has `RELEASE_0_1_0`. The anchors: `httpx.Client.post` over `MockTransport`; an insert and
+commit on SQLite in memory; a request and its response through an h11 client.
 """
 
 import asyncio

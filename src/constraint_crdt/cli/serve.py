@@ -25,8 +25,8 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.runtime.evaluation import find_probe
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.probes import find_probe
 from constraint_crdt.runtime.settings import (
     ENVIRONMENT_PREFIX,
     MEMORY_STORE,

@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 
 from constraint_crdt.operations.events import FollowEvents
 from constraint_crdt.operations.operation import busy
-from constraint_crdt.runtime.events import KeptEvent
+from constraint_crdt.runtime.event_log import KeptEvent
 from constraint_crdt.runtime.node import Node
 
 HEARTBEAT = 10.0

@@ -32,7 +32,7 @@ from constraint_crdt.operations.diagnosis import AlertsReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
-from constraint_crdt.runtime.metrics import Histogram, MetricsReport
+from constraint_crdt.runtime.answers import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts

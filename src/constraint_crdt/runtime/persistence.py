@@ -13,17 +13,23 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model.histogram import DurationHistogram
+from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
 
 _log = logging.getLogger("constraint_crdt.node")
@@ -248,3 +254,46 @@ class FileRecorder:
         finally:
             self._beginning = False
         self._written = 0
+
+
+class StateFiles:
+    """The whole state of a node, exported to and merged from state files."""
+
+    def __init__(
+        self,
+        gossip: GossipNode,
+        persistence: Persistence,
+        received: Callable[[str, GossipResult], int],
+        push: Callable[[], None],
+    ) -> None:
+        """`received(from, result)` tells the node of a merge, and returns the number of constraints that changed; `push()` has
+        peers hear of it.
+        """
+        self._gossip = gossip
+        self._persistence = persistence
+        self._received = received
+        self._push = push
+
+    async def export(self) -> str:
+        """The state of this instant. O(cells), most of it in a thread."""
+        rows = self._gossip.state.rows
+        return await asyncio.to_thread(_text, Rows(rows.digest, rows.limits), rows.whole())
+
+    async def merge(self, text: str | bytes, max_bytes: int) -> ImportReport:
+        """Merge a state. Raises `StateFileError` for invalid text, `ConstraintCrdtError` beyond a limit, and `WritesRefused`."""
+        self._persistence.check()
+        rows = self._gossip.state.rows
+        incoming = await asyncio.to_thread(from_json, text, limits=rows.limits, max_bytes=max_bytes, digest=rows.digest)
+        self._persistence.check()
+        cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_mark.entries))
+        result = self._gossip.merge(incoming)
+        constraints = self._received("a state file", result)
+        if result.state_changed:
+            self._push()
+        await self._persistence.durable()
+        return ImportReport(result.state_changed, cells if result.state_changed else 0, constraints)
+
+
+def _text(rows: Rows, runs: Sequence[Run]) -> str:
+    rows.apply(runs, whole=True)
+    return to_json(ConstraintState(rows))
