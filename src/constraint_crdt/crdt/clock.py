@@ -252,7 +252,7 @@ class ClockMark:
         """Where `replica` stands in `order`, or None."""
         if replica not in self.entries:
             return None
-        return bisect_left(self.order, replica)
+        return bisect_left(self._order or self.order, replica)
 
 
 SECOND = 1_000_000_000

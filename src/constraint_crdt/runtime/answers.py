@@ -175,7 +175,7 @@ class Answers:
         gossip = self._gossip
         if name == gossip.node_id:
             raise ConstraintCrdtError(f"{name} cannot retire itself: stop it, and retire it on another node")
-        lives = {r: seq for r, seq in gossip.state.rows.clock_mark.entries.items() if r.node_id == name}
+        lives = {r: seq for r, seq in gossip.state.rows.clock_entries.items() if r.node_id == name}
         if not lives:
             raise KeyError(name)
         counts = gossip.state.metrics.node(name)
@@ -194,7 +194,7 @@ class Answers:
         )
 
     def _names(self) -> set[str]:
-        written = {replica.node_id for replica in self._gossip.state.rows.clock_mark.entries}
+        written = {replica.node_id for replica in self._gossip.state.rows.clock_entries}
         return written | {self._gossip.node_id} | self._exchanges.live
 
     def _same_constraints(self, name: str) -> bool:

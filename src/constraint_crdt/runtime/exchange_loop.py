@@ -376,7 +376,7 @@ class ExchangeLoop:
         """Merge a message. Returns its sender and the responses."""
         rows = self._gossip.state.rows
         self.received += 1
-        known = rows.clock_mark.entries
+        known = rows.clock_entries
         try:
             message, result = self._gossip.hear(payload)
         except ConstraintCrdtError as error:

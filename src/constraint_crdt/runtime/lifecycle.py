@@ -158,7 +158,7 @@ class Membership:
 
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
-        missing = self._detector.look(self._gossip.state.rows.clock_mark.entries, self._exchanges.live)
+        missing = self._detector.look(self._gossip.state.rows.clock_entries, self._exchanges.live)
         if missing:
             described = self._gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]

@@ -285,7 +285,7 @@ class StateFiles:
         rows = self._gossip.state.rows
         incoming = await asyncio.to_thread(from_json, text, limits=rows.limits, max_bytes=max_bytes, digest=rows.digest)
         self._persistence.check()
-        cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_mark.entries))
+        cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_entries))
         result = self._gossip.merge(incoming)
         constraints = self._received("a state file", result)
         if result.state_changed:

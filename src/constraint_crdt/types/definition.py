@@ -261,5 +261,5 @@ def expiry_of(cell: Cell) -> int | None:
         first = 0
     if first == _NIL or 0x90 <= first <= _ARRAY_OF_FOUR:
         return None
-    value: DefinitionValue = value_of(cell)  # of another shape than above, so there is one
+    value: DefinitionValue = value_of(cell) or _NO_VALUE
     return value.expires_at
