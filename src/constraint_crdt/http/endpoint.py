@@ -53,7 +53,7 @@ BODY_PAUSE = 30.0
 
 NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 
-Body = TypeVar("Body", bound=msgspec.Struct)
+BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
 
 _log = logging.getLogger("constraint_crdt.api")
 
@@ -247,7 +247,7 @@ def _next_link(request: Request, last: str) -> str:
     return f'<{quote(request.url.path)}?{query}>; rel="next"'
 
 
-async def read_body(request: Request, shape: type[Body], most: int) -> Body:
+async def read_body(request: Request, shape: type[BodyStruct], most: int) -> BodyStruct:
     """The body as `shape`, of at most `most` bytes. Raises `Problem`."""
     data = await read_raw(request, JSON, most)
     try:
@@ -297,7 +297,7 @@ def _too_large(most: int) -> Problem:
     return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes: send less at once")
 
 
-def _decode_with_whole_numbers(data: bytes, shape: type[Body]) -> Body:
+def _decode_with_whole_numbers(data: bytes, shape: type[BodyStruct]) -> BodyStruct:
     """A body decoded with 1.0 as 1: equal in JSON Schema, while msgspec accepts no float for an integer."""
     return msgspec.convert(_with_whole_numbers(msgspec.json.decode(data)), shape)
 

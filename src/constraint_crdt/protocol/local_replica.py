@@ -19,7 +19,7 @@ from all nodes:
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND, HybridClock
@@ -38,8 +38,6 @@ SLACK = 64
 
 NEVER = -1
 """No seq: the mark of a life that must not write again."""
-
-Result = TypeVar("Result")
 
 
 class Edge(NamedTuple):
@@ -146,11 +144,6 @@ class LocalReplica:
         """
         self.replica = check_replica(self.node_id, incarnation)
         self._written = self.state.rows.seq(self.replica) if vouched else NEVER
-
-    def write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Call `mutate` in a write, with the life to write under. Raises the errors of `mutate`, and as a write does."""
-        with self as replica:
-            return mutate(replica)
 
     def __enter__(self) -> Replica:
         replica, state = self.replica, self.state

@@ -29,7 +29,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.event_log import EventStream
-from constraint_crdt.runtime.exchange_loop import ExchangeLoop, Receipt
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
@@ -375,7 +375,7 @@ class RuntimeMetrics:
             events=dict(self._events.counts),
         )
 
-    def receipts(self) -> Sequence[Receipt]:
+    def receipts(self) -> Sequence[ExchangeReceipt]:
         """The costs of the last exchanges that this node began, oldest first."""
         return self._exchanges.receipts.last
 

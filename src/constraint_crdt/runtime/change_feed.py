@@ -1,8 +1,8 @@
 """The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A change has one of five origins (`Origin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
-verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls the
-subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
+A change has one of five origins (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has
+another verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls
+the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
 
 `DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
 back within one transfer. One transfer may change more constraints than can be published at once, so there are two steps:
@@ -21,21 +21,19 @@ import enum
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import Verdict
 from constraint_crdt.model.events import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
-from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD, Definition, read_addition
 
-Result = TypeVar("Result")
 
-
-class Origin(enum.Enum):
+class ChangeOrigin(enum.Enum):
     """Why the state of a node, or a reading, changed."""
 
     WRITTEN = "written"
@@ -61,7 +59,7 @@ class Turn(NamedTuple):
 class NodeChange:
     """One change."""
 
-    origin: Origin
+    origin: ChangeOrigin
     state_changed: bool = True
     """False: the message had nothing new, or only verdicts changed."""
     redefined: int = 0
@@ -85,7 +83,7 @@ class NodeChange:
 Subscriber = Callable[[NodeChange], None]
 
 
-class Disk(Protocol):
+class Durability(Protocol):
     """Where changes have to be before anybody hears of them."""
 
     @property
@@ -102,16 +100,16 @@ class Disk(Protocol):
 class ChangeFeed:
     """Applies the changes of a node's state, and calls the subscribers."""
 
-    def __init__(self, gossip: GossipNode, disk: Disk) -> None:
+    def __init__(self, gossip: GossipNode, disk: Durability) -> None:
         self._local = gossip.local
         self._disk = disk
-        self._subscribers: dict[Origin, list[Subscriber]] = {origin: [] for origin in Origin}
+        self._subscribers: dict[ChangeOrigin, list[Subscriber]] = {origin: [] for origin in ChangeOrigin}
         self.definitions = DefinitionChanges(gossip.state)
         """The constraints whose definitions changed."""
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
-    def subscribe(self, subscriber: Subscriber, *origins: Origin) -> None:
+    def subscribe(self, subscriber: Subscriber, *origins: ChangeOrigin) -> None:
         """Call `subscriber` with each change of these origins, after the earlier subscribers."""
         for origin in origins:
             self._subscribers[origin].append(subscriber)
@@ -145,29 +143,29 @@ class ChangeFeed:
             after = local.replica
             self.written_bytes += sum([len(cell.data) for cell in rows.above(after, seq if after == before else 0)])
             renewed = None if after == before else (before, after)
-            change = NodeChange(Origin.WRITTEN, redefined=self._settle(), push=push and done, renewed=renewed)
-            for subscriber in self._subscribers[Origin.WRITTEN]:
+            change = NodeChange(ChangeOrigin.WRITTEN, redefined=self._settle(), push=push and done, renewed=renewed)
+            for subscriber in self._subscribers[ChangeOrigin.WRITTEN]:
                 subscriber(change)
         return result
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
         redefined = self._settle() if result.state_changed else 0
-        self._publish(NodeChange(Origin.RECEIVED, result.state_changed, redefined, redefined > 0, peer=peer, result=result))
+        self._publish(NodeChange(ChangeOrigin.RECEIVED, result.state_changed, redefined, redefined > 0, peer=peer, result=result))
         return redefined
 
     def elapse(self, ids: Set[str]) -> None:
         """Time may have changed which definitions of these constraints are in force."""
         self.definitions.note(ids)
-        self._publish(NodeChange(Origin.ELAPSED, redefined=self._settle()))
+        self._publish(NodeChange(ChangeOrigin.ELAPSED, redefined=self._settle()))
 
     def evaluate(self, turns: Sequence[Turn]) -> None:
         """Constraints were evaluated with another verdict than before."""
-        self._publish(NodeChange(Origin.EVALUATED, state_changed=False, turns=turns))
+        self._publish(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
 
     def restore(self) -> None:
         """The state was loaded from the store. Its content is not published."""
-        self._publish(NodeChange(Origin.RESTORED, redefined=self._settle()))
+        self._publish(NodeChange(ChangeOrigin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
         local = self._local

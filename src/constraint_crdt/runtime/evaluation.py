@@ -98,7 +98,7 @@ MAX_TEXT_BYTES = 4096
 """Bounds of the measurements: variables, and bytes of a text in UTF-8."""
 
 
-class Measurements:
+class LatestMeasurements:
     """The latest value of each variable, with the time of its measurement. Times are in ns of a monotonic clock."""
 
     def __init__(self, max_age: float) -> None:
@@ -137,7 +137,7 @@ class Evaluator:
         self,
         gossip: GossipNode,
         feed: ChangeFeed,
-        measurements: Measurements,
+        measurements: LatestMeasurements,
         counts: EvaluationCounts,
         rates: NodeRates,
         sketches: NodeSketches,
@@ -249,7 +249,7 @@ class SystemProbe:
 class ProbeReader:
     """Reads a probe at regular intervals."""
 
-    def __init__(self, probe: Probe, measurements: Measurements, every: float) -> None:
+    def __init__(self, probe: Probe, measurements: LatestMeasurements, every: float) -> None:
         """`every`: seconds between two readings."""
         self._probe = probe
         self._measurements = measurements

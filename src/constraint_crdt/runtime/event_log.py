@@ -33,7 +33,7 @@ from constraint_crdt.crdt.kinds import registered
 from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
@@ -235,7 +235,7 @@ class EventPublisher:
 
     def changed(self, change: NodeChange) -> None:
         """Publish the events of a change. See `ChangeFeed`."""
-        if change.origin is Origin.RESTORED:
+        if change.origin is ChangeOrigin.RESTORED:
             self._definitions.take()
             self._tiles.tell(self._now(), publish=False)
             return

@@ -55,7 +55,7 @@ def fanout(nodes: int) -> int:
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
-PeerChoice = Literal["auto", "uniform", "near"]
+PeerChoiceRule = Literal["auto", "uniform", "near"]
 
 NEAR_FROM = 16
 """Peers from which `auto` selects by distance."""
@@ -70,7 +70,7 @@ LEAST_ROUND_TRIP = 0.001
 class PeerSelector:
     """Selects among the peers of a node."""
 
-    def __init__(self, gossip: GossipNode, choice: PeerChoice, random: Random) -> None:
+    def __init__(self, gossip: GossipNode, choice: PeerChoiceRule, random: Random) -> None:
         self._gossip = gossip
         self._choice = choice
         self._random = random
@@ -108,7 +108,7 @@ RECEIPTS = 100
 """Receipts kept."""
 
 
-class Receipt(msgspec.Struct, kw_only=True):
+class ExchangeReceipt(msgspec.Struct, kw_only=True):
     """The cost of one exchange, in bytes."""
 
     peer: str
@@ -153,14 +153,14 @@ class Receipts:
     """The receipts of a node."""
 
     def __init__(self) -> None:
-        self._last: deque[Receipt] = deque(maxlen=RECEIPTS)
+        self._last: deque[ExchangeReceipt] = deque(maxlen=RECEIPTS)
         self.carried = 0
         """Bytes of all messages of exchanges with a difference, since the start."""
         self.difference = 0
         """Bytes of their differences."""
 
     @property
-    def last(self) -> Sequence[Receipt]:
+    def last(self) -> Sequence[ExchangeReceipt]:
         """The receipts of the last exchanges, oldest first."""
         return tuple(self._last)
 
@@ -170,7 +170,7 @@ class Receipts:
         ratios = [receipt.ratio for receipt in self._last if receipt.ratio is not None]
         return median(ratios) if ratios else None
 
-    def keep(self, receipt: Receipt) -> None:
+    def keep(self, receipt: ExchangeReceipt) -> None:
         """Keep the receipt of an ended exchange."""
         self._last.append(receipt)
         if receipt.difference:
@@ -214,7 +214,7 @@ class ExchangeLoop:
         durable: Durable,
         *,
         timeout: float,
-        choice: PeerChoice = "auto",
+        choice: PeerChoiceRule = "auto",
         random: Random,
     ) -> None:
         """`received(node_id, result)` is called after each merged message, and `durable()` awaited before each message is sent.
@@ -313,7 +313,7 @@ class ExchangeLoop:
         """Exchange with a peer. Returns False if the peer failed and is left out for a pause."""
         async with self._turn:
             self.begun += 1
-            receipt = Receipt(peer=peer.name)
+            receipt = ExchangeReceipt(peer=peer.name)
             try:
                 await self._carry(peer, receipt)
             except Unreachable as error:
@@ -327,7 +327,7 @@ class ExchangeLoop:
             receipt.completed = True
             return True
 
-    async def _carry(self, peer: Peer, receipt: Receipt) -> None:
+    async def _carry(self, peer: Peer, receipt: ExchangeReceipt) -> None:
         waiting = [self._gossip.begin(peer.name)]
         said = 0
         while waiting:
@@ -346,7 +346,7 @@ class ExchangeLoop:
                     waiting += self._receive(reply)[1]
                     receipt.learned += self.learned_bytes - before
 
-    async def _request(self, peer: Peer, data: bytes, receipt: Receipt) -> list[bytes]:
+    async def _request(self, peer: Peer, data: bytes, receipt: ExchangeReceipt) -> list[bytes]:
         repeats = 0 if peer in self._resting else REPEATS
         hasty = HASTE * self._timeout
         known = self._selector.round_trip(peer)

@@ -34,8 +34,8 @@ from constraint_crdt.model.events import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange, Origin
-from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, Measurements, Probe, ProbeReader
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
@@ -234,7 +234,7 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        self.measurements = Measurements(settings.max_age)
+        self.measurements = LatestMeasurements(settings.max_age)
         self.counts = EvaluationCounts()
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
         self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.counts, self.rates, self.sketches)
@@ -292,12 +292,12 @@ class Runtime:
 
     def _subscribe(self) -> None:
         """Subscribe the parts, in the order of the calls."""
-        feed, written, received = self.feed, Origin.WRITTEN, Origin.RECEIVED
+        feed, written, received = self.feed, ChangeOrigin.WRITTEN, ChangeOrigin.RECEIVED
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
-        feed.subscribe(self.spells.changed, Origin.EVALUATED)
-        feed.subscribe(self.publisher.changed, *Origin)
+        feed.subscribe(self.spells.changed, ChangeOrigin.EVALUATED)
+        feed.subscribe(self.publisher.changed, *ChangeOrigin)
         feed.subscribe(self.exchanges.changed, written, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.counts.forget_all)

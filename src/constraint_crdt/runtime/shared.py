@@ -11,7 +11,7 @@ import asyncio
 import builtins
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
@@ -32,7 +32,7 @@ from constraint_crdt.operations.sketches import (
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
-from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.bloom import BloomCRDT
 from constraint_crdt.types.counters import PNCounter
@@ -43,8 +43,6 @@ from constraint_crdt.types.tiles import FleetTile
 
 DEFAULT_EXPECTED_ITEMS = 100_000
 DEFAULT_FP_RATE = 0.01
-
-Result = TypeVar("Result")
 
 
 class Commit(Protocol):

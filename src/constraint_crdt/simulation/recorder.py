@@ -15,7 +15,7 @@ Rules kept here:
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,8 +26,6 @@ from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
 from constraint_crdt.protocol.peer_clocks import bind_runs
-
-Result = TypeVar("Result")
 
 FORMAT = 1
 """Version of the frames. A reader refuses a later version."""
