@@ -299,7 +299,8 @@ class ExchangeLoop:
         """Exchange with a few peers whose state differs. Returns their number."""
         peers = self._willing()
         self._random.shuffle(peers)
-        lacking = [peer for peer in peers if self._gossip.tracker.hash(peer.name) != self._gossip.state_hash]
+        hash_of, state_hash = self._gossip.tracker.hash, self._gossip.state.rows.state_hash
+        lacking = [peer for peer in peers if hash_of(peer.name) != state_hash]
         chosen = lacking[: fanout(1 + len(self._live))]
         for peer in chosen:
             await self.exchange(peer)
