@@ -3,8 +3,8 @@
 Reading changes nothing and resets nothing, so any number of readers see the same values. The counters do not repeat the values of
 `Status` and of the convergence report.
 
-The lag of the event loop is the delay of due tasks. All of a node runs on one loop, so a long evaluation, or a blocking program
-around the node, delays gossip and answers by as much.
+The lag of the event loop is the delay of due tasks. All of a node runs on the same loop, so a long evaluation, or a blocking
+program around the node, delays gossip and answers by as much.
 """
 
 import asyncio

@@ -1,15 +1,15 @@
 """The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A change has one of five origins (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has
+A change has an origin out of five (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has
 another verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls
 the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
 
 `DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
-back within one transfer. One transfer may change more constraints than can be published at once, so there are two steps:
+back within a transfer. A transfer may change more constraints than can be published at once, so there are two steps:
 
 - `settle`, after each change: findings about a changed constraint are dropped before the next evaluation or reading. The
   definitions of new constraints, the majority, are not read.
-- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within one change, each
+- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within a change, each
   once. The definitions at the time of `take` are compared with the last published ones, so an undone change is not published.
 
 An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
@@ -57,7 +57,7 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """One change."""
+    """A change."""
 
     origin: ChangeOrigin
     state_changed: bool = True
@@ -180,7 +180,7 @@ class ChangeFeed:
 
 
 class DefinitionChange(NamedTuple):
-    """One constraint with other definitions in force."""
+    """A constraint with other definitions in force."""
 
     kind: EventKind
     constraint: str

@@ -1,11 +1,11 @@
 """Evaluation: measurements in, verdicts and counts out.
 
-Evaluations are frequent, so counts gather in memory and are written in one cell per constraint and interval, at most. A killed node
-loses the counts of one interval. Counts wait while writes are refused.
+Evaluations are frequent, so counts gather in memory and are written in a cell per constraint and interval, at most. A killed node
+loses the counts of an interval. Counts wait while writes are refused.
 
 A probe is a source of measurements that the node reads by itself: any object with a `name` and a `read()`. Packages install more of
-them as entry points of the group `constraint_crdt.probes`, each a callable without arguments that makes a probe; `--probe NAME`
-selects one.
+them as entry points of the group `constraint_crdt.probes`, each a callable without arguments that makes a probe;
+`--probe NAME` selects a probe.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, Turn
 from constraint_crdt.runtime.shared import NodeSketches
 
 EVALUATED_AT_ONCE = 500
-"""Constraints evaluated in one turn of the loop. They take some milliseconds."""
+"""Constraints evaluated in a turn of the loop. They take some milliseconds."""
 
 
 class EvaluationCounts:
-    """The last evaluation of each constraint on one node, and the counts not written yet."""
+    """The last evaluation of each constraint on a node, and the counts not written yet."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[str], None]] = []
@@ -150,7 +150,7 @@ class Evaluator:
         self._sketches = sketches
 
     async def evaluate_all(self) -> None:
-        """Evaluate all active constraints with the values of one instant. Other tasks run in between."""
+        """Evaluate all active constraints with the values of an instant. Other tasks run in between."""
         values, ids = self._measurements.fresh(time.monotonic_ns()), sorted(self._gossip.state.constraints)
         for start in range(0, len(ids), EVALUATED_AT_ONCE):
             self.evaluate(values, ids[start : start + EVALUATED_AT_ONCE])
@@ -268,7 +268,7 @@ class ProbeReader:
 
 
 def find_probe(name: str) -> Probe:
-    """The probe of that name: `system`, or one that an installed package offers.
+    """The probe of that name: `system`, or a probe of an installed package.
 
     Raises `ConstraintCrdtError` if there is none, or it cannot be made.
     """

@@ -1,12 +1,12 @@
 """Events and notices, for programs and screens following a node.
 
-An event is one occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
+An event is an occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
 events, gets their number, and never delays the node or other subscribers. The last events are kept, each with an id, so that
 readers can resume.
 
-`EventPublisher` makes the events of one node:
+`EventPublisher` makes the events of a node:
 
-- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in one turn of the loop, so that
+- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in a turn of the loop, so that
   100,000 constraints arriving together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
 - No change is left out or published twice: see `change_feed` and `tiles` for the content and the order.
 - The change of a constraint precedes other events about the constraint: "violated" never precedes "added".
@@ -44,7 +44,7 @@ from constraint_crdt.types.definition import ADD
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
 
 QUEUED = 1024
-"""Events in the queue of one subscriber, at most."""
+"""Events in the queue of a subscriber, at most."""
 
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of the text of the kept events, at most."""
@@ -72,7 +72,7 @@ _ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})", re.ASCII)
 
 
 class EventLog:
-    """The last events of one start of a node."""
+    """The last events of a start of a node."""
 
     def __init__(self, *, most: int = KEPT, most_bytes: int = KEPT_BYTES) -> None:
         self.boot = secrets.token_hex(4)
@@ -189,7 +189,7 @@ class EventStream:
 
 
 AT_ONCE = 250
-"""Constraints, and tiles, published in one turn of the loop: two turns fit into the backlog of the slowest reader allowed."""
+"""Constraints, and tiles, published in a turn of the loop: two turns fit into the backlog of the slowest reader allowed."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -228,7 +228,7 @@ class EventPublisher:
         self._behind = False
 
     def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        """Publish one event, after an unpublished change of its constraint."""
+        """Publish an event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
         self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
@@ -333,7 +333,7 @@ class _Names:
 
 
 class Notices:
-    """Finds the changed readings of a node. Without readers the cost is one call per changed cell."""
+    """Finds the changed readings of a node. Without readers the cost is a call per changed cell."""
 
     def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, counts: EvaluationCounts, persistence: Persistence) -> None:
         self._gossip = gossip

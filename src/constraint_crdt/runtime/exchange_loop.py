@@ -2,10 +2,10 @@
 
 Rules of exchanges:
 
-- A node begins one exchange at a time, and answers others meanwhile.
+- A node begins a single exchange at a time, and answers others meanwhile.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
-  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins one round and answers one on
+  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
@@ -44,14 +44,14 @@ from constraint_crdt.types.register import hex_distance
 
 LEAST_FANOUT = 3
 WIDER_FROM = (10, 100, 1000)
-"""Sizes of a fleet from which a change is pushed to one more peer."""
+"""Sizes of a fleet from which a change is pushed to another peer."""
 
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
 
 def fanout(nodes: int) -> int:
-    """The number of peers in one push, in a fleet of `nodes` live nodes."""
+    """The number of peers in a push, in a fleet of `nodes` live nodes."""
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
@@ -78,7 +78,7 @@ class PeerSelector:
         self._round_trips: dict[Peer, deque[float]] = {}
 
     def choose(self, peers: Sequence[Peer]) -> Peer:
-        """Select one of the peers. O(peers), and O(rows with a position) for many peers."""
+        """Select a peer. O(peers), and O(rows with a position) for many peers."""
         if self._choice == "uniform" or (self._choice == "auto" and len(peers) < NEAR_FROM):
             return self._random.choice(peers)
         return self._by_distance.choose(dict(zip(peers, self.distances(peers), strict=True)), self._random)
@@ -109,7 +109,7 @@ RECEIPTS = 100
 
 
 class ExchangeReceipt(msgspec.Struct, kw_only=True):
-    """The cost of one exchange, in bytes."""
+    """The cost of an exchange, in bytes."""
 
     peer: str
     """The other node."""
@@ -192,7 +192,7 @@ LONGEST_BACKOFF = 10.0
 """Seconds for which a failed peer is left out: each pause is twice the last, between these bounds."""
 
 LONGEST_EXCHANGE = 128
-"""Messages, or bursts of parts, in one exchange at most. Four are usual, more if both sides keep changing or a large state is
+"""Messages, or bursts of parts, in an exchange at most. Four are usual, more if both sides keep changing or a large state is
 transferred. The transfer continues in the next exchange.
 """
 
@@ -204,7 +204,7 @@ Durable = Callable[[], Awaitable[None]]
 
 
 class ExchangeLoop:
-    """Exchanges between one `GossipNode` and the peers on a transport."""
+    """Exchanges between a `GossipNode` and the peers on a transport."""
 
     def __init__(
         self,
@@ -333,7 +333,7 @@ class ExchangeLoop:
         said = 0
         while waiting:
             message = waiting.pop(0)
-            said += not isinstance(message, Part) or message.pause  # a burst counts as one
+            said += not isinstance(message, Part) or message.pause  # a burst counts once
             if said > LONGEST_EXCHANGE:
                 _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
                 return

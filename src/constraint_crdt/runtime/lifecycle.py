@@ -2,13 +2,13 @@
 
 To be read from top to bottom. `Runtime.__init__` makes the parts, each from parts made before. `_subscribe` states the subscribers
 of changes in their order. `start` and `stop` state the order of the node's life, and `_begin_tasks` the background tasks with their
-intervals. The public operations are in `node`. All parts belong to one event loop.
+intervals. The public operations are in `node`. All parts belong to the same event loop.
 
 `Membership` is the place of the node in its fleet: arriving and leaving peers, partitions, duplicate names, and the end of a node
 for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
 third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
 a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
-retired, or if another live node has its name. Of two nodes of one name the node with the later session ends.
+retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends.
 """
 
 import asyncio
@@ -225,7 +225,7 @@ class Runtime:
             timeout=settings.request_timeout, choice=settings.peer_choice, random=random,
         )  # fmt: skip
 
-        # What users write and read beside constraints.
+        # The data that users write and read beside constraints.
         self.events = EventStream()
         self.tiles = NodeTiles(self.gossip, self.feed.commit, self.events.publish)
         self.sketches = NodeSketches(self.gossip, self.feed.commit)
@@ -255,7 +255,7 @@ class Runtime:
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file,
         )  # fmt: skip
 
-        # What is published: events, alerts, notices.
+        # The publications: events, alerts, notices.
         self.publisher = EventPublisher(self.events, self.gossip, self.feed, self.tiles, max_skew=settings.max_skew, now=now)
         self.alerts = AlertEngine(
             settings.alert,
@@ -267,7 +267,7 @@ class Runtime:
         )
         self.notices = Notices(self.gossip, self.exchanges, self.counts, self.persistence)
 
-        # What runs in the background.
+        # The background.
         self.tasks = Tasks(settings.name)
         self.membership = Membership(
             settings, self.gossip, self.transport, self.exchanges, self.feed,

@@ -33,7 +33,7 @@ from constraint_crdt.types.tile_cells import Place
 from constraint_crdt.types.tiles import FleetTile
 
 ADDS_AT_ONCE = 1_000
-"""Adds of expired constraints removed in one turn of the loop."""
+"""Adds of expired constraints removed in a turn of the loop."""
 
 HEARINGS = 10
 """The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
@@ -64,7 +64,7 @@ class FoldSweep:
 
 
 TILES_AT_ONCE = 200
-"""Tiles purged in one turn of the loop. Of the largest tiles, they take some tenths of a second."""
+"""Tiles purged in a turn of the loop. Of the largest tiles, they take some tenths of a second."""
 
 
 class PurgeSweep:
@@ -225,7 +225,7 @@ PAUSE = 1.0
 
 
 class Tasks:
-    """The background tasks of a node. A fault in one is logged, and the task continues after `PAUSE`; the others go on."""
+    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on."""
 
     def __init__(self, node: str) -> None:
         self._node = node

@@ -5,7 +5,7 @@ Rules of the store: a write, or a merged message, is on disk before any peer or 
 changes stay in memory and are retried. The incarnation is not vouched for in this time, so that no dot is ever used for two
 contents.
 
-Rules of the recording: each frame is one write call, so that a kill loses no frame. A file of half the bound is renamed to
+Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
 """
 
@@ -96,7 +96,7 @@ class Persistence:
     async def open(self, *, rejoin: bool = False) -> Path | None:
         """Load the state from disk. Raises `StoreError` if the store cannot be used.
 
-        `rejoin`: rename the old file, and begin with an empty one. Returns the new path of the old file then.
+        `rejoin`: rename the old file, and begin with an empty file. Returns the new path of the old file then.
         """
         path = store_path(self._settings)
         if path is None:
@@ -220,7 +220,7 @@ class FileRecorder:
             raise ConstraintCrdtError(f"cannot record to {self._path}: {error.strerror or error}") from None
 
     def write(self, frame: Frame) -> None:
-        """Record one input. A failing disk ends the recording, not the node."""
+        """Record an input. A failing disk ends the recording, not the node."""
         if self._file is None:
             return
         data = encode_frame(frame)

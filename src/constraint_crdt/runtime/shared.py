@@ -1,6 +1,6 @@
 """The parts of a node for shared data beside constraints: tiles, counters, sketches, positions and PLATO rooms.
 
-Rules: a read answers from the state of this node, connected or not. A write is one transaction, and on disk when it returns.
+Rules: a read answers from the state of this node, connected or not. A write is a single transaction, and on disk when it returns.
 
 The violations counted by this node are buffered here and written once per interval, so that frequent violations do not increase the
 gossip of the sketch of violations. The answers of the node include the buffer. A killed node loses its buffer; the exact counts are
@@ -64,7 +64,7 @@ class NodeCounters:
         return [_report(counters[name]) for name in counters]
 
     def report(self, name: str) -> CounterReport:
-        """A counter. Raises `KeyError` for one without a move known here."""
+        """A counter. Raises `KeyError` for a counter without a move known here."""
         if name not in self._gossip.state.counters:
             raise KeyError(name)
         return _report(self._gossip.state.counters[name])
@@ -115,7 +115,7 @@ class NodeSketches:
         return bool(self._waiting)
 
     def write_waiting(self) -> None:
-        """Write the buffer. What cannot be written stays in it."""
+        """Write the buffer. Refused violations stay in the buffer."""
         self._gossip.write(lambda me: self._violations.record_all(self._waiting, node=me))
         self._waiting = {}
 
