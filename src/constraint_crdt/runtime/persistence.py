@@ -7,6 +7,9 @@ contents.
 
 Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
+
+A state file is encoded and parsed in a thread, from cells that never change, and merged on the loop, at an instant: newer data here
+stays, and the merge is on disk before the import returns.
 """
 
 import asyncio
