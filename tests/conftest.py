@@ -13,6 +13,7 @@ Rules kept here:
 
 import gc
 import os
+import signal
 import sys
 import time
 from collections.abc import Generator
@@ -27,7 +28,7 @@ NIGHTLY_TIMEOUT = 6 * 3600
 NOT_QUICK = ("processes", "browser", "slow")
 FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
-QUICK_SECONDS = 1.0
+QUICK_SECONDS = 0.5
 SLOW_SECONDS = 3.0
 _PROPERTY = "quick test took too long"
 
@@ -35,7 +36,7 @@ _PROPERTY = "quick test took too long"
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", _ANY_SPEED, max_examples=40, stateful_step_count=40)
 settings.register_profile("nightly", _ANY_SPEED, max_examples=2000, stateful_step_count=60)
-settings.register_profile("quick", _ANY_SPEED, max_examples=10, stateful_step_count=20)
+settings.register_profile("quick", _ANY_SPEED, max_examples=5, stateful_step_count=12)
 settings.register_profile(  # for `mutmut`: the same examples for each mutant, and a failure is all that is asked for
     "mutation",
     _ANY_SPEED,
@@ -57,6 +58,10 @@ def _note_start(event: str, arguments: tuple[object, ...]) -> None:
 
 
 sys.addaudithook(_note_start)
+
+# A shell starts what runs in the background with SIGINT ignored, and processes inherit that: those of the tests end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
 # its start. So bytecode is kept, but not beside the sources.

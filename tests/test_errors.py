@@ -30,8 +30,8 @@ from constraint_crdt.types.sketch import SketchCRDT
 ROOT = Path(constraint_crdt.__file__).parent
 
 NO_ERRORS = {
-    "constraint_crdt.cli.errors.CommandFailedError",  # the end of a command, with its exit code
-    "constraint_crdt.cli.errors.MisuseError",
+    "constraint_crdt.cli.output.CommandFailedError",  # the end of a command, with its exit code
+    "constraint_crdt.cli.output.MisuseError",
 }
 
 RAISED = {

@@ -39,8 +39,8 @@ VERSION = f"{PACKAGE}.__version__"
 
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 PURE = {"errors", "model", "crdt", "types", "expression", "state", "protocol", "simulation", "plato", "state_file", "testing"}
-NODE_TYPE = f"{PACKAGE}.runtime.node"
-"""The one module from above that operations name: the type of the node that they work on, for a type checker only."""
+TYPES_FROM_ABOVE = {f"{PACKAGE}.runtime.node", f"{PACKAGE}.client.blocking"}
+"""The modules from above that operations name, for a type checker only: the node of the work, the client of the commands."""
 FACADE = ("constraint_crdt.types", f"{PACKAGE}.edge")
 """The public names of `types` include those with the clock of the machine, which are loaded from above on their first use."""
 IMPURE_MODULES = {
@@ -91,7 +91,7 @@ def violations(source: str, module: str) -> list[str]:
     loaded = {imported for imported, _ in imports(without_type_checking(tree), module)}
     for imported, line in imports(tree, module):
         target = "edge" if imported == VERSION else room_of(imported)
-        if room == "operations" and imported == NODE_TYPE and imported not in loaded:
+        if room == "operations" and imported in TYPES_FROM_ABOVE and imported not in loaded:
             continue
         if (module, imported) == FACADE and imported not in loaded:
             continue

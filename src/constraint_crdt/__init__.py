@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.protocol.gossip_node import exchange
     from constraint_crdt.runtime.batches import BatchResult
+    from constraint_crdt.runtime.evaluation import Probe, SystemProbe
     from constraint_crdt.runtime.node import Node
-    from constraint_crdt.runtime.probes import Probe, SystemProbe
     from constraint_crdt.runtime.settings import NodeSettings
     from constraint_crdt.runtime.sync_node import SyncNode
     from constraint_crdt.state import ConstraintState
@@ -58,7 +58,7 @@ _MODULE_OF = {
     "MemoryNetwork": "constraint_crdt.transport.memory",
     "Node": "constraint_crdt.runtime.node",
     "NodeSettings": "constraint_crdt.runtime.settings",
-    "Probe": "constraint_crdt.runtime.probes",
+    "Probe": "constraint_crdt.runtime.evaluation",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
@@ -67,7 +67,7 @@ _MODULE_OF = {
     "StateHash": "constraint_crdt.crdt.digest",
     "StoreError": "constraint_crdt.errors",
     "SyncNode": "constraint_crdt.runtime.sync_node",
-    "SystemProbe": "constraint_crdt.runtime.probes",
+    "SystemProbe": "constraint_crdt.runtime.evaluation",
     "Transport": "constraint_crdt.transport",
     "TransportError": "constraint_crdt.transport",
     "UnknownConstraint": "constraint_crdt.errors",

@@ -2,10 +2,20 @@
 
 import os
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
+from constraint_crdt.cli import arguments
 from tests.cli.process import running_node
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_parser() -> Iterator[None]:
+    """The parser of all commands is made once for all tests in this process: parsing does not change it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(arguments, "make_parser", cache(arguments.make_parser))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from tests.cli.process import command, environment
 
 pytestmark = pytest.mark.processes
 
-GONE_SECONDS = 5.0
+GONE_SECONDS = 60.0
+"""How long an end is waited for. A node ends within two seconds, on a machine that is busy with nothing else."""
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def test_a_reader_that_goes_away_ends_it_and_its_nodes() -> None:
         nodes = nodes_of(process)
         assert process.stdout is not None
         process.stdout.close()
-        assert process.wait(10) == 141
+        assert process.wait(GONE_SECONDS) == 141
         _, alive = psutil.wait_procs(nodes, timeout=GONE_SECONDS)
         assert alive == []
 

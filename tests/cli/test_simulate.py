@@ -12,10 +12,10 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import histories as searching
+from constraint_crdt.cli import replay as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.errors import INTERRUPTED
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import INTERRUPTED
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
 from constraint_crdt.simulation.scenario import Report, Scenario, ScenarioRun
@@ -99,6 +99,7 @@ def test_a_picture_in_svg(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert "agreed       yes" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.png", "Out.PNG"])
 def test_a_picture_in_png(name: str, tmp_path: Path, capsys: Capture) -> None:
     assert main(["simulate", "--nodes", "5", "--plot", str(tmp_path / name)]) == 0
@@ -213,6 +214,7 @@ def test_seeds_give_a_distribution(capsys: Capture) -> None:
     assert "median" in out
 
 
+@pytest.mark.slow
 def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     look = ScenarioRun._look
 
@@ -241,6 +243,7 @@ def test_a_search_counts_what_it_tried(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert all(kind in err for kind in told["never_fired"])
 
 
+@pytest.mark.slow
 def test_a_search_stops_at_a_violation_and_its_file_replays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:

@@ -24,7 +24,7 @@ from constraint_crdt.client import (
     Unauthorized,
     WrongInput,
 )
-from constraint_crdt.client.address import AddressError, read_address, read_token
+from constraint_crdt.client.wire import AddressError, read_address, read_token
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind

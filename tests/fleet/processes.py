@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 COMMAND = [sys.executable, "-m", "constraint_crdt"]
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 _READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=(?P<endpoints>\S*)$")
 
 
@@ -71,7 +71,7 @@ class NodeProcess:
             [*COMMAND, *arguments, "--node", self.api],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=60,
             env=clean_environment(),
             check=False,
         )
@@ -84,7 +84,7 @@ class NodeProcess:
 
     def get(self, path: str) -> Any:
         """What the API answers below /v1: for waiting, because it starts no process."""
-        with urllib.request.urlopen(f"{self.api}/v1/{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.api}/v1/{path}", timeout=30) as answer:
             return json.load(answer)
 
     def kill(self) -> None:
@@ -95,7 +95,7 @@ class NodeProcess:
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
         self.process.terminate()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
         self._end()
         return self.process.returncode
 
@@ -123,11 +123,14 @@ def processes(fleet: str | None = None) -> Iterator[Callable[..., NodeProcess]]:
             node.kill()
 
 
+FAR = 60.0
+"""Seconds for which a fleet is waited for: a busy machine may stand still for a while."""
+
 LOOK_EVERY = 0.02
 """Seconds between two looks: without a pause they take the processor from the processes that are waited for."""
 
 
-def seconds_until(what: Callable[[], object], within: float) -> float:
+def seconds_until(what: Callable[[], object], within: float = FAR) -> float:
     """How long until `what()` is true; fails after `within` seconds. It polls: each look is a request to a process."""
     began = time.monotonic()
     while not what():

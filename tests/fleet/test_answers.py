@@ -39,7 +39,7 @@ def trio() -> Iterator[list[NodeProcess]]:
         forge = start("forge")
         seed = ("--connect", forge.endpoints[0])
         nodes = [forge, start("anvil", *seed), start("tongs", *seed)]
-        seconds_until(lambda: all(node.get("status")["peers"] == 2 for node in nodes), 20)
+        seconds_until(lambda: all(node.get("status")["peers"] == 2 for node in nodes))
         yield nodes
 
 
@@ -49,7 +49,7 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert (code, out, err) == (0, "cool: added; 3 of 3 nodes have it\n", "")
     assert holders(forge, "cool") == ALL
     tongs.run("record", "--violations", "4", "--constraint", "cool")
-    seconds_until(lambda: of(forge.get("explain/cool"), "violations", "tongs")["violated"] is True, 10)
+    seconds_until(lambda: of(forge.get("explain/cool"), "violations", "tongs")["violated"] is True)
 
     tongs.process.send_signal(signal.SIGSTOP)
     stopped = time.time_ns()
@@ -63,10 +63,10 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert (code, out.endswith("2 of 3 nodes have it\n")) == (0, True)
     code, _, err = tried(anvil, "add", "late", "--about", "again", "--wait", "3", "--timeout", "1s")
     assert code == 1
-    seconds_until(lambda: forge.get("status")["peers"] == 1, 20)
+    seconds_until(lambda: forge.get("status")["peers"] == 1)
     code, out, _ = tried(forge, "remove", "cool", "--wait", "live")
     assert (code, out) == (0, "cool: removed; 2 of 3 nodes have it\n")
-    seconds_until(lambda: holders(anvil, "cool") == BUT_TONGS, 10)
+    seconds_until(lambda: holders(anvil, "cool") == BUT_TONGS)
     for id_, change in (("late", "added"), ("cool", "removed")):
         answer = forge.ask("coverage", id_)
         assert (answer["change"], answer["have"], answer["lack"], answer["unknown"]) == (change, 2, 1, 0)
@@ -90,9 +90,9 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert (code, err) == (0, "")
     assert "unchanged" in out
     assert "3 of 3 nodes have it" in out
-    seconds_until(lambda: holders(forge, "cool") == holders(forge, "late") == ALL, 20)
+    seconds_until(lambda: holders(forge, "cool") == holders(forge, "late") == ALL)
     assert of(forge.ask("coverage", "late"), "nodes", "tongs")["since"] > returned
-    seconds_until(lambda: of(forge.get("convergence"), "peers", "tongs")["state"] == "same", 20)
+    seconds_until(lambda: of(forge.get("convergence"), "peers", "tongs")["state"] == "same")
     assert forge.ask("convergence")["staleness_p99"] == 0
     assert "3 of 3 nodes have it" in forge.run("coverage")
 
@@ -104,14 +104,14 @@ def test_a_node_behind_a_cut_route_is_named_and_one_that_was_never_spoken_with_i
         relay = Relay((host, int(port)))
         anvil = start("anvil", "--no-discover", "--connect", relay.endpoint)
         start("tongs", "--no-discover", "--connect", anvil.endpoints[0])
-        seconds_until(lambda: forge.get("status")["known"] == 3, 20)
+        seconds_until(lambda: forge.get("status")["known"] == 3)
         code, out, _ = tried(anvil, "add", "shared", "--wait", "all")
         assert (code, out) == (0, "shared: added; 3 of 3 nodes have it\n")
-        seconds_until(lambda: holders(forge, "shared") == {"anvil": True, "forge": True, "tongs": None}, 10)
+        seconds_until(lambda: holders(forge, "shared") == {"anvil": True, "forge": True, "tongs": None})
         assert "tongs (not live, nothing is known of what it has)" in tried(forge, "add", "x", "--wait", "3", "--timeout", "1s")[2]
 
         relay.cut()
-        seconds_until(lambda: anvil.get("status")["peers"] == 1, 20)
+        seconds_until(lambda: anvil.get("status")["peers"] == 1)
         code, _, err = tried(anvil, "add", "cut", "--wait", "all", "--timeout", "2s", "--json")
         assert code == 1
         assert "forge (not live)" in err

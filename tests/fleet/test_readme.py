@@ -3,8 +3,10 @@
 Only what belongs to the reader's machine is replaced: the ports, where state is kept, and the terminals in which nodes run.
 """
 
+import contextlib
 import os
 import re
+import secrets
 import shlex
 import socket
 import subprocess
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.processes
 
 README = Path(__file__).parents[2] / "README.md"
 PORTS = ("7447", "8470", "8471")
+FIRST_FIXED_PORT, LAST_FIXED_PORT = 10_000, 32_000
 
 
 def section(title: str) -> str:
@@ -35,10 +38,17 @@ def commands(text: str) -> list[str]:
 
 
 def free_ports() -> dict[str, str]:
-    with socket.socket() as a, socket.socket() as b, socket.socket() as c:
-        for each in (a, b, c):
-            each.bind(("127.0.0.1", 0))
-        return dict(zip(PORTS, (str(each.getsockname()[1]) for each in (a, b, c)), strict=True))
+    """A free port in place of each in the README, below those that the system gives to a socket bound to port 0.
+
+    So no other test receives one of them between this look and the start of the node.
+    """
+    free: list[str] = []
+    while len(free) < len(PORTS):
+        port = secrets.randbelow(LAST_FIXED_PORT - FIRST_FIXED_PORT) + FIRST_FIXED_PORT
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(str(port))
+    return dict(zip(PORTS, free, strict=True))
 
 
 class Newcomer:
@@ -61,7 +71,7 @@ class Newcomer:
             words = shlex.split(command, comments=True)
             own = words if "--api" in words else [*words, "--api", f"127.0.0.1:{self.ports['8470']}"]
             self.nodes.append(subprocess.Popen(own, stderr=subprocess.DEVNULL, env=self._environment, cwd=self._home))
-            seconds_until(lambda: self.shell(f"constraint-crdt status --node {own[own.index('--api') + 1]}") == 0, 30)
+            seconds_until(lambda: self.shell(f"constraint-crdt status --node {own[own.index('--api') + 1]}") == 0)
         else:
             assert self.shell(command) == 0, command
 

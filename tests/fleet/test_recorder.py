@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from constraint_crdt.simulation.recorder import decode_frames
 from tests.fleet.processes import COMMAND, NodeProcess, clean_environment, processes, seconds_until
 
 pytestmark = pytest.mark.processes
@@ -34,22 +35,25 @@ def test_a_live_run_with_a_kill_replays_to_the_same_hashes(tmp_path: Path) -> No
         anvil = start("anvil", *seed, "--record", str(files["anvil"]))
         tongs = start("tongs", *seed, "--record", str(files["tongs"]))
         trio = [forge, anvil, tongs]
-        seconds_until(lambda: all(node.get("status")["peers"] == 2 for node in trio), 20)
+        seconds_until(lambda: all(node.get("status")["peers"] == 2 for node in trio))
         forge.run("add", "max_speed", "--when", "speed_mps <= 1.5")
         tongs.run("record", "--violations", "4")
-        seconds_until(lambda: converged(trio), 10)
+        seconds_until(lambda: converged(trio))
         last = tongs.ask("status")["hash"]
         tongs.kill()
         anvil.run("add", "while_away")
         forge.run("remove", "max_speed")
-        seconds_until(lambda: converged([forge, anvil]), 10)
+        seconds_until(lambda: converged([forge, anvil]))
         hashes = {node.name: node.ask("status")["hash"] for node in (forge, anvil)} | {"tongs": last}
         for node in (forge, anvil):
             assert node.terminate() == 0
     for name, path in files.items():
         outcome = replayed(path)
         assert (outcome["node"], outcome["differs_at"], outcome["steps"]) == (name, None, outcome["inputs"])
-        assert outcome["hash"] == hashes[name]
+        reached = [frame.hash.hex() for frame in decode_frames(path.read_bytes())]
+        # Not the last of them: the recent rates of what was recorded are written every ten seconds, so perhaps after the question.
+        assert hashes[name][: len(reached[-1])] in reached
+        assert outcome["hash"][: len(reached[-1])] == reached[-1]
     code, out, _ = replay(str(files["forge"]), str(files["anvil"]))
     assert code == 0
     assert "never had equal clocks and different states" in out

@@ -22,7 +22,15 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 
-SETTLED = ["/v1/constraints", "/v1/constraints?expired=1", "/v1/tiles", "/v1/counters", "/v1/position", "/v1/identity"]
+SETTLED = [
+    "/v1/constraints",
+    "/v1/constraints?expired=1",
+    "/v1/tiles",
+    "/v1/counters",
+    "/v1/position",
+    "/v1/labels",
+    "/v1/identity",
+]
 
 Act = Callable[[Node], Awaitable[object]]
 ACTS: dict[str, Act] = {
@@ -50,7 +58,7 @@ async def computed(node: Node, path: str) -> bytes:
 
 
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=min(25, settings().max_examples), suppress_health_check=[HealthCheck.too_slow])
 def test_an_answer_that_is_said_to_be_right_is_what_would_be_answered(acts: list[str]) -> None:
     async def run() -> None:
         async with Node(name="forge", transport=MemoryNetwork().transport()) as node:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from constraint_crdt.client import AsyncClient, Happened
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.runtime.node import Node
@@ -12,6 +14,7 @@ STREAMS = 60
 READS = 600
 
 
+@pytest.mark.slow
 async def test_it_gossips_on_under_many_streams_and_reads() -> None:
     network = MemoryNetwork()
     patient = NodeSettings(request_timeout=30.0)  # readers, server and both nodes share one loop here: late is not missed

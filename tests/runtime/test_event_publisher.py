@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
 from constraint_crdt.runtime.evaluation import EVALUATED_AT_ONCE
-from constraint_crdt.runtime.events import AT_ONCE, QUEUED, KeptEvent
+from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, KeptEvent
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 MANY = 8 * AT_ONCE + 1
@@ -76,6 +78,7 @@ async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order()
         assert len(told.events) == MANY
 
 
+@pytest.mark.slow
 async def test_what_a_peer_sends_is_told_over_many_turns_too() -> None:
     async with fleet("forge", "anvil") as nodes, following(nodes[1]) as told:
         await nodes[0].import_state(to_json(much()))
@@ -124,6 +127,7 @@ async def test_what_changes_before_it_is_told_is_told_once_as_it_is_then() -> No
         assert told.of(EventKind.REMOVED, EventKind.CHANGED) == []
 
 
+@pytest.mark.slow
 async def test_what_is_removed_at_once_is_told_as_removed_over_many_turns() -> None:
     async with single() as (node, told):
         state = much()
@@ -154,6 +158,7 @@ async def test_stopping_tells_the_rest_before_the_events_end() -> None:
     assert [each.constraint for each in heard] == IDS
 
 
+@pytest.mark.slow
 async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_later() -> None:
     async with single() as (node, told):
         last = IDS[-1]
@@ -177,6 +182,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         assert told.of(EventKind.CHANGED) == IDS
 
 
+@pytest.mark.slow
 async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> None:
     async with single() as (node, told):
         await node.import_state(to_json(much()))
@@ -191,6 +197,7 @@ async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> No
         assert kinds == {id_: [EventKind.ADDED, EventKind.VIOLATED] for id_ in IDS}
 
 
+@pytest.mark.slow
 async def test_a_check_of_many_gives_others_their_turn() -> None:
     assert MANY > EVALUATED_AT_ONCE
     async with single() as (node, told):

@@ -53,6 +53,7 @@ async def until(events: AsyncIterator[Event], kind: EventKind) -> Event:
     raise AssertionError(f"the stream ended without {kind}")
 
 
+@pytest.mark.slow
 async def test_a_constraint_ends_on_five_nodes_within_one_round_though_their_clocks_differ() -> None:
     network = MemoryNetwork()
     nodes = [skewed(f"n{index}", ahead, network) for index, ahead in enumerate((-5, -2, 0, 3, 5))]

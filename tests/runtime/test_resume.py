@@ -50,6 +50,7 @@ class Seat:
         return await self.transport.open(self.gossip.node_id, "default", self.exchanger.answer, lambda peer, up: None)
 
 
+@pytest.mark.slow
 async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
     """So a large state goes over in one exchange, also where its sender began."""
     monkeypatch.setattr("constraint_crdt.runtime.exchange_loop.LONGEST_EXCHANGE", 12)
@@ -67,6 +68,7 @@ async def test_a_burst_of_parts_counts_as_one_message_of_an_exchange(monkeypatch
     await blank.transport.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full_begins", [False, True])
 async def test_an_exchange_that_failed_in_the_middle_goes_on_where_it_stopped(full_begins: bool) -> None:
     network = MemoryNetwork()

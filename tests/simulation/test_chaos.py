@@ -107,6 +107,7 @@ def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     assert all(kinds(step, []) in ([], ["increment known already"]) for step in outcome.steps if isinstance(step, Write))
 
 
+@pytest.mark.slow
 def test_a_history_has_some_kinds_of_faults_only() -> None:
     """Else each would hide what only shows without the others."""
     fired = [Chaos(seed, operations=40).run().fired for seed in range(8)]

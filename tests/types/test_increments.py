@@ -83,6 +83,7 @@ def test_many_lives_and_writers_leave_no_pile_of_pages() -> None:
     assert view.total("r") == Counts(20 * FOLD_AT - 1, 0)
 
 
+@pytest.mark.slow
 def test_seqs_in_any_order_end_alike() -> None:
     seqs = list(range(1, 2000))
     random.Random(7).shuffle(seqs)
@@ -93,6 +94,7 @@ def test_seqs_in_any_order_end_alike() -> None:
     assert standing(view)[1] == 1
 
 
+@pytest.mark.slow
 def test_the_worst_page_fits_into_a_cell() -> None:
     view, room, node = RoomIncrements(), "r" * 256, "n" * 256
     start = MOST - 4095

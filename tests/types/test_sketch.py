@@ -77,6 +77,7 @@ def test_the_top_is_bounded_on_both_sides_and_ordered() -> None:
         s.top(0)
 
 
+@pytest.mark.slow
 def test_a_frequent_item_is_remembered_among_very_many() -> None:
     """One with a larger share than 1/128 + epsilon, however the others come, and though it came first."""
     s = SketchCRDT(epsilon=0.001, delta=0.01)

@@ -138,6 +138,7 @@ def test_any_cells_read_the_same_in_whatever_order_they_come(written: list[Any],
     assert sorted(source.sketches) == sorted(ConstraintState(source.rows.copy()).sketches)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(foreign)
 def test_a_name_means_the_same_table_on_every_node(written: list[Any]) -> None:

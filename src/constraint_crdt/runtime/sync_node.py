@@ -28,12 +28,12 @@ from constraint_crdt.errors import LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
+from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.positions import PositionReport
-from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult
+from constraint_crdt.runtime.evaluation import Probe
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport

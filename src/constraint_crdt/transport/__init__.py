@@ -122,7 +122,7 @@ def check_payload(payload: bytes) -> bytes:
 def check_answers_at_once(limit: int) -> int:
     """Return `limit`. Raises `TransportError` for a limit below 1."""
     if limit < 1:
-        raise TransportError(f"A transport cannot answer {limit} requests at once; give 1 or more.")
+        raise TransportError(f"a transport cannot answer {limit} requests at once; give 1 or more")
     return limit
 
 

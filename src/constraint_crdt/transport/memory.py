@@ -118,9 +118,9 @@ class MemoryTransport:
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         """See `Transport.open`."""
         if self._me is not None:
-            raise TransportError("This transport is open already; close it first.")
+            raise TransportError("this transport is open already; close it first")
         if not name or not fleet:
-            raise TransportError("A node and its fleet need a name each; give both.")
+            raise TransportError("a node and its fleet need a name each; give both")
         self.fleet, self._changed = fleet, changed
         self._handlers = HandlerTasks(handler, self._answers_at_once)
         self._me = self._network.join(self, name)
@@ -129,7 +129,7 @@ class MemoryTransport:
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
         """See `Transport.reopen`."""
         if self._me is None or self._handlers is None:
-            raise TransportError("This transport is not open; open it first.")
+            raise TransportError("this transport is not open; open it first")
         self._network.leave(self._me)
         self._handlers.cancel()
         self._give_up_waiting()
@@ -149,7 +149,7 @@ class MemoryTransport:
             async with asyncio.timeout(timeout):
                 return await answered
         except TimeoutError:
-            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s.") from None
+            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s") from None
         finally:
             del self._waiting[answered]
 
@@ -177,7 +177,7 @@ class MemoryTransport:
     def _give_up_waiting(self) -> None:
         for answered in self._waiting:
             if not answered.done():
-                answered.set_exception(Unreachable("This transport closed before the answer came."))
+                answered.set_exception(Unreachable("this transport closed before the answer came"))
 
     def look(self) -> None:
         """Take the present peers from the network."""
@@ -225,7 +225,7 @@ class MemoryTransport:
         if answered.done():
             return
         if replies is None or self._network.route(me, peer) is None or self._network.lost():
-            answered.set_exception(Unreachable(f"{peer.name} did not answer."))
+            answered.set_exception(Unreachable(f"{peer.name} did not answer"))
         else:
             self.bytes_received += sum(map(len, replies))
             answered.set_result(replies)

@@ -111,9 +111,9 @@ class ZenohTransport:
         Raises `TransportError`.
         """
         if self._member is not None:
-            raise TransportError("This transport is open already; close it first.")
+            raise TransportError("this transport is open already; close it first")
         if not name or not fleet:
-            raise TransportError("A node and its fleet need a name each; give both.")
+            raise TransportError("a node and its fleet need a name each; give both")
         self._member = member = Registration(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
@@ -128,7 +128,7 @@ class ZenohTransport:
         async with self._lock:
             member = self._member
             if member is None:
-                raise TransportError("This transport is not open; open it first.")
+                raise TransportError("this transport is not open; open it first")
             settings = with_more_connects(self._settings, extra_connect, self._endpoints)
             gone = self.peers()
             await self._leave()
@@ -139,7 +139,7 @@ class ZenohTransport:
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`. Raises `Unreachable`, and `ValueError` for a payload above `MAX_PAYLOAD`."""
         if self._session is None:
-            raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now.")
+            raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now")
         return await self._session.request(peer, payload, timeout)
 
     async def close(self) -> None:
@@ -174,7 +174,7 @@ class ZenohTransport:
         except RouterUnreachableError as error:
             if self._member is not member:
                 raise
-            _log.warning("%s Trying again until it answers.", error)
+            _log.warning("%s; trying again until it answers", error)
             self._joining = asyncio.create_task(self._keep_trying(member, me, settings))
         return me
 
@@ -188,7 +188,7 @@ class ZenohTransport:
             except RouterUnreachableError:
                 pause = min(2 * pause, longest)
             except TransportError as error:
-                _log.warning("%s Trying again.", error)
+                _log.warning("%s; trying again", error)
 
     async def _attach(self, member: Registration, me: Peer, settings: Settings) -> None:
         """Open a Zenoh session as the current session. Raises `TransportError`."""
@@ -198,7 +198,7 @@ class ZenohTransport:
                 lambda: open_session(settings, before), OPEN_SECONDS, lambda late: close_session(late.session)
             )
         except TimeoutError:
-            raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints.") from None
+            raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints") from None
         try:
             self._adopt(opened, member, me)
         except BaseException:
@@ -208,9 +208,9 @@ class ZenohTransport:
 
     def _adopt(self, opened: Opened, member: Registration, me: Peer) -> None:
         if self._member is not member:
-            raise TransportError("This transport was closed while it opened.")
+            raise TransportError("this transport was closed while it opened")
         try:
             self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
         except zenoh.ZError as error:
-            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again.") from None
+            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints

@@ -193,7 +193,7 @@ class ZenohSession:
         self._traffic.sent += len(check_payload(payload))
         page = await self._fetch(peer, payload, None, 0, timeout)
         if page.header is None:
-            raise Unreachable(f"{peer.name} did not answer.")
+            raise Unreachable(f"{peer.name} did not answer")
         token, total = page.header.token, page.header.total
         replies, size = page.payloads, sum(map(len, page.payloads))
         while len(replies) < total:
@@ -201,7 +201,7 @@ class ZenohSession:
             replies += page.payloads
             size += sum(map(len, page.payloads))
             if not page.payloads or size > ANSWER_BYTES:
-                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts.")
+                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts")
         self._traffic.received += size
         return replies
 
@@ -213,7 +213,7 @@ class ZenohSession:
         self.peers.clear()
         for page in self._waiting:
             if not page.done():
-                page.set_exception(Unreachable("This transport closed before the answer came."))
+                page.set_exception(Unreachable("this transport closed before the answer came"))
         self._member.handlers.cancel()
         try:
             await self._member.handlers.wait()  # first: the handlers' queries are dropped while the session is open
@@ -224,7 +224,7 @@ class ZenohSession:
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
         """Request a page, and return its replies, possibly none."""
         if self._closed:
-            raise Unreachable("This transport is closed.")
+            raise Unreachable("this transport is closed")
         page = Page(start)
         fetched: asyncio.Future[Page] = self._loop.create_future()
 
@@ -253,9 +253,9 @@ class ZenohSession:
             async with asyncio.timeout(seconds):
                 return await fetched
         except TimeoutError:
-            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s.") from None
+            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s") from None
         except zenoh.ZError as error:
-            raise Unreachable(f"{peer.name} could not be asked: {error}.") from None
+            raise Unreachable(f"{peer.name} could not be asked: {error}") from None
         finally:
             self._waiting.discard(fetched)
 

@@ -98,20 +98,20 @@ def checked(
 ) -> Settings:
     """The checked settings. Raises `TransportError` for a wrong value."""
     if role not in ROLES:
-        raise TransportError(f"Unknown role {role!r}; use one of {', '.join(ROLES)}.")
+        raise TransportError(f"unknown role {role!r}; use one of {', '.join(ROLES)}")
     if role == "client" and listen:
-        raise TransportError(f"A client does not listen; leave out {listen[0]!r}, or take the role peer or router.")
+        raise TransportError(f"a client does not listen; leave out {listen[0]!r}, or take the role peer or router")
     if role == "client" and not connect and not multicast:
-        raise TransportError("A client needs a router to connect to; give the endpoint of at least one.")
+        raise TransportError("a client needs a router to connect to; give the endpoint of at least one")
     if not 0.1 <= lease <= 3600:
-        raise TransportError(f"A lease of {lease:g} s does not work; give between 0.1 and 3600 s.")
+        raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
     if listen is None:
         listen = () if role == "client" else DEFAULT_LISTEN
     for endpoint in listen:
         parse_endpoint(endpoint)
     for endpoint in connect:
         if parse_endpoint(endpoint)[1] == 0:
-            raise TransportError(f"Cannot connect to {endpoint!r}: port 0 is no one's; give the port it listens on.")
+            raise TransportError(f"cannot connect to {endpoint!r}: port 0 names no listener; give the port of the node")
     return Settings(role, tuple(listen), tuple(connect), multicast, lease, discover)
 
 
@@ -119,7 +119,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     """Host and port of an endpoint. Raises `TransportError` for a malformed endpoint."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None or int(match["port"]) > 65535:
-        raise TransportError(f"Cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT.")
+        raise TransportError(f"cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT")
     return match["host"].strip("[]"), int(match["port"])
 
 
@@ -204,7 +204,8 @@ _threads: set[threading.Thread] = set()
 
 def start_daemon_thread(work: Callable[[], object]) -> None:
     """Run `work` in a thread of its own."""
-    _threads.difference_update([thread for thread in _threads if not thread.is_alive()])
+    # A copy: other threads start threads, too.
+    _threads.difference_update([thread for thread in list(_threads) if not thread.is_alive()])
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     _threads.add(thread)
@@ -346,7 +347,7 @@ def _with_port(endpoint: str) -> str:
             probe.bind(address)
             port = probe.getsockname()[1]
     except OSError as error:
-        raise TransportError(f"Cannot listen on {endpoint}: {error.strerror or error}; use another address.") from None
+        raise TransportError(f"cannot listen on {endpoint}: {error.strerror or error}; use another address") from None
     return f"{endpoint.rpartition(':')[0]}:{port}"
 
 
@@ -367,13 +368,13 @@ def _os_error(message: str) -> int:
 
 def _explained(settings: Settings, listening: Sequence[str], message: str) -> TransportError:
     if settings.role == "client" and "Unable to connect" in message:
-        return RouterUnreachableError(f"No router answers at {', '.join(settings.connect)}; start one there.")
+        return RouterUnreachableError(f"no router answers at {', '.join(settings.connect)}; start one there")
     endpoint = next((each for each in listening if each in message), ", ".join(listening))
     number = _os_error(message)
     if number == errno.EADDRINUSE:
-        return TransportError(f"Cannot listen on {endpoint}: the port is taken; choose another, or end what uses it.")
+        return TransportError(f"cannot listen on {endpoint}: the port is taken; choose another, or end what uses it")
     if number == errno.EADDRNOTAVAIL:
-        return TransportError(f"Cannot listen on {endpoint}: this machine has no such address; use one that it has.")
+        return TransportError(f"cannot listen on {endpoint}: this machine has no such address; use one that it has")
     # Zenoh's messages end with places in its source code, of no use to operators.
     reason = os.strerror(number) if number else message.split(" at /")[0].strip().rstrip(".")
-    return TransportError(f"Cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint.")
+    return TransportError(f"cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint")
