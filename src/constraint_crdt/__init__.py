@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
     from constraint_crdt.runtime.batches import BatchResult
+    from constraint_crdt.runtime.evaluation import Probe, SystemProbe
     from constraint_crdt.runtime.node import Node
-    from constraint_crdt.runtime.probes import Probe, SystemProbe
     from constraint_crdt.runtime.settings import NodeSettings
     from constraint_crdt.simulation.rounds import Simulation, Stats
     from constraint_crdt.state import ConstraintState
@@ -95,8 +95,8 @@ _HOME_OF = {
     "Dot": "constraint_crdt.crdt.replica",
     "EisensteinRegister": "constraint_crdt.types.register",
     "Evaluation": "constraint_crdt.expression.evaluation",
-    "Event": "constraint_crdt.runtime.events",
-    "EventKind": "constraint_crdt.runtime.events",
+    "Event": "constraint_crdt.runtime.event_log",
+    "EventKind": "constraint_crdt.runtime.event_log",
     "ExpressionError": "constraint_crdt.expression",
     "FleetTile": "constraint_crdt.edge",
     "FleetTiles": "constraint_crdt.types.tiles",
@@ -128,7 +128,7 @@ _HOME_OF = {
     "PlatoRemove": "constraint_crdt.plato.shapes",
     "PlatoRoom": "constraint_crdt.plato.shapes",
     "PlatoTile": "constraint_crdt.plato.shapes",
-    "Probe": "constraint_crdt.runtime.probes",
+    "Probe": "constraint_crdt.runtime.evaluation",
     "Rates": "constraint_crdt.types.rates",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
@@ -143,7 +143,7 @@ _HOME_OF = {
     "Stats": "constraint_crdt.simulation.rounds",
     "StoreError": "constraint_crdt.store",
     "Sync": "constraint_crdt.protocol.messages",
-    "SystemProbe": "constraint_crdt.runtime.probes",
+    "SystemProbe": "constraint_crdt.runtime.evaluation",
     "Transport": "constraint_crdt.transport",
     "TransportError": "constraint_crdt.transport",
     "Uniform": "constraint_crdt.protocol.peer_selection",

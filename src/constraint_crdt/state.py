@@ -9,7 +9,7 @@ from functools import cached_property
 from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
@@ -22,7 +22,7 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
-from constraint_crdt.types.view import no_time, writer
+from constraint_crdt.types.view import no_time
 
 NODE_KEY = ""
 

@@ -344,3 +344,16 @@ def test_a_whole_row_is_one_run_until_it_changes() -> None:
     [second] = rows.runs([(A, 0)])
     assert second is not first
     assert ([cell.seq for cell in first.cells], [cell.seq for cell in second.cells]) == ([1], [1, 2])
+
+
+def test_the_entries_of_a_clock_stay_as_they_were_taken() -> None:
+    rows = Rows()
+    rows.write(A, add("c"))
+    entries, mark = rows.clock_entries, rows.clock_mark
+    assert rows.clock_entries is entries, "the same until the clock changes"
+    rows.write(A, add("d"))
+    assert (entries, mark.entries) == ({A: 1}, {A: 1})
+    assert (rows.clock_entries, rows.clock_mark.entries, rows.clock_count) == ({A: 2}, {A: 2}, 2)
+    rows.apply([run(B, 0, 1, (1, add("e")))])
+    assert (rows.clock_entries, rows.clock_count) == ({A: 2, B: 1}, 3)
+    assert entries == {A: 1}

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from constraint_crdt.http import bodies
+from constraint_crdt.http import endpoint as bodies
 from constraint_crdt.http import server as connection
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.runtime.node import Node

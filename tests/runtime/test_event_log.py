@@ -1,10 +1,11 @@
 """The events that are kept: whoever comes back is given all that happened since, or told how much is lost."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.runtime.events import EVENT_BYTES, EventLog, EventStream, KeptEvent
+from constraint_crdt.runtime.event_log import EVENT_BYTES, EventLog, EventStream, KeptEvent
 
 
 def event(number: int, detail: str = "") -> Event:
@@ -54,3 +55,19 @@ def test_listeners_hear_each_event_with_its_id_at_once() -> None:
     stream.listen(heard.append)
     stream.publish(event(1))
     assert [(each.id, each.event) for each in heard] == [(stream.log.last_id, event(1))]
+
+
+def test_a_listener_that_is_ignored_hears_no_more() -> None:
+    stream = EventStream()
+    heard: list[KeptEvent] = []
+    others: list[KeptEvent] = []
+    listener = heard.append
+    stream.listen(listener)
+    stream.listen(others.append)
+    stream.publish(event(1))
+    stream.ignore(listener)
+    stream.publish(event(2))
+    assert [each.event.time for each in heard] == [1]
+    assert [each.event.time for each in others] == [1, 2]
+    with pytest.raises(ValueError, match="not in list"):
+        stream.ignore(listener)

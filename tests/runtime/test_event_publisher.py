@@ -9,7 +9,7 @@ import pytest
 
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
 from constraint_crdt.runtime.evaluation import EVALUATED_AT_ONCE
-from constraint_crdt.runtime.events import AT_ONCE, QUEUED, KeptEvent
+from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, KeptEvent
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 MANY = 8 * AT_ONCE + 1

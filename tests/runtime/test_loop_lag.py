@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from constraint_crdt.runtime.metrics import LoopLag
+from constraint_crdt.runtime.answers import LoopLag
 
 EVERY = 0.01
 BLOCKED = 0.2

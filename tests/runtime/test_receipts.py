@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import GossipNode, MemoryNetwork
-from constraint_crdt.runtime.exchange_loop import RECEIPTS, Receipt, Receipts
+from constraint_crdt.runtime.exchange_loop import RECEIPTS, ExchangeReceipt, Receipts
 from tests.runtime.fleet import agreed, eventually, fleet
 from tests.runtime.test_exchanges import Losing, Script, exchanger
 
@@ -21,7 +21,7 @@ def cell_bytes(node: GossipNode) -> int:
 def test_totals_are_of_all_and_the_median_is_of_the_last(costs: list[tuple[int, int, int, int]]) -> None:
     receipts = Receipts()
     for sent, got, told, learned in costs:
-        receipts.keep(Receipt(peer="anvil", sent=sent, received=got, told=told, learned=learned))
+        receipts.keep(ExchangeReceipt(peer="anvil", sent=sent, received=got, told=told, learned=learned))
     assert len(receipts.last) == min(len(costs), RECEIPTS)
     counted = [each for each in costs if each[2] + each[3]]
     assert receipts.carried == sum(sent + got for sent, got, _, _ in counted)

@@ -40,6 +40,18 @@ def test_a_constraint_is_in_force_until_its_end_and_its_cell_stands() -> None:
         s.set.remove("c", node="a")
 
 
+def test_readings_depend_on_time_while_an_add_with_an_end_stands() -> None:
+    s = Clocked()
+    s.set.add("for ever", node="a")
+    found = [s.set.has_ends]
+    s.set.add("c", node="a", expires_at=10)
+    s.time = 20
+    found.append(s.set.has_ends)  # its time may go back
+    s.set.add("c", node="a")
+    found.append(s.set.has_ends)
+    assert found == [False, True, False]
+
+
 def test_without_a_clock_nothing_expires() -> None:
     s = ConstraintORSet()
     s.add("c", node="a", expires_at=1)

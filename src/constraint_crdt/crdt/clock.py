@@ -252,7 +252,9 @@ class ClockMark:
         """Where `replica` stands in `order`, or None."""
         if replica not in self.entries:
             return None
-        return bisect_left(self.order, replica)
+        if self._order is None:
+            self._order = sorted(self.entries)
+        return bisect_left(self._order, replica)
 
 
 SECOND = 1_000_000_000

@@ -158,7 +158,7 @@ def _kind_sum(rows: Rows, kind: int) -> int:
 def _clock_sums_fit(rows: Rows) -> bool:
     entries = {replica: rows.digest.clock_entry(replica, seq) for replica, seq in rows._clock.items()}
     kept = {replica: row.entry for replica, row in rows._rows.items() if replica in entries}
-    return kept == entries and rows._clock_sum == sum(entries.values()) and rows._clock_count == sum(rows._clock.values())
+    return kept == entries and rows._clock_sum == sum(entries.values()) and rows.clock_count == sum(rows._clock.values())
 
 
 # --- both sides --------------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def _recompute_sums(rows: Rows) -> None:
     for replica, seq in rows._clock.items():
         rows._own(replica).entry = rows.digest.clock_entry(replica, seq)
     rows._clock_sum = sum(rows._rows[replica].entry for replica in rows._clock)
-    rows._clock_count = sum(rows._clock.values())
+    rows.clock_count = sum(rows._clock.values())
     rows._mark_is_old, rows._hash = True, None
 
 

@@ -9,6 +9,9 @@ from typing import NamedTuple
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT
 from constraint_crdt.errors import ConstraintCrdtError
 
+ALONE = 0
+"""The incarnation of a writer given by its node id only, as in a standalone type."""
+
 
 class Replica(NamedTuple):
     """A life of a node. Orders by node id, then incarnation (unique, with no further meaning)."""
@@ -59,3 +62,12 @@ def check_replica(node_id: str, incarnation: int) -> Replica:
     if not 0 <= incarnation <= MAX_COUNT:
         raise ConstraintCrdtError(f"an incarnation must be between 0 and 2**63 - 1, not {incarnation}")
     return Replica(check_id(node_id, "a node id"), incarnation)
+
+
+def writer(node: str | Replica) -> Replica:
+    """The replica of a writer: a `Replica`, or a node id for a life without siblings.
+
+    Two copies that both write as the same node without merging would use a dot twice; callers have to avoid that. Raises
+    `TypeError` and `ConstraintCrdtError` for an invalid node id.
+    """
+    return node if isinstance(node, Replica) else check_replica(node, ALONE)

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.tables import Tables
+from constraint_crdt.crdt.tables import FEW, Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
 SLACK = 16
@@ -92,9 +92,11 @@ class Rows(Tables):
         self.limits = limits
         self._rows: dict[Replica, Row | Run] = {}
         self._clock: dict[Replica, int] = {}
+        self._clock_is_shared = False
         self._floors: dict[Replica, int] = {}
         self._clock_sum = 0
-        self._clock_count = 0
+        self.clock_count = 0
+        """The sum of the clock: the number of mutations accounted for here."""
         self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
         self._mark = ClockMark({}, 0, 0, self.digest)
         self._mark_is_old = False
@@ -116,9 +118,15 @@ class Rows(Tables):
     def clock_mark(self) -> ClockMark:
         """The clock as of now. O(1); the next change of the clock then costs O(rows)."""
         if self._mark_is_old:
-            self._mark = self._mark.followed_by(self._clock, self._clock_sum, self._clock_count)
+            self._mark = self._mark.followed_by(self.clock_entries, self._clock_sum, self.clock_count)
             self._mark_is_old = False
         return self._mark
+
+    @property
+    def clock_entries(self) -> dict[Replica, int]:
+        """The entries of `clock_mark`. Costs as much, without the mark. Do not write to them."""
+        self._clock_is_shared = True
+        return self._clock
 
     @property
     def clock(self) -> VectorClock:
@@ -206,7 +214,12 @@ class Rows(Tables):
                 cell.key = seq
         self.digest.fill(replica, cells)
         self._own(replica).extend(cells)
-        self._put_all(self._without_pending(cells))
+        standing = self._without_pending(cells)
+        if len(standing) <= FEW:
+            for cell in standing:
+                self._put(cell)
+        else:
+            self._put_all(standing)
         self._raise_clock(replica, last + len(cells))
         self._apply_removals(cells)
 
@@ -281,7 +294,7 @@ class Rows(Tables):
             for kind, table in self._tables.items()
         }
         twin._sums = dict(self._sums)
-        twin._clock_sum, twin._clock_count, twin._count = self._clock_sum, self._clock_count, self._count
+        twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
         return twin
 
@@ -320,9 +333,9 @@ class Rows(Tables):
                 self.digest.fill(run.replica, run.cells)
         self.digest.enter(runs)
         self._rows.update({run.replica: run.without_floor() if run.floor else run for run in runs})
-        self._clock = self._clock | {run.replica: run.hi for run in runs}
+        self._clock, self._clock_is_shared = self._clock | {run.replica: run.hi for run in runs}, False
         self._clock_sum += sum([run.entry for run in runs])
-        self._clock_count += sum([run.hi for run in runs])
+        self.clock_count += sum([run.hi for run in runs])
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -352,9 +365,9 @@ class Rows(Tables):
         row = self._own(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
-        self._clock_count += seq - before
-        if self._clock is self._mark.entries:
-            self._clock = self._clock.copy()
+        self.clock_count += seq - before
+        if self._clock_is_shared:
+            self._clock, self._clock_is_shared = self._clock.copy(), False
         self._clock[replica], row.entry = seq, entry
         self._mark_is_old, self._hash = True, None
 

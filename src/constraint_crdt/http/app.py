@@ -1,15 +1,13 @@
 """The application: the operations of the catalogue, routed and guarded, and the pages beside them.
 
-Rules: a failure becomes a `Problem`; an unforeseen exception is logged, and the client learns only of its occurrence. Refused
-before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin, without
-the right.
+Refused before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin,
+without the right.
 """
 
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -19,24 +17,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.expression import ExpressionError
 from constraint_crdt.http.cache import AnswerCache
-from constraint_crdt.http.docs import docs, openapi, parts_of_docs
-from constraint_crdt.http.endpoint import Endpoint, SegmentRoute
-from constraint_crdt.http.events import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
-from constraint_crdt.http.openapi import make_document
-from constraint_crdt.http.problems import problem_response
-from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, TokenGuard, Tokens, check_right
+from constraint_crdt.http.endpoint import Endpoint, Own, Resource, SegmentRoute, problem_response
+from constraint_crdt.http.event_stream import CutOff, EventFeed, events
+from constraint_crdt.http.metrics import NodeMetrics, metrics
+from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
+from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, Tokens
 from constraint_crdt.operations.catalogue import OPERATIONS
-from constraint_crdt.operations.operation import AnyOperation, Problem, busy, wrong
+from constraint_crdt.operations.operation import AnyOperation, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
 from constraint_crdt.runtime.node import Node
 
-_log = logging.getLogger("constraint_crdt.api")
-
-OWN: Final[Mapping[str, Callable[[Any, Request], Awaitable[Response]]]] = {
+OWN: Final[Mapping[str, Own]] = {
     "docs": docs,
     "events": events,
     "metrics": metrics,
@@ -89,46 +81,16 @@ def _document() -> bytes:
 
 def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
     """A route for each path, in the order of the list."""
-    cache = AnswerCache(node)
+    cached = AnswerCache(node).answer
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in operations:
         by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation)
-    return [_route(node, cache, path, by_method) for path, by_method in by_path.items()]
-
-
-def _route(node: Node, cache: AnswerCache, path: str, endpoints: dict[str, Endpoint]) -> Route:
-    """The route of a path with an operation per method. Failures become problems."""
-
-    async def serve(request: Request) -> Response:
-        endpoint = endpoints["GET" if request.method == "HEAD" else request.method]
-        operation = endpoint.operation
-        try:
-            check_right(request.scope, endpoint.right)
-            if operation.run is None:
-                return await OWN[operation.name](await endpoint.decode(request), request)
-            if operation.freshness is None:
-                return await endpoint.answer(node, request)
-            return await cache.answer(endpoint, request)
-        except Exception as error:
-            return problem_response(_problem(error, request))
-
-    by_segment = any(endpoint.operation.by_segment for endpoint in endpoints.values())
-    return (SegmentRoute if by_segment else Route)(path, serve, methods=list(endpoints))
-
-
-def _problem(error: Exception, request: Request) -> Problem:
-    """The problem reported to the client for a failure."""
-    match error:
-        case Problem():
-            return error
-        case ExpressionError():
-            return wrong(f"`when`: {error}", "when")
-        case WritesRefused():  # the node tries again every second
-            return busy(str(error))
-        case ConstraintCrdtError():
-            return wrong(str(error), error.field)
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the node failed at this request; its log says more")
+    found = []
+    for path, endpoints in by_path.items():
+        by_segment = any(endpoint.operation.by_segment for endpoint in endpoints.values())
+        serve = Resource(node, endpoints, cached, OWN).serve
+        found.append((SegmentRoute if by_segment else Route)(path, serve, methods=list(endpoints)))
+    return found
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:

@@ -1,26 +1,106 @@
-"""A request to an operation: decoded into its request struct, run on the node, and the response encoded.
+"""A request to an operation: its role checked, decoded into its request struct, run on the node, and the response encoded.
 
-Beside that: the links from page to page of long lists (RFC 8288), and two kinds of routes. An id at the end of a path is matched
-decoded (`any_text`), slashes included. Where a path has several ids, or more after an id, each id is a segment of the path as sent,
-percent-encoded: matched decoded, an encoded slash would be ambiguous, and two resources could share a path.
+Failures. A failure becomes a problem (RFC 9457), which reveals nothing of the inside of the node: an unforeseen exception is
+logged, and the client learns only of its occurrence.
+
+Bodies. A body has a largest size, with or without a `Content-Length`. JSON needs its `Content-Type`: a page of another origin
+cannot send that without a preflight request. Unknown fields are refused. A pause of `BODY_PAUSE` seconds ends the request. Every
+refusal is a `Problem`: 415 for the content type, 413 for the size, 400 for malformed JSON, 422 for a wrong field.
+
+Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
+id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
+resources could share a path.
+
+Long lists have links from page to page (RFC 8288).
 """
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import enum
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
 import msgspec
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from constraint_crdt.http.bodies import read_body, read_raw
-from constraint_crdt.http.problems import NO_STORE
-from constraint_crdt.operations.operation import JSON, AnyOperation, Parameter, Problem, Reply, wrong
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.expression import ExpressionError
+from constraint_crdt.operations.operation import (
+    JSON,
+    AnyOperation,
+    Parameter,
+    Problem,
+    Reply,
+    Right,
+    busy,
+    not_json,
+    wrong,
+)
 from constraint_crdt.runtime.node import Node
+
+GRANTED: Final = "constraint_crdt.right"
+"""The key of the role of a request in its scope, set by the guard in front of the application."""
+
+BODY_PAUSE = 30.0
+"""Seconds: the longest pause within a body."""
+
+NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
+
+BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
+
+_log = logging.getLogger("constraint_crdt.api")
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a request cannot be served (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    """A sentence for the client."""
+    field: str | None = None
+    """The field of the body, or the parameter, at fault."""
+
+
+def problem_response(problem: Problem) -> Response:
+    """The response with a problem."""
+    # With the type about:blank, RFC 9457 wants the status phrase as the title.
+    details = ProblemDetails(
+        type="about:blank",
+        title=problem.status.phrase,
+        status=problem.status.value,
+        detail=problem.detail,
+        field=problem.field,
+    )
+    return Response(
+        msgspec.json.encode(details),
+        status_code=problem.status.value,
+        media_type="application/problem+json",
+        headers={**NO_STORE, **problem.headers},
+    )
+
+
+def problem_of(error: Exception, request: Request) -> Problem:
+    """The problem reported to the client for a failure."""
+    match error:
+        case Problem():
+            return error
+        case ExpressionError():
+            return wrong(f"`when`: {error}", "when")
+        case WritesRefused():  # the node tries again every second
+            return busy(str(error))
+        case ConstraintCrdtError():
+            return wrong(str(error), error.field)
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the node failed at this request; its log says more")
 
 
 class Endpoint:
@@ -39,7 +119,7 @@ class Endpoint:
         run = self.operation.run
         if run is None:
             raise RuntimeError(f"the server answers {self.operation.name} itself")
-        return self._encode(request, await run(node, await self.decode(request)))
+        return self.encode(request, await run(node, await self.decode(request)))
 
     async def decode(self, request: Request) -> Any:
         """The request struct. Raises `Problem` if decoding fails."""
@@ -83,7 +163,8 @@ class Endpoint:
         except UnicodeDecodeError:
             raise Problem(HTTPStatus.BAD_REQUEST, f"the path {request.url.path} is not UTF-8") from None
 
-    def _encode(self, request: Request, found: object) -> Response:
+    def encode(self, request: Request, found: object) -> Response:
+        """The response with the result of the operation."""
         headers, status = dict(self._headers), HTTPStatus.OK
         if isinstance(found, Reply):
             if found.created:
@@ -96,6 +177,43 @@ class Endpoint:
         if isinstance(found, AsyncIterator):
             return StreamingResponse(found, status, headers, self.operation.media_type)
         return Response(msgspec.json.encode(found), status, headers, JSON)
+
+
+Cached = Callable[[Endpoint, Request], Awaitable[Response]]
+Own = Callable[[Any, Request], Awaitable[Response]]
+
+
+class Resource:
+    """The operations at one path, by method."""
+
+    def __init__(self, node: Node, endpoints: Mapping[str, Endpoint], cached: Cached, own: Mapping[str, Own]) -> None:
+        """`cached` answers operations with an `ETag`. `own`: the operations served from the parts of the server, by name."""
+        self._node = node
+        self._endpoints = endpoints
+        self._cached = cached
+        self._own = own
+
+    async def serve(self, request: Request) -> Response:
+        """Serve a request with a method of this resource. Failures become problems."""
+        endpoint = self._endpoints["GET" if request.method == "HEAD" else request.method]
+        operation = endpoint.operation
+        if request.scope.get(GRANTED, Right.WRITE) < endpoint.right:
+            return problem_response(_reading_only())
+        try:
+            if operation.freshness is not None:
+                return await self._cached(endpoint, request)
+            asked = await endpoint.decode(request)
+            if operation.run is None:
+                return await self._own[operation.name](asked, request)
+            return endpoint.encode(request, await operation.run(self._node, asked))
+        except Exception as error:
+            return problem_response(problem_of(error, request))
+
+
+def _reading_only() -> Problem:
+    detail = "this token allows reading only: use one that allows writing"
+    headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
+    return Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:
@@ -127,6 +245,115 @@ def _next_link(request: Request, last: str) -> str:
     kept = [(key, value) for key, value in request.query_params.multi_items() if key != "after"]
     query = urlencode([*kept, ("after", last)], quote_via=quote, safe="")
     return f'<{quote(request.url.path)}?{query}>; rel="next"'
+
+
+async def read_body(request: Request, shape: type[BodyStruct], most: int) -> BodyStruct:
+    """The body as `shape`, of at most `most` bytes. Raises `Problem`."""
+    data = await read_raw(request, JSON, most)
+    try:
+        try:
+            return msgspec.json.decode(data, type=shape)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            return await asyncio.to_thread(_decode_with_whole_numbers, data, shape)  # a large body takes its time
+    except msgspec.ValidationError as error:
+        raise _body_problem(str(error), shape) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+
+
+async def read_raw(request: Request, media_type: str, most: int) -> bytes:
+    """The bytes of a body with this media type. Raises `Problem` for another media type, and beyond `most` bytes."""
+    stated = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if stated != media_type:
+        kind = "JSON" if media_type == JSON else "bytes"
+        detail = f"send {kind}, with `Content-Type: {media_type}`"
+        raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    return await _read(request, most)
+
+
+async def _read(request: Request, most: int) -> bytes:
+    stated = request.headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > most:
+        raise _too_large(most)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_PAUSE) as pause:
+            async for chunk in request.stream():
+                pause.reschedule(asyncio.get_running_loop().time() + BODY_PAUSE)
+                body += chunk
+                if len(body) > most:
+                    raise _too_large(most)
+    except TimeoutError:
+        detail = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None
+    return bytes(body)
+
+
+def _too_large(most: int) -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body has more than {most} bytes: send less at once")
+
+
+def _decode_with_whole_numbers(data: bytes, shape: type[BodyStruct]) -> BodyStruct:
+    """A body decoded with 1.0 as 1: equal in JSON Schema, while msgspec accepts no float for an integer."""
+    return msgspec.convert(_with_whole_numbers(msgspec.json.decode(data)), shape)
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_AT_FIELD = re.compile(r"(.*) - at `\$\.([^`]+)`", re.DOTALL)
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*?)`", re.DOTALL)
+_MISSING_FIELD = re.compile(r"Object missing required field `(.*?)`")
+_NAME = re.compile(r"[A-Za-z_]\w*")
+
+
+def _body_problem(message: str, shape: type[msgspec.Struct]) -> Problem:
+    """The problem for an error of msgspec, in a sentence for the client."""
+    field: str | None = None
+    if found := _AT_FIELD.fullmatch(message):
+        message, field = found[1], found[2]
+    kinds = _kinds_at(field, shape)
+    struct = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), shape)
+    fields = ", ".join(struct.__struct_fields__)
+    inside = "" if field is None else f"{field}."
+    if found := _UNKNOWN_FIELD.match(message):
+        field, message = f"{inside}{found[1]}", f"there is no field `{inside}{found[1]}`: there are {fields}"
+    elif found := _MISSING_FIELD.match(message):
+        field, message = f"{inside}{found[1]}", f"the field `{inside}{found[1]}` is missing"
+    elif field is not None:
+        message = f"`{field}`: {message[0].lower()}{message[1:]}"
+    else:
+        message = f"the body must be an object with {fields}"
+    for kind in kinds:
+        if issubclass(kind, enum.Enum):
+            message += f"; it is one of {', '.join(each.value for each in kind)}"
+    return wrong(message, field)
+
+
+def _kinds_at(field: str | None, shape: type[msgspec.Struct]) -> list[type]:
+    """The classes allowed at this place of the body. `field`: names with dots, and indices."""
+    kinds: list[type] = [shape]
+    for name in _NAME.findall(field or ""):
+        struct = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), None)
+        if struct is None:
+            return []
+        kinds = _classes(get_type_hints(struct).get(name))
+    return kinds
+
+
+def _classes(annotation: Any) -> list[type]:
+    """The classes named in an annotation, at any depth."""
+    inner = [found for each in get_args(annotation) for found in _classes(each)]
+    return inner or ([annotation] if isinstance(annotation, type) else [])
 
 
 class _AnyText(Convertor[str]):

@@ -1,5 +1,7 @@
 """The OpenAPI 3.1 document: from the list of operations, the structs of their requests and responses, and the bounds of fields.
 
+Served at `/openapi.json`. Its page `/docs` loads nothing from other hosts and has no inline script or style.
+
 Rules: a bound here repeats a check of the code, with the constant of that check; no number is written twice. Lengths are
 counted in bytes of UTF-8 there and in characters in a schema, so `maxLength` is the number of characters of the longest valid
 text, and the description gives bytes. Bounds are not in the structs themselves: `msgspec.Meta` has crashed CPython 3.11.
@@ -10,9 +12,13 @@ A tuple is an array of a fixed length, without `prefixItems`: tools for JSON Sch
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from constraint_crdt import __version__
 from constraint_crdt.crdt.limits import (
@@ -29,7 +35,7 @@ from constraint_crdt.crdt.limits import (
     TILE_BYTES,
     WHEN_BYTES,
 )
-from constraint_crdt.http.problems import ProblemDetails
+from constraint_crdt.http.endpoint import ProblemDetails
 from constraint_crdt.model import Event, Notice
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
@@ -43,7 +49,7 @@ from constraint_crdt.operations.constraints import (
 from constraint_crdt.operations.counts import Counted, Measured
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
-from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Parameter, Right, Schema
+from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.plato.shapes import (
@@ -336,3 +342,47 @@ def _path_parameters(operation: AnyOperation) -> list[dict[str, Any]]:
     names = _IN_PATH.findall(_CONVERTOR.sub(r"{\1}", operation.path))
     schema = {**TEXT, **(PART if operation.path.startswith(PARTS_BELOW) else NAME)}
     return [{"name": name, "in": "path", "required": True, "schema": schema, "description": "percent-encoded"} for name in names]
+
+
+# --- the document and its page --------------------------------------------------------------------------------------------
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "cache-control": "no-cache",
+    "content-security-policy": POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_PARTS: Final = {"docs.js": "text/javascript", "docs.css": "text/css"}
+
+
+async def openapi(_: Empty, request: Request) -> Response:
+    """`GET /openapi.json`."""
+    document: bytes = request.app.state.document()
+    return Response(document, media_type="application/json", headers=_HEADERS)
+
+
+async def docs(_: Empty, __: Request) -> Response:
+    """`GET /docs`."""
+    return Response(_file("docs.html"), media_type="text/html", headers=_HEADERS)
+
+
+def parts_of_docs() -> list[Route]:
+    """The routes of the files of the page."""
+    return [_part(name, media_type) for name, media_type in _PARTS.items()]
+
+
+def _part(name: str, media_type: str) -> Route:
+    content = _file(name)
+
+    async def serve(_: Request) -> Response:
+        return Response(content, media_type=media_type, headers=_HEADERS)
+
+    return Route(f"/docs/{name}", serve, methods=["GET"], name=name)
+
+
+def _file(name: str) -> bytes:
+    return (files(__package__) / "static" / name).read_bytes()

@@ -1,4 +1,4 @@
-"""The checks before a request is served: rate limit, host and origin, and tokens.
+"""The guard in front of the application: the checks of rate limit, host, origin and token, and the count of the responses.
 
 **Tokens.** A file has a line per token, with its role:
 
@@ -25,18 +25,20 @@ import os
 import re
 import secrets
 import stat
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.problems import problem_response
+from constraint_crdt.http.endpoint import GRANTED, problem_response
 from constraint_crdt.operations.operation import Problem, Right
 
 LEAST_CHARACTERS = 16
@@ -46,9 +48,6 @@ MOST_BYTES = 512 * 1024
 
 PROTECTED = ("/v1/", "/metrics", "/room")
 """Path prefixes protected by tokens, for existing and other paths."""
-
-GRANTED = "constraint_crdt.right"
-"""The key of the role of a request in its scope."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
 
@@ -113,6 +112,34 @@ def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
         yield Right[words[0].upper()], words[1]
 
 
+METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+OTHER_METHOD: Final = "other"
+NO_ROUTE: Final = "none"
+
+
+class ResponseLabels(NamedTuple):
+    """The labels of a response."""
+
+    method: str
+    route: str
+    status: int
+
+
+class RequestCounts:
+    """The number of responses of an application, by method, route and status."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """`routes`: those of the application."""
+        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
+        self.answers: Counter[ResponseLabels] = Counter()
+        """The counts by labels."""
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count a response, after routing."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+
+
 class Guard:
     """ASGI middleware: counts the responses, and refuses requests by its checks. The only middleware, and so the outermost."""
 
@@ -169,14 +196,6 @@ class TokenGuard:
         if right is Right.NONE:
             raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
         return right
-
-
-def check_right(scope: Scope, needed: Right) -> None:
-    """Raise `Problem` if the role of a request is too low."""
-    if scope.get(GRANTED, Right.WRITE) < needed:
-        detail = "this token allows reading only: use one that allows writing"
-        headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
-        raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
 
 
 def _unauthorized(detail: str, error: str) -> Problem:

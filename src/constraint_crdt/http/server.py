@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.app import make_app
-from constraint_crdt.http.events import EventFeed
+from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import Tokens, is_loopback
 from constraint_crdt.runtime.node import Node
 

@@ -72,6 +72,7 @@ class Evidence:
     def __init__(self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int]) -> None:
         """`now`: the time in ns since the epoch."""
         self._gossip = gossip
+        self._rows = gossip.state.rows
         self._peers = peers
         self.now = now
         self.changes = ChangeLog(gossip.state.rows, now)
@@ -87,7 +88,7 @@ class Evidence:
 
     def begin(self) -> None:
         """The node starts. Changes known by now have no time."""
-        self._count = self._gossip.state.rows.clock_mark.count
+        self._count = self._rows.clock_count
         self.changes.begin()
 
     # --- following ---------------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class Evidence:
 
     def moved(self) -> None:
         """Note a change of the state. Amortised O(1) a message, and O(rows) for each peer with a clock beyond this node's."""
-        count = self._gossip.state.rows.clock_mark.count
+        count = self._rows.clock_count
         if count == self._count:
             return
         self._count = count

@@ -140,7 +140,8 @@ class Composer:
         if known is not None and known.mark is not None:
             rows = self._local.state.rows
             few = rows.clock_mark.count - known.mark.count <= UNASKED  # necessary and O(1); the sufficient test is O(rows)
-            stated = few and any(each.mark == known.mark for each in self._tracker.conversation(peer).statements)
+            total = known.mark.total  # equal of equal clocks
+            stated = few and total in [each.mark.total for each in self._tracker.conversation(peer).statements]
             if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
                 return self.transfer(known, known.mark)
         return self.ping(peer)

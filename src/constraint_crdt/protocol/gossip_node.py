@@ -16,7 +16,7 @@ replica and a sequence number (Preguiça et al., "Dotted version vectors", 2010)
 Rules kept here:
 
 - The node does nothing by itself: all that happens follows from calls. So its inputs can be recorded and replayed.
-- Every mutation goes through `write`.
+- Every mutation is a write of the `LocalReplica`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,7 +190,8 @@ class GossipNode:
 
         Raises the errors of `mutate`, and `ConstraintCrdtError` if this node is retired.
         """
-        return self.local.write(mutate)
+        with self.local as me:
+            return mutate(me)
 
     def add_constraint(
         self,
@@ -218,7 +219,8 @@ class GossipNode:
             from constraint_crdt.expression import compile_expression
 
             compile_expression(definition.when)
-        return self.write(lambda me: state.constraints.put(id_, definition, node=me, at=at))
+        with self.local as me:
+            return state.constraints.put(id_, definition, node=me, at=at)
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""

@@ -19,7 +19,7 @@ early nor from all nodes:
 
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND, HybridClock
@@ -38,8 +38,6 @@ SLACK = 64
 
 NEVER = -1
 """No seq: the mark of a life that must not write again."""
-
-Result = TypeVar("Result")
 
 
 class Edge(NamedTuple):
@@ -100,7 +98,11 @@ class ExpiredAdds:
 
 
 class LocalReplica:
-    """The state of a node and the life under which it writes."""
+    """The state of a node and the life under which it writes.
+
+    A write is a block: `with local as replica: ...` gives the life to write under, which is the present life, or a new life if the
+    present life is over. It raises `ConstraintCrdtError` if the node is retired.
+    """
 
     def __init__(self, replica: Replica, edge: Edge, *, fleet: str, limits: Limits, max_skew: float) -> None:
         """`replica`: the present life. `max_skew`: the bound on the skew of clocks, in seconds.
@@ -115,6 +117,9 @@ class LocalReplica:
         self.expired = ExpiredAdds(self.state, self.time)
         self.on_new_life: Callable[[], None] | None = None
         """Called after a new life began."""
+        self.on_write: Callable[[Replica, int], None] | None = None
+        """Called after each write, with the life and its seq before the write."""
+        self._before = replica, 0
         self._written = 0
 
     @property
@@ -140,20 +145,21 @@ class LocalReplica:
         self.replica = check_replica(self.node_id, incarnation)
         self._written = self.state.rows.seq(self.replica) if vouched else NEVER
 
-    def write(self, mutate: Callable[[Replica], Result]) -> Result:
-        """Call `mutate` with the life to write under: the present life, or a new life if the present life is over.
-
-        Raises the errors of `mutate`, and `ConstraintCrdtError` if this node is retired.
-        """
-        retired_by = self.retired_by
+    def __enter__(self) -> Replica:
+        replica, state = self.replica, self.state
+        retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
-            raise ConstraintCrdtError(f"node {self.node_id} was retired by {retired_by}: start it under another name")
-        if not self.goes_on:
+            raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
+        seq = state.rows.seq(replica)
+        self._before = replica, seq
+        if seq != self._written:
             self._start_life()
-        try:
-            return mutate(self.replica)
-        finally:
-            self._written = self.state.rows.seq(self.replica)
+        return self.replica
+
+    def __exit__(self, *_: object) -> None:
+        self._written = self.state.rows.seq(self.replica)
+        if self.on_write is not None:
+            self.on_write(*self._before)
 
     def _start_life(self) -> None:
         """Go on under a new incarnation, and record the end of the life before."""

@@ -1,7 +1,18 @@
-"""The reports of a node on itself and the fleet, from its state and the evidence of peers."""
+"""The reports of a node on itself and the fleet, from its state and the evidence of peers; and its counters, for `GET /metrics`.
 
+Reading changes nothing and resets nothing, so any number of readers see the same values. The counters do not repeat the values of
+`Status` and of the convergence report.
+
+The lag of the event loop is the delay of due tasks. All of a node runs on the same loop, so a long evaluation, or a blocking
+program around the node, delays gossip and answers by as much.
+"""
+
+import asyncio
 import time
 from collections.abc import Sequence
+from typing import Final
+
+import msgspec
 
 from constraint_crdt import __version__
 from constraint_crdt.crdt.cells import REMOVE
@@ -10,12 +21,14 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.model import DurationHistogram, EventKind
 from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
 from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import EvaluationCounts
-from constraint_crdt.runtime.exchange_loop import ExchangeLoop
+from constraint_crdt.runtime.event_log import EventStream
+from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
@@ -31,21 +44,21 @@ class Answers:
         self,
         gossip: GossipNode,
         feed: ChangeFeed,
-        exchanger: ExchangeLoop,
-        tally: EvaluationCounts,
+        exchanges: ExchangeLoop,
+        counts: EvaluationCounts,
         frontier: DefinitionFrontier,
         transport: Transport,
-        keeping: Persistence,
-        forgetting: RemovalSweep,
+        persistence: Persistence,
+        removals: RemovalSweep,
     ) -> None:
         self._gossip = gossip
         self._feed = feed
-        self._exchanger = exchanger
-        self._tally = tally
+        self._exchanges = exchanges
+        self._counts = counts
         self._frontier = frontier
         self._transport = transport
-        self._keeping = keeping
-        self._forgetting = forgetting
+        self._persistence = persistence
+        self._removals = removals
         self._began, self._began_at = time.monotonic(), time.time_ns()
 
     def begin(self) -> None:
@@ -54,8 +67,8 @@ class Answers:
 
     def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
-        gossip, exchanger, fleet = self._gossip, self._exchanger, convergence.report()
-        state, live = gossip.state, exchanger.live
+        gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
+        state, live = gossip.state, exchanges.live
         return Status(
             node=gossip.node_id,
             replica=str(gossip.replica),
@@ -76,12 +89,12 @@ class Answers:
             staleness_p99=fleet.staleness_p99,
             rounds=gossip.rounds,
             syncs=gossip.syncs,
-            exchanges=exchanger.completed,
+            exchanges=exchanges.completed,
             bytes_sent=self._transport.bytes_sent,
             bytes_received=self._transport.bytes_received,
             written_bytes=self._feed.written_bytes,
             cells=len(state.rows),
-            trouble=self._keeping.trouble,
+            trouble=self._persistence.trouble,
             clock_alarms=gossip.time.alarms,
             clock_in_doubt=gossip.time.in_doubt,
             alarms=gossip.alarms,
@@ -121,29 +134,29 @@ class Answers:
         rows = self._gossip.state.rows
         live_bytes = sum(len(cell.data) for cell in rows.live_cells())
         removed_bytes = sum(len(cell.data) for cell in rows.each(REMOVE))
-        removed = len(self._forgetting)
+        removed = len(self._removals)
         return StorageReport(
-            path=self._keeping.path,
-            bytes_on_disk=self._keeping.size,
+            path=self._persistence.path,
+            bytes_on_disk=self._persistence.size,
             live=len(rows) - removed,
             removed=removed,
             live_bytes=live_bytes,
             removed_bytes=removed_bytes,
             floors={str(replica): floor for replica, floor in sorted(rows.floors.items())},
-            dropped=dict(self._forgetting.dropped),
-            holding=tuple(self._forgetting.holding(self._exchanger.live)),
-            trouble=self._keeping.trouble,
+            dropped=dict(self._removals.dropped),
+            holding=tuple(self._removals.holding(self._exchanges.live)),
+            trouble=self._persistence.trouble,
         )
 
     def identity(self) -> IdentityReport:
         """See `Node.identity`."""
         gossip, rows = self._gossip, self._gossip.state.rows
-        lives = self._keeping.lives or (Life(gossip.replica.incarnation, self._began_at, "started without a store"),)
+        lives = self._persistence.lives or (Life(gossip.replica.incarnation, self._began_at, "started without a store"),)
         return IdentityReport(
             node=gossip.node_id,
             fleet=gossip.fleet,
             replica=str(gossip.replica),
-            store=self._keeping.path,
+            store=self._persistence.path,
             lives=tuple(
                 LifeReport(
                     incarnation=f"{life.incarnation:x}",
@@ -161,16 +174,16 @@ class Answers:
         gossip = self._gossip
         if name == gossip.node_id:
             raise ConstraintCrdtError(f"{name} cannot retire itself: stop it, and retire it on another node")
-        lives = {r: seq for r, seq in gossip.state.rows.clock_mark.entries.items() if r.node_id == name}
+        lives = {r: seq for r, seq in gossip.state.rows.clock_entries.items() if r.node_id == name}
         if not lives:
             raise KeyError(name)
         counts = gossip.state.metrics.node(name)
-        others = sorted(self._exchanger.live - {name})
+        others = sorted(self._exchanges.live - {name})
         clocks = {other: gossip.tracker.clock(other) or VectorClock() for other in others}
         having = [other for other in others if all(clocks[other][r] >= seq for r, seq in lives.items())]
         return RetireReport(
             node=name,
-            live=name in self._exchanger.live,
+            live=name in self._exchanges.live,
             done=name in gossip.state.retirements,
             lives={str(replica): seq for replica, seq in sorted(lives.items())},
             satisfied=counts.satisfied,
@@ -180,8 +193,8 @@ class Answers:
         )
 
     def _names(self) -> set[str]:
-        written = {replica.node_id for replica in self._gossip.state.rows.clock_mark.entries}
-        return written | {self._gossip.node_id} | self._exchanger.live
+        written = {replica.node_id for replica in self._gossip.state.rows.clock_entries}
+        return written | {self._gossip.node_id} | self._exchanges.live
 
     def _same_constraints(self, name: str) -> bool:
         peer, mine = self._gossip.tracker.peer(name), self._gossip.state.rows.clock_mark
@@ -196,7 +209,7 @@ class Answers:
         counts = state.metrics.node(name)
         return NodeReport(
             node=name,
-            live=me or name in self._exchanger.live,
+            live=me or name in self._exchanges.live,
             satisfied=counts.satisfied,
             violations=counts.violated,
             position=state.register.node_position(name),
@@ -213,7 +226,7 @@ class Answers:
         state, definitions = self._gossip.state, [each.definition for each in additions]
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
-        first, counts, last = reports[0], state.metrics.constraint(id_), self._tally.last(id_)
+        first, counts, last = reports[0], state.metrics.constraint(id_), self._counts.last(id_)
         return ConstraintReport(
             id=id_,
             when=first.when,
@@ -228,7 +241,7 @@ class Answers:
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,
-            unknown=self._tally.unknown(id_),
+            unknown=self._counts.unknown(id_),
             verdict=last.verdict.value if last else None,
             reason=last.reason if last else "",
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
@@ -246,3 +259,125 @@ def _definition(addition: Addition) -> DefinitionReport:
         added_at=addition.added_at,
         expires_at=definition.expires_at,
     )
+
+
+EVERY: Final = 0.5
+"""Seconds between two measurements."""
+
+BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class LoopLag:
+    """Measures the lag of the event loop."""
+
+    def __init__(self) -> None:
+        self.durations = DurationHistogram(BOUNDS)
+        """The lag of each measurement, in seconds."""
+
+    async def run(self, every: float = EVERY) -> None:
+        """Measure every `every` seconds. Never returns."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + every
+            await asyncio.sleep(every)
+            self.durations.note(max(0.0, loop.time() - due))
+
+
+class Histogram(msgspec.Struct, frozen=True, kw_only=True):
+    """A histogram of durations."""
+
+    bounds: tuple[float, ...]
+    """Seconds."""
+    up_to: tuple[int, ...]
+    """The number of durations up to each bound; last, the number of all."""
+    total: float
+    """The sum of all durations, in seconds."""
+
+
+class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters since the start of the node and, where said, values now."""
+
+    exchanges_begun: int
+    exchanges_failed: int
+    """Exchanges whose peer did not answer."""
+    requests_repeated: int
+    """Requests repeated for lack of an answer."""
+    messages_sent: int
+    messages_received: int
+    messages_refused: int
+    learned_bytes: int
+    """Bytes of cells from peers new here: the minimum to transfer."""
+    exchange_bytes: int
+    """Bytes of all messages of the exchanges begun here with a difference."""
+    exchange_difference_bytes: int
+    """Bytes of the cells sent or received in these exchanges: the difference."""
+    exchange_bytes_ratio: float | None
+    """Bytes carried per byte of difference: the median of the last exchanges with a difference; None without any."""
+    violated_here: int
+    """Active constraints violated on this node now."""
+    expired: int
+    """Expired constraints not removed yet."""
+    tiles: int
+    """Tiles now."""
+    store_bytes: int
+    """Bytes on disk now."""
+    store_waiting: int
+    """Writes and messages waiting for the next commit now."""
+    commits: Histogram | None
+    """How long commits took; None without a store."""
+    loop_lag: Histogram
+    """The lag of the event loop."""
+    events: dict[EventKind, int]
+    """How many events there were, by kind."""
+
+
+class RuntimeMetrics:
+    """The metrics of a node."""
+
+    def __init__(
+        self,
+        gossip: GossipNode,
+        exchanges: ExchangeLoop,
+        counts: EvaluationCounts,
+        persistence: Persistence,
+        events: EventStream,
+        lag: LoopLag,
+    ) -> None:
+        self._gossip = gossip
+        self._exchanges = exchanges
+        self._counts = counts
+        self._persistence = persistence
+        self._events = events
+        self._lag = lag
+
+    def report(self) -> MetricsReport:
+        """The metrics now. O(constraints that expired)."""
+        exchanges, persistence, state = self._exchanges, self._persistence, self._gossip.state
+        return MetricsReport(
+            exchanges_begun=exchanges.begun,
+            exchanges_failed=exchanges.failed,
+            requests_repeated=exchanges.repeated,
+            messages_sent=exchanges.sent,
+            messages_received=exchanges.received,
+            messages_refused=exchanges.refused,
+            learned_bytes=exchanges.learned_bytes,
+            exchange_bytes=exchanges.receipts.carried,
+            exchange_difference_bytes=exchanges.receipts.difference,
+            exchange_bytes_ratio=exchanges.receipts.ratio,
+            violated_here=self._counts.violated,
+            expired=len(state.constraints.expired_ids),
+            tiles=len(state.tiles),
+            store_bytes=persistence.size,
+            store_waiting=persistence.waiting,
+            commits=None if persistence.commits is None else _histogram(persistence.commits),
+            loop_lag=_histogram(self._lag.durations),
+            events=dict(self._events.counts),
+        )
+
+    def receipts(self) -> Sequence[ExchangeReceipt]:
+        """The costs of the last exchanges that this node began, oldest first."""
+        return self._exchanges.receipts.last
+
+
+def _histogram(durations: DurationHistogram) -> Histogram:
+    return Histogram(bounds=durations.bounds, up_to=tuple(durations.up_to()), total=durations.total)

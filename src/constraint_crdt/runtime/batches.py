@@ -68,7 +68,7 @@ def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int
 
     Raises `ConstraintCrdtError` or `BatchError`; then nothing has changed.
     """
-    with gossip.time.held():  # nothing expires between the rehearsal and the deed
+    with gossip.time.held():  # nothing expires between the dry run and the writes
         sums = _Rehearsal(gossip).run(changes)
         return _apply(gossip, changes, sums, at)
 

@@ -1,15 +1,15 @@
 """The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A change has one of five origins (`Origin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
-verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls the
-subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
+A change has an origin out of five (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has
+another verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls
+the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
 
 `DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
-back within one transfer. One transfer may change more constraints than can be published at once, so there are two steps:
+back within a transfer. A transfer may change more constraints than can be published at once, so there are two steps:
 
 - `settle`, after each change: findings about a changed constraint are dropped before the next evaluation or reading. The
   definitions of new constraints, the majority, are not read.
-- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within one change, each
+- `take`, in batches: the changes to publish. Constraints come in the order of their changes, and by id within a change, each
   once. The definitions at the time of `take` are compared with the last published ones, so an undone change is not published.
 
 An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
@@ -19,23 +19,21 @@ differs.
 
 import enum
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import Verdict
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
-from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD, Definition, read_addition
 
-Result = TypeVar("Result")
 
-
-class Origin(enum.Enum):
+class ChangeOrigin(enum.Enum):
     """Why the state of a node, or a reading, changed."""
 
     WRITTEN = "written"
@@ -59,9 +57,9 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NodeChange:
-    """One change."""
+    """A change."""
 
-    origin: Origin
+    origin: ChangeOrigin
     state_changed: bool = True
     """False: the message had nothing new, or only verdicts changed."""
     redefined: int = 0
@@ -85,7 +83,7 @@ class NodeChange:
 Subscriber = Callable[[NodeChange], None]
 
 
-class Disk(Protocol):
+class Durability(Protocol):
     """Where changes have to be before anybody hears of them."""
 
     @property
@@ -95,23 +93,23 @@ class Disk(Protocol):
     def check(self) -> None:
         """Raise `WritesRefused` if writes are refused."""
 
-    async def durable(self) -> None:
-        """Return once all changes up to now are on disk. Raises `WritesRefused`."""
+    def durable(self) -> Awaitable[None]:
+        """Wait until all changes up to now are on disk. Raises `WritesRefused`."""
 
 
 class ChangeFeed:
     """Applies the changes of a node's state, and calls the subscribers."""
 
-    def __init__(self, gossip: GossipNode, disk: Disk) -> None:
-        self._gossip = gossip
+    def __init__(self, gossip: GossipNode, disk: Durability) -> None:
+        self._local = gossip.local
         self._disk = disk
-        self._subscribers: dict[Origin, list[Subscriber]] = {origin: [] for origin in Origin}
+        self._subscribers: dict[ChangeOrigin, list[Subscriber]] = {origin: [] for origin in ChangeOrigin}
         self.definitions = DefinitionChanges(gossip.state)
         """The constraints whose definitions changed."""
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
-    def subscribe(self, subscriber: Subscriber, *origins: Origin) -> None:
+    def subscribe(self, subscriber: Subscriber, *origins: ChangeOrigin) -> None:
         """Call `subscriber` with each change of these origins, after the earlier subscribers."""
         for origin in origins:
             self._subscribers[origin].append(subscriber)
@@ -119,7 +117,7 @@ class ChangeFeed:
     @property
     def writable(self) -> bool:
         """True if the node can write: the store takes writes, and the node is not retired."""
-        return self._disk.trouble is None and self._gossip.retired_by is None
+        return self._disk.trouble is None and self._local.retired_by is None
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -135,45 +133,45 @@ class ChangeFeed:
 
     def write(self, mutate: Callable[[], Result], *, push: bool = False) -> Result:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
-        rows, before = self._gossip.state.rows, self._gossip.replica
+        local = self._local
+        rows, before = local.state.rows, local.replica
         seq, done = rows.seq(before), False
         try:
             result = mutate()
             done = True
         finally:
-            after = self._gossip.replica
-            self.written_bytes += sum(len(cell.data) for cell in rows.above(after, seq if after == before else 0))
-            self._publish(
-                NodeChange(
-                    Origin.WRITTEN,
-                    redefined=self._settle(),
-                    push=push and done,
-                    renewed=None if after == before else (before, after),
-                )
-            )
+            after = local.replica
+            self.written_bytes += sum([len(cell.data) for cell in rows.above(after, seq if after == before else 0)])
+            renewed = None if after == before else (before, after)
+            change = NodeChange(ChangeOrigin.WRITTEN, redefined=self._settle(), push=push and done, renewed=renewed)
+            for subscriber in self._subscribers[ChangeOrigin.WRITTEN]:
+                subscriber(change)
         return result
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
         redefined = self._settle() if result.state_changed else 0
-        self._publish(NodeChange(Origin.RECEIVED, result.state_changed, redefined, redefined > 0, peer=peer, result=result))
+        self._publish(NodeChange(ChangeOrigin.RECEIVED, result.state_changed, redefined, redefined > 0, peer=peer, result=result))
         return redefined
 
     def elapse(self, ids: Set[str]) -> None:
         """Time may have changed which definitions of these constraints are in force."""
         self.definitions.note(ids)
-        self._publish(NodeChange(Origin.ELAPSED, redefined=self._settle()))
+        self._publish(NodeChange(ChangeOrigin.ELAPSED, redefined=self._settle()))
 
     def evaluate(self, turns: Sequence[Turn]) -> None:
         """Constraints were evaluated with another verdict than before."""
-        self._publish(NodeChange(Origin.EVALUATED, state_changed=False, turns=turns))
+        self._publish(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
 
     def restore(self) -> None:
         """The state was loaded from the store. Its content is not published."""
-        self._publish(NodeChange(Origin.RESTORED, redefined=self._settle()))
+        self._publish(NodeChange(ChangeOrigin.RESTORED, redefined=self._settle()))
 
     def _settle(self) -> int:
-        with self._gossip.time.held():
+        local = self._local
+        if not local.state.constraints.has_ends:  # then the time does not matter
+            return self.definitions.settle()
+        with local.time.held():
             return self.definitions.settle()
 
     def _publish(self, change: NodeChange) -> None:
@@ -182,7 +180,7 @@ class ChangeFeed:
 
 
 class DefinitionChange(NamedTuple):
-    """One constraint with other definitions in force."""
+    """A constraint with other definitions in force."""
 
     kind: EventKind
     constraint: str
@@ -279,7 +277,12 @@ class DefinitionChanges:
         """The changes since the last call. `most`: of so many constraints at most; `waiting` is true if some are left."""
         self.settle()
         count = len(self._waiting) if most is None else min(most, len(self._waiting))
-        return [change for _ in range(count) if (change := self._change(*self._waiting.popitem(last=False))) is not None]
+        found = []
+        for _ in range(count):
+            change = self._change(*self._waiting.popitem(last=False))
+            if change is not None:
+                found.append(change)
+        return found
 
     def take_of(self, id_: str) -> DefinitionChange | None:
         """The change of a constraint; None without a change."""

@@ -1,12 +1,19 @@
 """Evaluation: measurements in, verdicts and counts out.
 
-Evaluations are frequent, so counts gather in memory and are written in one cell per constraint and interval, at most. A killed node
-loses the counts of one interval. Counts wait while writes are refused.
+Evaluations are frequent, so counts gather in memory and are written in a cell per constraint and interval, at most. A killed node
+loses the counts of an interval. Counts wait while writes are refused.
+
+A probe is a source of measurements that the node reads by itself: any object with a `name` and a `read()`. Packages install more of
+them as entry points of the group `constraint_crdt.probes`, each a callable without arguments that makes a probe;
+`--probe NAME` selects a probe.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Protocol, runtime_checkable
 
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
@@ -18,11 +25,11 @@ from constraint_crdt.runtime.change_feed import ChangeFeed, Turn
 from constraint_crdt.runtime.shared import NodeSketches
 
 EVALUATED_AT_ONCE = 500
-"""Constraints evaluated in one turn of the loop. They take some milliseconds."""
+"""Constraints evaluated in a turn of the loop. They take some milliseconds."""
 
 
 class EvaluationCounts:
-    """The last evaluation of each constraint on one node, and the counts not written yet."""
+    """The last evaluation of each constraint on a node, and the counts not written yet."""
 
     def __init__(self) -> None:
         self._subscribers: list[Callable[[str], None]] = []
@@ -91,7 +98,7 @@ MAX_TEXT_BYTES = 4096
 """Bounds of the measurements: variables, and bytes of a text in UTF-8."""
 
 
-class Measurements:
+class LatestMeasurements:
     """The latest value of each variable, with the time of its measurement. Times are in ns of a monotonic clock."""
 
     def __init__(self, max_age: float) -> None:
@@ -130,7 +137,7 @@ class Evaluator:
         self,
         gossip: GossipNode,
         feed: ChangeFeed,
-        measurements: Measurements,
+        measurements: LatestMeasurements,
         counts: EvaluationCounts,
         rates: NodeRates,
         sketches: NodeSketches,
@@ -143,7 +150,7 @@ class Evaluator:
         self._sketches = sketches
 
     async def evaluate_all(self) -> None:
-        """Evaluate all active constraints with the values of one instant. Other tasks run in between."""
+        """Evaluate all active constraints with the values of an instant. Other tasks run in between."""
         values, ids = self._measurements.fresh(time.monotonic_ns()), sorted(self._gossip.state.constraints)
         for start in range(0, len(ids), EVALUATED_AT_ONCE):
             self.evaluate(values, ids[start : start + EVALUATED_AT_ONCE])
@@ -178,3 +185,102 @@ class Evaluator:
         """Write the recent rates."""
         if self._rates.waiting and self._feed.writable:
             self._feed.write(self._rates.write_waiting)
+
+
+ENTRY_POINTS = "constraint_crdt.probes"
+
+_log = logging.getLogger("constraint_crdt.node")
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A source of measurements."""
+
+    @property
+    def name(self) -> str:
+        """The name in logs and settings."""
+
+    def read(self) -> Mapping[str, object]:
+        """The values now, by variable. Called in a thread, never twice at once. An exception is logged."""
+
+
+class SystemProbe:
+    """The host: `cpu_percent`, `memory_percent`, `swap_percent`, `disk_percent` (of /), `load_1m`, `load_5m`, `process_count`,
+    and where the host has sensors `temp_c`, the highest of them, and `battery_percent`.
+    """
+
+    name = "system"
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._psutil = psutil
+        psutil.cpu_percent()  # the first call has nothing to compare with
+
+    def read(self) -> dict[str, object]:
+        """The values of the host now."""
+        psutil = self._psutil
+        one, five, _ = psutil.getloadavg()
+        values: dict[str, object] = {
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_percent": psutil.virtual_memory().percent,
+            "swap_percent": psutil.swap_memory().percent,
+            "disk_percent": psutil.disk_usage("/").percent,
+            "load_1m": one,
+            "load_5m": five,
+            "process_count": len(psutil.pids()),
+        }
+        values |= self._sensors()
+        return values
+
+    def _sensors(self) -> dict[str, object]:
+        psutil, values = self._psutil, {}
+        read_temperatures = getattr(psutil, "sensors_temperatures", None)  # not on every platform
+        temperatures = [each.current for group in (read_temperatures() if read_temperatures else {}).values() for each in group]
+        if temperatures:
+            values["temp_c"] = max(temperatures)
+        read_battery = getattr(psutil, "sensors_battery", None)
+        battery = read_battery() if read_battery else None
+        if battery is not None:
+            values["battery_percent"] = battery.percent
+        return values
+
+
+class ProbeReader:
+    """Reads a probe at regular intervals."""
+
+    def __init__(self, probe: Probe, measurements: LatestMeasurements, every: float) -> None:
+        """`every`: seconds between two readings."""
+        self._probe = probe
+        self._measurements = measurements
+        self._every = every
+        self.name = probe.name
+
+    async def run(self) -> None:
+        """Take in the values of the probe. Never returns."""
+        while True:
+            try:
+                values = await asyncio.to_thread(self._probe.read)
+                self._measurements.put(values, time.monotonic_ns())
+            except Exception as error:
+                _log.warning("probe %s failed: %s", self.name, error)
+            await asyncio.sleep(self._every)
+
+
+def find_probe(name: str) -> Probe:
+    """The probe of that name: `system`, or a probe of an installed package.
+
+    Raises `ConstraintCrdtError` if there is none, or it cannot be made.
+    """
+    if name == SystemProbe.name:
+        return SystemProbe()
+    offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name not in offered:
+        raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")
+    try:
+        probe = offered[name].load()()
+    except Exception as error:
+        raise ConstraintCrdtError(f"the probe {name!r} cannot be started: {error}") from error
+    if not isinstance(probe, Probe):
+        raise ConstraintCrdtError(f"the probe {name!r} has no name and read()")
+    return probe

@@ -2,10 +2,10 @@
 
 Rules of exchanges:
 
-- A node begins one exchange at a time, and answers others meanwhile.
+- A node begins a single exchange at a time, and answers others meanwhile.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
-  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins one round and answers one on
+  pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
@@ -44,18 +44,18 @@ from constraint_crdt.types.register import hex_distance
 
 LEAST_FANOUT = 3
 WIDER_FROM = (10, 100, 1000)
-"""Sizes of a fleet from which a change is pushed to one more peer."""
+"""Sizes of a fleet from which a change is pushed to another peer."""
 
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
 
 
 def fanout(nodes: int) -> int:
-    """The number of peers in one push, in a fleet of `nodes` live nodes."""
+    """The number of peers in a push, in a fleet of `nodes` live nodes."""
     return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
-PeerChoice = Literal["auto", "uniform", "near"]
+PeerChoiceRule = Literal["auto", "uniform", "near"]
 
 NEAR_FROM = 16
 """Peers from which `auto` selects by distance."""
@@ -70,7 +70,7 @@ LEAST_ROUND_TRIP = 0.001
 class PeerSelector:
     """Selects among the peers of a node."""
 
-    def __init__(self, gossip: GossipNode, choice: PeerChoice, random: Random) -> None:
+    def __init__(self, gossip: GossipNode, choice: PeerChoiceRule, random: Random) -> None:
         self._gossip = gossip
         self._choice = choice
         self._random = random
@@ -78,7 +78,7 @@ class PeerSelector:
         self._round_trips: dict[Peer, deque[float]] = {}
 
     def choose(self, peers: Sequence[Peer]) -> Peer:
-        """Select one of the peers. O(peers), and O(rows with a position) for many peers."""
+        """Select a peer. O(peers), and O(rows with a position) for many peers."""
         if self._choice == "uniform" or (self._choice == "auto" and len(peers) < NEAR_FROM):
             return self._random.choice(peers)
         return self._by_distance.choose(dict(zip(peers, self.distances(peers), strict=True)), self._random)
@@ -108,8 +108,8 @@ RECEIPTS = 100
 """Receipts kept."""
 
 
-class Receipt(msgspec.Struct, kw_only=True):
-    """The cost of one exchange, in bytes."""
+class ExchangeReceipt(msgspec.Struct, kw_only=True):
+    """The cost of an exchange, in bytes."""
 
     peer: str
     """The other node."""
@@ -153,14 +153,14 @@ class Receipts:
     """The receipts of a node."""
 
     def __init__(self) -> None:
-        self._last: deque[Receipt] = deque(maxlen=RECEIPTS)
+        self._last: deque[ExchangeReceipt] = deque(maxlen=RECEIPTS)
         self.carried = 0
         """Bytes of all messages of exchanges with a difference, since the start."""
         self.difference = 0
         """Bytes of their differences."""
 
     @property
-    def last(self) -> Sequence[Receipt]:
+    def last(self) -> Sequence[ExchangeReceipt]:
         """The receipts of the last exchanges, oldest first."""
         return tuple(self._last)
 
@@ -170,7 +170,7 @@ class Receipts:
         ratios = [receipt.ratio for receipt in self._last if receipt.ratio is not None]
         return median(ratios) if ratios else None
 
-    def keep(self, receipt: Receipt) -> None:
+    def keep(self, receipt: ExchangeReceipt) -> None:
         """Keep the receipt of an ended exchange."""
         self._last.append(receipt)
         if receipt.difference:
@@ -192,7 +192,7 @@ LONGEST_BACKOFF = 10.0
 """Seconds for which a failed peer is left out: each pause is twice the last, between these bounds."""
 
 LONGEST_EXCHANGE = 128
-"""Messages, or bursts of parts, in one exchange at most. Four are usual, more if both sides keep changing or a large state is
+"""Messages, or bursts of parts, in an exchange at most. Four are usual, more if both sides keep changing or a large state is
 transferred. The transfer continues in the next exchange.
 """
 
@@ -204,7 +204,7 @@ Durable = Callable[[], Awaitable[None]]
 
 
 class ExchangeLoop:
-    """Exchanges between one `GossipNode` and the peers on a transport."""
+    """Exchanges between a `GossipNode` and the peers on a transport."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class ExchangeLoop:
         durable: Durable,
         *,
         timeout: float,
-        choice: PeerChoice = "auto",
+        choice: PeerChoiceRule = "auto",
         random: Random,
     ) -> None:
         """`received(node_id, result)` is called after each merged message, and `durable()` awaited before each message is sent.
@@ -299,7 +299,8 @@ class ExchangeLoop:
         """Exchange with a few peers whose state differs. Returns their number."""
         peers = self._willing()
         self._random.shuffle(peers)
-        lacking = [peer for peer in peers if self._gossip.tracker.hash(peer.name) != self._gossip.state_hash]
+        hash_of, state_hash = self._gossip.tracker.hash, self._gossip.state.rows.state_hash
+        lacking = [peer for peer in peers if hash_of(peer.name) != state_hash]
         chosen = lacking[: fanout(1 + len(self._live))]
         for peer in chosen:
             await self.exchange(peer)
@@ -313,7 +314,7 @@ class ExchangeLoop:
         """Exchange with a peer. Returns False if the peer failed and is left out for a pause."""
         async with self._turn:
             self.begun += 1
-            receipt = Receipt(peer=peer.name)
+            receipt = ExchangeReceipt(peer=peer.name)
             try:
                 await self._carry(peer, receipt)
             except Unreachable as error:
@@ -327,12 +328,12 @@ class ExchangeLoop:
             receipt.completed = True
             return True
 
-    async def _carry(self, peer: Peer, receipt: Receipt) -> None:
+    async def _carry(self, peer: Peer, receipt: ExchangeReceipt) -> None:
         waiting = [self._gossip.begin(peer.name)]
         said = 0
         while waiting:
             message = waiting.pop(0)
-            said += not isinstance(message, Part) or message.pause  # a burst counts as one
+            said += not isinstance(message, Part) or message.pause  # a burst counts once
             if said > LONGEST_EXCHANGE:
                 _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
                 return
@@ -346,7 +347,7 @@ class ExchangeLoop:
                     waiting += self._receive(reply)[1]
                     receipt.learned += self.learned_bytes - before
 
-    async def _request(self, peer: Peer, data: bytes, receipt: Receipt) -> list[bytes]:
+    async def _request(self, peer: Peer, data: bytes, receipt: ExchangeReceipt) -> list[bytes]:
         repeats = 0 if peer in self._resting else REPEATS
         hasty = HASTE * self._timeout
         known = self._selector.round_trip(peer)
@@ -376,7 +377,7 @@ class ExchangeLoop:
         """Merge a message. Returns its sender and the responses."""
         rows = self._gossip.state.rows
         self.received += 1
-        known = rows.clock_mark.entries
+        known = rows.clock_entries
         try:
             message, result = self._gossip.hear(payload)
         except ConstraintCrdtError as error:

@@ -2,18 +2,26 @@
 
 To be read from top to bottom. `Runtime.__init__` makes the parts, each from parts made before. `_subscribe` states the subscribers
 of changes in their order. `start` and `stop` state the order of the node's life, and `_begin_tasks` the background tasks with their
-intervals. The public operations are in `node`. All parts belong to one event loop.
+intervals. The public operations are in `node`. All parts belong to the same event loop.
+
+`Membership` is the place of the node in its fleet: arriving and leaving peers, partitions, duplicate names, and the end of a node
+for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
+third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
+a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
+retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from random import Random
 
+from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
-from constraint_crdt.edge import GossipNode
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.edge import GossipNode as MachineNode
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionFrontier
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -21,21 +29,19 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, Spells
 from constraint_crdt.insight.overview import NodeOverview
 from constraint_crdt.insight.rates import NodeRates
-from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
-from constraint_crdt.runtime.answers import Answers
-from constraint_crdt.runtime.change_feed import ChangeFeed, Origin
-from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, Measurements
-from constraint_crdt.runtime.events import EventPublisher, EventStream, Notices
+from constraint_crdt.model import EventKind
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.messages import encode_message
+from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.runtime.maintenance import Maintenance
-from constraint_crdt.runtime.membership import Membership, PartitionDetector
-from constraint_crdt.runtime.metrics import LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, store_path
-from constraint_crdt.runtime.probes import Probe, ProbeReader
+from constraint_crdt.runtime.maintenance import Maintenance, Tasks
+from constraint_crdt.runtime.persistence import FileRecorder, Persistence, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, StateFiles
-from constraint_crdt.runtime.tiles import NodeTiles
-from constraint_crdt.transport import Transport
+from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
+from constraint_crdt.transport import Peer, Transport, Unreachable
 
 VIEW_EVERY = 2.0
 """Seconds between two looks for a partition."""
@@ -51,57 +57,151 @@ EXPIRE_EVERY = 0.2
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
 
-PAUSE = 1.0
-"""Seconds before a background task continues after a fault."""
-
 _log = logging.getLogger("constraint_crdt.node")
 
 
-class Tasks:
-    """The background tasks of a node. A fault in one is logged, and the task continues after `PAUSE`; the others go on."""
+PATIENCE = 3
+"""Looks in a row at which a node is missing before the session is reopened."""
 
-    def __init__(self, node: str) -> None:
-        self._node = node
-        self._tasks: set[asyncio.Task[None]] = set()
+LONGEST_PAUSE = 60
+"""Looks between two reopenings, at most."""
 
-    def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
-        """Run `activity`, which never returns, until `stop`."""
-        self._start(name, self._supervised(name, activity))
 
-    def repeat(self, name: str, every: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Call `step` repeatedly, `every` seconds after the last call ended."""
+class PartitionDetector:
+    """Compares the writing nodes with the live nodes. Call `look` at regular intervals."""
 
-        async def steps() -> None:
-            while True:
-                await asyncio.sleep(every)
-                await step()
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._seen: dict[Replica, int] = {}
+        self._missed: dict[str, int] = {}
+        self._pause = PATIENCE
+        self._wait = 0
 
-        self.run(name, steps)
+    @property
+    def missed(self) -> list[str]:
+        """The nodes writing, by evidence of others, without being live here for a while."""
+        return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
-        """Run `activity` once."""
-        self._start(name, activity)
+    def look(self, clock: Mapping[Replica, int], live: Set[str]) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none."""
+        writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
+        self._seen = dict(clock)
+        for name in live:
+            self._missed.pop(name, None)
+        for name in writing - live - {self._me}:
+            self._missed[name] = self._missed.get(name, 0) + 1
+        missing = self.missed
+        self._wait -= 1
+        if not missing:
+            self._pause = PATIENCE if not self._missed else self._pause
+            return []
+        if self._wait > 0:
+            return []
+        self._wait, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
+        return missing
 
-    def _start(self, name: str, activity: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(activity, name=f"{self._node} {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
-    async def _supervised(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await activity()
-            except Exception:
-                _log.exception("%s: a fault in %s, which goes on in a second", self._node, name)
-                await asyncio.sleep(PAUSE)
+class Membership:
+    """The place of a node in its fleet."""
 
-    async def stop(self) -> bool:
-        """Cancel all tasks and wait for them. Returns False if there were none."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return bool(tasks)
+    def __init__(
+        self,
+        settings: NodeSettings,
+        gossip: GossipNode,
+        transport: Transport,
+        exchanges: ExchangeLoop,
+        feed: ChangeFeed,
+        publisher: EventPublisher,
+        detector: PartitionDetector,
+        diagnosis: Diagnosis,
+        once: Callable[[str, Coroutine[object, object, None]], None],
+    ) -> None:
+        """`once(name, coroutine)` runs a coroutine in the background."""
+        self._settings = settings
+        self._gossip = gossip
+        self._transport = transport
+        self._exchanges = exchanges
+        self._feed = feed
+        self._publisher = publisher
+        self._detector = detector
+        self._diagnosis = diagnosis
+        self._once = once
+        self._over: asyncio.Future[str] | None = None
+        self.me: Peer | None = None
+        """The session of this node; None before joining the fleet."""
+
+    def begin(self) -> None:
+        """The node starts."""
+        self._over = asyncio.get_running_loop().create_future()
+
+    async def join(self) -> None:
+        """Open the transport. Raises `TransportError`."""
+        self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._exchanges.answer, self._peer_changed)
+
+    def describe(self) -> None:
+        """Write the software, endpoints and labels of this node, unless retired."""
+        self._end_if_retired()
+        if self._gossip.retired_by is None:
+            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+
+    async def over(self) -> str:
+        """Wait until this node has to end for good. Returns the reason."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._over)
+
+    def changed(self, change: NodeChange) -> None:
+        """End if a merged message retired this node. See `ChangeFeed`."""
+        if change.state_changed:
+            self._end_if_retired()
+
+    async def detect_partition(self) -> None:
+        """Reopen the session if writing nodes are not live here."""
+        missing = self._detector.look(self._gossip.state.rows.clock_entries, self._exchanges.live)
+        if missing:
+            described = self._gossip.state.nodes
+            endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
+            _log.warning("%s hears of %s, but not from them: reopening the session", self._settings.name, ", ".join(missing))
+            await self._transport.reopen(endpoints)
+            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
+
+    def _peer_changed(self, peer: Peer, up: bool) -> None:
+        """A session of a peer came or went."""
+        if peer.name == self._gossip.node_id:
+            if up:
+                self._once("namesake", self._meet_namesake(peer))
+            return
+        if not up:
+            self._exchanges.gone(peer)
+        else:
+            self._exchanges.push()
+        _log.info("%s %s", peer.name, "came" if up else "went")
+        self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+
+    async def _meet_namesake(self, peer: Peer) -> None:
+        """Another session has this node's name. If the other session answers, it is no trace of a dead process, and the later
+        session ends.
+        """
+        try:
+            await self._transport.request(peer, encode_message(self._gossip.ping()), self._settings.request_timeout)
+        except Unreachable:
+            return
+        name = self._gossip.node_id
+        _log.error("another live node is called %s too: names must be unique in a fleet", name)
+        self._publisher.publish(EventKind.DUPLICATE_NAME, node=name)
+        self._diagnosis.met_namesake()
+        if self.me is not None and self.me.session > peer.session:  # sessions sort by the time of opening
+            self._end(f"a node called {name} is live already: start this one under another name")
+
+    def _end_if_retired(self) -> None:
+        by = self._gossip.retired_by
+        if by is not None:
+            self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
+
+    def _end(self, why: str) -> None:
+        if self._over is not None and not self._over.done():
+            _log.error("%s", why)
+            self._over.set_result(why)
 
 
 class Runtime:
@@ -124,7 +224,7 @@ class Runtime:
             timeout=settings.request_timeout, choice=settings.peer_choice, random=random,
         )  # fmt: skip
 
-        # What users write and read beside constraints.
+        # The data that users write and read beside constraints.
         self.events = EventStream()
         self.tiles = NodeTiles(self.gossip, self.feed.commit, self.events.publish)
         self.sketches = NodeSketches(self.gossip, self.feed.commit)
@@ -133,7 +233,7 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        self.measurements = Measurements(settings.max_age)
+        self.measurements = LatestMeasurements(settings.max_age)
         self.counts = EvaluationCounts()
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
         self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.counts, self.rates, self.sketches)
@@ -154,7 +254,7 @@ class Runtime:
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file,
         )  # fmt: skip
 
-        # What is published: events, alerts, notices.
+        # The publications: events, alerts, notices.
         self.publisher = EventPublisher(self.events, self.gossip, self.feed, self.tiles, max_skew=settings.max_skew, now=now)
         self.alerts = AlertEngine(
             settings.alert,
@@ -166,7 +266,7 @@ class Runtime:
         )
         self.notices = Notices(self.gossip, self.exchanges, self.counts, self.persistence)
 
-        # What runs in the background.
+        # The background.
         self.tasks = Tasks(settings.name)
         self.membership = Membership(
             settings, self.gossip, self.transport, self.exchanges, self.feed,
@@ -191,17 +291,18 @@ class Runtime:
 
     def _subscribe(self) -> None:
         """Subscribe the parts, in the order of the calls."""
-        feed, written, received = self.feed, Origin.WRITTEN, Origin.RECEIVED
+        feed, written, received = self.feed, ChangeOrigin.WRITTEN, ChangeOrigin.RECEIVED
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
-        feed.subscribe(self.spells.changed, Origin.EVALUATED)
-        feed.subscribe(self.publisher.changed, *Origin)
+        feed.subscribe(self.spells.changed, ChangeOrigin.EVALUATED)
+        feed.subscribe(self.publisher.changed, *ChangeOrigin)
         feed.subscribe(self.exchanges.changed, written, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.counts.forget_all)
         feed.definitions.subscribe(self.spells.forget_all)
         self.counts.subscribe(self.notices.note)
+        self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -273,8 +374,8 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> PureGossipNode:
-    return GossipNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
+def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> GossipNode:
+    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
 
 
 def _zenoh(settings: NodeSettings) -> Transport:

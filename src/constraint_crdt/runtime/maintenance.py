@@ -1,4 +1,4 @@
-"""Maintenance: the periodic work of a node.
+"""Maintenance: the periodic work of a node, and the background tasks that run it.
 
 - *Expiry.* A constraint has expired when the clock of the reading node passes its end; each node reads this independently
   (`types.orset`). Maintenance publishes the expiry, and removes the cells later. The protocol decides which node removes the cells,
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
@@ -33,7 +33,7 @@ from constraint_crdt.types.tile_cells import Place
 from constraint_crdt.types.tiles import FleetTile
 
 ADDS_AT_ONCE = 1_000
-"""Adds of expired constraints removed in one turn of the loop."""
+"""Adds of expired constraints removed in a turn of the loop."""
 
 HEARINGS = 10
 """The clock of a peer counts for this number of mean times between two Pings. With fewer, clocks would be lost by chance."""
@@ -64,7 +64,7 @@ class FoldSweep:
 
 
 TILES_AT_ONCE = 200
-"""Tiles purged in one turn of the loop. Of the largest tiles, they take some tenths of a second."""
+"""Tiles purged in a turn of the loop. Of the largest tiles, they take some tenths of a second."""
 
 
 class PurgeSweep:
@@ -218,3 +218,54 @@ class Maintenance:
             behind = ", ".join(each.node for each in self.removals.holding(self._exchanges.live)) or "nodes that are away"
             _log.info("dropped removals by %s that not all have heard of: %s will need a Sync", reason, behind)
         self._persistence.touch()
+
+
+PAUSE = 1.0
+"""Seconds before a background task continues after a fault."""
+
+
+class Tasks:
+    """The background tasks of a node. The fault of a task is logged, and the task continues after `PAUSE`; the others go on."""
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
+        """Run `activity`, which never returns, until `stop`."""
+        self._start(name, self._supervised(name, activity))
+
+    def repeat(self, name: str, every: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Call `step` repeatedly, `every` seconds after the last call ended."""
+
+        async def steps() -> None:
+            while True:
+                await asyncio.sleep(every)
+                await step()
+
+        self.run(name, steps)
+
+    def once(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        """Run `activity` once."""
+        self._start(name, activity)
+
+    def _start(self, name: str, activity: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(activity, name=f"{self._node} {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervised(self, name: str, activity: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await activity()
+            except Exception:
+                _log.exception("%s: a fault in %s, which goes on in a second", self._node, name)
+                await asyncio.sleep(PAUSE)
+
+    async def stop(self) -> bool:
+        """Cancel all tasks and wait for them. Returns False if there were none."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return bool(tasks)

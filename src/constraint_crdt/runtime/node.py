@@ -29,9 +29,9 @@ from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
-from constraint_crdt.runtime.events import EventStream
+from constraint_crdt.runtime.evaluation import Probe
+from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
-from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES

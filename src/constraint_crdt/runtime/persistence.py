@@ -5,25 +5,34 @@ Rules of the store: a write, or a merged message, is on disk before any peer or 
 changes stay in memory and are retried. The incarnation is not vouched for in this time, so that no dot is ever used for two
 contents.
 
-Rules of the recording: each frame is one write call, so that a kill loses no frame. A file of half the bound is renamed to
+Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
+
+A state file is encoded and parsed in a thread, from cells that never change, and merged on the loop, at an instant: newer data here
+stays, and the merge is on disk before the import returns.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import DurationHistogram
+from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
 
 _log = logging.getLogger("constraint_crdt.node")
@@ -90,7 +99,7 @@ class Persistence:
     async def open(self, *, rejoin: bool = False) -> Path | None:
         """Load the state from disk. Raises `StoreError` if the store cannot be used.
 
-        `rejoin`: rename the old file, and begin with an empty one. Returns the new path of the old file then.
+        `rejoin`: rename the old file, and begin with an empty file. Returns the new path of the old file then.
         """
         path = store_path(self._settings)
         if path is None:
@@ -121,8 +130,8 @@ class Persistence:
 
     def check(self) -> None:
         """Raise `WritesRefused` if the disk takes no writes now."""
-        if self.trouble is not None:
-            raise WritesRefused(self.trouble)
+        if self._trouble is not None:
+            raise WritesRefused(self._trouble)
 
     def changed(self, change: NodeChange) -> None:
         """Have a change written soon. See `ChangeFeed`."""
@@ -143,10 +152,9 @@ class Persistence:
         if self._committer:
             self._committer.touch()
 
-    async def durable(self) -> None:
-        """Return once all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
-        if self._committer:
-            await self._committer.durable()
+    def durable(self) -> Awaitable[None]:
+        """Wait until all changes up to now are on disk. Raises `WritesRefused` if they cannot be written."""
+        return self._committer.durable() if self._committer else _without_disk()
 
     async def settled(self) -> None:
         """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
@@ -172,6 +180,10 @@ class Persistence:
             await committer.close()
         elif self._store:
             await asyncio.to_thread(self._store.close)
+
+
+async def _without_disk() -> None:
+    """Changes of a node without a store wait for nothing."""
 
 
 class FileRecorder:
@@ -211,7 +223,7 @@ class FileRecorder:
             raise ConstraintCrdtError(f"cannot record to {self._path}: {error.strerror or error}") from None
 
     def write(self, frame: Frame) -> None:
-        """Record one input. A failing disk ends the recording, not the node."""
+        """Record an input. A failing disk ends the recording, not the node."""
         if self._file is None:
             return
         data = encode_frame(frame)
@@ -245,3 +257,46 @@ class FileRecorder:
         finally:
             self._beginning = False
         self._written = 0
+
+
+class StateFiles:
+    """The whole state of a node, exported to and merged from state files."""
+
+    def __init__(
+        self,
+        gossip: GossipNode,
+        persistence: Persistence,
+        received: Callable[[str, GossipResult], int],
+        push: Callable[[], None],
+    ) -> None:
+        """`received(from, result)` tells the node of a merge, and returns the number of constraints that changed; `push()` has
+        peers hear of it.
+        """
+        self._gossip = gossip
+        self._persistence = persistence
+        self._received = received
+        self._push = push
+
+    async def export(self) -> str:
+        """The state of this instant. O(cells), most of it in a thread."""
+        rows = self._gossip.state.rows
+        return await asyncio.to_thread(_text, Rows(rows.digest, rows.limits), rows.whole())
+
+    async def merge(self, text: str | bytes, max_bytes: int) -> ImportReport:
+        """Merge a state. Raises `StateFileError` for invalid text, `ConstraintCrdtError` beyond a limit, and `WritesRefused`."""
+        self._persistence.check()
+        rows = self._gossip.state.rows
+        incoming = await asyncio.to_thread(from_json, text, limits=rows.limits, max_bytes=max_bytes, digest=rows.digest)
+        self._persistence.check()
+        cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_entries))
+        result = self._gossip.merge(incoming)
+        constraints = self._received("a state file", result)
+        if result.state_changed:
+            self._push()
+        await self._persistence.durable()
+        return ImportReport(result.state_changed, cells if result.state_changed else 0, constraints)
+
+
+def _text(rows: Rows, runs: Sequence[Run]) -> str:
+    rows.apply(runs, whole=True)
+    return to_json(ConstraintState(rows))

@@ -17,7 +17,7 @@ import msgspec
 from constraint_crdt.alerts.rules import AlertRule, read_rules
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.runtime.exchange_loop import PeerChoice
+from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 
@@ -120,7 +120,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     and costs a Ping per round.
     """
 
-    peer_choice: PeerChoice = "auto"
+    peer_choice: PeerChoiceRule = "auto"
     """The selection of the peer of a round. `uniform`: at random, without further knowledge; `near`: preferring near peers, by
     position if all have one, else by round-trip time, which keeps most traffic on short links; `auto`: `near` from 16 peers.
     """
@@ -342,7 +342,7 @@ def _check_half_lives(value: object) -> None:
         raise SettingsError(str(error)) from None
 
 
-_WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoice)}
+_WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
 """The allowed words of a setting."""
 
 _READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts}

@@ -1,24 +1,23 @@
-"""The parts of a node for shared data beside constraints and tiles: counters, sketches, positions, PLATO rooms, whole states.
+"""The parts of a node for shared data beside constraints: tiles, counters, sketches, positions and PLATO rooms.
 
-Rules: a read answers from the state of this node, connected or not. A write is one transaction, and on disk when it returns.
+Rules: a read answers from the state of this node, connected or not. A write is a single transaction, and on disk when it returns.
 
-The violations that this node counts are buffered here and written once per interval, so that the sketch of violations costs the
-fleet no more gossip the more often constraints are violated. The node's own answers include the buffer. A node that is killed
-loses it: the exact counts are in the metrics.
-
-A state file is encoded and parsed in a thread, from cells that never change, and merged on the loop, at one instant: newer data
-here stays, and the merge is on disk before the import returns.
+The violations counted by this node are buffered here and written once per interval, so that frequent violations do not increase the
+gossip of the sketch of violations. The answers of the node include the buffer. A killed node loses its buffer; the exact counts are
+in the metrics.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+import builtins
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
-from constraint_crdt.crdt.cells import Run
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.cells import Cell, split_key
+from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
-from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.sketches import (
     MAX_ITEMS,
     MAX_TOP,
@@ -29,22 +28,20 @@ from constraint_crdt.operations.sketches import (
     TopItem,
     TopReport,
 )
+from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
-from constraint_crdt.protocol.exchange_rules import GossipResult
-from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.persistence import Persistence
+from constraint_crdt.protocol.gossip_node import GossipNode, Result
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.types.bloom import BloomCRDT
 from constraint_crdt.types.counters import PNCounter
 from constraint_crdt.types.register import eisenstein_norm, hex_distance
 from constraint_crdt.types.sketch import Frequent, SketchCRDT, SketchShape
+from constraint_crdt.types.tile_cells import CONTENT, DELETED, Place
+from constraint_crdt.types.tiles import FleetTile
 
 DEFAULT_EXPECTED_ITEMS = 100_000
 DEFAULT_FP_RATE = 0.01
-
-Result = TypeVar("Result")
 
 
 class Commit(Protocol):
@@ -66,7 +63,7 @@ class NodeCounters:
         return [_report(counters[name]) for name in counters]
 
     def report(self, name: str) -> CounterReport:
-        """A counter. Raises `KeyError` for one without a move known here."""
+        """A counter. Raises `KeyError` for a counter without a move known here."""
         if name not in self._gossip.state.counters:
             raise KeyError(name)
         return _report(self._gossip.state.counters[name])
@@ -117,7 +114,7 @@ class NodeSketches:
         return bool(self._waiting)
 
     def write_waiting(self) -> None:
-        """Write the buffer. What cannot be written stays in it."""
+        """Write the buffer. Refused violations stay in the buffer."""
         self._gossip.write(lambda me: self._violations.record_all(self._waiting, node=me))
         self._waiting = {}
 
@@ -220,6 +217,174 @@ def position_report(state: ConstraintState) -> PositionReport:
     )
 
 
+def report_of(tile: FleetTile) -> TileReport:
+    """The report of a tile. O(its cells without pages)."""
+    writer, counts = tile.writer, tile.metrics.total
+    return TileReport(
+        room=tile.room,
+        id=tile.id,
+        deleted=tile.deleted,
+        size=tile.size,
+        hash=tile.content_hash.hex(),
+        author=tile.author,
+        created=tile.created,
+        updated=tile.updated,
+        written_by=None if writer is None else writer.node_id,
+        tags=list(tile.tags),
+        constraints=list(tile.constraints),
+        satisfied=counts.satisfied,
+        violations=counts.violated,
+        position=tile.position,
+    )
+
+
+class NodeTiles:
+    """The tiles of a node: reads, writes, and events of changes."""
+
+    def __init__(self, gossip: GossipNode, commit: Commit, publish: Callable[[Event], None]) -> None:
+        """`publish` receives the events of `tell`."""
+        self._gossip = gossip
+        self._tiles = gossip.state.tiles
+        self._commit = commit
+        self._publish = publish
+        self._touched: set[str] = set()
+        self.waiting = False
+        """True if changed tiles await their events."""
+        self._waiting: OrderedDict[Place, None] = OrderedDict()
+        """The queue of changed tiles."""
+        self._listed: dict[Place, Dot] = {}
+        """Each tile of a published event, with the dot of its content then."""
+        for kind in (CONTENT, DELETED):
+            gossip.state.rows.watch(kind, self._moved)
+
+    # --- reading -------------------------------------------------------------------------------------------------------
+
+    def get(self, room: str, id_: str) -> FleetTile:
+        """A present tile. Raises `KeyError` without."""
+        return self._tiles[room, id_]
+
+    def rooms(self, prefix: str = "") -> list[str]:
+        """The rooms with a tile, filtered by `prefix`, in order."""
+        return self._tiles.rooms(prefix)
+
+    def list(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
+        """The tiles of a room, or of all rooms with the prefix, in order; or those deleted and not purged yet."""
+        return self.reports(self.places(room, prefix=prefix, deleted=deleted))
+
+    def places(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> "builtins.list[Place]":
+        """The places of the tiles of `list`, in order."""
+        tiles = self._tiles
+        if deleted:
+            places: Iterable[Place] = tiles.deleted()
+        elif room is not None:
+            places = [(room, tile.id) for tile in tiles.in_room(room)]
+        else:
+            places = [(each, tile.id) for each in tiles.rooms(prefix) for tile in tiles.in_room(each)]
+        return sorted(place for place in places if room in (None, place[0]) and place[0].startswith(prefix))
+
+    def reports(self, places: Iterable[Place]) -> "builtins.list[TileReport]":
+        """The tiles at these places."""
+        return [report_of(self._tiles.tile(*place)) for place in places]
+
+    # --- writing -------------------------------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        room: str,
+        id_: str,
+        content: str | bytes,
+        *,
+        author: str | None = None,
+        tags: Iterable[str] = (),
+        constraints: Iterable[str] = (),
+    ) -> TileReport:
+        """Make this the content of a tile. Raises as `FleetTile.put` does."""
+        tile = self._tiles.tile(room, id_)
+        put = self._gossip.write
+        await self._commit(lambda: put(lambda me: tile.put(content, node=me, author=author, tags=tags, constraints=constraints)))
+        return report_of(tile)
+
+    async def delete(self, room: str, id_: str) -> None:
+        """Delete a tile, restorable until its purge. Raises `KeyError` for a missing tile."""
+        tile = self.get(room, id_)
+        await self._commit(lambda: self._gossip.write(lambda me: tile.delete(node=me)))
+
+    async def restore(self, room: str, id_: str) -> TileReport:
+        """Undo the deletion of a tile. Raises `KeyError` for a tile not deleted, or purged."""
+        tile = self._tiles.tile(room, id_)
+        if not tile.deleted:
+            raise KeyError((room, id_))
+        await self._commit(lambda: self._gossip.write(lambda me: tile.restore(node=me)))
+        return report_of(tile)
+
+    async def tag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
+        """Add tags and constraints to a tile. Raises as `FleetTile.edit` does, and `KeyError` for a missing tile."""
+        return await self.edit(room, id_, add_tags=tags, add_constraints=constraints)
+
+    async def untag(self, room: str, id_: str, *tags: str, constraints: Iterable[str] = ()) -> TileReport:
+        """Take tags and constraints from a tile. Raises as `tag` does; nothing is taken then."""
+        return await self.edit(room, id_, remove_tags=tags, remove_constraints=constraints)
+
+    async def edit(
+        self,
+        room: str,
+        id_: str,
+        *,
+        add_tags: Iterable[str] = (),
+        remove_tags: Iterable[str] = (),
+        add_constraints: Iterable[str] = (),
+        remove_constraints: Iterable[str] = (),
+    ) -> TileReport:
+        """Add to the sets of a tile and remove from them, at once. Raises as `tag` does."""
+        tile = self.get(room, id_)
+
+        def edited(me: Replica) -> None:
+            tile.edit(
+                node=me,
+                add_tags=add_tags,
+                remove_tags=remove_tags,
+                add_constraints=add_constraints,
+                remove_constraints=remove_constraints,
+            )
+
+        await self._commit(lambda: self._gossip.write(edited))
+        return report_of(tile)
+
+    # --- events --------------------------------------------------------------------------------------------------------
+
+    def _moved(self, old: Cell | None, new: Cell | None) -> None:
+        cell = new if new is not None else old
+        if cell is not None:
+            self._touched.add(str(cell.key))
+            self.waiting = True
+
+    def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
+        """Publish an event per changed tile, in the order of changes, by the state of the tile now. Without `publish` only record
+        the changes.
+
+        `most`: look at so many tiles only; there may be more as long as `waiting` is true.
+        """
+        touched, self._touched = self._touched, set()
+        for place in sorted((parts[0], parts[1]) for key in touched if len(parts := split_key(key, 2)) == 2):
+            self._waiting.setdefault(place)
+        for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
+            self._tell_of(self._waiting.popitem(last=False)[0], time, publish=publish)
+        self.waiting = bool(self._waiting)
+
+    def _tell_of(self, place: Place, time: int, *, publish: bool) -> None:
+        content = self._tiles.content_dot(place)
+        if content == self._listed.get(place):
+            return
+        if content is None:
+            del self._listed[place]
+        else:
+            self._listed[place] = content
+        if publish:
+            kind = EventKind.TILE_DELETED if content is None else EventKind.TILE_PUT
+            node = content.replica.node_id if content is not None else ""
+            self._publish(Event(kind=kind, time=time, node=node, room=place[0], tile=place[1]))
+
+
 LARGE = 16 * 1024
 """Bytes of a content from which on its hash is computed in a thread."""
 
@@ -267,46 +432,3 @@ class NodePlato:
         Raises `PlatoFieldError` beyond a limit; nothing changes then.
         """
         return await self._commit(lambda: self._gossip.write(lambda me: apply_delta(self._state, room, sent, me)))
-
-
-class StateFiles:
-    """The whole state of a node, exported to and merged from state files."""
-
-    def __init__(
-        self,
-        gossip: GossipNode,
-        keeping: Persistence,
-        received: Callable[[str, GossipResult], int],
-        push: Callable[[], None],
-    ) -> None:
-        """`received(from, result)` tells the node of a merge, and returns the number of constraints that changed; `push()` has
-        peers hear of it.
-        """
-        self._gossip = gossip
-        self._keeping = keeping
-        self._received = received
-        self._push = push
-
-    async def export(self) -> str:
-        """The state of this instant. O(cells), most of it in a thread."""
-        rows = self._gossip.state.rows
-        return await asyncio.to_thread(_text, Rows(rows.digest, rows.limits), rows.whole())
-
-    async def merge(self, text: str | bytes, max_bytes: int) -> ImportReport:
-        """Merge a state. Raises `StateFileError` for invalid text, `ConstraintCrdtError` beyond a limit, and `WritesRefused`."""
-        self._keeping.check()
-        rows = self._gossip.state.rows
-        incoming = await asyncio.to_thread(from_json, text, limits=rows.limits, max_bytes=max_bytes, digest=rows.digest)
-        self._keeping.check()
-        cells = sum(len(run.cells) for run in incoming.rows.since(rows.clock_mark.entries))
-        result = self._gossip.merge(incoming)
-        constraints = self._received("a state file", result)
-        if result.state_changed:
-            self._push()
-        await self._keeping.durable()
-        return ImportReport(result.state_changed, cells if result.state_changed else 0, constraints)
-
-
-def _text(rows: Rows, runs: Sequence[Run]) -> str:
-    rows.apply(runs, whole=True)
-    return to_json(ConstraintState(rows))

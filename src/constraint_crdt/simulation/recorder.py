@@ -15,7 +15,7 @@ Rules kept here:
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,8 +26,6 @@ from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
 from constraint_crdt.protocol.peer_clocks import bind_runs
-
-Written = TypeVar("Written")
 
 FORMAT = 1
 """Version of the frames. A reader refuses a later version."""
@@ -150,6 +148,7 @@ class RecordedNode(GossipNode):
         self._told = sink
         self._clock_of_inputs = now
         super().__init__(node_id, now=now, **others)
+        self.local.on_write = self._wrote
 
     def checkpoint(self) -> None:
         """Begin a recording from the present state. Drops all knowledge of peers."""
@@ -186,17 +185,13 @@ class RecordedNode(GossipNode):
             self._tell(Initiation(None))
         return message
 
-    def write(self, mutate: Callable[[Replica], Written]) -> Written:
-        rows = self.state.rows
-        before, lo = self.replica, rows.seq(self.replica)
-        try:
-            return super().write(mutate)
-        finally:
-            after = self.replica
-            lo = lo if after == before else 0
-            if rows.seq(after) > lo:
-                cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
-                self._tell(LocalWrite(after.incarnation, lo, rows.seq(after), cells))
+    def _wrote(self, before: Replica, seq: int) -> None:
+        """The node wrote; `before` was its life, and `seq` the end of the row of that life."""
+        rows, after = self.state.rows, self.replica
+        lo = seq if after == before else 0
+        if rows.seq(after) > lo:
+            cells = tuple((cell.seq, cell.data) for cell in rows.above(after, lo))
+            self._tell(LocalWrite(after.incarnation, lo, rows.seq(after), cells))
 
     def retire(self, node_id: str) -> list[Dot]:
         lives = super().retire(node_id)

@@ -30,7 +30,7 @@ class Seal(NamedTuple):
         """The seal of rows as they are. O(floors)."""
         empty = rows.digest.state(0, 0)
         floors = sum(rows.floors.values()) & _MASK
-        return cls(bytes(rows.state_hash), bytes(empty), len(rows), len(rows.clock_mark.entries), floors)
+        return cls(bytes(rows.state_hash), bytes(empty), len(rows), len(rows.clock_entries), floors)
 
 
 class Life(NamedTuple):
@@ -70,7 +70,7 @@ class Changes:
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
         self._rows = rows
-        self._clock = rows.clock_mark.entries
+        self._clock = rows.clock_entries
         self._floors = rows.floors
         self._tried = self._clock
         """The clock of the last batch: a failed commit may have reached the disk."""
@@ -101,7 +101,7 @@ class Changes:
         O(rows + changes).
         """
         rows = self._rows
-        clock, floors = rows.clock_mark.entries, rows.floors
+        clock, floors = rows.clock_entries, rows.floors
         self._gather_fallen()
         self._mended += rows.take_repaired()
         if clock is self._clock and floors == self._floors and not (self._fallen or self._mended or self._lives or self._life_ends):

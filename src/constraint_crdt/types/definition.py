@@ -91,8 +91,11 @@ register(
 
 def definition_value(cell: Cell) -> DefinitionValue:
     """The value of an ADD cell."""
-    value: DefinitionValue | None = value_of(cell)
-    return value or DefinitionValue()
+    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    return value
+
+
+_NO_VALUE: Final = DefinitionValue()
 
 
 class Definition(NamedTuple):
@@ -229,7 +232,7 @@ def wire_definition(definition: Definition, added_at: int | None) -> list[object
 
 def read_addition(cell: Cell) -> Addition:
     """The addition in an ADD cell."""
-    value = definition_value(cell)
+    value: DefinitionValue = value_of(cell) or _NO_VALUE
     definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
     return Addition(definition, Dot(cell.replica, cell.seq), value.added_at)
 
@@ -254,7 +257,8 @@ def expiry_of(cell: Cell) -> int | None:
     elif head == _LONGER_TEXT:
         first = data[_KEY + 2 + data[_KEY + 1]]
     else:
-        return definition_value(cell).expires_at
+        first = 0
     if first == _NIL or 0x90 <= first <= _ARRAY_OF_FOUR:
         return None
-    return definition_value(cell).expires_at
+    value: DefinitionValue = value_of(cell) or _NO_VALUE
+    return value.expires_at

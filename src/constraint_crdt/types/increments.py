@@ -37,10 +37,10 @@ from constraint_crdt.crdt.cells import (
     value_of,
 )
 from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
-from constraint_crdt.types.view import IndexedView, writer
+from constraint_crdt.types.view import IndexedView
 
 INCREMENTS: Final = 22
 APPLIED: Final = 23

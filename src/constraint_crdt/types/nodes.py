@@ -29,9 +29,9 @@ from constraint_crdt.crdt.cells import (
     value_of,
 )
 from constraint_crdt.crdt.limits import ID_BYTES
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.types.definition import Label, check_wire_labels
-from constraint_crdt.types.view import IndexedView, writer
+from constraint_crdt.types.view import IndexedView
 
 NODE: Final = 5
 RETIRE: Final = 6

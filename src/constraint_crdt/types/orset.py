@@ -19,9 +19,10 @@ most of it.
 import enum
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.model import Severity
 from constraint_crdt.types.definition import (
@@ -35,10 +36,12 @@ from constraint_crdt.types.definition import (
     read_addition,
     wire_definition,
 )
-from constraint_crdt.types.view import IndexedView, no_time, writer
+from constraint_crdt.types.view import IndexedView, no_time
 
 SLACK = 64
 """The number of stale entries tolerated in a heap."""
+
+_dot = attrgetter("replica", "seq")
 
 MANY = 256
 """The number of entries at which a heap is rebuilt instead of changed singly."""
@@ -268,12 +271,17 @@ class ConstraintORSet(IndexedView):
 
     def definitions(self, id_: str) -> tuple[Definition, ...]:
         """The different definitions in force for a constraint. Empty for an inactive constraint."""
-        return tuple(dict.fromkeys(addition.definition for addition in self.additions(id_)))
+        return tuple(dict.fromkeys([addition.definition for addition in self._additions(id_, expired=False)]))
 
     @property
     def expired_ids(self) -> list[str]:
         """The constraints with only expired definitions, ordered; each until its removal."""
         return sorted(map(str, self._expired_now())) if self._ending else []
+
+    @property
+    def has_ends(self) -> bool:
+        """True if a standing add has an end: only then readings depend on the time. O(1)."""
+        return bool(self._ending)
 
     @property
     def next_expiry(self) -> int | None:
@@ -304,7 +312,7 @@ class ConstraintORSet(IndexedView):
         return expiries.gone
 
     def _additions(self, id_: str, *, expired: bool) -> tuple[Addition, ...]:
-        cells = sorted(self._rows.held(ADD, id_), key=lambda cell: (cell.replica, cell.seq))
+        cells = sorted(self._rows.held(ADD, id_), key=_dot)
         found = map(read_addition, cells)
         if not self._ending:
             return () if expired else tuple(found)
@@ -344,8 +352,10 @@ class ConstraintORSet(IndexedView):
         in_force = self.definitions(id_) if observed else ()
         if in_force == (definition,):
             return Change.UNCHANGED
-        others = [held for held in observed if held.replica != replica]  # the new add supersedes the own earlier add
-        self._rows.write_all(replica, [make_cell(ADD, id_, wire_definition(definition, at)), *_removals(id_, others)])
+        cells = [make_cell(ADD, id_, wire_definition(definition, at))]
+        if observed:  # the new add supersedes the own earlier add
+            cells += _removals(id_, [held for held in observed if held.replica != replica])
+        self._rows.write_all(replica, cells)
         return change_of(in_force, definition)
 
     def remove(self, id_: str, *, node: str | Replica) -> None:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Self
 
 from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.decay import (
@@ -26,7 +26,7 @@ from constraint_crdt.types.decay import (
     compact_number,
     decayed,
 )
-from constraint_crdt.types.view import no_time, writer
+from constraint_crdt.types.view import no_time
 
 DEFAULT_HALF_LIVES: Final = (60.0, 300.0, 3600.0)
 """Seconds."""

@@ -26,9 +26,9 @@ from constraint_crdt.crdt.cells import (
     value_of,
 )
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.replica import Replica, writer
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.types.view import IndexedView, writer
+from constraint_crdt.types.view import IndexedView
 
 Position = tuple[int, int]
 """(a, b): the lattice point a + b·ω, ω = e^(2πi/3)."""

@@ -46,12 +46,12 @@ from constraint_crdt.crdt.cells import (
     value_of,
 )
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
-from constraint_crdt.crdt.replica import Replica, check_id
+from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.register import PositionValue, check_position
-from constraint_crdt.types.view import IndexedView, check_page, writer
+from constraint_crdt.types.view import IndexedView, check_page
 
 TILE: Final = 14
 CONTENT: Final = 15

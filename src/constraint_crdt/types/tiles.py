@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import Cell, make_cell, make_key, removals_of, value_of
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
-from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.types.register import Position, Positions, eisenstein_norm
@@ -39,7 +39,7 @@ from constraint_crdt.types.tile_cells import (
     standing_content,
 )
 from constraint_crdt.types.tile_sets import TileConstraints, TileSet
-from constraint_crdt.types.view import View, no_time, writer
+from constraint_crdt.types.view import View, no_time
 
 
 class Origin(NamedTuple):

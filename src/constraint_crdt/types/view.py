@@ -29,27 +29,15 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from constraint_crdt.crdt.cells import SEPARATOR, Cell, Key, make_cell, make_key, require, value_of
 from constraint_crdt.crdt.clock import Merge
 from constraint_crdt.crdt.limits import PAGE_BYTES
-from constraint_crdt.crdt.replica import Replica, check_id, check_replica
+from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.tables import BulkWatcher
 from constraint_crdt.errors import ConstraintCrdtError
-
-ALONE = 0
-"""The incarnation of a writer given by its node id only, as in a standalone type."""
 
 
 def no_time() -> int:
     """The default clock: time stands still."""
     return 0
-
-
-def writer(node: str | Replica) -> Replica:
-    """The replica of a writer: a `Replica`, or a node id for a life without siblings.
-
-    Two copies that both write as the same node without merging would use a dot twice; callers have to avoid that. Raises
-    `TypeError` and `ConstraintCrdtError` for an invalid node id.
-    """
-    return node if isinstance(node, Replica) else check_replica(node, ALONE)
 
 
 class View(Merge):

@@ -1,12 +1,12 @@
 """Events and notices, for programs and screens following a node.
 
-An event is one occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
+An event is an occurrence (`EventKind`). Each subscriber of the stream has a bounded queue: a slow subscriber loses the oldest
 events, gets their number, and never delays the node or other subscribers. The last events are kept, each with an id, so that
 readers can resume.
 
-`EventPublisher` makes the events of one node:
+`EventPublisher` makes the events of a node:
 
-- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in one turn of the loop, so that
+- Few changes of definitions and tiles are published at once. Of many, `AT_ONCE` are published in a turn of the loop, so that
   100,000 constraints arriving together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
 - No change is left out or published twice: see `change_feed` and `tiles` for the content and the order.
 - The change of a constraint precedes other events about the constraint: "violated" never precedes "added".
@@ -32,7 +32,7 @@ from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
@@ -43,7 +43,7 @@ from constraint_crdt.types.definition import ADD
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
 
 QUEUED = 1024
-"""Events in the queue of one subscriber, at most."""
+"""Events in the queue of a subscriber, at most."""
 
 KEPT_BYTES = 8 * 1024 * 1024
 """Bytes of the text of the kept events, at most."""
@@ -71,7 +71,7 @@ _ID = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})", re.ASCII)
 
 
 class EventLog:
-    """The last events of one start of a node."""
+    """The last events of a start of a node."""
 
     def __init__(self, *, most: int = KEPT, most_bytes: int = KEPT_BYTES) -> None:
         self.boot = secrets.token_hex(4)
@@ -154,6 +154,10 @@ class EventStream:
         """Call `listener` with each event from now on. The listener neither raises nor waits."""
         self._listeners.append(listener)
 
+    def ignore(self, listener: Callable[[KeptEvent], None]) -> None:
+        """Call `listener` no longer. Raises `ValueError` for a listener not called so far."""
+        self._listeners.remove(listener)
+
     def close(self) -> None:
         """End each iteration after the events in its queue."""
         self._closed = True
@@ -184,7 +188,7 @@ class EventStream:
 
 
 AT_ONCE = 250
-"""Constraints, and tiles, published in one turn of the loop: two turns fit into the backlog of the slowest reader allowed."""
+"""Constraints, and tiles, published in a turn of the loop: two turns fit into the backlog of the slowest reader allowed."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -192,9 +196,8 @@ _log = logging.getLogger("constraint_crdt.node")
 class TileChanges(Protocol):
     """The tiles whose content changed."""
 
-    @property
-    def waiting(self) -> bool:
-        """True if changes were not published yet."""
+    waiting: bool
+    """True if changes were not published yet."""
 
     def tell(self, time: int, most: int | None = None, *, publish: bool = True) -> None:
         """Publish the changes of `most` tiles, at `time` in ns since the epoch; with `publish` False, only mark them published."""
@@ -224,14 +227,14 @@ class EventPublisher:
         self._behind = False
 
     def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
-        """Publish one event, after an unpublished change of its constraint."""
+        """Publish an event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
         self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
 
     def changed(self, change: NodeChange) -> None:
         """Publish the events of a change. See `ChangeFeed`."""
-        if change.origin is Origin.RESTORED:
+        if change.origin is ChangeOrigin.RESTORED:
             self._definitions.take()
             self._tiles.tell(self._now(), publish=False)
             return
@@ -290,10 +293,12 @@ class EventPublisher:
 
     def _publish_some(self) -> None:
         """Publish the next changes. Contains no await, so a cancelled caller has published all changes taken."""
-        changes, more = self._definitions.take(AT_ONCE), self._definitions.waiting
-        for change in changes:
+        definitions = self._definitions
+        for change in definitions.take(AT_ONCE):
             self._publish_definition(change)
-        self._tiles.tell(self._now(), AT_ONCE)
+        more = definitions.waiting
+        if self._tiles.waiting:
+            self._tiles.tell(self._now(), AT_ONCE)
         self._behind = more or self._tiles.waiting
         if self._behind:
             self._more.set()
@@ -327,7 +332,7 @@ class _Names:
 
 
 class Notices:
-    """Finds the changed readings of a node. Without readers the cost is one call per changed cell."""
+    """Finds the changed readings of a node. Without readers the cost is a call per changed cell."""
 
     def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, counts: EvaluationCounts, persistence: Persistence) -> None:
         self._gossip = gossip
@@ -365,6 +370,11 @@ class Notices:
     def note(self, constraint: str) -> None:
         """Readings of this constraint changed."""
         self._constraints.add(constraint)
+
+    def note_event(self, kept: KeptEvent) -> None:
+        """Readings of the constraint of an event changed."""
+        if kept.event.constraint:
+            self._constraints.add(kept.event.constraint)
 
     def take(self) -> Notice | None:
         """The changes since the last call; None if there are none."""

@@ -30,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 
 from constraint_crdt.operations.operation import busy
 from constraint_crdt.operations.service import FollowEvents
-from constraint_crdt.runtime.events import KeptEvent
+from constraint_crdt.runtime.event_log import KeptEvent
 from constraint_crdt.runtime.node import Node
 
 HEARTBEAT = 10.0
@@ -72,7 +72,6 @@ class EventFeed:
         self._closed = False
         self.dropped = 0
         """Readers disconnected for slowness."""
-        node.event_stream.listen(self._heard)
 
     @property
     def readers(self) -> int:
@@ -111,6 +110,8 @@ class EventFeed:
 
     def enter(self, reader: "_Reader") -> None:
         """Send new events to a reader from now on."""
+        if not self._readers:
+            self._node.event_stream.listen(self._heard)
         self._readers.add(reader)
         if self._closed:
             reader.end()
@@ -119,7 +120,10 @@ class EventFeed:
 
     def leave(self, reader: "_Reader") -> None:
         """Forget a reader."""
-        self._readers.discard(reader)
+        if reader in self._readers:
+            self._readers.remove(reader)
+            if not self._readers:
+                self._node.event_stream.ignore(self._heard)
 
     def cut_off(self, scope: Scope) -> None:
         """A reader was too slow: end its connection."""
@@ -127,10 +131,7 @@ class EventFeed:
         self._cut_off(scope)
 
     def _heard(self, kept: KeptEvent) -> None:
-        if kept.event.constraint:
-            self._node.notices.note(kept.event.constraint)
-        if self._readers:
-            self._give(_event_frame(kept))
+        self._give(_event_frame(kept))
 
     async def _notice(self) -> None:
         """Send notices of changed readings, as long as there are readers."""
