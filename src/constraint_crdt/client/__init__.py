@@ -15,7 +15,7 @@ engine and no node. `methods` has a method per operation, generated; `wire` enco
 
 from typing import TYPE_CHECKING, Any
 
-from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
+from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotANode, NotFound, Refused, Unauthorized, WrongInput
 from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ __all__ = [
     "Heard",
     "Moved",
     "NoAnswer",
+    "NotANode",
     "NotFound",
     "Refused",
-    "Stranger",
     "Unauthorized",
     "WrongInput",
 ]
