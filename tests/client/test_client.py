@@ -18,9 +18,9 @@ from constraint_crdt.client import (
     ClientError,
     Happened,
     NoAnswer,
+    NotANode,
     NotFound,
     Refused,
-    Stranger,
     Unauthorized,
     WrongInput,
 )
@@ -223,7 +223,7 @@ async def test_somebody_else(answer: bytes) -> None:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         both = Both(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        await both.fail(Stranger, "status")
+        await both.fail(NotANode, "status")
         both.close()
 
 

@@ -9,6 +9,7 @@ from constraint_crdt.simulation.models import ROOM
 from constraint_crdt.simulation.steps import (
     AnyStep,
     Backup,
+    CountItem,
     Crash,
     Decay,
     FoldRates,
@@ -17,7 +18,6 @@ from constraint_crdt.simulation.steps import (
     NodeStart,
     Rate,
     Start,
-    Tally,
     WholeExchange,
 )
 from constraint_crdt.simulation.writes import AGAIN, TOGETHER
@@ -27,8 +27,8 @@ MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 NOON = 10**6 * SECOND
 
 
-def tally(number: int, node: str, *, width: int = 7, item: str = "dock") -> Tally:
-    return Tally(number=number, node=node, name="violations", item=item, count=2, width=width, depth=2)
+def tally(number: int, node: str, *, width: int = 7, item: str = "dock") -> CountItem:
+    return CountItem(number=number, node=node, name="violations", item=item, count=2, width=width, depth=2)
 
 
 def insert(number: int, node: str, *, expected: int = 8, item: str = "dock") -> Insert:

@@ -11,7 +11,7 @@ from constraint_crdt.transport.zenoh_session import (
     SHELF_SECONDS,
     Header,
     Page,
-    Shelf,
+    PendingPages,
     encode_turn,
 )
 
@@ -30,13 +30,13 @@ def header_of(page: Page) -> Header:
 
 
 def test_pages_stay_within_bytes_and_number() -> None:
-    shelf = Shelf()
+    shelf = PendingPages()
     assert len(shelf.first_page([bytes(PAGE_BYTES // 4)] * 9, 0.0)) == 4
     assert len(shelf.first_page([b""] * (PAGE_REPLIES + 1), 0.0)) == PAGE_REPLIES
 
 
 def test_what_is_lost_in_a_page_is_asked_for_again() -> None:
-    shelf, replies = Shelf(), [bytes([n]) * (PAGE_BYTES // 4) for n in range(10)]
+    shelf, replies = PendingPages(), [bytes([n]) * (PAGE_BYTES // 4) for n in range(10)]
     first = collect(shelf.first_page(replies, 0.0), without=2)
     assert first.payloads == replies[:2]
     turn = encode_turn(header_of(first).token, 2)
@@ -50,13 +50,13 @@ def test_what_is_lost_in_a_page_is_asked_for_again() -> None:
 
 
 def test_a_list_of_one_page_is_not_kept() -> None:
-    shelf = Shelf()
+    shelf = PendingPages()
     shelf.first_page([b"x"] * 3, 0.0)
     assert len(shelf) == 0
 
 
 def test_lists_nobody_comes_back_for_are_forgotten_by_number_and_by_time() -> None:
-    shelf, long = Shelf(), [bytes(PAGE_BYTES)] * 2
+    shelf, long = PendingPages(), [bytes(PAGE_BYTES)] * 2
     pages = [shelf.first_page(long, n / 10) for n in range(SHELF_LISTS + 1)]
     assert len(shelf) == SHELF_LISTS
     assert shelf.next_page(encode_turn(header_of(collect(pages[0])).token, 1), 5.0) is None
@@ -67,7 +67,7 @@ def test_lists_nobody_comes_back_for_are_forgotten_by_number_and_by_time() -> No
 
 @pytest.mark.parametrize("turn", [b"", b"x" * 12, encode_turn(b"x" * 8, 0), b"x" * 13, struct.pack("!I", 1)])
 def test_a_turn_that_names_nothing_gets_nothing(turn: bytes) -> None:
-    shelf = Shelf()
+    shelf = PendingPages()
     shelf.first_page([bytes(PAGE_BYTES)] * 2, 0.0)
     assert shelf.next_page(turn, 0.0) is None
 

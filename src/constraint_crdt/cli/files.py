@@ -44,7 +44,7 @@ import msgspec
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client.errors import WrongInput
-from constraint_crdt.client.wire import stranger
+from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
@@ -178,7 +178,7 @@ def export(arguments: argparse.Namespace) -> int:
     except (msgspec.ValidationError, UnicodeDecodeError):
         file = None
     except msgspec.DecodeError:
-        raise stranger(client.address) from None
+        raise not_a_node(client.address) from None
     if file is None or file.format != FORMAT:
         raise CommandFailedError(f"what the node at {client.address.url} answered is no state: its version may be an older one")
     write_whole(arguments.output, _line(content))

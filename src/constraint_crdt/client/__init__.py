@@ -16,7 +16,7 @@ engine and no node. `methods` has a method per operation, generated; `wire` enco
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotFound, Refused, Stranger, Unauthorized, WrongInput
+from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotANode, NotFound, Refused, Unauthorized, WrongInput
 from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ __all__ = [
     "Heard",
     "Moved",
     "NoAnswer",
+    "NotANode",
     "NotFound",
     "PlatoClient",
     "PlatoError",
     "Refused",
-    "Stranger",
     "Unauthorized",
     "WrongInput",
 ]

@@ -27,9 +27,9 @@ from constraint_crdt.client.wire import (
     joined,
     next_page,
     no_answer,
+    not_a_node,
     read_address,
     read_response,
-    stranger,
 )
 from constraint_crdt.operations.operation import Operation
 
@@ -134,7 +134,7 @@ class AsyncClient(AsyncMethods):
     async def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> RawResponse:
-        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
+        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `NotANode`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
         kept = self._kept_connection()
@@ -151,7 +151,7 @@ class AsyncClient(AsyncMethods):
         except OSError as error:  # a TimeoutError, too
             raise no_answer(self.address, error, timeout) from None
         except h11.RemoteProtocolError:
-            raise stranger(self.address) from None
+            raise not_a_node(self.address) from None
 
     async def _exchange(
         self, connection: _Connection, method: str, path: str, headers: dict[str, str], body: bytes | None

@@ -26,9 +26,9 @@ from constraint_crdt.client.wire import (
     joined,
     next_page,
     no_answer,
+    not_a_node,
     read_address,
     read_response,
-    stranger,
 )
 from constraint_crdt.operations.operation import Operation
 
@@ -81,7 +81,7 @@ class Client(BlockingMethods):
     def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
     ) -> RawResponse:
-        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
+        """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `NotANode`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
         kept = self._kept_connection()
@@ -94,14 +94,14 @@ class Client(BlockingMethods):
             except OSError as error:
                 raise no_answer(self.address, error, timeout) from None
             except http.client.HTTPException:
-                raise stranger(self.address) from None
+                raise not_a_node(self.address) from None
         connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
         try:
             return self._exchange(connection, method, path, body, headers, timeout)
         except OSError as error:
             raise no_answer(self.address, error, timeout) from None
         except http.client.HTTPException:
-            raise stranger(self.address) from None
+            raise not_a_node(self.address) from None
 
     def _exchange(
         self,

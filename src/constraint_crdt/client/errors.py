@@ -2,7 +2,7 @@
 
 from constraint_crdt.errors import ConstraintCrdtError
 
-__all__ = ["Busy", "ClientError", "NoAnswer", "NotFound", "Refused", "Stranger", "Unauthorized", "WrongInput"]
+__all__ = ["Busy", "ClientError", "NoAnswer", "NotANode", "NotFound", "Refused", "Unauthorized", "WrongInput"]
 
 
 class ClientError(ConstraintCrdtError):
@@ -19,7 +19,7 @@ class NoAnswer(ClientError):
         self.timed_out = timed_out
 
 
-class Stranger(ClientError):
+class NotANode(ClientError):
     """The server at the address is not a node."""
 
 

@@ -151,11 +151,11 @@ class BlockingMethods(ABC):
 
     def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
         """Count items in a sketch: how often each occurred."""
-        return self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
+        return self.do(sketches.TALLY, sketches.CountItems(name=name, items=items))
 
     def seen(self, name: str, item: str) -> SeenReport:
         """Whether any node has seen an item."""
-        return self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
+        return self.do(sketches.SEEN, sketches.LookUpItem(name=name, item=item))
 
     def insert(
         self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,
@@ -378,11 +378,11 @@ class AsyncMethods(ABC):
 
     async def tally(self, name: str, items: Mapping[str, int]) -> TallyReport:
         """Count items in a sketch: how often each occurred."""
-        return await self.do(sketches.TALLY, sketches.TallyItems(name=name, items=items))
+        return await self.do(sketches.TALLY, sketches.CountItems(name=name, items=items))
 
     async def seen(self, name: str, item: str) -> SeenReport:
         """Whether any node has seen an item."""
-        return await self.do(sketches.SEEN, sketches.GetSeen(name=name, item=item))
+        return await self.do(sketches.SEEN, sketches.LookUpItem(name=name, item=item))
 
     async def insert(
         self, name: str, items: Sequence[str], *, expected_items: int | None = None, fp_rate: float | None = None,

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from constraint_crdt.client.errors import KINDS, NoAnswer, Refused, Stranger
+from constraint_crdt.client.errors import KINDS, NoAnswer, NotANode, Refused
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
 
@@ -180,7 +180,7 @@ def check_token(token: str | None) -> str | None:
 
 
 def read_response(operation: Operation[Any, Response], answered: RawResponse, address: Address) -> Response:
-    """The decoded response. Raises `Refused` for a problem, `Stranger` for an answer that is not from a node."""
+    """The decoded response. Raises `Refused` for a problem, `NotANode` for an answer that is not from a node."""
     check_answer(answered, address)
     found: Any
     if operation.response is bytes:
@@ -191,7 +191,7 @@ def read_response(operation: Operation[Any, Response], answered: RawResponse, ad
         try:
             found = msgspec.json.decode(answered.content, type=operation.response)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise stranger(address) from None
+            raise not_a_node(address) from None
     return found  # type: ignore[no-any-return]  # the type is the operation's
 
 
@@ -201,16 +201,16 @@ def joined(operation: Operation[Any, Response], pages: list[Response]) -> Respon
 
 
 def check_answer(answered: RawResponse, address: Address) -> None:
-    """Raise `Refused` for a problem, `Stranger` for another error."""
+    """Raise `Refused` for a problem, `NotANode` for another error."""
     if answered.status < 400:
         return
     try:
         problem = msgspec.json.decode(answered.content, type=dict[str, Any])
         detail = problem["detail"]
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
-        raise stranger(address) from None
+        raise not_a_node(address) from None
     if not isinstance(detail, str):
-        raise stranger(address)
+        raise not_a_node(address)
     field, wait = problem.get("field"), answered.headers.get("retry-after", "")
     raise KINDS.get(answered.status, Refused)(
         detail,
@@ -226,9 +226,9 @@ def next_page(answered: RawResponse) -> str | None:
     return found[1] if found and found[1].startswith("/") else None
 
 
-def stranger(address: Address) -> Stranger:
+def not_a_node(address: Address) -> NotANode:
     """The error of an answer that is not from a node."""
-    return Stranger(f"what answers at {address.url} is no node of constraint-crdt")
+    return NotANode(f"what answers at {address.url} is no node of constraint-crdt")
 
 
 def no_answer(address: Address, error: OSError, timeout: float) -> NoAnswer:

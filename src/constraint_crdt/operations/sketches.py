@@ -60,13 +60,13 @@ class Tallied(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     items: Mapping[str, int]
 
 
-class TallyItems(Tallied, frozen=True, kw_only=True):
+class CountItems(Tallied, frozen=True, kw_only=True):
     """Items, and their sketch."""
 
     name: str
 
 
-class GetSeen(msgspec.Struct, frozen=True, kw_only=True):
+class LookUpItem(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/seen/{name}`."""
 
     name: str
@@ -216,7 +216,7 @@ TOP: Final = Operation(
 )
 
 
-async def _tally(node: "Node", request: TallyItems) -> TallyReport:
+async def _tally(node: "Node", request: CountItems) -> TallyReport:
     try:
         return await node.approximate.record(request.name, request.items)
     except ValueError as error:
@@ -244,7 +244,7 @@ TALLY: Final = Operation(
     path="/v1/sketches/{name:any_text}",
     summary="Count items in a sketch.",
     about="Count items in a sketch: how often each occurred.",
-    request=TallyItems,
+    request=CountItems,
     response=TallyReport,
     run=_tally,
     body=Body(shape=Tallied),
@@ -264,7 +264,7 @@ TALLY: Final = Operation(
 )
 
 
-async def _seen(node: "Node", request: GetSeen) -> SeenReport:
+async def _seen(node: "Node", request: LookUpItem) -> SeenReport:
     try:
         return node.approximate.seen(request.name, request.item)
     except KeyError:
@@ -294,7 +294,7 @@ SEEN: Final = Operation(
     method=GET,
     path="/v1/seen/{name:any_text}",
     summary="Whether any node has seen an item.",
-    request=GetSeen,
+    request=LookUpItem,
     response=SeenReport,
     run=_seen,
     parameters=(Parameter(name="item", about="the item", required=True),),

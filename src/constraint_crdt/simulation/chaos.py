@@ -25,6 +25,7 @@ from constraint_crdt.simulation.steps import (
     Backup,
     Collect,
     Count,
+    CountItem,
     Decay,
     Expire,
     Fold,
@@ -38,10 +39,9 @@ from constraint_crdt.simulation.steps import (
     Remove,
     Retire,
     Stale,
-    Tally,
     Tile,
 )
-from constraint_crdt.simulation.world import Actor, Harm, Pace, Quality, SimRng, World
+from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
 from constraint_crdt.simulation.writes import WRITES
 
 OPERATIONS = 200
@@ -157,7 +157,7 @@ class Workload:
         rng = self._rng
         if what == "tally":
             name, width, depth = rng.pick(SKETCHES)
-            return Tally, {"name": name, "width": width, "depth": depth, "item": rng.pick(ITEMS), "count": rng.between(0, 3)}
+            return CountItem, {"name": name, "width": width, "depth": depth, "item": rng.pick(ITEMS), "count": rng.between(0, 3)}
         if what == "insert":
             name, expected, wrong = rng.pick(BLOOMS)
             return Insert, {"name": name, "expected": expected, "wrong": wrong, "item": rng.pick(ITEMS)}
@@ -278,7 +278,7 @@ class Chaos:
             bandwidth=self._rng.between(2_000, 40_000) if self._rng.happens(0.3) else 0,
         )
 
-    def _draw_ways(self, actor: Actor) -> None:
+    def _draw_ways(self, actor: SimulatedNode) -> None:
         """Draw the properties of a node: its clock, its speed, its message size."""
         rng = self._rng
         if rng.happens(0.2):
@@ -322,7 +322,7 @@ class Chaos:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def _up(self) -> list[Actor]:
+    def _up(self) -> list[SimulatedNode]:
         return [actor for name, actor in self._world.actors.items() if self._world.is_up(name)]
 
     def _some_time(self, mean_s: float) -> float:
@@ -338,7 +338,7 @@ class Chaos:
             self._left -= 1
         self._world.after(self._rng.exponential(GAP_NS), self._write)
 
-    def _add(self, actor: Actor) -> None:
+    def _add(self, actor: SimulatedNode) -> None:
         self._world.perform(Add, actor, id=IDS[0])
 
     def _partition(self) -> None:

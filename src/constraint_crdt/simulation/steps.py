@@ -110,7 +110,7 @@ class Retire(Write, frozen=True, kw_only=True, tag="retire"):
     dead: str
 
 
-class Tally(Write, frozen=True, kw_only=True, tag="tally"):
+class CountItem(Write, frozen=True, kw_only=True, tag="tally"):
     """Count an item in a sketch, created with these dimensions if there is no sketch of this name."""
 
     name: str
@@ -237,7 +237,7 @@ AnyStep: TypeAlias = (
     | Tile
     | Expire
     | Retire
-    | Tally
+    | CountItem
     | Insert
     | Rate
     | FoldRates

@@ -175,7 +175,7 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
-class Actor:
+class SimulatedNode:
     """The world's view of a node."""
 
     name: str
@@ -239,7 +239,7 @@ class World:
         self._order = 0
         self._agenda: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._uses: Counter[MessageName] = Counter()
-        self.actors = {member.name: Actor(member.name) for member in members}
+        self.actors = {member.name: SimulatedNode(member.name) for member in members}
         self.names = [member.name for member in members]
         """The nodes to choose peers from, in the order in which they joined."""
         self._place = {name: place for place, name in enumerate(self.names)}
@@ -264,13 +264,13 @@ class World:
             act(*args)
         self.now = max(self.now, until) if not stop() else self.now
 
-    def clock_of(self, actor: Actor) -> int:
+    def clock_of(self, actor: SimulatedNode) -> int:
         """The reading of a node's clock."""
         return EPOCH_NS + actor.skew_ns + int(self.now * actor.rate)
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def perform(self, kind: Callable[..., AnyStep], actor: Actor, **what: object) -> list[SentMessage]:
+    def perform(self, kind: Callable[..., AnyStep], actor: SimulatedNode, **what: object) -> list[SentMessage]:
         """Carry out a step now and send its messages."""
         self._number += 1
         step = kind(number=self._number, node=actor.name, time=self.clock_of(actor), **what)
@@ -286,16 +286,16 @@ class World:
         """True if a node is up."""
         return self.fleet.node(name) is not None
 
-    def crash(self, actor: Actor) -> None:
+    def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
         self._end(actor)
         self.perform(Crash, actor)
 
-    def start(self, name: str, disk: str, incarnation: int = 0) -> Actor:
+    def start(self, name: str, disk: str, incarnation: int = 0) -> SimulatedNode:
         """Start a node, for the first time or again."""
         actor = self.actors.get(name)
         if actor is None:
-            actor = self.actors[name] = Actor(name)
+            actor = self.actors[name] = SimulatedNode(name)
             self._place[name] = len(self.names)
             self.names.append(name)
             self.after(self.rng.below(self.pace.interval_ns), self._round, actor)
@@ -309,7 +309,7 @@ class World:
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
-    def _round(self, actor: Actor) -> None:
+    def _round(self, actor: SimulatedNode) -> None:
         self.after(self.pace.interval_ns / actor.rate * (0.8 + 0.4 * self.rng.random()), self._round, actor)
         if actor.peer is not None or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
@@ -319,13 +319,13 @@ class World:
         actor.peer = peer
         self._ask(actor, self.perform(Begin, actor, peer=peer, room=actor.room))
 
-    def _peer_of(self, actor: Actor) -> str:
+    def _peer_of(self, actor: SimulatedNode) -> str:
         if self._choice is None:
             return self.rng.pick(self.names)
         round_ = self.now // self.pace.interval_ns
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
-    def _ask(self, actor: Actor, sent: Sequence[SentMessage]) -> None:
+    def _ask(self, actor: SimulatedNode, sent: Sequence[SentMessage]) -> None:
         """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
@@ -336,11 +336,11 @@ class World:
         self._uses[question.name] += 1
         self._wait(actor)
 
-    def _wait(self, actor: Actor) -> None:
+    def _wait(self, actor: SimulatedNode) -> None:
         actor.turn += 1
         self.after(self.pace.patience_ns, self._lose_patience, actor, actor.turn)
 
-    def _lose_patience(self, actor: Actor, turn: int) -> None:
+    def _lose_patience(self, actor: SimulatedNode, turn: int) -> None:
         if actor.question is None or actor.turn != turn:
             return
         if actor.tries < RETRIES and self.is_up(actor.name):
@@ -351,11 +351,11 @@ class World:
         else:
             self._end(actor)
 
-    def _end(self, actor: Actor) -> None:
+    def _end(self, actor: SimulatedNode) -> None:
         self._drop_question(actor)
         actor.peer = None
 
-    def _drop_question(self, actor: Actor) -> None:
+    def _drop_question(self, actor: SimulatedNode) -> None:
         if actor.question is not None:
             name, actor.question = actor.question.name, None
             self._release(name)
@@ -405,7 +405,7 @@ class World:
             self.fired["nobody there"] += 1
         self._release(sent.name)
 
-    def _harmed(self, sent: SentMessage, actor: Actor) -> bool:
+    def _harmed(self, sent: SentMessage, actor: SimulatedNode) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""
         if self.rng.happens(self.harm.truncation):
             self.fired["truncation"] += 1

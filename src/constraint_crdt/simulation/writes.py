@@ -28,6 +28,7 @@ from constraint_crdt.simulation.steps import (
     Add,
     AnyStep,
     Count,
+    CountItem,
     Decay,
     Expire,
     Fold,
@@ -39,7 +40,6 @@ from constraint_crdt.simulation.steps import (
     Record,
     Remove,
     Retire,
-    Tally,
     Tile,
     Write,
 )
@@ -64,7 +64,7 @@ WRITES: Final = (
 them: reported, but not required of a short search.)
 """
 
-SummaryStep: TypeAlias = Tally | Insert | Rate | FoldRates | Decay | Increment
+SummaryStep: TypeAlias = CountItem | Insert | Rate | FoldRates | Decay | Increment
 """Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
 
 Named = set[tuple[int, object, Replica, int]]
@@ -94,7 +94,7 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire():
             node.retire(step.dead)
-        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+        case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             _do_summary(node, step)
 
 
@@ -180,7 +180,7 @@ def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool)
         case Expire():
             over = log.expired_by(node, node.time.now() - 2 * node.time.max_skew)
             return Expected({}, {(ADD, key, dot.replica, dot.seq) for key, dot in over}, some=True)
-        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+        case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summed(node, step, log, writes_on=writes_on)
     return Expected({}, set())
 
@@ -221,7 +221,7 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
             return step.id not in log.active(node)
         case Retire():
             return step.dead == node.node_id or all(replica.node_id != step.dead for replica in node.clock)
-        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+        case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _may_refuse_summary(node, step, log.model(node.node_id))
     return False
 
@@ -242,7 +242,7 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return _tile_is_so(node, step)
         case Retire():
             return step.dead in node.state.retirements
-        case Tally() | Insert() | Rate() | FoldRates() | Decay() | Increment():
+        case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summary_is_done(node, step)
     return True
 
@@ -269,7 +269,7 @@ def _do_summary(node: GossipNode, step: SummaryStep) -> None:
     """Let the node carry out a step, as the running node does. Raises as the node does."""
     state = node.state
     match step:
-        case Tally():
+        case CountItem():
             sketch = _sketch(node, step)
             node.write(lambda me: sketch.record(step.item, step.count, node=me))
         case Insert():
@@ -289,7 +289,7 @@ def _do_summary(node: GossipNode, step: SummaryStep) -> None:
             node.write(lambda me: apply_delta(state, ROOM, delta, me))
 
 
-def _sketch(node: GossipNode, step: Tally) -> SketchCRDT:
+def _sketch(node: GossipNode, step: CountItem) -> SketchCRDT:
     sketches = node.state.sketches
     return sketches[step.name] if step.name in sketches else sketches.open(step.name, SketchShape(step.width, step.depth))
 
@@ -302,7 +302,7 @@ def _bloom(node: GossipNode, step: Insert) -> BloomCRDT:
 def _contributions(node: GossipNode, step: SummaryStep, model: Model, *, writes_on: bool) -> tuple[Contribution, ...]:
     """The contributions to log; none if nothing is to be written. `model`: the state of the node before the step."""
     match step:
-        case Tally():
+        case CountItem():
             shape: Shape = model.sketches.meant(step.name) or SketchShape(step.width, step.depth)
             return (ItemCount(step.name, shape, step.item, step.count),) if step.count else ()
         case Insert():
@@ -355,7 +355,7 @@ def _folded_rates(node: GossipNode, step: FoldRates, model: Model, *, writes_on:
 def _may_refuse_summary(node: GossipNode, step: SummaryStep, model: Model) -> bool:
     """True if the name stands for a table of other dimensions than those of the node's own row."""
     match step:
-        case Tally():
+        case CountItem():
             own, meant = model.sketches.shape(step.name, node.replica), model.sketches.meant(step.name)
         case Insert():
             own, meant = model.filters.shape(step.name, node.replica), model.filters.meant(step.name)
@@ -368,7 +368,7 @@ def _summary_is_done(node: GossipNode, step: SummaryStep) -> bool:
     """True if the node itself reads the result of the step."""
     state = node.state
     match step:
-        case Tally():
+        case CountItem():
             return not step.count or state.sketches[step.name].estimate(step.item) >= step.count
         case Insert():
             return step.item in state.blooms[step.name]

@@ -117,7 +117,7 @@ class _Mutates(Generic[LawStep]):
 
 
 @dataclass(frozen=True)
-class _Hears:
+class _Receives:
     """From another; from itself stands for from all others."""
 
     replica: int
@@ -125,7 +125,7 @@ class _Hears:
     by_delta: bool
 
 
-_Event = _Mutates[Any] | _Hears
+_Event = _Mutates[Any] | _Receives
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _events(laws: Laws[Any, Any]) -> st.SearchStrategy[_Event]:
     who = st.integers(0, len(laws.replicas) - 1)
     mutates = st.builds(_Mutates, who, laws.steps)
     by_delta = st.booleans() if laws.delta_since else st.just(False)
-    hears = st.builds(_Hears, who, who, by_delta)
+    hears = st.builds(_Receives, who, who, by_delta)
     return st.one_of(mutates, mutates, hears)
 
 

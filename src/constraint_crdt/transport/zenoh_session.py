@@ -10,11 +10,11 @@ Rules of the bridge, each found by a measured freeze, hang or loss:
 
 Replies travel in pages, because Zenoh drops messages beyond its queue, and a long list would lose parts:
 
-1. The first page answers the request. The rest waits on the responder's `Shelf` under a random token. The requester asks for the
-   page from its next index.
+1. The first page answers the request. The rest waits in the responder's `PendingPages` under a random token. The requester asks
+   for the page from its next index.
 2. Every reply carries token, position, the end of its page and the length of the list, so gaps are detected. A page counts up to
    its first gap; the rest is requested again. An empty list is a single empty reply of length 0.
-3. Both sides are bounded: the shelf in lists and time, a page in bytes and number.
+3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ def encode_turn(token: bytes, start: int) -> bytes:
     return _TURN.pack(token, start)
 
 
-class Shelf:
+class PendingPages:
     """The responder's lists with pages not requested yet. Times are in seconds of a monotonic clock."""
 
     def __init__(self) -> None:
@@ -177,7 +177,7 @@ class ZenohSession:
         self._is_me = is_me
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
-        self._shelf = Shelf()
+        self._pending = PendingPages()
         self._waiting: set[asyncio.Future[Page]] = set()
         self._closed = False
         self.peers: set[Peer] = set()
@@ -286,7 +286,7 @@ class ZenohSession:
         if self._closed:
             self._reply(query, [])
         elif query.attachment is not None:
-            self._reply(query, self._shelf.next_page(bytes(query.attachment), self._loop.time()) or [])
+            self._reply(query, self._pending.next_page(bytes(query.attachment), self._loop.time()) or [])
         else:
             payload = b"" if query.payload is None else bytes(query.payload)
             self._traffic.received += len(payload)
@@ -294,7 +294,7 @@ class ZenohSession:
 
     def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
         now = self._loop.time()
-        self._reply(query, [] if replies is None or self._closed else self._shelf.first_page(replies, now))
+        self._reply(query, [] if replies is None or self._closed else self._pending.first_page(replies, now))
 
     def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
         """Send a page, if there are replies, and end the query."""
