@@ -1,4 +1,6 @@
-"""The README and the docs: their Python blocks run, in order and in one namespace, and their links lead to files."""
+"""The README and the docs: their Python blocks run, in order and in one namespace, their links lead to files, and the pages and
+headings that the source cites exist.
+"""
 
 import asyncio
 import inspect
@@ -12,6 +14,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if "```python\n" in page.read_text()]
 LINKED = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
+SOURCES = [*sorted((ROOT / "src").glob("**/*.py")), *sorted((ROOT / "tests").glob("**/*.py"))]
+CITATION = re.compile(r"\b(docs/[\w-]+/[\w/-]+\.md)(?:#([\w-]+))?")
+HEADING = re.compile(r"^#{1,4} (.+)$", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -36,3 +42,27 @@ def test_each_link_of_a_page_leads_to_a_file(page: Path) -> None:
     """The strict build of the site checks links within docs/ only, and needs the extra `docs`."""
     missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as the site and GitHub make them."""
+    titles = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in HEADING.findall(CODE.sub("", page)))
+    return {title.replace(" ", "-") for title in titles}
+
+
+def broken_citations(text: str) -> list[str]:
+    """The citations of a page that does not exist, or of a heading that is not on the page."""
+    cited = [(citation[0], ROOT / citation[1], citation[2]) for citation in CITATION.finditer(text)]
+    return [name for name, page, anchor in cited if not page.is_file() or (anchor and anchor not in anchors(page.read_text()))]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT)))
+def test_each_page_that_a_source_cites_exists(source: Path) -> None:
+    assert broken_citations(source.read_text()) == []
+
+
+def test_a_broken_citation_is_found() -> None:
+    design = "docs/" + "design"  # in two parts: this file is a source too
+    assert broken_citations(f"{design}/state.md#lifetimes, {design}/state.md") == []
+    assert broken_citations(f"{design}/state.md#no-such-heading") == [f"{design}/state.md#no-such-heading"]
+    assert broken_citations(f"{design}/no-such-page.md") == [f"{design}/no-such-page.md"]

@@ -22,7 +22,7 @@ from house.operations import OURS
 from house.report import House, Project, as_data, as_table, missed
 from house.source import read_modules
 from house.structure import find_field, measure_structure, untyped_uses
-from house.synonyms import find_synonyms, forbidden_words
+from house.synonyms import find_synonyms, forbidden_words, kept_names
 from house.words import TERMS, VAGUE, WordCounts, count_words, worst_modules
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def measure(anchors: Path | None, field: str) -> House:
         field=field,
         field_places=find_field(field, modules, PACKAGE, DOCS),
         untyped=untyped_uses(module for module in modules if module.room == "cli"),
-        synonyms=find_synonyms(modules, forbidden_words(GLOSSARY)),
+        synonyms=find_synonyms(modules, forbidden_words(GLOSSARY), kept_names(GLOSSARY)),
         anchors=measured,
     )
 

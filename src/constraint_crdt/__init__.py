@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from constraint_crdt.errors import ConstraintCrdtError
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
-    from constraint_crdt.model.definition import Severity
-    from constraint_crdt.model.events import Event, EventKind
+    from constraint_crdt.model import Event, EventKind, Severity
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.plato.rooms import plato_tile
     from constraint_crdt.plato.shapes import (
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
     from constraint_crdt.state import ConstraintState
     from constraint_crdt.state_file import StateFileError, from_json, to_json
     from constraint_crdt.store import StoreError, WritesRefused
-    from constraint_crdt.transport.interface import Transport, TransportError
+    from constraint_crdt.transport import Transport, TransportError
     from constraint_crdt.transport.memory import MemoryNetwork
     from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.bloom import BloomCRDT
@@ -145,8 +144,8 @@ _HOME_OF = {
     "StoreError": "constraint_crdt.store",
     "Sync": "constraint_crdt.protocol.messages",
     "SystemProbe": "constraint_crdt.runtime.probes",
-    "Transport": "constraint_crdt.transport.interface",
-    "TransportError": "constraint_crdt.transport.interface",
+    "Transport": "constraint_crdt.transport",
+    "TransportError": "constraint_crdt.transport",
     "Uniform": "constraint_crdt.protocol.peer_selection",
     "VectorClock": "constraint_crdt.crdt.clock",
     "Verdict": "constraint_crdt.expression",

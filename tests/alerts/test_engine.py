@@ -13,7 +13,7 @@ from constraint_crdt import Event, EventKind, MemoryNetwork, Node
 from constraint_crdt.alerts import engine as alerting
 from constraint_crdt.alerts.delivery import Webhooks
 from constraint_crdt.alerts.engine import Alert, AlertEngine
-from constraint_crdt.alerts.kinds import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
+from constraint_crdt.alerts.rules import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 
 RULE = AlertRule(name="r", kind="silence", for_=2.0)
@@ -233,7 +233,7 @@ async def test_an_alert_survives_a_restart_of_its_node(tmp_path: Path, network: 
             assert (alert.firing, alert.subject) == (True, "b")
             network.heal()
             assert await alerts_of(events, 1) == [("alert resolved", "b")], "and it did not fire again before"
-            assert b.status().peers == 1
+            await eventually(lambda: b.status().peers == 1)
         await task
 
 

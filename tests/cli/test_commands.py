@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli.errors import NO_READER
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import NO_READER
 from tests.cli.process import command, environment
 
 Capture = pytest.CaptureFixture[str]

@@ -1,13 +1,15 @@
 """What all commands have in common: exit codes, where they print, machine-readable answers, and colour."""
 
 import argparse
+import importlib
 from collections.abc import Iterator
 
 import pytest
 
-from constraint_crdt.cli.arguments import commands_by_group, make_parser
+from constraint_crdt.cli.arguments import OWN, commands_by_group, make_parser
 from constraint_crdt.cli.main import main
 from constraint_crdt.cli.output import print_table
+from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.operations.command import Column
 
 NO_JSON = {"node", "demo", "merge", "completion"}
@@ -26,11 +28,32 @@ def commands(parser: argparse.ArgumentParser, *before: str) -> Iterator[tuple[st
 COMMANDS = list(commands(make_parser()))
 
 
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of the commands that run something."""
+    if parser.get_default("run") is not None:
+        yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from parsers(command)
+
+
 def test_no_command_is_missing_here() -> None:
     assert {("status",), ("tile", "put"), ("node",), ()} <= set(COMMANDS)
     assert sorted(name for names in commands_by_group().values() for name in names) == sorted(
         {command[0] for command in COMMANDS if command}
     )
+
+
+def test_a_declared_command_has_a_view_or_a_function_of_its_own() -> None:
+    without_view = {command.name for operation in OPERATIONS for command in operation.commands if command.show is None}
+    assert without_view == set(OWN)
+
+
+@pytest.mark.parametrize("run", sorted({command.get_default("run") for command in parsers(make_parser())}))
+def test_the_function_of_a_command_is_there(run: str) -> None:
+    module, _, function = run.partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

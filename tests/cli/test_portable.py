@@ -12,8 +12,8 @@ import pytest
 
 from constraint_crdt import ConstraintState, from_json, to_json
 from constraint_crdt.cli import files as whole_files
-from constraint_crdt.cli.errors import CommandFailedError
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import CommandFailedError
 
 Capture = pytest.CaptureFixture[str]
 

@@ -51,7 +51,7 @@ def test_the_end_comes_also_while_its_router_is_down() -> None:
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         try:
             assert process.stderr is not None
-            assert "No router answers" in process.stderr.readline()  # and it goes on trying
+            assert "no router answers" in process.stderr.readline()  # and it goes on trying
             timer = EndTimer(process)
             process.terminate()
             assert timer.seconds() < END_SECONDS

@@ -12,14 +12,14 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import histories as searching
+from constraint_crdt.cli import replay as searching
 from constraint_crdt.cli import simulate as simulating
-from constraint_crdt.cli.errors import INTERRUPTED
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.output import INTERRUPTED
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.simulation.histories import History, to_json
-from constraint_crdt.simulation.scenario import Report, Run, Scenario
-from constraint_crdt.simulation.steps import Add, Member
+from constraint_crdt.simulation.scenario import Report, Scenario, ScenarioRun
+from constraint_crdt.simulation.steps import Add, NodeStart
 
 Capture = pytest.CaptureFixture[str]
 
@@ -112,10 +112,10 @@ def test_a_picture_in_png(name: str, tmp_path: Path, capsys: Capture) -> None:
 
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_scenario: Scenario) -> Run:
+    def run(_scenario: Scenario) -> ScenarioRun:
         raise AssertionError("the simulation began")
 
-    monkeypatch.setattr(simulating, "Run", run)
+    monkeypatch.setattr(simulating, "ScenarioRun", run)
 
 
 def refusal(capsys: Capture) -> str:
@@ -152,7 +152,7 @@ def test_a_picture_without_permission_is_refused(tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
         "from constraint_crdt.cli import main, simulate\n"
-        "plotter, simulate.Run = simulate.plotter, None\n"
+        "plotter, simulate.ScenarioRun = simulate.plotter, None\n"
         "def plotter_without_rights(name):\n"
         "    if not os.getuid(): os.setuid(65534)\n"
         "    return plotter(name)\n"
@@ -216,14 +216,14 @@ def test_seeds_give_a_distribution(capsys: Capture) -> None:
 
 @pytest.mark.slow
 def test_interrupted_it_prints_what_there_is(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    look = Run._look
+    look = ScenarioRun._look
 
-    def interrupted(run: Run) -> object:
+    def interrupted(run: ScenarioRun) -> object:
         if run._world.now > 2 * 10**9:
             raise KeyboardInterrupt
         return look(run)
 
-    monkeypatch.setattr(Run, "_look", interrupted)
+    monkeypatch.setattr(ScenarioRun, "_look", interrupted)
     assert main(["simulate", "--nodes", "8", "--partition", "30s"]) == INTERRUPTED
     out, err = capsys.readouterr()
     assert "agreed       no" in out
@@ -277,7 +277,7 @@ def test_other_files_are_no_histories(tmp_path: Path, capsys: Capture) -> None:
 def test_what_is_replayed_plays_no_tricks_with_the_terminal(tmp_path: Path, capsys: Capture) -> None:
     path = tmp_path / "x.json"
     step = Add(number=1, node="a", id="\x1b[2J")
-    history = History(seed=1, invariant="x", sentence="\x1b[2J", members=(Member("a", 1),), steps=(step,))
+    history = History(seed=1, invariant="x", sentence="\x1b[2J", members=(NodeStart("a", 1),), steps=(step,))
     path.write_text(to_json(history))
     assert main(["simulate", "--replay", str(path)]) == 0
     assert "\x1b" not in capsys.readouterr().out

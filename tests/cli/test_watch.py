@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.cli import events as watching
+from constraint_crdt.cli import watch as watching
 from constraint_crdt.cli.main import main
 from constraint_crdt.client import Client
 from constraint_crdt.operations.counts import ConstraintOverview, OverviewReport

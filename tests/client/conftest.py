@@ -6,7 +6,7 @@ import pytest
 
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 
 
 @pytest.fixture

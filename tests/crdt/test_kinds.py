@@ -10,8 +10,20 @@ import pytest
 
 import constraint_crdt
 from constraint_crdt import ConstraintCrdtError
-from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal, read_cell, value_of
-from constraint_crdt.crdt.kinds import BARE_HEADS, RANKS, READERS, REMOVABLE, register, registered, require
+from constraint_crdt.crdt.cells import (
+    BARE_HEADS,
+    RANKS,
+    READERS,
+    REMOVABLE,
+    REMOVE,
+    make_cell,
+    make_removal,
+    read_cell,
+    register,
+    registered,
+    require,
+    value_of,
+)
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.types.definition import ADD
 
@@ -37,14 +49,14 @@ def new_kind() -> Iterator[None]:
         del registry[NEW_KIND]
 
 
-def test_the_messages_and_the_store_read_cells() -> None:
+def test_the_codec_and_the_store_read_cells() -> None:
     assert {"protocol.messages", "store.schema", "state_file", "simulation.recorder"} <= set(READING_MODULES)
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("module", READING_MODULES)
 def test_all_kinds_are_registered_by_every_module_that_reads_cells(module: str) -> None:
-    code = f"import constraint_crdt.{module}; from constraint_crdt.crdt.kinds import registered; print(*registered())"
+    code = f"import constraint_crdt.{module}; from constraint_crdt.crdt.cells import registered; print(*registered())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert [int(kind) for kind in done.stdout.split()] == list(range(1, 24))
 

@@ -23,7 +23,7 @@ from time import time_ns
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.protocol.peer_clocks import Peer
 from constraint_crdt.state import ConstraintState

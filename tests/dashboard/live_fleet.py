@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
 
 NAMES = ("forge", "anvil", "bellows", "hammer", "tongs")

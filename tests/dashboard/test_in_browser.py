@@ -37,7 +37,7 @@ def page(browser: Chromium, fleet: LiveFleet) -> Iterator[Chromium]:
     browser.size(1440, 900)
     browser.open(fleet.url)
     browser.until(lambda: browser.text("#node-name") == "forge", "the node's name")
-    browser.until(lambda: fact(browser, "Nodes there") == "5/5", "five nodes")
+    browser.until(lambda: fact(browser, "Live nodes") == "5/5", "five nodes")
     browser.run("window.stayed = true")
     yield browser
     assert browser.run("return window.stayed") is True, "the page was loaded anew"
@@ -114,7 +114,7 @@ def test_a_violated_constraint_has_its_colour_wherever_it_is_violated(page: Chro
     assert page.count("#constraints-table tr[data-state=violated]") == 2
 
 
-def test_adding_checks_the_expression_while_it_is_typed_and_retiring_asks_first(page: Chromium, fleet: LiveFleet) -> None:
+def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(page: Chromium, fleet: LiveFleet) -> None:
     page.click("#add")
     page.type("#add-id", "from <b>here</b>/1")
     page.type("#add-when", "speed_mps <=")
@@ -133,9 +133,9 @@ def test_adding_checks_the_expression_while_it_is_typed_and_retiring_asks_first(
     assert fleet.ask(lambda: fleet.nodes[4].constraints()[0].on) == {"kind": "press"}
     page.click(selector)
     page.until(lambda: "forge" in page.text("#detail"), "who added it")
-    page.click('#detail [data-focus="retire"]')
-    assert in_force(fleet)[0], "nothing is retired before it is confirmed"
-    page.click("#retire-dialog [type=submit]")
+    page.click('#detail [data-focus="remove"]')
+    assert in_force(fleet)[0], "nothing is removed before it is confirmed"
+    page.click("#remove-dialog [type=submit]")
     page.until(lambda: not page.count(selector), "the row goes")
     page.until(lambda: not any(in_force(fleet)), "nobody enforces it")
 
@@ -220,7 +220,7 @@ def test_the_theme_follows_the_system_or_the_button(page: Chromium) -> None:
     assert page.run("return localStorage.length") == 0
 
 
-def test_it_says_so_when_its_node_is_away_and_goes_on_when_it_is_back(browser: Chromium, fleet: LiveFleet) -> None:
+def test_it_says_so_when_its_node_is_gone_and_goes_on_when_it_is_back(browser: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[1].add_constraint("before", when="x < 1"))
     browser.size(1440, 900)
     browser.open(fleet.url)
@@ -236,7 +236,7 @@ def test_it_says_so_when_its_node_is_away_and_goes_on_when_it_is_back(browser: C
     browser.until(lambda: browser.run("return document.querySelector('#banner').hidden"), "the banner goes", within=15)
     shown(browser, "meanwhile")
     assert browser.count(row("before")) == 1
-    browser.until(lambda: fact(browser, "Nodes there") == "5/5", "all nodes")
+    browser.until(lambda: fact(browser, "Live nodes") == "5/5", "all nodes")
     assert browser.run("return window.stayed") is True
     # A browser itself writes into the console that a connection was refused; nothing else may stand there.
     assert [each for each in browser.complaints() if "ERR_" not in each] == []
@@ -254,7 +254,7 @@ def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: 
         browser.until(lambda: "does not know" in browser.text("#token-error"), "a wrong token is refused")
         browser.type("#token", reading)
         browser.click("#token-form [type=submit]")
-        browser.until(lambda: fact(browser, "Nodes there") == "5/5", "five nodes")
+        browser.until(lambda: fact(browser, "Live nodes") == "5/5", "five nodes")
         fleet.do(fleet.nodes[1].add_constraint("cool", when="x < 1"))
         shown(browser, "cool")
         browser.click("#add")

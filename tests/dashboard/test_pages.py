@@ -8,8 +8,8 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from constraint_crdt.dashboard.pages import MEDIA_TYPES, dashboard_pages
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.dashboard import MEDIA_TYPES, dashboard_pages
+from constraint_crdt.model import EventKind
 
 STATIC = files("constraint_crdt.dashboard") / "static"
 NAMES = sorted(each.name for each in STATIC.iterdir())

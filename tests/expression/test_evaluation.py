@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.expression import Expression, Outcome, Verdict, compile_expression, compiler, measurements
+from constraint_crdt.expression import Expression, Outcome, Verdict, compile_expression, evaluation, measurements
 from tests.expression.cases import VALUES, isolated, refusal
 
 
@@ -162,7 +162,7 @@ def test_a_panic_of_the_library_does_not_get_out_and_an_interrupt_does(monkeypat
 
 
 def test_readings_that_differ_from_the_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler, "compile_cel", lambda _: (raising(AssertionError()), frozenset({"other"})))
+    monkeypatch.setattr(evaluation, "compile_cel", lambda _: (raising(AssertionError()), frozenset({"other"})))
     assert "ambiguous" in str(refusal("read_differently < 1"))
 
 

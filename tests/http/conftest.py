@@ -7,7 +7,7 @@ import pytest
 
 from constraint_crdt.http.app import make_app
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 
 BASE = "http://127.0.0.1:8470"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, GossipNode
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.operations.constraints import (
     MAX_BATCH_BYTES,
     MAX_CHANGES,

@@ -19,10 +19,18 @@ from constraint_crdt.http.endpoint import Endpoint
 from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 
-SETTLED = ["/v1/constraints", "/v1/constraints?expired=1", "/v1/tiles", "/v1/counters", "/v1/position", "/v1/identity"]
+SETTLED = [
+    "/v1/constraints",
+    "/v1/constraints?expired=1",
+    "/v1/tiles",
+    "/v1/counters",
+    "/v1/position",
+    "/v1/labels",
+    "/v1/identity",
+]
 
 Act = Callable[[Node], Awaitable[object]]
 ACTS: dict[str, Act] = {

@@ -14,7 +14,7 @@ import pytest
 from constraint_crdt.http import events as events_stream
 from constraint_crdt.http import server
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.node import Node
 
 FAR = 10.0

@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from constraint_crdt.insight import coverage
+from constraint_crdt.insight import evidence
 from constraint_crdt.runtime.node import Node
 
 
@@ -52,7 +52,7 @@ async def test_what_is_not_known_is_not_found(client: httpx.AsyncClient) -> None
 async def test_too_many_that_wait_are_told_to_come_back(
     node: Node, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(coverage, "WAITING", 1)
+    monkeypatch.setattr(evidence, "WAITING", 1)
     await node.add_constraint("x")
     waiting = asyncio.create_task(node.coverage.wait("x", 2, 30))
     await asyncio.sleep(0)

@@ -12,8 +12,8 @@ from constraint_crdt.operations.nodes import IdentityReport, RetireReport, Stora
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.store import Store, WritesRefused
-from constraint_crdt.store.changes import Batch
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.store.changes import CommitBatch
+from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -51,7 +51,7 @@ async def test_a_disk_that_takes_nothing_refuses_every_write_and_no_reading(
 ) -> None:
     await kept.add_constraint("before", when="a < 1.0")
 
-    def refuse(store: Store, batch: Batch) -> None:
+    def refuse(store: Store, batch: CommitBatch) -> None:
         raise WritesRefused(FULL)
 
     with monkeypatch.context() as patch:

@@ -17,13 +17,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
-from constraint_crdt.alerts.kinds import AlertRule
+from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.http.app import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

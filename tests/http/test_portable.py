@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from constraint_crdt import ConstraintState, from_json, to_json
-from constraint_crdt.operations import states
+from constraint_crdt.operations import service
 from constraint_crdt.runtime.node import Node
 
 JSON = {"content-type": "application/json"}
@@ -50,6 +50,6 @@ async def test_what_is_no_state_is_a_problem(
 
 async def test_a_body_that_is_too_large_or_no_json_is_refused(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await client.post("/v1/import", content=text(), headers={"content-type": "text/plain"})).status_code == 415
-    monkeypatch.setattr(states.IMPORT_STATE.body, "limit", 100)
+    monkeypatch.setattr(service.IMPORT_STATE.body, "limit", 100)
     answer = await client.post("/v1/import", content=text(), headers=JSON)
     assert (answer.status_code, "more than 100 bytes" in answer.json()["detail"]) == (413, True)

@@ -11,7 +11,7 @@ from constraint_crdt.http.app import make_app
 from constraint_crdt.http.security import BURST, RateLimit
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 
 RATE = 4.0
 

@@ -30,10 +30,10 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.insight import coverage
+from constraint_crdt.insight import evidence
 from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 from tests.conftest import BUDGET
 
 pytestmark = pytest.mark.slow
@@ -98,7 +98,7 @@ class Serving(threading.Thread):
 def url() -> Iterator[str]:
     serving = Serving()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coverage, "LONGEST_WAIT", 0.0)  # nobody else comes, however long it is waited
+        patch.setattr(evidence, "LONGEST_WAIT", 0.0)  # nobody else comes, however long it is waited
         serving.start()
         assert serving.ready.wait(20)
         yield serving.url

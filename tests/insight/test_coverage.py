@@ -6,7 +6,7 @@ import time
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.insight import coverage
+from constraint_crdt.insight import evidence
 from constraint_crdt.operations.evidence import CoverageReport, TooManyWaitingError
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
@@ -92,7 +92,7 @@ async def test_nobody_is_said_to_have_what_they_were_not_heard_to_have() -> None
 
 
 async def test_only_so_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coverage, "WAITING", 1)
+    monkeypatch.setattr(evidence, "WAITING", 1)
     async with fleet("a") as (a,):
         await a.add_constraint("x")
         waiting = asyncio.create_task(a.coverage.wait("x", 2, 30))

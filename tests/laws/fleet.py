@@ -1,7 +1,7 @@
 """A fleet of real nodes under watch: every state that any of them reaches is compared with the reference.
 
 `Fleet` makes the mutations on a node and in the log alike, keeps messages on their way in a bag, and after each step of each
-node (also in the middle of an exchange) checks the invariants of DESIGN 7 that can be seen from there.
+node (also in the middle of an exchange) checks the invariants of docs/design/invariants.md that can be seen from there.
 """
 
 import itertools

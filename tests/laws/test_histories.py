@@ -1,4 +1,4 @@
-"""Random histories of a fleet against the reference (DESIGN 7: invariants 1 to 4, 7, 8, 9).
+"""Random histories of a fleet against the reference (docs/design/invariants.md, invariants 1 to 4 and 7 to 9).
 
 Five nodes add, edit, extend, remove, count, move and collect; time passes, differently for each. Messages are late, doubled,
 reordered, lost, in parts of which some are missing, and made for clocks of long ago; nodes die for good or start again empty.

@@ -1,4 +1,4 @@
-"""What the crate of this name got wrong (DESIGN 9), each by a test that names it: none of it may come back."""
+"""The defects of the Rust crate (docs/design/index.md#defects-of-the-rust-crate), each with a test that names it."""
 
 import itertools
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.events import EVENT_BYTES, EventLog, EventStream, KeptEvent
 
 

@@ -10,7 +10,7 @@ import pytest
 from constraint_crdt import GossipNode, exchange
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop, fanout
-from constraint_crdt.transport.interface import Changed, Handler, Peer, Unreachable
+from constraint_crdt.transport import Handler, Peer, PeerCallback, Unreachable
 
 
 class Script:
@@ -24,7 +24,7 @@ class Script:
         self.lost = lost
         self.requests: list[tuple[Peer, bytes]] = []
 
-    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+    async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         raise NotImplementedError
 
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:

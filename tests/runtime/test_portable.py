@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import ConstraintState, GossipNode, MemoryNetwork, Node, NodeSettings, StateFileError, from_json, to_json
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.store import Store, WritesRefused
-from constraint_crdt.store.changes import Batch
+from constraint_crdt.store.changes import CommitBatch
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 
@@ -109,12 +109,12 @@ async def test_it_is_on_disk_when_it_is_said_to_be_in(tmp_path: Path, monkeypatc
         commits = 0
         commit = Store.commit
 
-        def counted(store: Store, batch: Batch) -> None:
+        def counted(store: Store, batch: CommitBatch) -> None:
             nonlocal commits
             commit(store, batch)
             commits += 1
 
-        def refuse(store: Store, batch: Batch) -> None:
+        def refuse(store: Store, batch: CommitBatch) -> None:
             raise WritesRefused("the disk is full")
 
         with monkeypatch.context() as patch:

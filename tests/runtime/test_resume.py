@@ -7,7 +7,7 @@ import pytest
 
 from constraint_crdt import GossipNode, Limits, MemoryNetwork, Part, VectorClock, decode_message
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.transport.interface import Peer, Unreachable
+from constraint_crdt.transport import Peer, Unreachable
 from constraint_crdt.transport.memory import MemoryTransport
 from tests.protocol.scrambled import scrambled, travelling
 from tests.runtime.fleet import eventually

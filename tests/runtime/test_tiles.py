@@ -2,10 +2,10 @@
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.runtime.maintenance import TILES_AT_ONCE, PurgeSweep
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport import MemoryNetwork
+from constraint_crdt.transport.memory import MemoryNetwork
 
 DAY = 86_400 * 10**9
 

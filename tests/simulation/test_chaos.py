@@ -10,7 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, Coverage, search_seeds
+from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay
 from constraint_crdt.simulation.steps import AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
@@ -77,17 +77,17 @@ def test_a_history_replays_from_its_steps_alone() -> None:
 
 
 def test_what_never_fired_is_told() -> None:
-    tally = Coverage(fired=Counter(dict.fromkeys(FAULTS[1:], 1)))
+    tally = SearchExtent(fired=Counter(dict.fromkeys(FAULTS[1:], 1)))
     assert tally.never_fired() == [FAULTS[0]]
-    tally.add(Coverage(histories=2, fired=Counter({FAULTS[0]: 3})))
+    tally.add(SearchExtent(histories=2, fired=Counter({FAULTS[0]: 3})))
     assert tally.never_fired() == []
     assert tally.histories == 2
 
 
 def test_what_was_never_written_is_told() -> None:
-    tally = Coverage(written=Counter(dict.fromkeys(WRITES[1:], 1)))
+    tally = SearchExtent(written=Counter(dict.fromkeys(WRITES[1:], 1)))
     assert tally.never_written() == [WRITES[0]]
-    tally.add(Coverage(written=Counter({WRITES[0]: 1})))
+    tally.add(SearchExtent(written=Counter({WRITES[0]: 1})))
     assert tally.never_written() == []
 
 

@@ -8,7 +8,7 @@ from constraint_crdt import GossipNode, Part, exchange
 from constraint_crdt.protocol.messages import Resume
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.simulation.histories import from_json, replay
-from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, Member, Retire, Start
+from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, NodeStart, Retire, Start
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 
@@ -57,4 +57,4 @@ def test_a_retirement_that_is_refused_starts_no_life() -> None:
         Start(number=4, node="a", disk="copied"),
         Retire(number=5, node="a", dead="nobody"),
     ]
-    assert replay([Member("a", 1)], steps) is None
+    assert replay([NodeStart("a", 1)], steps) is None

@@ -8,9 +8,9 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation.chaos import Chaos
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, replay, shrink, to_json
-from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, Exchange, Member, Record, Remove, Start
+from constraint_crdt.simulation.steps import Add, AnyStep, Crash, Deliver, NodeStart, Record, Remove, Start, WholeExchange
 
-MEMBERS = (Member("a", 1), Member("b", 11), Member("c", 2))
+MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 
 
 def history_of(*steps: AnyStep) -> History:
@@ -53,8 +53,8 @@ def test_steps_with_nothing_to_act_on_do_nothing() -> None:
     for step in (
         Remove(number=1, node="a", id="x"),
         Deliver(number=2, node="a", message=(99, 0)),
-        Exchange(number=3, node="a", peer="nobody"),
-        Exchange(number=4, node="a", peer="a"),
+        WholeExchange(number=3, node="a", peer="nobody"),
+        WholeExchange(number=4, node="a", peer="a"),
         Crash(number=5, node="nobody"),
         Start(number=6, node="b", disk="lost"),
         Add(number=7, node="nobody", id="x"),
@@ -101,7 +101,7 @@ def test_what_is_shrunk_is_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> Non
     noise: list[AnyStep] = [Record(number=number, node="c", satisfied=1) for number in range(1, 40)]
     steps = [*noise]
     steps[5] = Add(number=6, node="a", id="x", when="v < 1.0", unsaved=True, time=9)
-    steps[15] = Exchange(number=16, node="a", peer="b", time=10)
+    steps[15] = WholeExchange(number=16, node="a", peer="b", time=10)
     steps[30] = Remove(number=31, node="b", id="x")
     assert replay(MEMBERS, noise) is None
     violation = replay(MEMBERS, steps)
@@ -109,7 +109,7 @@ def test_what_is_shrunk_is_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> Non
     shrunk = shrink(msgspec.structs.replace(history_of(*steps), invariant=violation.invariant))
     assert shrunk.steps == (
         Add(number=6, node="a", id="x"),
-        Exchange(number=16, node="a", peer="b"),
+        WholeExchange(number=16, node="a", peer="b"),
         Remove(number=31, node="b", id="x"),
     )
     assert {member.name for member in shrunk.members} == {"a", "b"}

@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageColor
 
 from constraint_crdt.simulation import plot as drawing
 from constraint_crdt.simulation.plot import SCALE, Line, Picture, Text, draw, png_writer, to_svg
-from constraint_crdt.simulation.scenario import SECOND_NS, Report, Run, Sample, Scenario
+from constraint_crdt.simulation.scenario import SECOND_NS, Report, Sample, Scenario, ScenarioRun
 
 Point = tuple[float, float]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -126,7 +126,7 @@ def test_nothing_is_cut_off_where_figures_are_long() -> None:
 
 
 def test_a_real_run_is_drawn_from_left_to_right() -> None:
-    running = Run(Scenario(10, seed=7, partition_ns=5 * SECOND_NS))
+    running = ScenarioRun(Scenario(10, seed=7, partition_ns=5 * SECOND_NS))
     count = sum(1 for _ in running.samples())
     picture = draw(running.report())
     curves = [mark for mark in picture.marks if isinstance(mark, Line) and mark.colour in (drawing.KNOWN, drawing.SENT)]

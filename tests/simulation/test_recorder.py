@@ -14,7 +14,7 @@ from constraint_crdt.simulation.recorder import (
     FORMAT,
     Checkpoint,
     Frame,
-    Receipt,
+    ReceivedMessage,
     RecordedNode,
     RecordingError,
     Replay,
@@ -160,8 +160,8 @@ def test_the_first_difference_of_two_nodes_is_found() -> None:
 def damaged(frames: list[Frame]) -> list[Frame]:
     """As if the node had taken in another definition than was said."""
     return [
-        Frame(frame.time, frame.hash, Receipt(frame.input.message.replace(b"v < 2.0", b"v < 3.0")))
-        if isinstance(frame.input, Receipt)
+        Frame(frame.time, frame.hash, ReceivedMessage(frame.input.message.replace(b"v < 2.0", b"v < 3.0")))
+        if isinstance(frame.input, ReceivedMessage)
         else frame
         for frame in frames
     ]

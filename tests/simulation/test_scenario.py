@@ -3,12 +3,12 @@
 import pytest
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.simulation.scenario import SECOND_NS, Report, Run, Scenario
+from constraint_crdt.simulation.scenario import SECOND_NS, Report, Scenario, ScenarioRun
 from constraint_crdt.simulation.world import Links, Quality, SimRng
 
 
 def run(scenario: Scenario) -> Report:
-    running = Run(scenario)
+    running = ScenarioRun(scenario)
     for _ in running.samples():
         pass
     return running.report()
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_report() -> None:
 
 
 def test_a_run_can_be_left_at_any_time() -> None:
-    running = Run(Scenario(20, seed=6, partition_ns=10 * SECOND_NS))
+    running = ScenarioRun(Scenario(20, seed=6, partition_ns=10 * SECOND_NS))
     next(running.samples())
     report = running.report()
     assert not report.settled
@@ -75,7 +75,7 @@ def test_a_run_can_be_left_at_any_time() -> None:
 )
 def test_scenarios_without_sense_are_refused(scenario: Scenario) -> None:
     with pytest.raises(ConstraintCrdtError):
-        Run(scenario)
+        ScenarioRun(scenario)
 
 
 def links(**quality: float) -> Links:

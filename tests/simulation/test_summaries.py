@@ -11,19 +11,19 @@ from constraint_crdt.simulation.steps import (
     Backup,
     Crash,
     Decay,
-    Exchange,
     FoldRates,
     Increment,
     Insert,
-    Member,
+    NodeStart,
     Rate,
     Start,
     Tally,
+    WholeExchange,
 )
 from constraint_crdt.simulation.writes import AGAIN, TOGETHER
 from constraint_crdt.types.increments import APPLIED, FOLD_AT
 
-MEMBERS = (Member("a", 1), Member("b", 11), Member("c", 2))
+MEMBERS = (NodeStart("a", 1), NodeStart("b", 11), NodeStart("c", 2))
 NOON = 10**6 * SECOND
 
 
@@ -44,7 +44,7 @@ def increment(number: int, node: str, seq: int, more: int = 0) -> Increment:
 
 
 def meet(number: int, *pairs: str) -> list[AnyStep]:
-    return [Exchange(number=place, node=pair[0], peer=pair[1]) for place, pair in enumerate(pairs, start=number)]
+    return [WholeExchange(number=place, node=pair[0], peer=pair[1]) for place, pair in enumerate(pairs, start=number)]
 
 
 def fleet_after(steps: Sequence[AnyStep]) -> Fleet:

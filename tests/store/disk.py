@@ -9,8 +9,8 @@ from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
-from constraint_crdt.store.changes import Batch, Changes
-from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.store.changes import Changes, CommitBatch
+from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 
@@ -73,7 +73,7 @@ def remove(rows: Rows, id_: str, replica: Replica = ME) -> None:
     rows.write(replica, make_removal([(id_, dots_of(rows.held(ADD, id_)))]))
 
 
-def taken(changes: Changes) -> Batch:
+def taken(changes: Changes) -> CommitBatch:
     batch = changes.take()
     assert batch is not None
     return batch

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.model.histogram import DurationHistogram
+from constraint_crdt.model import DurationHistogram
 
 SECONDS = st.floats(0.0, 1e6, allow_nan=False)
 

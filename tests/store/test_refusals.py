@@ -15,7 +15,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store, StoreError, WritesRefused, default_path, schema, set_aside
 from constraint_crdt.store.changes import Changes
-from constraint_crdt.store.location import Marker, file_name
+from constraint_crdt.store.files import Marker, file_name
 from tests.store.disk import BOOT, ME, account, add, loaded, open_store, reopened, taken
 
 pytestmark = pytest.mark.processes
@@ -145,7 +145,7 @@ def test_steps_bring_an_older_form_up_in_order(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = -1")
     connection.close()
     connection = schema.connect(path)
-    steps: dict[int, schema.Step] = {
+    steps: dict[int, schema.Migration] = {
         -1: lambda db: db.execute("ALTER TABLE item RENAME TO cell"),
         0: lambda db: db.execute("ALTER TABLE row RENAME COLUMN ground TO floor"),
     }
@@ -159,7 +159,7 @@ def test_a_step_that_fails_leaves_the_old_form(tmp_path: Path) -> None:
     fill(path)
     connection = schema.connect(path)
     connection.execute("PRAGMA user_version = -1")
-    steps: dict[int, schema.Step] = {
+    steps: dict[int, schema.Migration] = {
         -1: lambda db: db.execute("DROP TABLE cell"),
         0: lambda db: db.execute("UPDATE missing SET x = 1"),
     }

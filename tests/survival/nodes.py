@@ -11,7 +11,7 @@ import pytest
 
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.store import marker_for
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 from tests.runtime.fleet import QUICK
 
 

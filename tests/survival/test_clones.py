@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.store import location as markers
+from constraint_crdt.store import files as markers
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, marker_file, node_on
 from tests.survival.watching import DotWatch, copy_store, stored

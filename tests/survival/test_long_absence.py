@@ -16,7 +16,7 @@ import pytest
 from constraint_crdt import GossipNode, MemoryNetwork, Node, Sync, exchange, split_message
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
 from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
-from constraint_crdt.transport.interface import Changed, Handler, Peer, Transport, Unreachable
+from constraint_crdt.transport import Handler, Peer, PeerCallback, Transport, Unreachable
 from constraint_crdt.types.definition import ADD
 from tests.conftest import BUDGET
 from tests.protocol.scrambled import scrambled
@@ -68,7 +68,7 @@ class TornLine:
     def bytes_received(self) -> int:
         return self._line.bytes_received
 
-    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+    async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         async def answer(payload: bytes) -> Sequence[bytes]:
             replies = await handler(payload)
             parts = [message.index for reply in replies if isinstance(message := decode_message(reply), Part)]

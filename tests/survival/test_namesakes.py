@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.model.events import EventKind
-from constraint_crdt.store.location import Marker
+from constraint_crdt.model import EventKind
+from constraint_crdt.store.files import Marker
 from tests.runtime.fleet import agreed, eventually
 from tests.survival.nodes import boot, counts, ids, node_on
 from tests.survival.watching import DotWatch, copy_store, stored

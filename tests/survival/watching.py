@@ -11,7 +11,7 @@ from constraint_crdt.crdt.cells import REMOVE, Cell, Key
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store
-from constraint_crdt.store.location import Machine, Marker
+from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE, RETIRE

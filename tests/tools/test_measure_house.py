@@ -13,7 +13,7 @@ from house.operations import locate, request
 from house.report import House, Project, as_data, as_table, missed
 from house.source import Module, read_modules, words_of_name
 from house.structure import FieldPlaces, UntypedUses, find_field, measure_structure, untyped_uses
-from house.synonyms import WITHOUT_GLOSSARY, find_synonyms, forbidden_words
+from house.synonyms import WITHOUT_GLOSSARY, find_synonyms, forbidden_words, kept_names
 from house.trace import CallTrace, Following, follow
 from house.words import count_words, worst_modules
 from measure_house import changed_sources, main, word_report
@@ -173,6 +173,15 @@ def test_synonyms_are_found_in_names_of_modules_folders_and_types(write: Write) 
         "doctor (diagnosis)": ["fleet/doctors/", "fleet/cli/doctor.py", "fleet/doctors/x.py: DoctorReport"],
         "torn down (stopped)": ["fleet/y.py: TornDown"],
     }
+
+
+def test_names_of_a_release_may_stay(write: Write, tmp_path: Path) -> None:
+    table = "| term | names in 0.1 | elsewhere |\n|---|---|---|\n| rate | `LatelyReport`; `/v1/lately` | `Lately` |\n"
+    (tmp_path / "glossary.md").write_text(f"# Glossary\n\n{table}\n## Not said\n\n- rate, not lately\n")
+    files = write({"x.py": "class LatelyReport: ...\nclass Lately: ..."})
+    kept = kept_names(tmp_path / "glossary.md")
+    assert kept == {"LatelyReport"}
+    assert find_synonyms(files, forbidden_words(tmp_path / "glossary.md"), kept) == {"lately (rate)": ["fleet/x.py: Lately"]}
 
 
 def made_up(name: str, text: str) -> ModuleType:

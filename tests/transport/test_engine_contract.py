@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from constraint_crdt.transport import Peer, TransportError, Unreachable
-from constraint_crdt.transport.interface import ANSWERS_AT_ONCE, MAX_PAYLOAD
+from constraint_crdt.transport import ANSWERS_AT_ONCE, MAX_PAYLOAD, Peer, TransportError, Unreachable
 
 from .seats import DEADLINE, Network, Seat, all_see_all, always
 
@@ -103,7 +102,7 @@ async def test_a_handler_that_fails_costs_its_answer_only(network: Network, capl
     a, b = await network.join("a"), await network.join("b", handler=fail_on_bad)
     await a.sees(b)
     for request in (b"bad", b"long"):
-        with pytest.raises(Unreachable), caplog.at_level(logging.CRITICAL, "constraint_crdt.transport.interface"):
+        with pytest.raises(Unreachable), caplog.at_level(logging.CRITICAL, "constraint_crdt.transport"):
             await a.ask(b, request)
     assert await a.ask(b, b"fine") == [b"good"]
 

@@ -5,7 +5,8 @@ import threading
 
 import pytest
 
-from constraint_crdt.transport.zenoh.startup import in_daemon_thread
+from constraint_crdt.transport import zenoh_startup
+from constraint_crdt.transport.zenoh_startup import in_daemon_thread, start_daemon_thread
 
 from .seats import DEADLINE
 
@@ -66,3 +67,19 @@ def test_a_result_that_outlives_its_loop_is_discarded() -> None:
     asyncio.run(give_up())
     blocking.released.set()
     assert blocking.discarded.wait(DEADLINE)
+
+
+def test_a_thread_starts_while_another_one_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one is entered while this one looks for threads that ended. (A node failed to start: the set changed size.)"""
+    threads: set[threading.Thread] = set()
+    done = threading.Event()
+
+    class Other(threading.Thread):
+        def is_alive(self) -> bool:
+            threads.add(threading.Thread())
+            return False
+
+    threads.update(Other() for _ in range(3))
+    monkeypatch.setattr(zenoh_startup, "_threads", threads)
+    start_daemon_thread(done.set)
+    assert done.wait(DEADLINE)

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from constraint_crdt.transport.zenoh.session import (
+from constraint_crdt.transport.zenoh_session import (
     PAGE_BYTES,
     PAGE_REPLIES,
     SHELF_LISTS,

@@ -11,7 +11,7 @@ from constraint_crdt import ConstraintCrdtError, Definition
 from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.types.definition import (
     ADD,
     check_definition,

@@ -2,11 +2,12 @@
 
 The glossary is read leniently. Two forms are understood: a table with a column headed *Not said*, *Not used*, *Instead of* or
 *Avoid*, whose first column has the term; and, below a heading *Not said*, list items `term, not word, word` or `word, word: term`.
-Without a glossary the table below counts, the names that release 0.1.0 used side by side.
+Without a glossary the table below counts, the names that release 0.1.0 used side by side. A column headed *names in …* has the
+names of a release that have to stay.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from house.source import Module, named_modules, type_names, words_of_name
@@ -20,6 +21,7 @@ WITHOUT_GLOSSARY: Mapping[str, Sequence[str]] = {
 """Each term, and the words that are not to be used for it."""
 
 _HEADED = re.compile(r"not (said|used)|instead of|avoid", re.IGNORECASE)
+_KEPT = re.compile(r"names in\b", re.IGNORECASE)
 _TERM_FIRST = re.compile(r"(?P<term>.+?),? not (?P<words>.+)")
 _TERM_LAST = re.compile(r"(?P<words>.+?)(?::|→|->) (?:say )?(?P<term>.+)")
 
@@ -35,9 +37,23 @@ def forbidden_words(glossary: Path) -> Mapping[str, Sequence[str]]:
     return found or WITHOUT_GLOSSARY
 
 
-def find_synonyms(modules: Sequence[Module], forbidden: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Where forbidden words are used: `doctor (diagnosis)` to the paths and type names that have it, as `word` or `words`."""
-    names = [*_module_names(modules), *((f"{m.path}: {name}", words_of_name(name)) for m in modules for name in type_names(m))]
+def kept_names(glossary: Path) -> frozenset[str]:
+    """The names of a release that have to stay: those in backquotes in the columns *names in …* of the glossary."""
+    if not glossary.is_file():
+        return frozenset()
+    cells = _column(glossary.read_text(encoding="utf-8").splitlines(), _KEPT)
+    return frozenset(name for _, cell in cells for name in re.findall(r"`(\w+)`", cell))
+
+
+def find_synonyms(
+    modules: Sequence[Module], forbidden: Mapping[str, Sequence[str]], kept: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """Where forbidden words are used: `doctor (diagnosis)` to the paths and type names that have it, as `word` or `words`.
+
+    `kept`: names of types that may have them.
+    """
+    types = ((f"{m.path}: {name}", words_of_name(name)) for m in modules for name in type_names(m) if name not in kept)
+    names = [*_module_names(modules), *types]
     found: dict[str, list[str]] = {}
     for term, words in forbidden.items():
         for word in words:
@@ -58,17 +74,22 @@ def _has(parts: Sequence[str], word: Sequence[str]) -> bool:
 
 
 def _from_tables(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    column: int | None = None
-    in_table = False
+    for term, words in _column(lines, _HEADED):
+        yield from _entry(term, words)
+
+
+def _column(lines: Iterable[str], headed: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """The first cell of each row of a table, with the cell of the column that is headed so."""
+    in_table, column = False, None
     for line in lines:
-        if not line.lstrip().startswith("|"):
-            in_table = False
+        if not line.startswith("|"):
+            in_table, column = False, None
             continue
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if not in_table:
-            in_table, column = True, next((at for at, cell in enumerate(cells) if at and _HEADED.search(cell)), None)
+            in_table, column = True, next((at for at, cell in enumerate(cells) if at and headed.search(cell)), None)
         elif column is not None and column < len(cells) and not set(cells[0]) <= set(":- "):
-            yield from _entry(cells[0], cells[column])
+            yield cells[0], cells[column]
 
 
 def _from_lists(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:

@@ -1,1 +1,1 @@
-"""Alerts: the kinds and rules, the engine that evaluates them, and the delivery to webhooks."""
+"""Alerts: the rules, the engine for their evaluation, and the delivery to webhooks."""

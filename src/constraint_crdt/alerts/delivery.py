@@ -1,7 +1,7 @@
-"""Webhooks: one POST of JSON per message, in order for each address, with retries.
+"""Webhooks: a POST of JSON per message, in order for each address, with retries.
 
-Rules: the event loop never waits; two threads send. Each address has a bounded queue, from which the oldest message is dropped.
-Addresses may hold secrets, so the log has only their scheme and host.
+Rules: the event loop never waits; two threads send. Each address has a bounded queue. A full queue drops its oldest message.
+Addresses may hold secrets, so the log has only their scheme, host and port.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import msgspec
 from constraint_crdt.alerts.rules import shown_place
 
 QUEUED = 256
-"""Messages in the queue of one address, at most."""
+"""Messages in the queue of an address, at most."""
 
 TIMEOUT = 5.0
 """Seconds without an answer after which an attempt fails."""
@@ -36,7 +36,7 @@ _log = logging.getLogger("constraint_crdt.alerts")
 
 
 class Webhooks:
-    """Delivers messages to addresses. Belongs to one event loop."""
+    """Delivers messages to addresses. Belongs to a single event loop."""
 
     def __init__(self, *, first_pause: float = FIRST_PAUSE) -> None:
         """`first_pause`: seconds before the second attempt."""
@@ -86,7 +86,7 @@ class Webhooks:
                 queue.popleft()
 
     async def _deliver(self, url: str, message: bytes) -> str | None:
-        """Deliver one message. Returns the reason if it failed, else None."""
+        """Deliver a message. Returns the reason of a failure, else None."""
         loop = asyncio.get_running_loop()
         pause, why = self._first_pause, ""
         for attempt in range(ATTEMPTS):
@@ -109,7 +109,7 @@ class Webhooks:
 
 
 def _post(url: str, message: bytes) -> int | str:
-    """One attempt. Returns the HTTP status, or the reason if there was no answer."""
+    """A single attempt. Returns the HTTP status, or the reason for a missing answer."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)

@@ -2,15 +2,14 @@
 
 Rules kept here:
 
-- An alert is one rule and one subject. It fires once, when its condition has held for the time of the rule, and resolves once, when
-  the condition ends.
-- An alert is sent before it is saved: a node that is killed in between sends it twice, never not at all.
-- Fired alerts are saved in a small file beside the store, replaced as a whole. So a restart neither fires an alert again nor
-  forgets to resolve it. A node with its state in memory loses its alerts with it.
-- Evaluation takes a bounded share of the time: a slow evaluation is done less often.
-- Delivery never delays evaluation. A message that waits for a webhook when the node stops is lost.
-
-The engine reads everything about a kind from `kinds`, and knows none by name.
+- An alert belongs to a rule and a subject. An alert fires once, when its condition has held for the time of the rule, and resolves
+  once, when the condition ends.
+- An alert is sent before it is saved: a node killed in between sends the alert twice, but never loses the alert.
+- Fired alerts are saved in a small file beside the store, replaced as a whole. So after a restart no alert fires again, and every
+  alert is resolved. A node with its state in memory loses its alerts with the state.
+- Evaluation takes a bounded share of the time: a slow evaluation runs less often.
+- Delivery never delays evaluation. Queued messages are lost when the node stops.
+- Everything about a kind comes from `rules`; the engine names no kind.
 """
 
 import asyncio
@@ -26,8 +25,7 @@ from typing import Protocol
 import msgspec
 
 from constraint_crdt.alerts.delivery import Webhooks
-from constraint_crdt.alerts.kinds import LOG, AlertRule, Condition, Conditions
-from constraint_crdt.alerts.rules import shown_place
+from constraint_crdt.alerts.rules import LOG, AlertRule, Condition, Conditions, shown_place
 from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
 
 LOOK_EVERY = 1.0
@@ -45,7 +43,7 @@ _log = logging.getLogger("constraint_crdt.alerts")
 
 
 class Alert(msgspec.Struct, kw_only=True):
-    """One rule and one subject for which its condition holds."""
+    """A rule and a subject with a true condition."""
 
     rule: str
     subject: str
@@ -95,7 +93,7 @@ class AlertEngine:
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     async def step(self) -> None:
-        """Evaluate the rules, send the alerts that fired or resolved, and save them. Called every `LOOK_EVERY` seconds."""
+        """Evaluate the rules, send the fired and resolved alerts, and save them. Called every `LOOK_EVERY` seconds."""
         began = time.monotonic()
         if began < self._next_evaluation:
             return
@@ -136,7 +134,7 @@ class AlertEngine:
         return True
 
     def _ended(self, rule: AlertRule, key: tuple[str, str]) -> bool:
-        """Drop an alert whose condition does not hold any more. Returns True if it had fired."""
+        """Drop an alert after its condition ended. Returns True for a fired alert."""
         alert = self._alerts.pop(key)
         self._since.pop(key, None)
         if alert.fired_at is None:
@@ -162,7 +160,7 @@ class AlertEngine:
     # --- persistence --------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Load the alerts that had fired when the node stopped. A file that cannot be read is ignored with a warning."""
+        """Load the alerts fired before the node stopped. An unreadable file is ignored with a warning."""
         if self._file is None or not self._rules:
             return
         try:

@@ -1,4 +1,4 @@
-"""`[[alert]]` in the settings of a node: reads and checks the rules.
+"""Alert rules: the kinds of rule with their conditions, and the rules in the settings of a node.
 
     [[alert]]
     name = "hot"
@@ -9,25 +9,235 @@
     for = 30                          # seconds for which the condition must hold; default: 0
     to = ["log", "https://ops.example/hook"]
 
-The kinds and their parameters are in `kinds`. An error names the rule and never repeats an address, which may hold a secret.
+| kind | subject | condition | parameters |
+|---|---|---|---|
+| rate | constraint | violated more often than `above` or `above_share` | constraint, half_life, above or above_share, for |
+| coverage | active constraint | unknown to a live node | constraint, node, for (10) |
+| divergence | node | damaged; with `above`: or staler than so many seconds | node, above, for |
+| silence | node | not live | node, for (30) |
+
+Rules kept here:
+
+- A kind yields a `Condition` for each subject with a true condition, and for each subject without evidence. All other subjects are
+  well. A condition without evidence neither begins nor ends an alert.
+- An error names the rule and never repeats an address, because an address may hold a secret.
+- To add a kind: write its class here and list the class in `KINDS`. The checks, the engine, the events and the metrics read
+  everything else from the class.
 """
 
 import difflib
 import urllib.parse
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 
-from constraint_crdt.alerts.kinds import KINDS, LOG, AlertRule
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
-
-__all__ = ["AlertRule", "check_rules", "read_rules", "shown_place"]
+from constraint_crdt.insight.changes import DefinitionFrontier
+from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
+from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.protocol.gossip_node import GossipNode
 
 MOST_RULES = 100
 MOST_PLACES = 8
 MOST_TEXT = 256
 """Characters of a name or a pattern."""
+
+LOG: Final = "log"
+
+NAMED = 10
+"""Nodes named in a sentence. Further nodes are counted."""
+
+About = Literal["constraint", "node", "fleet"]
+"""The sort of the subject of an alert."""
+
+
+class AlertRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An `[[alert]]` of the settings: a kind, its parameters, and the places to notify."""
+
+    name: str
+    kind: str
+    """A key of `KINDS`."""
+    constraint: str | None = None
+    """A pattern of constraint ids, with * and ?."""
+    node: str | None = None
+    """A pattern of node names, with * and ?."""
+    half_life: float | None = None
+    """Seconds. The shortest half-life tracked by the node if left out."""
+    above: float | None = None
+    above_share: float | None = None
+    for_: float | None = msgspec.field(default=None, name="for")
+    """Seconds for which the condition must hold. The default of the kind if left out."""
+    to: tuple[str, ...] = (LOG,)
+    """`log`, or addresses of webhooks."""
+
+    @property
+    def lasts(self) -> float:
+        """Seconds for which the condition must hold before the alert fires."""
+        return KINDS[self.kind].lasts if self.for_ is None else self.for_
+
+    @property
+    def about(self) -> About:
+        """The sort of the subjects of this rule's alerts."""
+        return KINDS[self.kind].about
+
+    def is_about(self, *, constraint: str | None = None, node: str | None = None) -> bool:
+        """True if the patterns of the rule match these names."""
+        pairs = ((self.constraint, constraint), (self.node, node))
+        return all(pattern is None or name is None or fnmatchcase(name, pattern) for pattern, name in pairs)
+
+
+class Condition(NamedTuple):
+    """The condition of a rule, evaluated for a subject."""
+
+    subject: str
+    """The constraint id, the node name or, for a rule about the fleet, the fleet name."""
+    holds: bool | None
+    """None: no evidence."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The parts of a node read by the kinds."""
+
+    gossip: GossipNode
+    evidence: Evidence
+    coverage: Coverage
+    convergence: Convergence
+    rates: NodeRates
+    frontier: DefinitionFrontier
+
+
+class AlertKind(ABC):
+    """A kind of rule."""
+
+    name: ClassVar[str]
+    about: ClassVar[About]
+    parameters: ClassVar[tuple[str, ...]]
+    """The fields of a rule for this kind, beside the fields of all kinds."""
+    lasts: ClassVar[float] = 0.0
+    """The default of `for`, in seconds."""
+
+    def misuse(self, rule: AlertRule) -> str | None:  # noqa: ARG002 - most kinds take any combination of their parameters
+        """The reason why parameters of a rule exclude each other. None for a valid rule."""
+        return None
+
+    @abstractmethod
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        """The subjects with a true condition now, and the subjects without evidence."""
+
+
+class ViolationRate(AlertKind):
+    """A constraint is violated too often lately. O(constraints with violations)."""
+
+    name = "rate"
+    about = "constraint"
+    parameters = ("constraint", "half_life", "above", "above_share")
+
+    def misuse(self, rule: AlertRule) -> str | None:
+        if (rule.above is None) is (rule.above_share is None):
+            return "kind rate takes one of `above` (violations a minute) and `above_share` (of the evaluations)"
+        return None
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        state, rates = facts.gossip.state, facts.rates
+        half_life = rule.half_life or rates.half_lives[0]
+        for id_ in state.constraints:
+            if not rule.is_about(constraint=id_) or not state.metrics.constraint(id_).violated:
+                continue
+            rate = rates.of(id_, half_life)
+            if rule.above is not None and rate.violated_per_minute > rule.above:
+                yield Condition(id_, True, f"{rate.violated_per_minute:.2f} violations a minute, half-life {half_life:g} s")
+            elif rule.above_share is not None and (rate.violated_share or 0.0) > rule.above_share:
+                yield Condition(id_, True, f"{100 * (rate.violated_share or 0.0):.2f} % violated, half-life {half_life:g} s")
+
+
+class Unheard(AlertKind):
+    """A live node lacks an active constraint. O(nodes) while all have every definition."""
+
+    name = "coverage"
+    about = "constraint"
+    parameters = ("constraint", "node")
+    lasts = 10.0
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        evidence, dots = facts.evidence, facts.frontier.dots
+        live = [name for name in evidence.names if evidence.is_live(name) and rule.is_about(node=name)]
+        behind = [name for name in live if not evidence.holds(name, dots)]
+        if not behind:
+            return
+        for id_ in facts.gossip.state.constraints:
+            if not rule.is_about(constraint=id_):
+                continue
+            _, dots = facts.coverage.change(id_)
+            held = {name: evidence.holds(name, dots) for name in behind}
+            lacking = [name for name, holds in held.items() if holds is False]
+            if lacking:
+                more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
+                yield Condition(id_, True, f"no evidence that {', '.join(lacking[:NAMED])}{more} heard of it")
+            elif None in held.values():
+                yield Condition(id_, None)
+
+
+class Divergence(AlertKind):
+    """A node's state is damaged, or too stale. O(nodes)."""
+
+    name = "divergence"
+    about = "node"
+    parameters = ("node", "above")
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        evidence = facts.evidence
+        for name in evidence.names:
+            if name == facts.gossip.node_id or not rule.is_about(node=name):
+                continue
+            stale = facts.convergence.staleness(name) if evidence.is_live(name) else None
+            if evidence.diverged_since(name) is not None:
+                yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged")
+            elif rule.above is not None and stale is not None and stale > rule.above:
+                yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago")
+            elif evidence.heard_at(name) is None:
+                yield Condition(name, None)
+
+
+class Silence(AlertKind):
+    """A node is not live. O(nodes)."""
+
+    name = "silence"
+    about = "node"
+    parameters = ("node",)
+    lasts = 30.0
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        evidence = facts.evidence
+        for name in evidence.names:
+            if rule.is_about(node=name) and not evidence.is_live(name):
+                heard = evidence.heard_at(name)
+                since = "not heard since this node started"
+                if heard is not None:
+                    since = f"last heard {(evidence.now() - heard) / SECOND:.0f} s ago"
+                yield Condition(name, True, since)
+
+
+KINDS: dict[str, AlertKind] = {kind.name: kind for kind in (ViolationRate(), Unheard(), Divergence(), Silence())}
+"""The kinds by name, in the order of the metrics."""
+
+
+class Conditions:
+    """Evaluates the conditions of rules on one node."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+
+    def find(self, rule: AlertRule) -> Iterator[Condition]:
+        """The conditions of a rule now."""
+        return KINDS[rule.kind].find(rule, self._facts)
 
 
 def read_rules(tables: object) -> tuple[AlertRule, ...]:
@@ -78,7 +288,7 @@ def _check(rule: AlertRule) -> None:
 
 
 def _misuse(rule: AlertRule) -> str | None:
-    """Why the kind does not take these parameters; None if it does."""
+    """The reason why the parameters do not fit the kind. None for fitting parameters."""
     kind = KINDS.get(rule.kind)
     if kind is None:
         return _unknown(rule.kind)
@@ -105,7 +315,7 @@ def _out_of_bounds(rule: AlertRule) -> str | None:
 
 
 def _wrong_place(place: str) -> str | None:
-    """Why a place cannot be notified; None if it can. The place is not repeated, because it may hold a secret."""
+    """The reason why a place cannot be notified; None for a valid place. Does not repeat the place, which may hold a secret."""
     if place == LOG:
         return None
     try:
@@ -121,7 +331,7 @@ def _wrong_place(place: str) -> str | None:
 
 
 def shown_place(place: str) -> str:
-    """A place without the parts that may be secret: scheme, host and port only."""
+    """A place without its secret parts: scheme, host and port only."""
     if place == LOG:
         return place
     parts = urllib.parse.urlsplit(place)

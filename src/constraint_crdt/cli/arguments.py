@@ -8,16 +8,14 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, TypeAlias, get_args
+from typing import Final, NoReturn, TypeAlias, get_args
 
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.cli.errors import MisuseError
 from constraint_crdt.operations.catalogue import OPERATIONS
-from constraint_crdt.operations.command import Command, Flag
+from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
 from constraint_crdt.operations.operation import AnyOperation
-from constraint_crdt.operations.values import parse_count, parse_share
 
 PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
@@ -35,7 +33,22 @@ GROUPS: Final = {
     "fleet": (),
     "files": ("merge", "export", "import"),
 }
-"""The headings of the help, with the commands that no operation declares."""
+"""The headings of the help, with the commands that stand first below each. Those of other operations follow."""
+
+OWN: Final = {
+    "add": "constraints:add",
+    "remove": "constraints:remove",
+    "events": "watch:events",
+    "doctor": "node:doctor",
+    "tile put": "files:put",
+    "tile get": "files:get",
+    "export": "files:export",
+    "import": "files:import_",
+}
+"""The functions of declared commands that wait, follow a stream, or use the files and settings of this machine."""
+
+ACTIONS: Final = {"tile": "put, get or remove a tile: a piece of content that the fleet shares"}
+"""The commands that have actions, with their help."""
 
 FILES: Final = frozenset({"FILE", "PATH"})
 """Metavariables of values that are names of files."""
@@ -47,8 +60,10 @@ def commands_by_group() -> dict[str, list[str]]:
     """The names of all commands, by heading of the help."""
     groups = {heading: list(names) for heading, names in GROUPS.items()}
     for operation in OPERATIONS:
-        if operation.command is not None:
-            groups[operation.command.group].append(operation.command.name)
+        for command in operation.commands:
+            name, group = command.name.partition(" ")[0], groups[command.group]
+            if name not in group:
+                group.append(name)
     return groups
 
 
@@ -114,12 +129,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _node(commands)
     client = _client_flags()
-    _writes(commands, client)
-    _answers(commands, client)
-    _files(commands, client)
-    _tiles(commands, client)
-    _approximate(commands, client)
-    _figures(commands, client)
+    _apply(commands, client)
+    _watch(commands, client)
+    _merge(commands)
     _replay(commands)
     _simulate(commands)
     _demo(commands)
@@ -146,20 +158,32 @@ FIELD = "request."
 
 def _operations(commands: _Commands, client: _Parser) -> None:
     """The commands of operations, in the order of the catalogue."""
+    actions: dict[str, _Commands] = {}
     for operation in OPERATIONS:
-        command: Command[Any, Any] | None = operation.command
-        if command is not None:
-            parser = _command(commands, command.name, "connection:run", command.help, client)
-            parser.set_defaults(operation=operation)
+        for command in operation.commands:
+            name, _, action = command.name.partition(" ")
+            if action and name not in actions:
+                actions[name] = _actions(commands, name)
+            run = OWN.get(command.name, "connection:run")
+            parser = _command(actions[name] if action else commands, action or name, run, command.help, client)
+            parser.set_defaults(operation=operation, declared=command)
             _add_flags(parser, operation, command)
 
 
-def _add_flags(parser: _Parser, operation: AnyOperation, command: Command[Any, Any]) -> None:
-    flags = {FIELD + name: flag for name, flag in command.flags.items() if flag is not None}
-    fields = {field.name: field for field in msgspec.structs.fields(operation.request)}
-    for name, field in fields.items():
-        if name not in command.flags and name not in ("after", "limit"):
-            flags[FIELD + name] = _flag_of(operation, field)
+def _actions(commands: _Commands, name: str) -> _Commands:
+    """A command that has actions."""
+    about = ACTIONS[name]
+    parser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
+    return parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
+
+
+def _add_flags(parser: _Parser, operation: AnyOperation, command: AnyCommand) -> None:
+    flags: dict[str, Flag] = {}
+    if isinstance(command, Command):
+        flags = {FIELD + name: flag for name, flag in command.flags.items() if flag is not None}
+        for field in msgspec.structs.fields(operation.request):
+            if field.name not in command.flags and field.name not in ("after", "limit"):
+                flags[FIELD + field.name] = _flag_of(operation, field)
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
     for name, flag in (flags | dict(command.options)).items():
         target = parser if not flag.exclusive else groups.get(flag.exclusive)
@@ -195,7 +219,7 @@ def _client_flags() -> _Parser:
 
 
 def _node(commands: _Commands) -> None:
-    node = _command(commands, "node", "serve:run_node", "run a node until SIGTERM or Ctrl-C")
+    node = _command(commands, "node", "node:run_node", "run a node until SIGTERM or Ctrl-C")
     node.add_argument("--name", help="name of the node, unique in its fleet; default: the host's name")
     node.add_argument("--fleet", metavar="NAME", help="the fleet to belong to; default: default")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
@@ -224,7 +248,7 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 
 
-def _writes(commands: _Commands, client: _Parser) -> None:
+def _apply(commands: _Commands, client: _Parser) -> None:
     apply = _command(commands, "apply", "constraints:apply", "add and edit the constraints listed in a TOML file", client)
     apply.add_argument(
         "file", metavar="FILE", help="a [[constraint]] each, with id and, if wanted, when, severity, about, on, ttl or until"
@@ -240,91 +264,19 @@ def _waits(command: _Parser) -> None:
     command.add_argument("--timeout", metavar="TIME", help="fail when that takes longer, naming who has not; default: 30s")
 
 
-def _answers(commands: _Commands, client: _Parser) -> None:
-    coverage = _command(
-        commands, "coverage", "constraints:coverage", "which nodes have heard of a change, and which have not", client
-    )
-    coverage.add_argument("id", nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")
-    watch = _command(commands, "watch", "events:watch", "the fleet in a table that stays up to date", client)
+def _watch(commands: _Commands, client: _Parser) -> None:
+    watch = _command(commands, "watch", "watch:watch", "the fleet in a table that stays up to date", client)
     watch.add_argument("--every", default="1s", metavar="TIME", help="how often to look; default: 1s")
-    events = _command(commands, "events", "events:events", "what happened on the node of late, and what happens", client)
-    events.add_argument("--follow", action="store_true", help="go on until Ctrl-C")
-    events.add_argument(
-        "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
-    )
-    events.add_argument("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated")
-    doctor = _command(commands, "doctor", "doctor:doctor", "look for what is usually wrong, and say what to do", client)
-    doctor.add_argument("--config", metavar="FILE", help="the settings of the node, to be looked at too")
 
 
-def _files(commands: _Commands, client: _Parser) -> None:
+def _merge(commands: _Commands) -> None:
     merge = _command(commands, "merge", "files:merge", "put together what several state files know")
     merge.add_argument("files", nargs="+", metavar="FILE", help="written by export, merge or to_json; - for standard input")
     merge.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write the result; default: standard output")
 
-    export = _command(commands, "export", "files:export", "write all that a node knows to a state file", client)
-    export.add_argument("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")
-
-    import_ = _command(commands, "import", "files:import_", "have a node take in what a state file knows", client)
-    import_.add_argument("file", metavar="FILE", help="the state file; - for standard input")
-
-
-def _tiles(commands: _Commands, client: _Parser) -> None:
-    about = "put, get or remove a tile: a piece of content that the fleet shares"
-    tile = commands.add_parser("tile", help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False)
-    actions = tile.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION", parser_class=_Parser)
-    put = _tile(actions, "put", "make this the content of a tile", client)
-    content = put.add_mutually_exclusive_group()
-    content.add_argument("file", nargs="?", metavar="FILE", help="the content; - or nothing for standard input")
-    content.add_argument("--text", metavar="TEXT", help="the content itself")
-    put.add_argument("--author", metavar="NAME", help="who made it; default: the node")
-    get = _tile(actions, "get", "print the content of a tile", client)
-    get.add_argument("-o", "--output", metavar="FILE", help="where to write it; default: standard output")
-    _tile(actions, "rm", "delete a tile; it can be restored for a while", client)
-    _tile(actions, "restore", "undo the deletion of a tile", client)
-    tag = _tile(actions, "tag", "add tags, or constraints that it is about, to a tile", client)
-    untag = _tile(actions, "untag", "take tags, or constraints that it is about, from a tile", client)
-    for action in (put, tag, untag):
-        action.add_argument("--constraint", action="append", default=[], metavar="ID", help="a constraint; may be repeated")
-    put.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="a tag to add; may be repeated")
-    for action in (tag, untag):
-        action.add_argument("tags", nargs="*", metavar="TAG")
-
-
-def _tile(actions: _Commands, name: str, about: str, client: _Parser) -> _Parser:
-    parser = _command(actions, name, f"shared:{name}", about, client)
-    parser.add_argument("room", metavar="ROOM")
-    parser.add_argument("id", metavar="ID")
-    return parser
-
-
-def _approximate(commands: _Commands, client: _Parser) -> None:
-    tally = _command(commands, "tally", "shared:tally", "count an item, of any number of items, in little room", client)
-    tally.add_argument("item", metavar="ITEM")
-    tally.add_argument("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1")
-    tally.add_argument("--of", default="items", metavar="NAME", help="the tally to count in; default: items")
-
-    seen = _command(commands, "seen", "shared:seen", "whether any node has seen an id before", client)
-    seen.add_argument("name", metavar="NAME", help="the filter to ask")
-    seen.add_argument("item", metavar="ITEM")
-    seen.add_argument("--add", action="store_true", help="put it in, too; the first one begins the filter")
-    seen.add_argument("--expect", type=parse_count, metavar="N", help="items to expect, when the filter begins; default: 100000")
-    seen.add_argument(
-        "--fp-rate", type=parse_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01"
-    )
-
-
-def _figures(commands: _Commands, client: _Parser) -> None:
-    counter = _command(commands, "counter", "shared:counter", "what a counter of the fleet stands at", client)
-    counter.add_argument("name", metavar="NAME")
-    counter.add_argument("--by", type=int, metavar="N", help="move it by so much first, down by a negative number")
-
-    position = _command(commands, "position", "shared:position", "where the fleet and its nodes are", client)
-    position.add_argument("to", nargs="*", metavar="A B", help="move the fleet to this lattice point first")
-
 
 def _replay(commands: _Commands) -> None:
-    replay = _command(commands, "replay", "histories:replay", "run what `node --record` recorded again, and compare")
+    replay = _command(commands, "replay", "replay:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
     replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
@@ -375,7 +327,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Have shtab offer files where a flag takes one. argparse has no public way to its arguments; shtab itself uses this one."""
+    """Have shtab offer files for flags with a file name. argparse has no public way to its arguments; so does shtab."""
     import shtab
 
     for action in parser._actions:
@@ -387,28 +339,6 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
 
 
 # --- values -----------------------------------------------------------------------------------------------------------------
-
-
-def parse_whole(text: str | None, flag: str, least: int, most: int, default: int) -> int:
-    """A whole number from `least` to `most`; `default` for None. Raises `MisuseError`, which names the flag."""
-    if text is None:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
-        raise MisuseError(f"{flag} is a whole number from {least} to {most}, not {text!r}")
-    return int(text)
-
-
-def parse_number(text: str | None, flag: str, default: float, *, above: float, most: float) -> float:
-    """A number above `above`, and at most `most`; `default` for None. Raises `MisuseError`, which names the flag."""
-    if text is None:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = above
-    if not above < number <= most:  # NaN is in no range
-        raise MisuseError(f"{flag} is a number above {above:g} and at most {most:g}, not {text!r}")
-    return number
 
 
 def _demo_nodes(text: str) -> int:

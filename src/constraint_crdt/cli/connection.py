@@ -1,38 +1,22 @@
-"""The node that a command asks, the call of a declared operation, and the errors of the client as the end of the command.
+"""The node that a command asks, the call of a declared command, and the errors of the client as the end of the command.
 
-The node is that of the flag, of the environment, or the default one. The token file likewise, without a default. The command of an
-operation makes its request of the arguments, calls the node, and prints the response. One that makes several calls has a function
-of its own in `HANDLERS`: `function(client, request, arguments) -> exit code`.
+The node is taken from the flag, the environment or the default, in this order; the token file likewise, without a default. A
+declared command calls its operation with the request of its flags, or makes the calls of its declaration, and prints the response.
 """
 
 import argparse
-import importlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-import msgspec
+from typing import Any
 
 from constraint_crdt.cli.arguments import DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
-from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import print_json, print_view
-from constraint_crdt.client.address import AddressError, read_token
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NoAnswer, Stranger, Unauthorized, WrongInput
-from constraint_crdt.client.wire import TIMEOUT
+from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.operation import AnyOperation, Operation
-from constraint_crdt.operations.values import UsageError
-
-Request = TypeVar("Request", bound=msgspec.Struct)
-Response = TypeVar("Response")
-
-HANDLERS: Final[Mapping[str, str]] = {
-    "add": "constraints:add",
-    "remove": "constraints:remove",
-}
-"""The functions of commands that make several calls, as module:name below `constraint_crdt.cli`."""
+from constraint_crdt.operations.command import AnyCommand, Command, UsageError
+from constraint_crdt.operations.operation import AnyOperation
 
 
 def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
@@ -51,7 +35,7 @@ def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
 
 
 def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
-    """The end of a command with this error, in a sentence that says what to do."""
+    """The end of a command with this error, in a sentence with advice."""
     match error:
         case NoAnswer(refused=True):
             return CommandFailedError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
@@ -70,40 +54,31 @@ def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the command of `arguments.operation`; returns its exit code."""
-    operation: AnyOperation = arguments.operation
-    request = request_of(operation, arguments)
-    with connect(arguments) as client:
-        handler = None if operation.command is None else HANDLERS.get(operation.command.name)
-        if handler is None:
-            return call(client, operation, request, arguments)
-        module, _, function = handler.partition(":")
-        code: int = getattr(importlib.import_module(f"constraint_crdt.cli.{module}"), function)(client, request, arguments)
-        return code
-
-
-def call(client: Client, operation: Operation[Request, Response], request: Request, arguments: argparse.Namespace) -> int:
-    """Call an operation and print the response: as JSON with `--json`, else as its command shows it."""
-    response = client.do(operation, request)
-    show = None if operation.command is None else operation.command.show
-    if arguments.json or show is None:
-        print_json(response)
+    """Run the declared command of the arguments; returns its exit code."""
+    command: AnyCommand = arguments.declared
+    if isinstance(command, Command):
+        request = request_of(arguments)
+        with connect(arguments) as client:
+            response = client.do(arguments.operation, request)
+        view = None if arguments.json or command.show is None else command.show(response, request, arguments)
     else:
-        print_view(show(response, request, arguments))
-    return 0
+        with connect(arguments) as client:
+            response = command.call(client, arguments)
+        view = None if arguments.json else command.show(response, arguments)
+    return present(response, view)
 
 
-def request_of(operation: AnyOperation, arguments: argparse.Namespace) -> Any:
-    """The request that the arguments ask for. Raises `UsageError`, or `ConstraintCrdtError` for a value out of bounds."""
-    command = operation.command
-    flags = {} if command is None else command.flags
+def request_of(arguments: argparse.Namespace) -> Any:
+    """The request of the flags. Raises `ConstraintCrdtError` for a value out of bounds."""
+    operation: AnyOperation = arguments.operation
+    command: Command[Any, Any] = arguments.declared
     fields: dict[str, object] = {}
     for name in operation.request.__struct_fields__:
         value = getattr(arguments, FIELD + name, None)
-        flag = flags.get(name)
+        flag = command.flags.get(name)
         if value is not None:
             fields[name] = value if flag is None or flag.convert is None else flag.convert(value)
     request = operation.request(**fields)
-    if command is not None and command.check is not None:
+    if command.check is not None:
         command.check(request)
     return request

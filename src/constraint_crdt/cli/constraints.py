@@ -1,4 +1,4 @@
-"""The commands on constraints that make several calls, or have no declaration: add, remove, apply, coverage.
+"""The commands on constraints that wait for acknowledgements, or take a file: add, remove, apply.
 
 With `--json` they print the answer of the API. The commands that change definitions wait with `--wait` until enough nodes have
 acknowledged the change; a wait that fails is told after the answer, with exit code 1.
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from constraint_crdt.cli.connection import connect
-from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import present, printable
+from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import NotFound
-from constraint_crdt.operations.command import Column, Table, View
+from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
     REMOVE,
@@ -28,17 +27,13 @@ from constraint_crdt.operations.constraints import (
     Removed,
     RemovedConstraint,
 )
-from constraint_crdt.operations.evidence import (
-    CoverageReport,
-    NodeCoverage,
-)
-from constraint_crdt.operations.values import parse_duration, show_time
+from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
 
 if TYPE_CHECKING:
     from constraint_crdt.cli.files import WantedConstraint
 
 LONGEST_REQUEST = 60.0
-"""Seconds that one request waits at the node; a longer wait takes several requests."""
+"""The longest wait of a request at the node, in seconds; a longer wait takes several requests."""
 
 DEFAULT_WAIT = "30s"
 
@@ -59,11 +54,13 @@ _ADDED = {
 # --- writes -----------------------------------------------------------------------------------------------------------------
 
 
-def add(client: Client, request: NewConstraint, arguments: argparse.Namespace) -> int:
+def add(arguments: argparse.Namespace) -> int:
     """Add a constraint, or replace its definition; with `--wait`, wait for acknowledgements."""
+    request: NewConstraint = request_of(arguments)
     check_wait(arguments)
-    answer = client.do(ADD, request)
-    return _present_write(arguments, client, answer, show_add(answer))
+    with connect(arguments) as client:
+        answer = client.do(ADD, request)
+        return _present_write(arguments, client, answer, show_add(answer))
 
 
 def show_add(answer: Added) -> str:
@@ -71,11 +68,13 @@ def show_add(answer: Added) -> str:
     return f"{answer.id}: {_ADDED.get(answer.change, answer.change)}"
 
 
-def remove(client: Client, request: RemovedConstraint, arguments: argparse.Namespace) -> int:
+def remove(arguments: argparse.Namespace) -> int:
     """Remove a constraint; with `--wait`, wait for acknowledgements."""
+    request: RemovedConstraint = request_of(arguments)
     check_wait(arguments)
-    answer = client.do(REMOVE, request)
-    return _present_write(arguments, client, answer, show_remove(answer))
+    with connect(arguments) as client:
+        answer = client.do(REMOVE, request)
+        return _present_write(arguments, client, answer, show_remove(answer))
 
 
 def show_remove(answer: Removed) -> str:
@@ -86,10 +85,10 @@ def show_remove(answer: Removed) -> str:
 def _present_write(arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str) -> int:
     """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
     if arguments.wait is None:
-        return present(answer, sentence, as_json=arguments.json)
+        return present(answer, None if arguments.json else sentence)
     report = wait_for(client, arguments, answer.id)
     told = f"{sentence}; {acknowledged_by(report)}" if report.met else sentence
-    present({**msgspec.to_builtins(answer), "coverage": report}, told, as_json=arguments.json)
+    present({**msgspec.to_builtins(answer), "coverage": report}, None if arguments.json else told)
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
     return 0
@@ -122,7 +121,9 @@ def apply(arguments: argparse.Namespace) -> int:
             _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
     report = None if arguments.wait is None else wait_for(client, arguments, None)
     summary = show_changes(done, dry_run=arguments.dry_run)
-    present(done, f"{summary}; {acknowledged_by(report)}" if report is not None and report.met else summary, as_json=arguments.json)
+    if report is not None and report.met:
+        summary = f"{summary}; {acknowledged_by(report)}"
+    present(done, None if arguments.json else summary)
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
     return 0
@@ -164,37 +165,7 @@ def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:
     return f"would be: {told} (dry run, nothing was sent)" if dry_run else told
 
 
-# --- coverage ---------------------------------------------------------------------------------------------------------------
-
-
-def coverage(arguments: argparse.Namespace) -> int:
-    """The nodes that have acknowledged a change, and those that have not. Exit code 0 with any of them."""
-    client = connect(arguments)
-    answer = client.fleet_coverage() if arguments.id is None else client.coverage(arguments.id)
-    return present(answer, show_coverage(answer, time.time()), as_json=arguments.json)
-
-
-def show_coverage(answer: CoverageReport, now: float) -> View:
-    """A sentence on the change, and a row for each node. `now`: seconds since the epoch."""
-    what = {
-        "added": f"{answer.id}: active",
-        "expired": f"{answer.id}: expired",
-        "removed": f"{answer.id}: removed",
-        "definitions": "all changes of constraints",
-    }[answer.change]
-    unknown = f"; of {answer.unknown} there is no evidence" if answer.unknown else ""
-    columns = [Column("node"), Column("holds it"), Column("since"), Column("live"), Column("behind", right=True)]
-    rows = [
-        [
-            each.node,
-            {True: "yes", False: "NO", None: "no evidence"}[each.holds],
-            show_time(each.since, now),
-            "yes" if each.live else "no",
-            "-" if each.behind is None else each.behind,
-        ]
-        for each in answer.nodes
-    ]
-    return [f"{what}; {acknowledged_by(answer)}, {answer.lack} lack it{unknown}", Table(columns, rows)]
+# --- waits ----------------------------------------------------------------------------------------------------------------------
 
 
 def check_wait(arguments: argparse.Namespace) -> float:
@@ -225,13 +196,8 @@ def wait_for(client: Client, arguments: argparse.Namespace, id_: str | None) -> 
             return answer
 
 
-def acknowledged_by(answer: CoverageReport) -> str:
-    """The number of nodes that have the change, as a sentence."""
-    return f"{answer.have} of {len(answer.nodes)} nodes have it"
-
-
 def not_enough(what: str, answer: CoverageReport) -> CommandFailedError:
-    """The failure of a wait, with the names of the nodes without the change. `what`: the work that was done."""
+    """The failure of a wait, with the names of the nodes without the change. `what`: the finished work."""
     lacking = [_lacking(each) for each in answer.nodes if not each.holds]
     more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
     told = f"{what}, but only {acknowledged_by(answer)}, where {answer.wanted} were asked for"
@@ -243,6 +209,3 @@ def not_enough(what: str, answer: CoverageReport) -> CommandFailedError:
 def _lacking(each: NodeCoverage) -> str:
     notes = [*(["not live"] if not each.live else []), *(["nothing is known of what it has"] if each.holds is None else [])]
     return f"{each.node} ({', '.join(notes)})" if notes else each.node
-
-
-# --- explain ----------------------------------------------------------------------------------------------------------------

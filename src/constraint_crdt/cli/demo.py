@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from constraint_crdt.cli.demo_nodes import DemoNode
-from constraint_crdt.cli.errors import CommandFailedError
-from constraint_crdt.cli.output import aligned, printable
+from constraint_crdt.cli.output import CommandFailedError, aligned, printable
 from constraint_crdt.operations.command import Column
 from constraint_crdt.operations.constraints import ConstraintReport
 from constraint_crdt.operations.nodes import Status
@@ -25,7 +24,7 @@ PATIENCE = 15.0
 """Seconds that the fleet has to agree after each step."""
 
 
-class Change(NamedTuple):
+class DemoChange(NamedTuple):
     """A constraint that the demo adds, or edits."""
 
     id: str
@@ -35,12 +34,12 @@ class Change(NamedTuple):
 
 
 _FIRST = (
-    Change("cpu_possible", "cpu_percent <= 100.0", "info", "holds on any machine"),
-    Change("memory_spare", "memory_percent < 1.0", "critical", "holds on none"),
-    Change("disk_space", "disk_percent < 99.5", "warning", "logs need room"),
+    DemoChange("cpu_possible", "cpu_percent <= 100.0", "info", "holds on any machine"),
+    DemoChange("memory_spare", "memory_percent < 1.0", "critical", "holds on none"),
+    DemoChange("disk_space", "disk_percent < 99.5", "warning", "logs need room"),
 )
-_EDITED = Change("memory_spare", "memory_percent < 99.5", "critical", "what was meant")
-_MISSED = Change("load_bearable", "load_1m < 256.0", "warning", "added while a node was away")
+_EDITED = DemoChange("memory_spare", "memory_percent < 99.5", "critical", "what was meant")
+_MISSED = DemoChange("load_bearable", "load_1m < 256.0", "warning", "added while a node was away")
 
 
 # --- screen -----------------------------------------------------------------------------------------------------------------
@@ -53,7 +52,7 @@ class Scene(NamedTuple):
     statuses: Mapping[str, Status]
     """Of each node that answers."""
     constraints: Sequence[ConstraintReport]
-    """Of one node that answers."""
+    """Of a node that answers."""
 
     def agreement(self) -> str:
         """How many nodes enforce the same, in words."""
@@ -158,7 +157,7 @@ class _TerminalScreen:
 
 
 class Spread(NamedTuple):
-    """The time that one change, or the return of a node, took to reach every node."""
+    """The time for a change, or the return of a node, to reach every node."""
 
     what: str
     seconds: float | None
@@ -286,8 +285,8 @@ class _Story:
         self._screen.say(f"the nodes did not find each other within {PATIENCE:g} s")
         return False
 
-    async def _change(self, writer: DemoNode, change: Change, what: str) -> None:
-        """Write a constraint on one node, and measure the time until the others that are up have it."""
+    async def _change(self, writer: DemoNode, change: DemoChange, what: str) -> None:
+        """Write a constraint on a node, and measure the time until the other live nodes have it."""
         before = await writer.status()
         began = self._now()
         await writer.add(*change)
@@ -316,8 +315,8 @@ class _Story:
         return f"all {live} live nodes have it after {1000 * seconds:.0f} ms"
 
     async def _spread_of(self, source: DemoNode, constraints_hash: str, began: float) -> float | None:
-        """Seconds from `began` until every live node enforces that; None if one does not in time, or if `source` ends before: the
-        change may be lost with it.
+        """Seconds from `began` until every live node enforces these constraints. None after the deadline, or if `source` ends
+        before: the change may be lost with the node.
         """
         live = [node for node in self._nodes if node.live]
         times = await asyncio.gather(*(self._reach(node, source, constraints_hash) for node in live))

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from constraint_crdt.cli.errors import CommandFailedError
+from constraint_crdt.cli.output import CommandFailedError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError, NoAnswer
 from constraint_crdt.operations.constraints import ConstraintReport
@@ -25,13 +25,13 @@ Value = TypeVar("Value")
 READY_SECONDS = 30.0
 END_SECONDS = 2.5
 ANSWER_SECONDS = 10.0
-"""A node that is gone is told by its connection at once; a shorter wait would take one on a busy machine for gone."""
+"""The end of a node closes its connection at once; with a shorter wait a node on a busy machine would count as ended."""
 
 _READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=(?P<endpoints>\S*)$")
 
 
 class DemoNode:
-    """One node of the demo, over any number of processes."""
+    """A node of the demo, over any number of processes."""
 
     def __init__(self, name: str, fleet: str) -> None:
         self.name = name
@@ -148,5 +148,5 @@ class DemoNode:
 
 
 def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment without settings of a node, which are for another one."""
+    """The environment without settings of another node."""
     return {key: value for key, value in own.items() if not key.startswith(ENVIRONMENT_PREFIX)}

@@ -1,10 +1,11 @@
-"""Files: read whole within a bound, and written whole or not at all. The commands on state files, and the file of `apply`.
+"""Files: read whole within a bound, and written whole or not at all. The commands on files, and the file of `apply`.
 
 Rules of writing: a file is written under a temporary name beside its place, synced to disk, and then renamed. So a reader sees the
 old file or the new one, and a full disk leaves the old one. The file keeps the mode of its predecessor. A device or a pipe is
 written to in place. `-` is standard input or output.
 
-The commands on state files are merge, export and import; docs/reference/state-files.md describes the format.
+The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `tile put` and
+`tile get` read and write the content of a tile.
 
 The file of `apply` lists constraints:
 
@@ -21,6 +22,7 @@ so applying a file again extends its constraints.
 """
 
 import argparse
+import base64
 import contextlib
 import difflib
 import os
@@ -39,17 +41,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from constraint_crdt.cli.connection import connect
-from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import present, printable
+from constraint_crdt.cli.connection import connect, request_of
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client.errors import WrongInput
 from constraint_crdt.client.wire import stranger
+from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
-from constraint_crdt.operations.states import ImportReport
-from constraint_crdt.operations.values import parse_duration
+from constraint_crdt.operations.service import show_import
+from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import FORMAT, MAX_STATE_BYTES, from_json, to_json
 from constraint_crdt.types.definition import Definition, check_definition, expiry_time
@@ -59,7 +62,7 @@ STANDARD = "-"
 """The name of standard input and output."""
 
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
-"""Bytes that a node takes in one import."""
+"""The largest import of a node, in bytes."""
 
 FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
 """Of a constraint in a file."""
@@ -181,7 +184,7 @@ def export(arguments: argparse.Namespace) -> int:
     write_whole(arguments.output, _line(content))
     if arguments.output != STANDARD:
         answer = {"file": arguments.output, **msgspec.json.decode(file.reading, type=dict[str, Any])}
-        present(answer, show_state_file(arguments.output, file), as_json=arguments.json)
+        present(answer, None if arguments.json else show_state_file(arguments.output, file))
     return 0
 
 
@@ -193,14 +196,7 @@ def import_(arguments: argparse.Namespace) -> int:
         answer = client.import_state(content)
     except WrongInput as error:  # a mistake in the file
         raise MisuseError(printable(f"{arguments.file}: {error}")) from None
-    return present(answer, show_import(answer), as_json=arguments.json)
-
-
-def show_import(answer: ImportReport) -> str:
-    """The cells that are new, in a sentence."""
-    if not answer.changed:
-        return "nothing new: the node knew all of it"
-    return f"taken in: {answer.cells} new cells; constraints that changed: {answer.constraints}"
+    return present(answer, None if arguments.json else show_import(answer))
 
 
 class StateFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,6 +224,51 @@ def show_state_file(name: str, file: StateFile) -> str:
 
 def _line(content: bytes) -> bytes:
     return content.rstrip() + b"\n"
+
+
+# --- tiles ----------------------------------------------------------------------------------------------------------------------
+
+
+def put(arguments: argparse.Namespace) -> int:
+    """Replace the content of a tile."""
+    content = read_whole(arguments.file or STANDARD, TILE_BYTES) if arguments.text is None else arguments.text
+    answer = connect(arguments).put_tile(
+        arguments.room,
+        arguments.id,
+        content,
+        author=arguments.author,
+        tags=arguments.tags,
+        constraints=arguments.constraint,
+    )
+    return present(answer, None if arguments.json else show_put_tile(answer))
+
+
+def get(arguments: argparse.Namespace) -> int:
+    """Print the content of a tile, or write it to a file."""
+    answer = connect(arguments).do(TILE, request_of(arguments))
+    content = base64.b64decode(answer.base64 or "") if answer.text is None else answer.text.encode()
+    if arguments.output is not None and arguments.output != STANDARD:
+        write_whole(arguments.output, content)
+        if arguments.json:
+            print_json({"file": arguments.output, **_without_content(answer)})
+    elif arguments.json:
+        print_json(answer)
+    elif sys.stdout.isatty():
+        _print_on_terminal(answer.text)
+    else:
+        write_whole(STANDARD, content)
+    return 0
+
+
+def _without_content(answer: TileContent) -> dict[str, object]:
+    return {name: getattr(answer, name) for name in answer.__struct_fields__ if name not in ("text", "base64")}
+
+
+def _print_on_terminal(text: str | None) -> None:
+    """Print a text of any member of the fleet. Raises `MisuseError` if it could steer the terminal."""
+    if text is None or not all(char.isprintable() or char in "\n\t" for char in text):
+        raise MisuseError("the content is binary, or would steer the terminal: write it to a file with -o FILE")
+    print(text, end="" if text.endswith("\n") or not text else "\n")
 
 
 # --- files of constraints ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""The program: one command, from its arguments to its exit code.
+"""The program: a command, from its arguments to its exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a reader of the output. A mistake is one sentence on
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 without a reader of the output. A mistake is a sentence on
 stderr.
 """
 
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from constraint_crdt.cli.arguments import PROGRAM, parse
-from constraint_crdt.cli.errors import INTERRUPTED, NO_READER, CommandFailedError
+from constraint_crdt.cli.output import INTERRUPTED, NO_READER, CommandFailedError
 from constraint_crdt.errors import ConstraintCrdtError
 
 

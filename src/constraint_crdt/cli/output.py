@@ -1,7 +1,9 @@
-"""Printing: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
+"""Output: views for people, drawn by rich on a terminal and as aligned text anywhere else; JSON for programs.
 
 Rule: a text from a node is printed without control characters. Any member of the fleet may have written it, to steer the terminal
 of its readers.
+
+A failed command ends with a sentence on stderr and an exit code.
 """
 
 import json
@@ -16,13 +18,31 @@ from constraint_crdt.operations.command import Column, Lines, Table, View
 if TYPE_CHECKING:
     from rich.table import Table as DrawnTable
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+NO_READER = 141
+"""The exit code when the output has no reader any more."""
+
 STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
 """How words that matter are drawn on a terminal."""
 
 
-def present(answer: object, view: View, *, as_json: bool) -> int:
-    """Print the answer of a node: as JSON, as the API sent it, or as a person sees it. Returns 0, the exit code."""
-    if as_json:
+class CommandFailedError(Exception):
+    """The command could not do its work. `str()` is a sentence with advice."""
+
+    exit_code = 1
+
+
+class MisuseError(CommandFailedError):
+    """The arguments of the command cannot be right, whatever the state of the fleet."""
+
+    exit_code = 2
+
+
+def present(answer: object, view: "View | None") -> int:
+    """Print the answer of a node as a view; without a view as JSON, as the API sent it. Returns 0, the exit code."""
+    if view is None:
         print_json(answer)
     else:
         print_view(view)
@@ -36,12 +56,12 @@ def printable(value: object) -> str:
 
 
 def print_json(value: object) -> None:
-    """One JSON document. `value` may hold structs."""
+    """A JSON document. `value` may hold structs."""
     print(json.dumps(msgspec.to_builtins(value), indent=2))
 
 
 def print_view(view: View) -> None:
-    """Sentences, tables and named values, one after the other."""
+    """Sentences, tables and named values, in order."""
     match view:
         case str():
             print(printable(view))
@@ -67,7 +87,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> 
 
 
 def print_lines(lines: Sequence[tuple[str, object]]) -> None:
-    """Named values, one a line."""
+    """Named values, a line each."""
     for name, value in lines:
         print(f"{name:<12} {printable(value)}")
 

@@ -1,4 +1,4 @@
-"""`simulate`: a fleet in virtual time. By its flags it runs scenarios, or one of the tasks of `histories`: a search, a replay.
+"""`simulate`: a fleet in virtual time. By its flags it runs scenarios, or a task of `replay`: a search, a replay.
 
 Exit codes: 0 the fleet settled, 1 it did not, an invariant broke, or a file cannot be written, 130 interrupted. An interrupted run
 prints its results so far.
@@ -15,14 +15,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from constraint_crdt.cli.arguments import parse_number, parse_whole
-from constraint_crdt.cli.errors import INTERRUPTED, CommandFailedError, MisuseError
 from constraint_crdt.cli.files import check_place, write_whole
-from constraint_crdt.cli.output import print_json, print_lines
+from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.values import UsageError, parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.simulation.plot import Picture, draw, png_writer, to_svg
-from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Run, Scenario
+from constraint_crdt.simulation.scenario import LONGEST_NS, SECOND_NS, Report, Scenario, ScenarioRun
 
 MOST_SEEDS = 1_000_000
 MOST_WORKERS = 256
@@ -40,13 +38,13 @@ def simulate(arguments: argparse.Namespace) -> int:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
         if arguments.chaos:
             raise MisuseError("--replay runs one history and --chaos searches for some: give one of the two")
-        from constraint_crdt.cli.histories import replay_file
+        from constraint_crdt.cli.replay import replay_file
 
         return replay_file(arguments.replay, as_json=arguments.json)
     seed = parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
     if arguments.chaos:
         _refuse(given, _SCENARIO_FLAGS, "--chaos draws the fleet and its faults from the seed")
-        from constraint_crdt.cli.histories import search
+        from constraint_crdt.cli.replay import search
 
         return search(
             first_seed=seed,
@@ -63,6 +61,28 @@ def simulate(arguments: argparse.Namespace) -> int:
 
 
 # --- reading flags -------------------------------------------------------------------------------------------------------
+
+
+def parse_whole(text: str | None, flag: str, least: int, most: int, default: int) -> int:
+    """A whole number from `least` to `most`; `default` for None. Raises `MisuseError`, which names the flag."""
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 20 or not least <= int(text) <= most:
+        raise MisuseError(f"{flag} is a whole number from {least} to {most}, not {text!r}")
+    return int(text)
+
+
+def parse_number(text: str | None, flag: str, default: float, *, above: float, most: float) -> float:
+    """A number above `above`, and at most `most`; `default` for None. Raises `MisuseError`, which names the flag."""
+    if text is None:
+        return default
+    try:
+        number = float(text)
+    except ValueError:
+        number = above
+    if not above < number <= most:  # NaN is in no range
+        raise MisuseError(f"{flag} is a number above {above:g} and at most {most:g}, not {text!r}")
+    return number
 
 
 def _refuse(given: Mapping[str, object], flags: Iterable[str], why: str) -> None:
@@ -125,7 +145,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None]
     interrupted = False
     with _progress(len(scenarios)) as advance:
         for scenario in scenarios:
-            run = Run(scenario)
+            run = ScenarioRun(scenario)
             try:
                 for sample in run.samples():
                     advance(len(reports), sample.known)
@@ -151,7 +171,7 @@ def _run_scenarios(scenarios: Sequence[Scenario], plot: Callable[[Report], None]
 
 @contextmanager
 def _progress(runs: int) -> Iterator[Callable[[int, float], None]]:
-    """A progress bar on stderr, on a terminal: `advance(runs done, share known of the one on its way)`."""
+    """A progress bar on stderr, on a terminal: `advance(runs done, share known of the present run)`."""
     if not sys.stderr.isatty():
         yield _show_nothing
         return

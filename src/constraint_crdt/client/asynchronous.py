@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar
 import h11
 import msgspec
 
-from constraint_crdt.client.address import Address, read_address
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
 from constraint_crdt.client.event_stream import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
 from constraint_crdt.client.methods import AsyncMethods
@@ -18,7 +17,8 @@ from constraint_crdt.client.wire import (
     MOST_IDLE,
     REPEATABLE,
     TIMEOUT,
-    Answered,
+    Address,
+    RawResponse,
     authorization,
     check_answer,
     check_token,
@@ -27,6 +27,7 @@ from constraint_crdt.client.wire import (
     joined,
     next_page,
     no_answer,
+    read_address,
     read_response,
     stranger,
 )
@@ -132,7 +133,7 @@ class AsyncClient(AsyncMethods):
 
     async def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
-    ) -> Answered:
+    ) -> RawResponse:
         """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
@@ -154,7 +155,7 @@ class AsyncClient(AsyncMethods):
 
     async def _exchange(
         self, connection: _Connection, method: str, path: str, headers: dict[str, str], body: bytes | None
-    ) -> Answered:
+    ) -> RawResponse:
         try:
             await connection.send(method, path, headers, body)
             response = await connection.receive()
@@ -167,7 +168,7 @@ class AsyncClient(AsyncMethods):
             self._idle.append(connection)
         else:
             connection.close()
-        return Answered(response.status_code, _headers(response), content)
+        return RawResponse(response.status_code, _headers(response), content)
 
     def _kept_connection(self) -> _Connection | None:
         """An open connection from the pool, or None."""
@@ -217,7 +218,7 @@ class AsyncClient(AsyncMethods):
                 response = await connection.receive()
                 if response.status_code >= 400:
                     content = b"".join([data async for data in connection.data()])
-                    check_answer(Answered(response.status_code, _headers(response), content), self.address)
+                    check_answer(RawResponse(response.status_code, _headers(response), content), self.address)
                 async for data in connection.data():
                     for heard in reader.feed(data):
                         silence.reschedule(None)  # the consumer may take as long as it needs

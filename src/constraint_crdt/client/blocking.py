@@ -9,7 +9,6 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from constraint_crdt.client.address import read_address
 from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
 from constraint_crdt.client.event_stream import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
 from constraint_crdt.client.methods import BlockingMethods
@@ -18,7 +17,7 @@ from constraint_crdt.client.wire import (
     MOST_IDLE,
     REPEATABLE,
     TIMEOUT,
-    Answered,
+    RawResponse,
     authorization,
     check_answer,
     check_token,
@@ -27,6 +26,7 @@ from constraint_crdt.client.wire import (
     joined,
     next_page,
     no_answer,
+    read_address,
     read_response,
     stranger,
 )
@@ -80,7 +80,7 @@ class Client(BlockingMethods):
 
     def ask(
         self, method: str, path: str, body: bytes | None = None, *, media_type: str = "application/json", patience: float = 0.0
-    ) -> Answered:
+    ) -> RawResponse:
         """Send a request to a path, and return the answer, a problem included. Raises `NoAnswer` or `Stranger`."""
         headers = headers_of(self.address, self._token, body, media_type)
         timeout = self._timeout + patience
@@ -111,13 +111,13 @@ class Client(BlockingMethods):
         body: bytes | None,
         headers: dict[str, str],
         timeout: float,
-    ) -> Answered:
+    ) -> RawResponse:
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(timeout)
             connection.request(method, path, body, headers)
             response = connection.getresponse()
-            answered = Answered(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
+            answered = RawResponse(response.status, {key.lower(): value for key, value in response.getheaders()}, response.read())
         except BaseException:
             connection.close()
             raise
@@ -175,7 +175,7 @@ class Client(BlockingMethods):
             connection.request("GET", f"/v1/events?last={last}&follow={int(follow)}", headers=headers)
             response = connection.getresponse()
             if response.status >= 400:
-                check_answer(Answered(response.status, dict(response.getheaders()), response.read()), self.address)
+                check_answer(RawResponse(response.status, dict(response.getheaders()), response.read()), self.address)
             while data := response.read1(65536):
                 yield from reader.feed(data)
         except OSError as error:

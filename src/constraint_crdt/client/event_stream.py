@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from constraint_crdt.model.events import Event, Notice
+from constraint_crdt.model import Event, Notice
 
 SILENCE = 25.0
 """Seconds without data, heartbeats included, after which a stream counts as broken."""

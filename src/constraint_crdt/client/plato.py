@@ -20,7 +20,7 @@ TIMEOUT = 10.0
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
-Answer = TypeVar("Answer")
+Decoded = TypeVar("Decoded")
 
 
 class PlatoError(ConstraintCrdtError):
@@ -134,7 +134,7 @@ class PlatoClient:
             message += f": {detail}"
         return PlatoError(message, status=status, field=field if isinstance(field, str) else None)
 
-    def _decoded(self, answer: bytes, shape: type[Answer]) -> Answer:
+    def _decoded(self, answer: bytes, shape: type[Decoded]) -> Decoded:
         try:
             return msgspec.json.decode(answer, type=shape)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

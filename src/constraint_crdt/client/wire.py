@@ -1,22 +1,29 @@
-"""The exchange of a request and a response, for both clients: encoding, decoding, errors.
+"""The exchange of a request and a response, for both clients: addresses, tokens, encoding, decoding, errors.
 
-Rules: no I/O here. A token goes into a header and nowhere else.
+Rules: no I/O here, except to read a file of tokens. A token goes into a header and nowhere else. A file of tokens has lines
+`read TOKEN` and `write TOKEN`, or a single token.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from constraint_crdt.client.address import Address
 from constraint_crdt.client.errors import KINDS, NoAnswer, Refused, Stranger
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
+
+DEFAULT_PORT = 8470
+
+MOST_TOKEN_BYTES = 512 * 1024
+"""Of a file of tokens."""
 
 TIMEOUT = 5.0
 """Seconds without data after which a request fails."""
@@ -35,7 +42,67 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 _PATH_FIELD = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
-class Answered(NamedTuple):
+# --- addresses and tokens --------------------------------------------------------------------------------------------------------
+
+
+class AddressError(ConstraintCrdtError, ValueError):
+    """A text that is not the address of a node."""
+
+
+class Address(NamedTuple):
+    """Host and port of a node's API."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """As a URL."""
+        return f"http://{self.authority}"
+
+    @property
+    def authority(self) -> str:
+        """As in a Host header."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_address(text: str) -> Address:
+    """The address in `http://HOST:PORT` or `HOST:PORT`. Raises `AddressError`."""
+    wrong = AddressError(f"{text!r} is no address of a node: give http://HOST:PORT or HOST:PORT")
+    try:
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        port = parts.port
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port out of range, an unclosed bracket; or UnicodeError, a host that no resolver could take
+        raise wrong from None
+    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.username:
+        raise wrong
+    return Address(parts.hostname, DEFAULT_PORT if port is None else port)
+
+
+def read_token(file: Path) -> str:
+    """The first token with the role write, or else the first token. Raises `ConstraintCrdtError` without any."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MOST_TOKEN_BYTES).decode()
+    except OSError as error:
+        raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
+    lines = [words for line in text.splitlines() if (words := line.split()) and not words[0].startswith("#")]
+    for right in ("write", "read"):
+        for words in lines:
+            if len(words) == 2 and words[0] == right:
+                return words[1]
+    if len(lines) == 1 and len(lines[0]) == 1:
+        return lines[0][0]
+    raise ConstraintCrdtError(f"there is no token in {file}: write a line `read TOKEN` or `write TOKEN`")
+
+
+# --- requests and responses ------------------------------------------------------------------------------------------------------
+
+
+class RawResponse(NamedTuple):
     """The status, headers and content of an answer."""
 
     status: int
@@ -44,7 +111,7 @@ class Answered(NamedTuple):
     content: bytes
 
 
-class Sent(NamedTuple):
+class EncodedRequest(NamedTuple):
     """An encoded request."""
 
     method: str
@@ -56,7 +123,7 @@ class Sent(NamedTuple):
     """Seconds beyond the timeout for a slow operation."""
 
 
-def encode_request(operation: Operation[Request, Any], request: Request) -> Sent:
+def encode_request(operation: Operation[Request, Any], request: Request) -> EncodedRequest:
     """The request, encoded. Raises `TypeError` for a value without a form in JSON."""
     path = _PATH_FIELD.sub(lambda found: quote(getattr(request, found[1]), safe="", errors="replace"), operation.path)
     query = _query(operation, request)
@@ -68,7 +135,7 @@ def encode_request(operation: Operation[Request, Any], request: Request) -> Sent
         content = _encoded({name: getattr(request, name) for name in operation.body_fields})
     patience = operation.patience(request) if operation.patience is not None else 0.0
     media_type = JSON if body is None else body.media_type
-    return Sent(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+    return EncodedRequest(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:
@@ -112,7 +179,7 @@ def check_token(token: str | None) -> str | None:
     return token
 
 
-def read_response(operation: Operation[Any, Response], answered: Answered, address: Address) -> Response:
+def read_response(operation: Operation[Any, Response], answered: RawResponse, address: Address) -> Response:
     """The decoded response. Raises `Refused` for a problem, `Stranger` for an answer that is not from a node."""
     check_answer(answered, address)
     found: Any
@@ -133,7 +200,7 @@ def joined(operation: Operation[Any, Response], pages: list[Response]) -> Respon
     return pages[0] if operation.join is None else operation.join(pages)
 
 
-def check_answer(answered: Answered, address: Address) -> None:
+def check_answer(answered: RawResponse, address: Address) -> None:
     """Raise `Refused` for a problem, `Stranger` for another error."""
     if answered.status < 400:
         return
@@ -153,7 +220,7 @@ def check_answer(answered: Answered, address: Address) -> None:
     )
 
 
-def next_page(answered: Answered) -> str | None:
+def next_page(answered: RawResponse) -> str | None:
     """The path of the next page, or None."""
     found = _NEXT.search(answered.headers.get("link", ""))
     return found[1] if found and found[1].startswith("/") else None

@@ -1,49 +1,165 @@
-"""Cells: the unit of state, their wire form, removals, and runs.
+"""Cells: the unit of state, their kinds, their wire form, removals, and runs.
 
 A cell is the latest value of a replica under a key: `(seq, value)`. On the wire and in the store a cell is a msgpack array
 `[kind, key, value, tag]`; trailing nil parts are left out. Replica and seq come from the run around the cell. `tag` is reserved
-for an authentication tag.
+for an authentication tag. A key of several parts has them joined by `SEPARATOR`; see `make_key`.
 
-The bytes received are kept, hashed and forwarded, never encoded again. So a cell of an unknown kind passes unchanged. `kinds` is
-the registry; each module of `types` documents and registers the kinds of its type. A single kind belongs to this module, since
-the merge rule depends on removals:
+A *kind* is a number with a wire value, bounds and a shape of key. Each type in `types` registers and documents its kinds. The
+modules of `crdt` name a single kind, since the merge rule depends on removals:
 
 | kind | key | value |
 |---|---|---|
 | 2 REMOVE | nil: its own seq, never overwritten | `[[key, [[node id, incarnation, seq], …], kind], …]`; kind 1 if left out |
 
-A key of several parts has them joined by `SEPARATOR`; see `make_key`. `read_cell` is the only way from bytes to a cell and
-validates the value of every registered kind.
-
 `Run(replica, lo, hi, cells)` is the form in which state travels: all cells of the row with lo < seq <= hi that still stand, in
 ascending order of seq. `floor` belongs to the runs of a Sync: the sender dropped the removals of the row up to there. A run from
 0 is a whole row, shared by the nodes of a process whose clocks agree on the row; see `Rows`.
+
+Rules kept here:
+
+- The received bytes are kept, hashed and forwarded, never encoded again. So a cell of an unregistered kind passes unchanged.
+- A kind is registered once, with a decoder and a check. `read_cell` is the only way from bytes to a cell and applies both, so
+  applying a cell cannot fail.
+- Bounds are checked by functions, not declared with `msgspec.Meta`: with `Meta`, building a decoder crashes the interpreter when
+  the garbage collector runs at the wrong moment (msgspec issue 717, seen with 0.22.0 on CPython 3.11).
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.kinds import (
-    BARE_HEADS,
-    DEFAULT_REMOVED_KIND,
-    MAX_KIND,
-    RANKS,
-    READERS,
-    REMOVABLE,
-    UNKNOWN,
-    CellReader,
-    register,
-    require,
-)
-from constraint_crdt.crdt.limits import CELL_BYTES, MAX_COUNT
+from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, KEY_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
 
 REMOVE: Final = 2
+MAX_KIND: Final = 127
+"""The highest number of a kind."""
+
+DEFAULT_REMOVED_KIND: Final = 1
+"""The kind of the cells in a removal without a kind."""
+
+DOTS_PER_REMOVAL: Final = 20
+"""So many always fit into a cell, however long the keys."""
+
+SEPARATOR: Final = "\x1f"
+"""Between the parts of a key. Only the last part may contain the separator."""
+
+
+Check = Callable[[Any, Any], object]
+"""Takes the key and the decoded value of a cell; raises `ConstraintCrdtError` for a value out of bounds."""
+
+
+class CellReader(NamedTuple):
+    """The functions and bounds applied by `read_cell` to a kind."""
+
+    decode: Callable[[bytes], Any]
+    """From the bytes of a cell to a struct with `kind`, `key`, `value` and `tag`."""
+    check: Check
+    key_bytes: int
+    """The longest key, in UTF-8."""
+    empty_key: bool
+    """The key may be empty."""
+    cached: Callable[[Any], tuple[int, int]] | None
+    """From the decoded value to the form cached in the cell."""
+
+
+class _UnknownCell(msgspec.Struct, array_like=True, gc=False):
+    kind: int
+    key: str | None
+    value: msgspec.Raw = msgspec.Raw()
+    tag: bytes | None = None
+
+
+def _no_check(key: object, value: object) -> None:
+    """Accept any value."""
+
+
+UNKNOWN: Final = CellReader(msgspec.msgpack.Decoder(_UnknownCell).decode, _no_check, KEY_BYTES, True, None)
+"""The reader of all unregistered kinds."""
+
+READERS: Final[dict[int, CellReader]] = {}
+"""The reader of each registered kind. Only `register` writes here."""
+
+REMOVABLE: Final[dict[int, bool]] = {}
+"""The kinds that removals may name. True: a removal names the cell by a non-empty id. Only `register` writes here."""
+
+RANKS: Final[dict[int, Callable[[Any], int]]] = {}
+"""The rank of a value in a repair, by kind. Only `register` writes here."""
+
+BARE_HEADS: Final[dict[int, bytes]] = {}
+"""The first three bytes of a cell with a kind and a short key alone, by the length of the cell. Only `register` writes here."""
+
+_SHORT_KEY_BYTES: Final = 31
+
+
+def register(
+    kind: int,
+    value_type: Any,
+    check: Check = _no_check,
+    *,
+    key_type: Any = str,
+    key_bytes: int = KEY_BYTES,
+    empty_key: bool = True,
+    default: Any = msgspec.NODEFAULT,
+    removable: bool = False,
+    removed_by_id: bool = False,
+    cached: Callable[[Any], tuple[int, int]] | None = None,
+    rank: Callable[[Any], int] | None = None,
+    bare: bool = False,
+) -> None:
+    """Register a kind. Raises `ValueError` for a number out of range or registered before.
+
+    `value_type`: the wire value, as msgspec decodes it. `check`: the bounds of key and value. `key_type`, `key_bytes`,
+    `empty_key`: the shape of the key. `default`: the value of a cell without a value; left out, the value is required.
+    `removable`: removals may name the cells, with `removed_by_id` by an id as key. `cached`: the form of the value kept in a
+    decoded cell. `rank`: of two cells with the same dot and different values, a repair keeps the higher rank. `bare`: most cells
+    have no value, and are read without decoding; a single kind at most.
+    """
+    if kind in READERS or not 0 <= kind <= MAX_KIND:
+        raise ValueError(f"the kind {kind} is registered already, or not from 0 to {MAX_KIND}")
+    if bare and BARE_HEADS:
+        raise ValueError("another kind is read without decoding already")
+    value_field = ("value", value_type) if default is msgspec.NODEFAULT else ("value", value_type, default)
+    fields = [("kind", int), ("key", key_type), value_field]
+    # The tag is last on the wire and may be missing where the value may not: only a keyword-only field can stand so.
+    shape = msgspec.defstruct(f"Cell{kind}", fields, bases=(_Tail,), array_like=True, gc=False)
+    READERS[kind] = CellReader(msgspec.msgpack.Decoder(shape).decode, check, key_bytes, empty_key, cached)
+    if removable:
+        REMOVABLE[kind] = removed_by_id
+    if rank is not None:
+        RANKS[kind] = rank
+    if bare:
+        BARE_HEADS.update({3 + size: bytes((0x92, kind, 0xA0 | size)) for size in range(1, _SHORT_KEY_BYTES + 1)})
+
+
+class _Tail(msgspec.Struct, array_like=True, gc=False, kw_only=True):
+    tag: bytes | None = None
+
+
+def registered() -> Collection[int]:
+    """The numbers of all registered kinds, in ascending order."""
+    return sorted(READERS)
+
+
+def require(condition: bool, subject: str) -> None:
+    """Raise `ConstraintCrdtError` about the subject unless the condition holds."""
+    if not condition:
+        raise ConstraintCrdtError(f"{subject} is out of bounds")
+
+
+def require_counts(numbers: Iterable[int], subject: str) -> None:
+    """Raise `ConstraintCrdtError` unless all numbers are from 0 to 2**63 - 1."""
+    require(all(0 <= number <= MAX_COUNT for number in numbers), subject)
+
+
+def require_text(text: str, subject: str, max_bytes: int = ID_BYTES) -> None:
+    """Raise `ConstraintCrdtError` for a text of more bytes in UTF-8."""
+    require(len(text.encode()) <= max_bytes, subject)
+
 
 UNBOUND: Final = Replica("", 0)
 """The replica of a cell before the cell is bound to its row."""
@@ -74,12 +190,6 @@ _encode = msgspec.msgpack.Encoder().encode
 # Bound once: CPython 3.11 makes a new bound method at each call of a method of an imported name.
 _bare_head = BARE_HEADS.get
 _reader_of = READERS.get
-
-DOTS_PER_REMOVAL: Final = 20
-"""So many always fit into a cell, however long the keys."""
-
-SEPARATOR: Final = "\x1f"
-"""Between the parts of a key. Only the last part may contain the separator."""
 
 
 def read_cell(data: bytes) -> Cell:

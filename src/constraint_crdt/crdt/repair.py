@@ -1,6 +1,6 @@
 """Repair of damage: audit of a node's rows, comparison of two nodes' cells by bucket, and replacement of the cells that differ.
 
-Two nodes at the same clock hold the same cells. If their hashes differ, one of them is damaged: its memory, its disk, or a fault
+Two nodes at the same clock hold the same cells. If their hashes differ, either node is damaged: its memory, its disk, or a fault
 in a program. Nothing here runs before such a difference, and every step walks all cells: O(cells).
 
 Rules kept here:

@@ -1,16 +1,21 @@
-"""The CEL language and its library: verdicts and errors, the kinds of value with their overloads, and the calls of the library.
+"""The CEL language and its library: measured values, verdicts, errors, kinds of value, overloads, and the calls of the library.
 
-A set of kinds describes the possible values of a part of an expression. A measurement can be a bool, double, string, list or map.
-The library is imported at first use; its exceptions, panics included, are turned into sentences here.
+A set of kinds describes the possible values of a part of an expression. A measurement can be a bool, double, string, list or map:
+`measurements` converts numbers to doubles at any depth, and keeps a reason for each unusable value. The library is imported at
+first use; its exceptions, panics included, are turned into sentences here.
 """
 
 import enum
 import functools
+import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from types import ModuleType
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, SupportsFloat, SupportsIndex
+
+MAX_VALUE_DEPTH = 16
 
 
 class ExpressionError(ValueError):
@@ -68,13 +73,13 @@ ANY = functools.reduce(lambda kinds, kind: kinds | kind, Kind)
 NUMBER = Kind.INT | Kind.UINT | Kind.DOUBLE
 LISTS = Kind.LIST | Kind.OWN_LIST
 MAPS = Kind.MAP | Kind.OWN_MAP
-KEYS = Kind.INT | Kind.UINT | Kind.BOOL | Kind.STRING  # what can stand in the brackets of an index
+KEYS = Kind.INT | Kind.UINT | Kind.BOOL | Kind.STRING  # the index of a map
 _TIMES = Kind.TIMESTAMP | Kind.DURATION
 _SIZED = Kind.STRING | Kind.BYTES | LISTS | MAPS
 _ORDERED_WITHIN = Kind.BOOL | Kind.STRING | Kind.BYTES | _TIMES  # numbers are ordered across their kinds
 
 _SAME = {kind: (kind, kind, kind) for kind in Kind}
-_ARITHMETIC: dict[str, list[tuple[Kind, Kind, Kind]]] = {  # operator: left, right, what comes out
+_ARITHMETIC: dict[str, list[tuple[Kind, Kind, Kind]]] = {  # operator: left, right, result
     "+": [
         *(_SAME[k] for k in (Kind.INT, Kind.UINT, Kind.DOUBLE, Kind.STRING, Kind.BYTES, Kind.DURATION)),
         (LISTS, LISTS, Kind.OWN_LIST),
@@ -90,7 +95,7 @@ _ARITHMETIC: dict[str, list[tuple[Kind, Kind, Kind]]] = {  # operator: left, rig
     "%": [_SAME[Kind.INT], _SAME[Kind.UINT]],
 }
 
-FUNCTIONS = {  # name: what its one argument can be, what comes out
+FUNCTIONS = {  # name: the kinds of the argument, the result
     "size": (_SIZED, Kind.INT),
     "int": (NUMBER | Kind.STRING, Kind.INT),
     "uint": (NUMBER | Kind.STRING, Kind.UINT),
@@ -101,11 +106,11 @@ FUNCTIONS = {  # name: what its one argument can be, what comes out
     "timestamp": (Kind.STRING | Kind.TIMESTAMP, Kind.TIMESTAMP),
     "type": (ANY, Kind.TYPE),
     "has": (ANY, Kind.BOOL),
-    "dyn": (ANY, ANY),  # gives what it was given
+    "dyn": (ANY, ANY),  # the argument itself
 }
 _CALENDAR = ("FullYear", "Month", "Date", "DayOfYear", "DayOfMonth", "DayOfWeek")
 _CLOCK = ("Hours", "Minutes", "Seconds", "Milliseconds")
-METHODS = {  # name: what it is called on, how many strings it takes, what comes out
+METHODS = {  # name: the kinds of the receiver, the number of strings, the result
     "size": (_SIZED, 0, Kind.INT),
     **dict.fromkeys(("contains", "startsWith", "endsWith", "matches"), (Kind.STRING, 1, Kind.BOOL)),
     **{f"get{unit}": (Kind.TIMESTAMP, 0, Kind.INT) for unit in _CALENDAR},
@@ -140,8 +145,8 @@ def ordered(left: Kind, right: Kind) -> bool:
 
 
 BAD_ESCAPE = "this string has an escape that CEL does not know: write `\\\\` for a backslash"
-_MESSAGES = {  # how a message of the library begins: what to say to the person who wrote the expression
-    "token recognition error": BAD_ESCAPE,  # all else that it cannot recognise has been refused by the reader
+_MESSAGES = {  # the begin of a message of the library: the sentence for the author of the expression
+    "token recognition error": BAD_ESCAPE,  # all other unknown tokens are refused by the parser
     "invalid int literal": "this int does not fit 64 bits: write it as a double, such as `1e19`",
     "invalid uint literal": "this uint does not fit 64 bits: write it as a double, such as `1e20`",
     "invalid double literal": "this number is too large for a double",
@@ -187,7 +192,7 @@ def compile_cel(source: str) -> tuple[Callable[..., object], frozenset[str]]:
     return program.execute, names - TYPE_NAMES
 
 
-def context(values: dict[str, object]) -> object:
+def _library_context(values: dict[str, object]) -> object:
     """The values in the library's own form. Converting all of them takes as long as 50 evaluations."""
     return import_library().Context(variables=values)
 
@@ -213,3 +218,104 @@ def failure(error: BaseException) -> str:
         return f"`{function[1]}` cannot use the value that it is given"
     first_sentence = re.split(r"\.\s|\.?$|\n", text, maxsplit=1)[0].removesuffix(" in CEL expression")
     return first_sentence or type(error).__name__
+
+
+class _UnusableError(Exception):
+    """A measured value is unusable for CEL; `str()` follows the variable's name."""
+
+
+def _coerce(value: object, depth: int = 0) -> object:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return _double(value, depth)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of numpy, or of a library like it
+        item = value.item()
+        if type(item) is not type(value):
+            return _coerce(item, depth)
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise _UnusableError("is not valid text")
+        return value
+    if depth == MAX_VALUE_DEPTH:
+        raise _UnusableError(f"is nested more than {MAX_VALUE_DEPTH} deep")
+    if isinstance(value, list | tuple):
+        return [_coerce(item, depth + 1) for item in value]
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise _UnusableError("has a key that is not text")
+        return {_coerce(key, depth + 1): _coerce(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, SupportsFloat | SupportsIndex) and not hasattr(value, "__len__"):
+        return _double(value, depth)
+    raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
+
+
+def _double(value: SupportsFloat | SupportsIndex, depth: int) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _UnusableError("is too large for a double") from None
+    except (TypeError, ValueError):
+        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable") from None
+    if math.isinf(number) and isinstance(value, Decimal) and value.is_finite():
+        raise _UnusableError("is too large for a double")
+    if math.isnan(number):
+        raise _UnusableError("is not a number (NaN)" if depth == 0 else "contains NaN, which is not a number")
+    return number
+
+
+class Measurements(Mapping[str, object]):
+    """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
+
+    __slots__ = ("_context", "_names", "_unusable", "_values")
+
+    def __init__(self, values: dict[str, object], unusable: dict[str, str]) -> None:
+        self._values = values
+        self._unusable = unusable
+        self._names = frozenset(values)
+        self._context: object | None = None
+
+    def __getitem__(self, name: str) -> object:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def covers(self, variables: frozenset[str]) -> bool:
+        """True if all of these variables have usable values."""
+        return variables <= self._names
+
+    def why_not(self, variables: frozenset[str]) -> str:
+        """Why `covers` is false, naming every variable concerned, in order."""
+        missing = sorted(variables - self._names - self._unusable.keys())
+        reasons = [f"no measurement of {', '.join(missing)}"] if missing else []
+        return "; ".join(reasons + [f"{name} {self._unusable[name]}" for name in sorted(variables & self._unusable.keys())])
+
+    def context(self) -> object:
+        """The values in the library's own form, made when first asked for."""
+        if self._context is None:
+            self._context = _library_context(self._values)
+        return self._context
+
+
+def measurements(values: Mapping[str, object]) -> Measurements:
+    """Convert measured values once, to evaluate many expressions against them.
+
+    A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or a
+    list or mapping (with str keys) of those. Numbers become doubles at any depth. A variable with NaN, a number too large for a
+    double or any other type has no usable value: an expression with the variable is `UNKNOWN`. Infinities are values. Raises
+    nothing.
+    """
+    usable: dict[str, object] = {}
+    unusable: dict[str, str] = {}
+    for name, value in values.items():
+        if name in TYPE_NAMES:  # CEL reads these as types, and a variable would hide the type
+            continue
+        try:
+            usable[name] = _coerce(value)
+        except _UnusableError as error:
+            unusable[name] = str(error)
+    return Measurements(usable, unusable)

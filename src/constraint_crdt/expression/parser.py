@@ -23,7 +23,7 @@ _TOKEN = re.compile(
     |(?P<unknown>.)""",
     re.VERBOSE | re.DOTALL,
 )
-REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
+REPLACEMENTS = {  # the form in other languages or by keyboards: the form in CEL
     **dict.fromkeys(("=", "===", ":="), "=="),
     **dict.fromkeys(("!==", "<>", "≠"), "!="),
     **dict.fromkeys(("=>", "≥"), ">="),
@@ -63,7 +63,7 @@ def not_cel(text: str) -> str:
 
 def tokenize(source: str) -> Iterator[Token]:
     """The tokens, closed by a token of sort `end`. Raises `ExpressionError` for text outside of all tokens."""
-    number: Token | None = None  # the number that ends where the next token begins
+    number: Token | None = None  # the number directly before the next token
     for match in _TOKEN.finditer(source):
         token = Token("uint" if match["unsigned"] else match.lastgroup or "", match[0], match.start())
         if token.sort == "unknown" and token.text in "\"'":
@@ -89,7 +89,7 @@ _AN_OPERATOR = "an operator such as `<` or `&&`"
 _LONGEST_QUOTE = 60
 
 
-class Part(NamedTuple):
+class ParsedPart(NamedTuple):
     """A parsed part of the expression: its place, its kinds of value, its depth."""
 
     start: int
@@ -104,23 +104,23 @@ class ParsedExpression(NamedTuple):
     """The top-level variables of an expression, and the patterns of its `matches`."""
 
     variables: frozenset[str]
-    patterns: list[Part]
+    patterns: list[ParsedPart]
 
 
 def parse(source: str) -> ParsedExpression:
     """Read an expression whole. Raises `ExpressionError`."""
-    return _Parser(source).parse()
+    return _ExpressionParser(source).parse()
 
 
 def _quote(text: str) -> str:
     return f"`{text}`" if len(text) <= _LONGEST_QUOTE else f"`{text[:_LONGEST_QUOTE]}...`"
 
 
-class _Parser:
+class _ExpressionParser:
     def __init__(self, source: str) -> None:
         self._source = source
         self._variables: set[str] = set()
-        self._patterns: list[Part] = []
+        self._patterns: list[ParsedPart] = []
         self._tokens = list(tokenize(source))
         self._next = 0
         self._brackets = 0
@@ -138,7 +138,7 @@ class _Parser:
     def _refuse(self, message: str, start: int) -> NoReturn:
         refuse(self._source, message, start)
 
-    def _text(self, part: Part) -> str:
+    def _text(self, part: ParsedPart) -> str:
         """The part on a single line, without comments."""
         text, at = "", part.start
         for token in self._tokens:
@@ -181,7 +181,7 @@ class _Parser:
 
     # grammar, from the loosest binding to the tightest
 
-    def _expression(self) -> Part:
+    def _expression(self) -> ParsedPart:
         self._brackets = self._deeper(self._brackets, self._token.start)
         part = self._binary(0)
         if self._at("?"):
@@ -190,11 +190,11 @@ class _Parser:
             self._expect(":")
             no = self._expression()
             depth = self._deeper(max(part.depth, yes.depth, no.depth), part.start)
-            part = Part(part.start, no.end, yes.kinds | no.kinds, depth)
+            part = ParsedPart(part.start, no.end, yes.kinds | no.kinds, depth)
         self._brackets -= 1
         return part
 
-    def _binary(self, level: int) -> Part:
+    def _binary(self, level: int) -> ParsedPart:
         if level == len(_LEVELS):
             return self._unary()
         left = self._binary(level + 1)
@@ -205,10 +205,10 @@ class _Parser:
             deepest = max(left.depth, right.depth)
             # The library keeps chains of && and || balanced, so they may be as long as the text allows.
             depth = deepest if level < 2 else self._deeper(deepest, operator.start)
-            left = Part(left.start, right.end, result, depth)
+            left = ParsedPart(left.start, right.end, result, depth)
         return left
 
-    def _unary(self) -> Part:
+    def _unary(self) -> ParsedPart:
         first = self._token
         signs = 0
         while self._at("!", "-"):
@@ -221,7 +221,7 @@ class _Parser:
         self._need(part, takes, f"which `{first.text}` does not take", first.start)
         return part._replace(start=first.start, kinds=part.kinds & takes, bracketed=False)
 
-    def _member(self) -> Part:
+    def _member(self) -> ParsedPart:
         part = self._primary()
         while self._at(".", "["):
             mark = self._take()
@@ -230,7 +230,7 @@ class _Parser:
                 self._need(part, cel.LISTS | cel.MAPS, "which has no items", mark.start)
                 index = self._expression()
                 self._need(index, cel.KEYS, "which cannot be an index", index.start)
-                part = Part(part.start, self._expect("]"), self._inside(part), max(depth, index.depth))
+                part = ParsedPart(part.start, self._expect("]"), self._inside(part), max(depth, index.depth))
                 continue
             if part.literal and part.kinds == Kind.INT and self._token.sort != "name":
                 self._refuse(f"a number cannot end in a point: write `{self._text(part)}.0`", part.start)
@@ -241,16 +241,16 @@ class _Parser:
                 part = self._method(name, part, depth)
             else:
                 self._need(part, cel.MAPS, f"which has no field `{name.text}`", name.start)
-                part = Part(part.start, name.end, self._inside(part), depth)
+                part = ParsedPart(part.start, name.end, self._inside(part), depth)
         return part
 
-    def _primary(self) -> Part:
+    def _primary(self) -> ParsedPart:
         token = self._token
         if token.sort in ("string", "double", "int", "uint"):
             is_bytes = token.sort == "string" and token.text[0] in "bB"
             kind = Kind.BYTES if is_bytes else Kind[token.sort.upper()]
             self._take()
-            return Part(token.start, token.end, kind, literal=True)
+            return ParsedPart(token.start, token.end, kind, literal=True)
         if token.sort == "name" and token.text != "in":
             return self._named(self._take())
         if self._at("("):
@@ -261,21 +261,21 @@ class _Parser:
             return self._container(self._take())
         return self._unexpected("a value")
 
-    def _named(self, name: Token) -> Part:
+    def _named(self, name: Token) -> ParsedPart:
         if self._at("(") and name.text != "not":
             return self._function(name)
         if name.text in ("true", "false", "null"):
-            return Part(name.start, name.end, Kind.NULL if name.text == "null" else Kind.BOOL)
+            return ParsedPart(name.start, name.end, Kind.NULL if name.text == "null" else Kind.BOOL)
         if name.text in TYPE_NAMES:
-            return Part(name.start, name.end, Kind.TYPE)
+            return ParsedPart(name.start, name.end, Kind.TYPE)
         if name.text in REPLACEMENTS:
             self._refuse(not_cel(name.text), name.start)
         if name.text in _RESERVED:
             self._refuse(f"`{name.text}` is a reserved word of CEL, so no measurement can have this name", name.start)
         self._variables.add(name.text)
-        return Part(name.start, name.end, cel.MEASURED)
+        return ParsedPart(name.start, name.end, cel.MEASURED)
 
-    def _container(self, mark: Token) -> Part:
+    def _container(self, mark: Token) -> ParsedPart:
         closing, kind = ("]", Kind.OWN_LIST) if mark.text == "[" else ("}", Kind.OWN_MAP)
         depth = 1
         while not self._at(closing):
@@ -285,13 +285,13 @@ class _Parser:
                 depth = max(depth, self._deeper(self._expression().depth, mark.start))
             if not self._at(closing):
                 self._expect(",", f"`,` or `{closing}`")
-        return Part(mark.start, self._expect(closing), kind, depth)
+        return ParsedPart(mark.start, self._expect(closing), kind, depth)
 
     # calls
 
-    def _arguments(self) -> tuple[list[Part], int]:
+    def _arguments(self) -> tuple[list[ParsedPart], int]:
         self._expect("(")
-        arguments: list[Part] = []
+        arguments: list[ParsedPart] = []
         while arguments or not self._at(")"):
             arguments.append(self._expression())
             if self._at(")"):
@@ -303,7 +303,7 @@ class _Parser:
         if name.text in MACROS:
             self._refuse(f"`{name.text}` loops, and a constraint may not: write the cases out with && and ||", name.start)
 
-    def _function(self, name: Token) -> Part:
+    def _function(self, name: Token) -> ParsedPart:
         self._no_macro(name)
         if name.text in METHODS and name.text not in FUNCTIONS:
             self._refuse(f"`{name.text}` is a method: write `value.{name.text}(...)`", name.start)
@@ -316,9 +316,9 @@ class _Parser:
         argument = arguments[0]
         depth = self._deeper(argument.depth, name.start)
         self._need(argument, takes, f"which `{name.text}` does not take", argument.start)
-        return Part(name.start, end, argument.kinds if name.text == "dyn" else gives, depth)
+        return ParsedPart(name.start, end, argument.kinds if name.text == "dyn" else gives, depth)
 
-    def _method(self, name: Token, value: Part, depth: int) -> Part:
+    def _method(self, name: Token, value: ParsedPart, depth: int) -> ParsedPart:
         self._no_macro(name)
         if name.text in FUNCTIONS and name.text not in METHODS:
             self._refuse(f"`{name.text}` is a function: write `{name.text}({self._text(value)})`", name.start)
@@ -336,19 +336,19 @@ class _Parser:
             depth = self._deeper(max(depth - 1, argument.depth), name.start)
         if name.text == "matches":
             self._patterns += arguments
-        return Part(value.start, end, gives, depth)
+        return ParsedPart(value.start, end, gives, depth)
 
     # kinds
 
     @staticmethod
-    def _inside(container: Part) -> Kind:
+    def _inside(container: ParsedPart) -> Kind:
         return cel.ANY if container.kinds & (Kind.OWN_LIST | Kind.OWN_MAP) else cel.MEASURED
 
-    def _need(self, part: Part, takes: Kind, otherwise: str, start: int) -> None:
+    def _need(self, part: ParsedPart, takes: Kind, otherwise: str, start: int) -> None:
         if not part.kinds & takes:
             self._refuse(f"{_quote(self._text(part))} is {describe(part.kinds)}, {otherwise}", start)
 
-    def _result(self, operator: Token, left: Part, right: Part) -> Kind:
+    def _result(self, operator: Token, left: ParsedPart, right: ParsedPart) -> Kind:
         mark = operator.text
         gives = cel.arithmetic(mark, left.kinds, right.kinds)
         if gives is not None:
@@ -362,7 +362,7 @@ class _Parser:
             self._no_comparison(operator, left, right)
         return Kind.BOOL
 
-    def _no_comparison(self, operator: Token, left: Part, right: Part) -> NoReturn:
+    def _no_comparison(self, operator: Token, left: ParsedPart, right: ParsedPart) -> NoReturn:
         hint = ""
         if self._source[left.start] == "!":
             hint = ": write `!(...)` around the comparison"
@@ -370,7 +370,7 @@ class _Parser:
             hint = ": join two comparisons with `&&`"
         self._refuse(f"`{operator.text}` cannot compare {describe(left.kinds)} with {describe(right.kinds)}{hint}", operator.start)
 
-    def _no_arithmetic(self, operator: Token, left: Part, right: Part) -> NoReturn:
+    def _no_arithmetic(self, operator: Token, left: ParsedPart, right: ParsedPart) -> NoReturn:
         mark = operator.text
         if not (left.kinds & NUMBER and right.kinds & NUMBER):
             self._refuse(f"`{mark}` does not work on {describe(left.kinds)} and {describe(right.kinds)}", operator.start)
@@ -383,7 +383,7 @@ class _Parser:
         fix = f"{self._as(target, left)} {mark} {self._as(target, right)}"
         self._refuse(f"{why}: write `{fix}`", operator.start)
 
-    def _as(self, kind: Kind, part: Part) -> str:
+    def _as(self, kind: Kind, part: ParsedPart) -> str:
         """The part, converted to this kind of number if need be."""
         text = self._text(part)
         if part.kinds & kind:

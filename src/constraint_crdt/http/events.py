@@ -28,8 +28,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from constraint_crdt.operations.events import FollowEvents
 from constraint_crdt.operations.operation import busy
+from constraint_crdt.operations.service import FollowEvents
 from constraint_crdt.runtime.events import KeptEvent
 from constraint_crdt.runtime.node import Node
 

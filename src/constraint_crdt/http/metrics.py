@@ -27,9 +27,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from constraint_crdt.alerts.kinds import KINDS
+from constraint_crdt.alerts.rules import KINDS
 from constraint_crdt.http.events import EventFeed
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.operations.diagnosis import AlertsReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status

@@ -30,7 +30,7 @@ from constraint_crdt.crdt.limits import (
     WHEN_BYTES,
 )
 from constraint_crdt.http.problems import ProblemDetails
-from constraint_crdt.model.events import Event, Notice
+from constraint_crdt.model import Event, Notice
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -40,11 +40,10 @@ from constraint_crdt.operations.constraints import (
     RecordCounts,
     RemoveConstraint,
 )
-from constraint_crdt.operations.counters import Moved
 from constraint_crdt.operations.counts import Counted, Measured
+from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Parameter, Right, Schema
-from constraint_crdt.operations.positions import Moving
 from constraint_crdt.operations.sketches import MAX_ITEMS, Inserted, Tallied
 from constraint_crdt.operations.tiles import EditedTile, NewTile
 from constraint_crdt.plato.shapes import (

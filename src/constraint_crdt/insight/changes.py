@@ -1,6 +1,6 @@
 """Changes of definitions: the frontier of clocks, and a log with times.
 
-Counts change all the time in a measuring fleet, so full state hashes rarely agree at one instant. The useful question is whether a
+Counts change all the time in a measuring fleet, so full state hashes rarely agree at any instant. The useful question is whether a
 peer enforces the same constraints. The peer does if its clock covers, in every row, the last mutation of a definition, and has no
 mutation unknown here: `DefinitionFrontier`.
 
@@ -58,14 +58,14 @@ class DefinitionFrontier:
 
 ADDITIONS = 10_000
 REMOVALS = 10_000
-"""Changes remembered, the latest ones."""
+"""The latest changes kept, at most."""
 
 HEARD = 200_000
 """Times kept of peers showing changes. The times of the oldest changes are dropped first."""
 
 
 class LoggedChange:
-    """One mutation of definitions."""
+    """A mutation of definitions, with its times."""
 
     __slots__ = ("dot", "heard", "known_at", "removed")
 
@@ -109,7 +109,7 @@ class ChangeLog:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def change(self, dot: Dot) -> LoggedChange | None:
-        """The entry of one mutation; None without an entry."""
+        """The entry of a mutation; None without an entry."""
         self._take_fresh()
         number = self._numbers.get(dot)
         return None if number is None else self._changes[number]

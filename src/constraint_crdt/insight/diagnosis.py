@@ -1,6 +1,6 @@
 """Diagnosis: the common faults of a node, each with advice.
 
-A *finding* is the result of one check: `ok`, `warn` for a risk, `fail` for a fault. Checks without a running node are functions,
+A *finding* is the result of a check: `ok`, `warn` for a risk, `fail` for a fault. Checks without a running node are functions,
 for the command line.
 """
 
@@ -20,13 +20,13 @@ NO_SPACE = 16 * 1024 * 1024
 """Free bytes on the disk of the store: below the first a warning, below the second a fault."""
 
 SEED_TIMEOUT = 2.0
-"""Seconds that a connection to a seed may take."""
+"""Seconds for a connection to a seed, at most."""
 
 SEEDS = 16
 """Seeds tried, at most."""
 
 NAMED = 10
-"""Names in one sentence. Further names are counted."""
+"""Names in a sentence. Further names are counted."""
 
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
@@ -48,7 +48,7 @@ class Inbox(LivePeers, Protocol):
         """Messages refused since the start."""
 
 
-class View(Protocol):
+class FleetView(Protocol):
     """Compares the writing nodes with the live nodes."""
 
     @property
@@ -69,14 +69,14 @@ class StoreHealth(Protocol):
 
 
 class Diagnosis:
-    """Checks one node for faults."""
+    """Checks a node for faults."""
 
     def __init__(
         self,
         gossip: GossipNode,
         evidence: Evidence,
         inbox: Inbox,
-        view: View,
+        view: FleetView,
         store: StoreHealth,
         *,
         seeds: Sequence[str],

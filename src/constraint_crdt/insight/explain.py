@@ -3,7 +3,7 @@
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-`Spells` has the times of violations. Nodes write cumulative counts, not verdicts, in one cell per constraint every few seconds. So
+`Spells` has the times of violations. Nodes write cumulative counts, not verdicts, in a cell per constraint, every few seconds. So
 the counts of another node give intervals with a number of satisfied and of violated evaluations. A *spell* is a run of intervals
 without a satisfied evaluation; the interval before may be mixed. The constraint is violated since the begin of the spell, at the
 latest. An interval without a violation ends the spell. An interval without evaluations changes nothing. This node's own spells are
@@ -19,8 +19,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.expression import Verdict
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.changes import LoggedChange
-from constraint_crdt.insight.coverage import Coverage, dot_text
-from constraint_crdt.insight.evidence import Evidence
+from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -32,7 +31,7 @@ SPELLS = 100_000
 
 
 class Spell(NamedTuple):
-    """The last spell of a constraint on one node. Times in ns since the epoch, by this node's clock."""
+    """The last spell of a constraint on a node. Times in ns since the epoch, by this node's clock."""
 
     since: int | None
     """The begin of the violation; None if the constraint is satisfied."""
@@ -116,7 +115,7 @@ class Spells:
             spell = self._spells.get((id_, node))
             since = spell.since if spell is not None and not held else None
             self._confirm(id_, node, self._now() if since is None else since)
-        elif held > 0 and after[1]:  # of one that was never violated there is nothing to remember
+        elif held > 0 and after[1]:  # a constraint without violations needs no spell
             self._confirm(id_, node, None)
 
     def _confirm(self, id_: str, node: str, since: int | None) -> None:
@@ -222,7 +221,7 @@ class Explanations:
         return tuple(reports)
 
     def _found(self, id_: str, name: str) -> tuple[bool, bool | None, int | None, int | None]:
-        """For one node: exactness, the verdict, the begin of the violation, and the time of the last confirmation."""
+        """For a node: exactness, the verdict, the begin of the violation, and the time of the last confirmation."""
         last = self._evaluations.last(id_) if name == self._gossip.node_id else None
         if last is not None and any(last.counts):
             since = self._spells.own_since(id_)

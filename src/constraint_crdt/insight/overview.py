@@ -58,7 +58,7 @@ class NodeOverview:
         return self._report(wanted, len(constraints), None, clocks=self._clocks())
 
     def lately(self) -> LatelyReport:
-        """See `LatelyReport`. A slow report is cached, so that readers take a twentieth of the loop's time at most."""
+        """See `LatelyReport`. A slow report is cached: readers take a twentieth of the loop's time at most."""
         now = time.monotonic()
         if self._lately is None or now >= self._lately[0]:
             report = LatelyReport(half_life=self._rates.half_lives[0], by_node=self._rates.by_node())

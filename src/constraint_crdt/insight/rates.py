@@ -1,6 +1,6 @@
 """Recent rates at which constraints were satisfied and violated: the evaluations of this node, and the answers for the fleet.
 
-Rules: each evaluation is counted at once and decays in memory until the count is written, at most one cell per constraint and
+Rules: each evaluation is counted at once and decays in memory until the count is written, at most a cell per constraint and
 interval. Counts in memory show in the answers of this node. A node killed before writing loses the counts in memory; the exact
 counts are in the metrics.
 """
@@ -78,7 +78,7 @@ class NodeRates:
         return self._rates.half_lives
 
     def of(self, constraint: str, half_life: float, node: str | None = None) -> ConstraintRate:
-        """The decayed evaluations of a constraint, on one node or on all. O(its cells)."""
+        """The decayed evaluations of a constraint, on a node or on all nodes. O(its cells)."""
         return self._one(constraint, half_life, node)
 
     def by_node(self) -> dict[str, Pair]:
@@ -104,7 +104,7 @@ class NodeRates:
         return name == gossip.node_id or any(row.node_id == name for row in gossip.state.rows.clock_mark.entries)
 
     def report(self, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
-        """The decayed evaluations at one half-life (default: the shortest), of a constraint or node or of all.
+        """The decayed evaluations at a half-life (default: the shortest), of a constraint or node or of all.
 
         Raises `ConstraintCrdtError`, naming the tracked half-lives, for another half-life. O(cells of rates).
         """

@@ -1,1 +1,118 @@
-"""Data shared by all layers above, without I/O: events, notices and histograms."""
+"""The data shared by the layers of a node and its clients: severities, events, notices, and histograms of durations.
+
+An `Event` describes a single occurrence. A `Notice` tells followers of a node about changed readings. A `DurationHistogram` counts
+durations in constant space. Its counts never decrease, so the difference of two readings is exact, also after a long time.
+
+The module imports nothing of the node, so clients can use it.
+"""
+
+import enum
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+KEPT: Final = 10_000
+"""Events kept by a node: the latest."""
+
+
+class Severity(enum.StrEnum):
+    """The importance of a violation to people. Severity has no effect on evaluation."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class EventKind(enum.StrEnum):
+    """The kind of an event."""
+
+    ADDED = "added"
+    """A constraint became active."""
+    CHANGED = "changed"
+    """The definitions in force for a constraint changed."""
+    REMOVED = "removed"
+    """A constraint is no longer active, because of a removal."""
+    EXPIRED = "expired"
+    """A constraint is no longer active, because its lifetime ended."""
+    VIOLATED = "violated"
+    """A constraint became violated on this node. It was satisfied or unknown before."""
+    SATISFIED = "satisfied"
+    """A violated constraint became satisfied on this node."""
+    PEER_UP = "peer up"
+    PEER_DOWN = "peer down"
+    DUPLICATE_NAME = "duplicate name"
+    """Another live node has this node's name."""
+    DIVERGED = "diverged"
+    """A peer has this node's clock and another state hash: the state of either node is damaged."""
+    REPAIRED = "repaired"
+    """Cells of this node differed from a peer's and were repaired. The detail has their number since the start."""
+    CLOCK_SKEW = "clock skew"
+    """The difference between a peer's clock and this node's exceeds the bound. The detail has the lead of the peer's clock."""
+    NEW_LIFE = "new life"
+    """This node continues as a new incarnation, because its former life may have unknown writes."""
+    RETIRED = "retired"
+    """A node was retired."""
+    TILE_PUT = "tile put"
+    """A tile has new content, or exists again after a deletion."""
+    TILE_DELETED = "tile deleted"
+    TROUBLE = "trouble"
+    """Writes are refused. The detail has the reason."""
+    RECOVERED = "recovered"
+    """Writes are accepted again."""
+    ALERT = "alert"
+    """An alert of this node fired. The detail has the rule and the reason."""
+    ALERT_RESOLVED = "alert resolved"
+    """The condition of a fired alert ended."""
+    MISSED = "missed"
+    """This subscriber was too slow. The detail has the number of lost events."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An occurrence on a node."""
+
+    kind: EventKind
+    time: int
+    """ns since the epoch, by this node's clock."""
+    constraint: str = ""
+    node: str = ""
+    room: str = ""
+    tile: str = ""
+    detail: str = ""
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """The present readings, and their changes since the last notice."""
+
+    hash: str
+    """Of the state, hex."""
+    constraints_hash: str
+    """Of the definitions in force, hex."""
+    version: int
+    """Rises when readings change without a change of the state. Never decreases between two starts of a node."""
+    constraints: tuple[str, ...] | None
+    """The changed constraints, ordered. None for a large number."""
+    nodes: tuple[str, ...] | None
+    """The nodes with writes, arrival, departure or evidence. None for a large number."""
+
+
+class DurationHistogram:
+    """Counts each duration in the first bucket with a bound not below the duration."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """`bounds`: the upper bound of each bucket in seconds, rising. A further bucket takes longer durations."""
+        self.bounds = tuple(bounds)
+        self._counts = [0] * (len(self.bounds) + 1)
+        self.total = 0.0
+        """The sum of all durations, in seconds."""
+
+    def note(self, seconds: float) -> None:
+        """Count one duration, in seconds."""
+        self._counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def up_to(self) -> list[int]:
+        """The number of durations up to each bound; last, the number of all durations."""
+        return list(accumulate(self._counts))

@@ -7,17 +7,15 @@ from typing import Final
 
 from constraint_crdt.operations import (
     constraints,
-    counters,
     counts,
     diagnosis,
-    events,
     evidence,
+    fleet,
     nodes,
     plato,
-    positions,
     service,
     sketches,
-    states,
+    tile_edits,
     tiles,
 )
 from constraint_crdt.operations.operation import AnyOperation, Operation
@@ -30,11 +28,9 @@ _SUBJECTS: Final = (
     sketches,
     evidence,
     diagnosis,
-    events,
     tiles,
-    counters,
-    positions,
-    states,
+    tile_edits,
+    fleet,
     plato,
 )
 

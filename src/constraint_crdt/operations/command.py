@@ -1,16 +1,26 @@
-"""The parts of a command's declaration: its flags, and how a person sees the response.
+"""The declaration of a command: its flags, how a person sees the response, and values as people write and read them.
 
 A flag is for a field of the request. Without a declaration a parameter of the path is a positional argument, a bool a switch and
-any other field a `--flag`. The view of a response consists of sentences, tables and named values.
+any other field a `--flag`. The view of a response consists of sentences, tables and named values. Values are durations, points in
+time, labels, measurements, counts: `30m`, `2026-12-01T00:00:00Z`, `zone=a`, `in 29 min`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
+from constraint_crdt.errors import ConstraintCrdtError
+
 if TYPE_CHECKING:
     from argparse import Namespace
+
+    from constraint_crdt.client.blocking import Client
 
 Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
@@ -60,7 +70,7 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     name: str
     """Two words, such as `tile put`, for an action of a command."""
     help: str
-    group: str = ""
+    group: str
     """The heading in the help."""
     flags: Mapping[str, Flag | None] = {}
     """By field of the request, in the order of the help: where they differ from the field. None: not set by the command."""
@@ -69,4 +79,132 @@ class Command(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only=T
     check: Callable[[Request], None] | None = None
     """Raises `ConstraintCrdtError` for a useless request."""
     show: Callable[[Response, Request, "Namespace"], View] | None = None
-    """The view of the response, given the request and all flags. None: the command has a function of its own."""
+    """The view of the response, given the request and all flags. None: the command line has a function for the command."""
+
+
+class CompositeCommand(msgspec.Struct, Generic[Response], frozen=True, kw_only=True, eq=False):
+    """A command whose flags choose among operations, or fill a request together."""
+
+    name: str
+    """Two words, such as `tile tag`, for an action of a command."""
+    help: str
+    group: str
+    """The heading in the help."""
+    options: Mapping[str, Flag]
+    """All flags, by name."""
+    call: Callable[["Client", "Namespace"], Response]
+    """Calls an operation. Raises `ConstraintCrdtError` for useless flags."""
+    show: Callable[[Response, "Namespace"], View]
+    """The view of the response, given all flags."""
+
+
+AnyCommand: TypeAlias = "Command[Any, Any] | CompositeCommand[Any]"
+
+
+# --- values ---------------------------------------------------------------------------------------------------------------------
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([smhd]?)")
+
+_SHOWN = (("d", 86_400, 2), ("h", 3600, 2), ("min", 60, 2), ("s", 1, 0))
+"""Units, largest first, with their seconds, and the least number of them from which on the unit is used."""
+
+
+class UsageError(ConstraintCrdtError):
+    """An invalid command line, in any state of the fleet. `str()` is a sentence."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `30m`, `2h`, `7d` or `1.5h`. Raises `UsageError` for anything else, and for 0."""
+    found = _DURATION.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+    if not seconds:
+        raise UsageError(f"{text!r} is not a length of time: give seconds, or a number with s, m, h or d, as in 30m")
+    return seconds
+
+
+def parse_moment(text: str) -> datetime:
+    """A point in time with its zone, as in ISO 8601. Raises `UsageError` for anything else."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(f"{text!r} is not a point in time: give date, time and zone, as in 2026-12-01T00:00:00Z") from None
+    if moment.tzinfo is None:
+        raise UsageError(f"{text!r} could be at any place on Earth: give its zone too, as in 2026-12-01T00:00:00Z")
+    return moment
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """Labels of `KEY=VALUE`. Raises `UsageError` for anything else, and for a key with two values."""
+    labels: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not key or not value:
+            raise UsageError(f"{text!r} is not KEY=VALUE, for example zone=a")
+        if key in labels:
+            raise UsageError(f"the label {key} has two values: give one")
+        labels[key] = value
+    return labels
+
+
+def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
+    """Values of `VAR=VALUE`. Raises `UsageError` for anything else, and for a name with two values."""
+    values: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{text!r} is not VAR=VALUE, for example gpu_temp_c=91.5")
+        if name in values:
+            raise UsageError(f"{name} has two values: give one")
+        values[name] = _measured(value)
+    return values
+
+
+def _measured(text: str) -> object:
+    """A number, true, false or a quoted text as in JSON; other text as given."""
+    try:
+        value: object = json.loads(text, parse_constant=str)
+    except ValueError:
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{text} is too large for a number: give one below 1.8e308")
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def parse_count(text: str) -> int:
+    """A count, for argparse. Raises `ArgumentTypeError` for anything else."""
+    if not text.isascii() or not text.isdigit():
+        raise ArgumentTypeError(f"{text!r} is not a count: give a whole number, 0 or more")
+    return int(text)
+
+
+def parse_share(text: str) -> float:
+    """A share between 0 and 1, for argparse. Raises `ArgumentTypeError` for anything else."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share < 1.0:
+        raise ArgumentTypeError(f"give a share above 0 and below 1, as in 0.01, not {text!r}")
+    return share
+
+
+def show_duration(seconds: float) -> str:
+    """A length in its largest unit that divides it: `1h`, `5m`, `90s`."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:g}{unit}"
+    return f"{seconds:g}s"
+
+
+def show_distance(seconds: float) -> str:
+    """How far off a point in time is: `in 29 min`, or `29 min ago`."""
+    whole = int(abs(seconds))
+    unit, size = next((unit, size) for unit, size, least in _SHOWN if whole >= least * size)
+    amount = f"{whole // size} {unit}"
+    return f"in {amount}" if seconds > 0 else f"{amount} ago"
+
+
+def show_time(time: int | None, now: float) -> str:
+    """The distance from `now` (seconds since the epoch) to a time in ns since the epoch; `-` for None."""
+    return "-" if time is None else show_distance(time / 1e9 - now)

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias, cast
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.definition import Severity
-from constraint_crdt.operations.command import Column, Command, Flag, Table
+from constraint_crdt.model import Severity
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    Flag,
+    Table,
+    parse_duration,
+    parse_labels,
+    parse_moment,
+    show_distance,
+)
 from constraint_crdt.operations.operation import (
     DELETE,
     GET,
@@ -28,7 +37,6 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
-from constraint_crdt.operations.values import parse_duration, parse_labels, parse_moment, show_distance
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    Flag,
+    Table,
+    UsageError,
+    View,
+    parse_count,
+    parse_duration,
+    parse_measurements,
+    show_duration,
+)
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -26,7 +37,6 @@ from constraint_crdt.operations.operation import (
     number,
     wrong,
 )
-from constraint_crdt.operations.values import UsageError, parse_count, parse_duration, parse_measurements, show_duration
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -367,6 +377,7 @@ LATELY: Final = Operation(
     method=GET,
     path="/v1/lately",
     summary="What is left of the evaluations of each node.",
+    about="The decaying counts of evaluations, per node.",
     request=Empty,
     response=LatelyReport,
     run=_lately,

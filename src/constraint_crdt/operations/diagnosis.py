@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, Table, View
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, show_time
 from constraint_crdt.operations.operation import GET, Empty, Operation
-from constraint_crdt.operations.values import show_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -111,10 +110,17 @@ DIAGNOSIS: Final = Operation(
     method=GET,
     path="/v1/diagnosis",
     summary="What is wrong, and what to do about it.",
+    about="The faults of the node, each with advice.",
     request=Empty,
     response=DiagnosisReport,
     run=_diagnosis,
     patience=lambda _: 30.0,
+    command=Command(
+        name="doctor",
+        help="look for what is usually wrong, and say what to do",
+        group="observe",
+        options={"config": Flag("--config", metavar="FILE", help="the settings of the node, to be looked at too")},
+    ),
 )
 
 

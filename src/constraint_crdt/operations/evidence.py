@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, Flag, Lines, Table, View
+from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -20,11 +20,11 @@ from constraint_crdt.operations.operation import (
     not_found,
     number,
 )
-from constraint_crdt.operations.values import show_time
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.client.blocking import Client
     from constraint_crdt.runtime.node import Node
 
 Wanted = Literal["all", "live", "majority"] | int
@@ -273,6 +273,40 @@ _WAITING: Final = (
     ),
 )
 
+
+def _coverage_of(client: "Client", flags: "Namespace") -> CoverageReport:
+    return client.fleet_coverage() if flags.id is None else client.coverage(flags.id)
+
+
+def show_coverage(answer: CoverageReport, _: "Namespace") -> View:
+    """A sentence on the change, and a row for each node."""
+    now = time.time()
+    what = {
+        "added": f"{answer.id}: active",
+        "expired": f"{answer.id}: expired",
+        "removed": f"{answer.id}: removed",
+        "definitions": "all changes of constraints",
+    }[answer.change]
+    unknown = f"; of {answer.unknown} there is no evidence" if answer.unknown else ""
+    columns = [Column("node"), Column("holds it"), Column("since"), Column("live"), Column("behind", right=True)]
+    rows = [
+        [
+            each.node,
+            {True: "yes", False: "NO", None: "no evidence"}[each.holds],
+            show_time(each.since, now),
+            "yes" if each.live else "no",
+            "-" if each.behind is None else each.behind,
+        ]
+        for each in answer.nodes
+    ]
+    return [f"{what}; {acknowledged_by(answer)}, {answer.lack} lack it{unknown}", Table(columns, rows)]
+
+
+def acknowledged_by(answer: CoverageReport) -> str:
+    """The number of nodes with the change, as a sentence."""
+    return f"{answer.have} of {len(answer.nodes)} nodes have it"
+
+
 FLEET_COVERAGE: Final = Operation(
     name="fleet_coverage",
     method=GET,
@@ -297,6 +331,14 @@ COVERAGE: Final = Operation(
     run=_coverage,
     parameters=_WAITING,
     patience=_patience,
+    command=CompositeCommand(
+        name="coverage",
+        help="which nodes have heard of a change, and which have not",
+        group="constraints",
+        options={"id": Flag(nargs="?", metavar="ID", help="the constraint; default: all changes of constraints")},
+        call=_coverage_of,
+        show=show_coverage,
+    ),
 )
 
 # --- explain and convergence ------------------------------------------------------------------------------------------------

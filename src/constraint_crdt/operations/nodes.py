@@ -348,6 +348,7 @@ STORAGE: Final = Operation(
     method=GET,
     path="/v1/storage",
     summary="What the node holds, and could forget.",
+    about="The contents of the node by kind, and the tombstones it could forget.",
     request=Empty,
     response=StorageReport,
     run=_storage,

@@ -7,8 +7,8 @@ How to declare one, in the module of its subject:
 2. A response struct.
 3. `async def name(node: "Node", request: Request) -> Response`: the work. A `Reply` says more to HTTP: created, or a next page.
    For a status other than 422 raise `Problem`. A `ConstraintCrdtError` becomes 422 with its `field`.
-4. An `Operation` with these, as a constant of the module. Then `python tools/generate_client.py` writes the clients' method and
-   the page of reference.
+4. An `Operation` with these, as a constant of the module, and with a `Command` or `CompositeCommand` for the command line. Then
+   `python tools/generate_client.py` writes the clients' method and the page of reference.
 
 Rules: undeclared parameters are refused (422). `errors` has the statuses beside the implied ones: 404 for a name in a body, 409,
 503 for a reason other than a full disk. A response valid until a change of the state gets a `Freshness` and so an `ETag`; waiting
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.command import Command
+from constraint_crdt.operations.command import AnyCommand, Command, CompositeCommand
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
@@ -124,7 +124,7 @@ class Reply(msgspec.Struct, Generic[Response], frozen=True):
     """The `after` of the next page; None on the last."""
 
 
-Run = Callable[["Node", Request], Awaitable[Response | Reply[Response] | AsyncIterator[bytes]]]
+Work = Callable[["Node", Request], Awaitable[Response | Reply[Response] | AsyncIterator[bytes]]]
 """The work of an operation. An iterator gives the encoded response in parts."""
 
 
@@ -184,7 +184,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     summary: str
     request: type[Request]
     response: type[Response]
-    run: Run[Request, Response] | None
+    run: Work[Request, Response] | None
     """None: the server answers from its own parts."""
     about: str = ""
     """The docstring of the clients' method, if different from the summary."""
@@ -220,7 +220,9 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """Seconds beyond the timeout of the clients."""
     in_clients: bool = True
     """The clients have a method."""
-    command: Command[Request, Response] | None = None
+    command: Command[Request, Response] | CompositeCommand[Any] | None = None
+    more_commands: tuple[CompositeCommand[Any], ...] = ()
+    """Further commands for the same operation."""
 
     def __post_init__(self) -> None:
         """Fill in the defaults after the method."""
@@ -232,6 +234,11 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     def needs(self) -> Right:
         """The role needed by a request."""
         return self.right or Right.NONE
+
+    @property
+    def commands(self) -> tuple[AnyCommand, ...]:
+        """All commands for the operation."""
+        return self.more_commands if self.command is None else (self.command, *self.more_commands)
 
     @property
     def path_fields(self) -> list[str]:

@@ -1,14 +1,38 @@
-"""The operations for monitoring and for people: health, metrics, the OpenAPI document and its page."""
+"""The operations of the node as a service: health, metrics, the OpenAPI document, events, and whole states as state files.
+
+The server answers metrics, documents and events from its own parts. The clients have a handwritten method for events.
+"""
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from constraint_crdt.operations.operation import GET, Answer, Empty, Operation, Problem, Right
+from constraint_crdt.model import KEPT
+from constraint_crdt.operations.command import Command, Flag, parse_count
+from constraint_crdt.operations.operation import (
+    GET,
+    JSON,
+    POST,
+    TEXT,
+    WHOLE,
+    YES_NO,
+    Answer,
+    Body,
+    Empty,
+    Operation,
+    Parameter,
+    Problem,
+    Right,
+    parse_flag,
+    parse_whole,
+)
 
 if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
+
+
+# --- health and documents ---------------------------------------------------------------------------------------------------------
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,4 +115,133 @@ DOCS: Final = Operation(
     document=Answer(media_type="text/html"),
     right=Right.NONE,
     in_clients=False,
+)
+
+
+# --- events -----------------------------------------------------------------------------------------------------------------------
+
+
+class FollowEvents(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/events`."""
+
+    last: int = 0
+    follow: bool = True
+    last_event_id: str | None = None
+    last_event_id_header: str | None = None
+
+
+EVENTS: Final = Operation(
+    name="events",
+    method=GET,
+    path="/v1/events",
+    summary="What happens, as server-sent events.",
+    request=FollowEvents,
+    response=str,
+    run=None,
+    media_type="text/event-stream",
+    document=Answer(media_type="text/event-stream"),
+    parameters=(
+        Parameter(
+            name="last",
+            about="begin with so many that have happened already",
+            schema={**WHOLE, "maximum": KEPT, "default": 0},
+            parse=parse_whole(0, KEPT),
+        ),
+        Parameter(name="follow", about="0: end after those", schema={**YES_NO, "default": "1"}, parse=parse_flag),
+        Parameter(name="last_event_id", about="go on after this one, for who cannot send the header"),
+        Parameter(name="last-event-id", about="go on after this one", schema=TEXT, place="header", field="last_event_id_header"),
+    ),
+    in_clients=False,
+    command=Command(
+        name="events",
+        help="what happened on the node of late, and what happens",
+        group="observe",
+        flags=dict.fromkeys(FollowEvents.__struct_fields__),
+        options={
+            "follow": Flag("--follow", action="store_true", help="go on until Ctrl-C"),
+            "last": Flag(
+                "--last", type=parse_count, metavar="N", help="begin with so many; default: all that are kept, 10 with --follow"
+            ),
+            "kind": Flag("--kind", action="append", metavar="KIND", help="only events of this kind, as peer-up; may be repeated"),
+        },
+    ),
+)
+
+
+# --- states -----------------------------------------------------------------------------------------------------------------------
+
+
+MAX_IMPORT_BYTES: Final = 64 * 1024 * 1024
+
+
+class ImportState(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /v1/import`."""
+
+    content: bytes
+    """A state file."""
+
+
+class ImportReport(msgspec.Struct, frozen=True):
+    """The effect of merging a state."""
+
+    changed: bool
+    cells: int
+    """New cells."""
+    constraints: int
+    """Constraints added, removed or changed."""
+
+
+async def _export(node: "Node", _: Empty) -> bytes:
+    return (await node.export_state()).encode()
+
+
+EXPORT: Final = Operation(
+    name="export",
+    method=GET,
+    path="/v1/export",
+    summary="Everything the node knows, as a state file.",
+    request=Empty,
+    response=bytes,
+    run=_export,
+    media_type=JSON,
+    document=Answer(dict[str, Any]),
+    patience=lambda _: 60.0,
+    command=Command(
+        name="export",
+        help="write all that a node knows to a state file",
+        group="files",
+        options={"output": Flag("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")},
+    ),
+)
+
+
+async def _import(node: "Node", request: ImportState) -> ImportReport:
+    return await node.import_state(request.content, max_bytes=MAX_IMPORT_BYTES)
+
+
+def show_import(answer: ImportReport) -> str:
+    """The new cells, in a sentence."""
+    if not answer.changed:
+        return "nothing new: the node knew all of it"
+    return f"taken in: {answer.cells} new cells; constraints that changed: {answer.constraints}"
+
+
+IMPORT_STATE: Final = Operation(
+    name="import_state",
+    method=POST,
+    path="/v1/import",
+    summary="Merge a state file into the node.",
+    request=ImportState,
+    response=ImportReport,
+    run=_import,
+    body=Body(limit=MAX_IMPORT_BYTES, field="content"),
+    positional=("content",),
+    patience=lambda _: 60.0,
+    command=Command(
+        name="import",
+        help="have a node take in what a state file knows",
+        group="files",
+        flags={"content": None},
+        options={"file": Flag(metavar="FILE", help="the state file; - for standard input")},
+    ),
 )

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    CompositeCommand,
+    Flag,
+    Table,
+    UsageError,
+    View,
+    parse_count,
+    parse_share,
+)
 from constraint_crdt.operations.operation import (
     GET,
     POST,
@@ -17,11 +27,11 @@ from constraint_crdt.operations.operation import (
     not_found,
     wrong,
 )
-from constraint_crdt.operations.values import parse_count
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.client.blocking import Client
     from constraint_crdt.runtime.node import Node
 
 VIOLATIONS: Final = "violations"
@@ -177,6 +187,7 @@ TOP: Final = Operation(
     method=GET,
     path="/v1/top",
     summary="What is violated most, or the most frequent items of a sketch.",
+    about="The constraints violated most, or the most frequent items of another sketch.",
     request=GetTop,
     response=TopReport,
     run=_top,
@@ -212,6 +223,21 @@ async def _tally(node: "Node", request: TallyItems) -> TallyReport:
         raise wrong(f"`items`: {error}", "items") from None
 
 
+def _not_empty(name: str) -> str:
+    if not name:
+        raise UsageError("the name must not be empty")
+    return name
+
+
+def _count(client: "Client", flags: "Namespace") -> TallyReport:
+    return client.tally(_not_empty(flags.of), {flags.item: flags.count})
+
+
+def show_tally(answer: TallyReport, flags: "Namespace") -> str:
+    """The counts, in a sentence."""
+    return f"counted {answer.recorded} of {flags.item} in {answer.name}, {answer.total} in all"
+
+
 TALLY: Final = Operation(
     name="tally",
     method=POST,
@@ -223,6 +249,18 @@ TALLY: Final = Operation(
     run=_tally,
     body=Body(shape=Tallied),
     positional=("name", "items"),
+    command=CompositeCommand(
+        name="tally",
+        help="count an item, of any number of items, in little room",
+        group="state",
+        options={
+            "item": Flag(metavar="ITEM"),
+            "count": Flag("--count", type=parse_count, default=1, metavar="N", help="how often it occurred; default: 1"),
+            "of": Flag("--of", default="items", metavar="NAME", help="the tally to count in; default: items"),
+        },
+        call=_count,
+        show=show_tally,
+    ),
 )
 
 
@@ -231,6 +269,24 @@ async def _seen(node: "Node", request: GetSeen) -> SeenReport:
         return node.approximate.seen(request.name, request.item)
     except KeyError:
         raise _nothing("filter", request.name, None) from None
+
+
+def _look_up(client: "Client", flags: "Namespace") -> SeenReport | InsertReport:
+    """Look for the item; with `--add`, insert the item as well."""
+    if not flags.add and (flags.expect is not None or flags.fp_rate is not None):
+        raise UsageError("--expect and --fp-rate are for a filter that begins: give --add with them")
+    name = _not_empty(flags.name)
+    if flags.add:
+        return client.insert(name, [flags.item], expected_items=flags.expect, fp_rate=flags.fp_rate)
+    return client.seen(name, flags.item)
+
+
+def show_seen(answer: SeenReport | InsertReport, flags: "Namespace") -> str:
+    """Whether the item is in the filter, or was before, in a sentence."""
+    doubt = f" (wrong in {100 * answer.fpr:.2g} % of what is new)"
+    if isinstance(answer, InsertReport):
+        return f"{flags.item}: seen before{doubt}" if answer.new == 0 else f"{flags.item}: new, and put in"
+    return f"{answer.item}: seen{doubt}" if answer.seen else f"{answer.item}: not seen"
 
 
 SEEN: Final = Operation(
@@ -243,6 +299,24 @@ SEEN: Final = Operation(
     run=_seen,
     parameters=(Parameter(name="item", about="the item", required=True),),
     positional=("name", "item"),
+    command=CompositeCommand(
+        name="seen",
+        help="whether any node has seen an id before",
+        group="state",
+        options={
+            "name": Flag(metavar="NAME", help="the filter to ask"),
+            "item": Flag(metavar="ITEM"),
+            "add": Flag("--add", action="store_true", help="put it in, too; the first one begins the filter"),
+            "expect": Flag(
+                "--expect", type=parse_count, metavar="N", help="items to expect, when the filter begins; default: 100000"
+            ),
+            "fp_rate": Flag(
+                "--fp-rate", type=parse_share, metavar="SHARE", help="of wrong findings, when the filter begins; default: 0.01"
+            ),
+        },
+        call=_look_up,
+        show=show_seen,
+    ),
 )
 
 

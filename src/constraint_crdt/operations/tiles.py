@@ -18,11 +18,8 @@ from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.operations.command import Column, Command, Flag, Table, View
 from constraint_crdt.operations.operation import (
     BYTES,
-    DELETE,
     GET,
     PAGED,
-    PATCH,
-    POST,
     PUT,
     TEXT,
     YES_NO,
@@ -51,9 +48,6 @@ TILE_PATH: Final = TILES_PATH + "/{room}/{id}"
 
 MAX_TILE_BODY_BYTES: Final = 8 * 1024 * 1024
 """Of a tile as JSON: room for a content of the largest size in which most characters are escaped."""
-
-Place = tuple[str, str]
-"""Room and id."""
 
 # --- requests ---------------------------------------------------------------------------------------------------------------
 
@@ -194,7 +188,7 @@ async def _tiles(node: "Node", request: ListTiles) -> Reply[list[TileReport]]:
     return Reply(node.tiles.reports(listed[:most]), next_after=last)
 
 
-def _place(text: str) -> Place:
+def _place(text: str) -> tuple[str, str]:
     from urllib.parse import unquote
 
     room, _, id_ = text.partition("/")
@@ -286,71 +280,14 @@ TILES: Final = Operation(
 )
 
 
-async def _tile(node: "Node", request: AtTile) -> TileContent:
-    tile = _present(node, request)
-    content = _content(tile)
-    try:
-        text, encoded = content.decode(), None
-    except UnicodeDecodeError:
-        text, encoded = None, base64.b64encode(content).decode()
-    fields = msgspec.structs.asdict(node.tiles.reports([(tile.room, tile.id)])[0])
-    tags, constraints = tuple(fields.pop("tags")), tuple(fields.pop("constraints"))
-    return TileContent(**fields, tags=tags, constraints=constraints, text=text, base64=encoded)
+# --- a tile and its content -------------------------------------------------------------------------------------------------------
 
-
-TILE: Final = Operation(
-    name="tile",
-    method=GET,
-    path=TILE_PATH,
-    summary="One tile with its content.",
-    request=AtTile,
-    response=TileContent,
-    run=_tile,
-    by_segment=True,
-)
-
-
-async def _tile_content(node: "Node", request: AtTile) -> bytes:
-    return _content(_present(node, request))
-
-
-TILE_CONTENT: Final = Operation(
-    name="tile_content",
-    method=GET,
-    path=TILE_PATH + "/content",
-    summary="Its bytes.",
-    about="The bytes of a tile.",
-    request=AtTile,
-    response=bytes,
-    run=_tile_content,
-    media_type=BYTES,
-    document=Answer(media_type=BYTES),
-    # Never for a browser to run: any member of the fleet may have put it there.
-    headers={"x-content-type-options": "nosniff", "content-disposition": "attachment"},
-    by_segment=True,
-)
-
-
-def _present(node: "Node", request: AtTile | EditTile) -> "FleetTile":
-    tile = node.gossip.state.tiles.tile(request.room, request.id)
-    if not tile.exists:
-        state = "is deleted: restore it first" if tile.deleted else "is not there"
-        raise not_found(f"tile {tile.id!r} in room {tile.room!r} {state}")
-    return tile
-
-
-def _content(tile: "FleetTile") -> bytes:
-    if not tile.verify_integrity():
-        detail = f"the content of tile {tile.id!r} in room {tile.room!r} is damaged, by whoever wrote it: put it again"
-        raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
-    return tile.content
-
-
-# --- writing ----------------------------------------------------------------------------------------------------------------
+PLACE_FLAGS: Final = {"room": Flag(metavar="ROOM"), "id": Flag(metavar="ID")}
+CONSTRAINT_FLAG: Final = Flag("--constraint", action="append", default=[], metavar="ID", help="a constraint; may be repeated")
 
 
 @contextmanager
-def _names(tags: str, constraints: str) -> Iterator[None]:
+def names_in_body(tags: str, constraints: str) -> Iterator[None]:
     """Have an error name the field of the body: `tags` and `constraints`."""
     try:
         yield
@@ -364,7 +301,7 @@ def _names(tags: str, constraints: str) -> Iterator[None]:
 async def _put(node: "Node", request: PutTile) -> Reply[TileReport]:
     new = (request.room, request.id) not in node.gossip.state.tiles
     content = request.content()
-    with _names("tags", "constraints"):
+    with names_in_body("tags", "constraints"):
         report = await node.tiles.put(
             request.room, request.id, content, author=request.author, tags=request.tags, constraints=request.constraints
         )
@@ -380,6 +317,11 @@ def put_content(
     return PutTile(room=room, id=id_, text=sent, base64=encoded, author=author, tags=tags, constraints=constraints)
 
 
+def show_put_tile(answer: TileReport) -> str:
+    """The size and hash of the content, in a sentence."""
+    return f"{answer.room} {answer.id}: {answer.size} bytes, {answer.hash[:16]}"
+
+
 PUT_TILE: Final = Operation(
     name="put_tile",
     method=PUT,
@@ -393,6 +335,20 @@ PUT_TILE: Final = Operation(
     created=True,
     by_segment=True,
     build=put_content,
+    command=Command(
+        name="tile put",
+        help="make this the content of a tile",
+        group="state",
+        flags=dict.fromkeys(PutTile.__struct_fields__),
+        options={
+            **PLACE_FLAGS,
+            "file": Flag(nargs="?", metavar="FILE", exclusive="content", help="the content; - or nothing for standard input"),
+            "text": Flag("--text", metavar="TEXT", exclusive="content", help="the content itself"),
+            "author": Flag("--author", metavar="NAME", help="who made it; default: the node"),
+            "constraint": CONSTRAINT_FLAG,
+            "tags": Flag("--tag", action="append", default=[], metavar="TAG", help="a tag to add; may be repeated"),
+        },
+    ),
 )
 
 
@@ -417,75 +373,70 @@ PUT_TILE_CONTENT: Final = Operation(
 )
 
 
-async def _edit(node: "Node", request: EditTile) -> TileReport:
-    tile = _present(node, request)
-    for field, elements, among in (
-        ("remove_tags", request.remove_tags, tile.tags),
-        ("remove_constraints", request.remove_constraints, tile.constraints),
-    ):
-        for element in elements:
-            if element not in among:
-                detail = f"`{field}`: tile {tile.id!r} in room {tile.room!r} has no {field[7:-1]} {element!r}"
-                raise not_found(detail, field)
-    with _names("add_tags", "add_constraints"):
-        return await node.tiles.edit(
-            request.room,
-            request.id,
-            add_tags=request.add_tags,
-            remove_tags=request.remove_tags,
-            add_constraints=request.add_constraints,
-            remove_constraints=request.remove_constraints,
-        )
-
-
-EDIT_TILE: Final = Operation(
-    name="edit_tile",
-    method=PATCH,
-    path=TILE_PATH,
-    summary="Add tags and constraints, or take some away.",
-    about="Add tags and constraints to a tile, or take some away, at once.",
-    request=EditTile,
-    response=TileReport,
-    run=_edit,
-    body=Body(shape=EditedTile),
-    by_segment=True,
-)
-
-
-async def _delete(node: "Node", request: AtTile) -> TileRemoved:
-    tile = _present(node, request)
-    await node.tiles.delete(tile.room, tile.id)
-    return TileRemoved(room=tile.room, id=tile.id)
-
-
-DELETE_TILE: Final = Operation(
-    name="delete_tile",
-    method=DELETE,
-    path=TILE_PATH,
-    summary="Take a tile away.",
-    about="Delete a tile, restorable for a while.",
-    request=AtTile,
-    response=TileRemoved,
-    run=_delete,
-    by_segment=True,
-)
-
-
-async def _restore(node: "Node", request: AtTile) -> TileReport:
+async def _tile(node: "Node", request: AtTile) -> TileContent:
+    tile = present_tile(node, request)
+    content = _content(tile)
     try:
-        return await node.tiles.restore(request.room, request.id)
-    except KeyError:
-        raise not_found(f"tile {request.id!r} in room {request.room!r} is not deleted, or has been purged since") from None
+        text, encoded = content.decode(), None
+    except UnicodeDecodeError:
+        text, encoded = None, base64.b64encode(content).decode()
+    fields = msgspec.structs.asdict(node.tiles.reports([(tile.room, tile.id)])[0])
+    tags, constraints = tuple(fields.pop("tags")), tuple(fields.pop("constraints"))
+    return TileContent(**fields, tags=tags, constraints=constraints, text=text, base64=encoded)
 
 
-RESTORE_TILE: Final = Operation(
-    name="restore_tile",
-    method=POST,
-    path=TILE_PATH + "/restore",
-    summary="Undo its deletion.",
-    about="Undo the deletion of a tile.",
+TILE: Final = Operation(
+    name="tile",
+    method=GET,
+    path=TILE_PATH,
+    summary="One tile with its content.",
+    about="A tile with its content.",
     request=AtTile,
-    response=TileReport,
-    run=_restore,
+    response=TileContent,
+    run=_tile,
+    by_segment=True,
+    command=Command(
+        name="tile get",
+        help="print the content of a tile",
+        group="state",
+        flags=PLACE_FLAGS,
+        options={"output": Flag("-o", "--output", metavar="FILE", help="where to write it; default: standard output")},
+    ),
+)
+
+
+async def _tile_content(node: "Node", request: AtTile) -> bytes:
+    return _content(present_tile(node, request))
+
+
+TILE_CONTENT: Final = Operation(
+    name="tile_content",
+    method=GET,
+    path=TILE_PATH + "/content",
+    summary="Its bytes.",
+    about="The bytes of a tile.",
+    request=AtTile,
+    response=bytes,
+    run=_tile_content,
+    media_type=BYTES,
+    document=Answer(media_type=BYTES),
+    # Never for a browser to run: any member of the fleet may have put it there.
+    headers={"x-content-type-options": "nosniff", "content-disposition": "attachment"},
     by_segment=True,
 )
+
+
+def present_tile(node: "Node", request: AtTile | EditTile) -> "FleetTile":
+    """The tile of a request. Raises `Problem` (404) for an unknown or deleted tile."""
+    tile = node.gossip.state.tiles.tile(request.room, request.id)
+    if not tile.exists:
+        state = "is deleted: restore it first" if tile.deleted else "is not there"
+        raise not_found(f"tile {tile.id!r} in room {tile.room!r} {state}")
+    return tile
+
+
+def _content(tile: "FleetTile") -> bytes:
+    if not tile.verify_integrity():
+        detail = f"the content of tile {tile.id!r} in room {tile.room!r} is damaged, by whoever wrote it: put it again"
+        raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+    return tile.content

@@ -1,4 +1,4 @@
-"""The rules of the exchange: the messages a node sends, and its reactions to those it receives (DESIGN 3).
+"""The rules of the exchange: the messages a node sends, and its reactions to those it receives (docs/design/exchange.md).
 
 Anti-entropy in the sense of Demers et al., "Epidemic algorithms for replicated database maintenance" (1987), with delta-states
 after Almeida, Shoker and Baquero, "Delta state replicated data types" (2018). A asks B; each step is safe by itself, in whatever

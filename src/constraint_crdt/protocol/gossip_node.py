@@ -1,4 +1,4 @@
-"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (DESIGN 3).
+"""GossipNode: one replica of a fleet's state and its side of the exchange, without I/O (docs/design/exchange.md).
 
 A `GossipNode` is put together from parts, each with a subject of its own:
 
@@ -28,7 +28,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message

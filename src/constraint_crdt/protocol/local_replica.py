@@ -6,9 +6,9 @@ Rules of lives:
 - A write that cannot be done raises before anything has changed.
 - Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock.
 
-Rules of the removal of expired adds (DESIGN 2, Lifetimes). Expiry itself is only a reading; the cells go by an ordinary removal
-that names the expired adds. Any node may write the removal and duplicates do no harm, but removals should come neither early nor
-from all nodes:
+Rules of the removal of expired adds (docs/design/state.md#lifetimes). Expiry itself is only a reading; the cells go by an ordinary
+removal that names the expired adds. Any node may write the removal and duplicates do no harm, but removals should come neither
+early nor from all nodes:
 
 - An add is not removed before it has been over for twice the bound on clock skew: then all clocks within the bound agree.
 - The writer of an add removes the add. If the writer is gone, the others do, later and one after the other in order of their

@@ -1,4 +1,4 @@
-"""The messages of the exchange and their wire form (DESIGN 3).
+"""The messages of the exchange and their wire form (docs/design/exchange.md).
 
 | message | says | is answered by |
 |---|---|---|

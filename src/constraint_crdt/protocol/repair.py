@@ -1,4 +1,4 @@
-"""Repair of a difference no message explains: two nodes at one clock with different hashes (DESIGN 3).
+"""Repair of a difference no message explains: two nodes at one clock with different hashes (docs/design/exchange.md#repair).
 
 A received a message of B, which is at A's clock with another hash:
 

@@ -19,7 +19,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
 

@@ -13,7 +13,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, compile_expression
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,

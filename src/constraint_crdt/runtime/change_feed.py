@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import Verdict
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.state import ConstraintState

@@ -26,11 +26,10 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.alerts.engine import Alert
-from constraint_crdt.alerts.kinds import AlertRule
-from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.alerts.rules import AlertRule
+from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.kinds import registered
-from constraint_crdt.model.events import KEPT, Event, EventKind, Notice
+from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, DefinitionChange, NodeChange, Origin

@@ -39,7 +39,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
 from constraint_crdt.protocol.peer_selection import ByDistance
 from constraint_crdt.runtime.change_feed import NodeChange
-from constraint_crdt.transport.interface import Peer, Transport, Unreachable
+from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance
 
 LEAST_FANOUT = 3

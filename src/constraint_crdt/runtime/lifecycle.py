@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
-from constraint_crdt.alerts.kinds import Conditions, Facts
+from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.edge import GossipNode
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionFrontier
-from constraint_crdt.insight.coverage import Coverage
 from constraint_crdt.insight.diagnosis import Diagnosis
-from constraint_crdt.insight.evidence import Convergence, Evidence
+from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, Spells
 from constraint_crdt.insight.overview import NodeOverview
 from constraint_crdt.insight.rates import NodeRates
@@ -36,7 +35,7 @@ from constraint_crdt.runtime.probes import Probe, ProbeReader
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, StateFiles
 from constraint_crdt.runtime.tiles import NodeTiles
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 
 VIEW_EVERY = 2.0
 """Seconds between two looks for a partition."""

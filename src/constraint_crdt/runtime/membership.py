@@ -15,14 +15,14 @@ from collections.abc import Callable, Coroutine, Mapping, Set
 from constraint_crdt import __version__
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.insight.diagnosis import Diagnosis
-from constraint_crdt.model.events import EventKind
+from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.change_feed import ChangeFeed, NodeChange
 from constraint_crdt.runtime.events import EventPublisher
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.interface import Peer, Transport, Unreachable
+from constraint_crdt.transport import Peer, Transport, Unreachable
 
 PATIENCE = 3
 """Looks in a row at which a node is missing before the session is reopened."""

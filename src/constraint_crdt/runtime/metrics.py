@@ -13,8 +13,7 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.model.events import EventKind
-from constraint_crdt.model.histogram import DurationHistogram
+from constraint_crdt.model import DurationHistogram, EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.evaluation import EvaluationCounts
 from constraint_crdt.runtime.events import EventStream

@@ -23,12 +23,11 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model.definition import Severity
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
-from constraint_crdt.operations.positions import PositionReport
-from constraint_crdt.operations.states import ImportReport
+from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.events import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -36,7 +35,7 @@ from constraint_crdt.runtime.probes import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
-from constraint_crdt.transport.interface import Transport
+from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position

@@ -19,7 +19,7 @@ from pathlib import Path
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.histogram import DurationHistogram
+from constraint_crdt.model import DurationHistogram
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings

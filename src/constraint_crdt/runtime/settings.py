@@ -14,8 +14,7 @@ from typing import Literal, get_args
 
 import msgspec
 
-from constraint_crdt.alerts.kinds import AlertRule
-from constraint_crdt.alerts.rules import read_rules
+from constraint_crdt.alerts.rules import AlertRule, read_rules
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.runtime.exchange_loop import PeerChoice

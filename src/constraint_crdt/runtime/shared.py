@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.counters import CounterReport
-from constraint_crdt.operations.positions import NodePosition, PositionReport
+from constraint_crdt.operations.fleet import CounterReport, NodePosition, PositionReport
+from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.sketches import (
     MAX_ITEMS,
     MAX_TOP,
@@ -29,7 +29,6 @@ from constraint_crdt.operations.sketches import (
     TopItem,
     TopReport,
 )
-from constraint_crdt.operations.states import ImportReport
 from constraint_crdt.plato.rooms import ContentHashes, apply_delta, check_clock, merge_tile, room_tile
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoTile
 from constraint_crdt.protocol.exchange_rules import GossipResult

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from constraint_crdt.crdt.cells import Cell, split_key
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.tiles import TileReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.shared import Commit

@@ -1,8 +1,8 @@
 """The simulator: whole fleets of real nodes in a single process, in virtual time, decided by a seed.
 
-`Simulation` runs aligned rounds. `Scenario` and `Run` add links, partitions and churn in virtual time. `Chaos` draws histories with
-faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and `Replay`
-record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
+`Simulation` runs aligned rounds. `Scenario` and `ScenarioRun` add links, partitions and churn in virtual time. `Chaos` draws
+histories with faults and checks invariants after each step; `History`, `replay` and `shrink` keep the findings. `RecordedNode` and
+`Replay` record the inputs of a node and run them again. `SimRng` is the generator of random numbers behind all of them.
 
 Each name is loaded on its first use.
 """
@@ -11,23 +11,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from constraint_crdt.simulation.chaos import Chaos, Coverage, search_seeds
+    from constraint_crdt.simulation.chaos import Chaos, SearchExtent, search_seeds
     from constraint_crdt.simulation.histories import History, replay, shrink
     from constraint_crdt.simulation.invariants import Violation
     from constraint_crdt.simulation.recorder import RecordedNode, RecordingError, Replay, decode_frames, first_difference
     from constraint_crdt.simulation.rounds import Simulation, Stats
-    from constraint_crdt.simulation.scenario import Report, Run, Sample, Scenario
+    from constraint_crdt.simulation.scenario import Report, Sample, Scenario, ScenarioRun
     from constraint_crdt.simulation.world import SimRng
 
 _MODULE_OF = {
     "Chaos": "chaos",
-    "Coverage": "chaos",
+    "SearchExtent": "chaos",
     "History": "histories",
     "RecordedNode": "recorder",
     "RecordingError": "recorder",
     "Replay": "recorder",
     "Report": "scenario",
-    "Run": "scenario",
+    "ScenarioRun": "scenario",
     "Sample": "scenario",
     "Scenario": "scenario",
     "SimRng": "world",
@@ -43,15 +43,15 @@ _MODULE_OF = {
 
 __all__ = [
     "Chaos",
-    "Coverage",
     "History",
     "RecordedNode",
     "RecordingError",
     "Replay",
     "Report",
-    "Run",
     "Sample",
     "Scenario",
+    "ScenarioRun",
+    "SearchExtent",
     "SimRng",
     "Simulation",
     "Stats",

@@ -31,8 +31,8 @@ from constraint_crdt.simulation.steps import (
     FoldRates,
     Increment,
     Insert,
-    Member,
     Move,
+    NodeStart,
     Rate,
     Record,
     Remove,
@@ -112,7 +112,7 @@ QUEUED = 40
 UNSAVED = 0.3
 """The probability a write is not acknowledged at once."""
 
-Drawn = tuple[Callable[..., AnyStep], dict[str, object]]
+DrawnWrite = tuple[Callable[..., AnyStep], dict[str, object]]
 """A type of step, and its fields."""
 
 _MIX: Sequence[tuple[str, int]] = (
@@ -145,7 +145,7 @@ class Workload:
         self._clients = (rng.pick(CLIENTS),) if queues else CLIENTS
         self._most = QUEUED if queues else 2
 
-    def draw(self, node: GossipNode) -> Drawn:
+    def draw(self, node: GossipNode) -> DrawnWrite:
         """The next mutation of a node."""
         what = self._rng.pick(_KINDS)
         kind, how = self._draw_summary(what) if what in SUMMARIES else _draw(what, node, self._rng)
@@ -153,7 +153,7 @@ class Workload:
             how["unsaved"] = True
         return kind, how
 
-    def _draw_summary(self, what: str) -> Drawn:
+    def _draw_summary(self, what: str) -> DrawnWrite:
         rng = self._rng
         if what == "tally":
             name, width, depth = rng.pick(SKETCHES)
@@ -189,7 +189,7 @@ def _counted(seq: int) -> tuple[int, int]:
     return seq % 4, seq % 3
 
 
-def _draw(what: str, node: GossipNode, rng: SimRng) -> Drawn:
+def _draw(what: str, node: GossipNode, rng: SimRng) -> DrawnWrite:
     active = sorted(node.state.constraints)
     if what == "remove" and active:
         return Remove, {"id": rng.pick(active)}
@@ -211,11 +211,11 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class HistoryResult:
     """The result of a history."""
 
     seed: int
-    members: Sequence[Member]
+    members: Sequence[NodeStart]
     steps: Sequence[AnyStep]
     violation: Violation | None
     operations: int
@@ -251,7 +251,7 @@ class Chaos:
         self._operations = operations
         self._names = list(NAMES)
         rng.shuffle(self._names)
-        self.members = [Member(self._names.pop(), rng.pick(INCARNATIONS)) for _ in range(rng.between(5, 7))]
+        self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS)) for _ in range(rng.between(5, 7))]
         self._world = World(self.members, rng, quality=self._draw_quality(), pace=Pace(patience_ns=150_000_000), watched=True)
         self._world.harm = Harm(*(self._some(0.06) for _ in range(2)))
         self._down: set[str] = set()
@@ -420,7 +420,7 @@ class Chaos:
 
     # --- the two phases ----------------------------------------------------------------------------------------------
 
-    def run(self) -> Outcome:
+    def run(self) -> HistoryResult:
         """Run the history to its end, or to the first violation."""
         world, violation = self._world, None
         try:
@@ -432,7 +432,7 @@ class Chaos:
             violation = found
         invariants = world.fleet.invariants
         self._fired["unsaved write lost"] += world.fleet.unsaved_lost
-        return Outcome(
+        return HistoryResult(
             seed=self.seed,
             members=self.members,
             steps=world.steps,
@@ -446,7 +446,7 @@ class Chaos:
 
 
 @dataclass(slots=True)
-class Coverage:
+class SearchExtent:
     """The extent of a search."""
 
     histories: int = 0
@@ -459,7 +459,7 @@ class Coverage:
     written: Counter[str] = field(default_factory=Counter)
     """Occurrences of each kind of write."""
 
-    def add(self, other: "Coverage") -> None:
+    def add(self, other: "SearchExtent") -> None:
         """Add the extent of another part of the search."""
         self.histories += other.histories
         self.operations += other.operations
@@ -477,12 +477,12 @@ class Coverage:
         return [kind for kind in WRITES if not self.written[kind]]
 
 
-def search_seeds(first: int, count: int) -> tuple[Coverage, History | None]:
+def search_seeds(first: int, count: int) -> tuple[SearchExtent, History | None]:
     """Run the histories of `count` seeds, up to the first violation."""
-    tally = Coverage()
+    tally = SearchExtent()
     for seed in range(first, first + count):
         outcome = Chaos(seed).run()
-        tally.add(Coverage(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
+        tally.add(SearchExtent(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:
             return tally, found

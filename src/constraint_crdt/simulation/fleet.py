@@ -30,11 +30,11 @@ from constraint_crdt.simulation.steps import (
     Collect,
     Crash,
     Deliver,
-    Exchange,
-    Member,
     MessageName,
+    NodeStart,
     Stale,
     Start,
+    WholeExchange,
     Write,
 )
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
@@ -56,17 +56,17 @@ CLOCKS_NOTED = 64
 """Earlier clocks kept for `Stale` steps."""
 
 COPIES_OF_OWN_LIFE = 1000
-"""The first of the incarnations that nodes choose themselves, apart from those that steps give."""
+"""The first of the incarnations chosen by nodes, apart from the incarnations of steps."""
 
 
 @dataclass(slots=True)
-class Disk:
+class DiskContent:
     """The content of a node's disk."""
 
     rows: Rows
     replica: Replica
     over: bool
-    """The life is over: it must not write any more."""
+    """The life is over and must not write any more."""
 
 
 @dataclass(slots=True)
@@ -76,15 +76,15 @@ class Host:
     name: str
     node: GossipNode | None = None
     time: int = 1
-    disk: Disk | None = None
-    backup: Disk | None = None
+    disk: DiskContent | None = None
+    backup: DiskContent | None = None
     unsaved: bool = False
     over: bool = False
     """Others know more of the present life than the node itself, so it must not write any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMessage:
     """A message in transit."""
 
     name: MessageName
@@ -93,13 +93,13 @@ class Sent:
     data: bytes
     wants_reply: bool
     mutations: int
-    """The mutations it carries; of a message in parts the last part carries all."""
+    """The carried mutations; of a message in parts, the last part carries all."""
 
 
 class Fleet:
-    """A fleet that carries out steps."""
+    """A fleet: carries out steps."""
 
-    def __init__(self, members: Sequence[Member], *, watched: bool = True, limits: Limits = LIMITS) -> None:
+    def __init__(self, members: Sequence[NodeStart], *, watched: bool = True, limits: Limits = LIMITS) -> None:
         """`watched`: invariants are checked at every step, at several times the cost."""
         self.invariants = Invariants() if watched else None
         self.unsaved_lost = 0
@@ -110,10 +110,10 @@ class Fleet:
         """Mutations carried by messages, and the new ones among them."""
         self._limits = limits
         self._hosts: dict[str, Host] = {}
-        self._messages: dict[MessageName, Sent] = {}
+        self._messages: dict[MessageName, SentMessage] = {}
         self._clocks: list[VectorClock] = [VectorClock()]
         self._lives = COPIES_OF_OWN_LIFE
-        self._sent: list[Sent] = []
+        self._sent: list[SentMessage] = []
         for member in members:
             self._begin_life(self._host(member.name), member.incarnation)
 
@@ -135,7 +135,7 @@ class Fleet:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def apply(self, step: AnyStep) -> list[Sent]:
+    def apply(self, step: AnyStep) -> list[SentMessage]:
         """Carry out a step; returns the messages sent. Raises `Violation`."""
         self._sent = []
         try:
@@ -165,7 +165,7 @@ class Fleet:
                 if step.peer != step.node:
                     message = node.ping() if step.bare else node.begin(step.peer)
                     self._send(host, node, step.peer, [message], step.number, step.room)
-            case Exchange():
+            case WholeExchange():
                 self._exchange(host, step.peer)
             case Stale():
                 self._stale(host, node, step)
@@ -204,7 +204,7 @@ class Fleet:
 
     def _begin_life(self, host: Host, incarnation: int) -> None:
         node = host.node = self._make(host, incarnation or self._new_life())
-        host.disk = Disk(node.state.rows.copy(), node.replica, over=False)
+        host.disk = DiskContent(node.state.rows.copy(), node.replica, over=False)
         host.unsaved = host.over = False
         if self.invariants is not None:
             self.invariants.started(host.name, node)
@@ -221,7 +221,7 @@ class Fleet:
         node.state.rows.apply(disk.rows.whole(), whole=True)
         host.over = disk.over or step.disk != "kept"
         node.resume(disk.replica.incarnation, vouched=not host.over)
-        host.disk, host.unsaved = Disk(disk.rows, disk.replica, host.over), False
+        host.disk, host.unsaved = DiskContent(disk.rows, disk.replica, host.over), False
         if self.invariants is not None:
             self.invariants.started(host.name, node)
             self.invariants.check_subsumed(host.name, disk.rows.clock.items(), "durable")
@@ -230,7 +230,7 @@ class Fleet:
         """Stop a node. Its unsaved writes were told to no other node, so they count as never written."""
         host.node = None
         if self.invariants is None:
-            host.disk = Disk(node.state.rows, node.replica, host.over)
+            host.disk = DiskContent(node.state.rows, node.replica, host.over)
             return
         kept = host.disk.rows.seq(node.replica) if host.disk else 0
         self.invariants.stopped(host.name)
@@ -249,7 +249,7 @@ class Fleet:
     def _save(self, host: Host, node: GossipNode) -> None:
         """Save all changes to disk. Unwatched fleets save when a node goes down: they have no unsaved writes."""
         if host.unsaved and self.invariants is not None:
-            host.disk = Disk(node.state.rows.copy(), node.replica, host.over)
+            host.disk = DiskContent(node.state.rows.copy(), node.replica, host.over)
             host.unsaved = False
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class Fleet:
                 last = data is pieces[-1]
                 mutations = mutations_in(message) if last else 0
                 name = number, len(self._sent)
-                sent = Sent(name, host.name, to, data, last and not isinstance(message, Ack), mutations)
+                sent = SentMessage(name, host.name, to, data, last and not isinstance(message, Ack), mutations)
                 self._sent.append(sent)
                 self._messages[sent.name] = sent
 

@@ -1,4 +1,4 @@
-"""Histories as values and files: liveness phase, replay, and shrinking (DESIGN 7.5).
+"""Histories as values and files: liveness phase, replay, and shrinking (docs/design/invariants.md#invariant-5-convergence).
 
 A history holds every step, so it replays without the code that drew it, also in a later version.
 
@@ -23,7 +23,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.peer_selection import Schedule
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.invariants import Violation
-from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, Exchange, Member, Record, Stale, Write
+from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, NodeStart, Record, Stale, WholeExchange, Write
 
 SPARE_ROUNDS = 1
 """Rounds beyond the least possible, ceil(log3 n), that may pass until all nodes are equal."""
@@ -41,7 +41,7 @@ def settle(fleet: Fleet) -> None:
         for place, name in enumerate(names):
             number -= 1  # steps of the history count up from 1
             peer = names[(place + schedule.offset(round_)) % len(names)]
-            fleet.apply(Exchange(number=number, node=name, peer=peer))
+            fleet.apply(WholeExchange(number=number, node=name, peer=peer))
     hashes = {node.state_hash for name, node in fleet.nodes.items() if name in names}
     if len(hashes) > 1:
         raise Violation("liveness", f"{len(names)} nodes have {len(hashes)} states after {schedule.rounds + SPARE_ROUNDS} rounds")
@@ -64,11 +64,11 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the violated invariant."""
     sentence: str
     """The violation in words."""
-    members: tuple[Member, ...]
+    members: tuple[NodeStart, ...]
     steps: tuple[AnyStep, ...]
 
 
-def replay(members: Sequence[Member], steps: Sequence[AnyStep]) -> Violation | None:
+def replay(members: Sequence[NodeStart], steps: Sequence[AnyStep]) -> Violation | None:
     """Carry out a history and its liveness phase; returns the violation, or None."""
     try:
         fleet = Fleet(members)
@@ -90,7 +90,7 @@ def from_json(data: bytes) -> History:
     if len(data) > FILE_BYTES:
         raise ConstraintCrdtError(f"a history has at most {FILE_BYTES} bytes, not {len(data)}")
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = msgspec.json.decode(data, type=_FileHead)
         if head.format != FORMAT:
             raise ConstraintCrdtError("this is no history: give a file that `simulate --chaos` wrote")
         if head.version != VERSION:
@@ -100,13 +100,13 @@ def from_json(data: bytes) -> History:
         raise ConstraintCrdtError(f"this is no history: {error}") from None
 
 
-class _Head(msgspec.Struct):
+class _FileHead(msgspec.Struct):
     format: str = ""
     version: int = 0
 
 
 DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
-"""Invariants with a common cause, two differing nodes: which of them is violated first says little."""
+"""Invariants with a common cause, two differing nodes: the first violated invariant says little."""
 
 MOST_REPLAYS = 4000
 """Replays after which shrinking stops with the shortest history so far."""
@@ -116,7 +116,7 @@ _NEAR = 8
 FEW = 40
 """Steps of a history below which every pair of steps is left out together."""
 
-Item = TypeVar("Item")
+Element = TypeVar("Element")
 
 
 class _Spent(Exception):
@@ -126,7 +126,7 @@ class _Spent(Exception):
 class _Attempts:
     """Replays candidates, and keeps the best still violating the invariant."""
 
-    def __init__(self, members: Sequence[Member], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
+    def __init__(self, members: Sequence[NodeStart], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
         self.members, self.steps = list(members), list(steps)
         self._alike = DIVERGENCE if invariant in DIVERGENCE else {invariant}
         self._left = most
@@ -138,14 +138,14 @@ class _Attempts:
             self.steps = list(steps)
         return found
 
-    def try_members(self, members: Sequence[Member]) -> bool:
+    def try_members(self, members: Sequence[NodeStart]) -> bool:
         """Keep these members if they still lead to the violation."""
         found = self._fails(members, self.steps)
         if found:
             self.members = list(members)
         return found
 
-    def _fails(self, members: Sequence[Member], steps: Sequence[AnyStep]) -> bool:
+    def _fails(self, members: Sequence[NodeStart], steps: Sequence[AnyStep]) -> bool:
         self._left -= 1
         if self._left < 0:
             raise _Spent
@@ -186,7 +186,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
     )
 
 
-def _leave_out(items: Sequence[Item], keep: Callable[[Sequence[Item]], bool]) -> None:
+def _leave_out(items: Sequence[Element], keep: Callable[[Sequence[Element]], bool]) -> None:
     """Leave out stretches, the last ones first, then smaller ones, until none can be left out."""
     kept = list(items)
     size = max(1, len(kept) // 2)
@@ -211,8 +211,8 @@ def _exchange_whole(attempts: _Attempts) -> None:
     )
 
 
-def _as_exchange(begin: Begin) -> Exchange:
-    return Exchange(number=begin.number, node=begin.node, peer=begin.peer, time=begin.time)
+def _as_exchange(begin: Begin) -> WholeExchange:
+    return WholeExchange(number=begin.number, node=begin.node, peer=begin.peer, time=begin.time)
 
 
 def _gather(attempts: _Attempts) -> None:
@@ -262,8 +262,8 @@ def _write_instead(attempts: _Attempts) -> None:
             messages = _followed(attempts.steps, step)
             rest = [each for each in attempts.steps if each != step]
             attempts.try_steps([_own_write(each, each.node) if each.number in messages else each for each in rest])
-        elif isinstance(step, Exchange | Write) and not isinstance(step, Record) and step in attempts.steps:
-            for node in (step.node, step.peer) if isinstance(step, Exchange) else (step.node,):
+        elif isinstance(step, WholeExchange | Write) and not isinstance(step, Record) and step in attempts.steps:
+            for node in (step.node, step.peer) if isinstance(step, WholeExchange) else (step.node,):
                 attempts.try_steps([_own_write(each, node) if each == step else each for each in attempts.steps])
 
 

@@ -1,4 +1,4 @@
-"""The invariants of every history, checked against a global log of all mutations (DESIGN 7).
+"""The invariants of every history, checked against a global log of all mutations (docs/design/invariants.md).
 
 The log knows nothing of runs, floors, digests or messages: it has the mutations of each replica, and for each mutation the cells
 that it ends (an earlier cell under its key in its row, and the cells a removal names). From the log follows the content of any
@@ -35,7 +35,7 @@ from constraint_crdt.simulation.models import Contribution, Model
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import RETIRE
 
-Counted = Mapping[str, tuple[int, int]]
+CountsById = Mapping[str, tuple[int, int]]
 """Evaluations by constraint, "" for none in particular: the amount by which a mutation moves the counts."""
 ClockKey = frozenset[tuple[Replica, int]]
 
@@ -60,13 +60,13 @@ class Mutation:
     key: object
     data: bytes
     ends: tuple[tuple[Replica, int], ...]
-    counted: Counted
+    counted: CountsById
     contributions: tuple[Contribution, ...]
     expires_at: int | None
 
 
 @dataclass(slots=True)
-class View:
+class ExpectedState:
     """The expected cells and readings at a node, for its last checked clock."""
 
     clock: dict[Replica, int] = field(default_factory=dict)
@@ -92,7 +92,7 @@ class Invariants:
         self._log: dict[Replica, list[Mutation]] = {}
         self._last: dict[tuple[Replica, int, object], list[int]] = {}
         self._enders: dict[tuple[Replica, int], list[tuple[Replica, int]]] = {}
-        self._views: dict[str, View] = {}
+        self._views: dict[str, ExpectedState] = {}
         self._hash_at: dict[ClockKey, StateHash] = {}
         self._read_at: dict[ClockKey, object] = {}
         self._clock_of: dict[StateHash, ClockKey] = {}
@@ -132,7 +132,7 @@ class Invariants:
         """The model of the summaries at a node, as of its last check."""
         return self._views[name].model
 
-    def wrote(self, node: GossipNode, lo: int, counted: Counted, contributions: tuple[Contribution, ...] = ()) -> list[Cell]:
+    def wrote(self, node: GossipNode, lo: int, counted: CountsById, contributions: tuple[Contribution, ...] = ()) -> list[Cell]:
         """Log the mutations of a node above `lo` in its row; returns the cells. `counted`: the amounts by which they moved its
         counts; `contributions`: to summaries.
         """
@@ -151,7 +151,7 @@ class Invariants:
             self._ended_lives |= cell.kind == RETIRE
         return cells
 
-    def _append(self, row: list[Mutation], cell: Cell, counted: Counted, contributions: tuple[Contribution, ...]) -> None:
+    def _append(self, row: list[Mutation], cell: Cell, counted: CountsById, contributions: tuple[Contribution, ...]) -> None:
         replica, seq = cell.replica, cell.seq
         ends: list[tuple[Replica, int]] = []
         if cell.kind == REMOVE:
@@ -183,7 +183,7 @@ class Invariants:
 
     def started(self, name: str, node: GossipNode) -> None:
         """Note the start of a node with its present state."""
-        self._views[name] = View()
+        self._views[name] = ExpectedState()
         self.observe(name, node)
 
     def stopped(self, name: str) -> None:
@@ -212,7 +212,7 @@ class Invariants:
         self._check_hash(name, node, clock, view.model)
         self._check_readings(name, node, view)
 
-    def _advance(self, name: str, view: View, clock: Mapping[Replica, int], own: int) -> None:
+    def _advance(self, name: str, view: ExpectedState, clock: Mapping[Replica, int], own: int) -> None:
         """Advance a view to a later clock. `own`: the time by the node's own clock."""
         before = view.clock
         if clock == before:
@@ -242,7 +242,7 @@ class Invariants:
                 view.model.take(replica, each, own)
         view.clock = dict(clock)
 
-    def _difference(self, name: str, node: GossipNode, view: View) -> str:
+    def _difference(self, name: str, node: GossipNode, view: ExpectedState) -> str:
         """A sentence about a cell that should stand and does not, or the other way round."""
         found = {(cell.replica, cell.seq): cell.data for cell in node.state.rows.live_cells()}
         for what, dots in (
@@ -273,7 +273,7 @@ class Invariants:
         if any(seq > latest.get(replica, 0) for replica, seq in clock.items()):  # false after a start from an old copy of the disk
             latest |= {replica: seq for replica, seq in clock.items() if seq > latest.get(replica, 0)}
 
-    def _check_readings(self, name: str, node: GossipNode, view: View) -> None:
+    def _check_readings(self, name: str, node: GossipNode, view: ExpectedState) -> None:
         metrics = node.state.metrics
         total = (sum(each[0] for each in view.counts.values()), sum(each[1] for each in view.counts.values()))
         if metrics.total != total:
@@ -300,7 +300,7 @@ class Invariants:
         heard[peer] = [*lately, (time - own, own)]
 
     @staticmethod
-    def _check_time(name: str, node: GossipNode, view: View) -> None:
+    def _check_time(name: str, node: GossipNode, view: ExpectedState) -> None:
         time, own = node.time, node.time.own()
         ahead = time.now() - own
         if not 0 <= ahead <= time.max_skew:

@@ -84,7 +84,7 @@ class ClientIncrement(NamedTuple):
 Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement
 
 
-class Tables:
+class ItemTables:
     """Counts of items by name and shape of their table, and the shape each row has under a name."""
 
     def __init__(self) -> None:
@@ -185,8 +185,8 @@ class Model:
     """The models of all summaries at a node."""
 
     def __init__(self) -> None:
-        self.sketches = Tables()
-        self.filters = Tables()
+        self.sketches = ItemTables()
+        self.filters = ItemTables()
         self.decays = Decays()
         self._taken: dict[str, set[int]] = {}
         self._counted: dict[str, tuple[int, int]] = {}

@@ -27,7 +27,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
 from constraint_crdt.protocol.peer_clocks import bind_runs
 
-Result = TypeVar("Result")
+Written = TypeVar("Written")
 
 FORMAT = 1
 """Version of the frames. A reader refuses a later version."""
@@ -49,7 +49,7 @@ class Checkpoint(msgspec.Struct, tag=1, array_like=True, frozen=True):
     """An encoded Sync."""
 
 
-class Receipt(msgspec.Struct, tag=2, array_like=True, frozen=True):
+class ReceivedMessage(msgspec.Struct, tag=2, array_like=True, frozen=True):
     """A message was received."""
 
     message: bytes
@@ -82,7 +82,7 @@ class Retirement(msgspec.Struct, tag=6, array_like=True, frozen=True):
     node: str
 
 
-Input = Checkpoint | Receipt | Initiation | LocalWrite | Collection | Retirement
+Input = Checkpoint | ReceivedMessage | Initiation | LocalWrite | Collection | Retirement
 
 
 class Frame(msgspec.Struct, array_like=True, frozen=True):
@@ -173,7 +173,7 @@ class RecordedNode(GossipNode):
         try:
             return super().hear(payload)
         finally:  # a refused message is an input too
-            self._tell(Receipt(payload))
+            self._tell(ReceivedMessage(payload))
 
     def begin(self, peer: str) -> GossipMessage:
         message = super().begin(peer)
@@ -186,7 +186,7 @@ class RecordedNode(GossipNode):
             self._tell(Initiation(None))
         return message
 
-    def write(self, mutate: Callable[[Replica], Result]) -> Result:
+    def write(self, mutate: Callable[[Replica], Written]) -> Written:
         rows = self.state.rows
         before, lo = self.replica, rows.seq(self.replica)
         try:
@@ -211,7 +211,7 @@ class RecordedNode(GossipNode):
         return dropped
 
 
-class Step(NamedTuple):
+class ReplayedInput(NamedTuple):
     """A replayed input."""
 
     number: int
@@ -239,11 +239,11 @@ class Replay:
         """The number of inputs."""
         return len(self._frames)
 
-    def __iter__(self) -> Iterator[Step]:
+    def __iter__(self) -> Iterator[ReplayedInput]:
         for number, frame in enumerate(self._frames, start=1):
             self._time = frame.time
             said = "began" if number == 1 else self.node.take(frame)
-            yield Step(number, frame, said, self.node.state_hash[:HASH_BYTES] == frame.hash)
+            yield ReplayedInput(number, frame, said, self.node.state_hash[:HASH_BYTES] == frame.hash)
 
 
 class Difference(NamedTuple):
@@ -294,7 +294,7 @@ class _ReplayedNode(GossipNode):
     def take(self, frame: Frame) -> str:
         """Process an input as at the time of the recording; returns a description of it."""
         match frame.input:
-            case Receipt(message):
+            case ReceivedMessage(message):
                 return self._hear_again(message)
             case Initiation(peer):
                 if peer is None:

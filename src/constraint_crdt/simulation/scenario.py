@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
-from constraint_crdt.simulation.steps import Add, Member
+from constraint_crdt.simulation.steps import Add, NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World
 
 SECOND_NS = 10**9
@@ -114,7 +114,7 @@ class Report:
         return math.ceil(math.log(self.scenario.nodes, 3) - 1e-9) + 1
 
 
-class Run:
+class ScenarioRun:
     """The run of a scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
@@ -122,7 +122,7 @@ class Run:
         scenario.check()
         self.scenario = scenario
         self._rng = SimRng(scenario.seed)
-        members = [Member(f"n{index}", 1) for index in range(scenario.nodes)]
+        members = [NodeStart(f"n{index}", 1) for index in range(scenario.nodes)]
         quality = Quality(latency_ns=scenario.latency_ns, jitter_ns=scenario.latency_ns // 4, loss=scenario.loss)
         pace = Pace(interval_ns=scenario.interval_ns, patience_ns=6 * scenario.latency_ns)
         self._world = World(members, self._rng, quality=quality, pace=pace, choice=_choice(scenario), watched=False)

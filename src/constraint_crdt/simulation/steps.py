@@ -22,7 +22,7 @@ LEAST_ROOM = 130
 """The least bound on the bytes of a message: small transfers already travel in parts."""
 
 
-class Member(msgspec.Struct, frozen=True):
+class NodeStart(msgspec.Struct, frozen=True):
     """A node of the fleet at its start."""
 
     name: str
@@ -30,11 +30,11 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do"):
-    """The fields all steps have."""
+    """The fields of all steps."""
 
     number: int
     node: str
-    """The node that acts, or is acted on."""
+    """The acting node, or the node acted on."""
     time: int = 0
     """The reading of its clock in ns; 0: as before."""
 
@@ -204,7 +204,7 @@ class Deliver(Step, frozen=True, kw_only=True, tag="deliver"):
     room: int = 0
 
 
-class Exchange(Step, frozen=True, kw_only=True, tag="exchange"):
+class WholeExchange(Step, frozen=True, kw_only=True, tag="exchange"):
     """A whole undisturbed exchange."""
 
     peer: str
@@ -247,7 +247,7 @@ AnyStep: TypeAlias = (
     | Begin
     | Stale
     | Deliver
-    | Exchange
+    | WholeExchange
     | Crash
     | Backup
     | Start

@@ -20,8 +20,8 @@ from math import log
 from typing import Any, TypeVar
 
 from constraint_crdt.protocol.peer_selection import PeerChoice
-from constraint_crdt.simulation.fleet import Fleet, Sent
-from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Member, MessageName, Start
+from constraint_crdt.simulation.fleet import Fleet, SentMessage
+from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
 """The reading of an exact clock when a world begins."""
@@ -69,7 +69,7 @@ class SimRng:
         return probability > 0.0 and self.random() < probability
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """A random item of a sequence with at least one."""
+        """A random item of a sequence, which must not be empty."""
         return items[self.below(len(items))]
 
     def shuffle(self, items: list[Item]) -> None:
@@ -192,7 +192,7 @@ class Actor:
     """The largest message in bytes; 0: the node's default."""
     peer: str | None = None
     """The peer of the exchange it began."""
-    question: Sent | None = None
+    question: SentMessage | None = None
     tries: int = 0
     turn: int = 0
     """The number of its questions: a timeout of an earlier question is ignored."""
@@ -213,7 +213,7 @@ class World:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Sequence[NodeStart],
         rng: SimRng,
         *,
         quality: Quality,
@@ -270,7 +270,7 @@ class World:
 
     # --- steps -------------------------------------------------------------------------------------------------------
 
-    def perform(self, kind: Callable[..., AnyStep], actor: Actor, **what: object) -> list[Sent]:
+    def perform(self, kind: Callable[..., AnyStep], actor: Actor, **what: object) -> list[SentMessage]:
         """Carry out a step now and send its messages."""
         self._number += 1
         step = kind(number=self._number, node=actor.name, time=self.clock_of(actor), **what)
@@ -325,7 +325,7 @@ class World:
         round_ = self.now // self.pace.interval_ns
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
-    def _ask(self, actor: Actor, sent: Sequence[Sent]) -> None:
+    def _ask(self, actor: Actor, sent: Sequence[SentMessage]) -> None:
         """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
@@ -362,7 +362,7 @@ class World:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    def _post(self, sent: Sent) -> None:
+    def _post(self, sent: SentMessage) -> None:
         self.messages += 1
         self.actors[sent.sender].bytes += len(sent.data)
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
@@ -385,7 +385,7 @@ class World:
         del self._uses[name]
         self.fleet.forget_message(name)
 
-    def _arrive(self, sent: Sent) -> None:
+    def _arrive(self, sent: SentMessage) -> None:
         actor = self.actors[sent.to]
         ready = max(actor.paused_until, actor.free_at)
         if ready > self.now:
@@ -405,7 +405,7 @@ class World:
             self.fired["nobody there"] += 1
         self._release(sent.name)
 
-    def _harmed(self, sent: Sent, actor: Actor) -> bool:
+    def _harmed(self, sent: SentMessage, actor: Actor) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""
         if self.rng.happens(self.harm.truncation):
             self.fired["truncation"] += 1

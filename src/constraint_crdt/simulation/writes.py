@@ -11,7 +11,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.simulation.invariants import Counted, Invariants
+from constraint_crdt.simulation.invariants import CountsById, Invariants
 from constraint_crdt.simulation.models import (
     ROOM,
     ClientIncrement,
@@ -128,7 +128,7 @@ def _do_to_tile(node: GossipNode, step: Tile) -> None:
 class Expected(NamedTuple):
     """The expected result of a mutation."""
 
-    counted: Counted
+    counted: CountsById
     """The amounts by which it moves the counts."""
     named: Named | None
     """The cells it has to name as removed; with `some`: at most these. None: those its type prescribes."""

@@ -1,6 +1,6 @@
 """The changes of a node's rows since the last commit.
 
-Rules: a batch has all changes since the last successful commit, so that its cells, clock and floors belong together. The next batch
+Rules: a batch has all changes since the last successful commit, so its cells, clock and floors belong together. The next batch
 repeats the changes of a failed batch. Deletes precede puts, because a key may have been written again.
 """
 
@@ -34,7 +34,7 @@ class Seal(NamedTuple):
 
 
 class Life(NamedTuple):
-    """One life of the node: its incarnation, its begin (ns since the epoch), and the reason."""
+    """A life of the node: its incarnation, its begin (ns since the epoch), and the reason."""
 
     incarnation: int
     began: int
@@ -50,8 +50,8 @@ class Fallen(NamedTuple):
     seq: int
 
 
-class Batch(NamedTuple):
-    """The content of one commit."""
+class CommitBatch(NamedTuple):
+    """The content of a commit."""
 
     runs: Sequence[Run]
     fallen: Sequence[Fallen]
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
 
 
 class Changes:
-    """Follows one `Rows`, and is the only caller of its `take_dropped` and `take_repaired`."""
+    """Follows a node's `Rows`, and is the only caller of `take_dropped` and `take_repaired`."""
 
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
@@ -96,7 +96,7 @@ class Changes:
         """Have the next batch end the life on disk."""
         self._life_ends = True
 
-    def take(self) -> Batch | None:
+    def take(self) -> CommitBatch | None:
         """The next batch, or None without changes. Call `done` after the commit; until then the next batch repeats the changes.
         O(rows + changes).
         """
@@ -110,11 +110,11 @@ class Changes:
         self._taken = clock, floors, len(self._lives)
         changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        return Batch(
+        return CommitBatch(
             [*self._repaired(), *rows.since(self._clock)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends
         )
 
-    def done(self, batch: Batch) -> None:
+    def done(self, batch: CommitBatch) -> None:
         """The last batch is on disk."""
         assert self._taken is not None, "nothing was taken"  # noqa: S101 - a fault of the caller, not of the input
         self._clock, self._floors, lives = self._taken
@@ -122,7 +122,7 @@ class Changes:
         self._fallen.clear()  # only `take` adds to it
         self._mended.clear()  # the same
         del self._lives[:lives]
-        if batch.life_ends and not self._lives:  # else it is the end of a life that began since
+        if batch.life_ends and not self._lives:  # else the end belongs to a life begun meanwhile
             self._life_ends = False
 
     def _repaired(self) -> list[Run]:
@@ -134,8 +134,8 @@ class Changes:
     def _gather_fallen(self) -> None:
         tried = self._tried
         for cell in self._rows.take_dropped():
-            # A cell without a key of its own that was in no batch has nothing on disk to delete. One with a key may have: an older
-            # cell that it took over. So the many removals that come and go between two commits cost nothing here.
+            # A cell without a key has nothing on disk before its first batch. A cell with a key may have an older cell there. So
+            # the many removals made and dropped between two commits cost nothing here.
             if isinstance(cell.key, str) or cell.seq <= tried.get(cell.replica, 0):
                 place = (cell.replica, cell.kind, cell.key)
                 self._fallen[place] = max(cell.seq, self._fallen.get(place, 0))

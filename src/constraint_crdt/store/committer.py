@@ -1,8 +1,8 @@
 """The committer: commits the changes of the event loop in a thread, in groups.
 
-Rules: one commit runs at a time, and later changes form the next group, so that a change waits for one other commit at most. A
-batch is made on the loop, at one instant, and written in the thread. A failed batch is kept and retried every second, and with each
-change, until the disk takes writes again.
+Rules (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so
+a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed batch
+is kept and retried every second, and with each change, until the disk takes writes again.
 """
 
 import asyncio
@@ -15,21 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import WritesRefused
-from constraint_crdt.model.histogram import DurationHistogram
-from constraint_crdt.store.changes import Batch, Changes, Life
+from constraint_crdt.model import DurationHistogram
+from constraint_crdt.store.changes import Changes, CommitBatch, Life
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
-"""Between two tries while the disk takes nothing and nothing changes."""
+"""Seconds between two attempts while the disk refuses writes and no change comes."""
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Seconds: the steps in which commits are counted by how long they took."""
+"""Seconds: the upper bounds of the histogram of commits by duration."""
 
 _log = logging.getLogger("constraint_crdt.store")
 
 
 class Committer:
-    """Keeps a store equal to rows. Belongs to one event loop, and is the only user of the store until `close`."""
+    """Keeps a store equal to rows. Belongs to a single event loop, and is the only user of the store until `close`."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class Committer:
 
     @property
     def trouble(self) -> str | None:
-        """The reason for refused writes, in one sentence; None while writes are taken."""
+        """The reason for refused writes, in a sentence; None while writes are taken."""
         return self._trouble
 
     @property
     def healthy(self) -> bool:
-        """True while the disk takes writes, as far as was tried."""
+        """True while the disk takes writes, by the last attempt."""
         return self._trouble is None
 
     @property
     def waiting(self) -> int:
-        """How many callers of `durable` wait for the next commit."""
+        """The number of `durable` calls waiting for the next commit."""
         return len(self._waiters)
 
     @property
@@ -123,7 +123,7 @@ class Committer:
         while not self._closing:
             await self._woken()
             await self._commit()
-        await self._commit()  # what changed during the last one
+        await self._commit()  # changes made during the last commit
 
     async def _woken(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -156,7 +156,7 @@ class Committer:
             self._trouble = trouble
             self._on_health(trouble)
 
-    def _write(self, batch: Batch) -> float:
+    def _write(self, batch: CommitBatch) -> float:
         """Commit in the thread. Returns the duration in seconds."""
         began = time.perf_counter()
         self._store.commit(batch)

@@ -1,7 +1,7 @@
 """The schema of a store file: creation, migration, and reading with checks.
 
 Rules: `application_id` marks a store and `user_version` is its schema version. A newer version is refused. Migrations are steps
-from one version to the next in one transaction. Version 1 is the first, so there are no steps yet.
+from a version to the next in a single transaction. Version 1 is the first, so there are no steps yet.
 
 Reading returns all cells or raises. Each cell is checked by its checksum and by `read_cell`, against its key, and its dot against
 the clock of its row. The state hash and the number of cells are checked by the seal, see `Store.restore`.
@@ -23,7 +23,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_replica
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store.changes import Seal
-from constraint_crdt.store.failures import REJOIN, damaged, unusable
+from constraint_crdt.store.files import REJOIN, damaged, unusable
 
 APPLICATION_ID = int.from_bytes(b"CCRD")
 VERSION = 1
@@ -46,12 +46,12 @@ TABLES = (
         rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
 )
 
-Step = Callable[[sqlite3.Connection], object]
-STEPS: Mapping[int, Step] = {}
+Migration = Callable[[sqlite3.Connection], object]
+STEPS: Mapping[int, Migration] = {}
 """Migration steps, by the version before the step."""
 
 CHECKPOINT_PAGES = 1000
-"""The write-ahead log is checkpointed at this number of pages of 4 KiB: some 4 MB, unless one commit is larger."""
+"""The write-ahead log is checkpointed at this number of pages of 4 KiB: some 4 MB, unless a single commit is larger."""
 
 LOG_BYTES = 16 * 1024 * 1024
 """A longer write-ahead log is truncated to this size."""
@@ -89,7 +89,7 @@ def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) 
         f"file:{quote(os.fspath(path))}?mode=rw",
         uri=True,
         isolation_level=None,
-        check_same_thread=False,  # used from one thread at a time, not always the same
+        check_same_thread=False,  # used by a single thread at a time, not always the same
         timeout=BUSY_SECONDS,
         factory=factory,
     )
@@ -116,7 +116,7 @@ def create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Step] = STEPS, newest: int = VERSION) -> None:
+def migrate(connection: sqlite3.Connection, path: Path, steps: Mapping[int, Migration] = STEPS, newest: int = VERSION) -> None:
     """Bring an older form up to `newest`, whole or not at all. Raises `StoreError` or `sqlite3.Error`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     check_version(path, version, newest)
@@ -151,7 +151,7 @@ def checksum(row: int, seq: int, data: bytes) -> int:
 
 
 def load(connection: sqlite3.Connection, path: Path) -> tuple[list[Run], Seal]:
-    """Every row with its cells and its floor, and the seal they have to come to. Raises `StoreError`."""
+    """Every row with its cells and its floor, and the seal of their state. Raises `StoreError`."""
     try:
         return _read_runs(connection), _read_seal(connection)
     except sqlite3.Error as error:

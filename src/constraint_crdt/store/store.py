@@ -1,10 +1,10 @@
-"""Store: the state of a node in one SQLite file.
+"""Store: the state of a node in a single SQLite file.
 
-Rules: one process at a time. A commit is atomic and on disk when the call returns, and its seq of the node's own row is in the
+Rules: a single process at a time. A commit is atomic and on disk when the call returns, and its seq of the node's own row is in the
 marker by then. A damaged file is refused as a whole. Each opening renews the session nonce. If the marker does not vouch for the
-store, the life on disk is ended in the same transaction, so that a crash right after cannot make the store look sound again.
+store, the life on disk is ended in the same transaction. Otherwise a crash right after would make the store look sound again.
 
-Synchronous. Used from one thread at a time.
+Synchronous. Used from a single thread at a time.
 """
 
 import contextlib
@@ -20,9 +20,20 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
-from constraint_crdt.store.changes import Batch, Life, Seal
-from constraint_crdt.store.failures import REJOIN, SQLITE_FAILURES, damaged, refused, unusable
-from constraint_crdt.store.location import SIDE_FILES, Marker, Session, StoreLock, make_private, sync_directory
+from constraint_crdt.store.changes import CommitBatch, Life, Seal
+from constraint_crdt.store.files import (
+    REJOIN,
+    SIDE_FILES,
+    SQLITE_FAILURES,
+    Marker,
+    Session,
+    StoreLock,
+    damaged,
+    make_private,
+    refused,
+    sync_directory,
+    unusable,
+)
 from constraint_crdt.store.schema import checksum, load
 
 NONCE_BYTES = 16
@@ -107,7 +118,7 @@ class Store:
 
     @property
     def identity(self) -> Identity:
-        """Who this store's node is."""
+        """The identity of the node of this store."""
         *earlier, latest = self._lives
         return Identity(*self._owner, latest.incarnation, self._vouched, tuple(life.incarnation for life in earlier))
 
@@ -121,7 +132,7 @@ class Store:
         """Bytes on disk, the log included."""
         found = 0
         for ending in ("", *SIDE_FILES[:1]):
-            with contextlib.suppress(FileNotFoundError):  # the thread that commits may just have closed the file: its log goes then
+            with contextlib.suppress(FileNotFoundError):  # the committing thread may have closed the file, which deletes the log
                 found += Path(f"{self.path}{ending}").stat().st_size
         return found
 
@@ -145,7 +156,7 @@ class Store:
         if found != seal:
             raise damaged(self.path, "its cells do not come to the state that was committed")
 
-    def commit(self, batch: Batch) -> None:
+    def commit(self, batch: CommitBatch) -> None:
         """Write a batch to disk and to the marker. Writing a batch twice is harmless.
 
         Raises `WritesRefused`; the disk has the state before, or the whole batch, then.
@@ -176,7 +187,7 @@ class Store:
     # --- opening ---------------------------------------------------------------------------------------------------
 
     def _make(self, node: str, fleet: str, incarnation: int) -> None:
-        """Create the file under a temporary name, so that a crash leaves a whole file or none."""
+        """Create the file under a temporary name: a crash leaves a whole file or none."""
         for ending in SIDE_FILES[:1]:
             if Path(f"{self.path}{ending}").exists():
                 raise StoreError(
@@ -236,7 +247,7 @@ class Store:
     # --- writing ---------------------------------------------------------------------------------------------------
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection. After a failure a new connection, because the caches of the failed one cannot be trusted."""
+        """The connection. After a failure a new connection, because the caches of the old connection may be wrong."""
         if self._connection is None:
             connection = schema.connect(self.path, self._factory)
             try:
@@ -259,8 +270,8 @@ class Store:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _write(self, connection: sqlite3.Connection, batch: Batch) -> dict[Replica, int]:
-        """Write in one transaction. Returns the numbers of the rows after the batch."""
+    def _write(self, connection: sqlite3.Connection, batch: CommitBatch) -> dict[Replica, int]:
+        """Write in a single transaction. Returns the numbers of the rows after the batch."""
         numbers = self._numbers.copy()
         for run in batch.runs:
             numbers.setdefault(run.replica, len(numbers) + 1)
@@ -277,14 +288,14 @@ class Store:
         connection.execute("COMMIT")
         return numbers
 
-    def _note(self, batch: Batch) -> None:
+    def _note(self, batch: CommitBatch) -> None:
         own = Replica(self._owner[0], self._lives[-1].incarnation)
         seq = next((run.hi for run in batch.runs if run.replica == own), 0)
         if seq or batch.lives:
             self._marker.note(own.incarnation, seq)
 
 
-def _cells(batch: Batch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:
+def _cells(batch: CommitBatch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:
     for run in batch.runs:
         number = numbers[run.replica]
         for cell in run.cells:

@@ -6,31 +6,25 @@
     @given(pairs(laws_of(ConstraintState)))
     def test_mine(states): ...
 
+`laws` has the laws, `drawn_replicas` the description of a type and its replicas, `descriptions` the types of this package,
+`adversarial` the rows of dishonest nodes. This module lists all types, with a strategy for the states of each.
+
 Needs Hypothesis, which the package itself does not: `pip install 'constraint-crdt[testing]'`.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 try:
-    import hypothesis as _hypothesis  # noqa: F401 - only to see whether it is there
+    from hypothesis import strategies as st
 except ImportError:
     raise ImportError("constraint_crdt.testing needs Hypothesis: pip install 'constraint-crdt[testing]'") from None
 
-from constraint_crdt.testing.catalogue import (
-    ADAPTERS,
-    blooms,
-    constraint_sets,
-    counters,
-    decay_counters,
-    decay_states,
-    increments,
-    laws_of,
-    pn_counters,
-    registers,
-    sketches,
-    states,
-    tiles,
-    vector_clocks,
-)
-from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, in_place, pairs, replicas, single, triples
+from constraint_crdt.crdt.clock import VectorClock
+from constraint_crdt.state import ConstraintState
+from constraint_crdt.testing import descriptions
+from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
+from constraint_crdt.testing.drawn_replicas import LawBroken, Laws, Replicas, in_place, pairs, replicas, single, triples
 from constraint_crdt.testing.laws import (
     Law,
     associative,
@@ -45,6 +39,16 @@ from constraint_crdt.testing.laws import (
     monotone,
     truncation_safe,
 )
+from constraint_crdt.types.bloom import BloomCRDT
+from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
+from constraint_crdt.types.decay import DecayCounter
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.increments import RoomIncrements
+from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.rates import DecayConstraintState
+from constraint_crdt.types.register import POSITION, EisensteinRegister
+from constraint_crdt.types.sketch import SketchCRDT
+from constraint_crdt.types.tiles import FleetTile
 
 __all__ = [
     "ADAPTERS",
@@ -82,3 +86,150 @@ __all__ = [
     "truncation_safe",
     "vector_clocks",
 ]
+
+state_steps = st.one_of(
+    descriptions.edits,
+    descriptions.edits,
+    descriptions.edits,
+    st.tuples(st.just("record"), descriptions.counts),
+    st.tuples(st.just("fold"), descriptions.ids),
+    st.tuples(st.just("move"), descriptions.moves),
+    st.tuples(st.just("shift"), descriptions.amounts),
+    st.tuples(st.just("rate"), descriptions.counts),
+    st.tuples(st.just("tile"), descriptions.tile_steps),
+    st.tuples(st.just("sketch"), descriptions.recorded),
+    st.tuples(st.just("bloom"), descriptions.inserted),
+    st.tuples(st.just("foreign"), descriptions.foreign_counts),
+)
+
+
+def _change(state: ConstraintState, name: str, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("record", counts):
+            descriptions.count(state.metrics, name, counts)
+        case ("fold", id_):
+            state.metrics.fold([id_], node=name)
+        case ("move", move):
+            descriptions.move(state.register, name, move)
+        case ("shift", amount):
+            descriptions.shift(state.counters["n"], name, amount)
+        case ("rate", counts):
+            descriptions.change_rates(state.rates, name, counts)
+        case ("tile", change):
+            descriptions.change_tile(state.tiles.tile(descriptions.ROOM, descriptions.ID), name, change)
+        case ("sketch", item):
+            descriptions.record(state.sketches.view("s", descriptions.SKETCH), name, item)
+        case ("bloom", item):
+            descriptions.insert(state.blooms.view("b", descriptions.BLOOM), name, item)
+        case ("foreign", count):
+            descriptions.apply_increment(state.increments, name, count)
+        case _:
+            descriptions.edit(state.constraints, name, step)
+
+
+def _read(state: ConstraintState) -> object:
+    cells = sorted((cell.replica, cell.seq, cell.data) for cell in state.rows.live_cells())
+    parts = (
+        descriptions.read_set(state.constraints),
+        descriptions.read_counter(state.metrics),
+        descriptions.read_register(state.register),
+        {name: descriptions.read_pn_counter(state.counters[name]) for name in state.counters},
+        descriptions.read_rates(state.rates),
+        [descriptions.read_tile(each) for each in state.tiles.in_room(descriptions.ROOM)],
+        {name: descriptions.read_sketch(each) for name, each in state.sketches.items()},
+        {name: descriptions.read_bloom(each) for name, each in state.blooms.items()},
+        descriptions.read_increments(state.increments),
+    )
+    return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
+
+
+def _state_laws() -> Laws[ConstraintState, Any]:
+    lies = forged_cells(ConstraintState, _change, rows_of, state_steps)
+    pool = st.tuples(arbitrary_cells(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
+    return over_rows(ConstraintState, state_steps, _change, _read, pool=pool)
+
+
+ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
+    VectorClock: descriptions.clock_laws,
+    ConstraintGCounter: descriptions.counter_laws,
+    ConstraintORSet: descriptions.set_laws,
+    EisensteinRegister: descriptions.register_laws,
+    PNCounter: descriptions.pn_counter_laws,
+    DecayCounter: descriptions.decay_counter_laws,
+    DecayConstraintState: descriptions.decay_state_laws,
+    SketchCRDT: descriptions.sketch_laws,
+    BloomCRDT: descriptions.bloom_laws,
+    FleetTile: descriptions.tile_laws,
+    RoomIncrements: descriptions.increments_laws,
+    ConstraintState: _state_laws,
+}
+"""Every type, with the function that makes its description."""
+
+
+def laws_of(kind: type) -> Laws[Any, Any]:
+    """The description of a type of this package, or of a type derived from it. Raises `TypeError` for any other."""
+    for known, describe in ADAPTERS.items():
+        if issubclass(kind, known):
+            return describe()
+    names = ", ".join(each.__name__ for each in ADAPTERS)
+    raise TypeError(f"laws_of knows {names}, not {kind.__name__}: describe it with Laws")
+
+
+def vector_clocks() -> st.SearchStrategy[VectorClock]:
+    """Any clocks."""
+    return single(laws_of(VectorClock))
+
+
+def counters() -> st.SearchStrategy[ConstraintGCounter]:
+    """Counters, reached by honest histories or written by liars; so for the strategies of the other types."""
+    return single(laws_of(ConstraintGCounter))
+
+
+def constraint_sets() -> st.SearchStrategy[ConstraintORSet]:
+    """Sets of constraints, some with collected removals."""
+    return single(laws_of(ConstraintORSet))
+
+
+def registers() -> st.SearchStrategy[EisensteinRegister]:
+    """Positions, some of them unset or in conflict."""
+    return single(laws_of(EisensteinRegister))
+
+
+def pn_counters() -> st.SearchStrategy[PNCounter]:
+    """Counters with increments and decrements."""
+    return single(laws_of(PNCounter))
+
+
+def decay_counters() -> st.SearchStrategy[DecayCounter]:
+    """Decaying counters, at a clock moved only by mutations."""
+    return single(laws_of(DecayCounter))
+
+
+def decay_states() -> st.SearchStrategy[DecayConstraintState]:
+    """Recent evaluations, at a clock moved only by mutations."""
+    return single(laws_of(DecayConstraintState))
+
+
+def sketches() -> st.SearchStrategy[SketchCRDT]:
+    """Small sketches."""
+    return single(laws_of(SketchCRDT))
+
+
+def blooms() -> st.SearchStrategy[BloomCRDT]:
+    """Small Bloom filters."""
+    return single(laws_of(BloomCRDT))
+
+
+def tiles() -> st.SearchStrategy[FleetTile]:
+    """A tile, visible or not."""
+    return single(laws_of(FleetTile))
+
+
+def increments() -> st.SearchStrategy[RoomIncrements]:
+    """The counts of foreign nodes in a room."""
+    return single(laws_of(RoomIncrements))
+
+
+def states() -> st.SearchStrategy[ConstraintState]:
+    """Whole states."""
+    return single(laws_of(ConstraintState))

@@ -14,9 +14,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.cells import Cell, Run, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVABLE, Cell, Run, make_cell, make_removal
 from constraint_crdt.crdt.clock import VectorClock
-from constraint_crdt.crdt.kinds import REMOVABLE
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
@@ -25,7 +24,7 @@ from constraint_crdt.protocol.messages import GossipMessage, decode_message, enc
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
-from constraint_crdt.testing.histories import Laws, in_place
+from constraint_crdt.testing.drawn_replicas import Laws, in_place
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.register import POSITION

@@ -15,7 +15,7 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, arbitrary_cells, forged_cells, over_rows, rows_of
-from constraint_crdt.testing.histories import Laws, in_place
+from constraint_crdt.testing.drawn_replicas import Laws, in_place
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter

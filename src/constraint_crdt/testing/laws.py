@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from constraint_crdt.testing.histories import LawBroken, Laws, Replicas, replicas
+from constraint_crdt.testing.drawn_replicas import LawBroken, Laws, Replicas, replicas
 
 CUTS = 6
 """The places at which an encoding is truncated, per example."""

@@ -1,7 +1,7 @@
-"""The in-memory transport: any number of transports on one event loop, with faults for tests.
+"""The in-memory transport: any number of transports on a single event loop, with faults for tests.
 
 Deterministic: every step is a `call_soon`, sessions are counted, and loss draws from a given generator. Replies are sent in the
-order in which handlers end. A lost message, or one without a route, fails its request at once, so that tests need no timeouts.
+order in which handlers end. A message lost or without a route fails its request at once, so tests need no timeouts.
 """
 
 import asyncio
@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from itertools import count
 from random import Random
 
-from constraint_crdt.transport.interface import (
+from constraint_crdt.transport import (
     ANSWERS_AT_ONCE,
-    Changed,
-    Deliver,
     Handler,
     HandlerTasks,
     Peer,
+    PeerCallback,
+    ReplyCallback,
     TransportError,
     Unreachable,
     check_answers_at_once,
@@ -24,7 +24,7 @@ from constraint_crdt.transport.interface import (
 
 
 class MemoryNetwork:
-    """Connects memory transports, and injects faults. Belongs to one event loop."""
+    """Connects memory transports, and injects faults. Belongs to a single event loop."""
 
     def __init__(self) -> None:
         self._members: dict[Peer, MemoryTransport] = {}
@@ -60,7 +60,7 @@ class MemoryNetwork:
         for member in [member for peer, member in self._members.items() if peer.name == name]:
             member.end()
 
-    # What follows is the transports' half of the network; tests have no use for it.
+    # --- for the transports of the network only -----------------------------------------------------------------------
 
     def join(self, member: "MemoryTransport", name: str) -> Peer:
         """Add a transport. Returns its peer."""
@@ -70,7 +70,7 @@ class MemoryNetwork:
         return me
 
     def leave(self, me: Peer) -> None:
-        """Let a transport go."""
+        """Remove a transport."""
         del self._members[me]
         self._refresh()
 
@@ -82,11 +82,11 @@ class MemoryNetwork:
         return None if frozenset((source.name, target.name)) in self._cut else there
 
     def reachable(self, source: Peer) -> frozenset[Peer]:
-        """Everyone `source` has a route to now."""
+        """The peers with a route from `source` now."""
         return frozenset(peer for peer in self._members if self.route(source, peer))
 
     def lost(self) -> bool:
-        """Whether the message in hand is lost; draws once."""
+        """True if the present message is lost. Draws a random number."""
         return self._random is not None and self._random.random() < self._loss
 
     def _refresh(self) -> None:
@@ -105,19 +105,19 @@ class MemoryTransport:
         self._answers_at_once = answers_at_once
         self._me: Peer | None = None
         self._handlers: HandlerTasks | None = None
-        self._changed: Changed | None = None
+        self._changed: PeerCallback | None = None
         self._peers: frozenset[Peer] = frozenset()
-        self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: a set's order would be another every run
+        self._waiting: dict[asyncio.Future[list[bytes]], None] = {}  # in order: the order of a set differs from run to run
         self.fleet = ""
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+    async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         """See `Transport.open`."""
         if self._me is not None:
-            raise TransportError("This transport is open already; close it first.")
+            raise TransportError("this transport is open already; close it first")
         if not name or not fleet:
-            raise TransportError("A node and its fleet need a name each; give both.")
+            raise TransportError("a node and its fleet need a name each; give both")
         self.fleet, self._changed = fleet, changed
         self._handlers = HandlerTasks(handler, self._answers_at_once)
         self._me = self._network.join(self, name)
@@ -126,7 +126,7 @@ class MemoryTransport:
     async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
         """See `Transport.reopen`."""
         if self._me is None or self._handlers is None:
-            raise TransportError("This transport is not open; open it first.")
+            raise TransportError("this transport is not open; open it first")
         self._network.leave(self._me)
         self._handlers.cancel()
         self._give_up_waiting()
@@ -146,7 +146,7 @@ class MemoryTransport:
             async with asyncio.timeout(timeout):
                 return await answered
         except TimeoutError:
-            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s.") from None
+            raise Unreachable(f"{peer.name} did not answer within {timeout:g} s") from None
         finally:
             del self._waiting[answered]
 
@@ -162,7 +162,7 @@ class MemoryTransport:
             await handlers.wait()
 
     def end(self) -> None:
-        """Leave at once, telling this side nothing."""
+        """Leave at once, without a call to this side."""
         if self._me is not None:
             self._network.leave(self._me)
         if self._handlers is not None:
@@ -174,14 +174,14 @@ class MemoryTransport:
     def _give_up_waiting(self) -> None:
         for answered in self._waiting:
             if not answered.done():
-                answered.set_exception(Unreachable("This transport closed before the answer came."))
+                answered.set_exception(Unreachable("this transport closed before the answer came"))
 
     def look(self) -> None:
-        """Take over from the network who is there."""
+        """Take the present peers from the network."""
         if self._me is not None:
             self._see(self._network.reachable(self._me))
 
-    def serve(self, payload: bytes, deliver: Deliver) -> None:
+    def serve(self, payload: bytes, deliver: ReplyCallback) -> None:
         """Answer an arrived request."""
         me = self._me
         if self._handlers is None:
@@ -189,7 +189,7 @@ class MemoryTransport:
             return
 
         def send(replies: list[bytes] | None) -> None:
-            if self._me == me:  # else this session ended meanwhile, and nothing leaves it any more
+            if self._me == me:  # else the session ended meanwhile, and sends nothing any more
                 self.bytes_sent += sum(map(len, replies or ()))
             deliver(replies)
 
@@ -201,7 +201,7 @@ class MemoryTransport:
         before, self._peers = self._peers, now
         for up, peers in ((False, before - now), (True, now - before)):
             for peer in sorted(peers):
-                if self._changed is not None:  # what an earlier call did may have ended this transport
+                if self._changed is not None:  # an earlier callback may have ended this transport
                     self._changed(peer, up)
 
     def _arrive(self, peer: Peer, payload: bytes, answered: asyncio.Future[list[bytes]]) -> None:
@@ -222,7 +222,7 @@ class MemoryTransport:
         if answered.done():
             return
         if replies is None or self._network.route(me, peer) is None or self._network.lost():
-            answered.set_exception(Unreachable(f"{peer.name} did not answer."))
+            answered.set_exception(Unreachable(f"{peer.name} did not answer"))
         else:
             self.bytes_received += sum(map(len, replies))
             answered.set_result(replies)

@@ -19,8 +19,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, make_cell
-from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.cells import Cell, make_cell, register, require, require_counts
 from constraint_crdt.crdt.limits import MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows

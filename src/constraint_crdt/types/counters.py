@@ -13,8 +13,7 @@ a lost one. The value of a `PNCounter` is all increments less all decrements; bo
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Self
 
-from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, value_of
-from constraint_crdt.crdt.kinds import register, require_counts
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, register, require_counts, value_of
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of

@@ -27,8 +27,7 @@ from typing import Final, Self
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, Key, make_cell, value_of
-from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.cells import Cell, Key, make_cell, register, require, require_counts, value_of
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN, HALF_LIVES, ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows

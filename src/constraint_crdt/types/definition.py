@@ -14,9 +14,8 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, value_of
+from constraint_crdt.crdt.cells import Cell, register, require, require_counts, require_text, value_of
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
     DURATION_MAX,
@@ -29,7 +28,7 @@ from constraint_crdt.crdt.limits import (
 )
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 
 ADD: Final = 1
 

@@ -24,8 +24,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, make_cell, make_key, read_cell, removals_of, split_key, value_of
-from constraint_crdt.crdt.kinds import register, require, require_counts
+from constraint_crdt.crdt.cells import (
+    Cell,
+    make_cell,
+    make_key,
+    read_cell,
+    register,
+    removals_of,
+    require,
+    require_counts,
+    split_key,
+    value_of,
+)
 from constraint_crdt.crdt.limits import MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.errors import ConstraintCrdtError

@@ -17,8 +17,17 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
-from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.cells import (
+    Cell,
+    WireDot,
+    check_dots,
+    make_cell,
+    register,
+    require,
+    require_counts,
+    require_text,
+    value_of,
+)
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.types.definition import Label, check_wire_labels

@@ -23,7 +23,7 @@ from heapq import heapify, heappop, heappush
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.model.definition import Severity
+from constraint_crdt.model import Severity
 from constraint_crdt.types.definition import (
     ADD,
     WITHOUT_VALUE,

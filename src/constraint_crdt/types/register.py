@@ -14,8 +14,17 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, WireDot, check_dots, make_cell, value_of
-from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.cells import (
+    Cell,
+    WireDot,
+    check_dots,
+    make_cell,
+    register,
+    require,
+    require_counts,
+    require_text,
+    value_of,
+)
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError

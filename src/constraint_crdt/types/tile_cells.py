@@ -32,8 +32,19 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import SEPARATOR, Cell, WireDot, check_dots, make_cell, make_key, value_of
-from constraint_crdt.crdt.kinds import register, require, require_counts, require_text
+from constraint_crdt.crdt.cells import (
+    SEPARATOR,
+    Cell,
+    WireDot,
+    check_dots,
+    make_cell,
+    make_key,
+    register,
+    require,
+    require_counts,
+    require_text,
+    value_of,
+)
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id
 from constraint_crdt.crdt.rows import Rows

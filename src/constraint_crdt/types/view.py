@@ -26,9 +26,8 @@ from hashlib import blake2b
 from struct import Struct
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
-from constraint_crdt.crdt.cells import SEPARATOR, Cell, Key, make_cell, make_key, value_of
+from constraint_crdt.crdt.cells import SEPARATOR, Cell, Key, make_cell, make_key, require, value_of
 from constraint_crdt.crdt.clock import Merge
-from constraint_crdt.crdt.kinds import require
 from constraint_crdt.crdt.limits import PAGE_BYTES
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows

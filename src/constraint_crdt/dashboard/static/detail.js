@@ -15,7 +15,7 @@ export class Detail {
   #timer = null;
   #turn = 0;
 
-  // `act`: {edit(row), retire(id), close()}
+  // `act`: {edit(row), remove(id), close()}
   constructor(api, model, act) {
     Object.assign(this, { api, model, act, box: byId("detail") });
     model.on("connection", () => this.refresh());
@@ -80,12 +80,12 @@ export class Detail {
     const box = h(
       "div",
       { class: "body" },
-      row ? this.#head(row, explained) : h("p", { class: "error" }, "No node of the fleet enforces it any more."),
-      row && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Retire…", "retire", () => this.act.retire(id), "danger quiet")),
-      section("How often violated, lately", canvas, ...lately(explained)),
+      row ? this.#head(row, explained) : h("p", { class: "error" }, "It is not active."),
+      row && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Remove…", "remove", () => this.act.remove(id), "danger quiet")),
+      section("Recent rates of violation", canvas, ...lately(explained)),
       section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained.violations)),
       explained.coverage && section(heardTitle(explained.coverage), coverage(explained.coverage)),
-      section("Who said so", history(explained)),
+      section("History", history(explained)),
     );
     box.from = [explained, rows];
     box.drawn = () => row && drawSparkline(canvas, row.samples);
@@ -99,7 +99,7 @@ export class Detail {
       { class: "lead" },
       h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity)),
       explained.definitions.filter((each) => !each.expired).map((each) => h("pre", null, h("code", null, each.when ?? "evaluated outside of the node"))),
-      explained.conflict && h("p", { class: "error" }, "These definitions differ. All are enforced until somebody edits the constraint."),
+      explained.conflict && h("p", { class: "error" }, "These definitions differ. All are enforced until the next edit."),
       data.about && h("p", null, data.about),
       state === "undecided" && data.reason && h("p", { class: "note" }, `Undecided here: ${data.reason}`),
       !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${labels(data.on)}; this one is not.`),
@@ -118,16 +118,16 @@ export class Detail {
     const node = this.model.nodes.get(name);
     const box = h("div", { class: "body" });
     if (!node) {
-      box.append(h("p", { class: "error" }, "Nobody here has heard of a node of this name."));
+      box.append(h("p", { class: "error" }, "No node of this name is known here."));
       return box;
     }
     const peer = converged.peers.find((each) => each.node === name);
     const held = this.model.held(name);
     box.from = [node, peer && { ...peer, heard: 0, staleness: Math.round(peer.staleness ?? 0) }, evaluated];
     box.append(
-      h("p", { class: "line" }, h("span", { class: `badge ${node.live ? "holding" : "idle"}` }, node.live ? "✓ There" : "– Away"), h("span", null, name === this.model.status?.node ? "this node" : linkWords(node))),
+      h("p", { class: "line" }, h("span", { class: `badge ${node.live ? "holding" : "idle"}` }, node.live ? "✓ Live" : "– Not live"), h("span", null, name === this.model.status?.node ? "this node" : linkWords(node))),
       facts([
-        ["Held lately", percent(held)],
+        ["Satisfied recently", percent(held)],
         ["Violations, ever", count(node.violations)],
         ["Held, ever", count(node.satisfied)],
         ["Position", node.position ? node.position.join(", ") : "none"],
@@ -135,8 +135,8 @@ export class Detail {
         ["Labels", labels(node.labels) || null],
         ["Software", node.software || null],
       ]),
-      peer ? section("What it knows", convergence(peer)) : "",
-      section("Violated there", this.#violations(evaluated, name)),
+      peer ? section("Convergence", convergence(peer)) : "",
+      section("Violated on this node", this.#violations(evaluated, name)),
     );
     return box;
   }
@@ -147,7 +147,7 @@ export class Detail {
     there.sort((a, b) => b.violated_now - a.violated_now || b.lately[0][1] - a.lately[0][1]);
     const line = (each) => {
       const [satisfied, violated] = each.lately[0];
-      const since = each.violated_now ? `now, since ${at(each.violated_since)}` : `${percent(violated / (satisfied + violated || 1))} lately`;
+      const since = each.violated_now ? `now, since ${at(each.violated_since)}` : `${percent(violated / (satisfied + violated || 1))} recently`;
       return h("li", null, link("constraint", each.id), h("small", { class: each.violated_now ? "bad" : "" }, since));
     };
     return h("ul", { class: "pairs" }, there.slice(0, MOST_LISTED).map(line), more(there.length, name));
@@ -196,13 +196,13 @@ function where(violations) {
   const line = (each) => {
     const now = each.violated ? `violated ${each.since ? `since ${at(each.since)}` : "now"}` : each.violated === false ? "holds" : "not known now";
     const counts = `${count(each.violations)} of ${count(each.satisfied + each.violations)} violated`;
-    return h("li", null, link("node", each.node), h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, away`), h("small", null, counts));
+    return h("li", null, link("node", each.node), h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, not live`), h("small", null, counts));
   };
   return h("ul", { class: "pairs three" }, sorted.slice(0, MOST_LISTED).map(line), more(sorted.length));
 }
 
 function heardTitle({ have, lack, unknown }) {
-  return `Heard by ${count(have)} of ${count(have + lack + unknown)}`;
+  return `Coverage: ${count(have)} of ${count(have + lack + unknown)}`;
 }
 
 function coverage({ nodes, lack, unknown }) {
@@ -210,7 +210,7 @@ function coverage({ nodes, lack, unknown }) {
   const waiting = nodes.filter((each) => each.holds !== true);
   const line = (each) => {
     const words = each.holds === null ? "no evidence of what it has" : each.since ? `has not heard, for ${duration(Date.now() / 1000 - each.since / 1e9)}` : "has not heard";
-    return h("li", null, link("node", each.node), h("small", { class: each.holds === false ? "warn" : "" }, each.live ? words : `${words}; away`));
+    return h("li", null, link("node", each.node), h("small", { class: each.holds === false ? "warn" : "" }, each.live ? words : `${words}; not live`));
   };
   return h("ul", { class: "pairs" }, waiting.slice(0, MOST_LISTED).map(line), more(waiting.length));
 }

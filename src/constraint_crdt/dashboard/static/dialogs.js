@@ -1,4 +1,4 @@
-// Changing the fleet: adding, editing and retiring a constraint; and the token, where the node asks for one.
+// Changing the fleet: adding, editing and removing a constraint; and the token, where the node asks for one.
 
 import { announce, byId, setText } from "./dom.js";
 import { Problem } from "./api.js";
@@ -8,14 +8,14 @@ const CHECK_AFTER = 200; // ms without a key
 export class Dialogs {
   #checked = 0;
   #timer = null;
-  #retiring = null;
+  #removing = null;
 
   // `written(id)`: a change was taken by the node.
   constructor(written) {
     this.written = written;
     for (const button of document.querySelectorAll("dialog [data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
     byId("add-form").addEventListener("submit", (event) => this.#during(event, "add-error", () => this.#add()));
-    byId("retire-form").addEventListener("submit", (event) => this.#during(event, "retire-error", () => this.#retire()));
+    byId("remove-form").addEventListener("submit", (event) => this.#during(event, "remove-error", () => this.#remove()));
     byId("add-when").addEventListener("input", () => this.#soon());
   }
 
@@ -38,11 +38,11 @@ export class Dialogs {
     if (data?.when) this.#check();
   }
 
-  retire(id) {
-    this.#retiring = id;
-    setText(byId("retire-id"), id);
-    setText(byId("retire-error"), "");
-    byId("retire-dialog").showModal();
+  remove(id) {
+    this.#removing = id;
+    setText(byId("remove-id"), id);
+    setText(byId("remove-error"), "");
+    byId("remove-dialog").showModal();
   }
 
   // Resolves to the token that somebody typed; or to null if they would not, where that is allowed.
@@ -99,10 +99,10 @@ export class Dialogs {
     this.written(id);
   }
 
-  async #retire() {
-    await this.api.send("DELETE", `/v1/constraints/${encodeURIComponent(this.#retiring)}`);
-    announce(`${this.#retiring} is retired`);
-    this.written(this.#retiring);
+  async #remove() {
+    await this.api.send("DELETE", `/v1/constraints/${encodeURIComponent(this.#removing)}`);
+    announce(`${this.#removing} is removed`);
+    this.written(this.#removing);
   }
 
   #soon() {

@@ -17,7 +17,7 @@ const standing = (node) => (node.retired ? 3 : !node.live ? 2 : node.same_state 
 // What a node's ring says, in words.
 export function linkWords(node) {
   if (node.retired) return "retired";
-  if (!node.live) return "unreachable";
+  if (!node.live) return "not live";
   return node.same_state ? "same state" : node.same_constraints ? "same constraints" : "behind";
 }
 
@@ -59,7 +59,7 @@ export class Fleet {
     const nodes = [...this.model.nodes.values()];
     const away = nodes.filter((node) => !node.live && !node.retired).length;
     const behind = nodes.filter((node) => node.live && !node.same_state).length;
-    const standing = away || behind ? [away && `${count(away)} away`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
+    const standing = away || behind ? [away && `${count(away)} not live`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
     setText(byId("fleet-note"), `${plural(nodes.length, "node", "nodes")}, ${standing}`);
     if (byId("nodes-box").hidden) return;
     nodes.sort(BY[this.#by]);
@@ -80,7 +80,7 @@ export class Fleet {
     label.hidden = !node;
     if (!node) return;
     const held = this.model.held(name);
-    setText(label, `${name} · ${held === null ? "nothing evaluated lately" : `${percent(held)} held lately`} · ${linkWords(node)}`);
+    setText(label, `${name} · ${held === null ? "nothing evaluated recently" : `${percent(held)} satisfied recently`} · ${linkWords(node)}`);
     if (document.activeElement === byId("lattice")) announce(label.textContent);
   }
 }
@@ -92,7 +92,7 @@ function legend() {
     swatch("none", "idle"),
     swatch("same", "same state"),
     swatch("behind", "behind"),
-    swatch("gone", "away"),
+    swatch("gone", "not live"),
   );
 }
 
@@ -123,7 +123,7 @@ function columns(model) {
       },
     },
     text("link", "Knows", true, linkWords),
-    text("held", "Held lately", false, (node) => percent(model.held(node.node))),
+    text("held", "Satisfied recently", false, (node) => percent(model.held(node.node))),
     text("violations", "Violations", true, (node) => count(node.violations)),
     text("position", "Position", false, (node) => (node.position ? node.position.join(", ") : "–")),
   ];

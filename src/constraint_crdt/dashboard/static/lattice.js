@@ -149,7 +149,7 @@ export class Lattice {
     while (name.length > 3 && context.measureText(name).width > most) name = `${name.slice(0, -2)}…`;
     context.fillText(name, x, y - this.#radius * 0.12);
     context.font = `${Math.min(13, this.#radius * 0.31)}px system-ui, sans-serif`;
-    context.fillText(node.live ? (held === null ? "idle" : percent(held)) : "away", x, y + this.#radius * 0.3);
+    context.fillText(node.live ? (held === null ? "idle" : percent(held)) : "not live", x, y + this.#radius * 0.3);
   }
 
   #under(event) {

@@ -163,7 +163,7 @@ const COLUMNS = [
   },
   {
     key: "rate",
-    title: "Violated lately",
+    title: "Violated recently",
     sorts: true,
     make: (cell) => {
       const canvas = h("canvas", { class: "spark", "aria-hidden": "true" });
@@ -198,7 +198,7 @@ const COLUMNS = [
   },
   {
     key: "heard",
-    title: "Heard by",
+    title: "Coverage",
     sorts: true,
     make: (cell) => {
       const text = h("span", { class: "heard" });

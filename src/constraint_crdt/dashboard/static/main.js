@@ -24,7 +24,7 @@ const go = (kind, id) => (location.hash = kind === null ? "#/" : `#/${kind}/${en
 const listing = new Listing(model, (id) => go("constraint", id), () => refresher.look());
 const fleet = new Fleet(model, (name) => go("node", name));
 const refresher = new Refresher(api, model, () => listing.visible());
-const detail = new Detail(api, model, { edit: (row) => dialogs.add(row), retire: (id) => dialogs.retire(id), close: () => go(null) });
+const detail = new Detail(api, model, { edit: (row) => dialogs.add(row), remove: (id) => dialogs.remove(id), close: () => go(null) });
 new Happenings(model);
 
 // --- events ----------------------------------------------------------------------------------------------------------
@@ -109,10 +109,10 @@ function facts() {
   }
   const away = status.known - status.peers - 1;
   const numbers = [
-    ["Nodes there", `${count(status.peers + 1)}/${count(status.known)}`, away > 0 ? "warn" : ""],
+    ["Live nodes", `${count(status.peers + 1)}/${count(status.known)}`, away > 0 ? "warn" : ""],
     ["Constraints", count(status.constraints), ""],
     ["Violated now", count(violated), violated ? "bad" : "good"],
-    ["Held lately", satisfied + broken > 0.05 ? percent(satisfied / (satisfied + broken)) : "–", ""],
+    ["Satisfied recently", satisfied + broken > 0.05 ? percent(satisfied / (satisfied + broken)) : "–", ""],
     ["Agree", `${count(status.agreeing)}/${count(status.peers + 1)}`, status.agreeing < status.peers + 1 ? "warn" : ""],
   ];
   const box = byId("facts");

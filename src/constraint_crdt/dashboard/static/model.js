@@ -12,7 +12,7 @@ const LEFT = 0.05; // of evaluations: less than this left counts as none lately
 export const STATES = ["violated", "lately", "undecided", "holding", "idle"];
 export const STATE_WORDS = {
   violated: "Violated",
-  lately: "Lately violated",
+  lately: "Violated recently",
   undecided: "Undecided",
   holding: "Holds",
   idle: "Not evaluated",

@@ -1,9 +1,12 @@
-"""`node`: runs a node and its API until SIGTERM or Ctrl-C, or until it has to end for good, and says on stderr what happens.
+"""The commands on a node of this machine: `node` and `doctor`.
 
-Rules: nothing on stdout. The port of the API is taken first, so that a taken one is refused before the fleet hears of the node.
+`node` runs a node and its API until SIGTERM or Ctrl-C, or until a fault ends the node, and logs to stderr.
+Rules: nothing on stdout. The port of the API is taken first: a taken port is refused before the fleet hears of the node.
 Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
 
-The log of a node: stderr, one line an event, `time level message`.
+The log of a node: stderr, a line per event, `time level message`.
+
+`doctor` asks the node for its findings. Without an answer it looks itself: at the settings, port, seeds and store.
 """
 
 import argparse
@@ -11,21 +14,28 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.errors import CommandFailedError, MisuseError
-from constraint_crdt.cli.output import printable
-from constraint_crdt.dashboard.pages import dashboard_pages
+from constraint_crdt.cli.connection import as_failure, connect
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
+from constraint_crdt.client.errors import ClientError, NoAnswer
+from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.model import Event, EventKind
+from constraint_crdt.operations.command import View
+from constraint_crdt.operations.diagnosis import Finding, worst_of
 from constraint_crdt.runtime.node import Node
+from constraint_crdt.runtime.persistence import store_path
 from constraint_crdt.runtime.probes import find_probe
 from constraint_crdt.runtime.settings import (
     ENVIRONMENT_PREFIX,
@@ -46,7 +56,10 @@ _LOGGED = {
     EventKind.RETIRED: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
-"""The events that the log tells, each with its level. The node itself logs what concerns its peers and its own life."""
+"""The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""
+
+DIAGNOSIS_TIMEOUT = 30.0
+"""Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
 
 _log = logging.getLogger("constraint_crdt.cli")
 
@@ -69,18 +82,13 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         log_to_stderr()
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
-        raise CommandFailedError(_sentence(error)) from None
+        raise CommandFailedError(str(error)) from None
     if over is not None:
         print(f"{PROGRAM} node: {printable(over)}", file=sys.stderr, flush=True)
     logging.shutdown()
     # The node has left in order. A thread in which the engine tries to reach a router that is down, or a probe that hangs, would
     # hold the process back for as long as that takes, and has nothing to lose.
     os._exit(0 if over is None else CommandFailedError.exit_code)
-
-
-def _sentence(error: ConstraintCrdtError) -> str:
-    text = str(error).rstrip(".")
-    return text[:1].lower() + text[1:]
 
 
 def _settings(arguments: argparse.Namespace) -> NodeSettings:
@@ -133,7 +141,7 @@ def _told_to_stop(signal_name: str, stop: asyncio.Event) -> None:
 
 
 def _stdin_moved(stop: asyncio.Event) -> None:
-    """Stop once nobody holds the other end of stdin any more. What they write does not matter."""
+    """Stop at the end of stdin. Its content is ignored."""
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         _told_to_stop("whoever started this node is gone", stop)
@@ -151,7 +159,7 @@ def _line(event: Event) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Each record on one line: errors are named with the place they come from, and line ends in names cannot forge a record."""
+    """Each record on a line: errors are named with the place they come from, and line ends in names cannot forge a record."""
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's names
         """Local time with its offset, in ms."""
@@ -175,3 +183,87 @@ def log_to_stderr() -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there
+
+
+# --- doctor ---------------------------------------------------------------------------------------------------------------------
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print a line for each finding; exit code 1 if there is a failure."""
+    settings, findings = _read_settings(arguments)
+    node = arguments.node
+    if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:
+        node = settings.api
+    token_file = arguments.token_file or (settings.token_file if settings is not None else None)
+    client = connect(argparse.Namespace(node=node, token_file=token_file), DIAGNOSIS_TIMEOUT)
+    try:
+        answer = client.diagnosis()
+        findings.append(Finding(check="node", level="ok", what=f"{answer.node} answers at {client.address.url}"))
+        findings += answer.findings
+    except NoAnswer as error:
+        advice = f"start it with `{PROGRAM} node`; the findings below are about what it would meet"
+        findings.append(Finding(check="node", level="fail", what=str(as_failure(error)), advice=advice))
+        findings += _without_node(settings)
+    except ClientError as error:
+        findings.append(Finding(check="node", level="fail", what=str(as_failure(error)), advice="name a node with --node"))
+    if arguments.json:
+        print_json({"worst": worst_of(findings), "findings": findings})
+    else:
+        print_view(show_findings(findings))
+    return 1 if worst_of(findings) == "fail" else 0
+
+
+def show_findings(findings: Iterable[Finding]) -> View:
+    """A line for each finding."""
+    return [
+        f"{each.level.upper():<4}  {each.check:<12}  {each.what}{f': {each.advice}' if each.advice else ''}" for each in findings
+    ]
+
+
+def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, list[Finding]]:
+    """The settings of a node that is started here, and the findings on them."""
+    config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    try:
+        settings = load_settings({}, os.environ, Path(config) if config else None)
+    except SettingsError as error:
+        return None, [Finding(check="settings", level="fail", what=str(error), advice="mend it: a node does not start with it")]
+    source = config or "the environment and the defaults"
+    return settings, [Finding(check="settings", level="ok", what=f"those in {source} can be used")]
+
+
+def _without_node(settings: NodeSettings | None) -> list[Finding]:
+    settings = settings or NodeSettings()
+    path = store_path(settings)
+    return [_check_port(settings.api), check_seeds(settings.connect), *_check_store(path), check_disk(path)]
+
+
+def _check_port(api: str) -> Finding:
+    """Whether a node could serve its API there."""
+    host, port = parse_address(api)
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as trying:
+            trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trying.bind(address)
+    except OSError as error:
+        advice = "end what has it, or serve the API elsewhere (--api HOST:PORT)"
+        return Finding(check="port", level="fail", what=f"{api} cannot be had: {error.strerror or error}", advice=advice)
+    return Finding(check="port", level="ok", what=f"{api} is free")
+
+
+def _check_store(path: Path | None) -> list[Finding]:
+    """Whether the file of the store can be read and written. No finding without a file in the settings."""
+    if path is None:
+        return []
+    try:
+        if not path.exists():
+            return [Finding(check="store", level="ok", what=f"{path} is not there yet: the first start makes it")]
+        with path.open("rb+") as file:
+            begins = file.read(16)
+    except OSError as error:
+        advice = "look at who owns it and whether the disk is writable; --store PATH takes another one"
+        return [Finding(check="store", level="fail", what=f"cannot use {path}: {error.strerror or error}", advice=advice)]
+    if begins and not begins.startswith(b"SQLite format 3"):
+        advice = f"`{PROGRAM} node --rejoin` sets it aside and takes everything from the peers again"
+        return [Finding(check="store", level="fail", what=f"{path} is no store, or is damaged", advice=advice)]
+    return [Finding(check="store", level="ok", what=f"{path} can be read and written")]

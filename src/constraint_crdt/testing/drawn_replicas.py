@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 State = TypeVar("State")
-Step = TypeVar("Step")
+LawStep = TypeVar("LawStep")
 Rest = ParamSpec("Rest")
 
 
@@ -41,14 +41,14 @@ def in_place(function: Callable[Concatenate[State, Rest], object]) -> Callable[C
 
 
 @dataclass(frozen=True, kw_only=True)
-class Laws(Generic[State, Step]):
+class Laws(Generic[State, LawStep]):
     """The description of a type of CRDT for the checker. Parts left out are not checked."""
 
     new: Callable[[], State]
     """An empty state."""
-    steps: SearchStrategy[Step]
+    steps: SearchStrategy[LawStep]
     """The possible mutations of a replica; each should print readably."""
-    apply_step: Callable[[State, str, Step], State]
+    apply_step: Callable[[State, str, LawStep], State]
     """Apply a mutation as the replica of this name. A mutation impossible at present changes nothing."""
     merge: Callable[[State, State], State]
     """The merge of both."""
@@ -63,7 +63,7 @@ class Laws(Generic[State, Step]):
 
     subsumes: Callable[[State, State], bool] | None = None
     """True if the first has all knowledge of the second."""
-    accounts_for: Callable[[State, Sequence[tuple[str, Step]]], bool] | None = None
+    accounts_for: Callable[[State, Sequence[tuple[str, LawStep]]], bool] | None = None
     """True if a state with exactly these mutations reads right: nothing lost, nothing counted twice. For types whose mutations
     may be taken in any order."""
 
@@ -108,9 +108,9 @@ by chance more often among many."""
 
 
 @dataclass(frozen=True)
-class _Mutates(Generic[Step]):
+class _Mutates(Generic[LawStep]):
     replica: int
-    step: Step
+    step: LawStep
 
 
 @dataclass(frozen=True)

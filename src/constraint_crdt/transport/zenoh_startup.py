@@ -1,21 +1,21 @@
-"""How a Zenoh session is configured, opened and closed.
+"""The configuration, opening and closing of a Zenoh session.
 
-Key expressions on Zenoh, each part of a name one percent-encoded chunk, so that any name survives:
+Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any name is possible:
 
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
 
-Configuration: loopback and no multicast by default; no shared memory (it leaves files behind, and many clients never open);
-bounded message size and leases; configured links are retried for ever.
+Configuration: loopback and no multicast by default; no shared memory (which leaves files behind, and many clients never open);
+bounded message size and leases; configured links are retried without end.
 
 Opening and closing block, so they run in daemon threads off the loop: an executor would hold up the end of the program. Rules:
 
-- Zenoh does not report the port it got for port 0. A free port is chosen here, and again on a race. The port of the last session is
+- Zenoh does not report the port chosen for port 0. A free port is chosen here, and again on a race. The port of the last session is
   tried first, because peers know it.
-- Every session opened here is closed here, at the latest when the interpreter ends: a network thread that calls into a finished
+- Every session opened here is closed here, at the latest when the interpreter ends: a call from a network thread into a finished
   interpreter aborts the process (16 of 60 runs when tried).
-- Daemon threads are waited for at exit, for a bounded time: a thread that releases a Zenoh object during shutdown aborts the
-  process (4 of 150 runs when tried), and a thread that hangs in Zenoh must not hold up the end of the program.
+- Daemon threads are waited for at exit, for a bounded time: the release of a Zenoh object during shutdown aborts the process
+  (4 of 150 runs when tried), and a thread blocked in Zenoh must not delay the end of the program.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from urllib.parse import quote, unquote
 
 import zenoh
 
-from constraint_crdt.transport.interface import Peer, TransportError
+from constraint_crdt.transport import Peer, TransportError
 
 # --- keys ---------------------------------------------------------------------------------------------------------------
 
@@ -98,20 +98,20 @@ def checked(
 ) -> Settings:
     """The checked settings. Raises `TransportError` for a wrong value."""
     if role not in ROLES:
-        raise TransportError(f"Unknown role {role!r}; use one of {', '.join(ROLES)}.")
+        raise TransportError(f"unknown role {role!r}; use one of {', '.join(ROLES)}")
     if role == "client" and listen:
-        raise TransportError(f"A client does not listen; leave out {listen[0]!r}, or take the role peer or router.")
+        raise TransportError(f"a client does not listen; leave out {listen[0]!r}, or take the role peer or router")
     if role == "client" and not connect and not multicast:
-        raise TransportError("A client needs a router to connect to; give the endpoint of at least one.")
+        raise TransportError("a client needs a router to connect to; give the endpoint of at least one")
     if not 0.1 <= lease <= 3600:
-        raise TransportError(f"A lease of {lease:g} s does not work; give between 0.1 and 3600 s.")
+        raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
     if listen is None:
         listen = () if role == "client" else DEFAULT_LISTEN
     for endpoint in listen:
         parse_endpoint(endpoint)
     for endpoint in connect:
         if parse_endpoint(endpoint)[1] == 0:
-            raise TransportError(f"Cannot connect to {endpoint!r}: port 0 is no one's; give the port it listens on.")
+            raise TransportError(f"cannot connect to {endpoint!r}: port 0 names no listener; give the port of the node")
     return Settings(role, tuple(listen), tuple(connect), multicast, lease, discover)
 
 
@@ -119,7 +119,7 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     """Host and port of an endpoint. Raises `TransportError` for a malformed endpoint."""
     match = _ENDPOINT.fullmatch(endpoint)
     if match is None or int(match["port"]) > 65535:
-        raise TransportError(f"Cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT.")
+        raise TransportError(f"cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT")
     return match["host"].strip("[]"), int(match["port"])
 
 
@@ -137,13 +137,13 @@ def usable_connects(endpoints: Iterable[str], own: Sequence[str]) -> tuple[str, 
 
 
 def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
-    """`settings` with the usable ones of `extra` beside its own connects."""
+    """`settings` with the usable endpoints of `extra` beside its own connects."""
     more = (endpoint for endpoint in usable_connects(extra, own) if endpoint not in settings.connect)
     return replace(settings, connect=(*settings.connect, *more))
 
 
 def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> tuple[str, ...]:
-    """The endpoints for other nodes, given the listening ones: a wildcard host stands for each of `addresses` of its family."""
+    """The endpoints for other nodes, given the listening endpoints. A wildcard host stands for the `addresses` of its family."""
     found: list[str] = []
     for endpoint in listening:
         host, port = parse_endpoint(endpoint)
@@ -164,7 +164,7 @@ def _is_wildcard(host: str) -> bool:
 
 
 def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, object]:
-    """Zenoh's configuration, with the ports of `listening` in place of the ones asked for."""
+    """Zenoh's configuration, with the ports of `listening` in place of the configured ports."""
     router = settings.role == "router"
     connect: dict[str, object] = {"endpoints": list(settings.connect), "timeout_ms": -1, "exit_on_failure": False}
     connect["retry"] = {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2}
@@ -204,7 +204,8 @@ _threads: set[threading.Thread] = set()
 
 def start_daemon_thread(work: Callable[[], object]) -> None:
     """Run `work` in a thread of its own."""
-    _threads.difference_update([thread for thread in _threads if not thread.is_alive()])
+    # A copy: other threads start threads, too.
+    _threads.difference_update([thread for thread in list(_threads) if not thread.is_alive()])
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     _threads.add(thread)
@@ -259,7 +260,7 @@ class _Call(Generic[T]):
     def _hand_over(self, call: Callable[..., None], argument: object) -> bool:
         try:
             self._loop.call_soon_threadsafe(call, argument)
-        except RuntimeError:  # the loop is closed: nobody waits
+        except RuntimeError:  # the loop is closed: no caller waits
             return False
         return True
 
@@ -346,16 +347,16 @@ def _with_port(endpoint: str) -> str:
             probe.bind(address)
             port = probe.getsockname()[1]
     except OSError as error:
-        raise TransportError(f"Cannot listen on {endpoint}: {error.strerror or error}; use another address.") from None
+        raise TransportError(f"cannot listen on {endpoint}: {error.strerror or error}; use another address") from None
     return f"{endpoint.rpartition(':')[0]}:{port}"
 
 
 def _own_addresses() -> list[str]:
-    """The addresses of this machine, one per IP version with a route; loopback without any."""
+    """The addresses of this machine, an address per IP version with a route; loopback without a route."""
     found: list[str] = []
     for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))  # sends nothing: it asks the routing table
+            probe.connect((elsewhere, 9))  # sends nothing: only looks into the routing table
             found.append(probe.getsockname()[0])
     return found or ["127.0.0.1"]
 
@@ -367,13 +368,13 @@ def _os_error(message: str) -> int:
 
 def _explained(settings: Settings, listening: Sequence[str], message: str) -> TransportError:
     if settings.role == "client" and "Unable to connect" in message:
-        return RouterUnreachableError(f"No router answers at {', '.join(settings.connect)}; start one there.")
+        return RouterUnreachableError(f"no router answers at {', '.join(settings.connect)}; start one there")
     endpoint = next((each for each in listening if each in message), ", ".join(listening))
     number = _os_error(message)
     if number == errno.EADDRINUSE:
-        return TransportError(f"Cannot listen on {endpoint}: the port is taken; choose another, or end what uses it.")
+        return TransportError(f"cannot listen on {endpoint}: the port is taken; choose another, or end what uses it")
     if number == errno.EADDRNOTAVAIL:
-        return TransportError(f"Cannot listen on {endpoint}: this machine has no such address; use one that it has.")
-    # Zenoh ends its messages in places of its source code, which help nobody here.
+        return TransportError(f"cannot listen on {endpoint}: this machine has no such address; use one that it has")
+    # Zenoh's messages end with places in its source code, of no use to operators.
     reason = os.strerror(number) if number else message.split(" at /")[0].strip().rstrip(".")
-    return TransportError(f"Cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint.")
+    return TransportError(f"cannot open with {endpoint or 'these settings'}: {reason}; change the endpoint")

@@ -1,4 +1,4 @@
-"""One open Zenoh session of a node: its token, its peers, its requests, and the bridge to asyncio.
+"""An open Zenoh session of a node: its token, its peers, its requests, and the bridge to asyncio.
 
 Rules of the bridge, each found by a measured freeze, hang or loss:
 
@@ -13,7 +13,7 @@ Replies travel in pages, because Zenoh drops messages beyond its queue, and a lo
 1. The first page answers the request. The rest waits on the responder's `Shelf` under a random token. The requester asks for the
    page from its next index.
 2. Every reply carries token, position, the end of its page and the length of the list, so gaps are detected. A page counts up to
-   its first gap; the rest is requested again. An empty list is one empty reply of length 0.
+   its first gap; the rest is requested again. An empty list is a single empty reply of length 0.
 3. Both sides are bounded: the shelf in lists and time, a page in bytes and number.
 """
 
@@ -30,8 +30,8 @@ from typing import NamedTuple
 import zenoh
 from zenoh.handlers import Callback
 
-from constraint_crdt.transport.interface import MAX_PAYLOAD, Changed, HandlerTasks, Peer, Unreachable, check_payload
-from constraint_crdt.transport.zenoh.startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
+from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, Peer, PeerCallback, Unreachable, check_payload
+from constraint_crdt.transport.zenoh_startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
 
 PAGE_BYTES = 512 * 1024
 PAGE_REPLIES = 256
@@ -95,7 +95,7 @@ class Shelf:
         return _page(token, replies, start, end)
 
     def _tidy(self, now: float) -> None:
-        """Forget lists whose requester has not come back; the oldest stand first."""
+        """Drop lists after `SHELF_SECONDS` without a request; the oldest come first."""
         while self._lists:
             token, (since, _) = next(iter(self._lists.items()))
             if now - since <= SHELF_SECONDS:
@@ -104,7 +104,7 @@ class Shelf:
 
 
 class Page:
-    """The requester's side of one page. `add` is called in a network thread, every other method after the last `add`."""
+    """The requester's side of a page. `add` is called in a network thread, every other method after the last `add`."""
 
     def __init__(self, start: int) -> None:
         self._next = start
@@ -159,19 +159,19 @@ class Traffic:
 
 
 @dataclass(frozen=True)
-class Member:
+class Registration:
     """The arguments of a node's `open`, with the tasks of its handler."""
 
     name: str
     fleet: str
     handlers: HandlerTasks
-    changed: Changed
+    changed: PeerCallback
 
 
 class ZenohSession:
-    """One session. Belongs to one event loop, and owns its Zenoh session."""
+    """A session. Belongs to a single event loop, and owns its Zenoh session."""
 
-    def __init__(self, raw: zenoh.Session, member: Member, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
+    def __init__(self, raw: zenoh.Session, member: Registration, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
         self._raw = raw
         self._member = member
         self._is_me = is_me
@@ -181,7 +181,7 @@ class ZenohSession:
         self._waiting: set[asyncio.Future[Page]] = set()
         self._closed = False
         self.peers: set[Peer] = set()
-        # The token comes last: whoever sees it finds the answering key already declared.
+        # The token comes last: a peer notified of the token finds the answering key declared.
         self._held = (
             raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
             raw.liveliness().declare_subscriber(alive_keys(member.fleet), Callback(self._on_token, indirect=False), history=True),
@@ -193,7 +193,7 @@ class ZenohSession:
         self._traffic.sent += len(check_payload(payload))
         page = await self._fetch(peer, payload, None, 0, timeout)
         if page.header is None:
-            raise Unreachable(f"{peer.name} did not answer.")
+            raise Unreachable(f"{peer.name} did not answer")
         token, total = page.header.token, page.header.total
         replies, size = page.payloads, sum(map(len, page.payloads))
         while len(replies) < total:
@@ -201,7 +201,7 @@ class ZenohSession:
             replies += page.payloads
             size += sum(map(len, page.payloads))
             if not page.payloads or size > ANSWER_BYTES:
-                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts.")
+                raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts")
         self._traffic.received += size
         return replies
 
@@ -213,18 +213,18 @@ class ZenohSession:
         self.peers.clear()
         for page in self._waiting:
             if not page.done():
-                page.set_exception(Unreachable("This transport closed before the answer came."))
+                page.set_exception(Unreachable("this transport closed before the answer came"))
         self._member.handlers.cancel()
         try:
-            await self._member.handlers.wait()  # first: the queries that they hold are dropped while the session lives
+            await self._member.handlers.wait()  # first: the handlers' queries are dropped while the session is open
         finally:
             with contextlib.suppress(TimeoutError):
                 await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
-        """Request one page, and return its replies, possibly none."""
+        """Request a page, and return its replies, possibly none."""
         if self._closed:
-            raise Unreachable("This transport is closed.")
+            raise Unreachable("this transport is closed")
         page = Page(start)
         fetched: asyncio.Future[Page] = self._loop.create_future()
 
@@ -234,17 +234,17 @@ class ZenohSession:
 
         def on_reply(reply: zenoh.Reply) -> None:
             sample = reply.ok
-            if sample is None or sample.attachment is None:  # Zenoh's own word that time is up
+            if sample is None or sample.attachment is None:  # Zenoh reports a timeout
                 return
             if page.add(bytes(sample.attachment), bytes(sample.payload)):
-                self._hand_over(finish)  # not waiting for Zenoh's closing message, which may be lost
+                self._hand_over(finish)  # without waiting for Zenoh's closing message, which may be lost
 
         self._waiting.add(fetched)
         try:
             self._raw.get(
                 node_key(self._member.fleet, peer),
                 Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
-                consolidation=zenoh.ConsolidationMode.NONE,  # else replies of one key count as versions of one value
+                consolidation=zenoh.ConsolidationMode.NONE,  # else replies with the same key count as versions of a single value
                 congestion_control=zenoh.CongestionControl.DROP,
                 timeout=seconds,
                 payload=payload,
@@ -253,14 +253,14 @@ class ZenohSession:
             async with asyncio.timeout(seconds):
                 return await fetched
         except TimeoutError:
-            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s.") from None
+            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s") from None
         except zenoh.ZError as error:
-            raise Unreachable(f"{peer.name} could not be asked: {error}.") from None
+            raise Unreachable(f"{peer.name} could not be asked: {error}") from None
         finally:
             self._waiting.discard(fetched)
 
     def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
-        """From a network thread to the loop; False when there is no loop any more."""
+        """Schedule a call on the loop, from a network thread. Returns False after the end of the loop."""
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:

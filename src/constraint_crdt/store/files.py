@@ -1,28 +1,33 @@
-"""The place of a store: its path, its lock and its marker.
+"""The files of a store: path, lock and marker, and the errors of unusable files.
 
-Lock: one process per store, by a lock on a file beside the store. The lock ends with the process. The file names the holder, for
-the error message; only the lock decides. The file stays after the release: deleting the file would let two processes lock two files
-of one name.
+Errors: each is a sentence with advice. `StoreError`: the store cannot be opened or used. `WritesRefused`: the store takes no writes
+now; the state on disk is unchanged.
+
+Lock: a store belongs to a single process, by a lock on a file beside the store. The lock ends with the process. The file names the
+holder, for the error message; only the lock decides. The file stays after the release: deleting the file would let two processes
+lock two files with the same name.
 
 Paths: directories made here are open to their owner only (0700), and files too (0600). Names of fleets and nodes are encoded as
 file names without collisions. A damaged store is renamed, never deleted.
 
-Marker: a small file outside of the store, to detect a store restored from a copy. A restored store lacks mutations known to peers,
-and nothing inside the store can show that, because the copy holds everything the store held. The marker lies where copies of a
+Marker: a small file outside of the store, to detect a store restored from a copy. A restored store lacks mutations known to peers.
+Nothing inside the store can show the loss, because the copy holds everything the store held. The marker lies where copies of a
 store do not reach (the runtime directory, emptied at boot) and holds values a copy cannot keep:
 
-- the boot of the machine, and its VM generation if the kernel has one: another boot, or a cloned machine, is not vouched for;
+- the boot of the machine, and its VM generation where the kernel has one: another boot, or a cloned machine, is not vouched for;
 - the device and inode of the store file: a copy in its place, also inside a copied container, is another file;
 - the session nonce, renewed at each opening: a copy from an earlier session has another nonce;
 - the incarnation, and the highest seq of the node's own row sent to peers: a copy from earlier in this session has a lower seq.
 
-Rules: `note` returns before the seq is sent. A marker that cannot be written is removed. If the removal fails too, `note` raises,
-so that nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
+Rules of the marker: `note` returns before the seq is sent. A marker is removed if writing fails. If the removal fails too, `note`
+raises, and nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import sqlite3
 import stat
 import tempfile
 import time
@@ -34,10 +39,92 @@ from types import TracebackType
 from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from constraint_crdt.errors import StoreError
-from constraint_crdt.store.failures import unusable
+from constraint_crdt.errors import StoreError, WritesRefused
+
+APPLICATION = "constraint-crdt"
+SIDE_FILES = ("-wal", "-shm")
+"""Files of SQLite beside a database, part of the database."""
+
+REJOIN = "restore it from a peer: constraint-crdt node --rejoin"
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+GENERATIONS = (
+    Path("/sys/firmware/qemu_fw_cfg/by_name/etc/vmgenid_guid/raw"),
+    Path("/sys/hypervisor/uuid"),
+    Path("/sys/class/dmi/id/product_uuid"),
+)
+"""Files of the kernel with an id of the virtual machine, changed by cloning. Most need root; an unreadable file is skipped."""
+
+SQLITE_FAILURES = (sqlite3.Error, UnicodeError)
+"""Exceptions of SQLite. A damaged file can garble messages, and Python cannot decode them then."""
+
+_LITTLE = 64 * 1024
+"""Free bytes below which a disk counts as full: SQLite needs half of them to open a log."""
+
+_PRIMARY = 0xFF
+"""The mask of the primary code in SQLite's extended codes."""
 
 _NOTE_BYTES = 100
+_LONGEST_NAME = 200
+"""File systems take 255 bytes; the rest is for endings."""
+
+_READ_BYTES = 4096
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_BY_CODE = {
+    sqlite3.SQLITE_FULL: "the disk is full, so nothing can be written to {path}: free some space",
+    sqlite3.SQLITE_READONLY: "{path} is read-only: make the file, its directory and its file system writable",
+    sqlite3.SQLITE_IOERR: "the disk under {path} fails ({error}): check it, and that it is mounted and not full",
+    sqlite3.SQLITE_CANTOPEN: "{path} cannot be opened: check that it is there and that this user may read and write it",
+    sqlite3.SQLITE_PERM: "{path} cannot be opened: check that it is there and that this user may read and write it",
+    sqlite3.SQLITE_BUSY: "another program holds {path}: close what reads or copies it",
+    sqlite3.SQLITE_LOCKED: "another program holds {path}: close what reads or copies it",
+}
+
+
+def damaged(path: Path, what: str) -> StoreError:
+    """The error for an untrusted file. No part of such a file is used."""
+    return StoreError(f"the store {path} is damaged ({what}): {REJOIN}")
+
+
+def refused(error: Exception, path: Path) -> WritesRefused:
+    """The error for a failed commit."""
+    if isinstance(error, OSError):
+        return WritesRefused(_of_system(error, path))
+    code = _code(error, path)
+    if code in _DAMAGED:
+        return WritesRefused(f"{damaged(path, str(error))}")
+    return WritesRefused(_BY_CODE.get(code, "{path} takes no writes ({error}): check its disk").format(path=path, error=error))
+
+
+def unusable(error: Exception, path: Path) -> StoreError:
+    """The error for a file impossible to open or read."""
+    if isinstance(error, OSError):
+        return StoreError(_of_system(error, path))
+    sentence = _BY_CODE.get(_code(error, path))
+    return damaged(path, str(error)) if sentence is None else StoreError(sentence.format(path=path, error=error))
+
+
+def _code(error: Exception, path: Path) -> int:
+    """SQLite's primary code. If SQLite only reports an unusable file, the file system may give the reason."""
+    code = int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(path.parent)
+            if disk.f_flag & os.ST_RDONLY:
+                return sqlite3.SQLITE_READONLY
+            if disk.f_bavail * disk.f_frsize < _LITTLE:
+                return sqlite3.SQLITE_FULL
+    return code
+
+
+def _of_system(error: OSError, path: Path) -> str:
+    where = error.filename or path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full, so nothing can be written to {where}: free some space"
+    if error.errno == errno.EROFS:
+        return f"{where} is read-only: make its file system writable, or give --store a path that is"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"this user may not use {where}: give it the permission, or give --store another path"
+    return f"the store {path} cannot be used ({error.strerror} at {where}): give --store a path where a file can be kept"
 
 
 class StoreLock:
@@ -78,14 +165,6 @@ class StoreLock:
         self.release()
 
 
-APPLICATION = "constraint-crdt"
-SIDE_FILES = ("-wal", "-shm")
-"""Files of SQLite beside a database, part of the database."""
-
-_LONGEST_NAME = 200
-"""File systems take 255 bytes; the rest is for endings."""
-
-
 def default_path(node: str, fleet: str, environ: Mapping[str, str] = os.environ) -> Path:
     """The default path of a node's store: below `$XDG_STATE_HOME`, else `~/.local/state`."""
     given = environ.get("XDG_STATE_HOME", "")
@@ -100,7 +179,7 @@ def file_name(name: str) -> str:
         encoded = "%2E" + encoded[1:]
     if len(encoded) <= _LONGEST_NAME:
         return encoded
-    # A plain name never has `%` and no hex digits after it, so a shortened one equals no other.
+    # An encoded name has hex digits after each `%`, so a shortened name, with `%-`, equals no other.
     return f"{encoded[:100]}%-{blake2b(name.encode(), digest_size=16).hexdigest()}"
 
 
@@ -146,17 +225,6 @@ def set_aside(path: Path) -> Path | None:
     return target if found else None
 
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-GENERATIONS = (
-    Path("/sys/firmware/qemu_fw_cfg/by_name/etc/vmgenid_guid/raw"),
-    Path("/sys/hypervisor/uuid"),
-    Path("/sys/class/dmi/id/product_uuid"),
-)
-"""Files of the kernel with an id of the virtual machine, changed by cloning. Most need root; an unreadable file is skipped."""
-
-_READ_BYTES = 4096
-
-
 class Machine(NamedTuple):
     """An id of the boot of this machine."""
 
@@ -171,7 +239,7 @@ class Machine(NamedTuple):
 
 
 class Session(NamedTuple):
-    """One opening of a store file."""
+    """An opening of a store file."""
 
     nonce: bytes
     device: int

@@ -1,7 +1,7 @@
-"""Histories that are run again: `simulate --chaos` searches for one that breaks an invariant, `simulate --replay` repeats it.
+"""Histories and recordings: `simulate --chaos` searches for a history that breaks an invariant, `simulate --replay` repeats it.
 
 `replay` runs the flight recording of a node again, step by step, and compares the states. Its exit code is 0 if they agree, 1 if
-they do not, or if two recordings of one fleet differ at equal clocks.
+they do not, or if two recordings of a fleet differ at equal clocks.
 """
 
 import argparse
@@ -18,14 +18,13 @@ from pathlib import Path
 import msgspec
 
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.errors import INTERRUPTED, CommandFailedError, MisuseError
 from constraint_crdt.cli.files import read_whole, write_whole
-from constraint_crdt.cli.output import print_json, print_lines, printable
+from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, printable
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.simulation import histories
-from constraint_crdt.simulation.chaos import Coverage, search_seeds
+from constraint_crdt.simulation.chaos import SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, shrink, to_json
-from constraint_crdt.simulation.recorder import Frame, Replay, Step, decode_frames, first_difference
+from constraint_crdt.simulation.recorder import Frame, Replay, ReplayedInput, decode_frames, first_difference
 
 BATCH = 8
 """Seeds that a process is given at a time."""
@@ -36,7 +35,7 @@ TOLD_EVERY = 2.0
 MOST_BYTES = 1 << 30
 """Of a recording."""
 
-_Part = tuple[Coverage, History | None]
+_Part = tuple[SearchExtent, History | None]
 
 _TEST = '''"""A recorded node, run again: it must come to the hashes recorded. Written by `constraint-crdt replay --test`."""
 
@@ -58,8 +57,8 @@ def test_the_recording_replays_to_the_same_hashes() -> None:
 
 
 def search(*, first_seed: int, most: int | None, seconds: float, workers: int, as_json: bool) -> int:
-    """Search for `seconds`, or `most` histories, or until one breaks an invariant: 0 if none did, else 1, with a file of it."""
-    tally, found, interrupted = Coverage(), None, False
+    """Search for `seconds`, or `most` histories, or until an invariant breaks: 0 if none did, else 1 and a file of the history."""
+    tally, found, interrupted = SearchExtent(), None, False
     began = told = time.monotonic()
     try:
         for part, history in _parts(first_seed, most, began + seconds, workers):
@@ -115,7 +114,7 @@ def _parts(first_seed: int, most: int | None, end: float, workers: int) -> Itera
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C goes to all processes of a terminal; the first one ends the others."""
+    """Ctrl-C goes to all processes of a terminal; the first process ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -132,7 +131,7 @@ def _keep(found: History) -> None:
     print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)
 
 
-def _print_tally(tally: Coverage, elapsed: float) -> None:
+def _print_tally(tally: SearchExtent, elapsed: float) -> None:
     rate = tally.histories / elapsed if elapsed else 0.0
     print_lines(
         [
@@ -146,7 +145,7 @@ def _print_tally(tally: Coverage, elapsed: float) -> None:
         print_lines([(what, ", ".join(f"{kind} {times}" for kind, times in sorted(happened.items())))])
 
 
-def _as_json(tally: Coverage, found: History | None, elapsed: float) -> dict[str, object]:
+def _as_json(tally: SearchExtent, found: History | None, elapsed: float) -> dict[str, object]:
     return {
         "histories": tally.histories,
         "seconds": elapsed,
@@ -181,7 +180,7 @@ def replay_file(name: str, *, as_json: bool) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Run one recording again, or compare two."""
+    """Run a recording again, or compare two."""
     if len(arguments.files) > 2:
         raise MisuseError("replay takes one recording, or two to compare")
     recordings = [_read_recording(Path(name)) for name in arguments.files]
@@ -215,7 +214,7 @@ def _read_recording(path: Path) -> list[Frame]:
         raise CommandFailedError(f"cannot replay {path}: {error}") from None
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayOutcome(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a replay. Times in ns since the epoch."""
 
     file: str
@@ -228,10 +227,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of the state at the end, hex."""
     constraints: int
     differs_at: int | None
-    """The step with the first state that differs from the recorded one; None if all agree."""
+    """The step with the first state that differs from the recorded state; None if all agree."""
 
 
-def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespace) -> Outcome:
+def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespace) -> ReplayOutcome:
     again, differs_at, last = Replay(frames), None, 0
     for step in again:
         last = step.number
@@ -243,7 +242,7 @@ def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespac
         if arguments.until is not None and step.number >= arguments.until:
             break
     node = again.node
-    outcome = Outcome(
+    outcome = ReplayOutcome(
         file=str(path),
         node=node.node_id,
         inputs=len(again),
@@ -267,7 +266,7 @@ def _run_again(path: Path, frames: Sequence[Frame], arguments: argparse.Namespac
     return outcome
 
 
-def _print_step(step: Step, again: Replay) -> None:
+def _print_step(step: ReplayedInput, again: Replay) -> None:
     mark = "" if step.agrees else "  <- another state than was recorded"
     print(printable(f"{step.number:>6} {_time(step.frame.time)} {again.node.state_hash} {step.said}{mark}"))
 

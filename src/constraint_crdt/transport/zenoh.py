@@ -1,7 +1,8 @@
-"""`ZenohTransport`: the membership of a node in a Zenoh network, over any number of sessions.
+"""`ZenohTransport`: the membership of a node in a network of Eclipse Zenoh, over any number of sessions.
 
-Rules: a malformed endpoint or role is refused at construction, a taken port at open. Seeds and routers that do not answer yet are
-retried in the background. Every session has a random Zenoh id, because Zenoh isolates the second of two equal ids without an error.
+Zenoh runs in the process of the node, without a broker. Rules: a malformed endpoint or role is refused at construction, a taken
+port at open. Silent seeds and routers are retried in the background. Every session has a random Zenoh id, because Zenoh isolates
+the second of two equal ids without an error.
 """
 
 import asyncio
@@ -13,18 +14,18 @@ from collections.abc import Sequence
 
 import zenoh
 
-from constraint_crdt.transport.interface import (
+from constraint_crdt.transport import (
     ANSWERS_AT_ONCE,
-    Changed,
     Handler,
     HandlerTasks,
     Peer,
+    PeerCallback,
     TransportError,
     Unreachable,
     check_answers_at_once,
 )
-from constraint_crdt.transport.zenoh.session import CLOSE_SECONDS, Member, Traffic, ZenohSession
-from constraint_crdt.transport.zenoh.startup import (
+from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Registration, Traffic, ZenohSession
+from constraint_crdt.transport.zenoh_startup import (
     Opened,
     RouterUnreachableError,
     Settings,
@@ -46,15 +47,15 @@ class ZenohTransport:
 
     Args:
         role: `peer` links to every other peer (up to about 50 nodes); `router` also carries traffic for clients;
-            `client` has one link, to one of the routers in `connect`.
+            `client` has a single link, to a router in `connect`.
         listen: endpoints `tcp/HOST:PORT`; port 0 takes a free one. Loopback when left out; nothing for a client.
-        connect: endpoints of others, tried for ever. Links to them are repaired; links found by gossip are not.
-        multicast: find others by multicast on the local network too.
-        discover: also link to nodes that the connected ones know; without it, to those in `connect` only.
+        connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
+        multicast: also discover nodes by multicast on the local network.
+        discover: also link to nodes known to connected nodes; otherwise only to nodes in `connect`.
         lease: seconds of silence after which a link, and with it a peer, counts as gone.
-        answers_at_once: handlers that run at once; a request beyond them stays unanswered.
+        answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
 
-    Raises `TransportError` for a role, endpoint, lease or number that cannot work.
+    Raises `TransportError` for an invalid role, endpoint, lease or limit.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class ZenohTransport:
         self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
         self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
-        self._member: Member | None = None
+        self._member: Registration | None = None
         self._mine: set[str] = set()
         self._session: ZenohSession | None = None
         self._listening: tuple[str, ...] = ()
@@ -98,13 +99,13 @@ class ZenohTransport:
         """See `Transport.peers`."""
         return frozenset(self._session.peers) if self._session else frozenset()
 
-    async def open(self, name: str, fleet: str, handler: Handler, changed: Changed) -> Peer:
+    async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         """See `Transport.open`. A client without an answering router opens, and joins when a router answers."""
         if self._member is not None:
-            raise TransportError("This transport is open already; close it first.")
+            raise TransportError("this transport is open already; close it first")
         if not name or not fleet:
-            raise TransportError("A node and its fleet need a name each; give both.")
-        self._member = member = Member(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
+            raise TransportError("a node and its fleet need a name each; give both")
+        self._member = member = Registration(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
                 return await self._join(member, self._settings)
@@ -118,7 +119,7 @@ class ZenohTransport:
         async with self._lock:
             member = self._member
             if member is None:
-                raise TransportError("This transport is not open; open it first.")
+                raise TransportError("this transport is not open; open it first")
             settings = with_more_connects(self._settings, extra_connect, self._endpoints)
             gone = self.peers()
             await self._leave()
@@ -129,7 +130,7 @@ class ZenohTransport:
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
         if self._session is None:
-            raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now.")
+            raise Unreachable(f"{peer.name} cannot be asked: this transport has no link now")
         return await self._session.request(peer, payload, timeout)
 
     async def close(self) -> None:
@@ -141,7 +142,7 @@ class ZenohTransport:
     def _is_me(self, peer: Peer) -> bool:
         return peer.session in self._mine
 
-    def _report_gone(self, member: Member, peer: Peer) -> None:
+    def _report_gone(self, member: Registration, peer: Peer) -> None:
         if self._member is member:
             member.changed(peer, False)
 
@@ -156,7 +157,7 @@ class ZenohTransport:
         if session is not None:
             await session.close()
 
-    async def _join(self, member: Member, settings: Settings) -> Peer:
+    async def _join(self, member: Registration, settings: Settings) -> Peer:
         me = Peer(member.name, f"{time.time_ns():016x}{secrets.token_hex(4)}")
         self._mine.add(me.session)
         try:
@@ -164,12 +165,12 @@ class ZenohTransport:
         except RouterUnreachableError as error:
             if self._member is not member:
                 raise
-            _log.warning("%s Trying again until it answers.", error)
+            _log.warning("%s; trying again until it answers", error)
             self._joining = asyncio.create_task(self._keep_trying(member, me, settings))
         return me
 
-    async def _keep_trying(self, member: Member, me: Peer, settings: Settings) -> None:
-        """Attach a client as soon as one of its routers answers."""
+    async def _keep_trying(self, member: Registration, me: Peer, settings: Settings) -> None:
+        """Attach a client as soon as any of its routers answers."""
         pause, longest = _RETRY_SECONDS
         while True:
             await asyncio.sleep(pause)
@@ -178,17 +179,17 @@ class ZenohTransport:
             except RouterUnreachableError:
                 pause = min(2 * pause, longest)
             except TransportError as error:
-                _log.warning("%s Trying again.", error)
+                _log.warning("%s; trying again", error)
 
-    async def _attach(self, member: Member, me: Peer, settings: Settings) -> None:
-        """Open one Zenoh session as the current session. Raises `TransportError`."""
+    async def _attach(self, member: Registration, me: Peer, settings: Settings) -> None:
+        """Open a Zenoh session as the current session. Raises `TransportError`."""
         before = self._listening
         try:
             opened = await in_daemon_thread(
                 lambda: open_session(settings, before), OPEN_SECONDS, lambda late: close_session(late.session)
             )
         except TimeoutError:
-            raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints.") from None
+            raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s; look at the endpoints") from None
         try:
             self._adopt(opened, member, me)
         except BaseException:
@@ -196,11 +197,11 @@ class ZenohTransport:
                 await in_daemon_thread(lambda: close_session(opened.session), CLOSE_SECONDS, lambda _: None)
             raise
 
-    def _adopt(self, opened: Opened, member: Member, me: Peer) -> None:
+    def _adopt(self, opened: Opened, member: Registration, me: Peer) -> None:
         if self._member is not member:
-            raise TransportError("This transport was closed while it opened.")
+            raise TransportError("this transport was closed while it opened")
         try:
             self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
         except zenoh.ZError as error:
-            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again.") from None
+            raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints

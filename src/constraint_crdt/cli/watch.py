@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
-from constraint_crdt.cli.errors import MisuseError
-from constraint_crdt.cli.output import STYLES, printable
+from constraint_crdt.cli.output import STYLES, MisuseError, printable
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.errors import ClientError
 from constraint_crdt.client.event_stream import Gap, Happened, Heard
-from constraint_crdt.model.events import Event, EventKind
+from constraint_crdt.model import Event, EventKind
+from constraint_crdt.operations.command import parse_duration, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status
-from constraint_crdt.operations.values import parse_duration, show_time
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +46,7 @@ LEAST_EVERY = 0.2
 MOST_ROWS = 40
 
 PAGE = 1000
-"""Constraints that `watch` reads: the first ones, by id."""
+"""Constraints read by `watch`: the first, by id."""
 
 FRAME = 9
 """Lines of the screen that are not rows of a table."""
@@ -88,7 +87,7 @@ def _tell(heard: Heard, kinds: set[str], *, as_json: bool) -> None:
 
 
 def show_event(event: Event) -> str:
-    """One event in a line, in local time."""
+    """An event in a line, in local time."""
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time / 1e9))
     place = "/".join(part for part in (event.room, event.tile) if part)
     about = " on ".join(part for part in (event.constraint or place, event.node) if part)
@@ -140,7 +139,7 @@ def picture(client: Client, rows: int) -> "RenderableType":
 
 
 def headline(status: Status) -> str:
-    """The node and its fleet in one line."""
+    """The node and its fleet in a line."""
     trouble = f"; WRITES ARE REFUSED: {status.trouble}" if status.trouble else ""
     agreeing = f"{status.agreeing} of {status.peers + 1} live nodes enforce the same {status.constraints} constraints"
     return f"{status.node} in {status.fleet}: {agreeing}{trouble}"

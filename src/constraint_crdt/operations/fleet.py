@@ -1,0 +1,326 @@
+"""The operations on values of the whole fleet: its counters, which go up and down, its position, and the labels in use."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
+from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, UsageError, View
+from constraint_crdt.operations.operation import (
+    GET,
+    PAGED,
+    POST,
+    PUT,
+    Body,
+    Empty,
+    Freshness,
+    Operation,
+    Paged,
+    Reply,
+    concatenated,
+    in_field,
+    not_found,
+    wrong,
+)
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from constraint_crdt.client.blocking import Client
+    from constraint_crdt.runtime.node import Node
+
+
+# --- counters ---------------------------------------------------------------------------------------------------------------------
+
+
+class GetCounter(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/counters/{name}`."""
+
+    name: str
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/counters/{name}`."""
+
+    by: int = 1
+
+
+class MoveCounter(Moved, frozen=True, kw_only=True):
+    """A move, and of which counter."""
+
+    name: str
+
+
+class CounterReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a counter."""
+
+    name: str
+    value: int
+    increments: int
+    decrements: int
+    by_node: dict[str, int]
+    """The sum of moves per node."""
+
+
+async def _counters(node: "Node", _: Empty) -> list[CounterReport]:
+    return node.counters.reports()
+
+
+def show_counters(answer: list[CounterReport], _: Empty, __: "Namespace") -> View:
+    """A row for each counter."""
+    columns = [Column("counter"), *(Column(title, right=True) for title in ("value", "up by", "down by", "nodes"))]
+    return Table(columns, [[each.name, each.value, each.increments, each.decrements, len(each.by_node)] for each in answer])
+
+
+COUNTERS: Final = Operation(
+    name="counters",
+    method=GET,
+    path="/v1/counters",
+    summary="The counters that were ever moved.",
+    request=Empty,
+    response=list[CounterReport],
+    run=_counters,
+    freshness=Freshness.STATE,
+    command=Command(name="counters", help="the counters of the fleet", group="state", show=show_counters),
+)
+
+
+async def _counter(node: "Node", request: GetCounter) -> CounterReport:
+    try:
+        return node.counters.report(request.name)
+    except KeyError:
+        raise not_found(f"there is no counter {request.name!r} yet: the first move begins it") from None
+
+
+def _value(client: "Client", flags: "Namespace") -> CounterReport:
+    """The value of a counter; with `--by`, after a move."""
+    if not flags.name:
+        raise UsageError("a counter has a name of 1 to 256 bytes: give one")
+    return client.counter(flags.name) if flags.by is None else client.move_counter(flags.name, flags.by)
+
+
+def show_counter(answer: CounterReport, _: "Namespace") -> View:
+    """The values by name."""
+    return Lines(
+        [
+            ("counter", answer.name),
+            ("value", answer.value),
+            ("moves", f"up by {answer.increments}, down by {answer.decrements}"),
+            ("by node", ", ".join(f"{node} {moved:+d}" for node, moved in answer.by_node.items())),
+        ]
+    )
+
+
+COUNTER: Final = Operation(
+    name="counter",
+    method=GET,
+    path="/v1/counters/{name:any_text}",
+    summary="What a counter stands at.",
+    about="The value of a counter.",
+    request=GetCounter,
+    response=CounterReport,
+    run=_counter,
+    freshness=Freshness.STATE,
+    command=CompositeCommand(
+        name="counter",
+        help="what a counter of the fleet stands at",
+        group="state",
+        options={
+            "name": Flag(metavar="NAME"),
+            "by": Flag("--by", type=int, metavar="N", help="move it by so much first, down by a negative number"),
+        },
+        call=_value,
+        show=show_counter,
+    ),
+)
+
+
+async def _move_counter(node: "Node", request: MoveCounter) -> CounterReport:
+    try:
+        return await node.counters.move(request.name, request.by)
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise wrong(str(error), None if error.field == "name" else "by") from None
+    except ValueError as error:
+        raise wrong(f"`by`: {error}", "by") from None
+
+
+MOVE_COUNTER: Final = Operation(
+    name="move_counter",
+    method=POST,
+    path="/v1/counters/{name:any_text}",
+    summary="Move it up or down.",
+    about="Move a counter up, or down by a negative number.",
+    request=MoveCounter,
+    response=CounterReport,
+    run=_move_counter,
+    body=Body(shape=Moved),
+    positional=("name", "by"),
+)
+
+
+# --- the position -----------------------------------------------------------------------------------------------------------------
+
+
+class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`PUT /v1/position`."""
+
+    position: tuple[int, int]
+
+
+class NodePosition(msgspec.Struct, frozen=True, kw_only=True):
+    """The last position written by a node."""
+
+    position: tuple[int, int]
+    norm: int
+    distance: int
+    """Steps on the lattice to the position of the fleet."""
+
+
+class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The position of the fleet, if any, and of its nodes."""
+
+    position: tuple[int, int] | None
+    norm: int | None
+    by: str | None
+    """The writing node."""
+    time: int | None
+    """The time of the write, in ns since the epoch by the clock of that node."""
+    nodes: dict[str, NodePosition]
+
+
+async def _position(node: "Node", _: Empty) -> PositionReport:
+    return node.position()
+
+
+def _move_first(client: "Client", flags: "Namespace") -> PositionReport:
+    """The positions; with two coordinates, after a move of the fleet."""
+    to = _coordinates(flags.to)
+    return client.position() if to is None else client.move(to)
+
+
+def _coordinates(texts: list[str]) -> tuple[int, int] | None:
+    if not texts:
+        return None
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 2:
+        raise UsageError(f"{' '.join(texts)!r} is no position: give two whole numbers, as in 3 -1")
+    return numbers[0], numbers[1]
+
+
+def show_position(answer: PositionReport, _: "Namespace") -> View:
+    """The position of the fleet, and a row for each node with a position."""
+    if answer.position is None or answer.time is None:
+        return "nobody has given a position yet: `position A B` does"
+    when = datetime.fromtimestamp(answer.time / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
+    columns = [Column("node"), *(Column(title, right=True) for title in ("position", "norm", "steps away"))]
+    return [
+        Lines([("position", _pair(answer.position)), ("norm", answer.norm), ("written", f"by {answer.by}, {when}")]),
+        "",
+        Table(columns, [[node, _pair(own.position), own.norm, own.distance] for node, own in answer.nodes.items()]),
+    ]
+
+
+def _pair(point: Sequence[int]) -> str:
+    return "{}, {}".format(*point)
+
+
+POSITION: Final = Operation(
+    name="position",
+    method=GET,
+    path="/v1/position",
+    summary="Where the fleet and its nodes are.",
+    request=Empty,
+    response=PositionReport,
+    run=_position,
+    freshness=Freshness.STATE,
+    command=CompositeCommand(
+        name="position",
+        help="where the fleet and its nodes are",
+        group="state",
+        options={"to": Flag(nargs="*", metavar="A B", help="move the fleet to this lattice point first")},
+        call=_move_first,
+        show=show_position,
+    ),
+)
+
+
+async def _move(node: "Node", request: Moving) -> PositionReport:
+    with in_field("position"):
+        await node.update_position(request.position)
+    return node.position()
+
+
+MOVE: Final = Operation(
+    name="move",
+    method=PUT,
+    path="/v1/position",
+    summary="Move the fleet.",
+    request=Moving,
+    response=PositionReport,
+    run=_move,
+    body=Body(shape=Moving),
+    positional=("position",),
+)
+
+# --- labels -----------------------------------------------------------------------------------------------------------------
+
+
+class LabelReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A label of a node, or in a selector of an active constraint."""
+
+    label: str
+    """As `key=value`."""
+    nodes: tuple[str, ...]
+    """The nodes with the label, by name. Retired nodes have none."""
+    constraints: tuple[str, ...]
+    """The active constraints with a definition for nodes with the label, by id."""
+
+
+async def _labels(node: "Node", request: Paged) -> Reply[list[LabelReport]]:
+    state = node.gossip.state
+    nodes: defaultdict[str, list[str]] = defaultdict(list)
+    constraints: defaultdict[str, list[str]] = defaultdict(list)
+    for name in node.node_names():
+        described = state.nodes.get(name)
+        if described is not None and name not in state.retirements:
+            for key, value in described.labels:
+                nodes[f"{key}={value}"].append(name)
+    with node.gossip.time.held():
+        for id_ in sorted(state.constraints):
+            selectors = {pair for each in state.constraints.additions(id_) for pair in each.definition.on}
+            for key, value in selectors:
+                constraints[f"{key}={value}"].append(id_)
+    page, following = request.page(sorted({*nodes, *constraints}))
+    found = [LabelReport(label=each, nodes=tuple(nodes[each]), constraints=tuple(constraints[each])) for each in page]
+    return Reply(found, next_after=following)
+
+
+def show_labels(answer: list[LabelReport], _: Paged, __: "Namespace") -> View:
+    """A row for each label."""
+    columns = [Column("label"), Column("nodes"), Column("constraints")]
+    return Table(columns, [[each.label, ", ".join(each.nodes) or "-", ", ".join(each.constraints) or "-"] for each in answer])
+
+
+LABELS: Final = Operation(
+    name="labels",
+    method=GET,
+    path="/v1/labels",
+    summary="The labels in use, with their nodes and constraints.",
+    request=Paged,
+    response=list[LabelReport],
+    run=_labels,
+    parameters=PAGED,
+    freshness=Freshness.STATE,
+    join=concatenated,
+    command=Command(
+        name="labels", help="the labels of the nodes, and the constraints that select them", group="fleet", show=show_labels
+    ),
+)

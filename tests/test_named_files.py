@@ -1,0 +1,163 @@
+"""The files, folders, constants and modules that the pages name exist; the map of the house and the table of changes are true; the
+description on an index page has no link into the repository.
+
+Files are named from the root of the checkout or of the package. A constant stands behind its file: `crdt/limits.py` `ID_BYTES`.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from itertools import dropwhile, takewhile
+from pathlib import Path
+
+import pytest
+
+from tests.test_docs import LINK, LINKED, ROOT
+from tests.test_layers import PURE, ROOMS
+
+PACKAGE = ROOT / "src" / "constraint_crdt"
+CHANGES = "## Ten changes and where they go\n"
+FENCED = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+QUOTED = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"[\w./-]+\.(?:py|js|css|html)|(?:src|tests|docs|tools|benchmarks|deploy)/[\w./-]+")
+FOLDER = re.compile(r"[a-z_]+/(?:[a-z_]+/)*")
+CONSTANT = re.compile(r"_?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*")
+MODULE = re.compile(r"constraint_crdt(?:\.[a-z][a-z_]*)+")
+
+
+def test_the_description_on_an_index_page_has_no_links_into_the_repository() -> None:
+    """As the build makes it: the README after the substitutions of pyproject.toml."""
+    text = (ROOT / "README.md").read_text()
+    assert LINK.search(text), "the README leads to pages of docs/"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    for substitution in settings["substitutions"]:
+        text = re.sub(substitution["pattern"], substitution["replacement"], text)
+    assert not re.findall(r"\]\((?!https://)[^)]*\)", text)
+    assert "Two nodes in five minutes" in text
+    assert "[CEL](https://cel.dev)" in text
+
+
+def quoted(page: Path) -> Iterator[tuple[str, str]]:
+    """What stands in backquotes outside of code blocks, each with the text between it and the one before."""
+    text, before = FENCED.sub("", page.read_text()), 0
+    for found in QUOTED.finditer(text):
+        yield found[1], text[before : found.start()]
+        before = found.end()
+
+
+def file_named(name: str) -> Path | None:
+    """The file or folder of a name, from the root of the checkout, the package or the dashboard."""
+    return next((base / name for base in (ROOT, PACKAGE, PACKAGE / "dashboard" / "static") if (base / name).exists()), None)
+
+
+def constants_of(file: Path) -> set[str]:
+    """The names assigned at the top level of a file."""
+    return set(re.findall(r"^(?:export )?(?:const )?(\w+)(?:: [^=\n]+)? = ", file.read_text(), re.MULTILINE))
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent / name.replace(".", "/")
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def missing_names(page: Path) -> list[str]:
+    missing: list[str] = []
+    file: Path | None = None
+    for name, between in quoted(page):
+        if FILE.fullmatch(name) or FOLDER.fullmatch(name):
+            file = None if "SUBJECT" in name or "TYPE" in name else file_named(name)
+            if file is None and "SUBJECT" not in name and "TYPE" not in name:
+                missing.append(name)
+        elif CONSTANT.fullmatch(name) and between in (" ", ", "):
+            if file is not None and file.is_file() and name not in constants_of(file):
+                missing.append(f"{name} in {file.relative_to(ROOT)}")
+        else:
+            file = None
+            if MODULE.fullmatch(name) and not is_module(name):
+                missing.append(name)
+    return missing
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in LINKED if page.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_the_files_and_constants_that_a_page_names_exist(page: Path) -> None:
+    assert missing_names(page) == []
+
+
+def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`crdt/limits.py` `ID_BYTES`, `NO_BYTES`; `core/limits.py` `ID_BYTES`, `core/`, `constraint_crdt.core.limits`")
+    assert missing_names(page) == [
+        "NO_BYTES in src/constraint_crdt/crdt/limits.py",
+        "core/limits.py",
+        "core/",
+        "constraint_crdt.core.limits",
+    ]
+
+
+def rows_of(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the first table below a heading, without its head."""
+    lines = page.read_text().split(heading, 1)[1].splitlines()
+    from_table = dropwhile(lambda line: not line.startswith("|"), lines)
+    table = list(takewhile(lambda line: line.startswith("|"), from_table))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+
+
+@pytest.mark.parametrize(("page", "heading"), [("CONTRIBUTING.md", "## The house\n"), ("docs/design/layers.md", "## Packages\n")])
+def test_the_map_of_the_house_is_the_layers(page: str, heading: str) -> None:
+    """As test_layers.py enforces them; `demo` has no package of its own."""
+    rows = rows_of(ROOT / page, heading)
+    named = [{name.removesuffix("/").removesuffix(".py") for name in QUOTED.findall(packages)} for packages, _, _ in rows]
+    assert named == [set(rooms) - {"demo"} for rooms in ROOMS]
+    for (packages, _, pure), names in zip(rows, named, strict=True):
+        told = names if pure == "yes" else {name.removesuffix("/") for name in QUOTED.findall(pure)}
+        assert told == names & PURE, packages
+
+
+def test_the_house_has_what_the_map_names() -> None:
+    there = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__"} == {room for rooms in ROOMS for room in rooms} - {"demo"}
+
+
+CHANGE_ROWS = rows_of(ROOT / "CONTRIBUTING.md", CHANGES)
+
+
+def test_there_are_ten_changes() -> None:
+    assert len(CHANGE_ROWS) == 10
+    assert sum(" in " in example for _, _, example in CHANGE_ROWS) >= 6
+
+
+@pytest.mark.parametrize("row", [row for row in CHANGE_ROWS if " in " in row[2]], ids=lambda row: row[0])
+def test_the_example_of_a_change_is_in_the_named_files_only(row: list[str]) -> None:
+    word, *files = QUOTED.findall(row[2])
+    holding = [path for path in PACKAGE.rglob("*.py") if re.search(rf"\b{word}\b", path.read_text())]
+    assert sorted(str(path.relative_to(PACKAGE)) for path in holding) == sorted(files)
+
+
+GLOSSARY = ROOT / "docs" / "design" / "glossary.md"
+IDENTIFIER = re.compile(r"[A-Za-z_]+\w*(?:\.\w+)*|/v1/[\w/{}]+|--[\w-]+")
+
+
+def glossary_names() -> set[str]:
+    """Identifiers, paths of the API and flags in the column *names in 0.1.0*."""
+    lines = [line for line in GLOSSARY.read_text().splitlines() if line.startswith("|")]
+    cells = [line.strip("|").split("|")[2] for line in lines if line.count("|") == 5]
+    return {name for cell in cells for name in QUOTED.findall(cell) if IDENTIFIER.fullmatch(name)}
+
+
+def test_the_names_in_the_glossary_are_in_the_source() -> None:
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    words = set(re.findall(r"\w+", source))
+    names = glossary_names()
+    assert len(names) > 60
+    missing = {
+        name
+        for name in names
+        if (
+            name not in source
+            if name.startswith(("/", "--"))
+            else not set(name.removeprefix("constraint_crdt_").split(".")) <= words
+        )
+    }
+    assert missing == set()

@@ -1,0 +1,100 @@
+"""The convention for capitals and full stops in texts for people: docs/design/glossary.md, section Messages.
+
+Read from the source of every module: texts that are given to an exception of the package or to a logger, help texts of flags and
+commands, and summaries of operations.
+"""
+
+import ast
+import builtins
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import constraint_crdt
+
+ROOT = Path(constraint_crdt.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in MODULES}
+CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+NAMES = {"Zenoh", "Pillow", *CLASSES}
+"""Words that keep their capital at the beginning."""
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def is_error(name: str) -> bool:
+    """If a class of this name is an exception, of the package or of Python."""
+    builtin = getattr(builtins, name, None)
+    if isinstance(builtin, type):
+        return issubclass(builtin, Exception)
+    return name in CLASSES and any(is_error(ast.unparse(base).split("[")[0].split(".")[-1]) for base in CLASSES[name].bases)
+
+
+def ends(text: ast.expr) -> tuple[str, str]:
+    """The literal beginning and end of a text: empty where a value stands."""
+    parts = text.values if isinstance(text, ast.JoinedStr) else [text]
+    literal = [part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "" for part in parts]
+    return (literal[0], literal[-1]) if literal else ("", "")
+
+
+def is_clause(text: ast.expr) -> bool:
+    """Lower case at the beginning, except for a name or an abbreviation, and no full stop at the end."""
+    begin, end = ends(text)
+    word = re.match(r"\w*", begin)
+    capital = word is not None and word[0][:1].isupper() and word[0] not in NAMES and not (len(word[0]) > 1 and word[0].isupper())
+    return not capital and not end.rstrip().endswith((".", "!"))
+
+
+def is_sentence(text: ast.expr) -> bool:
+    """A capital at the beginning, and a full stop at the end."""
+    begin, end = ends(text)
+    return (not begin or not begin[0].islower()) and (not end or end.endswith("."))
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[str, ast.expr]]:
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        called = call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+        if is_error(called):
+            yield from (("error", text) for text in call.args)
+        elif (
+            isinstance(call.func, ast.Attribute) and called in LEVELS and ast.unparse(call.func.value).endswith("log") and call.args
+        ):
+            yield "log", call.args[0]
+        yield from ((keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg in ("help", "summary"))
+
+
+def wrong(tree: ast.AST) -> list[str]:
+    return [
+        f"{kind} in line {text.lineno}: {ast.unparse(text)}"
+        for kind, text in texts(tree)
+        if not (is_sentence(text) if kind == "summary" else is_clause(text))
+    ]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_texts_of_a_module_follow_the_convention(path: Path) -> None:
+    assert wrong(TREES[path]) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise ValueError('Give a number')",
+        "raise ConstraintCrdtError(f'no {name} here.')",
+        "return TransportError('A transport is closed')",
+        "_log.warning('%s Failed.', name)",
+        "parser.add_argument('--x', help='The number')",
+        "Operation(summary='the counters')",
+        "Operation(summary='The counters')",
+    ],
+)
+def test_a_text_against_the_convention_is_found(source: str) -> None:
+    assert len(wrong(ast.parse(source))) == 1
+
+
+def test_there_are_texts_of_each_kind() -> None:
+    kinds = [kind for tree in TREES.values() for kind, _ in texts(tree)]
+    assert all(kinds.count(kind) > 20 for kind in ("error", "log", "help", "summary"))
