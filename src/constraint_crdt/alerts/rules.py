@@ -38,7 +38,7 @@ import msgspec
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.insight.changes import DefinitionFrontier
+from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -111,7 +111,7 @@ class Facts:
     coverage: Coverage
     convergence: Convergence
     rates: NodeRates
-    frontier: DefinitionFrontier
+    frontier: DefinitionClock
 
 
 class AlertKind(ABC):

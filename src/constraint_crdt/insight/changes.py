@@ -2,7 +2,7 @@
 
 Counts change all the time in a measuring fleet, so full state hashes rarely agree at any instant. The useful question is whether a
 peer enforces the same constraints. The peer does if its clock covers, in every row, the last mutation of a definition, and has no
-mutation unknown here: `DefinitionFrontier`.
+mutation unknown here: `DefinitionClock`.
 
 `ChangeLog` keeps the latest changes of definitions, with the time at which each became known here and the time at which each peer
 first showed the change in its clock. The log is bounded, separately for additions and removals. Dropped changes, and changes from
@@ -18,7 +18,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types.definition import ADD
 
 
-class DefinitionFrontier:
+class DefinitionClock:
     """The seq of the last mutation of a definition in each row."""
 
     def __init__(self, rows: Rows) -> None:

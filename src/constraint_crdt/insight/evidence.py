@@ -25,7 +25,7 @@ from typing import Protocol
 from constraint_crdt.crdt.clock import SECOND, ClockMark
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.insight.changes import ChangeLog, DefinitionFrontier
+from constraint_crdt.insight.changes import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (
     LONGEST_WAIT,
     ConvergenceReport,
@@ -333,7 +333,7 @@ class Exchanges(Protocol):
 class Coverage:
     """The coverage of changes, by the evidence of a node."""
 
-    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionFrontier) -> None:
+    def __init__(self, gossip: GossipNode, evidence: Evidence, exchanges: Exchanges, frontier: DefinitionClock) -> None:
         self._gossip = gossip
         self._evidence = evidence
         self._exchanges = exchanges

@@ -19,7 +19,7 @@ from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.insight.changes import DefinitionFrontier
+from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.model import DurationHistogram, EventKind
 from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
@@ -46,7 +46,7 @@ class Answers:
         feed: ChangeFeed,
         exchanges: ExchangeLoop,
         counts: EvaluationCounts,
-        frontier: DefinitionFrontier,
+        frontier: DefinitionClock,
         transport: Transport,
         persistence: Persistence,
         removals: RemovalSweep,

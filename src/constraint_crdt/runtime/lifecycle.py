@@ -24,7 +24,7 @@ from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode as MachineNode
 from constraint_crdt.expression import compile_expression
-from constraint_crdt.insight.changes import DefinitionFrontier
+from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, Spells
@@ -255,7 +255,7 @@ class Runtime:
         self.probes = [ProbeReader(probe, self.measurements, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
-        frontier = DefinitionFrontier(self.gossip.state.rows)
+        frontier = DefinitionClock(self.gossip.state.rows)
         store_file = store_path(settings)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
         self.spells = Spells(self.gossip.state.rows, now)
