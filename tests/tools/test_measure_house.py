@@ -41,8 +41,8 @@ def plain(write: Write) -> House:
     modules = write({"__init__.py": "", "clock.py": '"""Compares clocks of replicas, and merges them."""\ndef merge(): ...\n'})
     anchor = replace(count_words([]), words=10, vague={"what": 0, "that": 1, "it": 0, "one": 0, "whoever/nobody": 0})
     figures = {"modules": 25, "moves": 90, "depth": 14}
-    ours = Project("fleet", measure_structure(modules), count_words(modules), 40, figures, figures, figures)
-    model = Project("model", measure_structure(modules), anchor, None, None, None, None)
+    ours = Project("fleet", measure_structure(modules), count_words(modules), 40, figures, figures)
+    model = Project("model", measure_structure(modules), anchor, None, None, None)
     return House(ours, "severity", FieldPlaces([], [], []), UntypedUses(0, 0), {}, [model])
 
 
@@ -271,7 +271,7 @@ def test_each_bar_that_is_missed_has_a_sentence(plain: House) -> None:
         ambiguous_names={"tiles": ["a", "b"]},
     )
     words = replace(plain.ours.words, words=100, vague={"what": 1, "that": 20, "it": 0, "one": 0, "whoever/nobody": 0})
-    ours = replace(plain.ours, structure=structure, words=words, names=41, awaited={"modules": 26, "moves": 91, "depth": 15})
+    ours = replace(plain.ours, structure=structure, words=words, names=41, answered={"modules": 26, "moves": 91, "depth": 15})
     assert list(missed(replace(plain, ours=ours, synonyms={"doctor (diagnosis)": ["cli/doctor.py"]}))) == [
         "There are 151 modules, 150 are allowed.",
         "The traced operation has modules 26, 25 is allowed.",
@@ -292,7 +292,7 @@ def test_the_table_has_ours_and_the_anchors_in_columns(plain: House) -> None:
     assert lines[0] == "|  | ours | model | anchors' median | bar |"
     assert {line.count("|") for line in lines} == {6}
     assert "| modules | 2 | 2 | 2 | 150 |" in lines
-    assert "| one operation: moves | 90 |  |  | 90 |" in lines
+    assert "| one operation until answered: moves | 90 |  |  | 90 |" in lines
     assert "| *that* per 1,000 words | 0.00 | 100.00 | 100.00 | 200.00 |" in lines
     assert "| `severity` is named in | 0 modules, 0 dashboard files, 0 docs |  |  |  |" in lines
     data = as_data(plain)

@@ -1,8 +1,9 @@
 """The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A change has an origin out of five (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has
-another verdict, or the store is loaded. After each change the feed finds the constraints with other definitions in force, and calls
-the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A subscriber neither raises nor waits.
+A change has an origin (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
+verdict, the store is loaded, or a write of a user is on disk. After each change the feed finds the constraints with other
+definitions in force, and calls the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A
+subscriber neither raises nor waits.
 
 `DefinitionChanges` compares the definitions of two moments with a whole state, because cells change many at a time, and some change
 back within a transfer. A transfer may change more constraints than can be published at once, so there are two steps:
@@ -46,6 +47,8 @@ class ChangeOrigin(enum.Enum):
     """Constraints were evaluated with another verdict than before."""
     RESTORED = "restored"
     """The store was loaded."""
+    COMMITTED = "committed"
+    """A write of a user is on disk, or was refused there. The state changed before, with `WRITTEN`."""
 
 
 class Turn(NamedTuple):
@@ -79,6 +82,8 @@ class NodeChange:
         """True if the message showed this node's clock and another state."""
         return self.result is not None and self.result.diverged
 
+
+_COMMIT = NodeChange(ChangeOrigin.COMMITTED, state_changed=False, push=True)
 
 Subscriber = Callable[[NodeChange], None]
 
@@ -122,31 +127,32 @@ class ChangeFeed:
     # --- changes -----------------------------------------------------------------------------------------------------
 
     async def commit(self, mutate: Callable[[], Result]) -> Result:
-        """Write for a user: push the change to peers, and return when the change is on disk.
+        """Write for a user: return when the change is on disk, and push it to peers.
 
         Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse writes, and the errors of `mutate`.
         """
         self._disk.check()
-        result = self.write(mutate, push=True)
-        await self._disk.durable()
+        result = self.write(mutate)
+        try:
+            await self._disk.durable()
+        finally:  # the push follows the commit that it would wait for, and a caller that no longer waits changes nothing
+            self._publish(_COMMIT)
         return result
 
-    def write(self, mutate: Callable[[], Result], *, push: bool = False) -> Result:
+    def write(self, mutate: Callable[[], Result]) -> Result:
         """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
         local = self._local
         rows, before = local.state.rows, local.replica
-        seq, done = rows.seq(before), False
+        seq = rows.seq(before)
         try:
-            result = mutate()
-            done = True
+            return mutate()
         finally:
             after = local.replica
             self.written_bytes += sum([len(cell.data) for cell in rows.above(after, seq if after == before else 0)])
             renewed = None if after == before else (before, after)
-            change = NodeChange(ChangeOrigin.WRITTEN, redefined=self._settle(), push=push and done, renewed=renewed)
+            change = NodeChange(ChangeOrigin.WRITTEN, redefined=self._settle(), renewed=renewed)
             for subscriber in self._subscribers[ChangeOrigin.WRITTEN]:
                 subscriber(change)
-        return result
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""

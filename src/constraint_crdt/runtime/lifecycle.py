@@ -306,13 +306,13 @@ class Runtime:
 
     def _subscribe(self) -> None:
         """Subscribe the parts, in the order of the calls."""
-        feed, written, received = self.feed, ChangeOrigin.WRITTEN, ChangeOrigin.RECEIVED
+        feed, written, received, committed = self.feed, ChangeOrigin.WRITTEN, ChangeOrigin.RECEIVED, ChangeOrigin.COMMITTED
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
         feed.subscribe(self.spells.changed, ChangeOrigin.EVALUATED)
-        feed.subscribe(self.publisher.changed, *ChangeOrigin)
-        feed.subscribe(self.exchanges.changed, written, received)
+        feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
+        feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.counts.forget_all)
         feed.definitions.subscribe(self.spells.forget_all)
