@@ -29,6 +29,7 @@ from constraint_crdt.crdt.limits import (
     TILE_BYTES,
     WHEN_BYTES,
 )
+from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.http.problems import ProblemDetails
 from constraint_crdt.model.events import Event, Notice
 from constraint_crdt.operations.constraints import (
@@ -61,7 +62,7 @@ from constraint_crdt.plato.shapes import (
     PlatoRemove,
     PlatoTile,
 )
-from constraint_crdt.runtime.evaluation import MAX_TEXT_BYTES, MAX_VARIABLES
+from constraint_crdt.runtime.evaluation import MAX_VARIABLES
 from constraint_crdt.state_file import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
@@ -109,9 +110,10 @@ _DEFINITION: Final[Mapping[str, Schema]] = {
     "until": {"format": "date-time", "description": "a moment to come; not with `ttl`"},
 }
 _COUNTED: Final[Mapping[str, Schema]] = {"satisfied": COUNT, "violations": COUNT, "constraint": NAME}
+_VARIABLE: Final[Schema] = {**NAME, "pattern": NAME_PATTERN}
 _MEASUREMENT: Final[Schema] = {
-    "type": ["boolean", "number", "string", "array", "object"], "maxLength": MAX_TEXT_BYTES,
-    "description": f"a text has at most {MAX_TEXT_BYTES} bytes of UTF-8",
+    "type": ["boolean", "number", "string", "array", "object", "null"], "maxLength": MAX_VALUE_TEXT_BYTES,
+    "description": f"a text has at most {MAX_VALUE_TEXT_BYTES} bytes of UTF-8; null withdraws the variable",
 }  # fmt: skip
 _BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}), then the number of its add (from 0)"}}
@@ -122,7 +124,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,
-    Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": NAME, "additionalProperties": _MEASUREMENT}},
+    Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": _VARIABLE, "additionalProperties": _MEASUREMENT}},
     Retiring: {"node": NAME},
     Batch: {"changes": {"maxItems": MAX_CHANGES}},
     NewTile: {

@@ -67,14 +67,14 @@ def parse_measurements(texts: Iterable[str]) -> dict[str, object]:
 
 
 def _measured(text: str) -> object:
-    """A number, true, false or a quoted text as in JSON; other text as given."""
+    """A number, true, false, null or a quoted text as in JSON; other text as given."""
     try:
         value: object = json.loads(text, parse_constant=str)
     except ValueError:
         return text
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{text} is too large for a number: give one below 1.8e308")
-    return value if isinstance(value, bool | int | float | str) else text
+    return value if value is None or isinstance(value, bool | int | float | str) else text
 
 
 def parse_count(text: str) -> int:
