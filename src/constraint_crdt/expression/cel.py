@@ -47,6 +47,8 @@ class Outcome(NamedTuple):
 
 MAX_DEPTH = 32
 """The levels of nesting that the library parses. 32 levels take a fraction of a 256 KiB thread stack."""
+ENVIRONMENTS_KEPT = 64
+"""Sets of variables whose declarations are kept: constraints of one fleet often read the same."""
 MAX_ITERATIONS = 10_000
 """The steps of all macros of one evaluation together, a budget of the library."""
 
@@ -91,19 +93,21 @@ class Environment:
 
         self._library = cel
         self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional()]
-        self._env = cel.NewEnv(variables={}, extensions=self._extensions)
         self.error_type = cel.Type.ERROR
         self._dynamic = cel.Type.DYN
+        self._declaring = functools.lru_cache(maxsize=ENVIRONMENTS_KEPT)(self._new)
+        self._env = self._new(frozenset())
 
     def parse(self, source: str) -> "cel.Expression":
         """Compile without types. Raises `RuntimeError` with the messages of the library."""
         return self._env.compile(source, disable_check=True)
 
-    def check(self, source: str, variables: Iterable[str] = ()) -> "cel.Expression":
+    def check(self, source: str, variables: frozenset[str] = frozenset()) -> "cel.Expression":
         """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
-        declared = dict.fromkeys(variables, self._dynamic)
-        env = self._library.NewEnv(variables=declared, extensions=self._extensions) if declared else self._env
-        return env.compile(source)
+        return self._declaring(variables).compile(source)
+
+    def _new(self, variables: frozenset[str]) -> "cel.Env":
+        return self._library.NewEnv(variables=dict.fromkeys(variables, self._dynamic), extensions=self._extensions)
 
     def activation(self, values: Mapping[str, object]) -> "cel.Activation":
         """The values in the library's own form, for any number of expressions."""

@@ -231,7 +231,7 @@ def _type_checked(source: str, parsed: Tree) -> "tuple[cel.Expression | None, _E
     while True:
         text = edits.text
         try:
-            return library.check(text, _variables(_parse(text))), edits, None
+            return library.check(text, _variables(parsed if text == source else _parse(text))), edits, None
         except RuntimeError as error:
             place = place_of(text, error) or Place("this is not CEL", 0, syntax=False)
         start = edits.offset(place.start)

@@ -42,7 +42,7 @@ from constraint_crdt.operations.constraints import (
     RemoveConstraint,
 )
 from constraint_crdt.operations.counters import Moved
-from constraint_crdt.operations.counts import Counted, Measured
+from constraint_crdt.operations.counts import Counted, Given, Measured
 from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Parameter, Right, Schema
 from constraint_crdt.operations.positions import Moving
@@ -124,6 +124,7 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,
+    Given: {"values": {"propertyNames": {"pattern": NAME_PATTERN}}},
     Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": _VARIABLE, "additionalProperties": _MEASUREMENT}},
     Retiring: {"node": NAME},
     Batch: {"changes": {"maxItems": MAX_CHANGES}},
