@@ -164,12 +164,18 @@ def _compilation(source: str) -> _Compilation:
     has_patterns = _check_patterns(source, parsed)
     program, edits, refused = _type_checked(source, parsed)
     if program is None:
-        if has_patterns and any(node.sort == "loop" for node in parsed.root.walk()):
+        if has_patterns and _repeats_patterns(parsed):
             raise ExpressionError("`matches` in a macro needs an expression without errors of type", 1)
         edits, program = _Edits(source), environment().parse(source)
     tree = decode(program.serialize())
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
     return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), refused)
+
+
+def _repeats_patterns(tree: Tree) -> bool:
+    """True if a loop has a pattern, which the library compiles at each step if the type checker refuses the expression."""
+    loops = (node for node in tree.root.walk() if node.sort == "loop")
+    return any(each.name == "matches" for loop in loops for part in loop.nodes[1:] for each in part.walk())
 
 
 def _parse(source: str) -> Tree:

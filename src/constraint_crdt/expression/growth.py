@@ -20,10 +20,13 @@ _BUILDERS = frozenset({"format", "reverse", "split", "lowerAscii", "upperAscii",
 
 
 class Growth(NamedTuple):
-    """What loops build: the number of building parts, the nesting of loops, and the variables that the loops read."""
+    """What loops build: the number of building parts, the factor by which they can multiply sizes, whether the values bound the
+    steps, the variables that loops range over and read, and the bytes of literals.
+    """
 
     builders: int
-    depth: int
+    factor: int
+    unbounded: bool
     ranges: frozenset[str]
     bodies: frozenset[str]
     literal_bytes: int
@@ -53,28 +56,41 @@ def _factor(source: str, tree: Tree, node: Node) -> int:
 
 def growth(tree: Tree) -> Growth | None:
     """What the loops build; None if they build nothing."""
-    ranges: set[str] = set()
-    bodies: set[str] = set()
-    builders, depth = _loops(tree, tree.root, 0, ranges, bodies)
+    loops = _Loops(tree)
+    loops.visit(tree.root, inside=False)
+    if not loops.builders:
+        return None
     literal = sum(len(each.value) for each in tree.root.walk() if isinstance(each.value, str | bytes))
-    return Growth(builders, depth, frozenset(ranges), frozenset(bodies), literal) if builders else None
+    return Growth(loops.builders, loops.factor, loops.unbounded, frozenset(loops.ranges), frozenset(loops.bodies), literal)
 
 
-def _loops(tree: Tree, node: Node, level: int, ranges: set[str], bodies: set[str]) -> tuple[int, int]:
-    """The builders inside of loops below this node, and the nesting of loops."""
-    if node.sort != "loop":
-        builders = _built(tree, node) if level else 0
-        below = [_loops(tree, each, level, ranges, bodies) for each in node.nodes]
-        return builders + sum(each[0] for each in below), max((each[1] for each in below), default=level)
-    loop_range, *body = node.nodes
-    measured = is_path(loop_range)
-    (ranges if measured else bodies).update(each.name for each in loop_range.free())
-    hidden = frozenset(node.bound)
-    bodies |= {each.name for part in body for each in part.free(hidden)}
-    # A range that the expression builds counts as part of the loop, and as a loop of its own: its items are unknown.
-    inside = level + 1 if measured else level + 2
-    below = [_loops(tree, each, inside, ranges, bodies) for each in node.nodes]
-    return sum(each[0] for each in below), max(each[1] for each in below)
+class _Loops:
+    """The loops of an expression. A loop can enlarge its items by the parts that build in its range and body."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._count = 0
+        self.builders = 0
+        self.factor = 1
+        self.unbounded = False
+        self.ranges: set[str] = set()
+        self.bodies: set[str] = set()
+
+    def visit(self, node: Node, *, inside: bool) -> int:
+        """The parts that build below this node, outside of further loops."""
+        if node.sort != "loop":
+            own = _built(self._tree, node) if inside else 0
+            return own + sum(self.visit(each, inside=inside) for each in node.nodes)
+        loop_range, *body = node.nodes
+        measured = is_path(loop_range)
+        self._count += 1
+        self.unbounded |= self._count > 1 or not measured
+        (self.ranges if measured else self.bodies).update(each.name for each in loop_range.free())
+        self.bodies |= {each.name for part in body for each in part.free(frozenset(node.bound))}
+        own = sum(self.visit(each, inside=True) for each in node.nodes)
+        self.builders += own
+        self.factor *= 1 + own
+        return 0
 
 
 def _built(tree: Tree, node: Node) -> int:
@@ -100,6 +116,5 @@ def is_path(node: Node) -> bool:
 
 def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:
     """An upper estimate of the bytes that loops build: from the items of the ranges, and the bytes of what loops read."""
-    iterations = MAX_ITERATIONS if found.depth > 1 else min(range_items, MAX_ITERATIONS)
-    nested: int = pow(1 + found.builders, found.depth)
-    return found.builders * iterations * (read_bytes + found.literal_bytes) * nested
+    iterations = MAX_ITERATIONS if found.unbounded else min(range_items, MAX_ITERATIONS)
+    return found.builders * found.factor * iterations * (read_bytes + found.literal_bytes)
