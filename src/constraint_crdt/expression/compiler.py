@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from cel_expr_python import cel
 
 MAX_EXPRESSION_BYTES = WHEN_BYTES
-COMPILED_EXPRESSIONS_KEPT = 4096
+COMPILED_EXPRESSIONS_KEPT = 16_384
+"""Some 4 KB each. With more constraints than these, each evaluation of all compiles all again."""
 MAX_PATTERN_COST = 1600
 """Some 2 ms to compile, once. Without a bound, the patterns of 1 KiB take seconds and hundreds of megabytes."""
 
@@ -132,6 +133,12 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
     are known (`double`, `string`, `bool`, `list`, `map`), for that check. Raises `ExpressionError` with the column.
     """
+    if not checked:
+        return _compile(source)
+    return _checked(source, frozenset(kinds.items()))
+
+
+def _check_size(source: str) -> None:
     # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
     try:
         size = len(source.encode()) if len(source) <= MAX_EXPRESSION_BYTES else len(source)
@@ -139,9 +146,6 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
         raise ExpressionError("the text is not valid Unicode", error.start + 1) from None
     if size > MAX_EXPRESSION_BYTES:
         raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
-    if not checked:
-        return _compile(source)
-    return _checked(source, frozenset(kinds.items()))
 
 
 @functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
@@ -159,6 +163,7 @@ def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
 
 
 def _compilation(source: str) -> _Compilation:
+    _check_size(source)
     parsed = _parse(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)

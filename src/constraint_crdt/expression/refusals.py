@@ -277,6 +277,10 @@ def failure(text: str) -> str:
         return f"there is no field {field}"
     if text.startswith("Applying SELECT"):
         return "a value without fields is read as a map"
+    if text.startswith("String to Duration"):
+        return "a duration is written as `1h30m` or `1.5s`, without spaces"
+    if text.startswith("String to Timestamp"):
+        return "a timestamp is written as `2026-01-01T00:00:00Z`"
     if text.startswith("Iteration budget"):
         return f"the macros take more than {MAX_ITERATIONS} steps"
     index = re.match(r"Index error: index=(\S+) size=(\d+)", text)
