@@ -94,7 +94,7 @@ MANY = ["a" * 50] * 2000
     "source",
     [
         "xs.map(i, xs + xs + xs + xs).size() > 0",
-        "xs.map(i, name + name + name + name).size() > 0",
+        "xs.map(i, name + name + name + name + name).size() > 0",
         "xs.all(i, xs.map(j, i + j).size() > 0)",
         "[name + name].exists(a, [a + a].exists(b, [b + b].exists(c, [c + c].exists(d, [d + d].exists(e, e + e == e)))))",
         "[[xs, xs]].exists(a, [[a, a, a, a]].exists(b, [[b, b, b, b]].exists(c, [[c, c, c, c]].exists(d, d == d))))",

@@ -12,7 +12,7 @@ from constraint_crdt.expression.syntax import Node, Tree
 
 MAX_FACTOR = 64
 """The factor by which `replace` and `join` can make a text longer, all together."""
-MAX_BUILT_BYTES = 64_000_000
+MAX_BUILT_BYTES = 100_000_000
 """The estimate of the bytes built by the loops of an expression, above which it is not evaluated."""
 
 _SCALARS = frozenset({"bool", "int", "uint", "double", "duration", "timestamp", "null"})
@@ -95,7 +95,8 @@ class _Loops:
 
 def _built(tree: Tree, node: Node) -> int:
     if node.sort in ("list", "map"):
-        return sum(each.sort != "constant" for each in node.nodes) if len(node.nodes) > 1 else 0
+        growing = [each for each in node.nodes if each.sort != "constant" and tree.types.get(each.id, "dyn") not in _SCALARS]
+        return len(growing) if len(growing) > 1 else 0
     if node.sort != "call":
         return 0
     if node.name == "_+_":
