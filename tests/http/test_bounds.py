@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, ID_BYTES, LABELS, MAX_COUNT, PAGE_BYTES, PAGES, WHEN_BYTES
+from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES
 from constraint_crdt.http.openapi import FIELDS, STRUCTS
 from constraint_crdt.operations.catalogue import OPERATIONS
 from constraint_crdt.operations.sketches import MAX_ITEMS
-from constraint_crdt.runtime.evaluation import MAX_TEXT_BYTES, MAX_VARIABLES
+from constraint_crdt.runtime.evaluation import MAX_VARIABLES
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.types.register import COORDINATE_MAX, COORDINATE_MIN
 
@@ -40,13 +41,16 @@ INSIDE_AND_OUTSIDE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("batch", {"changes": [{"record": {"satisfied": 0}}]}, {"changes": [{"record": {"satisfied": -1}}]}),
     ("batch", {"changes": [{"add": {"id": "x"}, "remove": None}]}, {"changes": [{"add": {"id": "x"}, "remove": {"id": "x"}}]}),
     ("batch", {"changes": []}, {"changes": [{}]}),
-    ("measure", {"values": {"x": "y" * MAX_TEXT_BYTES}}, {"values": {"x": "y" * (MAX_TEXT_BYTES + 1)}}),
-    ("measure", {"values": {LONGEST: 1}}, {"values": {"": 1}}),
-    ("measure", {"values": {"x": [None]}}, {"values": {"x": None}}),
+    ("measure", {"values": {"x": "y" * MAX_VALUE_TEXT_BYTES}}, {"values": {"x": "y" * (MAX_VALUE_TEXT_BYTES + 1)}}),
+    ("measure", {"values": {LONGEST: 1}}, {"values": {LONGER: 1}}),
+    ("measure", {"values": {"robot.speed": 1}}, {"values": {"": 1}}),
+    ("measure", {"values": {"type": 1}}, {"values": {"a b": 1}}),
+    ("measure", {"values": {"truth": 1}}, {"values": {"true": 1}}),
+    ("measure", {"values": {"x": None}}, {"values": {"x": [None], "y.true": 1}}),
     (
         "measure",
-        {"values": {str(number): 1 for number in range(MAX_VARIABLES)}},
-        {"values": {str(number): 1 for number in range(MAX_VARIABLES + 1)}},
+        {"values": {f"x{number}": 1 for number in range(MAX_VARIABLES)}},
+        {"values": {f"x{number}": 1 for number in range(MAX_VARIABLES + 1)}},
     ),
     ("put_tile", {"text": "", "tags": [LONGEST]}, {"text": "", "tags": [""]}),
     ("put_tile", {"text": "", "constraints": [LONGEST]}, {"text": "", "constraints": [LONGER]}),

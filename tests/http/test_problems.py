@@ -44,7 +44,8 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
         ("record", {"count": 1}, "count", "satisfied, violations, constraint"),
         ("check", {}, "values", "missing"),
         ("check", {"values": [1]}, "values", "`object`"),
-        ("measure", {"values": {"x": None}}, None, "x"),
+        ("measure", {"values": {"a b": 1}}, None, "a b"),
+        ("check", {"values": {"true": 1}}, None, "reserved word"),
         ("measure", {"values": {"x": "y" * 5000}}, None, "4096"),
     ],
 )

@@ -156,6 +156,48 @@ async def test_an_old_measurement_is_none() -> None:
         await eventually(lambda: node.constraints()[0].verdict == "unknown")
 
 
+async def test_null_withdraws_a_measurement_at_once() -> None:
+    """The defect: nothing but `max_age` made a value unknown."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("level", when="level == 3.0")
+        await a.measure({"level": 3})
+        [evaluation] = await a.check({})
+        assert evaluation.verdict is Verdict.SATISFIED
+        [evaluation] = await a.check({"level": None})
+        assert (evaluation.verdict, evaluation.reason) == (Verdict.UNKNOWN, "no measurement of level")
+        await a.measure({"level": None})
+        [evaluation] = await a.check({})
+        assert evaluation.verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["a b", "true", "in", "2x", "robot.", "robot.true", "é"])
+async def test_a_name_that_no_expression_can_read_is_refused(name: str) -> None:
+    """The defect: it was taken, and no expression ever saw it."""
+    async with fleet("a") as (a,):
+        with pytest.raises(ConstraintCrdtError, match="no expression can read"):
+            await a.measure({"x": 1, name: 2})
+        with pytest.raises(ConstraintCrdtError, match="no expression can read"):
+            await a.check({name: 2})
+        with pytest.raises(ConstraintCrdtError, match="no expression can read"):
+            a.gossip.check({name: 2})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"a": ["é" * 2049]}, "text of more than 4096 bytes"),
+        ([[0] * 6000, [0] * 6000], "more than 10000 items"),
+        ({"a": {"b": object()}}, "type object"),
+        ([{1: 2}], "a key that is not text"),
+        (10**400, "too large"),
+    ],
+)
+async def test_the_bounds_of_a_measurement_hold_at_any_depth(value: object, says: str) -> None:
+    async with fleet("a") as (a,):
+        with pytest.raises(ConstraintCrdtError, match=says):
+            await a.measure({"x": value})
+
+
 async def test_counts_become_one_cell_per_constraint_and_interval() -> None:
     import msgspec
 

@@ -1,34 +1,38 @@
 """Constraint expressions: the CEL text of a `when`, checked and compiled once, evaluated against measurements. Pure.
 
-The CEL library reports most mistakes only when an expression runs, loops for seconds in comprehension macros and overflows a
-small thread's stack on deep input. So a definition is parsed here first, by a small parser of the CEL grammar. The parser works
-out the kinds of value of each part and refuses, with a column, all parts that cannot work:
+Google's evaluator (`cel-expr-python`) parses, checks the types and evaluates. It bounds the nesting to `MAX_DEPTH` and the steps of
+macros to 10,000 an evaluation. Added here:
 
-- More than 1 KiB, or nested deeper than `MAX_DEPTH`. Comprehension macros (`all`, `exists`, `map`, `filter`, ...).
-- A call of an unknown function, or with arguments outside of its signature.
-- An operator without a fitting overload. A measurement is never an int: every measured number reaches CEL as a double, also
-  inside lists and maps. CEL compares across number types (`x < 85`) but does not calculate across them, so `x * 2` is refused and
-  `x * 2.0` is not. Pure int arithmetic (`2 * 3`, `size(name) * 2`) is fine; where only the values can tell (`(b ? 1 : 2.0) * x`),
-  the expression is accepted.
-- A value of another kind than bool. Without variables there is a single value, so the value is computed at once.
-- A pattern of `matches` that is not a string literal, or costly: the library compiles patterns again at every evaluation.
+- Bounds: 1 KiB of text, the cost of the patterns of `matches`, the memory that loops and `replace` can build, the size of a
+  measured value at any depth.
+- The variables of an expression, from the syntax tree that the library serializes.
+- The check where an expression is written. What can never be decided is refused with the column and the fix: a type error, a result
+  that is not a bool, arithmetic of a measurement with an int (every measured number is a double), a constant that fails.
+- Verdicts: `unknown` only when the result depends on what is missing, and the reason names the variables.
 
-The library then has the last word on syntax, and must see the same variables. None of its exceptions gets out. The library is
-imported at first use.
+None of the library's exceptions gets out. The library is imported at first use.
 
-`parser` has the tokens and the grammar, `cel` the kinds of value, the overloads, the measured values and the calls of the library.
-`evaluation` compiles expressions, bounds regular expressions and evaluates the constraints of a state.
+`cel` has verdicts, names and the library; `syntax` the tree; `refusals` the messages in plain words; `check` the check of what is
+written; `growth` the bounds on what loops build; `measurements` converts values; `compiler` joins them; `evaluation` evaluates the
+constraints of a state.
 """
 
-from constraint_crdt.expression.cel import MAX_VALUE_DEPTH, ExpressionError, Measurements, Outcome, Verdict, measurements
-from constraint_crdt.expression.evaluation import (
+from constraint_crdt.expression.cel import MAX_DEPTH, NAME_PATTERN, ExpressionError, Outcome, Verdict, check_names
+from constraint_crdt.expression.compiler import (
     COMPILED_EXPRESSIONS_KEPT,
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
     compile_expression,
 )
-from constraint_crdt.expression.parser import MAX_DEPTH
+from constraint_crdt.expression.measurements import (
+    MAX_VALUE_DEPTH,
+    MAX_VALUE_ITEMS,
+    MAX_VALUE_TEXT_BYTES,
+    Measurements,
+    check_value,
+    measurements,
+)
 
 __all__ = [
     "COMPILED_EXPRESSIONS_KEPT",
@@ -36,11 +40,16 @@ __all__ = [
     "MAX_EXPRESSION_BYTES",
     "MAX_PATTERN_COST",
     "MAX_VALUE_DEPTH",
+    "MAX_VALUE_ITEMS",
+    "MAX_VALUE_TEXT_BYTES",
+    "NAME_PATTERN",
     "Expression",
     "ExpressionError",
     "Measurements",
     "Outcome",
     "Verdict",
+    "check_names",
+    "check_value",
     "compile_expression",
     "measurements",
 ]

@@ -37,6 +37,7 @@ from constraint_crdt.crdt.limits import (
 )
 from constraint_crdt.http.endpoint import ProblemDetails
 from constraint_crdt.model import Event, Notice
+from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -46,7 +47,7 @@ from constraint_crdt.operations.constraints import (
     RecordCounts,
     RemoveConstraint,
 )
-from constraint_crdt.operations.counts import Counted, Measured
+from constraint_crdt.operations.counts import Counted, Given, Measured
 from constraint_crdt.operations.fleet import Moved, Moving
 from constraint_crdt.operations.nodes import Retiring
 from constraint_crdt.operations.operation import BYTES, JSON, TEXT, Answer, AnyOperation, Body, Empty, Parameter, Right, Schema
@@ -66,7 +67,7 @@ from constraint_crdt.plato.shapes import (
     PlatoRemove,
     PlatoTile,
 )
-from constraint_crdt.runtime.evaluation import MAX_TEXT_BYTES, MAX_VARIABLES
+from constraint_crdt.runtime.evaluation import MAX_VARIABLES
 from constraint_crdt.state_file import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
@@ -114,9 +115,10 @@ _DEFINITION: Final[Mapping[str, Schema]] = {
     "until": {"format": "date-time", "description": "a moment to come; not with `ttl`"},
 }
 _COUNTED: Final[Mapping[str, Schema]] = {"satisfied": COUNT, "violations": COUNT, "constraint": NAME}
+_VARIABLE: Final[Schema] = {**NAME, "pattern": NAME_PATTERN}
 _MEASUREMENT: Final[Schema] = {
-    "type": ["boolean", "number", "string", "array", "object"], "maxLength": MAX_TEXT_BYTES,
-    "description": f"a text has at most {MAX_TEXT_BYTES} bytes of UTF-8",
+    "type": ["boolean", "number", "string", "array", "object", "null"], "maxLength": MAX_VALUE_TEXT_BYTES,
+    "description": f"a text has at most {MAX_VALUE_TEXT_BYTES} bytes of UTF-8; null withdraws the variable",
 }  # fmt: skip
 _BASE64: Final = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _TAGS: Final[Schema] = {"items": {"description": f"a node ({NAME['description']}), then the number of its add (from 0)"}}
@@ -127,7 +129,8 @@ FIELDS: Final[Mapping[type[msgspec.Struct], Mapping[str, Schema]]] = {
     RemoveConstraint: {"id": NAME},
     Counted: _COUNTED,
     RecordCounts: _COUNTED,
-    Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": NAME, "additionalProperties": _MEASUREMENT}},
+    Given: {"values": {"propertyNames": {"pattern": NAME_PATTERN}}},
+    Measured: {"values": {"maxProperties": MAX_VARIABLES, "propertyNames": _VARIABLE, "additionalProperties": _MEASUREMENT}},
     Retiring: {"node": NAME},
     Batch: {"changes": {"maxItems": MAX_CHANGES}},
     NewTile: {

@@ -27,6 +27,7 @@ from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownConstraint, UnknownName
+from constraint_crdt.expression import check_names
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.model import Severity
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
@@ -262,8 +263,10 @@ class GossipNode:
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
 
-        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way.
+        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way. Raises
+        `ConstraintCrdtError` for the name of a measurement that no expression can read.
         """
+        check_names(values)
         evaluations = evaluate(self.local.state.constraints, values, self.labels)
         for each in evaluations:
             self.record(*each.counts, constraint=each.constraint)

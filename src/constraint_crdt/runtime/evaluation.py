@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.expression import Verdict
+from constraint_crdt.expression import Verdict, check_names, check_value
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -94,8 +94,6 @@ class EvaluationCounts:
 
 
 MAX_VARIABLES = 10_000
-MAX_TEXT_BYTES = 4096
-"""Bounds of the measurements: variables, and bytes of a text in UTF-8."""
 
 
 class LatestMeasurements:
@@ -110,18 +108,18 @@ class LatestMeasurements:
         return len(self._values)
 
     def put(self, values: Mapping[str, object], now: int) -> None:
-        """Take all values in. Raises `ConstraintCrdtError` for a name or a value out of bounds, and takes none then."""
+        """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
+        for a value out of bounds, and takes none then.
+        """
+        check_names(values)
         for name, value in values.items():
             check_id(name, "the name of a variable")
-            if isinstance(value, str) and len(value.encode(errors="replace")) > MAX_TEXT_BYTES:
-                raise ConstraintCrdtError(f"the text measured as {name} has more than {MAX_TEXT_BYTES} bytes")
-            if not isinstance(value, bool | int | float | str | list | dict):
-                raise ConstraintCrdtError(
-                    f"the value of {name} is {value!r}; a measurement is a number, a text, true or false, or a list or map of them"
-                )
-        if len(self._values.keys() | values.keys()) > MAX_VARIABLES:
+            check_value(name, value)
+        kept = {name: entry for name, entry in self._values.items() if name not in values}
+        measured = {name: (now, value) for name, value in values.items() if value is not None}
+        if len(kept) + len(measured) > MAX_VARIABLES:
             raise ConstraintCrdtError(f"more than the {MAX_VARIABLES} variables that a node measures")
-        self._values.update({name: (now, value) for name, value in values.items()})
+        self._values = kept | measured
 
     def fresh(self, now: int) -> dict[str, object]:
         """The values within the maximum age. Older values are dropped."""

@@ -27,7 +27,7 @@ from typing import Self
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, UnknownConstraint, WrongThread
-from constraint_crdt.expression import compile_expression
+from constraint_crdt.expression import check_names, compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, Severity
 from constraint_crdt.model.markup import html_fields
@@ -257,16 +257,21 @@ class Node:
         return results
 
     async def measure(self, values: Mapping[str, object]) -> None:
-        """Take measurements in. The latest value of each variable counts until its maximum age.
+        """Take measurements in. The latest value of each variable counts until its maximum age; None withdraws it at once.
 
-        Raises `ConstraintCrdtError` for a value of a wrong type or out of bounds; no value is taken then.
+        Raises `ConstraintCrdtError` for a name that no expression can read, and for a value of a wrong type or out of bounds; no
+        value is taken then.
         """
         self._check_call()
         self._runtime.measurements.put(values, time.monotonic_ns())
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
-        """Evaluate the active constraints now, against these values and the latest measurements, and count the results."""
+        """Evaluate the active constraints now, against these values and the latest measurements, and count the results.
+
+        None in place of a value: the variable is missing. Raises `ConstraintCrdtError` for a name that no expression can read.
+        """
         self._check_call()
+        check_names(values)
         runtime = self._runtime
         fresh = runtime.measurements.fresh(time.monotonic_ns())
         runtime.persistence.check()

@@ -1,0 +1,93 @@
+"""Expressions: CPU time of evaluation and compilation, CPU and memory of the first; beside the library of 0.1.0 if installed.
+
+    python benchmarks/expressions.py [--json] [--check]
+
+`common-expression-language` (module `cel`) is compared if it is installed: the same text and values, as 0.1.0 called it.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import sys
+
+from report import Row, cpu, machine, show
+
+from constraint_crdt.expression import compile_expression, compiler, measurements
+
+SOURCE = "speed_mps <= 1.5 && distance_m > 0.5"
+VALUES = {"speed_mps": 1.0, "distance_m": 2.0}
+EVALUATIONS = 20_000
+COMPILATIONS = 300
+FIRST = """
+import psutil, time
+import constraint_crdt.expression
+begun, before = time.process_time(), psutil.Process().memory_info().rss
+{code}
+print(time.process_time() - begun, (psutil.Process().memory_info().rss - before) / 1e6)
+"""
+
+
+def first(code: str) -> tuple[float, float]:
+    """CPU seconds and MB of the first expression, in a process of its own; the best of three."""
+    runs = [
+        subprocess.run([sys.executable, "-c", FIRST.format(code=code)], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(3)
+    ]
+    return min(float(seconds) for seconds, _ in runs), min(float(mb) for _, mb in runs)
+
+
+def rows() -> list[Row]:
+    """The table."""
+    expression, prepared = compile_expression(SOURCE), measurements(VALUES)
+    partial = measurements({"speed_mps": 1.0})
+    each = 1e6 / EVALUATIONS
+
+    def compiled(*, checked: bool) -> None:
+        for number in range(COMPILATIONS):
+            compile_expression(f"speed_mps <= {number}.5 && distance_m > 0.5", checked=checked)
+
+    seconds, mb = first(f"constraint_crdt.expression.compile_expression({SOURCE!r})")
+    found = [
+        Row("evaluation, kept values", cpu(lambda: [expression.evaluate(prepared) for _ in range(EVALUATIONS)]) * each, "µs", 6),
+        Row("evaluation, unknown", cpu(lambda: [expression.evaluate(partial) for _ in range(EVALUATIONS)]) * each, "µs", 15),
+        Row("evaluation, new values", cpu(lambda: [expression.evaluate(VALUES) for _ in range(EVALUATIONS)]) * each, "µs", 20),
+    ]
+    for name, checked, most in (("compilation", False, 1000), ("compilation and check", True, 2000)):
+        compiler._compile.cache_clear()
+        compiler._checked.cache_clear()
+        found.append(Row(name, cpu(lambda checked=checked: compiled(checked=checked)) * 1e6 / COMPILATIONS, "µs", most))  # type: ignore[misc]
+    found += [Row("first expression, CPU", seconds * 1e3, "ms", 60), Row("first expression, memory", mb, "MB", 25)]
+    with contextlib.suppress(ImportError):
+        found += former()
+    return found
+
+
+def former() -> list[Row]:
+    """The same with the library of 0.1.0. Raises `ImportError` where it is not installed."""
+    import cel
+
+    execute, context = cel.compile(SOURCE).execute, cel.Context(variables=VALUES)
+    seconds, mb = first(f"import cel; cel.compile({SOURCE!r})")
+    return [
+        Row(
+            "0.1.0: evaluation, kept values", cpu(lambda: [execute(context) for _ in range(EVALUATIONS)]) * 1e6 / EVALUATIONS, "µs"
+        ),
+        Row("0.1.0: compilation", cpu(lambda: [cel.compile(SOURCE) for _ in range(COMPILATIONS)]) * 1e6 / COMPILATIONS, "µs"),
+        Row("0.1.0: first expression, CPU", seconds * 1e3, "ms"),
+        Row("0.1.0: first expression, memory", mb, "MB"),
+    ]
+
+
+def main() -> int:
+    """Print the table; with `--check`, 1 if a bound is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    table = rows()
+    show(machine(), table, as_json=args.json)
+    return int(args.check and not all(row.met for row in table))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,238 @@
+"""The syntax tree of an expression, from the parsed form that the library serializes.
+
+The form is protobuf (`cel.expr.ParsedExpr` and `CheckedExpr`). A decoder of its wire format needs a page; the package `protobuf`
+would add 1.7 MB and its import for the same, and has no classes for CEL. Depth is bounded by the library's parser, and the length
+of the text bounds the size.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+Fields = dict[int, list[int | bytes]]
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _fields(data: bytes) -> Fields:
+    """The fields of a message, by number; a fixed-width field as bytes."""
+    fields: Fields = {}
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        value: int | bytes
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+        else:
+            size, at = _varint(data, at) if wire == _BYTES else ({_FIXED64: 8, _FIXED32: 4}[wire], at)
+            value, at = data[at : at + size], at + size
+        fields.setdefault(tag >> 3, []).append(value)
+    return fields
+
+
+def _number(fields: Fields, key: int) -> int:
+    value = fields.get(key, [0])[-1]
+    return value if isinstance(value, int) else 0
+
+
+def _message(fields: Fields, key: int) -> bytes:
+    value = fields.get(key, [b""])[-1]
+    return value if isinstance(value, bytes) else b""
+
+
+def _messages(fields: Fields, key: int) -> list[bytes]:
+    return [value for value in fields.get(key, []) if isinstance(value, bytes)]
+
+
+def _text(fields: Fields, key: int) -> str:
+    return _message(fields, key).decode()
+
+
+class Unsigned(int):
+    """A uint of CEL."""
+
+
+class Node(NamedTuple):
+    """A node of the tree.
+
+    `sort`: constant, name, field, call, list, map, message or loop. `name`: of the variable, field or function; `value`: of a
+    constant. `nodes`: operands; a method call has its target first. A loop has its range, the start of the accumulator, condition,
+    step and result; `bound` are its range variables and accumulator.
+    """
+
+    id: int
+    sort: str
+    name: str = ""
+    value: object = None
+    nodes: tuple["Node", ...] = ()
+    member: bool = False
+    bound: tuple[str, ...] = ()
+
+    def walk(self) -> Iterator["Node"]:
+        """This node and all below it."""
+        yield self
+        for node in self.nodes:
+            yield from node.walk()
+
+    def free(self, hidden: frozenset[str] = frozenset()) -> Iterator["Node"]:
+        """The names that no loop binds."""
+        if self.sort == "name" and self.name not in hidden:
+            yield self
+        for index, node in enumerate(self.nodes):
+            # A loop binds its variables in condition, step and result, not in the range.
+            yield from node.free(hidden | frozenset(self.bound) if index > 1 else hidden)
+
+
+class Tree(NamedTuple):
+    """A decoded expression: the root, the offset of each node in the text, and the types if it was checked."""
+
+    root: Node
+    positions: dict[int, int]
+    types: dict[int, str]
+
+    def start(self, node: Node) -> int:
+        """The offset of the leftmost part of a node. The library places a call at its bracket."""
+        starts = []
+        for each in node.walk():
+            at = self.positions.get(each.id)
+            if at is not None:
+                named = each.sort == "call" and not each.member and each.name.isidentifier()
+                starts.append(max(at - len(each.name), 0) if named else at)
+        return min(starts, default=0)
+
+
+def decode(serialized: bytes) -> Tree:
+    """The tree of an expression as the library serializes it, checked or not."""
+    envelope = _fields(serialized)
+    checked = _text(envelope, 1).endswith("CheckedExpr")
+    fields = _fields(_message(envelope, 2))
+    info = _fields(_message(fields, 5 if checked else 3))
+    positions = {_number(entry, 1): _number(entry, 2) for entry in map(_fields, _messages(info, 4))}
+    entries = map(_fields, _messages(fields, 3)) if checked else ()
+    types = {_number(entry, 1): _type(_fields(_message(entry, 2))) for entry in entries}
+    return Tree(_node(_message(fields, 4 if checked else 2)), positions, types)
+
+
+_PRIMITIVES = ("dyn", "bool", "int", "uint", "double", "string", "bytes")
+_WELL_KNOWN = ("dyn", "dyn", "timestamp", "duration")
+_TYPES = {2: "null", 6: "list", 7: "map", 9: "message", 11: "type", 14: "optional"}
+
+
+def _type(fields: Fields) -> str:
+    if 3 in fields:
+        return _PRIMITIVES[_number(fields, 3)]
+    if 5 in fields:
+        return _WELL_KNOWN[_number(fields, 5)]
+    return next((name for key, name in _TYPES.items() if key in fields), "dyn")
+
+
+def _node(data: bytes) -> Node:
+    fields = _fields(data)
+    id_ = _number(fields, 2)
+    if 3 in fields:
+        return Node(id_, "constant", value=_constant(_fields(_message(fields, 3))))
+    if 4 in fields:
+        return Node(id_, "name", _text(_fields(_message(fields, 4)), 1).removeprefix("."))
+    if 5 in fields:
+        select = _fields(_message(fields, 5))
+        return Node(id_, "field", _text(select, 2), bool(_number(select, 3)), (_node(_message(select, 1)),))
+    if 6 in fields:
+        call = _fields(_message(fields, 6))
+        nodes = tuple(map(_node, [*_messages(call, 1), *_messages(call, 3)]))
+        return Node(id_, "call", _text(call, 2), nodes=nodes, member=1 in call)
+    if 7 in fields:
+        return Node(id_, "list", nodes=tuple(map(_node, _messages(_fields(_message(fields, 7)), 1))))
+    if 8 in fields:
+        return _map(id_, _fields(_message(fields, 8)))
+    loop = _fields(_message(fields, 9))
+    bound = tuple(name for name in (_text(loop, 1), _text(loop, 8), _text(loop, 3)) if name)
+    return Node(id_, "loop", nodes=tuple(_node(_message(loop, key)) for key in (2, 4, 5, 6, 7)), bound=bound)
+
+
+def _map(id_: int, fields: Fields) -> Node:
+    name = _text(fields, 1)
+    entries = [_fields(entry) for entry in _messages(fields, 2)]
+    nodes = tuple(_node(_message(entry, key)) for entry in entries for key in (3, 4) if key in entry)
+    return Node(id_, "message" if name else "map", name, nodes=nodes)
+
+
+def _constant(fields: Fields) -> object:
+    [key] = fields
+    value = fields[key][-1]
+    if isinstance(value, int):
+        return {1: None, 2: bool(value), 3: value - (1 << 64) if value >> 63 else value, 4: Unsigned(value)}[key]
+    if key == 5:
+        return float(struct.unpack("<d", value)[0])
+    return value.decode() if key == 6 else value
+
+
+OPERATORS = {
+    **{f"_{mark}_": mark for mark in ("||", "&&", "<", "<=", ">", ">=", "==", "!=", "+", "-", "*", "/", "%")},
+    "@in": "in",
+}
+_BINDING = {mark: level for level, marks in enumerate((("||",), ("&&",), ("<", "<=", ">", ">=", "==", "!=", "in"), ("+", "-"),
+                                                        ("*", "/", "%"))) for mark in marks}  # fmt: skip
+_OPERAND = 9
+
+
+def unparse(node: Node, binding: int = -1) -> str:
+    """The text of a node, on one line, in brackets where it binds looser than `binding`. A loop is written as `...`."""
+    if node.sort == "constant":
+        return _literal(node.value)
+    if node.sort == "name":
+        return node.name
+    if node.sort == "field":
+        text = f"{unparse(node.nodes[0], _OPERAND)}.{node.name}"
+        return f"has({text})" if node.value else text
+    if node.sort == "call":
+        return _unparse_call(node, binding)
+    if node.sort == "list":
+        return f"[{', '.join(map(unparse, node.nodes))}]"
+    if node.sort == "map":
+        texts = list(map(unparse, node.nodes))
+        return "{" + ", ".join(f"{key}: {value}" for key, value in zip(texts[::2], texts[1::2], strict=True)) + "}"
+    return "..."
+
+
+def _unparse_call(node: Node, binding: int) -> str:
+    mark, nodes = OPERATORS.get(node.name), node.nodes
+    if mark and len(nodes) == 2:
+        level = _BINDING[mark]
+        text = f"{unparse(nodes[0], level)} {mark} {unparse(nodes[1], level + 1)}"
+        return f"({text})" if level < binding else text
+    if node.name == "_?_:_":
+        text = f"{unparse(nodes[0], 0)} ? {unparse(nodes[1], 0)} : {unparse(nodes[2])}"
+        return f"({text})" if binding >= 0 else text
+    if node.name in ("!_", "-_"):
+        return node.name[0] + unparse(nodes[0], _OPERAND)
+    if node.name in ("_[_]", "_[?_]"):
+        return f"{unparse(nodes[0], _OPERAND)}[{'?' * ('?' in node.name)}{unparse(nodes[1])}]"
+    if node.name == "_?._":
+        return f"{unparse(nodes[0], _OPERAND)}.?{nodes[1].value}"
+    if node.member:
+        return f"{unparse(nodes[0], _OPERAND)}.{node.name}({', '.join(map(unparse, nodes[1:]))})"
+    return f"{node.name}({', '.join(map(unparse, nodes))})"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, Unsigned):
+        return f"{int(value)}u"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, bytes):
+        return "b'" + "".join(f"\\x{byte:02x}" for byte in value) + "'"
+    if isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)[1:-1].replace("'", "\\'").replace('\\"', '"')
+        return f"'{quoted}'"
+    return repr(value)
