@@ -19,7 +19,7 @@ from wire import by_message, exchange_bytes, packets, total
 
 from constraint_crdt import GossipNode
 from constraint_crdt.crdt.cells import make_cell
-from constraint_crdt.gossip import decode_message
+from constraint_crdt.protocol.messages import decode_message
 from constraint_crdt.types.definition import ADD
 
 FORMS = {"short ids": "c%06d", "realistic ids": "constraint-%06d"}

@@ -12,7 +12,8 @@ import sys
 
 from report import Row, cpu, machine, show
 
-from constraint_crdt.expression import compile_expression, compiler, measurements
+from constraint_crdt.expression import compile_expression, measurements
+from constraint_crdt.expression import evaluation as compiler
 
 SOURCE = "speed_mps <= 1.5 && distance_m > 0.5"
 VALUES = {"speed_mps": 1.0, "distance_m": 2.0}

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from report import Row, cpu, machine, show
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.gossip import Delta, Sync
+from constraint_crdt.protocol.messages import Delta, Sync
 
 MOST_ROUNDS = 60
 

@@ -14,7 +14,7 @@ import tracemalloc
 import psutil
 
 from constraint_crdt import GossipNode, Replica, VectorClock
-from constraint_crdt.gossip import decode_message, encode_message
+from constraint_crdt.protocol.messages import decode_message, encode_message
 
 
 def _written(ids: list[str]) -> GossipNode:

@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterable
 
 from constraint_crdt import GossipNode
-from constraint_crdt.gossip import GossipMessage, decode_message, encode_message, split_message
-from constraint_crdt.protocol.transfers import PACK_FROM
+from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
+from constraint_crdt.protocol.transfers import PACK_FROM, split_message
 
 MESSAGE_BYTES = 64 * 1024
 

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import pytest
 
-from constraint_crdt.expression import ExpressionError, compiler, measurements
+from constraint_crdt.expression import ExpressionError, measurements
+from constraint_crdt.expression import evaluation as compiler
 from constraint_crdt.expression.cel import environment
 
 PLACES = [folder / "shared" / "cel" / "conformance.json" for folder in Path(__file__).resolve().parents[3:]]

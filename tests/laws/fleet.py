@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Replica, StateHash
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
-from constraint_crdt.gossip import GossipMessage, GossipResult, decode_message, encode_message, split_message
+from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
+from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS, counts_value
 from constraint_crdt.types.definition import ADD, definition_value
 from constraint_crdt.types.nodes import RETIRE, retire_value

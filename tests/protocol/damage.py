@@ -6,7 +6,8 @@ from collections.abc import Callable
 from constraint_crdt import GossipNode, Replica, VectorClock, exchange
 from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.repair import audit, rebuild
-from constraint_crdt.gossip import GossipMessage, GossipResult, decode_message, encode_message
+from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.register import POSITION

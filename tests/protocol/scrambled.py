@@ -3,7 +3,7 @@
 from base64 import b64encode
 from hashlib import blake2b
 
-from constraint_crdt.gossip import GossipMessage, encode_message
+from constraint_crdt.protocol.messages import GossipMessage, encode_message
 from constraint_crdt.protocol.transfers import pack
 
 

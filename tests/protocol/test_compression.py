@@ -11,9 +11,8 @@ from msgspec.structs import replace
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, VectorClock, exchange
 from constraint_crdt.crdt.limits import MESSAGE_BYTES
-from constraint_crdt.gossip import Part, decode_message, encode_message, split_message
-from constraint_crdt.protocol.messages import MOST_GROWTH
-from constraint_crdt.protocol.transfers import PACK_FROM, PAYS_BELOW, pack, unpack
+from constraint_crdt.protocol.messages import MOST_GROWTH, Part, decode_message, encode_message
+from constraint_crdt.protocol.transfers import PACK_FROM, PAYS_BELOW, pack, split_message, unpack
 from tests.protocol.scrambled import scrambled
 
 TEXT = "".join(f"constraint number {number}, " for number in range(1000)).encode()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from constraint_crdt import GossipNode, Replica, VectorClock, exchange
-from constraint_crdt.gossip import Ack, Delta, GossipMessage, Ping, decode_message, encode_message
+from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Ping, decode_message, encode_message
 
 
 def node(name: str, incarnation: int = 1) -> GossipNode:

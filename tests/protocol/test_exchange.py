@@ -5,19 +5,9 @@ import itertools
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
-from constraint_crdt.gossip import (
-    Ack,
-    ConstraintDelta,
-    Delta,
-    GossipMessage,
-    GossipResult,
-    Ping,
-    Sync,
-    decode_message,
-    encode_message,
-    split_message,
-)
-from constraint_crdt.protocol.exchange_rules import UNASKED
+from constraint_crdt.protocol.exchange_rules import UNASKED, GossipResult
+from constraint_crdt.protocol.messages import Ack, ConstraintDelta, Delta, GossipMessage, Ping, Sync, decode_message, encode_message
+from constraint_crdt.protocol.transfers import split_message
 from tests.protocol.scrambled import scrambled
 
 

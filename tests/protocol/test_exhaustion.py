@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode
-from constraint_crdt.gossip import decode_message
+from constraint_crdt.protocol.messages import decode_message
 
 encode = msgspec.msgpack.Encoder().encode
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import GossipNode, Replica, VectorClock
-from constraint_crdt.gossip import Delta, GossipMessage, decode_message, encode_message
+from constraint_crdt.protocol.messages import Delta, GossipMessage, decode_message, encode_message
 
 NODES = 4
 Carry = Callable[[GossipMessage], GossipMessage]

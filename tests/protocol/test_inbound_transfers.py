@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock
 from constraint_crdt.crdt.limits import Limits
-from constraint_crdt.gossip import GossipMessage, Part, decode_message, encode_message, split_message
-from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, InboundTransfers
+from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
+from constraint_crdt.protocol.transfers import COMPLETED, PART_BYTES, STALLED, InboundTransfers, split_message
 
 P, Q = Replica("p", 1), Replica("q", 1)
 

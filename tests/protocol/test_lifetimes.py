@@ -14,8 +14,8 @@ import pytest
 from constraint_crdt import Change, ConstraintCrdtError, Definition, GossipNode, Limits, Verdict, exchange
 from constraint_crdt.crdt.cells import REMOVE, make_cell
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.gossip import Ping, decode_message, encode_message
 from constraint_crdt.protocol.local_replica import OTHERS_AFTER
+from constraint_crdt.protocol.messages import Ping, decode_message, encode_message
 from constraint_crdt.types.definition import ADD, wire_definition
 from tests.conftest import BUDGET
 

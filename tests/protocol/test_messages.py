@@ -14,19 +14,23 @@ from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
-from constraint_crdt.gossip import (
+from constraint_crdt.protocol.messages import (
     Ack,
+    Buckets,
     ConstraintDelta,
     Delta,
+    Gone,
     GossipMessage,
+    Mend,
+    MendStep,
     Part,
     Ping,
+    Resume,
     Sync,
     decode_message,
     encode_message,
-    split_message,
 )
-from constraint_crdt.protocol.messages import Buckets, Gone, Mend, MendStep, Resume
+from constraint_crdt.protocol.transfers import split_message
 
 encode = msgspec.msgpack.Encoder().encode
 FUTURE = 99

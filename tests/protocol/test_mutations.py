@@ -25,8 +25,8 @@ from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import rebuild
-from constraint_crdt.gossip import GossipMessage, decode_message, encode_message, split_message
-from constraint_crdt.protocol.messages import WIRE_VERSION, Resume
+from constraint_crdt.protocol.messages import WIRE_VERSION, GossipMessage, Resume, decode_message, encode_message
+from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import NODE

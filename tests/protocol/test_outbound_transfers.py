@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock
-from constraint_crdt.gossip import Part, decode_message, encode_message, split_message
-from constraint_crdt.protocol.messages import GossipMessage
-from constraint_crdt.protocol.transfers import CutMessage, OutboundTransfers
+from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
+from constraint_crdt.protocol.transfers import CutMessage, OutboundTransfers, split_message
 from tests.protocol.scrambled import scrambled
 
 P, Q = Replica("p", 1), Replica("q", 1)

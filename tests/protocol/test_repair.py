@@ -11,8 +11,7 @@ from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, StateHash,
 from constraint_crdt.crdt.cells import Cell, make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.repair import BUCKETS, audit, bucket_bit, bucket_sums, rebuild
-from constraint_crdt.gossip import encode_message
-from constraint_crdt.protocol.messages import Buckets, Mend, MendStep, Ping
+from constraint_crdt.protocol.messages import Buckets, Mend, MendStep, Ping, encode_message
 from constraint_crdt.protocol.repair import PAUSE
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD

@@ -6,19 +6,20 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
 from constraint_crdt.crdt.limits import MESSAGE_BYTES
-from constraint_crdt.gossip import (
+from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.messages import (
     Ack,
     ConstraintDelta,
     Delta,
+    Gone,
     GossipMessage,
-    GossipResult,
     Part,
     Ping,
+    Resume,
     Sync,
     decode_message,
     encode_message,
 )
-from constraint_crdt.protocol.messages import Gone, Resume
 from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest
 from tests.protocol.scrambled import scrambled
 

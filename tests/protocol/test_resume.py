@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import GossipNode, Limits, VectorClock
-from constraint_crdt.gossip import Part, decode_message
-from constraint_crdt.protocol.messages import Gone, Resume
+from constraint_crdt.protocol.messages import Gone, Part, Resume, decode_message
 from constraint_crdt.protocol.transfers import STALLED
 from tests.protocol.scrambled import scrambled, travelling
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, Limits, MemoryNetwork, VectorClock
-from constraint_crdt.gossip import Part, decode_message
+from constraint_crdt.protocol.messages import Part, decode_message
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.transport import Peer, Unreachable
 from constraint_crdt.transport.memory import MemoryTransport

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.gossip import Part
-from constraint_crdt.protocol.messages import Resume
+from constraint_crdt.protocol.messages import Part, Resume
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.simulation.histories import from_json, replay
 from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, NodeStart, Retire, Start

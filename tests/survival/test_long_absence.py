@@ -14,9 +14,9 @@ from random import Random
 import pytest
 
 from constraint_crdt import GossipNode, MemoryNetwork, Node, exchange
-from constraint_crdt.gossip import Sync, split_message
 from constraint_crdt.operations.constraints import AddConstraint, RemoveConstraint
-from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
+from constraint_crdt.protocol.messages import GossipMessage, Part, Sync, decode_message, encode_message
+from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.transport import Handler, Peer, PeerCallback, Transport, Unreachable
 from constraint_crdt.types.definition import ADD
 from tests.conftest import BUDGET

@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, exchange
-from constraint_crdt.gossip import Ping, decode_message, encode_message
+from constraint_crdt.protocol.messages import Ping, decode_message, encode_message
 
 
 def nodes(*names: str) -> list[GossipNode]:

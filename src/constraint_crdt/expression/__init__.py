@@ -12,26 +12,31 @@ macros to 10,000 an evaluation. Added here:
 
 None of the library's exceptions gets out. The library is imported at first use.
 
-`cel` has verdicts, names and the library; `syntax` the tree; `refusals` the messages in plain words; `check` the check of what is
-written; `growth` the bounds on what loops build; `measurements` converts values; `compiler` joins them; `evaluation` evaluates the
+`cel` has verdicts, names, the library and the conversion of measured values; `syntax` the tree, and the bounds on the growth of
+loops; `check` the check of written expressions and its messages; `evaluation` compiled expressions, and the evaluation of the
 constraints of a state.
 """
 
-from constraint_crdt.expression.cel import MAX_DEPTH, NAME_PATTERN, ExpressionError, Outcome, Verdict, check_names
-from constraint_crdt.expression.compiler import (
+from constraint_crdt.expression.cel import (
+    MAX_DEPTH,
+    MAX_VALUE_DEPTH,
+    MAX_VALUE_ITEMS,
+    MAX_VALUE_TEXT_BYTES,
+    NAME_PATTERN,
+    ExpressionError,
+    Measurements,
+    Outcome,
+    Verdict,
+    check_names,
+    check_value,
+    measurements,
+)
+from constraint_crdt.expression.evaluation import (
     COMPILED_EXPRESSIONS_KEPT,
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
     compile_expression,
-)
-from constraint_crdt.expression.measurements import (
-    MAX_VALUE_DEPTH,
-    MAX_VALUE_ITEMS,
-    MAX_VALUE_TEXT_BYTES,
-    Measurements,
-    check_value,
-    measurements,
 )
 
 __all__ = [

@@ -1,13 +1,19 @@
 """The CEL library, Google's cel-cpp as `cel-expr-python`: verdicts, refusals, and the calls of the library.
 
 The library is imported at first use. Its exceptions are turned into sentences here and in `refusals`.
+
+Measured values for CEL: numbers as doubles at any depth, and a reason for each unusable value.
+
+Every measured number is a double, so that `x * 2.0` works whether a sensor reports 2 or 2.0.
 """
 
 import enum
 import functools
+import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, SupportsFloat, SupportsIndex
 
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -15,10 +21,11 @@ if TYPE_CHECKING:
     from cel_expr_python import cel
 
 
-class ExpressionError(ValueError):
+class ExpressionError(ConstraintCrdtError, ValueError):
     """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
+        """`message`: a sentence. `column` and `line`: the place in the text, both from 1."""
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
         super().__init__(place + message)
         self.column = column
@@ -118,3 +125,193 @@ class Environment:
 def environment() -> Environment:
     """The library, imported at the first call."""
     return Environment()
+
+
+MAX_VALUE_DEPTH = 16
+MAX_VALUE_TEXT_BYTES = 4096
+MAX_VALUE_ITEMS = 10_000
+"""Bounds of a measured value: levels of lists and maps; bytes of each text and key, in UTF-8; items at all levels together."""
+
+
+class _UnusableError(Exception):
+    """A measured value is unusable for CEL; `str()` follows the variable's name."""
+
+
+class _Coercion:
+    """The conversion of one value, which counts its items."""
+
+    def __init__(self) -> None:
+        self._items = 0
+
+    def coerce(self, value: object, depth: int = 0) -> object:
+        if isinstance(value, bool) or (value is None and depth):
+            return value
+        if isinstance(value, int | float):
+            return _double(value)
+        if isinstance(value, str):
+            return _text(value)
+        if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a scalar of numpy, or of a library like it
+            item = value.item()
+            if type(item) is not type(value):
+                return self.coerce(item, depth)
+        if isinstance(value, list | tuple | Mapping):
+            return self._container(value, depth)
+        if isinstance(value, SupportsFloat | SupportsIndex) and not hasattr(value, "__len__"):
+            return _double(value)
+        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
+
+    def _container(self, value: list[object] | tuple[object, ...] | Mapping[object, object], depth: int) -> object:
+        if depth == MAX_VALUE_DEPTH:
+            raise _UnusableError(f"is nested more than {MAX_VALUE_DEPTH} deep")
+        self._items += len(value)
+        if self._items > MAX_VALUE_ITEMS:
+            raise _UnusableError(f"has more than {MAX_VALUE_ITEMS} items")
+        if isinstance(value, Mapping):
+            return {_key(key): self.coerce(item, depth + 1) for key, item in value.items()}
+        return [self.coerce(item, depth + 1) for item in value]
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise _UnusableError("has a key that is not text")
+    return _text(key)
+
+
+def _text(value: str) -> str:
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        raise _UnusableError("is not valid text") from None
+    if size > MAX_VALUE_TEXT_BYTES:
+        raise _UnusableError(f"has a text of more than {MAX_VALUE_TEXT_BYTES} bytes")
+    return value
+
+
+def _double(value: SupportsFloat | SupportsIndex) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        raise _UnusableError("is too large for a double") from None
+    except (TypeError, ValueError):
+        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable") from None
+    if math.isinf(number) and isinstance(value, Decimal) and value.is_finite():
+        raise _UnusableError("is too large for a double")
+    return number
+
+
+def coerce(value: object) -> object:
+    """A measured value as CEL sees it. Raises `_UnusableError` for a value that is none, or out of bounds."""
+    return _Coercion().coerce(value)
+
+
+def check_value(name: str, value: object) -> None:
+    """Raise `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds. None is no value."""
+    if value is None:
+        return
+    try:
+        coerce(value)
+    except _UnusableError as error:
+        raise ConstraintCrdtError(
+            f"{name} {error}; a measurement is a number, a text, true or false, or a list or map of them"
+        ) from None
+
+
+class Size(NamedTuple):
+    """The size of a value: its items, its bytes, and those of its largest item. A scalar has none."""
+
+    items: int = 0
+    bytes: int = 0
+    item_bytes: int = 0
+
+
+_ITEM_BYTES = 16
+_SCALAR = Size()
+
+
+def _size(value: object) -> Size:
+    if isinstance(value, str):
+        return Size(0, len(value.encode()))
+    if isinstance(value, dict):
+        inner = [_size(item).bytes + len(key.encode()) for key, item in value.items()]
+    elif isinstance(value, list):
+        inner = [_size(item).bytes for item in value]
+    else:
+        return _SCALAR
+    return Size(len(inner), sum(inner) + _ITEM_BYTES * len(inner), max(inner, default=0))
+
+
+class Measurements(Mapping[str, object]):
+    """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
+
+    __slots__ = ("_activation", "_names", "_unusable", "_values")
+
+    def __init__(self, values: dict[str, object], unusable: dict[str, str]) -> None:
+        self._values = values
+        self._unusable = unusable
+        self._names = frozenset(values)
+        self._activation: cel.Activation | None = None
+
+    def __getitem__(self, name: str) -> object:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def covers(self, variables: frozenset[str]) -> bool:
+        """True if all of these variables have usable values."""
+        return variables <= self._names
+
+    def why_not(self, variables: frozenset[str]) -> str:
+        """Why `covers` is false, naming every variable concerned, in order."""
+        missing = sorted(variables - self._names - self._unusable.keys())
+        reasons = [f"no measurement of {', '.join(missing)}"] if missing else []
+        return "; ".join(reasons + [f"{name} {self._unusable[name]}" for name in sorted(variables & self._unusable.keys())])
+
+    def size(self, name: str) -> Size:
+        """The size of a variable's value."""
+        return _size(self._values.get(name))
+
+    def activation(self) -> "cel.Activation":
+        """The values in the library's own form, made when first asked for."""
+        if self._activation is None:
+            aliases = {ALIAS + name: self._values[name] for name in TYPE_NAMES & self._names}
+            self._activation = environment().activation({**self._values, **aliases} if aliases else self._values)
+        return self._activation
+
+
+def measurements(values: Mapping[str, object]) -> Measurements:
+    """Convert measured values once, to evaluate many expressions against them.
+
+    A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or a
+    list or mapping (with str keys) of those and None. Numbers become doubles at any depth; NaN and infinities are values. None at
+    the top is no value. A number too large for a double, a value out of bounds and any other type are unusable: the variable has an
+    error instead of a value. A name with points is a field: `robot.speed` is added to the map `robot`. Raises nothing.
+    """
+    usable: dict[str, object] = {}
+    unusable: dict[str, str] = {}
+    fields: dict[str, object] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        try:
+            (fields if "." in name else usable)[name] = coerce(value)
+        except _UnusableError as error:
+            unusable[name] = str(error)
+    for name in sorted(fields):
+        _add_field(usable, name.split("."), fields[name])
+    return Measurements(usable, unusable)
+
+
+def _add_field(values: dict[str, object], path: list[str], value: object) -> None:
+    """Put a value at this path; a value on the way that is no map stays, and hides it."""
+    first, *rest = path
+    if not rest:
+        values[first] = value
+        return
+    inner = values.get(first, {})
+    if isinstance(inner, dict):
+        values[first] = copied = dict(inner)
+        _add_field(copied, rest, value)

@@ -1,15 +1,307 @@
-"""Evaluation of the active constraints against measurements. Pure.
+"""Compiled expressions and their evaluation. The last few thousand are cached.
+
+The library compiles the patterns of `matches` once with an expression that passes its type checker, and otherwise at each
+evaluation. Patterns are string literals of a bounded cost, and stand in no loop of an expression that does not pass.
+
+Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
 A definition with a selector applies only to nodes with all of its labels; a constraint without an applying definition is not
 evaluated. A definition that does not compile here (from a node with a later version) reads unknown, and is kept and forwarded.
 """
 
+import functools
+import re
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
+from constraint_crdt.crdt.limits import WHEN_BYTES
+from constraint_crdt.expression.cel import (
+    ALIAS,
+    TYPE_NAMES,
+    ExpressionError,
+    Measurements,
+    Outcome,
+    Verdict,
+    environment,
+    measurements,
+    refuse,
+)
+from constraint_crdt.expression.check import (
+    Place,
+    check_tree,
+    failure,
+    numeric_comparison,
+    place_of,
+    refuse_as_library,
+    refuse_type,
+)
+from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
+from constraint_crdt.model.markup import html_fields
 from constraint_crdt.types.orset import ConstraintORSet
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel
+
+MAX_EXPRESSION_BYTES = WHEN_BYTES
+COMPILED_EXPRESSIONS_KEPT = 16_384
+"""Some 4 KB each. With more constraints than these, each evaluation of all compiles all again."""
+MAX_PATTERN_COST = 1600
+"""Some 2 ms to compile, once. Without a bound, the patterns of 1 KiB take seconds and hundreds of megabytes."""
+
+_COUNTED = re.compile(r"(.?)\{\s*(\d+)\s*(?:,\s*(\d*)\s*)?\}", re.DOTALL)
+
+
+def _cost(pattern: str) -> int:
+    """An upper estimate of the cost of compiling a regular expression; Unicode classes and nested counts are the costly parts."""
+    groups, atoms = 1, 1
+    for before, least, most in _COUNTED.findall(pattern):
+        count = max(int(most or 0), int(least), 1)
+        if before in ("", ")", "}") or before.isspace():
+            groups *= count
+        else:
+            atoms = max(atoms, count)
+    return (len(pattern) + 60 * len(re.findall(r"\\[wWdDsSpPbB]", pattern))) * groups * atoms
+
+
+def _check_patterns(source: str, tree: Tree) -> bool:
+    """Raise `ExpressionError` for a pattern that is not a string literal or not valid, and for patterns above the cost limit.
+    Returns whether there are any.
+    """
+    patterns = [node.nodes[-1] for node in tree.root.walk() if node.sort == "call" and node.name == "matches" and node.nodes]
+    cost = 0
+    for pattern in patterns:
+        start = tree.start(pattern)
+        if not isinstance(pattern.value, str):
+            refuse(source, "`matches` needs its pattern as a string literal", start)
+        cost += _cost(pattern.value)
+        if cost > MAX_PATTERN_COST:
+            refuse(source, "the patterns of `matches` are too costly: shorten them or lower their {counts}", start)
+        library = environment()
+        found = library.parse("''.matches(pattern)").eval(library.activation({"pattern": pattern.value}))
+        if found.type() == library.error_type:
+            why = failure(str(found.plain_value())).removeprefix("invalid regular expression: ")
+            refuse(source, f"this pattern is not a valid regular expression: {why}", start)
+    return bool(patterns)
+
+
+_SATISFIED = Outcome(Verdict.SATISFIED, "")
+_VIOLATED = Outcome(Verdict.VIOLATED, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled `when`. Equal when the text is; safe to share between threads."""
+
+    source: str
+    variables: frozenset[str]
+    """The top-level names that it reads."""
+    _program: "cel.Expression" = field(repr=False, compare=False)
+    _growth: Growth | None = field(default=None, repr=False, compare=False)
+
+    def evaluate(self, values: Mapping[str, object]) -> Outcome:
+        """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
+
+        `UNKNOWN` if the result depends on a variable without a usable value, if the evaluation fails, or if it does not give a
+        bool. `&&`, `||` and `?:` decide without the rest where CEL says so. Raises nothing.
+        """
+        if type(values) is not Measurements:
+            values = measurements(values)
+        if self._growth and self._builds_too_much(self._growth, values):
+            return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
+        try:
+            result = self._program.eval(values.activation())
+        except RuntimeError as error:
+            return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
+        value = result.plain_value()
+        if value is True:
+            return _SATISFIED
+        if value is False:
+            return _VIOLATED
+        if result.type() != environment().error_type:
+            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {result.type().name().lower()}")
+        return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
+
+    def _why(self, error: str, values: Measurements) -> str:
+        """The reason for an error: the variables without a usable value, and any other failure."""
+        missing = "" if values.covers(self.variables) else values.why_not(self.variables)
+        if missing and "No value with name" in error:
+            return missing
+        failed = f"the evaluation failed: {failure(error)}"
+        return f"{failed}; {missing}" if missing else failed
+
+    @staticmethod
+    def _builds_too_much(found: Growth, values: Measurements) -> bool:
+        ranges = [values.size(name) for name in found.ranges]
+        read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
+        return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
+
+
+class _Compilation(NamedTuple):
+    """A compiled expression, its tree with the offsets of the source, and the error of a text that the type checker refuses."""
+
+    expression: Expression
+    tree: Tree
+    refused: Place | None
+
+
+NO_KINDS: Mapping[str, str] = {}
+
+
+def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str, str] = NO_KINDS) -> Expression:
+    """Check and compile a `when`. Compiled expressions are cached, so asking again costs nothing.
+
+    `checked`: refuse also what the bounds allow and no measurement can decide, as where an expression is written. Definitions in
+    force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
+    are known (`double`, `string`, `bool`, `list`, `map`), for that check. Raises `ExpressionError` with the column.
+    """
+    if not checked:
+        return _compile(source)
+    return _checked(source, frozenset(kinds.items()))
+
+
+def _check_size(source: str) -> None:
+    # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
+    try:
+        size = len(source.encode()) if len(source) <= MAX_EXPRESSION_BYTES else len(source)
+    except UnicodeEncodeError as error:
+        raise ExpressionError("the text is not valid Unicode", error.start + 1) from None
+    if size > MAX_EXPRESSION_BYTES:
+        raise ExpressionError(f"the expression is longer than {MAX_EXPRESSION_BYTES} bytes: split the constraint")
+
+
+@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
+def _compile(source: str) -> Expression:
+    return _compilation(source).expression
+
+
+@functools.lru_cache(maxsize=COMPILED_EXPRESSIONS_KEPT)
+def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
+    compilation = _compilation(source)
+    if compilation.refused:
+        refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
+    check_tree(source, compilation.tree, dict(kinds))
+    return _compile(source)
+
+
+def _compilation(source: str) -> _Compilation:
+    _check_size(source)
+    parsed = _parse(source)
+    check_factor(source, parsed)
+    has_patterns = _check_patterns(source, parsed)
+    program, edits, refused = _type_checked(source, parsed)
+    if program is None:
+        if has_patterns and _repeats_patterns(parsed):
+            raise ExpressionError("`matches` in a macro needs an expression without errors of type", 1)
+        edits, program = _Edits(source), environment().parse(source)
+    tree = decode(program.serialize())
+    names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
+    return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), refused)
+
+
+def _repeats_patterns(tree: Tree) -> bool:
+    """True if a loop has a pattern, which the library compiles at each step if the type checker refuses the expression."""
+    loops = (node for node in tree.root.walk() if node.sort == "loop")
+    return any(each.name == "matches" for loop in loops for part in loop.nodes[1:] for each in part.walk())
+
+
+def _parse(source: str) -> Tree:
+    try:
+        return decode(environment().parse(source).serialize())
+    except RuntimeError as error:
+        refuse_as_library(source, error)
+
+
+class _Edits:
+    """Insertions into a text, by which it passes the type checker without another meaning."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._inserted: dict[int, str] = {}
+
+    def insert(self, at: int, text: str) -> None:
+        """Insert at this offset of the source."""
+        self._inserted[at] = text + self._inserted.get(at, "")
+
+    @property
+    def text(self) -> str:
+        """The text with the insertions."""
+        text = self._source
+        for at in sorted(self._inserted, reverse=True):
+            text = text[:at] + self._inserted[at] + text[at:]
+        return text
+
+    def offset(self, edited: int) -> int:
+        """The offset in the source of an offset in the text with the insertions."""
+        shift = 0
+        for at in sorted(self._inserted):
+            if at + shift + len(self._inserted[at]) <= edited:
+                shift += len(self._inserted[at])
+        return edited - shift
+
+    def undone(self, tree: Tree) -> Tree:
+        """The tree with the offsets and the names of the source."""
+        positions = {id_: self.offset(at) for id_, at in tree.positions.items()}
+        return Tree(_without_alias(tree.root), positions, tree.types)
+
+
+def _without_alias(node: Node) -> Node:
+    name = node.name.removeprefix(ALIAS) if node.sort == "name" else node.name
+    return node._replace(name=name, nodes=tuple(map(_without_alias, node.nodes)))
+
+
+_NUMBER = re.compile(r"-?\s*(?:0x[0-9a-fA-F]+[uU]?|[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?[uU]?)")
+
+
+def _type_checked(source: str, parsed: Tree) -> "tuple[cel.Expression | None, _Edits, Place | None]":
+    """The expression with types, or the error of the type checker.
+
+    Two errors are none here. A name of a type that does not fit as one is a variable: `type == 'agv'`. And the type checker refuses
+    to compare `x * 2.0` with `3`, which evaluation does on one number line: the literal is made dynamic.
+    """
+    library, edits, renamed = environment(), _Edits(source), False
+    literals = {parsed.positions[node.id] for node in parsed.root.walk() if node.sort == "constant" and _is_number(node.value)}
+    while True:
+        text = edits.text
+        try:
+            return library.check(text, _variables(parsed if text == source else _parse(text))), edits, None
+        except RuntimeError as error:
+            place = place_of(text, error) or Place("this is not CEL", 0, syntax=False)
+        start = edits.offset(place.start)
+        literal = _compared_literal(parsed, start, literals) if numeric_comparison(place.message) else None
+        types = [parsed.positions[node.id] for node in parsed.root.free() if node.name in TYPE_NAMES]
+        if literal is not None:
+            literals.discard(literal)
+            number = _NUMBER.match(source, literal)
+            edits.insert(literal, "dyn(")
+            edits.insert(number.end() if number else literal, ")")
+        elif types and not renamed:
+            renamed = True
+            for at in types:
+                edits.insert(at, ALIAS)
+        else:
+            return None, edits, place._replace(start=start)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _compared_literal(tree: Tree, start: int, literals: set[int]) -> int | None:
+    """The offset of a literal that is an operand of the comparison at this offset."""
+    compared = (node for node in tree.root.walk() if node.sort == "call" and tree.positions.get(node.id) == start)
+    return next((at for node in compared for each in node.nodes if (at := tree.positions.get(each.id, -1)) in literals), None)
+
+
+_NAMESPACES = frozenset({"math", "optional"})
+
+
+def _variables(tree: Tree) -> frozenset[str]:
+    """The top-level names, without the names of types and the namespaces of functions."""
+    calls = (node for node in tree.root.walk() if node.sort == "call" and node.member)
+    spaces = {call.nodes[0].id for call in calls if call.nodes[0].name in _NAMESPACES and call.nodes[0].sort == "name"}
+    return frozenset(node.name for node in tree.root.free() if node.id not in spaces and node.name not in TYPE_NAMES)
 
 
 class Evaluation(NamedTuple):
@@ -24,6 +316,11 @@ class Evaluation(NamedTuple):
     def counts(self) -> tuple[int, int]:
         """The increment of (satisfied, violated); unknown counts neither way."""
         return int(self.verdict is Verdict.SATISFIED), int(self.verdict is Verdict.VIOLATED)
+
+    def _repr_html_(self) -> str:
+        """A table with the result, for notebooks."""
+        fields = [("constraint", self.constraint), ("verdict", self.verdict.value), ("reason", self.reason or None)]
+        return html_fields("Evaluation", fields)
 
 
 NO_LABELS: Mapping[str, str] = {}

@@ -35,9 +35,9 @@ from constraint_crdt.crdt.limits import (
     TILE_BYTES,
     WHEN_BYTES,
 )
+from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.http.endpoint import ProblemDetails
 from constraint_crdt.model import Event, Notice
-from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES, NAME_PATTERN
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
