@@ -46,6 +46,7 @@ def test_importing_the_package_costs_at_most_60_ms() -> None:
     assert min(1000 * float(run(measure)) for _ in range(RUNS)) <= CPU_MS
 
 
+@pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
     code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
     loaded = run(code).split()

@@ -11,8 +11,7 @@ from hypothesis import given
 
 from constraint_crdt import Event, EventKind, MemoryNetwork, Node
 from constraint_crdt.alerts import engine as alerting
-from constraint_crdt.alerts.delivery import Webhooks
-from constraint_crdt.alerts.engine import Alert, AlertEngine
+from constraint_crdt.alerts.engine import Alert, AlertEngine, Webhooks
 from constraint_crdt.alerts.rules import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from constraint_crdt.alerts import delivery as webhooks
-from constraint_crdt.alerts.delivery import Webhooks
+from constraint_crdt.alerts import engine as webhooks
+from constraint_crdt.alerts.engine import Webhooks
 from tests.runtime.fleet import eventually
 
 
