@@ -161,3 +161,11 @@ def test_the_names_in_the_glossary_are_in_the_source() -> None:
         )
     }
     assert missing == set()
+
+
+def test_the_files_of_mutation_testing_exist() -> None:
+    """A test selection with a missing file ends `mutmut` before its first mutant."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]
+    flags = [flag.removeprefix("--ignore=") for flag in config["pytest_add_cli_args"] if flag.startswith("--ignore=")]
+    named = [*config["only_mutate"], *config["pytest_add_cli_args_test_selection"], *flags]
+    assert [name for name in named if not (ROOT / name).exists()] == []
