@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, StoreError, WrongThread
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, StoreError, WrongThread
 from constraint_crdt.model import EventKind
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
@@ -61,6 +61,15 @@ def test_it_adds_checks_and_reads(node: SyncNode) -> None:
 def test_it_reaches_the_parts_of_the_node(node: SyncNode) -> None:
     assert node.run(lambda each: each.counters.move("laps", 3)).value == 3
     assert node.read(lambda each: each.counters.report("laps").value) == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_call_of_the_wrong_kind_names_the_other_method(node: SyncNode) -> None:
+    with pytest.raises(InvalidType, match="use `read`"):
+        node.run(lambda each: each.status())  # type: ignore[arg-type,return-value]
+    with pytest.raises(InvalidType, match="use `run`"):
+        _ = node.read(lambda each: each.counters.move("laps", 3))
+    assert node.read(lambda each: each.counters.reports()) == []
 
 
 def test_events_end_after_the_timeout_and_with_the_node() -> None:

@@ -29,6 +29,7 @@ async def test_a_tile_is_told_of_on_every_node() -> None:
         assert seen == [(EventKind.TILE_PUT, "yard", "map", "a"), (EventKind.TILE_DELETED, "yard", "map", "")]
         restored = await b.tiles.restore("yard", "map")
         assert restored.tags == ["blue", "red"]
+        assert (await b.tiles.untag("yard", "map", "red")).tags == ["blue"]
         assert b.tiles.rooms() == ["yard"]
         assert b.tiles.get("yard", "map").text == "x"
 

@@ -15,6 +15,7 @@ Rules kept here:
 
 import asyncio
 import contextlib
+import inspect
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from constraint_crdt.errors import LifecycleError, WrongThread
+from constraint_crdt.errors import InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
@@ -144,22 +145,31 @@ class SyncNode:
     def run(self, work: Callable[[Node], Awaitable[Result]]) -> Result:
         """The result of an asynchronous call of the node: `node.run(lambda n: n.tiles.put("hall", "sign", "open"))`.
 
-        Raises the errors of the call, `LifecycleError` if the node does not run, and `WrongThread` on the loop of the node.
+        Raises the errors of the call, `InvalidType` if `work` makes no asynchronous call, `LifecycleError` if the node does not
+        run, and `WrongThread` on the loop of the node.
         """
 
         async def called() -> Result:
-            return await work(self._node)
+            call = work(self._node)
+            if not inspect.isawaitable(call):
+                raise InvalidType("`run` takes a function that makes an asynchronous call: use `read` for all other calls")
+            return await call
 
         return self._wait(called())
 
     def read(self, work: Callable[[Node], Result]) -> Result:
-        """The result of a function of the node, called on its loop: `node.read(lambda n: n.counters.reports())`. Raises as `run`.
+        """The result of a function of the node, called on its loop: `node.read(lambda n: n.counters.reports())`.
 
-        The function sees one state of the node: nothing changes while it runs.
+        The function sees one state of the node: nothing changes while it runs. Raises as `run`, and `InvalidType` if `work`
+        makes an asynchronous call.
         """
 
         async def called() -> Result:
-            return work(self._node)
+            result = work(self._node)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise InvalidType("`read` takes a function that makes no asynchronous call: use `run` for it")
+            return result
 
         return self._wait(called())
 
