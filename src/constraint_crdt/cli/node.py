@@ -201,7 +201,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         findings.append(Finding(check="node", level="ok", what=f"{answer.node} answers at {client.address.url}"))
         findings += answer.findings
     except NoAnswer as error:
-        advice = f"start it with `{PROGRAM} node`; the findings below are about what it would meet"
+        advice = "the findings below are about a node that is started on this machine"
         findings.append(Finding(check="node", level="fail", what=str(as_failure(error)), advice=advice))
         findings += _without_node(settings)
     except ClientError as error:
