@@ -1,5 +1,5 @@
-"""The files, folders, constants and modules that the pages name exist; the map of the house and the table of changes are true; the
-description on an index page has no link into the repository.
+"""The files, folders, constants and modules that the pages name exist, and the modules that the source names; the map of the house
+and the table of changes are true; the description on an index page has no link into the repository.
 
 Files are named from the root of the checkout or of the package. A constant stands behind its file: `crdt/limits.py` `ID_BYTES`.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_docs import LINK, LINKED, ROOT
+from tests.test_docs import LINK, LINKED, ROOT, SOURCES
 from tests.test_layers import PURE, ROOMS
 
 PACKAGE = ROOT / "src" / "constraint_crdt"
@@ -23,6 +23,9 @@ FILE = re.compile(r"[\w./-]+\.(?:py|js|css|html)|(?:src|tests|docs|tools|benchma
 FOLDER = re.compile(r"[a-z_]+/(?:[a-z_]+/)*")
 CONSTANT = re.compile(r"_?[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*")
 MODULE = re.compile(r"constraint_crdt(?:\.[a-z][a-z_]*)+")
+IN_SOURCE = re.compile(r"`(?:constraint_crdt\.)?([a-z_]+\.[a-z_]+|[a-z_]+(?:/[a-z_]+)+\.py)`")
+STANDARD = {"http.client"}
+"""Modules of Python that look as if they were in a package of this project."""
 
 
 def test_the_description_on_an_index_page_has_no_links_into_the_repository() -> None:
@@ -94,6 +97,32 @@ def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
         "core/",
         "constraint_crdt.core.limits",
     ]
+
+
+def missing_modules(text: str) -> list[str]:
+    """The modules in backquotes that do not exist, as `package.module` or `package/module.py`."""
+    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    return [
+        name
+        for name in IN_SOURCE.findall(text)
+        if name not in STANDARD
+        and not (ROOT / "tests" / name).is_file()
+        and (
+            file_named(name) is None if "/" in name else name.split(".")[0] in packages and not is_module(f"constraint_crdt.{name}")
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "source", [source for source in SOURCES if source != Path(__file__)], ids=lambda source: str(source.relative_to(ROOT))
+)
+def test_the_modules_that_a_source_names_exist(source: Path) -> None:
+    assert missing_modules(source.read_text()) == []
+
+
+def test_a_missing_module_is_noticed() -> None:
+    text = "`crdt.clock`, `crdt.hybrid_time`, `types/decay.py`, `types/aging.py`, `laws/model.py`, `http.client`, `node.start`"
+    assert missing_modules(text) == ["crdt.hybrid_time", "types/aging.py"]
 
 
 def rows_of(page: Path, heading: str) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """`DecayCounter` against two plain models, over random histories of three copies.
 
 Where all clocks agree, the model keeps every event and sums amount * 2^(-age / half-life). Where clocks are apart and are set back,
-it is the rule of `types/aging.py`, kept in the plainest way; and whatever clocks do, nothing is inflated or frozen.
+it is the rule of `types/decay.py`, kept in the plainest way; and whatever clocks do, nothing is inflated or frozen.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ Rules of exchanges:
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
-  average, and rounds keep the clocks of peers known (see `crdt.hybrid_time`).
+  average, and rounds keep the clocks of peers known (see `crdt.clock`).
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
   no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
   quicker peers; after a whole timeout there is no retry.
