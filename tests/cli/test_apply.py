@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_read_is_named(empty_url: str, tmp_path: Path, cap
     assert "nope.toml: No such file" in capsys.readouterr().err
     (tmp_path / "bytes.toml").write_bytes(b"\xff")
     assert main(["apply", "--node", empty_url, str(tmp_path / "bytes.toml")]) == 2
-    assert "is not TOML" in capsys.readouterr().err
+    assert "is not TOML: it is not text in UTF-8\n" in capsys.readouterr().err
 
 
 def test_an_empty_file_does_not_empty_the_fleet(empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

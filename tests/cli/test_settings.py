@@ -79,7 +79,7 @@ def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read the settings"):
         load_settings({}, {}, tmp_path / "nope.toml")
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(SettingsError, match="is not TOML"):
+    with pytest.raises(SettingsError, match=r"is not TOML: it is not text in UTF-8$"):
         load_settings({}, {}, tmp_path / "bytes.toml")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node, NodeSettings
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, StoreError, WrongThread
+from constraint_crdt import MemoryNetwork, Node, NodeSettings, SyncNode
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, StoreError, WrongThread
 from constraint_crdt.operations.constraints import AddConstraint
 from tests.runtime.fleet import QUICK
 
@@ -43,6 +43,12 @@ async def refused(node: Node, error: type[ConstraintCrdtError], writes: dict[str
         sentences.add(str(raised.value))
     assert node.gossip.state_hash == before
     return sentences
+
+
+@pytest.mark.parametrize("kind", [Node, SyncNode])
+def test_a_network_in_place_of_its_transport_is_refused(kind: type[Node] | type[SyncNode]) -> None:
+    with pytest.raises(InvalidType, match=r"a MemoryNetwork is no transport: .* `transport\(\)`"):
+        kind(name="a", transport=MemoryNetwork())  # type: ignore[arg-type]
 
 
 # `retire` answers that it knows no such node before it writes anything.

@@ -298,7 +298,9 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         content = tomllib.loads(text)
     except OSError as error:
         raise MisuseError(f"cannot read {file}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError:
+        raise MisuseError(f"{file} is not TOML: it is not text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise MisuseError(f"{file} is not TOML: {error}") from None
     mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
     entries = content.get("constraint", [])

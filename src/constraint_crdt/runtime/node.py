@@ -26,7 +26,7 @@ from typing import Self
 
 import msgspec
 
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, UnknownConstraint, WrongThread
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_names, compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, Severity
@@ -86,8 +86,11 @@ class Node:
         """Keyword settings override those in `settings`. `transport`: Zenoh if left out. `random`: selects peers. `now`: the time
         in ns since the epoch.
 
-        Raises `ConstraintCrdtError` for a name or fleet out of bounds.
+        Raises `ConstraintCrdtError` for a name or fleet out of bounds, and `InvalidType` for an object that is no transport.
         """
+        if transport is not None and not callable(getattr(transport, "open", None)):
+            kind = type(transport).__name__
+            raise InvalidType(f"a {kind} is no transport: of a MemoryNetwork, pass what its method `transport()` returns")
         given = {"name": name, "fleet": fleet, "role": role, "listen": listen, "connect": connect, "labels": labels}
         changes = {
             key: tuple(value) if key in ("listen", "connect") else value for key, value in given.items() if value is not None

@@ -247,7 +247,9 @@ def _from_file(file: Path) -> dict[str, object]:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"cannot read the settings in {file}: {error.strerror or error}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except UnicodeDecodeError:
+        raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
     known = NodeSettings.__struct_fields__
     for key in content:
