@@ -39,6 +39,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.changes import DefinitionClock
+from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -49,9 +50,6 @@ MOST_TEXT = 256
 """Characters of a name or a pattern."""
 
 LOG: Final = "log"
-
-NAMED = 10
-"""Nodes named in a sentence. Further nodes are counted."""
 
 About = Literal["constraint", "node", "fleet"]
 """The sort of the subject of an alert."""
@@ -179,8 +177,7 @@ class Unheard(AlertKind):
             held = {name: evidence.holds(name, dots) for name in behind}
             lacking = [name for name, holds in held.items() if holds is False]
             if lacking:
-                more = f" and {len(lacking) - NAMED} more" if len(lacking) > NAMED else ""
-                yield Condition(id_, True, f"no evidence that {', '.join(lacking[:NAMED])}{more} heard of it")
+                yield Condition(id_, True, f"no evidence that {named(lacking)} heard of it")
             elif None in held.values():
                 yield Condition(id_, None)
 
