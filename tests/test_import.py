@@ -8,6 +8,7 @@ from importlib import import_module
 import pytest
 
 import constraint_crdt
+from constraint_crdt.client import NotANode
 
 PUBLIC_PACKAGES = ("types", "gossip", "simulation", "client", "plato", "testing", "errors")
 
@@ -92,3 +93,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     for place in PLACES:
         with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
             _ = import_module(place).Nothing
+
+
+def test_an_error_of_the_client_is_found_under_its_name_of_0_1_0() -> None:
+    with pytest.warns(DeprecationWarning, match=r"^constraint_crdt.client.Stranger is NotANode now$"):
+        from constraint_crdt.client import Stranger
+    assert Stranger is NotANode

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt.cli.arguments import SHELLS
+from constraint_crdt.cli.arguments import FIELD, SHELLS
 from constraint_crdt.cli.main import main
 from tests.cli.process import environment
 
@@ -30,6 +30,11 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.F
     path = tmp_path / "completion"
     path.write_text(capsys.readouterr().out)
     return path
+
+
+@pytest.mark.parametrize("script", SHELLS, indirect=True)
+def test_a_script_has_the_plain_names_of_the_fields(script: Path) -> None:
+    assert FIELD not in script.read_text()
 
 
 def shell(name: str) -> str:

@@ -177,3 +177,12 @@ node.check({"t": 1.0})
     with make_node(settings=msgspec.structs.replace(QUICK, store=file)) as again:
         assert again.constraint_ids() == ["kept"]
         assert again.status().satisfied == 1
+
+
+def test_a_count_under_both_of_its_names_is_refused(node: SyncNode) -> None:
+    with pytest.raises(TypeError, match="former name"):
+        node.record(1, 2, violations=3)
+    assert node.status().violations == 0
+    node.record(1, 2)
+    node.record(violations=3)
+    assert node.status().violations == 5

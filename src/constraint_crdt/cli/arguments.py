@@ -327,14 +327,19 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Have shtab offer files for flags with a file name. argparse has no public way to its arguments; so does shtab."""
+    """Have shtab offer files for flags with a file name, and show the plain names of the fields.
+
+    argparse has no public way to its arguments; so does shtab.
+    """
     import shtab
 
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _complete_files(command)
-        elif action.metavar in FILES:
+            continue
+        action.dest = action.dest.removeprefix(FIELD)
+        if action.metavar in FILES:
             vars(action)["complete"] = shtab.FILE
 
 

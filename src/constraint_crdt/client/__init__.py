@@ -9,10 +9,12 @@
             print(heard)
 
 Responses are the structs of `constraint_crdt.operations`. Every failure is a `ClientError`. An import loads no server, no
-engine and no node. `methods` has a method per operation, generated; `wire` encodes requests and decodes responses without I/O;
-`blocking` and `asynchronous` do the I/O; `event_stream` parses events, `address` addresses and token files.
+engine and no node. `methods` has a method per operation, generated; `wire` reads addresses and token files, encodes requests and
+decodes responses, without connections; `blocking` and `asynchronous` connect; `event_stream` parses events. `NotANode` is found
+under its name of 0.1.0, `Stranger`, with a `DeprecationWarning`, until 0.3.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "Stranger":  # as in 0.1.0
+        warnings.warn("constraint_crdt.client.Stranger is NotANode now", DeprecationWarning, stacklevel=2)
+        return NotANode
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)

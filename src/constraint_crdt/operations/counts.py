@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN
+from constraint_crdt.errors import InvalidType
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -237,8 +238,17 @@ async def _record(node: "Node", request: Counted) -> Recorded:
 def record_counts(
     satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
 ) -> Counted:
-    """The request of `record`. `violations`: the name of `violated` in 0.1.0."""
-    return Counted(satisfied=satisfied, violations=violated if violations is None else violations, constraint=constraint)
+    """The request of `record`. `violations`: the name of `violated` in 0.1.0, instead of `violated`."""
+    return Counted(satisfied=satisfied, violations=single_violated(violated, violations), constraint=constraint)
+
+
+def single_violated(violated: int, violations: int | None) -> int:
+    """The number that was given under either name. Raises `TypeError` for both names: a number would be lost."""
+    if violations is None:
+        return violated
+    if violated:
+        raise InvalidType("`violations` is the former name of `violated`: give a single number, as `violated`")
+    return violations
 
 
 def _recorded(_: Recorded, request: Counted, __: "Namespace") -> str:

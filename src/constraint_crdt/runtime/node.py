@@ -32,6 +32,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, Severity
 from constraint_crdt.model.markup import html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
+from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
@@ -232,11 +233,11 @@ class Node:
     ) -> None:
         """Count evaluations made outside of the node, of a constraint, or without a constraint.
 
-        `violations`: the name of `violated` in 0.1.0. Raises `ValueError` for a negative number, and `UnknownConstraint` for an
-        inactive constraint without counts.
+        `violations`: the name of `violated` in 0.1.0. Raises `ValueError` for a negative number, `TypeError` for both names, and
+        `UnknownConstraint` for an inactive constraint without counts.
         """
         self._check_call()
-        violated = violated if violations is None else violations
+        violated = single_violated(violated, violations)
         state = self.gossip.state
         if constraint is not None and constraint not in state.constraints and not any(state.metrics.constraint(constraint)):
             raise UnknownConstraint(constraint)
