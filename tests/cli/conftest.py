@@ -12,7 +12,7 @@ from tests.cli.process import running_node
 
 @pytest.fixture(scope="session", autouse=True)
 def one_parser() -> Iterator[None]:
-    """The parser of all commands is made once for all tests in this process: parsing does not change it."""
+    """The parser of all commands is made once for all tests in this process: parsing does not change it. (`completion` does.)"""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(arguments, "make_parser", cache(arguments.make_parser))
         yield

@@ -1,5 +1,6 @@
 """The completion scripts: the shells read them, and offer what there is at each place."""
 
+import inspect
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from constraint_crdt.cli import arguments
 from constraint_crdt.cli.arguments import FIELD, SHELLS
 from constraint_crdt.cli.main import main
 from tests.cli.process import environment
@@ -24,8 +26,12 @@ printf '%s\n' "${COMPREPLY[@]}"
 
 
 @pytest.fixture
-def script(tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Path:
+def script(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The script for a shell, in a file."""
+    # A parser of its own: the script is made of plain names, and other tests share a parser.
+    monkeypatch.setattr(arguments, "make_parser", inspect.unwrap(arguments.make_parser))
     assert main(["completion", request.param]) == 0
     path = tmp_path / "completion"
     path.write_text(capsys.readouterr().out)
