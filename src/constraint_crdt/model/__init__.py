@@ -1,4 +1,4 @@
-"""The data shared by the layers of a node and its clients: severities, events, notices, and histograms of durations.
+"""The data shared by the layers of a node and its clients: severities, verdict states, events, notices, histograms of durations.
 
 An `Event` describes a single occurrence. A `Notice` tells followers of a node about changed readings. A `DurationHistogram` counts
 durations in constant space. Its counts never decrease, so the difference of two readings is exact, also after a long time.
@@ -24,6 +24,29 @@ class Severity(enum.StrEnum):
     INFO = "info"
     WARNING = "warning"
     CRITICAL = "critical"
+
+
+class VerdictState(enum.StrEnum):
+    """The state of a constraint on a node: its verdicts with `for`, `clear_after` and `clear_when` applied."""
+
+    OFF = "off"
+    """No definition with a `when` applies to the node."""
+    HOLDS = "holds"
+    PENDING = "pending"
+    """The condition is violated, for less time than `for`."""
+    VIOLATED = "violated"
+    CLEARING = "clearing"
+    """Violated before; the condition holds again, for less time than `clear_after`."""
+    UNKNOWN = "unknown"
+    """Undecided for lack of usable values, and not violated before."""
+
+
+class IfUnknown(enum.StrEnum):
+    """The verdict to count for an unknown outcome."""
+
+    UNKNOWN = "unknown"
+    VIOLATED = "violated"
+    SATISFIED = "satisfied"
 
 
 class EventKind(enum.StrEnum):
