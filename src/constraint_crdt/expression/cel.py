@@ -204,12 +204,13 @@ def coerce(value: object) -> object:
     return _Coercion().coerce(value)
 
 
-def check_value(name: str, value: object) -> None:
-    """Raise `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds. None is no value."""
-    if value is None:
-        return
+def check_value(name: str, value: object) -> object:
+    """The converted value of a measurement; None is no value.
+
+    Raises `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds.
+    """
     try:
-        coerce(value)
+        return None if value is None else coerce(value)
     except _UnusableError as error:
         raise ConstraintCrdtError(
             f"{name} {error}; a measurement is a number, a text, true or false, or a list or map of them"
@@ -292,17 +293,22 @@ def measurements(values: Mapping[str, object]) -> Measurements:
     """
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
-    fields: dict[str, object] = {}
     for name, value in values.items():
         if value is None:
             continue
         try:
-            (fields if "." in name else usable)[name] = coerce(value)
+            usable[name] = coerce(value)
         except _UnusableError as error:
             unusable[name] = str(error)
-    for name in sorted(fields):
-        _add_field(usable, name.split("."), fields[name])
-    return Measurements(usable, unusable)
+    return assembled(usable, unusable)
+
+
+def assembled(usable: Mapping[str, object], unusable: Mapping[str, str]) -> Measurements:
+    """Measurements of converted values by name, and the reasons for unusable ones."""
+    values = {name: value for name, value in usable.items() if "." not in name}
+    for name in sorted(usable.keys() - values.keys()):
+        _add_field(values, name.split("."), usable[name])
+    return Measurements(values, dict(unusable))
 
 
 def _add_field(values: dict[str, object], path: list[str], value: object) -> None:

@@ -39,7 +39,9 @@ from constraint_crdt.expression.check import (
     refuse_type,
 )
 from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
+from constraint_crdt.model import IfUnknown, VerdictState
 from constraint_crdt.model.markup import html_fields
+from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 
 if TYPE_CHECKING:
@@ -311,7 +313,11 @@ class Evaluation(NamedTuple):
     constraint: str
     verdict: Verdict
     reason: str = ""
-    """The reason for an unknown verdict; else empty."""
+    """The reason for an undecided outcome; else empty."""
+    state: VerdictState | None = None
+    """The verdict state with `for`, `clear_after` and `clear_when`; None for an evaluation outside of time."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -320,7 +326,13 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [("constraint", self.constraint), ("verdict", self.verdict.value), ("reason", self.reason or None)]
+        fields = [
+            ("constraint", self.constraint),
+            ("verdict", self.verdict.value),
+            ("state", self.state),
+            ("by default", "yes" if self.by_default else None),
+            ("reason", self.reason or None),
+        ]
         return html_fields("Evaluation", fields)
 
 
@@ -340,28 +352,49 @@ def evaluate(
     prepared = measurements(values)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        definitions = [each for each in constraints.definitions(id_) if (each.when or each.meaning) and each.applies_to(labels)]
-        applying = dict.fromkeys([None if each.meaning else each.when for each in definitions])
-        outcomes = [_LATER if when is None else _outcome(when, prepared) for when in applying]
-        if outcomes:
-            evaluations.append(Evaluation(id_, *_together(outcomes)))
+        definitions = constraints.definitions(id_)
+        found = [_evaluated(id_, each, prepared) for each in definitions if evaluable(each) and each.applies_to(labels)]
+        if found:
+            evaluations.append(min(found, key=_gravity))
     return evaluations
+
+
+def evaluable(definition: Definition) -> bool:
+    """True for a definition with a condition, or of a later version."""
+    return bool(definition.when or definition.meaning)
+
+
+def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a definition's `when`, without `if_unknown`."""
+    if definition.meaning:
+        return _LATER
+    return condition_outcome(definition.when or "", values)
+
+
+def condition_outcome(condition: str, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a `when` or `clear_when`, also of one that does not compile here."""
+    try:
+        return compile_expression(condition, checked=False).evaluate(values)
+    except ExpressionError as error:
+        return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
 
 
 _LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
 """Of a definition with a meaning version that is not known here."""
 
-
-def _outcome(when: str, values: Mapping[str, object]) -> Outcome:
-    try:
-        return compile_expression(when, checked=False).evaluate(values)
-    except ExpressionError as error:
-        return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
+BY_DEFAULT = {IfUnknown.VIOLATED: Verdict.VIOLATED, IfUnknown.SATISFIED: Verdict.SATISFIED, IfUnknown.UNKNOWN: Verdict.UNKNOWN}
+"""The verdict for an unknown outcome."""
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
-    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
-        for outcome in outcomes:
-            if outcome.verdict is verdict:
-                return outcome
-    return outcomes[0]
+def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
+    verdict, reason = outcome_of(definition, values)
+    by_default = verdict is Verdict.UNKNOWN and definition.if_unknown is not IfUnknown.UNKNOWN
+    return Evaluation(id_, BY_DEFAULT[definition.if_unknown] if by_default else verdict, reason, by_default=by_default)
+
+
+GRAVITY = (Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.SATISFIED)
+"""The gravest first: of several definitions in force, the gravest verdict counts."""
+
+
+def _gravity(evaluation: Evaluation) -> int:
+    return GRAVITY.index(evaluation.verdict)

@@ -1,0 +1,371 @@
+"""Judgement: the constraints of a state against the measurements of a node, over time. Pure: times are arguments.
+
+A constraint is *judged* when something that it reads has a new sample, when it is new or redefined, and on request. Each judgement
+counts once. A *look* moves the verdict state in time without counting: while `for` or `clear_after` runs, when a value passes its
+maximum age, and at each tick for expressions that read windows.
+
+Rules kept here:
+
+- A sample is judged once. So counts do not depend on how often a node looks. The truth between samples is time: the seconds
+  satisfied, violated and unknown of a constraint add up to the time since its first judgement.
+- Each definition in force has its own `Spell`, since each has its own `for`. The states are combined for the constraint.
+- An edit of the expression or of a field of time starts anew; an edit of severity, text or labels does not.
+- An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
+from constraint_crdt.expression.evaluation import (
+    BY_DEFAULT,
+    GRAVITY,
+    Evaluation,
+    Expression,
+    compile_expression,
+    condition_outcome,
+    evaluable,
+    outcome_of,
+)
+from constraint_crdt.expression.temporal import SavedSpell, Spell, TimeRules, combined, effective
+from constraint_crdt.model import IfUnknown, VerdictState
+from constraint_crdt.types.counters import Seconds
+from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.orset import ConstraintORSet
+
+
+class Values(Protocol):
+    """The measured values of a node."""
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        """The values of these top-level variables at a time, in ns of a monotonic clock. `max_age` in ns; None: each variable's."""
+
+
+class Turn(NamedTuple):
+    """A change of the verdict state of a constraint on this node."""
+
+    constraint: str
+    before: VerdictState
+    after: VerdictState
+
+
+Key = tuple[object, ...]
+"""The fields of a definition that its verdict state depends on."""
+
+
+def _key(definition: Definition) -> Key:
+    of = definition
+    return of.when, of.for_, of.clear_after, of.clear_when, of.if_unknown.value, of.max_age, of.meaning, of.unknown_fields
+
+
+class _Rule:
+    """A definition in force on this node, with its verdict state."""
+
+    __slots__ = ("by_default", "definition", "outcome", "spell", "times", "to_clear", "verdict")
+
+    def __init__(self, definition: Definition, spell: Spell) -> None:
+        self.definition = definition
+        self.spell = spell
+        self.times = TimeRules(definition.for_, definition.clear_after)
+        self.outcome = _NOT_JUDGED
+        self.verdict = self.to_clear = Verdict.UNKNOWN
+        self.by_default = False
+
+    @property
+    def expressions(self) -> Iterator[Expression]:
+        """The expressions of the definition; without those that do not compile here."""
+        for text in (self.definition.when, self.definition.clear_when):
+            if text and not self.definition.meaning:
+                try:
+                    yield compile_expression(text, checked=False)
+                except ExpressionError:
+                    continue
+
+    def judge(self, values: Measurements, now: int) -> VerdictState:
+        """Evaluate the definition, and move its state."""
+        definition = self.definition
+        self.outcome = outcome = outcome_of(definition, values)
+        self.verdict = verdict = outcome.verdict
+        self.by_default = False
+        if verdict is Verdict.UNKNOWN and definition.if_unknown is not IfUnknown.UNKNOWN:
+            self.verdict, self.by_default = BY_DEFAULT[definition.if_unknown], True
+        self.to_clear = self.verdict
+        if definition.clear_when is not None and self.verdict is Verdict.SATISFIED:
+            self.to_clear = condition_outcome(definition.clear_when, values).verdict
+        return self.look(now)
+
+    def look(self, now: int) -> VerdictState:
+        """Move the state in time, without another outcome."""
+        return self.spell.look(self.verdict, self.to_clear, now, self.times)
+
+
+_NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
+
+
+class _Judged:
+    """A constraint with definitions that apply to this node."""
+
+    __slots__ = ("evaluation", "id", "looked", "rules", "spent", "timed", "variables", "verdict")
+
+    def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
+        self.id = id_
+        self.rules = rules
+        expressions = [each for rule in rules for each in rule.expressions]
+        self.variables = frozenset().union(*(each.variables for each in expressions))
+        self.timed = any(each.windows for each in expressions) or any(rule.definition.max_age is not None for rule in rules)
+        self.verdict = Verdict.UNKNOWN
+        self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
+        self.looked: int | None = None
+        self.spent = [0, 0, 0]
+        """ns satisfied, violated, unknown, not taken yet."""
+
+    def spend(self, now: int) -> None:
+        """Add the time since the last look to the sum of the verdict then."""
+        if self.looked is not None:
+            self.spent[_PLACES[self.verdict]] += now - self.looked
+        self.looked = now
+
+
+_PLACES = {Verdict.SATISFIED: 0, Verdict.VIOLATED: 1, Verdict.UNKNOWN: 2}
+
+
+class Judge:
+    """Judges the active constraints of a state with definitions for this node."""
+
+    def __init__(self, constraints: ConstraintORSet, values: Values, labels: Callable[[], Mapping[str, str]]) -> None:
+        """`labels`: gives the labels of this node."""
+        self._constraints = constraints
+        self._values = values
+        self._labels = labels
+        self._judged: dict[str, _Judged] = {}
+        self._readers: dict[str, set[str]] = {}
+        self._stale: dict[str, None] = dict.fromkeys(constraints)
+        self._running: set[str] = set()
+        self._timed: set[str] = set()
+        self._resumed: Mapping[str, Mapping[Key, Spell]] = {}
+        self._counts: dict[str | None, tuple[int, int]] = {}
+        self._unknown: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
+        self._turns: list[Turn] = []
+        self._left: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._judged)
+
+    def __repr__(self) -> str:
+        return f"Judge({len(self._judged)} constraints)"
+
+    # --- definitions -------------------------------------------------------------------------------------------------------
+
+    def redefine(self, ids: Iterable[str]) -> None:
+        """The definitions in force of these constraints changed."""
+        for id_ in ids:
+            self._stale[id_] = None
+
+    @property
+    def stale(self) -> list[str]:
+        """The constraints that are new or redefined, in order of the changes: to be given to `renew`."""
+        return list(self._stale)
+
+    def renew(self, ids: Iterable[str], now: int) -> list[str]:
+        """Read the definitions of new or redefined constraints. Returns those that have to be judged."""
+        fresh = []
+        for id_ in ids:
+            self._stale.pop(id_, None)
+            if self._read(id_, now):
+                fresh.append(id_)
+        return fresh
+
+    def _read(self, id_: str, now: int) -> bool:
+        """Read the definitions of a constraint. True if one of them is new here."""
+        before = self._drop(id_, now)
+        labels = self._labels()
+        keyed = {_key(each): each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)}
+        if not keyed:
+            self._leave(id_, before)
+            return False
+        known = {_key(rule.definition): rule for rule in before.rules} if before else {}
+        resumed = self._resumed.get(id_, {})
+        rules = []
+        for key, definition in keyed.items():
+            rule = known.get(key)
+            if rule is None:
+                rule = _Rule(definition, resumed.get(key) or Spell())
+            rule.definition = definition
+            rules.append(rule)
+        judged = _Judged(id_, tuple(rules))
+        self._index(judged, before)
+        return before is None or keyed.keys() != known.keys()
+
+    def _index(self, judged: _Judged, before: _Judged | None) -> None:
+        self._judged[judged.id] = judged
+        for name in judged.variables:
+            self._readers.setdefault(name, set()).add(judged.id)
+        if judged.timed:
+            self._timed.add(judged.id)
+        if before is not None:
+            judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
+            judged.evaluation = before.evaluation
+
+    def _drop(self, id_: str, now: int) -> _Judged | None:
+        judged = self._judged.pop(id_, None)
+        if judged is None:
+            return None
+        judged.spend(now)
+        for name in judged.variables:
+            readers = self._readers[name]
+            readers.discard(id_)
+            if not readers:
+                del self._readers[name]
+        self._timed.discard(id_)
+        self._running.discard(id_)
+        return judged
+
+    def _leave(self, id_: str, judged: _Judged | None) -> None:
+        """No definition applies any more."""
+        self._unknown.pop(id_, None)
+        if judged is not None:
+            self._left[id_] = judged.spent
+            self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
+
+    # --- judging -----------------------------------------------------------------------------------------------------------
+
+    def readers(self, names: Iterable[str]) -> list[str]:
+        """The constraints that read one of these measurements, ordered."""
+        found: set[str] = set()
+        for name in names:
+            found |= self._readers.get(name.partition(".")[0], _NONE)
+        return sorted(found)
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged here, ordered."""
+        return sorted(self._judged)
+
+    def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
+        """Judge these constraints and count the results. `values`: in place of the node's. Constraints unknown here are left out."""
+        return self._evaluate(ids, now, values or self._values, counted=True)
+
+    def aged(self, ids: Iterable[str], now: int) -> None:
+        """Look at constraints with a value that passed its maximum age at this time."""
+        self._evaluate(ids, now, self._values, counted=False)
+
+    def look(self, now: int) -> None:
+        """Look at the constraints whose state moves by time alone."""
+        self._evaluate(sorted(self._timed), now, self._values, counted=False)
+        for id_ in sorted(self._running - self._timed):
+            judged = self._judged[id_]
+            judged.spend(now)
+            for rule in judged.rules:
+                rule.look(now)
+            self._combine(judged)
+
+    def suspend(self, at: int) -> None:
+        """The node did not look from this time on: until the next look, all verdicts are unknown, and the clocks stand."""
+        for judged in self._judged.values():
+            judged.spend(at)
+            judged.verdict = Verdict.UNKNOWN
+            for rule in judged.rules:
+                rule.spell.look(Verdict.UNKNOWN, Verdict.UNKNOWN, at, rule.times)
+
+    def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
+        with_ends, constraints = self._constraints.has_ends, self._constraints
+        chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
+        names = frozenset().union(*(judged.variables for judged in chosen))
+        read = {None: values.read(names, now)}
+        for judged in chosen:
+            judged.spend(now)
+            for rule in judged.rules:
+                max_age = rule.definition.max_age
+                if max_age not in read:
+                    read[max_age] = values.read(names, now, max_age)
+                rule.judge(read[max_age], now)
+            self._combine(judged)
+            if counted:
+                self._count(judged)
+        return [judged.evaluation for judged in chosen]
+
+    def _combine(self, judged: _Judged) -> None:
+        """Combine the definitions of a constraint after a look."""
+        rules, last = judged.rules, judged.evaluation
+        rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
+        state = rule.spell.state if len(rules) == 1 else _gravest(rules).spell.state
+        judged.verdict = rule.verdict
+        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
+
+    def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
+        """The evaluation of a constraint differs from the last."""
+        before, after = judged.evaluation.state, evaluation.state
+        judged.evaluation = evaluation
+        self._changed[judged.id] = None
+        if before is after:
+            return
+        self._turns.append(Turn(judged.id, before, after))
+        if after in _RUNNING:
+            self._running.add(judged.id)
+        else:
+            self._running.discard(judged.id)
+
+    def _count(self, judged: _Judged) -> None:
+        id_, verdict = judged.id, judged.verdict
+        if verdict is Verdict.UNKNOWN:
+            self._unknown[id_] = self._unknown.get(id_, 0) + 1
+            return
+        satisfied, violated = self._counts.get(id_, (0, 0))
+        holds = verdict is Verdict.SATISFIED
+        self._counts[id_] = (satisfied + 1, violated) if holds else (satisfied, violated + 1)
+
+    # --- results -----------------------------------------------------------------------------------------------------------
+
+    def evaluation(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint; None before the first, and if it does not apply here."""
+        judged = self._judged.get(id_)
+        return None if judged is None or judged.looked is None else judged.evaluation
+
+    def since(self, id_: str) -> int | None:
+        """The begin of the verdict state, in ns of the monotonic clock; of a violation, the first violated look."""
+        judged = self._judged.get(id_)
+        return None if judged is None else _gravest(judged.rules).spell.since
+
+    def unknown(self, id_: str) -> int:
+        """The number of undecided judgements of a constraint."""
+        return self._unknown.get(id_, 0)
+
+    def take_counts(self) -> dict[str | None, tuple[int, int]]:
+        """The judgements since the last call: (satisfied, violated) by constraint."""
+        counts, self._counts = self._counts, {}
+        return counts
+
+    def take_changes(self) -> tuple[list[str], list[Turn]]:
+        """Since the last call: the constraints whose evaluation differs, and the turns of states, in order."""
+        changed, turns = list(self._changed), self._turns
+        self._changed, self._turns = {}, []
+        return changed, turns
+
+    def take_seconds(self, now: int) -> dict[str, tuple[int, int, int]]:
+        """The ns satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+        found = {id_: tuple(spent) for id_, spent in self._left.items()}
+        self._left = {}
+        for id_, judged in self._judged.items():
+            judged.spend(now)
+            if any(judged.spent):
+                before = found.get(id_, (0, 0, 0))
+                found[id_] = tuple(a + b for a, b in zip(before, judged.spent, strict=True))
+                judged.spent = [0, 0, 0]
+        return found
+
+
+_NONE: frozenset[str] = frozenset()
+_RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
+_STATES = (VerdictState.VIOLATED, VerdictState.CLEARING, VerdictState.PENDING, VerdictState.UNKNOWN, VerdictState.HOLDS)
+"""The gravest first: of several definitions in force, the gravest decides."""
+
+
+def _gravity(rule: _Rule) -> int:
+    return GRAVITY.index(rule.verdict)
+
+
+def _gravest(rules: Iterable[_Rule]) -> _Rule:
+    """The definition with the gravest state, of those the one with the earliest begin."""
+    return min(rules, key=lambda rule: (_STATES.index(rule.spell.state), rule.spell.since))
