@@ -39,7 +39,8 @@ from constraint_crdt.expression.check import (
     refuse_type,
 )
 from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
-from constraint_crdt.model import IfUnknown, VerdictState
+from constraint_crdt.expression.temporal import by_default
+from constraint_crdt.model import VerdictState
 from constraint_crdt.model.markup import html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
@@ -314,8 +315,8 @@ class Evaluation(NamedTuple):
     verdict: Verdict
     reason: str = ""
     """The reason for an undecided outcome; else empty."""
-    state: VerdictState | None = None
-    """The verdict state with `for`, `clear_after` and `clear_when`; None for an evaluation outside of time."""
+    state: VerdictState = VerdictState.UNKNOWN
+    """The verdict state with `for`, `clear_after` and `clear_when`; without time, the state of the verdict alone."""
     by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
 
@@ -382,15 +383,19 @@ def condition_outcome(condition: str, values: Mapping[str, object]) -> Outcome:
 _LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
 """Of a definition with a meaning version that is not known here."""
 
-BY_DEFAULT = {IfUnknown.VIOLATED: Verdict.VIOLATED, IfUnknown.SATISFIED: Verdict.SATISFIED, IfUnknown.UNKNOWN: Verdict.UNKNOWN}
-"""The verdict for an unknown outcome."""
-
 
 def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
-    verdict, reason = outcome_of(definition, values)
-    by_default = verdict is Verdict.UNKNOWN and definition.if_unknown is not IfUnknown.UNKNOWN
-    return Evaluation(id_, BY_DEFAULT[definition.if_unknown] if by_default else verdict, reason, by_default=by_default)
+    outcome, reason = outcome_of(definition, values)
+    verdict = by_default(outcome, definition.if_unknown)
+    return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
 
+
+STATES = {
+    Verdict.VIOLATED: VerdictState.VIOLATED,
+    Verdict.UNKNOWN: VerdictState.UNKNOWN,
+    Verdict.SATISFIED: VerdictState.HOLDS,
+}
+"""The state of a verdict without time."""
 
 GRAVITY = (Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.SATISFIED)
 """The gravest first: of several definitions in force, the gravest verdict counts."""

@@ -16,9 +16,9 @@ Rules kept here:
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
+from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
 from constraint_crdt.expression.evaluation import (
-    BY_DEFAULT,
     GRAVITY,
     Evaluation,
     Expression,
@@ -27,9 +27,8 @@ from constraint_crdt.expression.evaluation import (
     evaluable,
     outcome_of,
 )
-from constraint_crdt.expression.temporal import SavedSpell, Spell, TimeRules, combined, effective
-from constraint_crdt.model import IfUnknown, VerdictState
-from constraint_crdt.types.counters import Seconds
+from constraint_crdt.expression.temporal import DefinitionKey, SavedSpells, Spell, TimeRules, by_default, save_spells, together
+from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 
@@ -49,29 +48,29 @@ class Turn(NamedTuple):
     after: VerdictState
 
 
-Key = tuple[object, ...]
-"""The fields of a definition that its verdict state depends on."""
+_SUSPENDED = MAX_COUNT
+"""The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""
 
 
-def _key(definition: Definition) -> Key:
-    of = definition
-    return of.when, of.for_, of.clear_after, of.clear_when, of.if_unknown.value, of.max_age, of.meaning, of.unknown_fields
+def _key(definition: Definition) -> DefinitionKey:
+    return DefinitionKey(
+        definition.when or "", definition.for_, definition.clear_after, definition.clear_when, definition.if_unknown
+    )
 
 
 class _Rule:
     """A definition in force on this node, with its verdict state."""
 
-    __slots__ = ("by_default", "definition", "outcome", "spell", "times", "to_clear", "verdict")
+    __slots__ = ("by_default", "clear", "definition", "outcome", "spell", "times", "verdict")
 
     def __init__(self, definition: Definition, spell: Spell) -> None:
         self.definition = definition
         self.spell = spell
-        self.times = TimeRules(definition.for_, definition.clear_after)
+        self.times = TimeRules(definition.for_, definition.clear_after, _SUSPENDED)
         self.outcome = _NOT_JUDGED
-        self.verdict = self.to_clear = Verdict.UNKNOWN
+        self.verdict = self.clear = Verdict.UNKNOWN
         self.by_default = False
 
-    @property
     def expressions(self) -> Iterator[Expression]:
         """The expressions of the definition; without those that do not compile here."""
         for text in (self.definition.when, self.definition.clear_when):
@@ -81,22 +80,21 @@ class _Rule:
                 except ExpressionError:
                     continue
 
-    def judge(self, values: Measurements, now: int) -> VerdictState:
+    def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
         definition = self.definition
         self.outcome = outcome = outcome_of(definition, values)
-        self.verdict = verdict = outcome.verdict
-        self.by_default = False
-        if verdict is Verdict.UNKNOWN and definition.if_unknown is not IfUnknown.UNKNOWN:
-            self.verdict, self.by_default = BY_DEFAULT[definition.if_unknown], True
-        self.to_clear = self.verdict
-        if definition.clear_when is not None and self.verdict is Verdict.SATISFIED:
-            self.to_clear = condition_outcome(definition.clear_when, values).verdict
-        return self.look(now)
+        self.verdict = verdict = by_default(outcome.verdict, definition.if_unknown)
+        self.by_default = verdict is not outcome.verdict
+        self.clear = verdict
+        if definition.clear_when is not None and verdict is Verdict.SATISFIED and self.spell.needs_clear:
+            clear = condition_outcome(definition.clear_when, values)
+            self.clear = by_default(clear.verdict, definition.if_unknown)
+        self.spell.look(verdict, now, self.times, self.clear)
 
-    def look(self, now: int) -> VerdictState:
+    def look(self, now: int) -> None:
         """Move the state in time, without another outcome."""
-        return self.spell.look(self.verdict, self.to_clear, now, self.times)
+        self.spell.look(self.verdict, now, self.times, self.clear)
 
 
 _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
@@ -110,7 +108,7 @@ class _Judged:
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
-        expressions = [each for rule in rules for each in rule.expressions]
+        expressions = [each for rule in rules for each in rule.expressions()]
         self.variables = frozenset().union(*(each.variables for each in expressions))
         self.timed = any(each.windows for each in expressions) or any(rule.definition.max_age is not None for rule in rules)
         self.verdict = Verdict.UNKNOWN
@@ -132,17 +130,20 @@ _PLACES = {Verdict.SATISFIED: 0, Verdict.VIOLATED: 1, Verdict.UNKNOWN: 2}
 class Judge:
     """Judges the active constraints of a state with definitions for this node."""
 
-    def __init__(self, constraints: ConstraintORSet, values: Values, labels: Callable[[], Mapping[str, str]]) -> None:
-        """`labels`: gives the labels of this node."""
+    def __init__(
+        self, constraints: ConstraintORSet, values: Values, labels: Callable[[], Mapping[str, str]], wall: Callable[[], int]
+    ) -> None:
+        """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells."""
         self._constraints = constraints
         self._values = values
         self._labels = labels
+        self._wall = wall
         self._judged: dict[str, _Judged] = {}
         self._readers: dict[str, set[str]] = {}
         self._stale: dict[str, None] = dict.fromkeys(constraints)
         self._running: set[str] = set()
         self._timed: set[str] = set()
-        self._resumed: Mapping[str, Mapping[Key, Spell]] = {}
+        self._saved = SavedSpells()
         self._counts: dict[str | None, tuple[int, int]] = {}
         self._unknown: dict[str, int] = {}
         self._changed: dict[str, None] = {}
@@ -185,12 +186,9 @@ class Judge:
             self._leave(id_, before)
             return False
         known = {_key(rule.definition): rule for rule in before.rules} if before else {}
-        resumed = self._resumed.get(id_, {})
         rules = []
         for key, definition in keyed.items():
-            rule = known.get(key)
-            if rule is None:
-                rule = _Rule(definition, resumed.get(key) or Spell())
+            rule = known.get(key) or _Rule(definition, self._saved.resume(id_, key, now, self._wall()))
             rule.definition = definition
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
@@ -243,7 +241,10 @@ class Judge:
         return sorted(self._judged)
 
     def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
-        """Judge these constraints and count the results. `values`: in place of the node's. Constraints unknown here are left out."""
+        """Judge these constraints and count the results; constraints without a definition for this node are left out.
+
+        `values`: in place of the node's.
+        """
         return self._evaluate(ids, now, values or self._values, counted=True)
 
     def aged(self, ids: Iterable[str], now: int) -> None:
@@ -266,13 +267,13 @@ class Judge:
             judged.spend(at)
             judged.verdict = Verdict.UNKNOWN
             for rule in judged.rules:
-                rule.spell.look(Verdict.UNKNOWN, Verdict.UNKNOWN, at, rule.times)
+                rule.spell.look(Verdict.UNKNOWN, at, rule.times)
 
     def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
         with_ends, constraints = self._constraints.has_ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         names = frozenset().union(*(judged.variables for judged in chosen))
-        read = {None: values.read(names, now)}
+        read: dict[int | None, Measurements] = {None: values.read(names, now)}
         for judged in chosen:
             judged.spend(now)
             for rule in judged.rules:
@@ -289,7 +290,7 @@ class Judge:
         """Combine the definitions of a constraint after a look."""
         rules, last = judged.rules, judged.evaluation
         rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
-        state = rule.spell.state if len(rules) == 1 else _gravest(rules).spell.state
+        state = rule.spell.state if len(rules) == 1 else together(each.spell for each in rules).state
         judged.verdict = rule.verdict
         if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
             self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
@@ -316,6 +317,18 @@ class Judge:
         holds = verdict is Verdict.SATISFIED
         self._counts[id_] = (satisfied + 1, violated) if holds else (satisfied, violated + 1)
 
+    # --- persistence -------------------------------------------------------------------------------------------------------
+
+    def resume(self, saved: SavedSpells) -> None:
+        """Take over the spells of the time before the start, for definitions read later."""
+        self._saved = saved
+
+    def save(self, now: int) -> bytes:
+        """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
+        open_ = {id_: self._judged[id_] for id_ in self._judged if self._judged[id_].evaluation.state in _OPEN}
+        spells = {id_: {_key(rule.definition): rule.spell for rule in judged.rules} for id_, judged in open_.items()}
+        return save_spells(spells, now, self._wall())
+
     # --- results -----------------------------------------------------------------------------------------------------------
 
     def evaluation(self, id_: str) -> Evaluation | None:
@@ -326,7 +339,7 @@ class Judge:
     def since(self, id_: str) -> int | None:
         """The begin of the verdict state, in ns of the monotonic clock; of a violation, the first violated look."""
         judged = self._judged.get(id_)
-        return None if judged is None else _gravest(judged.rules).spell.since
+        return None if judged is None else together(rule.spell for rule in judged.rules).since
 
     def unknown(self, id_: str) -> int:
         """The number of undecided judgements of a constraint."""
@@ -345,27 +358,21 @@ class Judge:
 
     def take_seconds(self, now: int) -> dict[str, tuple[int, int, int]]:
         """The ns satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
-        found = {id_: tuple(spent) for id_, spent in self._left.items()}
-        self._left = {}
+        left, self._left = self._left, {}
         for id_, judged in self._judged.items():
             judged.spend(now)
             if any(judged.spent):
-                before = found.get(id_, (0, 0, 0))
-                found[id_] = tuple(a + b for a, b in zip(before, judged.spent, strict=True))
+                before = left.get(id_)
+                left[id_] = [a + b for a, b in zip(before, judged.spent, strict=True)] if before else judged.spent
                 judged.spent = [0, 0, 0]
-        return found
+        return {id_: (spent[0], spent[1], spent[2]) for id_, spent in left.items()}
 
 
 _NONE: frozenset[str] = frozenset()
 _RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
-_STATES = (VerdictState.VIOLATED, VerdictState.CLEARING, VerdictState.PENDING, VerdictState.UNKNOWN, VerdictState.HOLDS)
+_OPEN = _RUNNING | {VerdictState.VIOLATED}
 """The gravest first: of several definitions in force, the gravest decides."""
 
 
 def _gravity(rule: _Rule) -> int:
     return GRAVITY.index(rule.verdict)
-
-
-def _gravest(rules: Iterable[_Rule]) -> _Rule:
-    """The definition with the gravest state, of those the one with the earliest begin."""
-    return min(rules, key=lambda rule: (_STATES.index(rule.spell.state), rule.spell.since))
