@@ -38,7 +38,7 @@ from constraint_crdt.expression.check import (
     refuse_type,
 )
 from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import html_fields
 from constraint_crdt.types.orset import ConstraintORSet
 
 if TYPE_CHECKING:
