@@ -7,7 +7,8 @@ Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
 A definition with a selector applies only to nodes with all of its labels; a constraint without an applying definition is not
-evaluated. A definition that does not compile here (from a node with a later version) reads unknown, and is kept and forwarded.
+evaluated. A definition that does not compile here, or with a meaning version that is not known here (both from a node with a later
+version), reads unknown, and is kept and forwarded.
 """
 
 import functools
@@ -332,18 +333,23 @@ def evaluate(
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
 ) -> list[Evaluation]:
-    """An evaluation per active constraint with a `when` and a selector for these labels, ordered by id.
+    """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id.
 
     `ids`: only these, in this order. O(active constraints), or O(ids).
     """
     prepared = measurements(values)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        applying = [each.when for each in constraints.definitions(id_) if each.when and each.applies_to(labels)]
-        outcomes = [_outcome(when, prepared) for when in dict.fromkeys(applying)]
+        definitions = [each for each in constraints.definitions(id_) if (each.when or each.meaning) and each.applies_to(labels)]
+        applying = dict.fromkeys([None if each.meaning else each.when for each in definitions])
+        outcomes = [_LATER if when is None else _outcome(when, prepared) for when in applying]
         if outcomes:
             evaluations.append(Evaluation(id_, *_together(outcomes)))
     return evaluations
+
+
+_LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
+"""Of a definition with a meaning version that is not known here."""
 
 
 def _outcome(when: str, values: Mapping[str, object]) -> Outcome:
