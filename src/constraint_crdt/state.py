@@ -11,7 +11,7 @@ from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import html_fields
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter

@@ -11,7 +11,7 @@ import pytest
 from constraint_crdt.crdt.limits import ABOUT_BYTES, DURATION_MAX, ID_BYTES, LABELS, MAX_COUNT, PAGE_BYTES, PAGES, WHEN_BYTES
 from constraint_crdt.expression import MAX_VALUE_TEXT_BYTES
 from constraint_crdt.http.openapi import FIELDS, STRUCTS
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.sketches import MAX_ITEMS
 from constraint_crdt.runtime.evaluation import MAX_VARIABLES
 from constraint_crdt.runtime.node import Node

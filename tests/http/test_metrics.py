@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind

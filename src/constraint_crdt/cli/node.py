@@ -25,7 +25,7 @@ from typing import NoReturn
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
-from constraint_crdt.client.errors import ClientError, NoAnswer
+from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens

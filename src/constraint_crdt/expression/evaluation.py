@@ -40,8 +40,7 @@ from constraint_crdt.expression.check import (
 )
 from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
 from constraint_crdt.expression.temporal import by_default
-from constraint_crdt.model import VerdictState
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 

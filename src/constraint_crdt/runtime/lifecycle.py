@@ -27,8 +27,7 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, Spells
-from constraint_crdt.insight.overview import NodeOverview
+from constraint_crdt.insight.explain import Explanations, NodeOverview, Spells
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode

@@ -29,8 +29,7 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_names, compile_expression
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, EventKind, Severity
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import Event, EventKind, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
