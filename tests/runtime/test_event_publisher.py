@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
-from constraint_crdt.runtime.evaluation import EVALUATED_AT_ONCE
+from constraint_crdt.runtime.evaluation import JUDGED_AT_ONCE
 from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, KeptEvent
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
@@ -199,7 +199,7 @@ async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> No
 
 @pytest.mark.slow
 async def test_a_check_of_many_gives_others_their_turn() -> None:
-    assert MANY > EVALUATED_AT_ONCE
+    assert MANY > JUDGED_AT_ONCE
     async with single() as (node, told):
         await node.import_state(to_json(much()))
         await eventually(lambda: len(told.events) == MANY)
@@ -207,7 +207,7 @@ async def test_a_check_of_many_gives_others_their_turn() -> None:
         await node.measure({"x": 5.0})
         await eventually(lambda: len(told.events) == MANY)
         assert told.of(EventKind.VIOLATED) == IDS
-        assert told.most_in_a_turn <= EVALUATED_AT_ONCE
+        assert told.most_in_a_turn <= JUDGED_AT_ONCE
 
 
 async def test_many_tiles_are_told_over_many_turns_once_and_in_order() -> None:

@@ -291,6 +291,11 @@ def measurements(values: Mapping[str, object]) -> Measurements:
     the top is no value. A number too large for a double, a value out of bounds and any other type are unusable: the variable has an
     error instead of a value. A name with points is a field: `robot.speed` is added to the map `robot`. Raises nothing.
     """
+    return assembled(*converted(values))
+
+
+def converted(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """The usable values by name, as CEL sees them, and the reasons for the unusable ones."""
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
     for name, value in values.items():
@@ -300,11 +305,11 @@ def measurements(values: Mapping[str, object]) -> Measurements:
             usable[name] = coerce(value)
         except _UnusableError as error:
             unusable[name] = str(error)
-    return assembled(usable, unusable)
+    return usable, unusable
 
 
 def assembled(usable: Mapping[str, object], unusable: Mapping[str, str]) -> Measurements:
-    """Measurements of converted values by name, and the reasons for unusable ones."""
+    """Measurements of what `converted` gives."""
     values = {name: value for name, value in usable.items() if "." not in name}
     for name in sorted(usable.keys() - values.keys()):
         _add_field(values, name.split("."), usable[name])

@@ -14,6 +14,7 @@ Rules kept here:
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.limits import MAX_COUNT
@@ -47,6 +48,18 @@ class Turn(NamedTuple):
     before: VerdictState
     after: VerdictState
 
+    @property
+    def began(self) -> bool:
+        """True if a violation began."""
+        return self.before not in VIOLATED_STATES and self.after in VIOLATED_STATES
+
+    @property
+    def ended(self) -> bool:
+        """True if the constraint held again after a violation."""
+        return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
+
+
+VIOLATED_STATES = frozenset({VerdictState.VIOLATED, VerdictState.CLEARING})
 
 _SUSPENDED = MAX_COUNT
 """The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""
@@ -149,6 +162,8 @@ class Judge:
         self._changed: dict[str, None] = {}
         self._turns: list[Turn] = []
         self._left: dict[str, list[int]] = {}
+        self.violated = 0
+        """The number of constraints in a violated state."""
 
     def __len__(self) -> int:
         return len(self._judged)
@@ -163,10 +178,9 @@ class Judge:
         for id_ in ids:
             self._stale[id_] = None
 
-    @property
-    def stale(self) -> list[str]:
-        """The constraints that are new or redefined, in order of the changes: to be given to `renew`."""
-        return list(self._stale)
+    def stale(self, most: int) -> list[str]:
+        """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
+        return list(islice(self._stale, most))
 
     def renew(self, ids: Iterable[str], now: int) -> list[str]:
         """Read the definitions of new or redefined constraints. Returns those that have to be judged."""
@@ -302,6 +316,7 @@ class Judge:
         self._changed[judged.id] = None
         if before is after:
             return
+        self.violated += (after in VIOLATED_STATES) - (before in VIOLATED_STATES)
         self._turns.append(Turn(judged.id, before, after))
         if after in _RUNNING:
             self._running.add(judged.id)

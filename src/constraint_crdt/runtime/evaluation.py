@@ -11,8 +11,19 @@ Rules kept here:
   every `TOLD_EVERY` at most, always with its last state.
 """
 
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.expression.cel import Measurements, assembled, converted
+from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.judgement import Judge, Values
+from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.change_feed import ChangeFeed
+from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
+from constraint_crdt.runtime.shared import NodeSketches
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop. They take some milliseconds."""
@@ -45,6 +56,21 @@ class Evaluator:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
         self._subscribers.append(subscriber)
 
+    # --- readings ----------------------------------------------------------------------------------------------------------
+
+    def last(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint; None before the first, and for a constraint without a definition for this node."""
+        return self.judge.evaluation(id_)
+
+    def unknown(self, id_: str) -> int:
+        """The number of undecided judgements of a constraint."""
+        return self.judge.unknown(id_)
+
+    @property
+    def violated(self) -> int:
+        """The number of constraints violated on this node now."""
+        return self.judge.violated
+
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:
@@ -54,6 +80,7 @@ class Evaluator:
         """
         now = time.monotonic_ns()
         self._measurements.put(values, now, source)
+        self._renew_some()  # a sample just after an addition counts for the constraint
         await self._judge(self.judge.readers(values), now)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
@@ -75,12 +102,17 @@ class Evaluator:
         self._publish()
 
     async def _renew(self) -> None:
-        ids = self.judge.stale
-        for start in range(0, len(ids), RENEWED_AT_ONCE):
-            now = time.monotonic_ns()
-            self.judge.judge(self.judge.renew(ids[start : start + RENEWED_AT_ONCE], now), now)
-            self._publish()
+        while self._renew_some():
             await asyncio.sleep(0)
+
+    def _renew_some(self) -> bool:
+        """Read and judge some new and redefined constraints. False if there are none."""
+        ids = self.judge.stale(RENEWED_AT_ONCE)
+        if ids:
+            now = time.monotonic_ns()
+            self.judge.judge(self.judge.renew(ids, now), now)
+            self._publish()
+        return bool(ids)
 
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
         evaluations = []
@@ -132,7 +164,12 @@ class _Given:
     def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
         self._measured = measured
         self._given = given
+        self._usable, self._unusable = converted(given)
 
-    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements: 
-        """See `Values.read`."""
-        ...
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        """See `judgement.Values.read`."""
+        usable, unusable = self._measured.select(names, now, max_age)
+        for name in self._given:
+            usable.pop(name, None)
+            unusable.pop(name, None)
+        return assembled(usable | self._usable, unusable | self._unusable)

@@ -34,10 +34,11 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
-from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
+from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
@@ -248,10 +249,9 @@ class Runtime:
 
         # Evaluation.
         self.measurements = LatestMeasurements(settings.max_age)
-        self.counts = EvaluationCounts()
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
-        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.counts, self.rates, self.sketches)
-        self.probes = [ProbeReader(probe, self.measurements, settings.check_every) for probe in probes]
+        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches)
+        self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
@@ -259,9 +259,9 @@ class Runtime:
         self.evidence = Evidence(self.gossip, self.exchanges, now)
         self.spells = Spells(self.gossip.state.rows, now)
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
-        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.spells, self.counts, self.rates)
+        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.spells, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
-        self.overview = NodeOverview(self.gossip, self.rates, self.counts, self.evidence, self.spells)
+        self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence, self.spells)
         self.partitions = PartitionDetector(settings.name)
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
@@ -278,7 +278,7 @@ class Runtime:
             notify=self.publisher.alert,
             now=now,
         )
-        self.notices = Notices(self.gossip, self.exchanges, self.counts, self.persistence)
+        self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
         self.tasks = Tasks(settings.name)
@@ -294,13 +294,13 @@ class Runtime:
             self.gossip,
             self.feed,
             self.exchanges,
-            self.counts,
+            self.evaluator,
             frontier,
             self.transport,
             self.persistence,
             self.maintenance.removals,
         )
-        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.counts, self.persistence, self.events, self.lag)
+        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
 
     def _subscribe(self) -> None:
@@ -313,9 +313,9 @@ class Runtime:
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
-        feed.definitions.subscribe(self.counts.forget_all)
+        feed.definitions.subscribe(self.evaluator.judge.redefine)
         feed.definitions.subscribe(self.spells.forget_all)
-        self.counts.subscribe(self.notices.note)
+        self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
 
@@ -355,7 +355,7 @@ class Runtime:
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", self.lag.run)
-        tasks.repeat("checks", settings.check_every, self.evaluator.evaluate_all)
+        tasks.repeat("checks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)

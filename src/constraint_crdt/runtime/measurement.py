@@ -110,7 +110,11 @@ class LatestMeasurements:
         return self._samples
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
-        """The values of these top-level variables at a time. `max_age` in ns, in place of the variables' own."""
+        """See `judgement.Values.read`."""
+        return assembled(*self.select(names, now, max_age))
+
+    def select(self, names: Collection[str], now: int, max_age: int | None) -> tuple[dict[str, object], dict[str, str]]:
+        """The usable values of these top-level variables and their fields, and the reasons for aged ones."""
         usable: dict[str, object] = {}
         unusable: dict[str, str] = {}
         for top in names:
@@ -122,8 +126,8 @@ class LatestMeasurements:
                 if now <= until:
                     usable[name] = sample.value
                 else:
-                    unusable[top] = f"was measured longer than {(until - sample.at) / 1e9:g} s ago"
-        return assembled(usable, {name: why for name, why in unusable.items() if name not in usable})
+                    unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
+        return usable, {name: why for name, why in unusable.items() if name not in usable}
 
     def fresh(self, now: int) -> dict[str, object]:
         """The values within their maximum age."""

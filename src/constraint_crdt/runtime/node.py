@@ -36,9 +36,9 @@ from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
-from constraint_crdt.runtime.evaluation import Probe
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
+from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
@@ -266,7 +266,7 @@ class Node:
         value is taken then.
         """
         self._check_call()
-        self._runtime.measurements.put(values, time.monotonic_ns())
+        await self._runtime.evaluator.measure(values)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results.
@@ -276,9 +276,8 @@ class Node:
         self._check_call()
         check_names(values)
         runtime = self._runtime
-        fresh = runtime.measurements.fresh(time.monotonic_ns())
         runtime.persistence.check()
-        evaluations = runtime.evaluator.evaluate({**fresh, **values})
+        evaluations = await runtime.evaluator.check(values)
         await runtime.evaluator.write_counts()
         runtime.exchanges.push()
         await runtime.persistence.durable()
