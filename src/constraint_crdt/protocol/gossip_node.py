@@ -39,6 +39,7 @@ from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import Duration, Labels, Timestamp, check_definition, check_labels, expiry_time
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+from constraint_crdt.types.verdicts import NodeVerdict
 
 DEFAULT_MAX_SKEW = 10.0
 """Seconds by which the clocks of a fleet may differ."""
@@ -245,6 +246,13 @@ class GossipNode:
     def record_violations(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count violated evaluations."""
         self.record(0, count, constraint=constraint)
+
+    def record_verdicts(self, verdicts: Mapping[str, NodeVerdict | None]) -> int:
+        """State this node's verdicts by constraint, None for nothing to tell, as a single transaction; returns the number written.
+
+        A new life has to state those of `state.verdicts.restated(replica)` too. Raises as `ConstraintVerdicts.put` does.
+        """
+        return self.write(lambda me: self.local.state.verdicts.put_all(verdicts, node=me))
 
     def fold(self, ids: Iterable[str]) -> int:
         """Move this life's counts of some constraints to the node's total; returns the number of them. Totals stay the same."""

@@ -21,6 +21,7 @@ from constraint_crdt.types import (
     tile_cells,
     tile_sets,
     tiles,
+    verdicts,
 )
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
+    from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
     bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
+    verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -48,6 +51,7 @@ _MODULE_OF = {
     "CausalOrder": "constraint_crdt.crdt.clock",
     "ConstraintGCounter": "constraint_crdt.types.counters",
     "ConstraintORSet": "constraint_crdt.types.orset",
+    "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.edge",
     "DecayCounter": "constraint_crdt.edge",
     "Dot": "constraint_crdt.crdt.replica",
@@ -57,6 +61,7 @@ _MODULE_OF = {
     "Frequent": "constraint_crdt.types.sketch",
     "Merge": "constraint_crdt.crdt.clock",
     "Moves": "constraint_crdt.types.counters",
+    "NodeVerdict": "constraint_crdt.types.verdicts",
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
     "Rates": "constraint_crdt.types.rates",
@@ -72,6 +77,7 @@ __all__ = [
     "CausalOrder",
     "ConstraintGCounter",
     "ConstraintORSet",
+    "ConstraintVerdicts",
     "DecayConstraintState",
     "DecayCounter",
     "Dot",
@@ -81,6 +87,7 @@ __all__ = [
     "Frequent",
     "Merge",
     "Moves",
+    "NodeVerdict",
     "PNCounter",
     "PNCounters",
     "Rates",
