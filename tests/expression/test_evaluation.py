@@ -288,3 +288,26 @@ def test_expressions_are_compiled_and_evaluated_in_several_threads() -> None:
 @pytest.mark.processes
 def test_importing_the_module_does_not_load_the_library() -> None:
     assert isolated("import constraint_crdt.expression, sys; print('cel_expr_python.cel' in sys.modules)").strip() == "False"
+
+
+@pytest.mark.processes
+def test_a_result_that_has_an_optional_is_no_bool_and_ends_no_process() -> None:
+    """The defect: the library ended the process where it converted a map with an optional, and raised for other results."""
+    printed = isolated(
+        "from constraint_crdt.expression import compile_expression\n"
+        "for source in ('optional.of(x)', '[xs[?0]]', '{\\'a\\': xs[?0]}', '{\\'a\\': [{\\'b\\': optional.none()}]}', 'null'):\n"
+        "    print(compile_expression(source, checked=False).evaluate({'x': 1, 'xs': [1]}).reason)\n"
+    )
+    of_type = "the result is not a bool but of type "
+    assert [line.removeprefix(of_type).partition("<")[0] for line in printed.splitlines()] == [
+        "optional",
+        "list",
+        "map",
+        "map",
+        "null",
+    ]
+
+
+def test_an_optional_of_a_constant_is_accepted() -> None:
+    assert compile_expression("optional.of(1.0).orValue(x) > 0.0").evaluate({}).verdict is Verdict.SATISFIED
+    assert compile_expression("optional.of(1.0) == optional.of(x)").evaluate({"x": 1}).verdict is Verdict.SATISFIED

@@ -121,6 +121,17 @@ class Environment:
         return self._env.Activation(values)
 
 
+def converted(result: "cel.Value") -> object:
+    """The value in Python's types, of a list or map at the top only; an error is a text. None for an optional, as for null.
+
+    The conversion at all levels (`plain_value`) ends the process for an optional in a map.
+    """
+    try:
+        return result.value()
+    except TypeError:
+        return None
+
+
 @functools.cache
 def environment() -> Environment:
     """The library, imported at the first call."""

@@ -24,6 +24,7 @@ from constraint_crdt.expression.cel import (
     Measurements,
     Outcome,
     Verdict,
+    converted,
     environment,
     measurements,
     refuse,
@@ -81,7 +82,7 @@ def _check_patterns(source: str, tree: Tree) -> bool:
         library = environment()
         found = library.parse("''.matches(pattern)").eval(library.activation({"pattern": pattern.value}))
         if found.type() == library.error_type:
-            why = failure(str(found.plain_value())).removeprefix("invalid regular expression: ")
+            why = failure(str(converted(found))).removeprefix("invalid regular expression: ")
             refuse(source, f"this pattern is not a valid regular expression: {why}", start)
     return bool(patterns)
 
@@ -114,13 +115,15 @@ class Expression:
             result = self._program.eval(values.activation())
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = result.plain_value()
+        value = converted(result)
         if value is True:
             return _SATISFIED
         if value is False:
             return _VIOLATED
-        if result.type() != environment().error_type:
-            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {result.type().name().lower()}")
+        failed = result.type() == environment().error_type
+        if not failed or value is None:  # the library gives an optional the type of an error
+            kind = "optional" if failed else result.type().name().lower()
+            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
     def _why(self, error: str, values: Measurements) -> str:
