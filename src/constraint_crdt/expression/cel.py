@@ -113,6 +113,10 @@ class Environment:
         """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
         return self._declaring(variables).compile(source)
 
+    def deserialize(self, serialized: bytes) -> "cel.Expression":
+        """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
+        return self._env.deserialize(serialized)
+
     def _new(self, variables: frozenset[str]) -> "cel.Env":
         return self._library.NewEnv(variables=dict.fromkeys(variables, self._dynamic), extensions=self._extensions)
 
