@@ -113,12 +113,27 @@ class Environment:
         """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
         return self._declaring(variables).compile(source)
 
+    def deserialize(self, serialized: bytes) -> "cel.Expression":
+        """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
+        return self._env.deserialize(serialized)
+
     def _new(self, variables: frozenset[str]) -> "cel.Env":
         return self._library.NewEnv(variables=dict.fromkeys(variables, self._dynamic), extensions=self._extensions)
 
     def activation(self, values: Mapping[str, object]) -> "cel.Activation":
         """The values in the library's own form, for any number of expressions."""
         return self._env.Activation(values)
+
+
+def converted(result: "cel.Value") -> object:
+    """The value in Python's types, of a list or map at the top only; an error is a text. None for an optional, as for null.
+
+    The conversion at all levels (`plain_value`) ends the process for an optional in a map.
+    """
+    try:
+        return result.value()
+    except TypeError:
+        return None
 
 
 @functools.cache
@@ -291,10 +306,10 @@ def measurements(values: Mapping[str, object]) -> Measurements:
     the top is no value. A number too large for a double, a value out of bounds and any other type are unusable: the variable has an
     error instead of a value. A name with points is a field: `robot.speed` is added to the map `robot`. Raises nothing.
     """
-    return assembled(*converted(values))
+    return assembled(*coerced(values))
 
 
-def converted(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+def coerced(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
     """The usable values by name, as CEL sees them, and the reasons for the unusable ones."""
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
@@ -309,7 +324,7 @@ def converted(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str
 
 
 def assembled(usable: Mapping[str, object], unusable: Mapping[str, str]) -> Measurements:
-    """Measurements of what `converted` gives."""
+    """Measurements of what `coerced` gives."""
     values = {name: value for name, value in usable.items() if "." not in name}
     for name in sorted(usable.keys() - values.keys()):
         _add_field(values, name.split("."), usable[name])

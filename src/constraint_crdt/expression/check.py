@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from constraint_crdt.expression.cel import MAX_DEPTH, MAX_ITERATIONS, ExpressionError, environment, refuse
+from constraint_crdt.expression.cel import MAX_DEPTH, MAX_ITERATIONS, ExpressionError, converted, environment, refuse
 from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, unparse
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
@@ -465,4 +465,5 @@ def _fails(text: str) -> str:
         value = library.parse(text).eval(library.activation({}))
     except RuntimeError as error:
         return failure(str(error))
-    return failure(str(value.plain_value())) if value.type() == library.error_type else ""
+    found = converted(value)
+    return failure(found) if isinstance(found, str) and value.type() == library.error_type else ""

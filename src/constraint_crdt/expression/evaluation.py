@@ -25,6 +25,7 @@ from constraint_crdt.expression.cel import (
     Measurements,
     Outcome,
     Verdict,
+    converted,
     environment,
     measurements,
     refuse,
@@ -38,7 +39,17 @@ from constraint_crdt.expression.check import (
     refuse_as_library,
     refuse_type,
 )
-from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
+from constraint_crdt.expression.syntax import (
+    MAX_BUILT_BYTES,
+    Growth,
+    Node,
+    Tree,
+    built_bytes,
+    check_factor,
+    decode,
+    growth,
+    serialized_part,
+)
 from constraint_crdt.expression.temporal import by_default
 from constraint_crdt.model import VerdictState, html_fields
 from constraint_crdt.types.definition import Definition
@@ -84,7 +95,7 @@ def _check_patterns(source: str, tree: Tree) -> bool:
         library = environment()
         found = library.parse("''.matches(pattern)").eval(library.activation({"pattern": pattern.value}))
         if found.type() == library.error_type:
-            why = failure(str(found.plain_value())).removeprefix("invalid regular expression: ")
+            why = failure(str(converted(found))).removeprefix("invalid regular expression: ")
             refuse(source, f"this pattern is not a valid regular expression: {why}", start)
     return bool(patterns)
 
@@ -117,28 +128,92 @@ class Expression:
             result = self._program.eval(values.activation())
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = result.plain_value()
+        value = converted(result)
         if value is True:
             return _SATISFIED
         if value is False:
             return _VIOLATED
-        if result.type() != environment().error_type:
-            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {result.type().name().lower()}")
+        failed = result.type() == environment().error_type
+        if not failed or value is None:  # the library gives an optional the type of an error
+            kind = "optional" if failed else result.type().name().lower()
+            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
     def _why(self, error: str, values: Measurements) -> str:
-        """The reason for an error: the variables without a usable value, and any other failure."""
-        missing = "" if values.covers(self.variables) else values.why_not(self.variables)
-        if missing and "No value with name" in error:
-            return missing
+        """The reason for an error: the variables without a usable value on which the result depends, and any other failure."""
+        missing, unmeasured = self.variables - values.keys(), "No value with name" in error
+        if len(missing) > unmeasured:
+            found = parts(self)
+            missing = found.undecided_by(found.root, values, missing)
+        if unmeasured:
+            return values.why_not(missing)
         failed = f"the evaluation failed: {failure(error)}"
-        return f"{failed}; {missing}" if missing else failed
+        return f"{failed}; {values.why_not(missing)}" if missing else failed
+
+    def parts(self) -> "Parts":
+        """The parts of the expression. Not cached: `parts` caches them."""
+        return Parts(self._program.serialize())
 
     @staticmethod
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
         ranges = [values.size(name) for name in found.ranges]
         read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
         return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
+
+
+PARTS_KEPT = 4096
+"""Expressions whose parts are cached. A part takes some 4 KB."""
+_BRANCHES = frozenset({"_&&_", "_||_", "_?_:_"})
+
+
+class Parts:
+    """The parts of an expression, each compiled when it is first evaluated. For evaluations of the whole that build little."""
+
+    def __init__(self, serialized: bytes) -> None:
+        self._serialized = serialized
+        self._programs: dict[int, cel.Expression] = {}
+        self.root = decode(serialized).root
+
+    def value(self, node: Node, values: Measurements) -> object:
+        """The value of a part outside of loops; None for an error, as for null."""
+        library = environment()
+        try:
+            if node.id not in self._programs:
+                self._programs[node.id] = library.deserialize(serialized_part(self._serialized, node))
+            result = self._programs[node.id].eval(values.activation())
+        except RuntimeError:
+            return None
+        return None if result.type() == library.error_type else converted(result)
+
+    def undecided_by(self, node: Node, values: Measurements, missing: frozenset[str]) -> frozenset[str]:
+        """The variables, of those without a value, whose error gets through to this node, which is an error.
+
+        While these have no value, the node stays an error, whatever value the others have. `&&` and `||` depend on those of their
+        operands that are errors, `?:` on its condition or on the chosen branch.
+        """
+        named = _read(node) & missing
+        if not named or not any(each.name in _BRANCHES or each.sort == "loop" for each in node.walk()):
+            return named
+        if node.name == "_?_:_":
+            condition = self.value(node.nodes[0], values)
+            chosen = 1 if condition is True else 2 if condition is False else 0
+            return self.undecided_by(node.nodes[chosen], values, missing)
+        operands = node.nodes[:1] if node.sort == "loop" else node.nodes
+        reading = [each for each in operands if not missing.isdisjoint(_read(each))]
+        failed = [each for each in reading if each.sort == "name" or self.value(each, values) is None]
+        if node.sort == "loop" and not failed:
+            return named
+        return frozenset[str]().union(*(self.undecided_by(each, values, missing) for each in failed))
+
+
+def _read(node: Node) -> frozenset[str]:
+    return frozenset(each.name.removeprefix(ALIAS) for each in node.free())
+
+
+@functools.lru_cache(maxsize=PARTS_KEPT)
+def parts(expression: Expression) -> Parts:
+    """The parts of an expression, cached."""
+    return expression.parts()
 
 
 class _Compilation(NamedTuple):

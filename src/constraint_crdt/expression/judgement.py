@@ -32,6 +32,7 @@ from constraint_crdt.expression.temporal import DefinitionKey, SavedSpells, Spel
 from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.verdicts import VIOLATED_STATES
 
 
 class Values(Protocol):
@@ -58,8 +59,6 @@ class Turn(NamedTuple):
         """True if the constraint held again after a violation."""
         return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
 
-
-VIOLATED_STATES = frozenset({VerdictState.VIOLATED, VerdictState.CLEARING})
 
 _SUSPENDED = MAX_COUNT
 """The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""

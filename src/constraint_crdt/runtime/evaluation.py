@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.expression.cel import Measurements, assembled, converted
+from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
 from constraint_crdt.insight.rates import NodeRates
@@ -103,7 +103,7 @@ class Evaluator:
 
     async def _renew(self) -> None:
         while self._renew_some():
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
@@ -164,7 +164,7 @@ class _Given:
     def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
         self._measured = measured
         self._given = given
-        self._usable, self._unusable = converted(given)
+        self._usable, self._unusable = coerced(given)
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """See `judgement.Values.read`."""
