@@ -13,7 +13,7 @@ Rules kept here:
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -28,11 +28,21 @@ from constraint_crdt.expression.evaluation import (
     evaluable,
     outcome_of,
 )
-from constraint_crdt.expression.temporal import DefinitionKey, SavedSpells, Spell, TimeRules, by_default, save_spells, together
+from constraint_crdt.expression.margin import Margin, margin
+from constraint_crdt.expression.temporal import (
+    DefinitionKey,
+    SavedSpells,
+    Spell,
+    TimeRules,
+    by_default,
+    save_spells,
+    together,
+    wall_time,
+)
 from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
-from constraint_crdt.types.verdicts import VIOLATED_STATES
+from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
 
 
 class Values(Protocol):
@@ -40,6 +50,10 @@ class Values(Protocol):
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """The values of these top-level variables at a time, in ns of a monotonic clock. `max_age` in ns; None: each variable's."""
+
+
+Milliseconds = tuple[int, int, int]
+"""Time satisfied, violated and unknown, in ms."""
 
 
 class Turn(NamedTuple):
@@ -73,7 +87,7 @@ def _key(definition: Definition) -> DefinitionKey:
 class _Rule:
     """A definition in force on this node, with its verdict state."""
 
-    __slots__ = ("by_default", "clear", "definition", "outcome", "spell", "times", "verdict")
+    __slots__ = ("by_default", "clear", "definition", "outcome", "spell", "times", "values", "verdict")
 
     def __init__(self, definition: Definition, spell: Spell) -> None:
         self.definition = definition
@@ -82,6 +96,8 @@ class _Rule:
         self.outcome = _NOT_JUDGED
         self.verdict = self.clear = Verdict.UNKNOWN
         self.by_default = False
+        self.values: Measurements | None = None
+        """The values of the last judgement, but for a definition that holds."""
 
     def expressions(self) -> Iterator[Expression]:
         """The expressions of the definition; without those that do not compile here."""
@@ -102,7 +118,18 @@ class _Rule:
         if definition.clear_when is not None and verdict is Verdict.SATISFIED and self.spell.needs_clear:
             clear = condition_outcome(definition.clear_when, values)
             self.clear = by_default(clear.verdict, definition.if_unknown)
-        self.spell.look(verdict, now, self.times, self.clear)
+        state = self.spell.look(verdict, now, self.times, self.clear)
+        self.values = None if state is VerdictState.HOLDS else values
+
+    def margin(self, values: Measurements) -> Margin | None:
+        """The distance to the threshold."""
+        definition = self.definition
+        if definition.meaning or not definition.when:
+            return None
+        try:
+            return margin(compile_expression(definition.when, checked=False), values)
+        except ExpressionError:
+            return None
 
     def look(self, now: int) -> None:
         """Move the state in time, without another outcome."""
@@ -248,6 +275,11 @@ class Judge:
             found |= self._readers.get(name.partition(".")[0], _NONE)
         return sorted(found)
 
+    def measures_some(self, id_: str) -> bool:
+        """True if the node has a value of a variable that the constraint reads."""
+        judged = self._judged.get(id_)
+        return judged is not None and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables)
+
     @property
     def ids(self) -> list[str]:
         """The constraints judged here, ordered."""
@@ -350,10 +382,27 @@ class Judge:
         judged = self._judged.get(id_)
         return None if judged is None or judged.looked is None else judged.evaluation
 
-    def since(self, id_: str) -> int | None:
-        """The begin of the verdict state, in ns of the monotonic clock; of a violation, the first violated look."""
+    def since(self, id_: str, now: int) -> int | None:
+        """The begin of the verdict state, in ns since the epoch; of a violation, the first violated look. None if not judged."""
         judged = self._judged.get(id_)
-        return None if judged is None else together(rule.spell for rule in judged.rules).since
+        if judged is None or judged.looked is None:
+            return None
+        since = together(rule.spell for rule in judged.rules).since
+        return None if since is None else wall_time(since, now, self._wall())
+
+    def verdict(self, id_: str, now: int) -> NodeVerdict | None:
+        """The state of a constraint with the values that it was judged by, and its margin. None for one without a definition here."""
+        judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
+        if judged is None or evaluation is None or since is None:
+            return None
+        rule = min(judged.rules, key=lambda rule: together((rule.spell,)).state is not evaluation.state)
+        values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
+        found = rule.margin(values)
+        read = {name: value for name, value in values.items() if name in judged.variables}
+        variable = found.variable if found else None
+        inputs = input_texts(read, variable)
+        distance = (found.value, found.share) if found else (None, None)
+        return NodeVerdict(evaluation.state, since, inputs, *distance, variable, evaluation.reason, evaluation.by_default)
 
     def unknown(self, id_: str) -> int:
         """The number of undecided judgements of a constraint."""
@@ -370,19 +419,38 @@ class Judge:
         self._changed, self._turns = {}, []
         return changed, turns
 
-    def take_seconds(self, now: int) -> dict[str, tuple[int, int, int]]:
-        """The ns satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+    def take_times(self, now: int) -> dict[str, Milliseconds]:
+        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
         left, self._left = self._left, {}
+        found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
             judged.spend(now)
-            if any(judged.spent):
-                before = left.get(id_)
-                left[id_] = [a + b for a, b in zip(before, judged.spent, strict=True)] if before else judged.spent
-                judged.spent = [0, 0, 0]
-        return {id_: (spent[0], spent[1], spent[2]) for id_, spent in left.items()}
+            times = _milliseconds(judged.spent)
+            if any(times):
+                judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
+                before = found.get(id_, _NO_TIME)
+                found[id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])
+        return found
+
+    def times(self, id_: str, now: int) -> Milliseconds:
+        """The time satisfied, violated and unknown of a constraint that was not taken yet."""
+        judged = self._judged.get(id_)
+        if judged is None:
+            return _NO_TIME
+        judged.spend(now)
+        return _milliseconds(judged.spent)
 
 
 _NONE: frozenset[str] = frozenset()
+_MILLISECOND = 1_000_000
+_NO_TIME: Milliseconds = (0, 0, 0)
+
+
+def _milliseconds(spent: Sequence[int]) -> Milliseconds:
+    satisfied, violated, unknown = (each // _MILLISECOND for each in spent)
+    return satisfied, violated, unknown
+
+
 _RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
 _OPEN = _RUNNING | {VerdictState.VIOLATED}
 """The gravest first: of several definitions in force, the gravest decides."""

@@ -13,13 +13,15 @@ Rules kept here:
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
@@ -34,13 +36,29 @@ RENEWED_AT_ONCE = 20
 SUSPENDED = 5 * SECOND
 """The delay of a tick above which the node counts as suspended, in ns."""
 
+TOLD_EVERY = 2 * SECOND
+"""The time between two cells on the verdict of a constraint, at least, in ns. A constraint that flaps costs 0.5 cells a second."""
+
+MOST_TOLD = 10_000
+"""Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
+
+VARIABLES_EVERY = 10 * SECOND
+"""The time between two cells on the variables of this node, at least, in ns."""
+
 
 class Evaluator:
     """Judges the active constraints of a node, and writes the results."""
 
     def __init__(
-        self, gossip: GossipNode, feed: ChangeFeed, measurements: LatestMeasurements, rates: NodeRates, sketches: NodeSketches
+        self,
+        gossip: GossipNode,
+        feed: ChangeFeed,
+        measurements: LatestMeasurements,
+        rates: NodeRates,
+        sketches: NodeSketches,
+        push: Callable[[], None],
     ) -> None:
+        """`push` has peers learn of a verdict at once."""
         self._gossip = gossip
         self._feed = feed
         self._measurements = measurements
@@ -50,6 +68,8 @@ class Evaluator:
         self.changes = 0
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
+        self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._described = -VARIABLES_EVERY
         self._ticked: int | None = None
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
@@ -100,6 +120,10 @@ class Evaluator:
             self.judge.aged(self.judge.readers(names), at)
         self.judge.look(now)
         self._publish()
+        self._verdicts.restate()
+        if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
+            self._described = now
+            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
 
     async def _renew(self) -> None:
         while self._renew_some():
@@ -132,6 +156,7 @@ class Evaluator:
                 subscriber(id_)
         if turns:
             self._feed.evaluate(turns)
+        self._verdicts.note(changed)
 
     def recorded(self, constraint: str | None, satisfied: int, violations: int) -> None:
         """Evaluations made elsewhere were written: count them in the recent rates and the most violated, too."""
@@ -147,6 +172,15 @@ class Evaluator:
             self._sketches.note(counts)
             self._rates.note(counts)
 
+    async def write_verdicts(self) -> None:
+        """Write the verdicts that waited for their time."""
+        self._verdicts.write()
+
+    async def write_times(self) -> None:
+        """Write the time satisfied, violated and unknown of each constraint."""
+        if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
+            self._feed.write(lambda: self._gossip.record_seconds(times))
+
     async def write_sketches(self) -> None:
         """Write the counts of violations to the sketch."""
         if self._sketches.waiting and self._feed.writable:
@@ -156,6 +190,69 @@ class Evaluator:
         """Write the recent rates."""
         if self._rates.waiting and self._feed.writable:
             self._feed.write(self._rates.write_waiting)
+
+
+class _VerdictCells:
+    """The cells on the verdicts of this node: what waits to be told, and when it may be."""
+
+    def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
+        self._gossip = gossip
+        self._feed = feed
+        self._judge = judge
+        self._push = push
+        self._told: dict[str, VerdictState] = {}
+        """The states told by this life."""
+        self._told_at: dict[str, int] = {}
+        """The times of cells within `TOLD_EVERY`."""
+        self._waiting: dict[str, None] = {}
+        self._life: Replica | None = None
+
+    def note(self, changed: Iterable[str]) -> None:
+        """The evaluations of these constraints changed: tell those that turned."""
+        for id_ in changed:
+            evaluation = self._judge.evaluation(id_)
+            state = VerdictState.OFF if evaluation is None else evaluation.state
+            if state is not self._told.get(id_, VerdictState.HOLDS) and not self._is_trivial(id_, state):
+                self._waiting[id_] = None
+        self.write()
+
+    def _is_trivial(self, id_: str, state: VerdictState) -> bool:
+        """True for what other nodes know without a cell: off, and undecided on a node that measures none of the variables."""
+        if id_ in self._told:
+            return False
+        if state is VerdictState.OFF or len(self._told) >= MOST_TOLD:
+            return True
+        return state is VerdictState.UNKNOWN and not self._judge.measures_some(id_)
+
+    def restate(self) -> None:
+        """Take over the verdicts of a former life of this node, once for each life."""
+        if self._life == self._gossip.replica or not self._feed.writable:
+            return
+        former = self._gossip.state.verdicts.restated(self._gossip.replica)
+        self._life = self._gossip.replica
+        self._told.update((id_, each.state) for id_, each in former.items())
+        self._waiting.update(dict.fromkeys(former))
+        self.write()
+
+    def write(self) -> None:
+        """Write the verdicts whose time has come."""
+        if not self._waiting or not self._feed.writable:
+            return
+        now = time.monotonic_ns()
+        self._told_at = {id_: at for id_, at in self._told_at.items() if now - at < TOLD_EVERY}
+        due = [id_ for id_ in self._waiting if id_ not in self._told_at]
+        if not due:
+            return
+        verdicts = {id_: self._judge.verdict(id_, now) for id_ in due}
+        self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
+        for id_, verdict in verdicts.items():
+            del self._waiting[id_]
+            self._told_at[id_] = now
+            if verdict is None:
+                self._told.pop(id_, None)
+            else:
+                self._told[id_] = verdict.state
+        self._push()
 
 
 class _Given:

@@ -76,7 +76,7 @@ class LatestMeasurements:
             before = self._samples.get(name)
             if before is None and "." in name:
                 self._fields.setdefault(name.partition(".")[0], []).append(name)
-            if before is None or type(before.value) is not type(value):
+            if before is None or before.until < now or type(before.value) is not type(value):
                 self.names_changed = True
             self._samples[name] = Sample(now, now + self._max_ages.get(name, self._max_age), value, source)
 
@@ -129,6 +129,11 @@ class LatestMeasurements:
                     unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
         return usable, {name: why for name, why in unusable.items() if name not in usable}
 
+    def take_kinds(self, now: int) -> dict[str, str]:
+        """The kinds of the values within their maximum age, by variable."""
+        self.names_changed = False
+        return {name: kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
+
     def fresh(self, now: int) -> dict[str, object]:
         """The values within their maximum age."""
         return {name: sample.value for name, sample in self._samples.items() if now <= sample.until}
@@ -140,6 +145,7 @@ class LatestMeasurements:
             if self._looked <= sample.until < now:
                 found.setdefault(sample.until + 1, []).append(name)
         self._looked = now
+        self.names_changed |= bool(found)
         return dict(sorted(found.items()))
 
 
