@@ -21,6 +21,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.operations.constraints import reported_fields
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, ZERO, counts_value
@@ -191,6 +192,7 @@ class Explanations:
             added_at=addition.added_at,
             known_since=None if change is None else change.known_at,
             expires_at=definition.expires_at,
+            **reported_fields(definition),
             expired=expired,
         )
 

@@ -13,6 +13,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.evidence import Evidence
 from constraint_crdt.insight.explain import Evaluations, Spells
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.operations.constraints import reported_fields
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 
@@ -103,6 +104,7 @@ class NodeOverview:
             added_by=additions[0].dot.replica.node_id,
             added_at=additions[0].added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
+            **reported_fields(first),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
             definitions=len({each.without_end() for each in definitions}),
             satisfied=counts.satisfied,
