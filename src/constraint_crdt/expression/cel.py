@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 
 class ExpressionError(ConstraintCrdtError, ValueError):
-    """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+    """A `when` or `clear_when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+
+    field = "when"
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
         """`message`: a sentence. `column` and `line`: the place in the text, both from 1."""
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
         super().__init__(place + message)
         self.column = column
+
+    def within(self, field: str) -> "ExpressionError":
+        """The same error about the expression in another field, which the sentence names."""
+        error = ExpressionError(f"`{field}`: {self}")
+        error.column, error.field = self.column, field
+        return error
 
 
 def refuse(source: str, message: str, start: int) -> NoReturn:

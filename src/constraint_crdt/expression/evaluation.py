@@ -239,6 +239,17 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     return _checked(source, frozenset(kinds.items()))
 
 
+def check_expressions(when: str | None, clear_when: str | None) -> None:
+    """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
+    if when:
+        compile_expression(when)
+    if clear_when:
+        try:
+            compile_expression(clear_when)
+        except ExpressionError as error:
+            raise error.within("clear_when") from None
+
+
 def _check_size(source: str) -> None:
     # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
     try:

@@ -117,7 +117,7 @@ def problem_of(error: Exception, request: Request) -> Problem:
         case Problem():
             return error
         case ExpressionError():
-            return wrong(f"`when`: {error}", "when")
+            return wrong(f"`when`: {error}" if error.field == "when" else str(error), error.field)
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
         case ConstraintCrdtError():
@@ -346,7 +346,7 @@ def _body_problem(message: str, shape: type[msgspec.Struct]) -> Problem:
         message, field = found[1], found[2]
     kinds = _kinds_at(field, shape)
     struct = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), shape)
-    fields = ", ".join(struct.__struct_fields__)
+    fields = ", ".join(struct.__struct_encode_fields__)
     inside = "" if field is None else f"{field}."
     if found := _UNKNOWN_FIELD.match(message):
         field, message = f"{inside}{found[1]}", f"there is no field `{inside}{found[1]}`: there are {fields}"

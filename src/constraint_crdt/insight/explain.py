@@ -28,6 +28,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.operations.constraints import reported_fields
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -210,6 +211,7 @@ class Explanations:
             added_at=addition.added_at,
             known_since=None if change is None else change.known_at,
             expires_at=definition.expires_at,
+            **reported_fields(definition),
             expired=expired,
         )
 
@@ -352,6 +354,7 @@ class NodeOverview:
             added_by=additions[0].dot.replica.node_id,
             added_at=additions[0].added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
+            **reported_fields(first),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
             definitions=len({each.without_end() for each in definitions}),
             satisfied=counts.satisfied,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.constraints import DefinitionReport, show_fields
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -95,21 +96,13 @@ class CoverageReport(msgspec.Struct, frozen=True, kw_only=True):
     """True if so many nodes have the change."""
 
 
-class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
+class StandingDefinition(DefinitionReport, frozen=True, kw_only=True):
     """A definition in force, and its mutation. Times in ns since the epoch."""
 
     dot: str
     """The mutation, as node~incarnation:seq. The constraint is active until its removal or expiry."""
-    when: str | None
-    severity: str
-    about: str | None
-    on: dict[str, str]
-    added_by: str
-    added_at: int | None
-    """By the clock of the adding node; null if unknown."""
     known_since: int | None
     """Since when known here, by this node's clock; null: before the start, or forgotten."""
-    expires_at: int | None
     expired: bool
 
 
@@ -386,6 +379,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{each.added_by}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
     ]
+    lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
 
 

@@ -22,7 +22,7 @@ from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.model import DurationHistogram, EventKind
-from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
+from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport, reported_fields
 from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
@@ -236,6 +236,7 @@ class Answers:
             added_by=first.added_by,
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
+            **reported_fields(definitions[0]),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
             conflict=len({each.without_end() for each in definitions}) > 1,
             definitions=reports,
@@ -258,6 +259,7 @@ def _definition(addition: Addition) -> DefinitionReport:
         added_by=addition.dot.replica.node_id,
         added_at=addition.added_at,
         expires_at=definition.expires_at,
+        **reported_fields(definition),
     )
 
 

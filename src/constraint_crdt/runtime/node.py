@@ -27,9 +27,9 @@ from typing import Self
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
-from constraint_crdt.expression import check_names, compile_expression
+from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, EventKind, Severity, html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
@@ -209,18 +209,31 @@ class Node:
         on: Labels | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
+        for_: timedelta | float | None = None,
+        clear_after: timedelta | float | None = None,
+        clear_when: str | None = None,
+        if_unknown: str = IfUnknown.UNKNOWN,
+        max_age: timedelta | float | None = None,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
         `on`: the labels of the nodes to apply the constraint to. `ttl`: its duration, a number in seconds; `until`: its end, a
-        number in ns since the epoch. Without either the constraint lasts until its removal. Raises `ExpressionError` (wrong `when`)
-        or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        number in ns since the epoch. Without either the constraint lasts until its removal.
+
+        `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
+        again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
+        an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
+
+        Raises `ExpressionError` (wrong `when` or `clear_when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
+            await asyncio.to_thread(check_expressions, when, clear_when)  # the CEL library may not be loaded yet
         self._check_call()
-        add = partial(self.gossip.add_constraint, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
-        return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
+        add = partial(
+            self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+        )  # fmt: skip
+        return await self._runtime.feed.commit(partial(add, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""

@@ -111,7 +111,8 @@ def _check_fields(value: DefinitionValue) -> None:
     if value.meaning > MEANING:
         return
     fields = _read_fields(value.fields or _NO_FIELDS)
-    require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after, fields.max_age or 0)), "a duration")
+    require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after)), "a duration of a definition")
+    require(fields.max_age is None or 0 < fields.max_age <= _LONGEST, "the largest age of a definition")
     require(0 <= fields.if_unknown < len(_CHOICES), "the choice of a definition for unknown")
     if fields.clear_when is not None:
         require_text(fields.clear_when, "the text of a definition", WHEN_BYTES)
@@ -197,13 +198,13 @@ def check_definition(
     on: Labels | None = None,
     expires_at: int | None = None,
     *,
-    for_: int = 0,
-    clear_after: int = 0,
+    for_: int | None = None,
+    clear_after: int | None = None,
     clear_when: str | None = None,
     if_unknown: str = IfUnknown.UNKNOWN,
     max_age: int | None = None,
 ) -> Definition:
-    """Make a `Definition`. Durations are in ns. Does not compile `when` and `clear_when`.
+    """Make a `Definition`. Durations are in ns, see `duration_ns`. Does not compile `when` and `clear_when`.
 
     Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds, and for a field that needs a
     `when` without one.
@@ -211,7 +212,7 @@ def check_definition(
     level, choice = _choice(Severity, severity, "severity"), _choice(IfUnknown, if_unknown, "if_unknown")
     for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES), ("clear_when", clear_when, WHEN_BYTES)):
         if text is not None and not isinstance(text, str):
-            raise InvalidType(f"{what} is a text, not {text!r}")
+            raise InvalidType(f"{what} is a text, not {text!r}", field=what)
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes", field=what)
     if expires_at is not None:
@@ -219,8 +220,8 @@ def check_definition(
         if not 0 <= expires_at <= MAX_COUNT:
             raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
     fields = (
-        _duration(for_, "for"),
-        _duration(clear_after, "clear_after"),
+        _duration(for_ or 0, "for"),
+        _duration(clear_after or 0, "clear_after"),
         clear_when or None,
         choice,
         None if max_age is None else _duration(max_age, "max_age", least=1),
