@@ -19,11 +19,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.expression.cel import (
     ALIAS,
+    NO_SAMPLES,
+    READER,
     TYPE_NAMES,
+    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
     Verdict,
+    WindowReader,
     environment,
     measurements,
     refuse,
@@ -32,6 +36,7 @@ from constraint_crdt.expression.check import (
     Place,
     check_tree,
     failure,
+    find_windows,
     numeric_comparison,
     place_of,
     refuse_as_library,
@@ -96,9 +101,13 @@ class Expression:
 
     source: str
     variables: frozenset[str]
-    """The top-level names that it reads."""
+    """The top-level names that it reads, the variables of its windows among them."""
     _program: "cel.Expression" = field(repr=False, compare=False)
     _growth: Growth | None = field(default=None, repr=False, compare=False)
+    windows: frozenset[tuple[str, int]] = frozenset()
+    """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
+    _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """The variables of which it reads samples only, not the value now."""
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -111,7 +120,7 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
         value = result.plain_value()
@@ -123,12 +132,22 @@ class Expression:
             return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {result.type().name().lower()}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
+    def _evaluate(self, values: Measurements) -> "cel.Value":
+        """The result of an expression with windows. The library calls the functions in this thread."""
+        token = READER.set(values.windows)
+        try:
+            return self._program.eval(values.activation())
+        finally:
+            READER.reset(token)
+
     def _why(self, error: str, values: Measurements) -> str:
         """The reason for an error: the variables without a usable value, and any other failure."""
-        missing = "" if values.covers(self.variables) else values.why_not(self.variables)
+        present = self.variables - self._only_windows
+        missing = "" if values.covers(present) else values.why_not(present)
         if missing and "No value with name" in error:
             return missing
-        failed = f"the evaluation failed: {failure(error)}"
+        failed = failure(error)
+        failed = failed.removeprefix(WINDOW_FAILED) if failed.startswith(WINDOW_FAILED) else f"the evaluation failed: {failed}"
         return f"{failed}; {missing}" if missing else failed
 
     @staticmethod
@@ -190,6 +209,7 @@ def _compilation(source: str) -> _Compilation:
     parsed = _parse(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)
+    windows = find_windows(source, parsed)
     program, edits, refused = _type_checked(source, parsed)
     if program is None:
         if has_patterns and _repeats_patterns(parsed):
@@ -197,7 +217,9 @@ def _compilation(source: str) -> _Compilation:
         edits, program = _Edits(source), environment().parse(source)
     tree = decode(program.serialize())
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
-    return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), refused)
+    only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
+    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
+    return _Compilation(expression, edits.undone(tree), refused)
 
 
 def _repeats_patterns(tree: Tree) -> bool:
@@ -331,12 +353,13 @@ def evaluate(
     values: Mapping[str, object],
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
+    windows: WindowReader = NO_SAMPLES,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` and a selector for these labels, ordered by id.
 
-    `ids`: only these, in this order. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
     """
-    prepared = measurements(values)
+    prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         applying = [each.when for each in constraints.definitions(id_) if each.when and each.applies_to(labels)]
