@@ -20,11 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.expression.cel import (
     ALIAS,
+    NO_SAMPLES,
+    READER,
     TYPE_NAMES,
+    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
     Verdict,
+    WindowReader,
     converted,
     environment,
     measurements,
@@ -34,6 +38,7 @@ from constraint_crdt.expression.check import (
     Place,
     check_tree,
     failure,
+    find_windows,
     numeric_comparison,
     place_of,
     refuse_as_library,
@@ -110,9 +115,13 @@ class Expression:
 
     source: str
     variables: frozenset[str]
-    """The top-level names that it reads."""
+    """The top-level names that it reads, the variables of its windows among them."""
     _program: "cel.Expression" = field(repr=False, compare=False)
     _growth: Growth | None = field(default=None, repr=False, compare=False)
+    windows: frozenset[tuple[str, int]] = frozenset()
+    """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
+    _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """The variables of which it reads samples only, not the value now."""
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -125,7 +134,7 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
         value = converted(result)
@@ -139,15 +148,24 @@ class Expression:
             return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
+    def _evaluate(self, values: Measurements) -> "cel.Value":
+        """The result of an expression with windows. The library calls the functions in this thread."""
+        token = READER.set(values.windows)
+        try:
+            return self._program.eval(values.activation())
+        finally:
+            READER.reset(token)
+
     def _why(self, error: str, values: Measurements) -> str:
         """The reason for an error: the variables without a usable value on which the result depends, and any other failure."""
-        missing, unmeasured = self.variables - values.keys(), "No value with name" in error
+        missing, unmeasured = self.variables - self._only_windows - values.keys(), "No value with name" in error
         if len(missing) > unmeasured:
             found = parts(self)
             missing = found.undecided_by(found.root, values, missing)
-        if unmeasured:
+        if missing and unmeasured:
             return values.why_not(missing)
-        failed = f"the evaluation failed: {failure(error)}"
+        failed = failure(error)
+        failed = failed.removeprefix(WINDOW_FAILED) if failed.startswith(WINDOW_FAILED) else f"the evaluation failed: {failed}"
         return f"{failed}; {values.why_not(missing)}" if missing else failed
 
     def parts(self) -> "Parts":
@@ -279,6 +297,7 @@ def _compilation(source: str) -> _Compilation:
     parsed = _parse(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)
+    windows = find_windows(source, parsed)
     program, edits, refused = _type_checked(source, parsed)
     if program is None:
         if has_patterns and _repeats_patterns(parsed):
@@ -286,7 +305,9 @@ def _compilation(source: str) -> _Compilation:
         edits, program = _Edits(source), environment().parse(source)
     tree = decode(program.serialize())
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
-    return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), refused)
+    only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
+    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
+    return _Compilation(expression, edits.undone(tree), refused)
 
 
 def _repeats_patterns(tree: Tree) -> bool:
@@ -430,12 +451,13 @@ def evaluate(
     values: Mapping[str, object],
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
+    windows: WindowReader = NO_SAMPLES,
 ) -> list[Evaluation]:
     """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id.
 
-    `ids`: only these, in this order. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
     """
-    prepared = measurements(values)
+    prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
         definitions = constraints.definitions(id_)

@@ -127,7 +127,7 @@ class Evaluator:
 
     async def _renew(self) -> None:
         while self._renew_some():
-            await asyncio.sleep(0)  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
+            await asyncio.sleep(0)
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
