@@ -198,7 +198,11 @@ class Parts:
         try:
             if node.id not in self._programs:
                 self._programs[node.id] = library.deserialize(serialized_part(self._serialized, node))
-            result = self._programs[node.id].eval(values.activation())
+            token = READER.set(values.windows)
+            try:
+                result = self._programs[node.id].eval(values.activation())
+            finally:
+                READER.reset(token)
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)

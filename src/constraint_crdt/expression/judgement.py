@@ -39,6 +39,7 @@ from constraint_crdt.expression.temporal import (
     together,
     wall_time,
 )
+from constraint_crdt.expression.windows import requirements
 from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
@@ -142,14 +143,18 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("evaluation", "id", "looked", "rules", "spent", "timed", "variables", "verdict")
+    __slots__ = ("evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
         expressions = [each for rule in rules for each in rule.expressions()]
-        self.variables = frozenset().union(*(each.variables for each in expressions))
-        self.timed = any(each.windows for each in expressions) or any(rule.definition.max_age is not None for rule in rules)
+        names = frozenset[str]().union(*(each.variables for each in expressions))
+        self.variables = frozenset(name.partition(".")[0] for name in names)
+        """The top-level names, which measured fields belong to."""
+        self.spans = requirements(expressions)
+        """The windows, in ns, by variable."""
+        self.timed = bool(self.spans) or any(rule.definition.max_age is not None for rule in rules)
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.looked: int | None = None
@@ -188,6 +193,7 @@ class Judge:
         self._changed: dict[str, None] = {}
         self._turns: list[Turn] = []
         self._left: dict[str, list[int]] = {}
+        self._spans_changed = False
         self.violated = 0
         """The number of constraints in a violated state."""
 
@@ -241,6 +247,7 @@ class Judge:
             self._readers.setdefault(name, set()).add(judged.id)
         if judged.timed:
             self._timed.add(judged.id)
+        self._spans_changed |= bool(judged.spans)
         if before is not None:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
             judged.evaluation = before.evaluation
@@ -250,6 +257,7 @@ class Judge:
         if judged is None:
             return None
         judged.spend(now)
+        self._spans_changed |= bool(judged.spans)
         for name in judged.variables:
             readers = self._readers[name]
             readers.discard(id_)
@@ -265,6 +273,16 @@ class Judge:
         if judged is not None:
             self._left[id_] = judged.spent
             self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
+
+    def take_spans(self) -> dict[str, int] | None:
+        """The longest window in ns of each variable with windows; None without a change since the last call."""
+        if not self._spans_changed:
+            return None
+        self._spans_changed, spans = False, dict[str, int]()
+        for id_ in self._timed:
+            for name, span in self._judged[id_].spans.items():
+                spans[name] = max(span, spans.get(name, 0))
+        return spans
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -391,18 +409,18 @@ class Judge:
         return None if since is None else wall_time(since, now, self._wall())
 
     def verdict(self, id_: str, now: int) -> NodeVerdict | None:
-        """The state of a constraint with the values that it was judged by, and its margin. None for one without a definition here."""
+        """The state of a constraint, with the values that it was judged by and its margin; None without a definition for this node."""
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
-        rule = min(judged.rules, key=lambda rule: together((rule.spell,)).state is not evaluation.state)
+        rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
         values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
         read = {name: value for name, value in values.items() if name in judged.variables}
         variable = found.variable if found else None
         inputs = input_texts(read, variable)
-        distance = (found.value, found.share) if found else (None, None)
-        return NodeVerdict(evaluation.state, since, inputs, *distance, variable, evaluation.reason, evaluation.by_default)
+        distance, share = (found.value, found.share) if found else (None, None)
+        return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
 
     def unknown(self, id_: str) -> int:
         """The number of undecided judgements of a constraint."""

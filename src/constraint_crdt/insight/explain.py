@@ -3,11 +3,8 @@
 An explanation lists the mutations keeping the constraint active and their authors, the removals and the additions ended by each,
 the nodes with violations and since when, the recent rates, and the nodes lacking the constraint.
 
-`Spells` has the times of violations. Nodes write cumulative counts, not verdicts, in a cell per constraint, every few seconds. So
-the counts of another node give intervals with a number of satisfied and of violated evaluations. A *spell* is a run of intervals
-without a satisfied evaluation; the interval before may be mixed. The constraint is violated since the begin of the spell, at the
-latest. An interval without a violation ends the spell. An interval without evaluations changes nothing. This node's own spells are
-exact, because they come from its evaluations.
+The verdict of a node is what the node told in its cell; nothing is inferred from counts. A node that evaluated a constraint and
+told no verdict has seen it hold only. The verdict of this node is from its evaluations.
 
 The overview has the constraints of a large fleet in pages, for screens. The size of a page depends on the number of constraints
 asked for, not on the number of constraints. A page names few nodes and counts the others. The coverage of a constraint is given
@@ -16,27 +13,23 @@ only if asked by id, from the clocks of peers.
 
 import time
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypedDict
 
-from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.expression import Verdict
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.constraints import reported_fields
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import COUNTS, NODE_KEY, ZERO, counts_value
+from constraint_crdt.types.counters import ZERO
 from constraint_crdt.types.definition import Addition
-
-SPELLS = 100_000
-"""Spells kept, of constraints and nodes, ended spells included. The spell with the oldest confirmation is dropped first."""
+from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 NAMED = 3
 """Nodes named where a constraint is violated: those with the most violations."""
@@ -50,127 +43,28 @@ SHARE_OF_LOOP = 20
 Clock = Mapping[Replica, int]
 
 
-class Spell(NamedTuple):
-    """The last spell of a constraint on a node. Times in ns since the epoch, by this node's clock."""
-
-    since: int | None
-    """The begin of the violation; None if the constraint is satisfied."""
-    last: int
-    """The time of the last confirmation."""
-
-
-class VerdictChange(Protocol):
-    """A change of verdicts on this node."""
-
-    @property
-    def turns(self) -> Sequence[tuple[str, Verdict]]:
-        """Constraints, each with its new verdict."""
-
-
-class Spells:
-    """Follows the counts of a state, from `begin` on."""
-
-    def __init__(self, rows: Rows, now: Callable[[], int]) -> None:
-        self._rows = rows
-        self._now = now
-        self._begun = False
-        self._spells: OrderedDict[tuple[str, str], Spell] = OrderedDict()
-        self._nodes: dict[str, set[str]] = {}
-        self._own: dict[str, int] = {}
-        rows.watch(COUNTS, self._changed)
-
-    def begin(self) -> None:
-        """The node starts. Counts from before give no times."""
-        self._begun = True
-
-    def changed(self, change: VerdictChange) -> None:
-        """Verdicts of this node changed."""
-        for constraint, verdict in change.turns:
-            self.turned(constraint, verdict)
-
-    def turned(self, id_: str, verdict: Verdict) -> None:
-        """This node's own evaluation of a constraint turned to violated, or to satisfied."""
-        if verdict is Verdict.VIOLATED:
-            self._own.setdefault(id_, self._now())
-        else:
-            self._own.pop(id_, None)
-
-    def forget(self, id_: str) -> None:
-        """A constraint was removed or redefined: drop its spells."""
-        self._own.pop(id_, None)
-        for node in self._nodes.pop(id_, ()):
-            del self._spells[id_, node]
-
-    def forget_all(self, ids: Collection[str]) -> None:
-        """The same of many. O(ids), and next to nothing for those of which nothing is known."""
-        for id_ in self._own.keys() & ids | self._nodes.keys() & ids:
-            self.forget(id_)
-
-    def own_since(self, id_: str) -> int | None:
-        """The exact begin of a violation on this node; None while the constraint is not violated."""
-        return self._own.get(id_)
-
-    def of(self, id_: str, node: str) -> Spell | None:
-        """The last spell of a node by its counts; None if unknown."""
-        return self._spells.get((id_, node))
-
-    def told(self, id_: str) -> dict[str, int]:
-        """The nodes on which a constraint is violated by their counts, each with the begin. O(nodes of the constraint)."""
-        spells = {node: self._spells[id_, node].since for node in self._nodes.get(id_, ())}
-        return {node: since for node, since in spells.items() if since is not None}
-
-    def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        cell = new if new is not None else old
-        if cell is None or not self._begun or cell.key == NODE_KEY:
-            return
-        id_, node = str(cell.key), cell.replica.node_id
-        if new is None:
-            self._drop(id_, node)
-            return
-        if old is None and self._rows.seq(new.replica) >= new.seq:
-            return  # its row came whole: this may have been counted long ago
-        before, after = ZERO if old is None else counts_value(old), counts_value(new)
-        held, violated = after[0] - before[0], after[1] - before[1]
-        if violated > 0:
-            spell = self._spells.get((id_, node))
-            since = spell.since if spell is not None and not held else None
-            self._confirm(id_, node, self._now() if since is None else since)
-        elif held > 0 and after[1]:  # a constraint without violations needs no spell
-            self._confirm(id_, node, None)
-
-    def _confirm(self, id_: str, node: str, since: int | None) -> None:
-        self._spells[id_, node] = Spell(since, self._now())
-        self._spells.move_to_end((id_, node))
-        self._nodes.setdefault(id_, set()).add(node)
-        if len(self._spells) > SPELLS:
-            self._drop(*next(iter(self._spells)))
-
-    def _drop(self, id_: str, node: str) -> None:
-        if self._spells.pop((id_, node), None) is None:
-            return
-        nodes = self._nodes[id_]
-        nodes.discard(node)
-        if not nodes:
-            del self._nodes[id_]
-
-
 class Evaluations(Protocol):
     """Knows the evaluations of a node."""
 
     def last(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint."""
 
+    def since(self, id_: str) -> int | None:
+        """The begin of its verdict state, in ns since the epoch."""
+
+    def verdict(self, id_: str) -> NodeVerdict | None:
+        """The verdict of this node on a constraint, with the values and the margin."""
+
 
 class Explanations:
     """Explains the constraints of a node."""
 
     def __init__(
-        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, spells: Spells, evaluations: Evaluations, rates: NodeRates
+        self, gossip: GossipNode, evidence: Evidence, coverage: Coverage, evaluations: Evaluations, rates: NodeRates
     ) -> None:
         self._gossip = gossip
         self._evidence = evidence
         self._coverage = coverage
-        self._spells = spells
         self._evaluations = evaluations
         self._rates = rates
 
@@ -220,38 +114,29 @@ class Explanations:
         counts = self._gossip.state.metrics.by_node(id_)
         lately = self._rates.of(id_, self._rates.half_lives[0])
         per_minute = lately.violated_per_minute / lately.violated if lately.violated else 0.0
-        names = {*counts, *lately.by_node} | ({self._gossip.node_id} if self._evaluations.last(id_) else set())
+        verdicts, own = self._gossip.state.verdicts.of(id_), self._evaluations.verdict(id_)
+        if own is not None:
+            verdicts[self._gossip.node_id] = own
+        names = {*counts, *lately.by_node, *verdicts}
         reports = []
         for name in sorted(names):
-            exact, violated, since, last = self._found(id_, name)
-            rate = lately.by_node.get(name)
+            rate, ever = lately.by_node.get(name), counts.get(name, ZERO)
+            told = verdicts.get(name)
+            only_satisfied = told is None and ever.satisfied > 0 and not ever.violated
             reports.append(
                 ViolationReport(
                     node=name,
                     live=self._evidence.is_live(name),
-                    violated=violated,
-                    since=since,
-                    last=last,
-                    exact=exact,
-                    satisfied=counts[name].satisfied if name in counts else 0,
-                    violations=counts[name].violated if name in counts else 0,
+                    **_told(told, violated=False if only_satisfied else None),
+                    last=self._evidence.now() if name == self._gossip.node_id else self._evidence.heard_at(name),
+                    exact=told is not None,
+                    satisfied=ever.satisfied,
+                    violations=ever.violated,
                     violated_per_minute=rate.violated * per_minute if rate else 0.0,
                     violated_share=rate.violated_share if rate else None,
                 )
             )
         return tuple(reports)
-
-    def _found(self, id_: str, name: str) -> tuple[bool, bool | None, int | None, int | None]:
-        """For a node: exactness, the verdict, the begin of the violation, and the time of the last confirmation."""
-        last = self._evaluations.last(id_) if name == self._gossip.node_id else None
-        if last is not None and any(last.counts):
-            since = self._spells.own_since(id_)
-            return True, since is not None, since, self._evidence.now()
-        spell = self._spells.of(id_, name)
-        if spell is not None:
-            return False, spell.since is not None, spell.since, spell.last
-        ever = self._gossip.state.metrics.by_node(id_).get(name, ZERO)
-        return False, False if ever.satisfied and not ever.violated else None, None, None
 
     def _lately(self, id_: str) -> tuple[RecentRates, ...]:
         found = []
@@ -268,6 +153,41 @@ class Explanations:
         return tuple(found)
 
 
+class _Told(TypedDict):
+    """The fields of a report that a verdict fills."""
+
+    violated: bool | None
+    state: str | None
+    since: int | None
+    values: dict[str, str]
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+
+
+def _told(verdict: NodeVerdict | None, *, violated: bool | None) -> _Told:
+    """A verdict for a report. `violated`: of a node that told no verdict."""
+    if verdict is None:
+        return _Told(
+            violated=violated, state=None, since=None, values={}, margin=None, margin_share=None, margin_variable=None,
+            reason="", by_default=False,
+        )  # fmt: skip
+    known = verdict.state not in (VerdictState.UNKNOWN, VerdictState.OFF)
+    return _Told(
+        violated=verdict.state in VIOLATED_STATES if known else None,
+        state=verdict.state.value,
+        since=verdict.since,
+        values=dict(verdict.inputs),
+        margin=verdict.margin,
+        margin_share=verdict.share,
+        margin_variable=verdict.variable,
+        reason=verdict.reason,
+        by_default=verdict.by_default,
+    )
+
+
 def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
     dot = change.dot
     return Removal(
@@ -282,7 +202,7 @@ def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
 class NodeOverview:
     """Reads; changes nothing."""
 
-    def __init__(self, gossip: GossipNode, rates: NodeRates, evaluations: Evaluations, evidence: Evidence, spells: Spells) -> None:
+    def __init__(self, gossip: GossipNode, rates: NodeRates, evaluations: Evaluations, evidence: Evidence) -> None:
         self._gossip = gossip
         self._rates = rates
         self._evaluations = evaluations
@@ -372,11 +292,11 @@ class NodeOverview:
 
     def _violated_now(self, id_: str, last: Evaluation | None) -> dict[str, int]:
         """The nodes on which a constraint is violated, and since when; for this node from its own evaluations."""
-        found, me = self._spells.told(id_), self._gossip.node_id
-        if last is not None and any(last.counts):
-            found.pop(me, None)
-            since = self._spells.own_since(id_)
-            return found if since is None else {**found, me: since}
+        me, verdicts = self._gossip.node_id, self._gossip.state.verdicts
+        found = {name: each.since for name, each in verdicts.of(id_).items() if each.state in VIOLATED_STATES and name != me}
+        since = self._evaluations.since(id_)
+        if last is not None and last.state in VIOLATED_STATES and since is not None:
+            found[me] = since
         return found
 
     def _clocks(self) -> list[Clock | None]:

@@ -26,6 +26,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
 from constraint_crdt.runtime.shared import NodeSketches
+from constraint_crdt.types.verdicts import NodeVerdict
 
 JUDGED_AT_ONCE = 500
 """Constraints judged in a turn of the loop. They take some milliseconds."""
@@ -86,6 +87,14 @@ class Evaluator:
         """The number of undecided judgements of a constraint."""
         return self.judge.unknown(id_)
 
+    def since(self, id_: str) -> int | None:
+        """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
+        return self.judge.since(id_, time.monotonic_ns())
+
+    def verdict(self, id_: str) -> NodeVerdict | None:
+        """The verdict on a constraint, with the values and the margin; None as for `last`."""
+        return self.judge.verdict(id_, time.monotonic_ns())
+
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
@@ -126,7 +135,7 @@ class Evaluator:
             self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
 
     async def _renew(self) -> None:
-        while self._renew_some():
+        while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
             await asyncio.sleep(0)
 
     def _renew_some(self) -> bool:
@@ -134,7 +143,11 @@ class Evaluator:
         ids = self.judge.stale(RENEWED_AT_ONCE)
         if ids:
             now = time.monotonic_ns()
-            self.judge.judge(self.judge.renew(ids, now), now)
+            fresh = self.judge.renew(ids, now)
+            spans = self.judge.take_spans()
+            if spans is not None:
+                self._measurements.require(spans)
+            self.judge.judge(fresh, now)
             self._publish()
         return bool(ids)
 
@@ -269,4 +282,4 @@ class _Given:
         for name in self._given:
             usable.pop(name, None)
             unusable.pop(name, None)
-        return assembled(usable | self._usable, unusable | self._unusable)
+        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))

@@ -27,7 +27,7 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, NodeOverview, Spells
+from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -54,6 +54,12 @@ REMOVE_EVERY = 1.0
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
+
+TELL_EVERY = 0.25
+"""Seconds between two looks for verdicts whose time to be told has come."""
+
+TIMES_EVERY = 60.0
+"""Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
@@ -250,18 +256,17 @@ class Runtime:
         # Evaluation.
         self.measurements = LatestMeasurements(settings.max_age)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
-        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches)
+        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches, self.exchanges.push)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         store_file = store_path(settings)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
-        self.spells = Spells(self.gossip.state.rows, now)
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
-        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.spells, self.evaluator, self.rates)
+        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
-        self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence, self.spells)
+        self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.partitions = PartitionDetector(settings.name)
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
@@ -309,12 +314,10 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
-        feed.subscribe(self.spells.changed, ChangeOrigin.EVALUATED)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
         feed.definitions.subscribe(self.evaluator.judge.redefine)
-        feed.definitions.subscribe(self.spells.forget_all)
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
@@ -334,7 +337,6 @@ class Runtime:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
         self.evidence.begin()
-        self.spells.begin()
         await self.alerts.load()
         try:
             self.recorder.open()
@@ -357,6 +359,8 @@ class Runtime:
         tasks.run("loop lag", self.lag.run)
         tasks.repeat("checks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
+        tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
+        tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
@@ -378,6 +382,8 @@ class Runtime:
         """See `Node.stop`."""
         if await self.tasks.stop():
             await self.evaluator.write_counts()
+            await self.evaluator.write_times()
+            await self.evaluator.write_verdicts()
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:

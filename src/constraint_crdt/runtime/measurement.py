@@ -20,7 +20,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
-from constraint_crdt.expression.cel import Measurements, assembled
+from constraint_crdt.expression.cel import Measurements, assembled, kind_of
+from constraint_crdt.expression.windows import Samples, Windows
 
 MAX_VARIABLES = 10_000
 
@@ -50,6 +51,8 @@ class LatestMeasurements:
         self._fields: dict[str, list[str]] = {}
         """The names with fields (`robot.speed`) by their first part."""
         self._looked = 0
+        self._rings = Samples()
+        self._windows: tuple[int, Windows] | None = None
         self.names_changed = False
         """Set when a variable comes, goes, or has another kind of value."""
 
@@ -69,6 +72,8 @@ class LatestMeasurements:
             check_id(name, "the name of a variable")
             converted[name] = check_value(name, value)
         self._make_room(converted, now)
+        self._rings.put(converted, now)
+        self._windows = None
         for name, value in converted.items():
             if value is None:
                 self._withdraw(name)
@@ -111,7 +116,18 @@ class LatestMeasurements:
 
     def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
         """See `judgement.Values.read`."""
-        return assembled(*self.select(names, now, max_age))
+        return assembled(*self.select(names, now, max_age), self.windows(now))
+
+    def windows(self, now: int) -> Windows:
+        """The windows that end at a time, computed once for all readings of that time."""
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, self._rings.at(now)
+        return self._windows[1]
+
+    def require(self, spans: Mapping[str, int]) -> None:
+        """Keep the samples of these variables, for windows of that length in ns, and of no others."""
+        self._rings.require(spans)
+        self._windows = None
 
     def select(self, names: Collection[str], now: int, max_age: int | None) -> tuple[dict[str, object], dict[str, str]]:
         """The usable values of these top-level variables and their fields, and the reasons for aged ones."""
