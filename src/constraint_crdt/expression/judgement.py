@@ -196,6 +196,8 @@ class Judge:
         self._spans_changed = False
         self.violated = 0
         """The number of constraints in a violated state."""
+        self.turns = 0
+        """The turns of states since the start."""
 
     def __len__(self) -> int:
         return len(self._judged)
@@ -366,6 +368,7 @@ class Judge:
         if before is after:
             return
         self.violated += (after in VIOLATED_STATES) - (before in VIOLATED_STATES)
+        self.turns += 1
         self._turns.append(Turn(judged.id, before, after))
         if after in _RUNNING:
             self._running.add(judged.id)
@@ -386,6 +389,11 @@ class Judge:
     def resume(self, saved: SavedSpells) -> None:
         """Take over the spells of the time before the start, for definitions read later."""
         self._saved = saved
+
+    @property
+    def is_running(self) -> bool:
+        """True while a clock of `for` or `clear_after` runs."""
+        return bool(self._running)
 
     def save(self, now: int) -> bytes:
         """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
@@ -409,7 +417,7 @@ class Judge:
         return None if since is None else wall_time(since, now, self._wall())
 
     def verdict(self, id_: str, now: int) -> NodeVerdict | None:
-        """The state of a constraint, with the values that it was judged by and its margin; None without a definition for this node."""
+        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None

@@ -207,7 +207,6 @@ class NodeOverview:
         self._rates = rates
         self._evaluations = evaluations
         self._evidence = evidence
-        self._spells = spells
         self._lately: tuple[float, LatelyReport] | None = None
 
     def page(self, after: str | None = None, limit: int = OVERVIEW_PAGE, node: str | None = None) -> OverviewReport:

@@ -39,7 +39,7 @@ from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notic
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, StateFiles, store_path
+from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
@@ -257,6 +257,7 @@ class Runtime:
         self.measurements = LatestMeasurements(settings.max_age)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
         self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches, self.exchanges.push)
+        self.spell_file = SpellFile(store_path(settings), self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
@@ -338,6 +339,7 @@ class Runtime:
         self.feed.restore()
         self.evidence.begin()
         await self.alerts.load()
+        await self.spell_file.load()
         try:
             self.recorder.open()
             await self.membership.join()
@@ -360,6 +362,7 @@ class Runtime:
         tasks.repeat("checks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
+        tasks.repeat("spells", settings.count_every, self.spell_file.save)
         tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
@@ -384,6 +387,7 @@ class Runtime:
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts()
+            await self.spell_file.save()
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
