@@ -257,6 +257,17 @@ class GossipNode:
         """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
         self.write(lambda me: self.local.state.metrics.record_all(me, counts))
 
+    def record_each(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, ConstraintCrdtError]:
+        """As `record_all`, but a total beyond 2**63 - 1 is refused for its constraint alone; returns the error of each refused."""
+        return self.write(lambda me: self.local.state.metrics.record_each(me, counts))
+
+    def record_seconds(self, times: Mapping[str, tuple[int, int, int]]) -> dict[str, ConstraintCrdtError]:
+        """Add to the (satisfied, violated, unknown) times of constraints, in whole ms, as a single transaction.
+
+        Returns and raises as `ConstraintGCounter.record_seconds` does.
+        """
+        return self.write(lambda me: self.local.state.metrics.record_seconds(me, times))
+
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count satisfied evaluations."""
         self.record(count, 0, constraint=constraint)
@@ -289,13 +300,13 @@ class GossipNode:
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
 
-        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way. Raises
-        `ConstraintCrdtError` for the name of a measurement that no expression can read.
+        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way, nor does an evaluation
+        beyond a total of 2**63 - 1. Raises `ConstraintCrdtError` for the name of a measurement that no expression can read.
         """
         check_names(values)
         evaluations = evaluate(self.local.state.constraints, values, self.labels)
         for each in evaluations:
-            self.record(*each.counts, constraint=each.constraint)
+            self.record_each({each.constraint: each.counts})
         return evaluations
 
     def retire(self, node_id: str) -> list[Dot]:

@@ -12,6 +12,7 @@ Rules kept here:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -45,6 +46,8 @@ MOST_TOLD = 10_000
 
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 class Evaluator:
@@ -179,9 +182,10 @@ class Evaluator:
     # --- writing -----------------------------------------------------------------------------------------------------------
 
     async def write_counts(self) -> None:
-        """Write the counts."""
+        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped."""
         if self._feed.writable and (counts := self.judge.take_counts()):
-            self._feed.write(lambda: self._gossip.record_all(counts))
+            for error in self._feed.write(lambda: self._gossip.record_each(counts)).values():
+                _log.warning("a judgement is not counted: %s", error)
             self._sketches.note(counts)
             self._rates.note(counts)
 
@@ -192,7 +196,8 @@ class Evaluator:
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
-            self._feed.write(lambda: self._gossip.record_seconds(times))
+            for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
+                _log.warning("the time of a constraint is not counted: %s", error)
 
     async def write_sketches(self) -> None:
         """Write the counts of violations to the sketch."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from constraint_crdt.crdt.replica import Dot
     from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.types.bloom import BloomCRDT
-    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
@@ -66,6 +66,7 @@ _MODULE_OF = {
     "PNCounters": "constraint_crdt.types.counters",
     "Rates": "constraint_crdt.types.rates",
     "RoomIncrements": "constraint_crdt.types.increments",
+    "Seconds": "constraint_crdt.types.counters",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "eisenstein_norm": "constraint_crdt.types.register",
     "hex_distance": "constraint_crdt.types.register",
@@ -92,6 +93,7 @@ __all__ = [
     "PNCounters",
     "Rates",
     "RoomIncrements",
+    "Seconds",
     "SketchCRDT",
     "eisenstein_norm",
     "hex_distance",
