@@ -167,7 +167,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         await node.check({"x": 5.0})
         [report] = node.constraints([last])
         assert report.verdict == "violated"
-        assert node.spells.own_since(last) is not None
+        assert node.explanations.report(last).violations[0].violated is True
         state = much()
         for id_ in IDS:
             state.constraints.add(id_, node="far", when="y < 1.0")
@@ -176,7 +176,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         assert last not in told.of(EventKind.CHANGED)
         [report] = node.constraints([last])
         assert (report.when, report.verdict) == ("y < 1.0", None)
-        assert node.spells.own_since(last) is None
+        assert node.explanations.report(last).violations[0].violated is not True
         assert node.metrics.report().violated_here == 0
         await eventually(lambda: len(told.of(EventKind.CHANGED)) == MANY)
         assert told.of(EventKind.CHANGED) == IDS

@@ -194,8 +194,7 @@ class Judge:
         self._turns: list[Turn] = []
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
-        self.violated = 0
-        """The number of constraints in a violated state."""
+        self._violated: set[str] = set()
         self.turns = 0
         """The turns of states since the start."""
 
@@ -367,7 +366,10 @@ class Judge:
         self._changed[judged.id] = None
         if before is after:
             return
-        self.violated += (after in VIOLATED_STATES) - (before in VIOLATED_STATES)
+        if after in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        else:
+            self._violated.discard(judged.id)
         self.turns += 1
         self._turns.append(Turn(judged.id, before, after))
         if after in _RUNNING:
@@ -403,9 +405,14 @@ class Judge:
 
     # --- results -----------------------------------------------------------------------------------------------------------
 
+    @property
+    def violated(self) -> int:
+        """The number of constraints in a violated state. O(constraints in such a state)."""
+        return sum(id_ not in self._stale for id_ in self._violated)
+
     def evaluation(self, id_: str) -> Evaluation | None:
-        """The last evaluation of a constraint; None before the first, and if it does not apply here."""
-        judged = self._judged.get(id_)
+        """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""
+        judged = None if id_ in self._stale else self._judged.get(id_)
         return None if judged is None or judged.looked is None else judged.evaluation
 
     def since(self, id_: str, now: int) -> int | None:

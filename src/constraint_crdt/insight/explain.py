@@ -115,6 +115,7 @@ class Explanations:
         lately = self._rates.of(id_, self._rates.half_lives[0])
         per_minute = lately.violated_per_minute / lately.violated if lately.violated else 0.0
         verdicts, own = self._gossip.state.verdicts.of(id_), self._evaluations.verdict(id_)
+        verdicts.pop(self._gossip.node_id, None)  # not told yet, or of a former definition
         if own is not None:
             verdicts[self._gossip.node_id] = own
         names = {*counts, *lately.by_node, *verdicts}

@@ -110,9 +110,9 @@ class Evaluator:
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
+        self._renew_some()  # so that a sample just after an addition counts for the constraint
         now = time.monotonic_ns()
         self._measurements.put(values, now, source)
-        self._renew_some()  # a sample just after an addition counts for the constraint
         await self._judge(self.judge.readers(values), now)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
@@ -135,7 +135,7 @@ class Evaluator:
         self._verdicts.restate()
         if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
             self._described = now
-            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
+            self._feed.write(lambda: self._measurements.take_kinds(now))
 
     async def _renew(self) -> None:
         while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
