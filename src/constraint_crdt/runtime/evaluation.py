@@ -135,7 +135,7 @@ class Evaluator:
         self._verdicts.restate()
         if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
             self._described = now
-            self._feed.write(lambda: self._measurements.take_kinds(now))
+            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
 
     async def _renew(self) -> None:
         while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
