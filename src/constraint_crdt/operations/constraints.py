@@ -45,6 +45,7 @@ from constraint_crdt.types.definition import Definition
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.operations.evidence import StandingDefinition
     from constraint_crdt.runtime.node import Node
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -329,7 +330,7 @@ def _show_field(name: str, definition: DefinitionReport) -> str:
     return show_fields(definition).get(name, "-")
 
 
-def show_fields(definition: DefinitionReport) -> dict[str, str]:
+def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
     """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
     shown = {
         "for": show_duration(definition.for_) if definition.for_ else "",
