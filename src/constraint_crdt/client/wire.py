@@ -149,10 +149,19 @@ def encode_request(operation: Operation[Request, Any], request: Request) -> Enco
     if body is not None and body.field is not None:
         content = getattr(request, body.field)
     elif body is not None:
-        content = _encoded({name: getattr(request, name) for name in operation.body_fields})
+        content = _encoded(_body(body.shape, request))
     patience = operation.patience(request) if operation.patience is not None else 0.0
     media_type = JSON if body is None else body.media_type
     return EncodedRequest(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+
+
+def _body(shape: Any, request: Request) -> dict[str, object]:
+    """The fields of the body, by name. Defaults are left out where the struct says so, for nodes of versions without the fields."""
+    if shape is None:
+        return {}
+    omitted = shape.__struct_config__.omit_defaults
+    given = [(field, getattr(request, field.name)) for field in msgspec.structs.fields(shape)]
+    return {field.encode_name: value for field, value in given if not omitted or value != field.default}
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:

@@ -45,6 +45,7 @@ from constraint_crdt.types.definition import Definition
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.operations.evidence import StandingDefinition
     from constraint_crdt.runtime.node import Node
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -61,7 +62,7 @@ class ListConstraints(Paged, frozen=True, kw_only=True):
     expired: bool = False
 
 
-class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`POST /v1/constraints`."""
 
     id: str
@@ -157,14 +158,14 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     """ns since the epoch by the clock of the adding node; null if unknown."""
     expires_at: int | None
     """ns since the epoch; null: in force until removed."""
-    for_: float = msgspec.field(name="for")
-    """Seconds, as `clear_after` and `max_age`."""
-    clear_after: float
-    clear_when: str | None
-    if_unknown: str
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
     """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
-    max_age: float | None
-    meaning: int
+    max_age: float | None = None
+    meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
 
 
@@ -203,14 +204,14 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     added_at: int | None
     expires_at: int | None
     """The end of the last definition, ns since the epoch; null for a definition without an end."""
-    for_: float = msgspec.field(name="for")
-    """Seconds, as `clear_after` and `max_age`."""
-    clear_after: float
-    clear_when: str | None
-    if_unknown: str
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
     """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
-    max_age: float | None
-    meaning: int
+    max_age: float | None = None
+    meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     applies_here: bool
     """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
@@ -329,7 +330,7 @@ def _show_field(name: str, definition: DefinitionReport) -> str:
     return show_fields(definition).get(name, "-")
 
 
-def show_fields(definition: DefinitionReport) -> dict[str, str]:
+def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
     """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
     shown = {
         "for": show_duration(definition.for_) if definition.for_ else "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
-from constraint_crdt.operations.constraints import DefinitionReport, show_fields
+from constraint_crdt.operations.constraints import show_fields
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -96,14 +96,31 @@ class CoverageReport(msgspec.Struct, frozen=True, kw_only=True):
     """True if so many nodes have the change."""
 
 
-class StandingDefinition(DefinitionReport, frozen=True, kw_only=True):
+class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """A definition in force, and its mutation. Times in ns since the epoch."""
 
     dot: str
     """The mutation, as node~incarnation:seq. The constraint is active until its removal or expiry."""
+    when: str | None
+    severity: str
+    about: str | None
+    on: dict[str, str]
+    added_by: str
+    added_at: int | None
+    """By the clock of the adding node; null if unknown."""
     known_since: int | None
     """Since when known here, by this node's clock; null: before the start, or forgotten."""
+    expires_at: int | None
     expired: bool
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
+    """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
+    max_age: float | None = None
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
