@@ -194,6 +194,10 @@ class Parts:
 
     def value(self, node: Node, values: Measurements) -> object:
         """The value of a part outside of loops; None for an error, as for null."""
+        if node.sort == "constant":
+            return node.value
+        if node.sort == "name":
+            return values.get(node.name.removeprefix(ALIAS))
         library = environment()
         try:
             if node.id not in self._programs:
@@ -222,7 +226,7 @@ class Parts:
             return self.undecided_by(node.nodes[chosen], values, missing)
         operands = node.nodes[:1] if node.sort == "loop" else node.nodes
         reading = [each for each in operands if not missing.isdisjoint(_read(each))]
-        failed = [each for each in reading if each.sort == "name" or self.value(each, values) is None]
+        failed = [each for each in reading if self.value(each, values) is None]
         if node.sort == "loop" and not failed:
             return named
         return frozenset[str]().union(*(self.undecided_by(each, values, missing) for each in failed))
