@@ -23,6 +23,7 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
+from constraint_crdt.types.variables import MeasuredVariables
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import no_time
 
@@ -96,6 +97,11 @@ class ConstraintState(Merge):
     def verdicts(self) -> ConstraintVerdicts:
         """The state of each active constraint on each node in service, as told by the nodes."""
         return ConstraintVerdicts(self.rows, retirements=self.retirements, active_only=True)
+
+    @cached_property
+    def variables(self) -> MeasuredVariables:
+        """The variables that each node in service measures, with their kinds."""
+        return MeasuredVariables(self.rows, retirements=self.retirements)
 
     @property
     def position(self) -> Position | None:

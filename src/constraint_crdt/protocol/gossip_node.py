@@ -47,6 +47,7 @@ from constraint_crdt.types.definition import (
 )
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+from constraint_crdt.types.variables import VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
 
 DEFAULT_MAX_SKEW = 10.0
@@ -296,6 +297,13 @@ class GossipNode:
         checked = dict(check_labels(self.labels if labels is None else labels))
         self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
         self.labels = checked
+
+    def describe_variables(self, variables: Mapping[str, VariableKind]) -> bool:
+        """Publish the names and kinds that this node measures. True if a cell was written: not for the same variables.
+
+        Raises as `MeasuredVariables.put` does.
+        """
+        return self.write(lambda me: self.local.state.variables.put(variables, node=me))
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
