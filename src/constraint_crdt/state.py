@@ -23,6 +23,7 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
+from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import no_time
 
 NODE_KEY = ""
@@ -90,6 +91,11 @@ class ConstraintState(Merge):
     def increments(self) -> RoomIncrements:
         """The counts of foreign nodes in rooms, from numbered increments."""
         return RoomIncrements(self.rows)
+
+    @cached_property
+    def verdicts(self) -> ConstraintVerdicts:
+        """The state of each active constraint on each node in service, as told by the nodes."""
+        return ConstraintVerdicts(self.rows, retirements=self.retirements, active_only=True)
 
     @property
     def position(self) -> Position | None:

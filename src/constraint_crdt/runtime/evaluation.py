@@ -169,9 +169,10 @@ class Evaluator:
         self._rates.note({constraint: (satisfied, violations)})
 
     async def write_counts(self) -> None:
-        """Write the counts."""
+        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped."""
         if self._feed.writable and (counts := self._counts.take()):
-            self._feed.write(lambda: self._gossip.record_all(counts))
+            for error in self._feed.write(lambda: self._gossip.record_each(counts)).values():
+                _log.warning("an evaluation is not counted: %s", error)
             self._sketches.note(counts)
 
     async def write_sketches(self) -> None:

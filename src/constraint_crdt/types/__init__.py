@@ -21,6 +21,7 @@ from constraint_crdt.types import (
     tile_cells,
     tile_sets,
     tiles,
+    verdicts,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from constraint_crdt.crdt.replica import Dot
     from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.types.bloom import BloomCRDT
-    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
+    from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
     bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
+    verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -48,6 +51,7 @@ _MODULE_OF = {
     "CausalOrder": "constraint_crdt.crdt.clock",
     "ConstraintGCounter": "constraint_crdt.types.counters",
     "ConstraintORSet": "constraint_crdt.types.orset",
+    "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.edge",
     "DecayCounter": "constraint_crdt.edge",
     "Dot": "constraint_crdt.crdt.replica",
@@ -57,10 +61,12 @@ _MODULE_OF = {
     "Frequent": "constraint_crdt.types.sketch",
     "Merge": "constraint_crdt.crdt.clock",
     "Moves": "constraint_crdt.types.counters",
+    "NodeVerdict": "constraint_crdt.types.verdicts",
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
     "Rates": "constraint_crdt.types.rates",
     "RoomIncrements": "constraint_crdt.types.increments",
+    "Seconds": "constraint_crdt.types.counters",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "eisenstein_norm": "constraint_crdt.types.register",
     "hex_distance": "constraint_crdt.types.register",
@@ -72,6 +78,7 @@ __all__ = [
     "CausalOrder",
     "ConstraintGCounter",
     "ConstraintORSet",
+    "ConstraintVerdicts",
     "DecayConstraintState",
     "DecayCounter",
     "Dot",
@@ -81,10 +88,12 @@ __all__ = [
     "Frequent",
     "Merge",
     "Moves",
+    "NodeVerdict",
     "PNCounter",
     "PNCounters",
     "Rates",
     "RoomIncrements",
+    "Seconds",
     "SketchCRDT",
     "eisenstein_norm",
     "hex_distance",
