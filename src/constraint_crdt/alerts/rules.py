@@ -166,9 +166,10 @@ class Unheard(AlertKind):
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence, dots = facts.evidence, facts.frontier.dots
-        live = [name for name in evidence.names if evidence.is_live(name) and rule.is_about(node=name)]
-        behind = [name for name in live if not evidence.holds(name, dots)]
-        if not behind:
+        names = [name for name in evidence.names if rule.is_about(node=name)]
+        behind = [name for name in names if evidence.is_live(name) and not evidence.holds(name, dots)]
+        awaited = any(map(evidence.awaits, names))
+        if not behind and not awaited:
             return
         for id_ in facts.gossip.state.constraints:
             if not rule.is_about(constraint=id_):
@@ -178,7 +179,7 @@ class Unheard(AlertKind):
             lacking = [name for name, holds in held.items() if holds is False]
             if lacking:
                 yield Condition(id_, True, f"no evidence that {named(lacking)} heard of it")
-            elif None in held.values():
+            elif awaited or None in held.values():
                 yield Condition(id_, None)
 
 
@@ -199,7 +200,7 @@ class Divergence(AlertKind):
                 yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged")
             elif rule.above is not None and stale is not None and stale > rule.above:
                 yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago")
-            elif evidence.heard_at(name) is None:
+            elif evidence.heard_at(name) is None or (rule.above is not None and stale is None):
                 yield Condition(name, None)
 
 
