@@ -9,7 +9,9 @@ from constraint_crdt.alerts.rules import KINDS, AlertRule, Condition, Facts
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import FIRST_HEARD, Convergence, Coverage, Evidence, Exchanges
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.verdicts import NodeVerdict
 
 SECOND = 10**9
 
@@ -117,3 +119,54 @@ def test_a_node_that_has_just_started_has_no_evidence_of_the_coverage(watch: Wat
     watch.restart()
     watch.hear()
     assert watch.found(UNHEARD) == [("x", True)]
+
+
+# --- unknown --------------------------------------------------------------------------------------------------------------
+
+
+def unknown(reason: str = "", state: VerdictState = VerdictState.UNKNOWN) -> NodeVerdict:
+    return NodeVerdict(state, since=1, reason=reason)
+
+
+BLIND = AlertRule(name="blind", kind="unknown")
+
+
+def test_a_constraint_that_cannot_be_decided_on_a_live_node(watch: Watch) -> None:
+    watch.add("x")
+    watch.add("y")
+    assert watch.conditions(BLIND) == []
+    watch.node.record_verdicts({"y": unknown("no measurement of t"), "x": unknown(state=VerdictState.PENDING)})
+    assert watch.conditions(BLIND) == [Condition("y", True, "unknown on watch: no measurement of t")]
+    watch.node.record_verdicts({"x": unknown()})
+    assert watch.conditions(BLIND) == [
+        Condition("x", True, "unknown on watch"),
+        Condition("y", True, "unknown on watch: no measurement of t"),
+    ]
+    assert watch.found(AlertRule(name="blind", kind="unknown", constraint="x*")) == [("x", True)]
+    assert watch.found(AlertRule(name="blind", kind="unknown", node="b*")) == []
+    watch.node.record_verdicts({"y": unknown(state=VerdictState.VIOLATED), "x": None})
+    assert watch.conditions(BLIND) == []
+    assert BLIND.lasts == 60.0
+
+
+def test_what_a_node_that_is_not_live_told_last_is_no_evidence(watch: Watch) -> None:
+    watch.b.add_constraint("x")
+    watch.b.record_verdicts({"x": unknown("no measurement of t")})
+    while watch.node.state_hash != watch.b.state_hash:
+        (response,) = watch.b.receive(watch.node.begin("b")).responses
+        watch.node.receive(response)
+    watch.hear()
+    assert watch.conditions(BLIND) == [Condition("x", True, "unknown on b: no measurement of t")]
+    watch.peers.live.clear()
+    assert watch.conditions(BLIND) == [Condition("x", None)]
+    watch.node.record_verdicts({"x": unknown("no measurement of t")})
+    assert watch.conditions(BLIND) == [Condition("x", True, "unknown on watch: no measurement of t")]
+
+
+def test_a_constraint_that_has_ended_is_not_unknown(watch: Watch) -> None:
+    watch.node.add_constraint("x", ttl=60)
+    watch.node.record_verdicts({"x": unknown()})
+    assert watch.found(BLIND) == [("x", True)]
+    watch.passes(61)
+    assert "x" not in watch.node.state.constraints
+    assert watch.found(BLIND) == []
