@@ -334,14 +334,6 @@ def coerce(value: object) -> object:
     return _Coercion().coerce(value)
 
 
-def kind_of(value: object) -> str:
-    """The kind of a value as CEL sees it: double, string, bool, list, map."""
-    return _KINDS[type(value)]
-
-
-_KINDS = {float: "double", str: "string", bool: "bool", list: "list", dict: "map"}
-
-
 def check_value(name: str, value: object) -> object:
     """The converted value of a measurement; None is no value.
 

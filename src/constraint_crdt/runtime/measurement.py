@@ -20,8 +20,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import check_names, check_value
-from constraint_crdt.expression.cel import Measurements, assembled, kind_of
+from constraint_crdt.expression.cel import Measurements, assembled
 from constraint_crdt.expression.windows import Samples, Windows
+from constraint_crdt.types.variables import VariableKind, kind_of
 
 MAX_VARIABLES = 10_000
 
@@ -145,7 +146,7 @@ class LatestMeasurements:
                     unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
         return usable, {name: why for name, why in unusable.items() if name not in usable}
 
-    def take_kinds(self, now: int) -> dict[str, str]:
+    def take_kinds(self, now: int) -> dict[str, VariableKind]:
         """The kinds of the values within their maximum age, by variable."""
         self.names_changed = False
         return {name: kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
