@@ -134,10 +134,12 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.ready or values.activation())
+            value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = converted(result)
+        except TypeError:  # an optional, see `converted`
+            value = None
         if value is True:
             return _SATISFIED
         if value is False:
