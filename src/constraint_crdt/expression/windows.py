@@ -219,6 +219,7 @@ class Windows:
         self._most = most
         self._now = now
         self._found: dict[tuple[str, str, int, float], float | str] = {}
+        self._newest: tuple[tuple[str, int], _Window] | None = None  # an expression often reads a window twice
 
     def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
         """The value of a function over the samples of the last `span` ns. `fraction`: of `quantile_over`.
@@ -262,28 +263,38 @@ class Windows:
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
         ring, _ = self._ring(name)
-        start = self._now - span
-        if ring.known_from <= start:
-            return _over(function, name, span, self._window(ring, start), fraction)
+        if ring.known_from <= self._now - span:
+            return _over(function, name, span, self._window(ring, name, span), fraction)
         if ring.overflowed:
             raise _failed(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
         known = f"{name} has samples for {show_span(self._now - ring.known_from)} of the window of {show_span(span)}"
         try:
-            value = _over(function, name, span, self._window(ring, start), fraction)
+            value = _over(function, name, span, self._window(ring, name, span), fraction)
         except ValueError:
             raise _failed(known) from None
         raise _failed(f"{known} (`{function}` so far: {value:.6g})")
 
-    def _window(self, ring: _Ring, start: int) -> "_Window":
-        low, high = ring.bounds(start, self._now)
-        return _Window(ring.times[low:high], ring.values[low:high])
+    def _window(self, ring: _Ring, name: str, span: int) -> "_Window":
+        if self._newest and self._newest[0] == (name, span):
+            return self._newest[1]
+        low, high = ring.bounds(self._now - span, self._now)
+        elapsed = ring.times[high - 1] - ring.times[low] if low < high else 0
+        if isinstance(ring.values, list):
+            values = ring.values[low:high]
+            window = _Window(values, [each for each in values if not isinstance(each, _Other)], elapsed)
+        else:
+            numbers = ring.values[low:high].tolist()
+            window = _Window(numbers, numbers, elapsed)
+        self._newest = (name, span), window
+        return window
 
 
 class _Window(NamedTuple):
-    """The samples of a window, with their times."""
+    """The samples of a window, those that are numbers, and the ns from the first to the last."""
 
-    times: Sequence[int]
     values: Sequence[float | _Other]
+    numbers: Sequence[float]
+    elapsed: int
 
 
 def _failed(reason: str) -> ValueError:
@@ -307,26 +318,25 @@ def _over(function: str, name: str, span: int, window: _Window, fraction: float)
     if not count:
         raise _failed(f"{name} has no sample in the last {show_span(span)}")
     if function == "changes":
-        return float(_changes(window.values))
-    other = next((each for each in window.values if isinstance(each, _Other)), None) if type(window.values) is list else None
-    if other:
-        raise _failed(f"{name} has a sample that is a {other.kind}: `{function}` needs numbers")
-    numbers: Sequence[float] = window.values  # type: ignore[assignment]
+        return float(_changes(window))
+    numbers = window.numbers
+    if len(numbers) < count:
+        kind = next(each.kind for each in window.values if isinstance(each, _Other))
+        raise _failed(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
     if function == "quantile_over":
         return _quantile(numbers, fraction)
     if function in _OF_VALUES:
         return _OF_VALUES[function](numbers)
-    elapsed = window.times[-1] - window.times[0]
-    if not elapsed:
+    if not window.elapsed:
         raise _failed(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
-    return _OF_TIMES[function](numbers, elapsed / 1e9)
+    return _OF_TIMES[function](numbers, window.elapsed / 1e9)
 
 
-def _changes(values: Sequence[float | _Other]) -> int:
-    if type(values) is not list:
-        changed = sum(map(bool, map(operator.ne, itertools.islice(values, 1, None), values)))
-        if not changed or not any(map(math.isnan, values)):  # type: ignore[arg-type]
-            return changed
+def _changes(window: _Window) -> int:
+    values, numbers = window.values, window.numbers
+    if len(numbers) == len(values) and not _has_nan(numbers):
+        changed: int = sum(map(operator.ne, itertools.islice(numbers, 1, None), numbers))
+        return changed
     return sum(
         now.changed if isinstance(now, _Other) else isinstance(before, _Other) or not _same(before, now)
         for before, now in itertools.pairwise(values)
@@ -376,10 +386,10 @@ def _quantile(values: Sequence[float], fraction: float) -> float:
 
 def _increase(values: Sequence[float]) -> float:
     """The growth of a counter. A smaller value is a counter that began anew at 0."""
-    resets = [before for before, now in itertools.pairwise(values) if now < before]
     if _has_nan(values):
         return math.nan
-    return values[-1] - values[0] + _sum(resets)
+    smaller = map(operator.lt, itertools.islice(values, 1, None), values)
+    return values[-1] - values[0] + _sum(list(itertools.compress(values, smaller)))
 
 
 _OF_VALUES: Mapping[str, Callable[[Sequence[float]], float]] = {
