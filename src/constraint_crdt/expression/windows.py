@@ -96,9 +96,9 @@ class _Ring:
         return self._whole[-1] if isinstance(newest, _Other) else newest
 
     def drop(self, oldest: int, most: int) -> None:
-        """Drop samples before `oldest`, and those above the bound; never the last."""
+        """Drop samples before `oldest` but for the last of them, and those above the bound."""
         times, begin, end = self.times, self.begin, len(self.times) - 1
-        while begin < end and times[begin] < oldest:
+        while begin < end and times[begin + 1] <= oldest:
             begin += 1
         self.overflowed = self.overflowed and begin == self.begin
         if end - begin >= most:
@@ -249,7 +249,7 @@ class Windows:
         try:
             return ring.value(end - 1)
         except KeyError:
-            raise _failed(f"{name} was measured again since") from None
+            raise _failed(f"{name} was measured too often since") from None
 
     def _ring(self, name: str) -> tuple[_Ring, int]:
         """The ring of a variable that has a sample by now, and the end of its samples by now."""
@@ -258,7 +258,8 @@ class Windows:
             raise _failed(f"no samples of {name} are kept here")
         _, end = ring.bounds(self._now, self._now)
         if end == ring.begin:
-            raise _failed(f"no sample of {name}")
+            again = ring.overflowed and ring.known_from <= self._now
+            raise _failed(f"{name} was measured too often since" if again else f"no sample of {name}")
         return ring, end
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
