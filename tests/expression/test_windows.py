@@ -539,6 +539,15 @@ def test_the_loop_around_a_macro_works() -> None:
     assert outcome('[last("x")].all(w, xs.all(i, i < w))', samples.at(5), xs=[1, 7]).verdict is Verdict.VIOLATED
 
 
+def test_what_loops_build_from_the_last_sample_is_bounded() -> None:
+    samples = kept(every(1, ["a" * 4000] * 1000))
+    for source in ('last("x").map(i, i + i + i).size() > 0', '[last("x")].all(w, w.map(i, [i, w]).size() > 0)'):
+        found = outcome(source, samples.at(5))
+        assert found == Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
+        assert outcome(source, kept(every(1, ["a"])).at(5)).verdict is Verdict.SATISFIED
+        assert outcome(source, Samples().at(5)).reason == "no samples of x are kept here"
+
+
 # Prometheus
 
 SERIES: list[list[float | None]] = [
