@@ -15,7 +15,8 @@ None of the library's exceptions gets out. The library is imported at first use.
 
 `cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
 `syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
-compiled expressions, and the evaluation of the constraints of a state.
+compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
+threshold.
 """
 
 from constraint_crdt.expression.cel import (
@@ -37,8 +38,10 @@ from constraint_crdt.expression.evaluation import (
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
+    check_expressions,
     compile_expression,
 )
+from constraint_crdt.expression.margin import Margin, margin
 
 __all__ = [
     "COMPILED_EXPRESSIONS_KEPT",
@@ -51,11 +54,14 @@ __all__ = [
     "NAME_PATTERN",
     "Expression",
     "ExpressionError",
+    "Margin",
     "Measurements",
     "Outcome",
     "Verdict",
+    "check_expressions",
     "check_names",
     "check_value",
     "compile_expression",
+    "margin",
     "measurements",
 ]

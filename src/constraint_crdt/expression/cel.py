@@ -23,13 +23,21 @@ if TYPE_CHECKING:
 
 
 class ExpressionError(ConstraintCrdtError, ValueError):
-    """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+    """A `when` or `clear_when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+
+    field = "when"
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
         """`message`: a sentence. `column` and `line`: the place in the text, both from 1."""
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
         super().__init__(place + message)
         self.column = column
+
+    def within(self, field: str) -> "ExpressionError":
+        """The same error about the expression in another field, which the sentence names."""
+        error = ExpressionError(f"`{field}`: {self}")
+        error.column, error.field = self.column, field
+        return error
 
 
 def refuse(source: str, message: str, start: int) -> NoReturn:
@@ -199,6 +207,10 @@ class Environment:
         """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
         return self._declaring(variables).compile(source)
 
+    def deserialize(self, serialized: bytes) -> "cel.Expression":
+        """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
+        return self._env.deserialize(serialized)
+
     def _new(self, variables: frozenset[str]) -> "cel.Env":
         declared = dict.fromkeys(variables, self._dynamic)
         return self._library.NewEnv(variables=declared, extensions=self._extensions, functions=self._functions)
@@ -226,6 +238,17 @@ class Environment:
     def activation(self, values: Mapping[str, object]) -> "cel.Activation":
         """The values in the library's own form, for any number of expressions."""
         return self._env.Activation(values)
+
+
+def converted(result: "cel.Value") -> object:
+    """The value in Python's types, of a list or map at the top only; an error is a text. None for an optional, as for null.
+
+    The conversion at all levels (`plain_value`) ends the process for an optional in a map.
+    """
+    try:
+        return result.value()
+    except TypeError:
+        return None
 
 
 @functools.cache
@@ -311,12 +334,13 @@ def coerce(value: object) -> object:
     return _Coercion().coerce(value)
 
 
-def check_value(name: str, value: object) -> None:
-    """Raise `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds. None is no value."""
-    if value is None:
-        return
+def check_value(name: str, value: object) -> object:
+    """The converted value of a measurement; None is no value.
+
+    Raises `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds.
+    """
     try:
-        coerce(value)
+        return None if value is None else coerce(value)
     except UnusableError as error:
         raise ConstraintCrdtError(
             f"{name} {error}; a measurement is a number, a text, true or false, or a list or map of them"
@@ -408,19 +432,29 @@ def measurements(values: Mapping[str, object], windows: WindowReader = NO_SAMPLE
     the top is no value. A number too large for a double, a value out of bounds and any other type are unusable: the variable has an
     error instead of a value. A name with points is a field: `robot.speed` is added to the map `robot`. Raises nothing.
     """
+    return assembled(*coerced(values), windows)
+
+
+def coerced(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """The usable values by name, as CEL sees them, and the reasons for the unusable ones."""
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
-    fields: dict[str, object] = {}
     for name, value in values.items():
         if value is None:
             continue
         try:
-            (fields if "." in name else usable)[name] = coerce(value)
+            usable[name] = coerce(value)
         except UnusableError as error:
             unusable[name] = str(error)
-    for name in sorted(fields):
-        _add_field(usable, name.split("."), fields[name])
-    return Measurements(usable, unusable, windows)
+    return usable, unusable
+
+
+def assembled(usable: Mapping[str, object], unusable: Mapping[str, str], windows: WindowReader = NO_SAMPLES) -> Measurements:
+    """Measurements of what `coerced` gives."""
+    values = {name: value for name, value in usable.items() if "." not in name}
+    for name in sorted(usable.keys() - values.keys()):
+        _add_field(values, name.split("."), usable[name])
+    return Measurements(values, dict(unusable), windows)
 
 
 def _add_field(values: dict[str, object], path: list[str], value: object) -> None:

@@ -21,6 +21,7 @@ from constraint_crdt.expression.cel import (
     WINDOW_FUNCTIONS,
     ExpressionError,
     check_names,
+    converted,
     environment,
     nanoseconds,
     refuse,
@@ -578,4 +579,5 @@ def _fails(text: str) -> str:
         value = library.parse(text).eval(library.activation({}))
     except RuntimeError as error:
         return failure(str(error))
-    return failure(str(value.plain_value())) if value.type() == library.error_type else ""
+    found = converted(value)
+    return failure(found) if isinstance(found, str) and value.type() == library.error_type else ""
