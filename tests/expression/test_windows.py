@@ -18,6 +18,7 @@ from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compil
 from constraint_crdt.expression.cel import ANY_SAMPLES, WINDOW_FUNCTIONS, WindowReader
 from constraint_crdt.expression.evaluation import evaluate
 from constraint_crdt.expression.windows import LATENESS, MAX_SAMPLES, MAX_WINDOW, Samples, requirements, show_span
+from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.types import ConstraintORSet
 from tests.expression.cases import refusal
 
@@ -218,15 +219,30 @@ def test_there_are_rings_only_for_what_is_asked_for() -> None:
     samples = Samples()
     samples.put({"x": 1}, 0)
     assert len(samples) == 0
-    samples.require(requirements(asked))
+    assert samples.require(requirements(asked)) == {"x", "z"}
     samples.put({"x": 1, "y": 1, "z": "a"}, 0)
     assert len(samples) == 2
-    samples.require({"z": 0})
+    assert samples.require({"z": 0}) == frozenset()
     assert len(samples) == 1
-    samples.require({"x": SECOND, "z": 0})
+    assert samples.require({"x": SECOND, "z": 0}) == {"x"}
     assert samples.at(5).last("z") == "a"
     with pytest.raises(ValueError, match="no sample of x"):
         samples.at(5).last("x")
+
+
+def test_a_variable_that_is_asked_for_later_begins_with_its_latest_sample() -> None:
+    """`age` and `last` know it at once, and a window is full once the sample is old enough."""
+    measured = LatestMeasurements(max_age=5)
+    measured.put({"x": 1, "y": 2}, 0)
+    measured.put({"x": 3}, 10 * SECOND)
+    measured.require({"x": 60 * SECOND})
+    measured.put({"x": 4}, 20 * SECOND)
+    measured.require({"x": 60 * SECOND, "y": 0, "z": 0})
+    windows = measured.windows(70 * SECOND)
+    assert (windows.age("x"), windows.age("y"), windows.last("y")) == (50 * SECOND, 70 * SECOND, 2)
+    assert windows.over("avg_over", "x", 60 * SECOND) == 4
+    with pytest.raises(ValueError, match="x has samples for 59s of the window of 1m"):
+        measured.windows(69 * SECOND).over("avg_over", "x", 60 * SECOND)
 
 
 def test_samples_that_no_window_reaches_are_dropped_but_for_one() -> None:

@@ -153,17 +153,18 @@ class Samples:
         self._spans: dict[str, int] = {}
         self._fields: tuple[str, ...] = ()
 
-    def require(self, spans: Mapping[str, int]) -> None:
+    def require(self, spans: Mapping[str, int]) -> frozenset[str]:
         """Replace the requirements as a whole: the longest window of each variable, in ns, 0 for the last sample only.
 
-        Samples of variables that are still required stay, others are dropped.
+        Samples of variables that are still required stay, others are dropped. Returns the variables without a sample.
         """
         self._spans = dict(spans)
-        self._rings = {name: self._rings.get(name) or _Ring() for name in spans}
+        self._rings = {name: self._rings.get(name, _Ring()) for name in spans}
         self._fields = tuple(name for name in spans if "." in name)
+        most = self.most
         for ring in self._rings.values():
-            if len(ring):
-                ring.drop(0, self.most)
+            ring.drop(0, most)
+        return frozenset(name for name, ring in self._rings.items() if not len(ring))
 
     @property
     def most(self) -> int:
