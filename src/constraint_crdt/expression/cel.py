@@ -408,6 +408,13 @@ class Measurements(Mapping[str, object]):
         """The size of a variable's value."""
         return _size(self._values.get(name))
 
+    def sample_size(self, name: str) -> Size:
+        """The size of the last sample of a variable."""
+        try:
+            return _size(self.windows.last(name))
+        except ValueError:
+            return _SCALAR
+
     def activation(self) -> "cel.Activation":
         """The values in the library's own form, made when first asked for."""
         if self.ready is None:

@@ -178,6 +178,7 @@ class Expression:
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
         ranges = [values.size(name) for name in found.ranges]
         read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
+        read += sum(values.sample_size(name).bytes for name in found.last)
         return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
 
 
