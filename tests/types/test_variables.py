@@ -126,7 +126,7 @@ def test_any_variables_are_read_as_written_and_merged(one: dict[str, VariableKin
 
 
 def test_the_kind_of_a_value() -> None:
-    values = {
+    values: dict[str, tuple[object, ...]] = {
         "double": (1, 2.5, Decimal(3)),
         "bool": (True,),
         "string": ("",),
