@@ -114,8 +114,6 @@ def _check_fields(value: DefinitionValue) -> None:
     require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after)), "a duration of a definition")
     require(fields.max_age is None or 0 < fields.max_age <= _LONGEST, "the largest age of a definition")
     require(0 <= fields.if_unknown < len(_CHOICES), "the choice of a definition for unknown")
-    if fields.clear_when is not None:
-        require_text(fields.clear_when, "the text of a definition", WHEN_BYTES)
 
 
 _NO_FIELDS: Final = b"\x90"
