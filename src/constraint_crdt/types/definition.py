@@ -218,8 +218,8 @@ def check_definition(
         if not 0 <= expires_at <= MAX_COUNT:
             raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
     fields = (
-        _duration(for_ or 0, "for"),
-        _duration(clear_after or 0, "clear_after"),
+        0 if for_ is None else _duration(for_, "for"),
+        0 if clear_after is None else _duration(clear_after, "clear_after"),
         clear_when or None,
         choice,
         None if max_age is None else _duration(max_age, "max_age", least=1),
