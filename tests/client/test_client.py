@@ -325,7 +325,15 @@ def test_a_node_of_0_1_0_understands_an_addition_and_is_understood() -> None:
     assert json.loads(request.body or b"") == {"id": "c", "when": "x < 1.0"}
     request = encode_request(ADD, new_constraint("c", when="x < 1.0", for_=2.0, if_unknown="violated"))
     assert json.loads(request.body or b"") == {"id": "c", "when": "x < 1.0", "for": 2.0, "if_unknown": "violated"}
-    old = {"when": "x < 1.0", "severity": "info", "about": None, "on": {}, "added_by": "a", "added_at": None, "expires_at": None}
+    old: dict[str, Any] = {
+        "when": "x < 1.0",
+        "severity": "info",
+        "about": None,
+        "on": {},
+        "added_by": "a",
+        "added_at": None,
+        "expires_at": None,
+    }
     report = msgspec.convert(old, DefinitionReport)
     assert (report.for_, report.clear_after, report.clear_when) == (0.0, 0.0, None)
     assert (report.if_unknown, report.max_age, report.meaning) == ("unknown", None, 0)
