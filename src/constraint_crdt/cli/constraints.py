@@ -14,8 +14,8 @@ import msgspec
 
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
+from constraint_crdt.client import NotFound
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.errors import NotFound
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,

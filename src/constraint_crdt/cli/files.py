@@ -48,7 +48,7 @@ import msgspec
 
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
-from constraint_crdt.client.errors import WrongInput
+from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.replica import check_id

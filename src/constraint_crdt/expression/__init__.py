@@ -13,8 +13,8 @@ macros to 10,000 an evaluation. Added here:
 None of the library's exceptions gets out. The library is imported at first use.
 
 `cel` has verdicts, names, the library and the conversion of measured values; `syntax` the tree, and the bounds on the growth of
-loops; `check` the check of written expressions and its messages; `evaluation` compiled expressions, and the evaluation of the
-constraints of a state.
+loops; `check` the check of written expressions and its messages; `evaluation` compiled expressions, their parts, and the evaluation
+of the constraints of a state; `margin` the distance of values to the threshold.
 """
 
 from constraint_crdt.expression.cel import (
@@ -39,6 +39,7 @@ from constraint_crdt.expression.evaluation import (
     check_expressions,
     compile_expression,
 )
+from constraint_crdt.expression.margin import Margin, margin
 
 __all__ = [
     "COMPILED_EXPRESSIONS_KEPT",
@@ -51,6 +52,7 @@ __all__ = [
     "NAME_PATTERN",
     "Expression",
     "ExpressionError",
+    "Margin",
     "Measurements",
     "Outcome",
     "Verdict",
@@ -58,5 +60,6 @@ __all__ = [
     "check_names",
     "check_value",
     "compile_expression",
+    "margin",
     "measurements",
 ]

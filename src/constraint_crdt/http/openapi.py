@@ -67,7 +67,7 @@ from constraint_crdt.plato.shapes import (
     PlatoRemove,
     PlatoTile,
 )
-from constraint_crdt.runtime.evaluation import MAX_VARIABLES
+from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.state_file import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------

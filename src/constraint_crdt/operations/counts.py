@@ -157,7 +157,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     evaluated_on: int
     """Nodes with recent evaluations."""
     violated_now: int
-    """Nodes with a violation now, as far as is known here: see `node.spells`."""
+    """Nodes with a violation now, as the nodes told."""
     violated_since: int | None
     """The beginning of the first such violation, ns since the epoch by this node's clock; null without any."""
     violated_on: int

@@ -141,13 +141,26 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     violated: bool | None
-    """As of the last known evaluation; null: unknown now."""
+    """As the node told; null: the verdict is unknown, or the node told none."""
+    state: str | None
+    """holds, pending, violated, clearing, unknown, off; null: the node told none, so no violation either, or it runs 0.1."""
     since: int | None
-    """The beginning of the current violation. Of another node: from its counts, so seconds late."""
+    """The beginning of the state; of a violation, the first violated evaluation. By the clock of that node."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    """The signed distance to the threshold at the turn; negative for a violation; null for an expression without one."""
+    margin_share: float | None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None
+    reason: str
+    """The reason of an undecided outcome."""
+    by_default: bool
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
     last: int | None
-    """The time of the last confirmation."""
+    """The last contact with the node; of this node, now."""
     exact: bool
-    """From evaluations of this node, not from counts of another node."""
+    """The node told the verdict."""
     satisfied: int
     violations: int
     """Counts since the start of the constraint."""

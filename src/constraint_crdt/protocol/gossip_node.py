@@ -47,6 +47,8 @@ from constraint_crdt.types.definition import (
 )
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+from constraint_crdt.types.variables import VariableKind
+from constraint_crdt.types.verdicts import NodeVerdict
 
 DEFAULT_MAX_SKEW = 10.0
 """Seconds by which the clocks of a fleet may differ."""
@@ -256,6 +258,17 @@ class GossipNode:
         """Count (satisfied, violated) evaluations by constraint, None for none in particular, as a single transaction."""
         self.write(lambda me: self.local.state.metrics.record_all(me, counts))
 
+    def record_each(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, ConstraintCrdtError]:
+        """As `record_all`, but a total beyond 2**63 - 1 is refused for its constraint alone; returns the error of each refused."""
+        return self.write(lambda me: self.local.state.metrics.record_each(me, counts))
+
+    def record_seconds(self, times: Mapping[str, tuple[int, int, int]]) -> dict[str, ConstraintCrdtError]:
+        """Add to the (satisfied, violated, unknown) times of constraints, in whole ms, as a single transaction.
+
+        Returns and raises as `ConstraintGCounter.record_seconds` does.
+        """
+        return self.write(lambda me: self.local.state.metrics.record_seconds(me, times))
+
     def record_satisfied(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count satisfied evaluations."""
         self.record(count, 0, constraint=constraint)
@@ -263,6 +276,13 @@ class GossipNode:
     def record_violations(self, count: int = 1, *, constraint: str | None = None) -> None:
         """Count violated evaluations."""
         self.record(0, count, constraint=constraint)
+
+    def record_verdicts(self, verdicts: Mapping[str, NodeVerdict | None]) -> int:
+        """State this node's verdicts by constraint, None for nothing to tell, as a single transaction; returns the number written.
+
+        A new life has to state those of `state.verdicts.restated(replica)` too. Raises as `ConstraintVerdicts.put` does.
+        """
+        return self.write(lambda me: self.local.state.verdicts.put_all(verdicts, node=me))
 
     def fold(self, ids: Iterable[str]) -> int:
         """Move this life's counts of some constraints to the node's total; returns the number of them. Totals stay the same."""
@@ -278,16 +298,23 @@ class GossipNode:
         self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
         self.labels = checked
 
+    def describe_variables(self, variables: Mapping[str, VariableKind]) -> bool:
+        """Publish the names and kinds that this node measures. True if a cell was written: not for the same variables.
+
+        Raises as `MeasuredVariables.put` does.
+        """
+        return self.write(lambda me: self.local.state.variables.put(variables, node=me))
+
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.
 
-        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way. Raises
-        `ConstraintCrdtError` for the name of a measurement that no expression can read.
+        One evaluation per such constraint that applies here, ordered by id; `unknown` counts neither way, nor does an evaluation
+        beyond a total of 2**63 - 1. Raises `ConstraintCrdtError` for the name of a measurement that no expression can read.
         """
         check_names(values)
         evaluations = evaluate(self.local.state.constraints, values, self.labels)
         for each in evaluations:
-            self.record(*each.counts, constraint=each.constraint)
+            self.record_each({each.constraint: each.counts})
         return evaluations
 
     def retire(self, node_id: str) -> list[Dot]:

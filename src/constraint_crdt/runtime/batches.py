@@ -22,7 +22,7 @@ from constraint_crdt.operations.constraints import (
     RemoveConstraint,
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
 from constraint_crdt.types.definition import ADD, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
@@ -196,7 +196,9 @@ class _Rehearsal:
         counted = (counted[0] + satisfied, counted[1] + violations)
         if before[0] + counted[0] > MAX_COUNT or before[1] + counted[1] > MAX_COUNT:
             field = "satisfied" if before[0] + counted[0] > MAX_COUNT else "violations"
-            raise BatchError(index, f"record.{field}", "a cumulative count cannot exceed 2**63 - 1")
+            raise BatchError(
+                index, f"record.{field}", f"a cumulative count, here that {count_of(constraint)}, cannot exceed 2**63 - 1"
+            )
         self._sums[constraint] = counted
 
     def _check_recorded(self, index: int, constraint: str | None) -> None:

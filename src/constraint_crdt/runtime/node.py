@@ -29,17 +29,16 @@ import msgspec
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
 from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, EventKind, IfUnknown, Severity
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
-from constraint_crdt.runtime.evaluation import Probe
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
+from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
@@ -116,7 +115,6 @@ class Node:
         """The recent rates at which constraints held and were violated."""
         self.evidence = runtime.evidence
         """The evidence of the state of each peer."""
-        self.spells = runtime.spells
         """Since when each constraint is violated on each node."""
         self.coverage = runtime.coverage
         """Which nodes have heard of a change."""
@@ -280,7 +278,7 @@ class Node:
         value is taken then.
         """
         self._check_call()
-        self._runtime.measurements.put(values, time.monotonic_ns())
+        await self._runtime.evaluator.measure(values)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results.
@@ -290,9 +288,8 @@ class Node:
         self._check_call()
         check_names(values)
         runtime = self._runtime
-        fresh = runtime.measurements.fresh(time.monotonic_ns())
         runtime.persistence.check()
-        evaluations = runtime.evaluator.evaluate({**fresh, **values})
+        evaluations = await runtime.evaluator.check(values)
         await runtime.evaluator.write_counts()
         runtime.exchanges.push()
         await runtime.persistence.durable()

@@ -33,7 +33,7 @@ from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult
-from constraint_crdt.runtime.evaluation import Probe
+from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES

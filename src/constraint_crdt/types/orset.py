@@ -25,8 +25,7 @@ from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.model.markup import html_table
+from constraint_crdt.model import IfUnknown, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
     WITHOUT_VALUE,
