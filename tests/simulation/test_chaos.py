@@ -12,7 +12,7 @@ import pytest
 
 from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay
-from constraint_crdt.simulation.steps import AnyStep, Tile, Write
+from constraint_crdt.simulation.steps import Add, AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
@@ -25,6 +25,13 @@ from constraint_crdt.simulation.chaos import Chaos
 outcome = Chaos(11, operations=40).run()
 print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outcome.events, sorted(outcome.fired.items()))
 """
+
+
+def test_the_drawn_definitions_have_every_field() -> None:
+    added = [step for step in Chaos(5, operations=400).run().steps if isinstance(step, Add)]
+    plain = Add(number=0, node="a", id="x")
+    for name in ("when", "about", "ttl", "for_", "clear_after", "clear_when", "if_unknown", "max_age"):
+        assert any(getattr(each, name) != getattr(plain, name) for each in added), name
 
 
 @pytest.mark.slow
