@@ -5,8 +5,10 @@ A trace has a character for each 10 s: `g` good, `b` bad, `u` unknown, `_` no lo
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -288,6 +290,22 @@ def test_restart_while_holding_is_unknown_until_a_look() -> None:
 def test_fired_and_ended_within_one_interval_a_spell_that_was_only_pending_is_never_told() -> None:
     """The notifications are in tests/alerts/test_engine.py. Here: pending never passes through violated or clearing."""
     assert states("gbg", rules(30, 30)) == ".p."
+
+
+DOCUMENTED = re.findall(
+    r"^\| (.+?) \| (\d+) \| (\d+) \| `([gbu]+)` \| `([.pFc?]+)` \|",
+    (Path(__file__).parents[2] / "docs" / "explanation" / "time.md").read_text(),
+    re.MULTILINE,
+)
+
+
+def test_the_page_on_time_has_traces() -> None:
+    assert len(DOCUMENTED) > 15
+
+
+@pytest.mark.parametrize(("case", "for_", "clear_after", "trace", "expected"), DOCUMENTED, ids=[each[0] for each in DOCUMENTED])
+def test_a_trace_of_the_page_on_time(case: str, for_: str, clear_after: str, trace: str, expected: str) -> None:
+    assert states(trace, rules(int(for_), int(clear_after))) == expected
 
 
 # --- the state at single looks ----------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ None of the library's exceptions gets out. The library is imported at first use.
 
 `cel` has verdicts, names, the library and the conversion of measured values; `syntax` the tree, and the bounds on the growth of
 loops; `check` the check of written expressions and its messages; `evaluation` compiled expressions, and the evaluation of the
-constraints of a state.
+constraints of a state; `temporal` the states of verdicts over time.
 """
 
 from constraint_crdt.expression.cel import (
