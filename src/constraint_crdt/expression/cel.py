@@ -91,6 +91,12 @@ def check_names(names: Iterable[str]) -> None:
         raise ConstraintCrdtError(f"no expression can read a measurement named {name!r}: {why}")
 
 
+Kinds = frozenset[tuple[str, str]]
+"""Variables with their kinds, of `KINDS`."""
+KINDS = ("double", "string", "bool", "list", "map")
+"""The kinds of measured values."""
+
+
 class Environment:
     """The library with the extensions `math`, `strings` and `optional`."""
 
@@ -102,6 +108,13 @@ class Environment:
         self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional()]
         self.error_type = cel.Type.ERROR
         self._dynamic = cel.Type.DYN
+        self._types = {
+            "double": cel.Type.DOUBLE,
+            "string": cel.Type.STRING,
+            "bool": cel.Type.BOOL,
+            "list": cel.Type.List(cel.Type.DYN),
+            "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+        }
         self._declaring = functools.lru_cache(maxsize=ENVIRONMENTS_KEPT)(self._new)
         self._env = self._new(frozenset())
 
@@ -109,16 +122,19 @@ class Environment:
         """Compile without types. Raises `RuntimeError` with the messages of the library."""
         return self._env.compile(source, disable_check=True)
 
-    def check(self, source: str, variables: frozenset[str] = frozenset()) -> "cel.Expression":
-        """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
-        return self._declaring(variables).compile(source)
+    def check(self, source: str, variables: frozenset[str] = frozenset(), kinds: Kinds = frozenset()) -> "cel.Expression":
+        """Compile with the types of the standard; variables are `dyn`, but for those with a kind. Raises `RuntimeError` with the
+        messages of the library.
+        """
+        return self._declaring(variables, kinds).compile(source)
 
     def deserialize(self, serialized: bytes) -> "cel.Expression":
         """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
         return self._env.deserialize(serialized)
 
-    def _new(self, variables: frozenset[str]) -> "cel.Env":
-        return self._library.NewEnv(variables=dict.fromkeys(variables, self._dynamic), extensions=self._extensions)
+    def _new(self, variables: frozenset[str], kinds: Kinds = frozenset()) -> "cel.Env":
+        declared = dict.fromkeys(variables, self._dynamic) | {name: self._types[kind] for name, kind in kinds}
+        return self._library.NewEnv(variables=declared, extensions=self._extensions)
 
     def activation(self, values: Mapping[str, object]) -> "cel.Activation":
         """The values in the library's own form, for any number of expressions."""
