@@ -39,7 +39,7 @@ RAISED = {
     ("http/endpoint.py", "RuntimeError"),  # the same, of an operation
     ("store/files.py", "OSError"),  # caught in the same module
     ("store/schema.py", "ValueError"),  # the same
-    ("client/event_stream.py", "ValueError"),  # caught by the clients
+    ("client/wire.py", "ValueError"),  # caught by the clients
     ("alerts/engine.py", "ValueError"),  # caught in the same module
     ("operations/evidence.py", "ValueError"),  # the parsers of parameters, whose callers name the parameter
     ("operations/counts.py", "ValueError"),

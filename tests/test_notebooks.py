@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 
 from constraint_crdt import ConstraintState, Evaluation, MemoryNetwork, Node, SyncNode, Verdict
-from constraint_crdt.model.markup import MOST_ROWS, html_table
+from constraint_crdt.model import MOST_ROWS, html_table
 from constraint_crdt.simulation import Scenario, ScenarioRun, Simulation
 from tests.runtime.fleet import QUICK
 

@@ -10,6 +10,7 @@ Rules kept here:
 
 __all__ = [
     "ConstraintCrdtError",
+    "CountTooLarge",
     "InvalidType",
     "InvalidValue",
     "LifecycleError",
@@ -72,6 +73,10 @@ class UnknownConstraint(UnknownName):
 
     def __str__(self) -> str:
         return f"no constraint {self.name!r} is active here"
+
+
+class CountTooLarge(ConstraintCrdtError):
+    """A cumulative count, sum or time would exceed 2**63 - 1. Other counts are not affected."""
 
 
 class LifecycleError(ConstraintCrdtError, RuntimeError):

@@ -1,8 +1,9 @@
 """When alerts fire and resolve: against a plain reading of what was so when, over restarts, and on real nodes."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import msgspec
@@ -11,7 +12,7 @@ from hypothesis import given
 
 from constraint_crdt import Event, EventKind, MemoryNetwork, Node
 from constraint_crdt.alerts import engine as alerting
-from constraint_crdt.alerts.engine import Alert, AlertEngine, Webhooks
+from constraint_crdt.alerts.engine import Alert, AlertEngine, WebhookMessage, Webhooks
 from constraint_crdt.alerts.rules import KINDS, About, AlertKind, AlertRule, Condition, Conditions, Facts
 from tests.runtime.fleet import QUICK, eventually, fleet
 
@@ -31,12 +32,16 @@ class Scripted(Conditions):
 class Bench:
     """Alerting without a node."""
 
-    def __init__(self, file: Path | None = None, rule: AlertRule = RULE, webhooks: Webhooks | None = None) -> None:
+    def __init__(
+        self,
+        file: Path | None = None,
+        rule: AlertRule = RULE,
+        webhooks: Webhooks | None = None,
+        now: Callable[[], int] = lambda: 7,
+    ) -> None:
         self.conditions = Scripted()
         self.told: list[tuple[str, bool]] = []
-        self.engine = AlertEngine(
-            (rule,), self.conditions, who=("n", "f"), file=file, notify=self.tell, now=lambda: 7, webhooks=webhooks
-        )
+        self.engine = AlertEngine((rule,), self.conditions, who=("n", "f"), file=file, notify=self.tell, now=now, webhooks=webhooks)
 
     def tell(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         self.told.append((alert.subject, fired))
@@ -47,7 +52,9 @@ class Bench:
 )
 def test_it_fires_once_after_its_time_and_resolves_once(looks: list[dict[str, bool | None]]) -> None:
     bench = Bench()
-    since: dict[str, int] = {}
+    held: dict[str, int] = {}
+    """The seconds for which it was so, a second without evidence left out."""
+    before_it: dict[str, bool | None] = {}
     firing: set[str] = set()
     expected: list[tuple[str, bool]] = []
     for second, look in enumerate(looks):
@@ -56,12 +63,14 @@ def test_it_fires_once_after_its_time_and_resolves_once(looks: list[dict[str, bo
         changed = bench.engine.evaluate(float(second))
         assert changed is (len(bench.told) > before)
         for subject, is_so in look.items():
+            held[subject] = held.get(subject, 0) + (before_it.get(subject) is True)
+            before_it[subject] = is_so
             if is_so:
-                if second - since.setdefault(subject, second) >= 2 and subject not in firing:
+                if held[subject] >= 2 and subject not in firing:
                     firing.add(subject)
                     expected.append((subject, True))
             elif is_so is False:
-                since.pop(subject, None)
+                held[subject] = 0
                 if subject in firing:
                     firing.remove(subject)
                     expected.append((subject, False))
@@ -126,8 +135,9 @@ class Recorded(Webhooks):
         super().__init__()
         self.sent: list[tuple[str, Mapping[str, object]]] = []
 
-    def send(self, url: str, message: Mapping[str, object]) -> None:
-        self.sent.append((url, message))
+    def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
+        self.sent.append((url, content))
+        return WebhookMessage(b"", follows)
 
 
 def test_each_place_of_a_rule_is_told_once_for_each_turn() -> None:
@@ -146,6 +156,158 @@ def test_each_place_of_a_rule_is_told_once_for_each_turn() -> None:
         "alert": "r", "kind": "silence", "state": "firing", "subject": "x", "detail": "because", "node": "n", "fleet": "f",
         "since": 7, "time": 7,
     }  # fmt: skip
+
+
+class Undelivered(Recorded):
+    """Drops the messages for the addresses of these hosts."""
+
+    def __init__(self, *hosts: str) -> None:
+        super().__init__()
+        self.hosts = hosts
+
+    def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
+        message = super().send(url, content, follows)
+        message.dropped = any(host in url for host in self.hosts)
+        message.attempted = not message.dropped
+        return message
+
+
+async def test_a_place_that_was_not_told_of_an_alert_is_not_told_of_its_end_after_a_restart(tmp_path: Path) -> None:
+    file, hooks = tmp_path / "alerts.json", Undelivered("dropped")
+    rule = AlertRule(name="r", kind="silence", for_=0.0, to=("http://told/t0ken", "http://dropped/t0ken"))
+    bench = Bench(file, rule, hooks)
+    assert looked(bench, "b") == "F"
+    await bench.engine.close()
+    assert b"t0ken" not in file.read_bytes()
+    for _ in range(2):  # a second restart keeps it as well
+        hooks = Undelivered()
+        again = Bench(file, rule, hooks)
+        await again.engine.load()
+        assert looked(again, "b") == "F"
+        await again.engine.close()
+    assert looked(again, "g", start=1) == "."
+    assert [(url, message["state"]) for url, message in hooks.sent] == [("http://told/t0ken", "resolved")]
+
+
+# --- the table of temporal semantics ------------------------------------------------------------------------------------
+
+
+def looked(bench: Bench, trace: str, start: int = 0) -> str:
+    """A look at `x` each second: `b` bad, `g` good, `u` without evidence. Returns `.` no alert, `p` about to fire, `F` firing."""
+    shown = ""
+    for second, mark in enumerate(trace, start):
+        bench.conditions.found = {} if mark == "g" else {"x": True if mark == "b" else None}
+        bench.engine.evaluate(float(second))
+        alerts = bench.engine.report().alerts
+        shown += "F" if any(alert.firing for alert in alerts) else "p" if alerts else "."
+    return shown
+
+
+def lasting(seconds: float) -> AlertRule:
+    return msgspec.structs.replace(RULE, for_=seconds)
+
+
+@pytest.mark.parametrize(
+    ("trace", "expected"),
+    [
+        ("gbbbbb", ".pppFF"),  # from the first bad evaluation, >=
+        ("bbbb", "pppF"),  # bad at the start
+        ("gbbgbbbb", ".pp.pppF"),  # good once: back to the start
+        ("gbbubbbb", ".ppppFFF"),  # no evidence stops the clock
+        ("gbuuuubbbb", ".ppppppppF"[:8] + "FF"),
+        ("gbbbbuub", ".pppFFFF"),  # and keeps firing
+        ("uuug", "...."),  # and begins nothing
+        ("gbug", ".pp."),
+    ],
+)
+def test_the_clock_of_for(trace: str, expected: str) -> None:
+    assert looked(Bench(rule=lasting(3)), trace) == expected
+
+
+def test_a_time_without_evaluations_counts_for_nothing() -> None:
+    """As of a node that is suspended: the condition may have ended and begun in between."""
+    bench = Bench(rule=lasting(60))
+    assert looked(bench, "bb") == "pp"
+    assert looked(bench, "b", start=100) == "p"
+    assert bench.told == []
+
+
+async def test_the_time_between_two_slow_evaluations_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow evaluation runs less often, by plan."""
+    bench, clock = Bench(rule=lasting(60)), [0.0]
+    bench.conditions.found = {"x": True}
+    monkeypatch.setattr(alerting, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    find = bench.conditions.find
+
+    def slow(rule: AlertRule) -> Iterator[Condition]:
+        clock[0] += 2.0
+        return find(rule)
+
+    monkeypatch.setattr(bench.conditions, "find", slow)
+    for _ in range(3):
+        await bench.engine.step()
+        clock[0] += 40.0
+    assert bench.told == [("x", True)]
+
+
+async def restarted(bench: Bench, file: Path, rule: AlertRule) -> Bench:
+    await bench.engine.close()
+    again = Bench(file, rule)
+    await again.engine.load()
+    return again
+
+
+async def test_an_alert_about_to_fire_survives_a_restart_with_its_time(tmp_path: Path) -> None:
+    file, rule = tmp_path / "alerts.json", lasting(3)
+    bench = Bench(file, rule)
+    assert looked(bench, "gbb") == ".pp"
+    bench = await restarted(bench, file, rule)
+    assert [(each.firing, each.since) for each in bench.engine.report().alerts] == [(False, 7)]
+    assert looked(bench, "bbbb", start=1000) == "ppFF", "1 s of before, 2 s of after, and none of the time away"
+
+
+async def test_an_alert_about_to_fire_that_is_over_after_a_restart_is_not_told(tmp_path: Path) -> None:
+    file, rule = tmp_path / "alerts.json", lasting(3)
+    bench = Bench(file, rule)
+    looked(bench, "gbb")
+    bench = await restarted(bench, file, rule)
+    assert looked(bench, "ug") == "p."
+    assert bench.told == []
+    bench = await restarted(bench, file, rule)
+    assert bench.engine.report().alerts == ()
+
+
+async def test_an_alert_about_to_fire_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is written each ten seconds: a killed node loses up to these."""
+    file, rule, clock = tmp_path / "alerts.json", lasting(100), [0.0]
+    monkeypatch.setattr(alerting, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    bench = Bench(file, rule)
+    bench.conditions.found = {"x": True}
+    for second in range(46):
+        clock[0] = float(second)
+        await bench.engine.step()
+    again = Bench(file, rule)
+    await again.engine.load()
+    assert looked(again, "b" * 65)[54:] == "ppppppFFFFF"
+
+
+async def test_the_file_of_0_1_0_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "alerts.json"
+    file.write_bytes(b'[{"rule":"r","subject":"x","since":5,"fired_at":6,"detail":"because"}]')
+    bench = Bench(file)
+    await bench.engine.load()
+    (alert,) = bench.engine.report().alerts
+    assert (alert.firing, alert.since, alert.fired_at, alert.detail) == (True, 5, 6, "because")
+    assert looked(bench, "ubg") == "FF."
+    assert bench.told == [("x", False)]
+
+
+async def test_a_step_of_the_wall_clock_neither_fires_nor_ends_an_alert() -> None:
+    wall = [10**18]
+    bench = Bench(rule=lasting(3), now=lambda: wall[0])
+    for second, step in enumerate((0, 3600, -7200, 0, 3600, -7200)):
+        wall[0] += step * 10**9
+        assert looked(bench, "b", start=second) == ("F" if second >= 3 else "p")
 
 
 # --- on nodes ------------------------------------------------------------------------------------------------------------

@@ -101,3 +101,48 @@ async def test_a_message_that_nobody_takes_is_given_up(listener: Listener, monke
     await eventually(lambda: hooks.delivered == 1)
     assert (hooks.dropped, len(listener.got)) == (1, 4)
     await hooks.close()
+
+
+async def test_a_message_that_follows_a_dropped_one_is_left_out(listener: Listener) -> None:
+    """An end is told only of an alert that was told."""
+    hooks = Webhooks(first_pause=0.001)
+    listener.answers = [404]
+    for number in (1, 2):
+        fired = hooks.send(listener.url, {"n": number, "state": "firing"})
+        hooks.send(listener.url, {"n": number, "state": "resolved"}, fired)
+    await eventually(lambda: hooks.delivered == 2)
+    assert [(each["n"], each["state"]) for _, each in listener.got] == [(1, "firing"), (2, "firing"), (2, "resolved")]
+    assert (hooks.waiting, hooks.dropped) == (0, 1)
+    await hooks.close()
+
+
+async def test_an_end_whose_alert_fell_from_a_full_queue_is_left_out(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "QUEUED", 2)
+    hooks = Webhooks(first_pause=0.001)
+    fired = hooks.send(listener.url, {"n": 1})
+    for number in (2, 3):
+        hooks.send(listener.url, {"n": number}, fired)
+    await eventually(lambda: hooks.waiting == 0)
+    hooks.send(listener.url, {"n": 4})
+    await eventually(lambda: hooks.delivered == 1)
+    assert [each["n"] for _, each in listener.got] == [4]
+    await hooks.close()
+
+
+async def test_a_message_may_have_arrived_once_its_attempt_began(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def post(url: str, body: bytes) -> int | str:
+        begun.set()
+        end.wait(10)
+        return "no answer in time"
+
+    monkeypatch.setattr(webhooks, "_post", post)
+    hooks = Webhooks(first_pause=30.0)
+    first, second = hooks.send(listener.url, {"n": 1}), hooks.send(listener.url, {"n": 2})
+    await eventually(begun.is_set)
+    assert (first.attempted, second.attempted) == (True, False)
+    end.set()
+    await eventually(lambda: not first.attempted)
+    await hooks.close()
+    assert not first.dropped

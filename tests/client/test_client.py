@@ -28,7 +28,7 @@ from constraint_crdt.client.wire import AddressError, read_address, read_token
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.node import Node
 

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind
@@ -266,5 +266,5 @@ async def test_alerts_that_fire_are_counted_by_kind() -> None:
         await node.record(0, 3, constraint="thermal")
         await node.alerts.step()
         found = await scrape(client)
-        assert labelled(found, "alerts_firing", "kind") == {"rate": 1, "coverage": 0, "divergence": 0, "silence": 0}
+        assert labelled(found, "alerts_firing", "kind") == {"rate": 1, "coverage": 0, "divergence": 0, "silence": 0, "unknown": 0}
         assert plain(found, "alert_messages_waiting") == 0

@@ -110,11 +110,42 @@ async def test_mistakes_are_refused_and_change_nothing() -> None:
 async def test_what_cannot_be_written_waits_on() -> None:
     async with fleet("a", settings=LATE) as (a,):
         approximate: NodeSketches = a.approximate
-        approximate.note({"x": (0, 2**63 - 1), "y": (0, 1), None: (0, 5), "z": (4, 0)})
+        approximate.note({"x" * 257: (0, 1), "y": (0, 1), None: (0, 5), "z": (4, 0)})
         with pytest.raises(ConstraintCrdtError):
             approximate.write_waiting()
         assert approximate.waiting
-        assert estimates(a) == {"x": 2**63 - 1, "y": 1}
-        approximate._waiting.pop("y")
+        assert estimates(a) == {"x" * 257: 1, "y": 1}
+        approximate._waiting.pop("x" * 257)
         approximate.write_waiting()
         assert not approximate.waiting
+
+
+async def test_a_count_near_the_largest_number_saturates_the_sketch_and_stops_no_other() -> None:
+    async with fleet("a", settings=LATE) as (a,):
+        approximate: NodeSketches = a.approximate
+        approximate.note({"x": (0, 2**63 - 1)})
+        approximate.write_waiting()
+        approximate.note({"x": (0, 1), "y": (0, 1)})
+        assert estimates(a)["y"] == 1
+        approximate.write_waiting()
+        assert not approximate.waiting
+        assert estimates(a) == {"x": 2**32 - 1, "y": 1}
+        assert (a.approximate.top().saturated, a.approximate.top().total) == (True, 2**63 - 1)
+
+
+async def test_a_count_near_the_largest_number_stops_no_other_count_of_the_node() -> None:
+    async with fleet("a", settings=LATE) as (a,):
+        for id_ in ("x", "y"):
+            await a.add_constraint(id_, when="v < 1.0")
+        await a.record(2**63 - 1, constraint="x")
+        with pytest.raises(ConstraintCrdtError, match="constraint 'x'"):
+            await a.record(1, constraint="x")
+        with pytest.raises(ConstraintCrdtError, match="constraint 'x'"):
+            await a.batch([RecordCounts(constraint="y", satisfied=1), RecordCounts(constraint="x", satisfied=1)])
+        assert a.gossip.state.metrics.constraint("y").satisfied == 0
+        for _ in range(2):
+            await a.check({"v": 0.0})
+        assert (a.gossip.state.metrics.constraint("y").satisfied, a.gossip.state.metrics.constraint("x").satisfied) == (
+            2,
+            2**63 - 1,
+        )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
-from constraint_crdt.runtime.evaluation import EVALUATED_AT_ONCE
+from constraint_crdt.runtime.evaluation import JUDGED_AT_ONCE
 from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, KeptEvent
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
@@ -167,7 +167,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         await node.check({"x": 5.0})
         [report] = node.constraints([last])
         assert report.verdict == "violated"
-        assert node.spells.own_since(last) is not None
+        assert node.explanations.report(last).violations[0].violated is True
         state = much()
         for id_ in IDS:
             state.constraints.add(id_, node="far", when="y < 1.0")
@@ -176,7 +176,7 @@ async def test_what_was_found_is_forgotten_at_once_though_the_change_is_told_lat
         assert last not in told.of(EventKind.CHANGED)
         [report] = node.constraints([last])
         assert (report.when, report.verdict) == ("y < 1.0", None)
-        assert node.spells.own_since(last) is None
+        assert node.explanations.report(last).violations[0].violated is not True
         assert node.metrics.report().violated_here == 0
         await eventually(lambda: len(told.of(EventKind.CHANGED)) == MANY)
         assert told.of(EventKind.CHANGED) == IDS
@@ -199,7 +199,7 @@ async def test_a_constraint_is_violated_only_after_it_was_added_and_once() -> No
 
 @pytest.mark.slow
 async def test_a_check_of_many_gives_others_their_turn() -> None:
-    assert MANY > EVALUATED_AT_ONCE
+    assert MANY > JUDGED_AT_ONCE
     async with single() as (node, told):
         await node.import_state(to_json(much()))
         await eventually(lambda: len(told.events) == MANY)
@@ -207,7 +207,7 @@ async def test_a_check_of_many_gives_others_their_turn() -> None:
         await node.measure({"x": 5.0})
         await eventually(lambda: len(told.events) == MANY)
         assert told.of(EventKind.VIOLATED) == IDS
-        assert told.most_in_a_turn <= EVALUATED_AT_ONCE
+        assert told.most_in_a_turn <= JUDGED_AT_ONCE
 
 
 async def test_many_tiles_are_told_over_many_turns_once_and_in_order() -> None:

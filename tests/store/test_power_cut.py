@@ -8,7 +8,7 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import StoreError, schema
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from tests.conftest import BUDGET
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 

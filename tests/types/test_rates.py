@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Replica, exchange
 from constraint_crdt.crdt.cells import Cell, Run, make_cell, read_cell
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.errors import CountTooLarge
 from constraint_crdt.types import DecayConstraintState, Rates
 from constraint_crdt.types.decay import RATE
 from tests.types.test_decay import START, Clock, tell_anew
@@ -211,3 +212,18 @@ def test_a_cell_beyond_its_bounds_is_refused() -> None:
     for value in ([-1, [[60.0, 1.0, 1.0]]], [1, []], [1, [[60.0, 1.0, math.nan]]], [1, [[0.0, 1.0, 1.0]]]):
         with pytest.raises(ConstraintCrdtError, match="out of bounds"):
             read_cell(make_cell(RATE, "x", value).data)
+
+
+def test_evaluations_beyond_the_largest_number_are_refused_alone_and_fold_without_them() -> None:
+    rates = DecayConstraintState((60.0,), now=Clock())
+    rates.record("a", 2**63 - 1, 0, constraint="x")
+    left = {"x": [(2.0**62, 0.0)], "y": [(3.0, 1.0)], None: [(2.0**62, 0.0)]}
+    with pytest.raises(CountTooLarge, match="constraint 'x'"):
+        rates.record_left("a", left)
+    assert rates.rates(60.0, "y") == (0.0, 0.0, None)
+    refused = rates.record_each_left("a", left)
+    assert list(refused) == ["x"]
+    assert (rates.rates(60.0, "y")[:2], rates.rates(60.0, "")[:2]) == ((3.0, 1.0), (2.0**62, 0.0))
+    assert rates.fold(["x", "y"], node="a") == 1, "there is no room for x beside those of no constraint"
+    assert (sorted(rates.recorded), rates.rates(60.0, "y")[:2]) == (["", "x"], (0.0, 0.0))
+    assert rates.rates(60.0).violated == 1.0

@@ -15,6 +15,7 @@
 | coverage | active constraint | unknown to a live node | constraint, node, for (10) |
 | divergence | node | damaged; with `above`: or staler than so many seconds | node, above, for |
 | silence | node | not live | node, for (30) |
+| unknown | active constraint | undecided on a live node, for lack of usable values | constraint, node, for (60) |
 
 Rules kept here:
 
@@ -42,6 +43,7 @@ from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 
 MOST_RULES = 100
@@ -166,9 +168,10 @@ class Unheard(AlertKind):
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence, dots = facts.evidence, facts.frontier.dots
-        live = [name for name in evidence.names if evidence.is_live(name) and rule.is_about(node=name)]
-        behind = [name for name in live if not evidence.holds(name, dots)]
-        if not behind:
+        names = [name for name in evidence.names if rule.is_about(node=name)]
+        behind = [name for name in names if evidence.is_live(name) and not evidence.holds(name, dots)]
+        awaited = any(map(evidence.awaits, names))
+        if not behind and not awaited:
             return
         for id_ in facts.gossip.state.constraints:
             if not rule.is_about(constraint=id_):
@@ -178,7 +181,7 @@ class Unheard(AlertKind):
             lacking = [name for name, holds in held.items() if holds is False]
             if lacking:
                 yield Condition(id_, True, f"no evidence that {named(lacking)} heard of it")
-            elif None in held.values():
+            elif awaited or None in held.values():
                 yield Condition(id_, None)
 
 
@@ -199,7 +202,7 @@ class Divergence(AlertKind):
                 yield Condition(name, True, "at this node's clock it had another state: one of the two is damaged")
             elif rule.above is not None and stale is not None and stale > rule.above:
                 yield Condition(name, True, f"it lacks what became known here {stale:.0f} s ago")
-            elif evidence.heard_at(name) is None:
+            elif evidence.heard_at(name) is None or (rule.above is not None and stale is None):
                 yield Condition(name, None)
 
 
@@ -222,7 +225,31 @@ class Silence(AlertKind):
                 yield Condition(name, True, since)
 
 
-KINDS: dict[str, AlertKind] = {kind.name: kind for kind in (ViolationRate(), Unheard(), Divergence(), Silence())}
+class UnknownVerdict(AlertKind):
+    """A constraint is unknown on a node, as the node tells. Without evidence while the node is not live. O(unknown verdicts)."""
+
+    name = "unknown"
+    about = "constraint"
+    parameters = ("constraint", "node")
+    lasts = 60.0
+
+    def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
+        state, evidence = facts.gossip.state, facts.evidence
+        for id_ in sorted(state.verdicts.unknown):
+            if id_ not in state.constraints or not rule.is_about(constraint=id_):
+                continue
+            verdicts = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
+            nodes = [name for name in verdicts if rule.is_about(node=name)]
+            live = [name for name in nodes if evidence.is_live(name)]
+            if live:
+                reason = verdicts[live[0]].reason
+                yield Condition(id_, True, f"unknown on {named(live)}" + (f": {reason}" if reason else ""))
+            elif nodes:
+                yield Condition(id_, None)
+
+
+_ALL_KINDS = (ViolationRate(), Unheard(), Divergence(), Silence(), UnknownVerdict())
+KINDS: dict[str, AlertKind] = {kind.name: kind for kind in _ALL_KINDS}
 """The kinds by name, in the order of the metrics."""
 
 

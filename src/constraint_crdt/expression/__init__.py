@@ -36,6 +36,7 @@ from constraint_crdt.expression.evaluation import (
     MAX_EXPRESSION_BYTES,
     MAX_PATTERN_COST,
     Expression,
+    check_expressions,
     compile_expression,
 )
 from constraint_crdt.expression.margin import Margin, margin
@@ -55,6 +56,7 @@ __all__ = [
     "Measurements",
     "Outcome",
     "Verdict",
+    "check_expressions",
     "check_names",
     "check_value",
     "compile_expression",

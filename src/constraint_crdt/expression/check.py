@@ -10,11 +10,24 @@ these kinds; a call that takes none of them can never work.
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from constraint_crdt.expression.cel import MAX_DEPTH, MAX_ITERATIONS, ExpressionError, converted, environment, refuse
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.cel import (
+    ANY_SAMPLES,
+    MAX_DEPTH,
+    MAX_ITERATIONS,
+    WINDOW_FUNCTIONS,
+    ExpressionError,
+    check_names,
+    converted,
+    environment,
+    nanoseconds,
+    refuse,
+)
 from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, unparse
+from constraint_crdt.expression.windows import MAX_WINDOW, show_span
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
     **dict.fromkeys(("=", "===", ":="), "=="),
@@ -35,7 +48,9 @@ _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 _OVERLOAD = re.compile(r"found no matching overload for '(.*?)' applied to '\((.*)\)'")
 _LONGEST_QUOTE = 60
 
-GLOBALS = frozenset({"size", "int", "uint", "double", "string", "bytes", "bool", "duration", "timestamp", "type", "dyn", "has"})
+GLOBALS = frozenset({"size", "int", "uint", "double", "string", "bytes", "bool", "duration", "timestamp", "type", "dyn", "has"}) | {
+    *WINDOW_FUNCTIONS
+}
 METHODS = frozenset(
     {"contains", "startsWith", "endsWith", "matches", "all", "exists", "exists_one", "map", "filter"}
     | {f"get{unit}" for unit in ("FullYear", "Month", "Date", "DayOfYear", "DayOfMonth", "DayOfWeek")}
@@ -60,6 +75,7 @@ def quote(text: str) -> str:
 def describe(kind: str) -> str:
     """A type of CEL in words."""
     base = re.split(r"[(<]", kind, maxsplit=1)[0].removesuffix("_type")
+    base = base.removeprefix("google.protobuf.").lower()
     if base in ("dyn", "null", "any"):
         return {"dyn": "a measurement", "any": "a value"}.get(base, base)
     return f"an {base}" if base[:1] in ("i", "o") else f"a {base}"
@@ -217,14 +233,9 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
     left, right = (describe(kind) for kind in (kinds + kinds)[:2])
     if left == right and len(set(kinds)) > 1:
         left, right = (f"a {kind}" for kind in kinds[:2])
-    if mark in _COMPARISONS:
-        hint = ""
-        if kinds[0] == "bool" and source[tree.start(node.nodes[0]) if node else start] == "!":
-            hint = ": write `!(...)` around the comparison"
-        elif kinds[0] == "bool" and mark not in ("==", "!="):
-            hint = ": join two comparisons with `&&`"
-        elif set(kinds) <= _NUMBERS and node:
-            hint = f": write `{' '.join((_as_double(node.nodes[0], kinds[0]), mark, _as_double(node.nodes[1], kinds[1])))}`"
+    if mark and mark in _COMPARISONS:
+        first = tree.start(node.nodes[0]) if node else start
+        hint = _comparison_hint(mark, kinds, node, negated=source[first : first + 1] == "!")
         refuse(source, f"`{mark}` cannot compare {left} with {right}{hint}", start)
     if mark in ("+", "-", "*", "/", "%") and set(kinds) <= _NUMBERS and node:
         if mark == "%":
@@ -253,6 +264,18 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
     if mark:
         refuse(source, f"`{mark}` does not work on {left} and {right}", start)
     _refuse_call(source, name, kinds, start)
+
+
+def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated: bool) -> str:
+    if kinds[0] == "bool" and negated:
+        return ": write `!(...)` around the comparison"
+    if kinds[0] == "bool" and mark not in ("==", "!="):
+        return ": join two comparisons with `&&`"
+    if "google.protobuf.Duration" in kinds and set(kinds) & _NUMBERS:
+        return ": write a duration such as `duration('5s')`"
+    if set(kinds) <= _NUMBERS and node:
+        return f": write `{' '.join((_as_double(node.nodes[0], kinds[0]), mark, _as_double(node.nodes[1], kinds[1])))}`"
+    return ""
 
 
 def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoReturn:
@@ -293,10 +316,11 @@ def _refuse_undeclared(source: str, name: str, start: int, tree: Tree) -> NoRetu
     if name in METHODS and not call.member:
         refuse(source, f"`{name}` is a method: write `value.{name}(...)`", start)
     if name in GLOBALS and call.member and name != "size":
-        refuse(source, f"`{name}` is a function: write `{name}({unparse(call.nodes[0])})`", start)
+        fix = window_call(name) if name in WINDOW_FUNCTIONS else f"{name}({unparse(call.nodes[0])})"
+        refuse(source, f"`{name}` is a function: write `{fix}`", start)
     if name in METHODS | GLOBALS:
         refuse(source, f"`{name}` does not take {count} argument{'s'[: count != 1]}", start)
-    plain = name.lower().replace("_", "")
+    plain = name.lower().replace("_", "").removesuffix("time")
     likely = next((known for known in sorted(METHODS | GLOBALS) if known.lower().replace("_", "") == plain), None)
     hint = f": write `{likely}`" if likely else ""
     refuse(source, f"CEL has no {'method' if call.member else 'function'} {quote(name)}{hint}", start)
@@ -327,6 +351,82 @@ def failure(text: str) -> str:
     return printable(text.split("\n", 1)[0]).rstrip(".") or "an error of the library"
 
 
+_ARGUMENTS = {"fraction": "0.95", "name": '"x"', "span": 'duration("5m")'}
+
+
+def window_call(function: str, **arguments: str) -> str:
+    """The text of a call of a function over samples, with these arguments or examples of them."""
+    return f"{function}({', '.join((_ARGUMENTS | arguments)[each] for each in WINDOW_FUNCTIONS[function])})"
+
+
+def is_window(node: Node) -> bool:
+    """True for a call of a function over samples."""
+    return node.sort == "call" and node.name in WINDOW_FUNCTIONS and not node.member
+
+
+def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:
+    """The variables whose samples are read, each with the length of the window in ns, 0 for the last sample only.
+
+    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds, and for one in the body
+    of a macro, which would read the same window at each step.
+    """
+    for loop in tree.root.walk():
+        repeated = (each for part in loop.nodes[1:] for each in part.walk()) if loop.sort == "loop" else iter(())
+        inner = next(filter(is_window, repeated), None)
+        if inner:
+            text = unparse(inner)
+            refuse(
+                source, f"{quote(text)} is the same for each item: write `[{text}].all(w, ...)` around the macro", tree.start(inner)
+            )
+    return frozenset(_window(source, tree, node) for node in tree.root.walk() if is_window(node))
+
+
+def _window(source: str, tree: Tree, node: Node) -> tuple[str, int]:
+    wanted, start = WINDOW_FUNCTIONS[node.name], tree.start(node)
+    if len(node.nodes) != len(wanted):
+        refuse(source, f"`{node.name}` takes {_numbered[len(wanted)]}: write `{window_call(node.name)}`", start)
+    given = dict(zip(wanted, node.nodes, strict=True))
+    if "fraction" in given:
+        _check_fraction(source, tree, given["fraction"])
+    name = given["name"]
+    if not isinstance(name.value, str):
+        fix = f'"{unparse(name)}"' if is_path(name) else '"x"'
+        refuse(source, f"`{node.name}` needs the name of a variable as a string literal: write `{fix}`", tree.start(name))
+    try:
+        check_names([name.value])
+    except ConstraintCrdtError as error:
+        refuse(source, str(error), tree.start(name))
+    return name.value, _span(source, tree, given["span"]) if "span" in given else 0
+
+
+_numbered = {1: "a name", 2: "a name and a duration", 3: "a fraction, a name and a duration"}
+
+
+def _check_fraction(source: str, tree: Tree, node: Node) -> None:
+    if isinstance(node.value, float) and 0 <= node.value <= 1:
+        return
+    fix = f": write `{int(node.value)}.0`" if type(node.value) is int and node.value in (0, 1) else ", such as `0.95`"
+    refuse(source, f"`quantile_over` needs a number literal from 0.0 to 1.0 first{fix}", tree.start(node))
+
+
+def _span(source: str, tree: Tree, node: Node) -> int:
+    """The length in ns of a literal such as `duration("5m")`."""
+    start = tree.start(node)
+    literal = node.nodes[0].value if node.name == "duration" and len(node.nodes) == 1 else None
+    if not isinstance(literal, str):
+        fix = str(node.value) if isinstance(node.value, str) and not _fails(f"duration({unparse(node)})") else "5m"
+        fix = f"{node.value:g}s" if type(node.value) in (int, float) else fix
+        refuse(source, f'a window needs its length as a literal: write `duration("{fix}")`', start)
+    library = environment()
+    found = library.parse(unparse(node)).eval(library.activation({}))
+    if found.type() == library.error_type:
+        refuse(source, f"{quote(unparse(node))} fails: {failure(str(found.plain_value()))}", start)
+    span = nanoseconds(found.plain_value())
+    if not 0 < span <= MAX_WINDOW:
+        refuse(source, f"a window is longer than 0 and at most {show_span(MAX_WINDOW)}", start)
+    return span
+
+
 _SAMPLES = {
     "bool": "true",
     "int": "1",
@@ -352,8 +452,8 @@ def check_result(source: str, tree: Tree, kind: str) -> None:
         refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(tree.root))
 
 
-def check_tree(source: str, tree: Tree) -> None:
-    """Raise `ExpressionError` for a checked expression that cannot be decided by any measurement."""
+def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
+    """Raise `ExpressionError` for a checked expression that no measurement can decide, given the kinds of some samples."""
     root = tree.root
     check_result(source, tree, tree.types.get(root.id, "dyn"))
     for node in root.walk():
@@ -363,10 +463,20 @@ def check_tree(source: str, tree: Tree) -> None:
             refuse(source, "this number is too large for a double", tree.start(node))
         if node.sort == "call":
             _check_constants(source, tree, node)
+        if is_window(node):
+            _check_samples(source, tree, node, kinds)
     for node, bound in _calls(root, frozenset()):
         _check_measured(source, tree, node, bound)
-    if not any(root.free()):
+    if not any(root.free()) and not any(map(is_window, root.walk())):
         _check_decided(source)
+
+
+def _check_samples(source: str, tree: Tree, node: Node, kinds: Mapping[str, str]) -> None:
+    """Refuse a function of numbers over samples that are none."""
+    name = str(node.nodes[WINDOW_FUNCTIONS[node.name].index("name")].value)
+    kind = kinds.get(name, "double")
+    if kind != "double" and node.name not in ANY_SAMPLES:
+        refuse(source, f"`{node.name}` needs numbers, and {name} is {describe(kind)}", tree.start(node))
 
 
 def _calls(node: Node, loops: frozenset[str]) -> Iterator[tuple[Node, frozenset[str]]]:
@@ -386,11 +496,20 @@ def _is_measured(node: Node, loops: frozenset[str]) -> bool:
     if is_path(node):
         name = next(each for each in _leftmost(node) if each.sort == "name").name
         return name not in loops and name != "@result"
+    if is_window(_base(node)):
+        return _base(node).name == "last"
     return (
         node.sort == "call"
         and node.name in ("_+_", "_-_", "_*_", "_/_", "-_")
         and all(_is_measured(each, loops) for each in node.nodes)
     )
+
+
+def _base(node: Node) -> Node:
+    """The value whose field or item this is; the node itself if it is none."""
+    while node.sort == "field" or node.name in ("_[_]", "_[?_]", "_?._"):
+        node = node.nodes[0]
+    return node
 
 
 def _leftmost(node: Node) -> Iterator[Node]:
@@ -474,7 +593,7 @@ def _takes(name: str, member: bool, kinds: tuple[str, ...]) -> bool:
 
 def _check_constants(source: str, tree: Tree, node: Node) -> None:
     """Refuse a call of constants that fails, such as `duration('1h 30m')`."""
-    if not _readable(node) or not node.nodes or not all(each.sort == "constant" for each in node.nodes):
+    if not _readable(node) or not node.nodes or is_window(node) or not all(each.sort == "constant" for each in node.nodes):
         return
     reason = _fails(unparse(node))
     if reason:

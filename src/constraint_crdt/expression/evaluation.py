@@ -7,7 +7,8 @@ Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
 A definition with a selector applies only to nodes with all of its labels; a constraint without an applying definition is not
-evaluated. A definition that does not compile here (from a node with a later version) reads unknown, and is kept and forwarded.
+evaluated. A definition that does not compile here, or with a meaning version that is not known here (both from a node with a later
+version), reads unknown, and is kept and forwarded.
 """
 
 import functools
@@ -20,11 +21,15 @@ from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.expression.cel import (
     ALIAS,
     KINDS,
+    NO_SAMPLES,
+    READER,
     TYPE_NAMES,
+    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
     Verdict,
+    WindowReader,
     converted,
     environment,
     measurements,
@@ -35,6 +40,7 @@ from constraint_crdt.expression.check import (
     check_result,
     check_tree,
     failure,
+    find_windows,
     numeric_comparison,
     only_numeric,
     place_of,
@@ -53,7 +59,9 @@ from constraint_crdt.expression.syntax import (
     growth,
     serialized_part,
 )
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.expression.temporal import by_default
+from constraint_crdt.model import VerdictState, html_fields
+from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 
 if TYPE_CHECKING:
@@ -111,9 +119,13 @@ class Expression:
 
     source: str
     variables: frozenset[str]
-    """The top-level names that it reads."""
+    """The top-level names that it reads, the variables of its windows among them."""
     _program: "cel.Expression" = field(repr=False, compare=False)
     _growth: Growth | None = field(default=None, repr=False, compare=False)
+    windows: frozenset[tuple[str, int]] = frozenset()
+    """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
+    _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """The variables of which it reads samples only, not the value now."""
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -126,7 +138,7 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
         value = converted(result)
@@ -140,15 +152,24 @@ class Expression:
             return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
+    def _evaluate(self, values: Measurements) -> "cel.Value":
+        """The result of an expression with windows. The library calls the functions in this thread."""
+        token = READER.set(values.windows)
+        try:
+            return self._program.eval(values.activation())
+        finally:
+            READER.reset(token)
+
     def _why(self, error: str, values: Measurements) -> str:
         """The reason for an error: the variables without a usable value on which the result depends, and any other failure."""
-        missing, unmeasured = self.variables - values.keys(), "No value with name" in error
+        missing, unmeasured = self.variables - self._only_windows - values.keys(), "No value with name" in error
         if len(missing) > unmeasured:
             found = parts(self)
             missing = found.undecided_by(found.root, values, missing)
-        if unmeasured:
+        if missing and unmeasured:
             return values.why_not(missing)
-        failed = f"the evaluation failed: {failure(error)}"
+        failed = failure(error)
+        failed = failed.removeprefix(WINDOW_FAILED) if failed.startswith(WINDOW_FAILED) else f"the evaluation failed: {failed}"
         return f"{failed}; {values.why_not(missing)}" if missing else failed
 
     def parts(self) -> "Parts":
@@ -185,7 +206,11 @@ class Parts:
         try:
             if node.id not in self._programs:
                 self._programs[node.id] = library.deserialize(serialized_part(self._serialized, node))
-            result = self._programs[node.id].eval(values.activation())
+            token = READER.set(values.windows)
+            try:
+                result = self._programs[node.id].eval(values.activation())
+            finally:
+                READER.reset(token)
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
@@ -250,6 +275,17 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     return _checked(source, frozenset(read.items()))
 
 
+def check_expressions(when: str | None, clear_when: str | None) -> None:
+    """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
+    if when:
+        compile_expression(when)
+    if clear_when:
+        try:
+            compile_expression(clear_when)
+        except ExpressionError as error:
+            raise error.within("clear_when") from None
+
+
 def _check_size(source: str) -> None:
     # A text of 1 KiB in characters can be larger in bytes, never smaller; what cannot be encoded is refused as well.
     try:
@@ -271,7 +307,7 @@ def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
     if compilation.refused:
         refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
     _check_kinds(source, compilation, dict(kinds))
-    check_tree(source, compilation.tree)
+    check_tree(source, compilation.tree, dict(kinds))
     return _compile(source)
 
 
@@ -309,6 +345,7 @@ def _compilation(source: str) -> _Compilation:
     parsed = _parse(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)
+    windows = find_windows(source, parsed)
     program, edits, refused = _type_checked(source, parsed)
     if program is None:
         if has_patterns and _repeats_patterns(parsed):
@@ -316,7 +353,9 @@ def _compilation(source: str) -> _Compilation:
         edits, program = _Edits(source), environment().parse(source)
     tree = decode(program.serialize())
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
-    return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), edits, refused)
+    only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
+    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
+    return _Compilation(expression, edits.undone(tree), edits, refused)
 
 
 def _repeats_patterns(tree: Tree) -> bool:
@@ -429,7 +468,11 @@ class Evaluation(NamedTuple):
     constraint: str
     verdict: Verdict
     reason: str = ""
-    """The reason for an unknown verdict; else empty."""
+    """The reason for an undecided outcome; else empty."""
+    state: VerdictState = VerdictState.UNKNOWN
+    """The verdict state with `for`, `clear_after` and `clear_when`; without time, the state of the verdict alone."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -438,7 +481,13 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [("constraint", self.constraint), ("verdict", self.verdict.value), ("reason", self.reason or None)]
+        fields = [
+            ("constraint", self.constraint),
+            ("verdict", self.verdict.value),
+            ("state", self.state),
+            ("by default", "yes" if self.by_default else None),
+            ("reason", self.reason or None),
+        ]
         return html_fields("Evaluation", fields)
 
 
@@ -450,31 +499,62 @@ def evaluate(
     values: Mapping[str, object],
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
+    windows: WindowReader = NO_SAMPLES,
 ) -> list[Evaluation]:
-    """An evaluation per active constraint with a `when` and a selector for these labels, ordered by id.
+    """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id.
 
-    `ids`: only these, in this order. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
     """
-    prepared = measurements(values)
+    prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        applying = [each.when for each in constraints.definitions(id_) if each.when and each.applies_to(labels)]
-        outcomes = [_outcome(when, prepared) for when in dict.fromkeys(applying)]
-        if outcomes:
-            evaluations.append(Evaluation(id_, *_together(outcomes)))
+        definitions = constraints.definitions(id_)
+        found = [_evaluated(id_, each, prepared) for each in definitions if evaluable(each) and each.applies_to(labels)]
+        if found:
+            evaluations.append(min(found, key=_gravity))
     return evaluations
 
 
-def _outcome(when: str, values: Mapping[str, object]) -> Outcome:
+def evaluable(definition: Definition) -> bool:
+    """True for a definition with a condition, or of a later version."""
+    return bool(definition.when or definition.meaning)
+
+
+def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a definition's `when`, without `if_unknown`."""
+    if definition.meaning:
+        return _LATER
+    return condition_outcome(definition.when or "", values)
+
+
+def condition_outcome(condition: str, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a `when` or `clear_when`, also of one that does not compile here."""
     try:
-        return compile_expression(when, checked=False).evaluate(values)
+        return compile_expression(condition, checked=False).evaluate(values)
     except ExpressionError as error:
         return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
-    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
-        for outcome in outcomes:
-            if outcome.verdict is verdict:
-                return outcome
-    return outcomes[0]
+_LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
+"""Of a definition with a meaning version that is not known here."""
+
+
+def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
+    outcome, reason = outcome_of(definition, values)
+    verdict = by_default(outcome, definition.if_unknown)
+    return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
+
+
+STATES = {
+    Verdict.VIOLATED: VerdictState.VIOLATED,
+    Verdict.UNKNOWN: VerdictState.UNKNOWN,
+    Verdict.SATISFIED: VerdictState.HOLDS,
+}
+"""The state of a verdict without time."""
+
+GRAVITY = (Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.SATISFIED)
+"""The gravest first: of several definitions in force, the gravest verdict counts."""
+
+
+def _gravity(evaluation: Evaluation) -> int:
+    return GRAVITY.index(evaluation.verdict)

@@ -17,6 +17,7 @@ nodes have acknowledged the change. Waiting never asks a user to write again.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import contextmanager
 from math import ceil
@@ -42,6 +43,9 @@ from constraint_crdt.types.definition import ADD
 
 WAITING = 64
 """Requests waiting for acknowledgements at once, at most."""
+
+FIRST_HEARD = 30 * SECOND
+"""The time after the start of a node within which it hears from every live peer."""
 
 ASK_AGAIN = 0.25
 """Seconds until a node without the change is asked again."""
@@ -70,12 +74,16 @@ class MergedMessage(Protocol):
 class Evidence:
     """The evidence of a node about its peers."""
 
-    def __init__(self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int]) -> None:
-        """`now`: the time in ns since the epoch."""
+    def __init__(
+        self, gossip: GossipNode, peers: LivePeers, now: Callable[[], int], monotonic: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        """`now`: the time in ns since the epoch. `monotonic`: that of a monotonic clock, for durations."""
         self._gossip = gossip
         self._rows = gossip.state.rows
         self._peers = peers
         self.now = now
+        self._monotonic = monotonic
+        self._began = monotonic()
         self.changes = ChangeLog(gossip.state.rows, now)
         self._count = -1
         self._lives: dict[str, Peer] = {}
@@ -83,13 +91,15 @@ class Evidence:
         self._has_all: dict[str, int] = {}
         self._ahead: set[str] = set()
         """Peers with a clock beyond this node's in some row."""
-        self._lacks: dict[str, int] = {}
+        self._lacks: dict[str, tuple[int, int]] = {}
+        """The time since the epoch, and that of the monotonic clock."""
         self._diverged: dict[str, int] = {}
         self._waiting: set[asyncio.Event] = set()
 
     def begin(self) -> None:
         """The node starts. Changes known by now have no time."""
         self._count = self._rows.clock_count
+        self._began = self._monotonic()
         self.changes.begin()
 
     # --- following ---------------------------------------------------------------------------------------------------
@@ -114,7 +124,7 @@ class Evidence:
             if mark is not None and not self._lacking(mark):  # what came is what it had before
                 kept[name] = since
             else:
-                self._lacks[name] = now
+                self._lacks[name] = now, self._monotonic()
         self._has_all = kept
         for name, mark in ahead.items():
             if mark is not None:
@@ -145,7 +155,7 @@ class Evidence:
             self._lacks.pop(name, None)
         else:
             self._has_all.pop(name, None)
-            self._lacks.setdefault(name, now)
+            self._lacks.setdefault(name, (now, self._monotonic()))
         if mark is not None and self._beyond(mark, lacking or 0):
             self._ahead.add(name)
         else:
@@ -163,7 +173,8 @@ class Evidence:
         """Let go of retired nodes. O(peers)."""
         for name in [name for name in self._heard if name in self._gossip.state.retirements]:
             self._ahead.discard(name)
-            for kept in (self._heard, self._has_all, self._lacks, self._diverged, self._lives):
+            self._lacks.pop(name, None)
+            for kept in (self._heard, self._has_all, self._diverged, self._lives):
                 kept.pop(name, None)
             self.changes.lost(name)
 
@@ -230,7 +241,18 @@ class Evidence:
     def lacks_since(self, name: str) -> int | None:
         """The time of the first change here beyond the clock of a peer; None if the clock covers all, or without a message."""
         self.moved()
-        return self._lacks.get(name)
+        lacks = self._lacks.get(name)
+        return None if lacks is None else lacks[0]
+
+    def lacking_for(self, name: str) -> float | None:
+        """The seconds since the time of `lacks_since`, by a monotonic clock."""
+        self.moved()
+        lacks = self._lacks.get(name)
+        return None if lacks is None else (self._monotonic() - lacks[1]) / SECOND
+
+    def awaits(self, name: str) -> bool:
+        """True while this node has just started and may still hear from a peer: the absence of evidence tells nothing."""
+        return name != self._gossip.node_id and name not in self._heard and self._monotonic() - self._began < FIRST_HEARD
 
     def diverged_since(self, name: str) -> int | None:
         """Since when a peer is known to have had this node's clock and another hash; None once both agreed again."""
@@ -276,10 +298,7 @@ class Convergence:
         evidence = self._evidence
         if evidence.holds(name, ()) is None:
             return None
-        since = evidence.lacks_since(name)
-        if since is None:
-            return 0.0
-        return max(0.0, (evidence.now() - since) / SECOND)
+        return evidence.lacking_for(name) or 0.0
 
     def peer(self, name: str) -> PeerConvergence:
         """Compares the state of a peer with this node's. O(rows) if they differ."""

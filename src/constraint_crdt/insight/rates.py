@@ -51,11 +51,11 @@ class NodeRates:
         return bool(self._waiting)
 
     def write_waiting(self) -> None:
-        """Write the counts in memory. Counts stay in memory if the write fails."""
+        """Write the counts in memory. Counts stay in memory if the write fails, as do those beyond 2**63 - 1, to decay there."""
         now = self._now()
         left = {constraint: self._left(constraint, now) for constraint in self._waiting}
-        self._gossip.write(lambda me: self._rates.record_left(me, left))
-        self._waiting = {}
+        refused = self._gossip.write(lambda me: self._rates.record_each_left(me, left))
+        self._waiting = {constraint: self._waiting[constraint] for constraint in refused}
 
     def fold(self, ids: list[str]) -> None:
         """Fold the counts of this incarnation for these constraints into the counts without a constraint."""

@@ -114,8 +114,8 @@ class NodeSketches:
         return bool(self._waiting)
 
     def write_waiting(self) -> None:
-        """Write the buffer. Refused violations stay in the buffer."""
-        self._gossip.write(lambda me: self._violations.record_all(self._waiting, node=me))
+        """Write the buffer. Refused violations stay in the buffer. A count near 2**63 saturates the sketch, and stops no other."""
+        self._gossip.write(lambda me: self._violations.record_all(self._waiting, node=me, saturate=True))
         self._waiting = {}
 
     # --- how often -------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ Rules kept here:
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.histories import History, settle
 from constraint_crdt.simulation.invariants import Violation
@@ -70,8 +71,15 @@ FAULTS = (
 
 
 IDS = ("x", "y", "z", "xy", "fence")
-DEFINITIONS = ((None, None), (None, None), ("v <= 1.0", None), ("v <= 2.0", None), (None, "seen"))
-"""(when, about); the bare definition twice, so that nodes write the same definition."""
+DEFINITIONS: Sequence[Mapping[str, object]] = (
+    {},
+    {},
+    {"when": "v <= 1.0"},
+    {"when": "v <= 2.0", "for_": 30.0, "clear_after": 0.5, "clear_when": "v <= 1.5"},
+    {"when": "v <= 2.0", "if_unknown": IfUnknown.VIOLATED, "max_age": 5.0},
+    {"about": "seen"},
+)
+"""The bare definition twice, so that nodes write the same definition."""
 
 LIFETIMES = (None, None, None, 0.5, 3.0)
 """Seconds; most constraints have no end."""
@@ -206,8 +214,7 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> DrawnWrite:
         return Count, {"name": rng.pick(COUNTERS), "by": rng.pick((1, 2, -1, -3))}
     if what == "tile":
         return Tile, {"tile": rng.pick(TILES), "act": rng.pick(TILE_ACTS), "text": rng.pick(TEXTS)}
-    when, about = rng.pick(DEFINITIONS)
-    return Add, {"id": rng.pick(IDS), "when": when, "about": about, "ttl": rng.pick(LIFETIMES)}
+    return Add, {**rng.pick(DEFINITIONS), "id": rng.pick(IDS), "ttl": rng.pick(LIFETIMES)}
 
 
 @dataclass(frozen=True, slots=True)

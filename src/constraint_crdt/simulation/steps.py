@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from constraint_crdt.model import IfUnknown
+
 MessageName: TypeAlias = tuple[int, int]
 """The number of the sending step, and the index of the message in that step."""
 
@@ -54,6 +56,12 @@ class Add(Write, frozen=True, kw_only=True, tag="add"):
     about: str | None = None
     ttl: float | None = None
     """Lifetime in seconds; None for no end."""
+    for_: float = 0.0
+    """Seconds, as `clear_after` and `max_age`."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: IfUnknown = IfUnknown.UNKNOWN
+    max_age: float | None = None
 
 
 class Remove(Write, frozen=True, kw_only=True, tag="remove"):

@@ -46,7 +46,7 @@ from constraint_crdt.simulation.steps import (
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counters import COUNTS, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
-from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.increments import APPLIED
 from constraint_crdt.types.nodes import RETIRE
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
@@ -75,7 +75,10 @@ def do(node: GossipNode, step: Write) -> None:
     """Let the node carry out a step. Raises as the node does."""
     match step:
         case Add():
-            node.add_constraint(step.id, when=step.when, about=step.about, ttl=step.ttl)
+            node.add_constraint(
+                step.id, when=step.when, about=step.about, ttl=step.ttl, for_=step.for_, clear_after=step.clear_after,
+                clear_when=step.clear_when, if_unknown=step.if_unknown, max_age=step.max_age,
+            )  # fmt: skip
         case Remove():
             node.remove_constraint(step.id)
         case Record():
@@ -231,9 +234,7 @@ def is_done(node: GossipNode, step: Write) -> bool:
     constraints, now = node.state.constraints, node.time.now()
     match step:
         case Add():
-            ends = None if step.ttl is None else now + round(step.ttl * SECOND)
-            found = [(each.when, each.about, each.expires_at) for each in constraints.definitions(step.id)]
-            return found == [(step.when, step.about, ends)]
+            return constraints.definitions(step.id) == (_definition(step, now),)
         case Remove():
             return step.id not in constraints
         case Move():
@@ -245,6 +246,19 @@ def is_done(node: GossipNode, step: Write) -> bool:
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summary_is_done(node, step)
     return True
+
+
+def _definition(step: Add, now: int) -> Definition:
+    return Definition(
+        when=step.when,
+        about=step.about,
+        expires_at=None if step.ttl is None else now + round(step.ttl * SECOND),
+        for_=round(step.for_ * SECOND),
+        clear_after=round(step.clear_after * SECOND),
+        clear_when=step.clear_when,
+        if_unknown=step.if_unknown,
+        max_age=None if step.max_age is None else round(step.max_age * SECOND),
+    )
 
 
 def _tile_is_so(node: GossipNode, step: Tile) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.testing.adversarial import IDS, REPLICAS, WHENS, arbitrary_cells, forged_cells, over_rows, rows_of
+from constraint_crdt.testing.adversarial import DEFINITIONS, IDS, REPLICAS, arbitrary_cells, forged_cells, over_rows, rows_of
 from constraint_crdt.testing.drawn_replicas import Laws, in_place
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
@@ -31,7 +31,9 @@ ids = st.sampled_from(("x", "x", "y"))
 """An id more often than the other, so it is added and removed by several replicas."""
 counts = st.tuples(st.sampled_from((None, *IDS)), st.integers(0, 3), st.integers(0, 3))
 moves = st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 3))
-edits = st.one_of(st.tuples(st.just("add"), ids, st.sampled_from(WHENS)), st.tuples(st.just("remove"), ids), st.just(("collect",)))
+edits = st.one_of(
+    st.tuples(st.just("add"), ids, st.sampled_from(DEFINITIONS)), st.tuples(st.just("remove"), ids), st.just(("collect",))
+)
 
 # --- clock -------------------------------------------------------------------------------------------------------------
 
@@ -105,8 +107,8 @@ def counter_laws() -> Laws[ConstraintGCounter, Any]:
 def edit(constraints: ConstraintORSet, name: str, step: tuple[Any, ...]) -> None:
     """Add, remove or collect; removing an inactive constraint has no effect."""
     match step:
-        case ("add", id_, when):
-            constraints.add(id_, node=name, when=when)
+        case ("add", id_, definition):
+            constraints.put(id_, definition, node=name)
         case ("remove", id_) if id_ in constraints:
             constraints.remove(id_, node=name)
         case ("collect",):

@@ -21,6 +21,8 @@ from constraint_crdt.types import (
     tile_cells,
     tile_sets,
     tiles,
+    variables,
+    verdicts,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from constraint_crdt.crdt.replica import Dot
     from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.types.bloom import BloomCRDT
-    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters
+    from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
     from constraint_crdt.types.definition import Addition
     from constraint_crdt.types.increments import RoomIncrements
     from constraint_crdt.types.orset import ConstraintORSet
@@ -36,9 +38,12 @@ if TYPE_CHECKING:
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
+    from constraint_crdt.types.variables import MeasuredVariables, VariableKind
+    from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
     bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
+    variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -48,6 +53,7 @@ _MODULE_OF = {
     "CausalOrder": "constraint_crdt.crdt.clock",
     "ConstraintGCounter": "constraint_crdt.types.counters",
     "ConstraintORSet": "constraint_crdt.types.orset",
+    "ConstraintVerdicts": "constraint_crdt.types.verdicts",
     "DecayConstraintState": "constraint_crdt.edge",
     "DecayCounter": "constraint_crdt.edge",
     "Dot": "constraint_crdt.crdt.replica",
@@ -55,13 +61,17 @@ _MODULE_OF = {
     "FleetTile": "constraint_crdt.edge",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
+    "MeasuredVariables": "constraint_crdt.types.variables",
     "Merge": "constraint_crdt.crdt.clock",
     "Moves": "constraint_crdt.types.counters",
+    "NodeVerdict": "constraint_crdt.types.verdicts",
     "PNCounter": "constraint_crdt.types.counters",
     "PNCounters": "constraint_crdt.types.counters",
     "Rates": "constraint_crdt.types.rates",
     "RoomIncrements": "constraint_crdt.types.increments",
+    "Seconds": "constraint_crdt.types.counters",
     "SketchCRDT": "constraint_crdt.types.sketch",
+    "VariableKind": "constraint_crdt.types.variables",
     "eisenstein_norm": "constraint_crdt.types.register",
     "hex_distance": "constraint_crdt.types.register",
 }
@@ -72,6 +82,7 @@ __all__ = [
     "CausalOrder",
     "ConstraintGCounter",
     "ConstraintORSet",
+    "ConstraintVerdicts",
     "DecayConstraintState",
     "DecayCounter",
     "Dot",
@@ -79,13 +90,17 @@ __all__ = [
     "FleetTile",
     "FleetTiles",
     "Frequent",
+    "MeasuredVariables",
     "Merge",
     "Moves",
+    "NodeVerdict",
     "PNCounter",
     "PNCounters",
     "Rates",
     "RoomIncrements",
+    "Seconds",
     "SketchCRDT",
+    "VariableKind",
     "eisenstein_norm",
     "hex_distance",
 ]

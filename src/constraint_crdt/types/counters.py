@@ -1,27 +1,38 @@
-"""Counters: evaluations of constraints per node, and named counters with increments and decrements.
+"""Counters: evaluations of constraints per node, their time by verdict, and named counters with increments and decrements.
 
 | kind | key | value |
 |---|---|---|
 | 3 COUNTS | constraint id, "" for the node | `[satisfied, violated]`, cumulative; only `satisfied` while nothing was violated |
 | 7 COUNTER | counter name | `[increments, decrements]`, cumulative |
+| 25 SECONDS | constraint id, "" for the node | `[satisfied, violated, unknown]` in ms, cumulative; trailing zeros left out |
 
 A cell holds the *cumulative* counts of its writer, so a repeated message counts nothing twice, and the next message makes up for
 a lost one. The value of a `PNCounter` is all increments less all decrements; both only grow (Shapiro et al., 2011, specification
-7).
+7). Rules kept here:
+
+- The time of a constraint has a kind of its own. The value of COUNTS has two elements in 0.1.0, which would refuse a third; a cell
+  of a kind unknown there is kept and forwarded.
+- No SECONDS cell is removed: 0.1.0 refuses a message with a removal of an unknown kind. A folded cell is overwritten by `[]`.
+- A total beyond 2**63 - 1 is refused for its constraint alone. `record_each`, `record_seconds` and `fold` write all others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Self
+
+import msgspec
 
 from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal, register, require_counts, value_of
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
-from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue
 from constraint_crdt.types.view import IndexedView, View
 
 COUNTS: Final = 3
 COUNTER: Final = 7
+SECONDS: Final = 25
+
+MS_PER_SECOND: Final = 1_000
 
 NODE_KEY: Final = ""
 """The key of the counts of no particular constraint."""
@@ -53,6 +64,26 @@ register(
 register(COUNTER, tuple[int, int], check_pair, key_bytes=ID_BYTES)
 
 
+class SecondsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a SECONDS cell, in ms. Further elements, of later versions, are ignored."""
+
+    satisfied: int = 0
+    violated: int = 0
+    unknown: int = 0
+
+    @property
+    def times(self) -> tuple[int, int, int]:
+        """The three times in ms."""
+        return self.satisfied, self.violated, self.unknown
+
+
+def _check_seconds(_: str, value: SecondsValue) -> None:
+    require_counts(value.times, "a time")
+
+
+register(SECONDS, SecondsValue, _check_seconds, key_bytes=ID_BYTES, removable=True, rank=lambda value: sum(value.times))
+
+
 def make_counts(key: str, satisfied: int, violated: int) -> Cell:
     """A COUNTS cell."""
     cell = make_cell(COUNTS, key, [satisfied, violated] if violated else satisfied)
@@ -68,6 +99,20 @@ def counts_value(cell: Cell) -> tuple[int, int]:
     return value
 
 
+def make_seconds(key: str, times: Sequence[int] = ()) -> Cell:
+    """A SECONDS cell. `times`: satisfied, violated, unknown, in ms."""
+    value = list(times)
+    while value and not value[-1]:
+        value.pop()
+    return make_cell(SECONDS, key, value)
+
+
+def seconds_value(cell: Cell) -> tuple[int, int, int]:
+    """The value of a SECONDS cell: (satisfied, violated, unknown) in ms, cumulative."""
+    value: SecondsValue = value_of(cell)
+    return value.times
+
+
 class Counts(NamedTuple):
     """Satisfied and violated evaluations."""
 
@@ -81,13 +126,48 @@ class Counts(NamedTuple):
 
 ZERO = Counts()
 
+Times = tuple[int, int, int]
+"""Satisfied, violated, unknown, in ms."""
+
+
+class Seconds(NamedTuple):
+    """The time for which a constraint was satisfied, violated and unknown, in seconds."""
+
+    satisfied: float = 0.0
+    violated: float = 0.0
+    unknown: float = 0.0
+
+    @property
+    def held(self) -> float | None:
+        """The share of the decided time for which the constraint was satisfied; None without decided time."""
+        decided = self.satisfied + self.violated
+        return self.satisfied / decided if decided else None
+
+
+NO_TIME: Final = (0, 0, 0)
+
+
+def _plus(one: Times, other: Times, sign: int = 1) -> Times:
+    return one[0] + sign * other[0], one[1] + sign * other[1], one[2] + sign * other[2]
+
+
+def _seconds(times: Times) -> Seconds:
+    return Seconds(*(each / MS_PER_SECOND for each in times))
+
+
+def count_of(constraint: str | None) -> str:
+    """The words for the constraint of a count, in an error."""
+    return f"of constraint {constraint!r}" if constraint else "of no constraint in particular"
+
 
 class ConstraintGCounter(IndexedView):
-    """Counts over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
+    """Counts and times over all nodes. Every reading is O(1); readings per node sum over the node's incarnations."""
 
-    KINDS = (COUNTS,)
+    KINDS = (COUNTS, SECONDS)
 
     def _clear(self) -> None:
+        self._time_by_constraint: dict[str, Times] = {}
+        self._time_by_node: dict[str, Times] = {}
         self._satisfied = self._violated = 0
         self._by_node: dict[str, tuple[int, int]] = {}
         self._by_constraint: dict[Key, tuple[int, int]] = {}
@@ -95,6 +175,9 @@ class ConstraintGCounter(IndexedView):
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
         if cell is None:
+            return
+        if cell.kind == SECONDS:
+            self._time_changed(cell, old, new)
             return
         moved = counts_value(new) if new is not None else (0, 0)
         if old is not None:
@@ -107,6 +190,15 @@ class ConstraintGCounter(IndexedView):
         if cell.key != NODE_KEY:
             each = self._by_constraint.get(cell.key)
             self._by_constraint[cell.key] = moved if each is None else (each[0] + moved[0], each[1] + moved[1])
+
+    def _time_changed(self, cell: Cell, old: Cell | None, new: Cell | None) -> None:
+        moved = seconds_value(new) if new is not None else NO_TIME
+        if old is not None:
+            moved = _plus(moved, seconds_value(old), -1)
+        node, key = cell.replica.node_id, str(cell.key)
+        self._time_by_node[node] = _plus(self._time_by_node.get(node, NO_TIME), moved)
+        if key != NODE_KEY:
+            self._time_by_constraint[key] = _plus(self._time_by_constraint.get(key, NO_TIME), moved)
 
     @property
     def total(self) -> Counts:
@@ -160,6 +252,23 @@ class ConstraintGCounter(IndexedView):
             counts[node] = counts.get(node, ZERO).plus(*counts_value(cell))
         return counts
 
+    def time(self, id_: str) -> Seconds:
+        """The time of a constraint by verdict, over all nodes."""
+        return _seconds(self._time_by_constraint.get(id_, NO_TIME))
+
+    def node_time(self, node_id: str) -> Seconds:
+        """The time of all constraints of a node by verdict: their sum, so two constraints over an hour are two hours."""
+        return _seconds(self._time_by_node.get(node_id, NO_TIME))
+
+    def time_on(self, id_: str) -> dict[str, Seconds]:
+        """The time of a constraint by verdict on each node, ordered by node. O(rows with such a time)."""
+        found: dict[str, Times] = {}
+        for cell in self._rows.held(SECONDS, id_):
+            node, times = cell.replica.node_id, seconds_value(cell)
+            if any(times):
+                found[node] = _plus(found.get(node, NO_TIME), times)
+        return {node: _seconds(times) for node, times in sorted(found.items())}
+
     def record(self, node: str | Replica, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None) -> None:
         """Count evaluations of a node, of a single constraint or of none in particular. Zero counts write nothing.
 
@@ -172,6 +281,45 @@ class ConstraintGCounter(IndexedView):
         """Count evaluations of several constraints (None: of none in particular) as a transaction. Raises as `record` does."""
         replica = writer(node)
         cells = [self._counted(replica, constraint, *moved) for constraint, moved in counts.items()]
+        self._write(replica, cells)
+
+    def record_each(
+        self, node: str | Replica, counts: Mapping[str | None, tuple[int, int]]
+    ) -> dict[str | None, ConstraintCrdtError]:
+        """As `record_all`, but a total beyond 2**63 - 1 is refused alone: all others are counted, as a single transaction.
+
+        Returns the error of each refused constraint, which is not counted. Raises `TypeError` and `ValueError` as `record` does.
+        """
+        replica = writer(node)
+        cells: list[Cell | None] = []
+        refused: dict[str | None, ConstraintCrdtError] = {}
+        for constraint, moved in counts.items():
+            try:
+                cells.append(self._counted(replica, constraint, *moved))
+            except CountTooLarge as error:
+                refused[constraint] = error
+        self._write(replica, cells)
+        return refused
+
+    def record_seconds(self, node: str | Replica, times: Mapping[str, Times]) -> dict[str, ConstraintCrdtError]:
+        """Add to the times of constraints: (satisfied, violated, unknown) in whole ms. A single transaction; zeros write nothing.
+
+        Returns the error of each constraint with a total beyond 2**63 - 1 ms, whose time is not added; all others are. Raises
+        `TypeError` for a number that is not whole, `ValueError` for a negative number and `ConstraintCrdtError` for an id out of
+        bounds.
+        """
+        replica = writer(node)
+        cells: list[Cell | None] = []
+        refused: dict[str, ConstraintCrdtError] = {}
+        for id_, moved in times.items():
+            try:
+                cells.append(self._timed(replica, check_id(id_, "a constraint id"), moved))
+            except CountTooLarge as error:
+                refused[id_] = error
+        self._write(replica, cells)
+        return refused
+
+    def _write(self, replica: Replica, cells: Iterable[Cell | None]) -> None:
         written = [cell for cell in cells if cell is not None]
         if written:
             self._rows.write_all(replica, written)
@@ -188,25 +336,56 @@ class ConstraintGCounter(IndexedView):
         before = counts_value(standing) if standing is not None else ZERO
         after = (before[0] + satisfied, before[1] + violated)
         if max(after) > MAX_COUNT:
-            raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
+            raise CountTooLarge(f"a cumulative count, here that {count_of(key)}, cannot exceed 2**63 - 1")
         return make_counts(key, *after)
 
-    def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
-        """Move the writer's own counts of these constraints into its node total, and remove their cells; returns how many.
+    def _timed(self, replica: Replica, id_: str, moved: Times) -> Cell | None:
+        """The cell with the times added; None for no time."""
+        satisfied, violated, unknown = (whole_number(number, "a time in ms") for number in moved)
+        if min(satisfied, violated, unknown) < 0:
+            raise InvalidValue("times only grow: the time to record cannot be negative")
+        if not any((satisfied, violated, unknown)):
+            return None
+        standing = self._rows.get(SECONDS, id_, replica)
+        after = _plus(seconds_value(standing) if standing is not None else NO_TIME, (satisfied, violated, unknown))
+        if max(after) > MAX_COUNT:
+            raise CountTooLarge(f"a cumulative time, here that {count_of(id_)}, cannot exceed 2**63 - 1 ms")
+        return make_seconds(id_, after)
 
-        For constraints removed long ago: totals and the counts of the node stay, only the split by constraint goes. The new total
-        and the removal are a single transaction, so no reader sees a count twice or not at all.
+    def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
+        """Move the writer's own counts and times of these constraints into its node totals; returns how many were counted.
+
+        For constraints removed long ago: totals and the readings of the node stay, only the split by constraint goes. The cells
+        of counts are removed, those of times emptied. All of it is a single transaction, so no reader sees a count twice or not
+        at all. Counts without room in the total stay as they are.
         """
-        replica = writer(node)
-        cells = [cell for id_ in ids if (cell := self._rows.get(COUNTS, id_, replica)) is not None]
-        if not cells:
-            return 0
-        standing = self._rows.get(COUNTS, NODE_KEY, replica)
-        values = [counts_value(cell) for cell in (cells if standing is None else [*cells, standing])]
-        total = make_counts(NODE_KEY, sum(each[0] for each in values), sum(each[1] for each in values))
-        removal = make_removal([(str(cell.key), dots_of([cell])) for cell in cells], COUNTS)
-        self._rows.write_all(replica, (total, removal))
-        return len(cells)
+        replica, chosen = writer(node), list(dict.fromkeys(ids))
+        counted, counts = self._foldable(COUNTS, chosen, replica)
+        timed, times = self._foldable(SECONDS, chosen, replica)
+        written: list[Cell] = []
+        if counted:
+            removal = make_removal([(str(cell.key), dots_of([cell])) for cell in counted], COUNTS)
+            written += [make_counts(NODE_KEY, counts[0], counts[1]), removal]
+        if timed:
+            written += [make_seconds(NODE_KEY, times), *(make_seconds(str(cell.key)) for cell in timed)]
+        self._write(replica, written)
+        return len(counted)
+
+    def _foldable(self, kind: int, ids: Iterable[str], replica: Replica) -> tuple[list[Cell], list[int]]:
+        """The writer's cells under these ids with room in the total, and the total with them."""
+        read = counts_value if kind == COUNTS else seconds_value
+        standing = self._rows.get(kind, NODE_KEY, replica)
+        total: list[int] = list(read(standing)) if standing is not None else [0] * (2 if kind == COUNTS else 3)
+        found = []
+        for id_ in ids:
+            cell = self._rows.get(kind, id_, replica) if id_ != NODE_KEY else None
+            value = read(cell) if cell is not None else ()
+            if cell is not None and (kind == COUNTS or any(value)):
+                after = [before + more for before, more in zip(total, value, strict=True)]
+                if max(after) <= MAX_COUNT:
+                    total = after
+                    found.append(cell)
+        return found, total
 
     def record_satisfied(self, node: str | Replica, count: int = 1, *, constraint: str | None = None) -> None:
         """Count satisfied evaluations, see `record`."""
@@ -364,7 +543,7 @@ class PNCounter(View):
         standing = self._rows.get(COUNTER, self._name, replica)
         after = Moves(*(value_of(standing) if standing is not None else (0, 0))).plus(increments, decrements)
         if max(after) > MAX_COUNT:
-            raise ConstraintCrdtError("what one node adds to a counter, or takes from it, cannot exceed 2**63 - 1 in all")
+            raise CountTooLarge("what one node adds to a counter, or takes from it, cannot exceed 2**63 - 1 in all")
         most = self._rows.limits.counters
         if self._name != NAMELESS and self._name not in counters and len(counters) >= most:
             raise ConstraintCrdtError(f"there are {most} counters, as many as this node is set to hold: use one of them")

@@ -31,7 +31,7 @@ from constraint_crdt.crdt.cells import Cell, Key, make_cell, register, require, 
 from constraint_crdt.crdt.limits import DURATION_MAX, HALF_LIFE_MIN, HALF_LIVES, ID_BYTES, MAX_COUNT, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue
 from constraint_crdt.types.view import IndexedView, View, no_time
 
 MAX_SKEW: Final = 10.0
@@ -116,9 +116,9 @@ def check_half_life(half_life: float) -> float:
 
 
 def check_sum(value: float) -> float:
-    """The value. Raises `ConstraintCrdtError` above the range of a cell."""
+    """The value. Raises `CountTooLarge` above the range of a cell."""
     if value > float(MAX_COUNT):
-        raise ConstraintCrdtError("a decaying value cannot exceed 2**63 - 1")
+        raise CountTooLarge("a decaying value cannot exceed 2**63 - 1")
     return value
 
 

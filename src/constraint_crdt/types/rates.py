@@ -14,7 +14,7 @@ from constraint_crdt.crdt.cells import Cell, make_cell, removals_of, value_of
 from constraint_crdt.crdt.limits import HALF_LIVES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidValue
 from constraint_crdt.types.decay import (
     MAX_SKEW,
     RATE,
@@ -175,25 +175,56 @@ class DecayConstraintState(DecayView):
         A single transaction. Raises `ConstraintCrdtError` for a sum beyond 2**63 - 1.
         """
         replica, now = writer(node), self._ages.timestamp()
-        cells = []
-        for constraint, pairs in left.items():
-            key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
-            standing = self._rows.get(RATE, key, replica)
-            cells.append(self._cell(key, [pairs, *([] if standing is None else [self._all_left(standing, now)])], now))
+        cells = [self._counted(replica, constraint, pairs, now) for constraint, pairs in left.items()]
         if cells:
             self._rows.write_all(replica, cells)
 
+    def record_each_left(
+        self, node: str | Replica, left: Mapping[str | None, Sequence[Pair]]
+    ) -> dict[str | None, ConstraintCrdtError]:
+        """As `record_left`, but a sum beyond 2**63 - 1 is refused alone: all others are counted, as a single transaction.
+
+        Returns the error of each refused constraint, which is not counted.
+        """
+        replica, now = writer(node), self._ages.timestamp()
+        cells: list[Cell] = []
+        refused: dict[str | None, ConstraintCrdtError] = {}
+        for constraint, pairs in left.items():
+            try:
+                cells.append(self._counted(replica, constraint, pairs, now))
+            except CountTooLarge as error:
+                refused[constraint] = error
+        if cells:
+            self._rows.write_all(replica, cells)
+        return refused
+
+    def _counted(self, replica: Replica, constraint: str | None, pairs: Sequence[Pair], now: int) -> Cell:
+        """The cell with the counts added."""
+        key = NODE_KEY if constraint is None else check_id(constraint, "a constraint id")
+        standing = self._rows.get(RATE, key, replica)
+        try:
+            return self._cell(key, [pairs, *([] if standing is None else [self._all_left(standing, now)])], now)
+        except CountTooLarge as error:
+            raise CountTooLarge(f"{error}, here that of constraint {constraint!r}" if constraint else str(error)) from None
+
     def fold(self, ids: Iterable[str], *, node: str | Replica) -> int:
         """Move the writer's evaluations of these constraints to those of none in particular, and remove their cells; returns how
-        many. For constraints removed long ago: sums stay. A single transaction."""
+        many. For constraints removed long ago: sums stay, and evaluations without room in the sum stay as they are. A single
+        transaction."""
         replica, now = writer(node), self._ages.timestamp()
-        cells = [cell for id_ in ids if id_ and (cell := self._rows.get(RATE, id_, replica)) is not None]
-        if not cells:
-            return 0
         standing = self._rows.get(RATE, NODE_KEY, replica)
-        summed = [self._all_left(cell, now) for cell in (cells if standing is None else [*cells, standing])]
-        self._rows.write_all(replica, [self._cell(NODE_KEY, summed, now), *removals_of(cells)])
-        return len(cells)
+        before = [] if standing is None else [self._all_left(standing, now)]
+        cells = [cell for id_ in dict.fromkeys(ids) if id_ and (cell := self._rows.get(RATE, id_, replica)) is not None]
+        found = sorted(((self._all_left(cell, now), cell) for cell in cells), key=lambda each: max(map(max, each[0])))
+        while found:
+            try:
+                total = self._cell(NODE_KEY, [*before, *(left for left, _ in found)], now)
+            except CountTooLarge:
+                found.pop()  # the largest
+            else:
+                self._rows.write_all(replica, [total, *removals_of(cell for _, cell in found)])
+                break
+        return len(found)
 
     def _cell(self, key: str, parts: Sequence[Sequence[Pair]], now: int) -> Cell:
         """The cell with the sum of several parts, each a pair per half-life."""

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.cells import make_cell, register, require, require_cou
 from constraint_crdt.crdt.limits import CANDIDATES, MAX_COUNT, PAGE_BYTES, PAGES, real_number, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue
+from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidType, InvalidValue
 from constraint_crdt.types.view import PagedView, TableDirectory, check_page, positions
 
 SKETCH: Final = 10
@@ -250,8 +250,8 @@ class SketchCRDT(PagedView[SketchShape]):
         """Count an item so many times. Raises as `record_all` does."""
         self.record_all({item: count}, node=node)
 
-    def record_all(self, counts: Mapping[str, int], *, node: str | Replica) -> None:
-        """Count many items as a transaction. Zero counts write nothing.
+    def record_all(self, counts: Mapping[str, int], *, node: str | Replica, saturate: bool = False) -> None:
+        """Count many items as a transaction. Zero counts write nothing. `saturate`: cap a total at 2**63 - 1, in place of an error.
 
         Raises `TypeError` for an item that is no text or a number that is not whole, `ValueError` for a negative number and
         `ConstraintCrdtError` for an empty item or more than 256 bytes, a total beyond 2**63 - 1, and a writer whose row has other
@@ -263,14 +263,14 @@ class SketchCRDT(PagedView[SketchShape]):
             return
         own: SketchValue = self._own(replica) or SketchValue(*self.shape, total=0)
         total = own.total + sum(counted.values())
-        if total > MAX_COUNT:
-            raise ConstraintCrdtError("what a sketch counts in all cannot exceed 2**63 - 1")
+        if total > MAX_COUNT and not saturate:
+            raise CountTooLarge("what a sketch counts in all cannot exceed 2**63 - 1")
         places = {item: self._places(item) for item in counted}
         pages, full = self._raised(replica, counted, places)
         estimates = dict(own.candidates)
         for item, at in places.items():
             estimates[item] = min([pages[place // PAGE_COUNTERS][place % PAGE_COUNTERS] for place in at])
-        header = [*self.shape, total, _most_frequent(estimates), own.saturated or full]
+        header = [*self.shape, min(total, MAX_COUNT), _most_frequent(estimates), own.saturated or full]
         cells = [self._page_cell(number, _planes(counters)) for number, counters in sorted(pages.items())]
         self._rows.write_all(replica, [*cells, make_cell(SKETCH, self.name, header)])
 

@@ -48,7 +48,7 @@ from constraint_crdt.crdt.cells import (
 from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, PAGE_BYTES, TILE_BYTES, whole_number
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue
+from constraint_crdt.errors import ConstraintCrdtError, CountTooLarge, InvalidType, InvalidValue
 from constraint_crdt.types.counters import ZERO, Counts, check_pair
 from constraint_crdt.types.register import PositionValue, check_position
 from constraint_crdt.types.view import IndexedView, check_page
@@ -386,7 +386,7 @@ class TileCounts:
         cells, opened = [], 0
         for who, (satisfied, violated) in counted.items():
             if max(satisfied, violated) > MAX_COUNT:
-                raise ConstraintCrdtError("a cumulative count cannot exceed 2**63 - 1")
+                raise CountTooLarge(f"a cumulative count, here that of {who!r}, cannot exceed 2**63 - 1")
             before = self._of(who)
             after = Counts(max(satisfied, before.satisfied), max(violated, before.violated))
             if after != before:

@@ -1,0 +1,306 @@
+"""Verdicts over time: the verdict state of one definition on one node, moved by the outcomes of evaluations. Pure.
+
+Times are ns: `now` of a monotonic clock, `wall` since the epoch. Only the monotonic clock moves a state; wall-clock times are for
+people. A *look* is an outcome with its time. A *spell* begins with the first violated look, and ends when the definition holds
+again.
+
+Rules kept here:
+
+- The interval between two looks has the outcome of the look at its beginning. It is unknown if it is longer than `max_age`.
+- The time for `for` counts in violated intervals, the time for `clear_after` in satisfied ones. An unknown interval counts for
+  neither.
+- An unknown look begins and ends no spell. A definition that held becomes `unknown`.
+- A state changes only at a look, so up to one look late.
+- A look earlier than the last one changes nothing.
+- Only spells are saved. After a restart the time away is unknown. An edit of a field in `DefinitionKey` begins anew.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.cel import Verdict
+from constraint_crdt.model import IfUnknown, VerdictState
+
+MAX_SPELLS: Final = 100_000
+"""Spells in a file. Further spells are not saved."""
+MAX_SPELLS_BYTES: Final = 256 * 1024 * 1024
+"""The longest file of spells that is read. `MAX_SPELLS` spells with the longest ids fit."""
+
+FORMAT: Final = "constraint-crdt spells"
+VERSION: Final = 1
+
+_SATISFIED, _VIOLATED, _UNKNOWN = Verdict.SATISFIED, Verdict.VIOLATED, Verdict.UNKNOWN
+_OFF, _HOLDS, _UNDECIDED = VerdictState.OFF, VerdictState.HOLDS, VerdictState.UNKNOWN
+_PENDING, _IN_VIOLATION, _CLEARING = VerdictState.PENDING, VerdictState.VIOLATED, VerdictState.CLEARING
+
+_RANKS = {state: rank for rank, state in enumerate((_IN_VIOLATION, _CLEARING, _PENDING, _UNDECIDED, _HOLDS, _OFF))}
+_DEFAULTS = {IfUnknown.UNKNOWN: _UNKNOWN, IfUnknown.VIOLATED: _VIOLATED, IfUnknown.SATISFIED: _SATISFIED}
+
+
+def by_default(outcome: Verdict, if_unknown: IfUnknown) -> Verdict:
+    """The outcome to count: the choice of the definition in place of `UNKNOWN`. For `when` and `clear_when` alike."""
+    return _DEFAULTS[if_unknown] if outcome is _UNKNOWN else outcome
+
+
+class TimeRules(NamedTuple):
+    """The durations of a definition, in ns."""
+
+    for_: int = 0
+    """Violated for that long before the state is `violated`."""
+    clear_after: int = 0
+    """Satisfied for that long before the state is `holds` again."""
+    max_age: int = 30_000_000_000
+    """The longest interval between two looks with a known outcome."""
+
+
+class Times(NamedTuple):
+    """Time by outcome, in ns."""
+
+    satisfied: int
+    violated: int
+    unknown: int
+
+
+class StateSince(NamedTuple):
+    """A verdict state, and the time of its beginning in ns of the monotonic clock; None for `off`."""
+
+    state: VerdictState
+    since: int | None
+
+
+class Spell(msgspec.Struct, gc=False):
+    """The verdict state of a definition on a node, and the time by outcome. Some 150 bytes.
+
+    A constraint with several definitions has a spell for each. Its time by outcome comes from one more spell without `for` and
+    `clear_after`, which looks at the outcome of all definitions together.
+    """
+
+    since: int
+    """The beginning of the state; of `pending`, `violated` and `clearing` the first violated look."""
+    at: int
+    """The last look."""
+    state: VerdictState = _UNDECIDED
+    outcome: Verdict = _UNKNOWN
+    """The outcome of the last look."""
+    counting: bool = False
+    """True if the interval after the last look counts for `for` (if pending) or `clear_after` (if clearing)."""
+    elapsed: int = 0
+    """The time counted for `for` or `clear_after` up to the last look."""
+    satisfied: int = 0
+    violated: int = 0
+    unknown: int = 0
+
+    @classmethod
+    def new(cls, now: int) -> "Spell":
+        """The state of a definition without a look: `unknown`."""
+        return cls(now, now)
+
+    @property
+    def needs_clear(self) -> bool:
+        """True if the next look needs the outcome of `clear_when`."""
+        return self.state is _IN_VIOLATION or self.state is _CLEARING
+
+    def look(self, outcome: Verdict, now: int, rules: TimeRules, clear: Verdict = _SATISFIED) -> VerdictState:
+        """Move the state by an outcome of `when`, and return the state. `clear`: the outcome of `clear_when`, if there is one.
+
+        `clear` counts only if `needs_clear` and if `outcome` is satisfied: the spell ends only if both are.
+        """
+        if outcome is _SATISFIED and self.state is _HOLDS and 0 <= now - self.at <= rules.max_age:
+            self.satisfied += now - self.at  # by far the most frequent case
+            self.at = now
+            return _HOLDS
+        if now >= self.at:
+            self._count(now, rules.max_age)
+            self.outcome = outcome
+            if self.needs_clear:
+                self._look_in_violation(clear if outcome is _SATISFIED else outcome, now, rules.clear_after)
+            else:
+                self._look_before_violation(outcome, now, rules.for_)
+        return self.state
+
+    def take(self) -> Times:
+        """The time by outcome since the last call, up to the last look. The three add up to the time between."""
+        times = Times(self.satisfied, self.violated, self.unknown)
+        self.satisfied = self.violated = self.unknown = 0
+        return times
+
+    def _count(self, now: int, max_age: int) -> None:
+        """Count the interval since the last look."""
+        passed = now - self.at
+        if passed > max_age:
+            self.outcome, self.counting = _UNKNOWN, False
+            if self.state is _HOLDS:
+                self.state, self.since = _UNDECIDED, self.at
+        if self.counting:
+            self.elapsed += passed
+        if self.outcome is _SATISFIED:
+            self.satisfied += passed
+        elif self.outcome is _VIOLATED:
+            self.violated += passed
+        else:
+            self.unknown += passed
+        self.at = now
+
+    def _look_before_violation(self, outcome: Verdict, now: int, for_: int) -> None:
+        self.counting = outcome is _VIOLATED
+        if outcome is _VIOLATED:
+            if self.state is not _PENDING:
+                self.state, self.since, self.elapsed = _PENDING, now, 0
+            if self.elapsed >= for_:
+                self.state, self.counting, self.elapsed = _IN_VIOLATION, False, 0
+        elif outcome is _SATISFIED:
+            self._begin(_HOLDS, now)
+        elif self.state is not _PENDING:
+            self._begin(_UNDECIDED, now)
+
+    def _look_in_violation(self, outcome: Verdict, now: int, clear_after: int) -> None:
+        self.counting = outcome is _SATISFIED
+        if outcome is _VIOLATED:
+            self.state, self.elapsed = _IN_VIOLATION, 0
+        elif outcome is _SATISFIED:
+            if self.state is not _CLEARING:
+                self.state, self.elapsed = _CLEARING, 0
+            if self.elapsed >= clear_after:
+                self._begin(_HOLDS, now)
+
+    def _begin(self, state: VerdictState, now: int) -> None:
+        """Begin a state outside of a spell, unless it is the present one."""
+        if self.state is not state:
+            self.state, self.since = state, now
+        self.counting, self.elapsed = False, 0
+
+
+def together(spells: Iterable[Spell]) -> StateSince:
+    """The state of a constraint with these definitions in force: the most severe, since the first of them; `holds` since the last.
+
+    The order of severity is violated, clearing, pending, unknown, holds. Without a definition the state is `off`.
+    """
+    worst, since = _OFF, None
+    for spell in spells:
+        if since is None or _RANKS[spell.state] < _RANKS[worst]:
+            worst, since = spell.state, spell.since
+        elif spell.state is worst:
+            since = max(since, spell.since) if worst is _HOLDS else min(since, spell.since)
+    return StateSince(worst, since)
+
+
+def wall_time(time: int, now: int, wall: int) -> int:
+    """A time of the monotonic clock in ns since the epoch. `now` and `wall`: readings of the two clocks at one moment."""
+    return min(max(0, wall - (now - time)), MAX_COUNT)
+
+
+# --- persistence ------------------------------------------------------------------------------------------------------
+
+
+class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The fields that a spell belongs to. Definitions that differ elsewhere, as in severity, share the spell. Durations in ns."""
+
+    when: str
+    for_: int = 0
+    clear_after: int = 0
+    clear_when: str | None = None
+    if_unknown: IfUnknown = IfUnknown.UNKNOWN
+
+    @property
+    def digest(self) -> str:
+        """The fields in 32 characters. A field that a later version adds changes no digest while it has its default."""
+        return blake2b(_encode(self), digest_size=16, person=b"definition").hexdigest()
+
+
+_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
+
+
+class SavedSpell(msgspec.Struct, frozen=True, gc=False):
+    """A spell in a file."""
+
+    state: Literal["pending", "violated", "clearing"]
+    since: _Time
+    """ns since the epoch."""
+    elapsed: _Time
+    """ns counted for `for` or `clear_after`."""
+
+
+class _Head(msgspec.Struct):
+    format: str
+    version: int
+
+
+class _File(msgspec.Struct):
+    spells: dict[str, dict[str, SavedSpell]]
+
+
+class SavedSpells:
+    """The spells of a file, by constraint id and definition."""
+
+    def __init__(self, spells: Mapping[str, Mapping[str, SavedSpell]] | None = None) -> None:
+        """`spells`: by constraint id, then by `DefinitionKey.digest`."""
+        self._spells = {id_: dict(saved) for id_, saved in (spells or {}).items()}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._spells.values()))
+
+    def resume(self, id_: str, key: DefinitionKey, now: int, wall: int) -> Spell:
+        """The spell of a definition after a restart, once; else a new one. The time away is unknown."""
+        spells = self._spells.get(id_)
+        saved = spells.pop(key.digest, None) if spells else None
+        if saved is None:
+            return Spell.new(now)
+        since = now - max(0, wall - saved.since)  # the wall clock may be behind the one of before
+        return Spell(since, now, VerdictState(saved.state), elapsed=saved.elapsed)
+
+
+_encode = msgspec.json.Encoder().encode
+_head = msgspec.json.Decoder(_Head)
+_file = msgspec.json.Decoder(_File)
+
+
+def save_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> bytes:
+    """The spells as JSON: pending, violated and clearing ones, at most `MAX_SPELLS`, in that case the most severe.
+
+    `now` and `wall`: readings of the two clocks at one moment. The same spells give the same bytes.
+    """
+    kept = sorted(_spells_of(spells, now, wall), key=lambda each: each[:3])
+    content: dict[str, dict[str, SavedSpell]] = {}
+    for _, id_, digest, saved in kept[:MAX_SPELLS]:
+        content.setdefault(id_, {})[digest] = saved
+    return _encode({"format": FORMAT, "version": VERSION, "spells": content})
+
+
+def _spells_of(
+    spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int
+) -> Iterator[tuple[int, str, str, SavedSpell]]:
+    for id_, definitions in spells.items():
+        for key, spell in definitions.items():
+            since = wall_time(spell.since, now, wall)
+            if spell.state is _IN_VIOLATION:
+                yield _RANKS[spell.state], id_, key.digest, SavedSpell("violated", since, 0)
+            elif spell.state is _CLEARING:
+                yield _RANKS[spell.state], id_, key.digest, SavedSpell("clearing", since, min(spell.elapsed, MAX_COUNT))
+            elif spell.state is _PENDING:
+                yield _RANKS[spell.state], id_, key.digest, SavedSpell("pending", since, min(spell.elapsed, MAX_COUNT))
+
+
+def read_spells(data: bytes) -> SavedSpells:
+    """The spells in a file made by `save_spells`.
+
+    Raises `ConstraintCrdtError` for a file that is damaged, of another kind or of a newer version, or above the bounds.
+    """
+    if len(data) > MAX_SPELLS_BYTES:
+        raise ConstraintCrdtError(f"the file of spells has {len(data)} bytes, more than the {MAX_SPELLS_BYTES} that are read")
+    try:
+        head = _head.decode(data)
+        if head.format != FORMAT or head.version < 1:
+            raise ConstraintCrdtError(f"this is no file of spells: its `format` is not {FORMAT!r}")
+        if head.version > VERSION:
+            raise ConstraintCrdtError(f"the file of spells was made by a newer version (form {head.version}, not {VERSION})")
+        spells = SavedSpells(_file.decode(data).spells)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConstraintCrdtError(f"the file of spells is damaged: {error}") from None
+    if len(spells) > MAX_SPELLS:
+        raise ConstraintCrdtError(f"the file of spells has {len(spells)} spells, more than the {MAX_SPELLS} that are read")
+    return spells
