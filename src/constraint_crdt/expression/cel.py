@@ -100,6 +100,12 @@ def check_names(names: Iterable[str]) -> None:
         raise ConstraintCrdtError(f"no expression can read a measurement named {name!r}: {why}")
 
 
+Kinds = frozenset[tuple[str, str]]
+"""Variables with their kinds, of `KINDS`."""
+KINDS = ("double", "string", "bool", "list", "map")
+"""The kinds of measured values."""
+
+
 WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("avg_over", "min_over", "max_over", "sum_over", "count_over", "stddev_over"), ("name", "span")),
     "quantile_over": ("fraction", "name", "span"),
@@ -193,6 +199,13 @@ class Environment:
         self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional(1)]
         self.error_type = cel.Type.ERROR
         self._dynamic = cel.Type.DYN
+        self._types = {
+            "double": cel.Type.DOUBLE,
+            "string": cel.Type.STRING,
+            "bool": cel.Type.BOOL,
+            "list": cel.Type.List(cel.Type.DYN),
+            "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+        }
         self._functions: list[cel.FunctionDecl] = []  # `age` below needs an environment itself
         found = self._new(frozenset()).compile("duration('1s')").eval(self._library.NewEnv().Activation({}))
         self._functions = self._window_functions(type(found.plain_value()))
@@ -203,16 +216,18 @@ class Environment:
         """Compile without types. Raises `RuntimeError` with the messages of the library."""
         return self._env.compile(source, disable_check=True)
 
-    def check(self, source: str, variables: frozenset[str] = frozenset()) -> "cel.Expression":
-        """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
-        return self._declaring(variables).compile(source)
+    def check(self, source: str, variables: frozenset[str] = frozenset(), kinds: Kinds = frozenset()) -> "cel.Expression":
+        """Compile with the types of the standard; variables are `dyn`, but for those with a kind. Raises `RuntimeError` with the
+        messages of the library.
+        """
+        return self._declaring(variables, kinds).compile(source)
 
     def deserialize(self, serialized: bytes) -> "cel.Expression":
         """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
         return self._env.deserialize(serialized)
 
-    def _new(self, variables: frozenset[str]) -> "cel.Env":
-        declared = dict.fromkeys(variables, self._dynamic)
+    def _new(self, variables: frozenset[str], kinds: Kinds = frozenset()) -> "cel.Env":
+        declared = dict.fromkeys(variables, self._dynamic) | {name: self._types[kind] for name, kind in kinds}
         return self._library.NewEnv(variables=declared, extensions=self._extensions, functions=self._functions)
 
     def _window_functions(self, duration: Callable[..., Duration]) -> "list[cel.FunctionDecl]":
