@@ -71,6 +71,7 @@ def test_every_exception_is_in_one_tree() -> None:
     assert strangers == NO_ERRORS
 
 
+@pytest.mark.slow
 def test_no_other_module_raises_an_error_of_python_itself() -> None:
     found = set()
     for path in ROOT.rglob("*.py"):

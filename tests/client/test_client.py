@@ -83,6 +83,7 @@ def test_there_is_a_method_for_every_operation() -> None:
             assert inspect.getdoc(getattr(Client, operation.name))
 
 
+@pytest.mark.slow
 async def test_every_operation_answers_with_its_report(api: ApiServer) -> None:
     both = Both(api.url)
     asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [

@@ -76,6 +76,7 @@ def test_another_seed_gives_another_history() -> None:
     assert msgspec.json.encode(list(one.steps)) != msgspec.json.encode(list(other.steps))
 
 
+@pytest.mark.slow
 def test_a_history_replays_from_its_steps_alone() -> None:
     outcome = Chaos(5, operations=80).run()
     assert outcome.violation is None
@@ -108,6 +109,7 @@ def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> Non
             assert f"{each.__struct_config__.tag} {act}".strip() in WRITES
 
 
+@pytest.mark.slow
 def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     outcome = Chaos(5, operations=80).run()
     assert 0 < outcome.written.total() < 80 + sum(len(getattr(step, "more", ())) for step in outcome.steps)
