@@ -335,7 +335,7 @@ class Judge:
     def look(self, now: int) -> None:
         """Look at the constraints whose state moves by time alone; not at those looked at since the last call."""
         since, self._looked = self._looked, now
-        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) < since]
+        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since]
         self._evaluate(timed, now, self._values, counted=False)
         for id_ in sorted(self._running - self._timed):
             judged = self._judged[id_]
