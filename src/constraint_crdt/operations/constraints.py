@@ -40,13 +40,13 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
-from constraint_crdt.types.definition import Definition
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from constraint_crdt.operations.evidence import StandingDefinition
     from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.definition import Definition
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 MAX_CHANGES: Final = 10_000
@@ -180,7 +180,7 @@ class ReportedFields(TypedDict):
     meaning: int
 
 
-def reported_fields(definition: Definition) -> ReportedFields:
+def reported_fields(definition: "Definition") -> ReportedFields:
     """The fields of a definition that say how its `when` is evaluated."""
     return {
         "for_": definition.for_ / SECOND,
