@@ -278,7 +278,7 @@ MAX_VALUE_ITEMS = 10_000
 """Bounds of a measured value: levels of lists and maps; bytes of each text and key, in UTF-8; items at all levels together."""
 
 
-class UnusableError(Exception):
+class UnusableError(ConstraintCrdtError):
     """A measured value is unusable for CEL; `str()` follows the variable's name."""
 
 
@@ -389,7 +389,7 @@ def _size(value: object) -> Size:
 class Measurements(Mapping[str, object]):
     """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
 
-    __slots__ = ("_activation", "_names", "_unusable", "_values", "windows")
+    __slots__ = ("_names", "_unusable", "_values", "ready", "windows")
 
     def __init__(self, values: dict[str, object], unusable: dict[str, str], windows: WindowReader = NO_SAMPLES) -> None:
         self._values = values
@@ -397,7 +397,8 @@ class Measurements(Mapping[str, object]):
         self.windows = windows
         """The samples at the instant of the evaluation."""
         self._names = frozenset(values)
-        self._activation: cel.Activation | None = None
+        self.ready: cel.Activation | None = None
+        """The values in the library's own form, once `activation` was called."""
 
     def __getitem__(self, name: str) -> object:
         return self._values[name]
@@ -422,12 +423,19 @@ class Measurements(Mapping[str, object]):
         """The size of a variable's value."""
         return _size(self._values.get(name))
 
+    def sample_size(self, name: str) -> Size:
+        """The size of the last sample of a variable."""
+        try:
+            return _size(self.windows.last(name))
+        except ValueError:
+            return _SCALAR
+
     def activation(self) -> "cel.Activation":
         """The values in the library's own form, made when first asked for."""
-        if self._activation is None:
+        if self.ready is None:
             aliases = {ALIAS + name: self._values[name] for name in TYPE_NAMES & self._names}
-            self._activation = environment().activation({**self._values, **aliases} if aliases else self._values)
-        return self._activation
+            self.ready = environment().activation({**self._values, **aliases} if aliases else self._values)
+        return self.ready
 
 
 def measurements(values: Mapping[str, object], windows: WindowReader = NO_SAMPLES) -> Measurements:

@@ -26,7 +26,7 @@ from constraint_crdt.expression.cel import (
     nanoseconds,
     refuse,
 )
-from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, unparse
+from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, is_window, unparse
 from constraint_crdt.expression.windows import MAX_WINDOW, show_span
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
@@ -357,11 +357,6 @@ _ARGUMENTS = {"fraction": "0.95", "name": '"x"', "span": 'duration("5m")'}
 def window_call(function: str, **arguments: str) -> str:
     """The text of a call of a function over samples, with these arguments or examples of them."""
     return f"{function}({', '.join((_ARGUMENTS | arguments)[each] for each in WINDOW_FUNCTIONS[function])})"
-
-
-def is_window(node: Node) -> bool:
-    """True for a call of a function over samples."""
-    return node.sort == "call" and node.name in WINDOW_FUNCTIONS and not node.member
 
 
 def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:

@@ -138,10 +138,12 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.ready or values.activation())
+            value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = converted(result)
+        except TypeError:  # an optional, see `converted`
+            value = None
         if value is True:
             return _SATISFIED
         if value is False:
@@ -180,6 +182,7 @@ class Expression:
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
         ranges = [values.size(name) for name in found.ranges]
         read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
+        read += sum(values.sample_size(name).bytes for name in found.last)
         return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
 
 
