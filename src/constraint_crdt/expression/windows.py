@@ -112,8 +112,12 @@ class _Ring:
 
     def bounds(self, after: int, until: int) -> tuple[int, int]:
         """The indexes of the samples of (after, until]."""
-        low = bisect_right(self.times, after, self.begin)
-        return low, bisect_right(self.times, until, low)
+        return bisect_right(self.times, after, self.begin), self.end(until)
+
+    def end(self, until: int) -> int:
+        """The index after the last sample by this time."""
+        times = self.times
+        return len(times) if times and times[-1] <= until else bisect_right(times, until, self.begin)
 
     def value(self, index: int) -> object:
         """The sample at this index. Raises `KeyError` for one that is not kept whole."""
@@ -188,7 +192,7 @@ class Samples:
             if value is None:
                 continue
             try:
-                usable = coerce(value)
+                usable = value if type(value) is float else coerce(value)
             except UnusableError:
                 continue
             ring = rings[name]
@@ -257,7 +261,7 @@ class Windows:
         ring = self._rings.get(name)
         if ring is None:
             raise _failed(f"no samples of {name} are kept here")
-        _, end = ring.bounds(self._now, self._now)
+        end = ring.end(self._now)
         if end == ring.begin:
             again = ring.overflowed and ring.known_from <= self._now
             raise _failed(f"{name} was measured too often since" if again else f"no sample of {name}")
@@ -285,7 +289,7 @@ class Windows:
             values = ring.values[low:high]
             window = _Window(values, [each for each in values if not isinstance(each, _Other)], elapsed)
         else:
-            numbers = ring.values[low:high].tolist()
+            numbers = ring.values[low:high]
             window = _Window(numbers, numbers, elapsed)
         self._newest = (name, span), window
         return window
@@ -335,7 +339,7 @@ def _over(function: str, name: str, span: int, window: _Window, fraction: float)
 
 
 def _changes(window: _Window) -> int:
-    values, numbers = window.values, window.numbers
+    values, numbers = window.values, list(window.numbers)
     if len(numbers) == len(values) and not _has_nan(numbers):
         changed: int = sum(map(operator.ne, itertools.islice(numbers, 1, None), numbers))
         return changed
@@ -359,6 +363,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _stddev(values: Sequence[float]) -> float:
+    values = list(values)
     mean = _mean(values)
     return math.dist(values, (mean,) * len(values)) / math.sqrt(len(values)) if math.isfinite(mean) else math.nan
 
@@ -368,18 +373,20 @@ def _has_nan(values: Sequence[float]) -> bool:
 
 
 def _minimum(values: Sequence[float]) -> float:
+    values = list(values)
     return math.nan if _has_nan(values) else min(values)
 
 
 def _maximum(values: Sequence[float]) -> float:
+    values = list(values)
     return math.nan if _has_nan(values) else max(values)
 
 
 def _quantile(values: Sequence[float], fraction: float) -> float:
     """The quantile with linear interpolation between the two nearest samples."""
-    if _has_nan(values):
-        return math.nan
     ordered = sorted(values)
+    if _has_nan(ordered):
+        return math.nan
     rank = fraction * (len(ordered) - 1)
     below = math.floor(rank)
     weight = rank - below
@@ -388,6 +395,7 @@ def _quantile(values: Sequence[float], fraction: float) -> float:
 
 def _increase(values: Sequence[float]) -> float:
     """The growth of a counter. A smaller value is a counter that began anew at 0."""
+    values = list(values)
     if _has_nan(values):
         return math.nan
     smaller = map(operator.lt, itertools.islice(values, 1, None), values)
