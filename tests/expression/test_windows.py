@@ -5,13 +5,14 @@ import shutil
 import statistics
 import subprocess
 import threading
+import tracemalloc
 from collections.abc import Iterable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
@@ -159,6 +160,7 @@ def test_age_and_last_read_the_last_sample_however_old(series: list[tuple[int, f
         assert samples.at(series[-1][0] - later).last("x") == before[-1][1]
 
 
+@example([2.0, 1.0, True, 1.0, [1.0], [True], [True], math.nan, math.nan])
 @given(st.lists(st.sampled_from([1.0, 2.0, True, "a", "b", [1.0], [True], {"a": None}, math.nan]), min_size=2, max_size=30))
 def test_changes_counts_the_samples_that_differ_from_the_one_before(values: list[object]) -> None:
     told = [(type(value), repr(value)) for value in values]
@@ -257,6 +259,17 @@ def test_samples_that_no_window_reaches_are_dropped_but_for_one() -> None:
     assert result("avg_over", samples, 10**16, 10 * SECOND) == "x has no sample in the last 10s"
 
 
+def test_dropped_samples_take_no_memory() -> None:
+    samples, series = Samples(), every(1, *range(20_000))
+    tracemalloc.start()
+    try:
+        kept(series, SECOND, samples)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 20_000  # 16 bytes each would be 320,000
+
+
 def test_none_and_unusable_values_are_no_samples() -> None:
     samples = kept([(0, 1), (SECOND, None), (2 * SECOND, 10**400), (3 * SECOND, b"a"), (4 * SECOND, 3)])
     assert len(samples) == 2
@@ -292,6 +305,18 @@ def test_a_window_is_whole_again_once_the_samples_that_were_too_many_left_it() -
     assert result("sum_over", samples, 10 * SECOND + 4, 10 * SECOND) == MAX_SAMPLES
     samples.put({"x": 5}, 11 * SECOND)
     assert result("sum_over", samples, 11 * SECOND, 10 * SECOND) == 5
+
+
+def test_what_the_bound_cut_off_is_told_from_what_was_not_asked_for() -> None:
+    samples = kept(every(1, *range(100)), 50 * SECOND, Samples(20))
+    assert result("count_over", samples, 99 * SECOND, 50 * SECOND) == "x has more than 20 samples in 50s: too few are kept"
+    with pytest.raises(ValueError, match="x was measured too often since"):
+        samples.at(70 * SECOND).last("x")
+    samples.put({"x": 1}, 155 * SECOND)  # the samples before 95 s are dropped for their age
+    samples.require({"x": 100 * SECOND})
+    assert result("count_over", samples, 155 * SECOND, 100 * SECOND) == (
+        "x has samples for 1m1s of the window of 1m40s (`count_over` so far: 6)"
+    )
 
 
 def test_values_that_are_no_numbers_are_not_kept_whole_but_for_the_last() -> None:

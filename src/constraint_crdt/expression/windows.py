@@ -263,8 +263,7 @@ class Windows:
             raise _failed(f"no samples of {name} are kept here")
         end = ring.end(self._now)
         if end == ring.begin:
-            again = ring.overflowed and ring.known_from <= self._now
-            raise _failed(f"{name} was measured too often since" if again else f"no sample of {name}")
+            raise _failed(f"{name} was measured too often since" if ring.overflowed else f"no sample of {name}")
         return ring, end
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
