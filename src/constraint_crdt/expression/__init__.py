@@ -16,7 +16,7 @@ None of the library's exceptions gets out. The library is imported at first use.
 `cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
 `syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
 compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
-threshold.
+threshold; `temporal` the states of verdicts over time; `judgement` the constraints of a node against its measurements over time.
 """
 
 from constraint_crdt.expression.cel import (
