@@ -114,14 +114,12 @@ WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
 """The functions over samples, with their arguments in order."""
 ANY_SAMPLES = frozenset({"count_over", "changes", "age", "last"})
 """Those that take samples of any kind, not only numbers."""
-WINDOW_FAILED = "samples: "
-"""The beginning of the message of a function over samples that fails."""
 
 
 class WindowReader(Protocol):
     """The samples at the instant of an evaluation, as `windows.Windows`.
 
-    Methods raise `ValueError` with `WINDOW_FAILED` and the reason.
+    Methods raise `ValueError` with the reason.
     """
 
     def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
@@ -149,7 +147,7 @@ class _NoSamples:
 
 
 def _no_samples(name: str) -> ValueError:
-    return ValueError(f"{WINDOW_FAILED}no samples of {name} are kept here")
+    return ValueError(f"no samples of {name} are kept here")
 
 
 NO_SAMPLES: WindowReader = _NoSamples()
@@ -185,7 +183,7 @@ class WindowCall(NamedTuple):
     fraction: float = 0.0
 
     def read(self, windows: WindowReader) -> object:
-        """Its value for CEL, of `age` as text. Raises `ValueError` with `WINDOW_FAILED` and the reason."""
+        """Its value for CEL, of `age` as text. Raises `ValueError` with the reason."""
         if self.function == "age":
             return f"{windows.age(self.name)}ns"  # the library takes no duration as a variable
         if self.function == "last":

@@ -366,17 +366,8 @@ def window_call(function: str, **arguments: str) -> str:
 def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:
     """The variables whose samples are read, each with the length of the window in ns, 0 for the last sample only.
 
-    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds, and for one in the body
-    of a macro, which would read the same window at each step.
+    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds.
     """
-    for loop in tree.root.walk():
-        repeated = (each for part in loop.nodes[1:] for each in part.walk()) if loop.sort == "loop" else iter(())
-        inner = next(filter(is_window, repeated), None)
-        if inner:
-            text = unparse(inner)
-            refuse(
-                source, f"{quote(text)} is the same for each item: write `[{text}].all(w, ...)` around the macro", tree.start(inner)
-            )
     return frozenset(_window(source, tree, node) for node in tree.root.walk() if is_window(node))
 
 

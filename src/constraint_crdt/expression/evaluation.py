@@ -23,7 +23,6 @@ from constraint_crdt.expression.cel import (
     KINDS,
     NO_SAMPLES,
     TYPE_NAMES,
-    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
@@ -128,7 +127,7 @@ class _Reading(NamedTuple):
                 try:
                     call.read(values.windows)
                 except ValueError as failed:
-                    return str(failed).removeprefix(WINDOW_FAILED)
+                    return str(failed)
         return ""
 
 

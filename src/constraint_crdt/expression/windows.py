@@ -9,7 +9,8 @@ and the last sample however old. Rules:
   of a window that is not full fails, and its message has the value over the samples that are there. A gap in the samples does not
   matter.
 - A ring has a bounded length. A window that has more samples than the ring keeps fails; it never gives a wrong number.
-- A failed function is a `ValueError` with a sentence that names the variable. CEL's `&&` and `||` absorb it.
+- A failed function is a `ValueError` with a sentence that names the variable. CEL's `&&` and `||` absorb the failure, as that of a
+  missing variable.
 - NaN follows IEEE: a NaN among the samples makes the functions of numbers NaN, and each comparison with NaN is false.
 """
 
@@ -22,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from constraint_crdt.expression.cel import WINDOW_FAILED, UnusableError, coerce
+from constraint_crdt.expression.cel import UnusableError, coerce
 
 if TYPE_CHECKING:
     from constraint_crdt.expression.evaluation import Expression
@@ -254,16 +255,16 @@ class Windows:
         try:
             return ring.value(end - 1)
         except KeyError:
-            raise _failed(f"{name} was measured too often since") from None
+            raise ValueError(f"{name} was measured too often since") from None
 
     def _ring(self, name: str) -> tuple[_Ring, int]:
         """The ring of a variable that has a sample by now, and the end of its samples by now."""
         ring = self._rings.get(name)
         if ring is None:
-            raise _failed(f"no samples of {name} are kept here")
+            raise ValueError(f"no samples of {name} are kept here")
         end = ring.end(self._now)
         if end == ring.begin:
-            raise _failed(f"{name} was measured too often since" if ring.overflowed else f"no sample of {name}")
+            raise ValueError(f"{name} was measured too often since" if ring.overflowed else f"no sample of {name}")
         return ring, end
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
@@ -271,13 +272,13 @@ class Windows:
         if ring.known_from <= self._now - span:
             return _over(function, name, span, self._window(ring, name, span), fraction)
         if ring.overflowed:
-            raise _failed(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
+            raise ValueError(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
         known = f"{name} has samples for {show_span(self._now - ring.known_from)} of the window of {show_span(span)}"
         try:
             value = _over(function, name, span, self._window(ring, name, span), fraction)
         except ValueError:
-            raise _failed(known) from None
-        raise _failed(f"{known} (`{function}` so far: {value:.6g})")
+            raise ValueError(known) from None
+        raise ValueError(f"{known} (`{function}` so far: {value:.6g})")
 
     def _window(self, ring: _Ring, name: str, span: int) -> "_Window":
         if self._newest and self._newest[0] == (name, span):
@@ -302,10 +303,6 @@ class _Window(NamedTuple):
     elapsed: int
 
 
-def _failed(reason: str) -> ValueError:
-    return ValueError(WINDOW_FAILED + reason)
-
-
 def show_span(span: int) -> str:
     """A length of time in ns as CEL writes it, without fractions from 10 s on: `1h30m`, `40s`, `1.5s`."""
     seconds = span / 1e9
@@ -321,19 +318,19 @@ def _over(function: str, name: str, span: int, window: _Window, fraction: float)
     if function == "count_over":
         return float(count)
     if not count:
-        raise _failed(f"{name} has no sample in the last {show_span(span)}")
+        raise ValueError(f"{name} has no sample in the last {show_span(span)}")
     if function == "changes":
         return float(_changes(window))
     numbers = window.numbers
     if len(numbers) < count:
         kind = next(each.kind for each in window.values if isinstance(each, _Other))
-        raise _failed(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
+        raise ValueError(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
     if function == "quantile_over":
         return _quantile(numbers, fraction)
     if function in _OF_VALUES:
         return _OF_VALUES[function](numbers)
     if not window.elapsed:
-        raise _failed(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
+        raise ValueError(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
     return _OF_TIMES[function](numbers, window.elapsed / 1e9)
 
 
