@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from constraint_crdt.expression import ExpressionError, Outcome, Verdict, compile_expression, measurements
 from constraint_crdt.expression.cel import ANY_SAMPLES, WINDOW_FUNCTIONS, WindowReader
 from constraint_crdt.expression.evaluation import evaluate
+from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.windows import LATENESS, MAX_SAMPLES, MAX_WINDOW, Samples, requirements, show_span
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.types import ConstraintORSet
@@ -610,6 +611,14 @@ def test_functions_of_numbers_refuse_a_variable_that_is_none() -> None:
         compile_expression(source, kinds={"x": "string"})
     for call in ('changes("x", duration("5m")) < 1.0', 'count_over("x", duration("5m")) < 1.0', 'last("x") == "a"'):
         compile_expression(call, kinds={"x": "string"})
+
+
+def test_the_margin_of_a_window() -> None:
+    windows = kept(every(1, *range(20)), 10 * SECOND).at(19 * SECOND)
+    source = 'avg_over("x", duration("5s")) < 20.0 && age("x") < duration("9s")'
+    found = margin(compile_expression(source), measurements({}, windows))
+    assert found == Margin(3.0, 0.15, "avg_over('x', duration('5s'))")
+    assert margin(compile_expression(source), measurements({})) is None
 
 
 def test_a_window_in_a_macro() -> None:
