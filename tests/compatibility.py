@@ -1,10 +1,12 @@
 """The readings of a whole state as plain data, for the comparison with files of earlier versions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from constraint_crdt.state import ConstraintState
+from constraint_crdt.types.orset import Addition, Definition
 
 NOW = 1_700_000_100 * 10**9
 """ns since the epoch: the time at which the readings are taken."""
@@ -20,8 +22,8 @@ def views(state: ConstraintState) -> Any:
         "constraints_hash": state.constraints_hash.hex(),
         "clock": {str(replica): seq for replica, seq in sorted(state.clock.as_dict().items())},
         "floors": {str(replica): seq for replica, seq in sorted(state.rows.floors.items())},
-        "constraints": {id_: state.constraints.additions(id_) for id_ in sorted(state.constraints)},
-        "expired": {id_: state.constraints.expired(id_) for id_ in state.constraints.expired_ids},
+        "constraints": {id_: _additions(state.constraints.additions(id_)) for id_ in sorted(state.constraints)},
+        "expired": {id_: _additions(state.constraints.expired(id_)) for id_ in state.constraints.expired_ids},
         "next_expiry": state.constraints.next_expiry,
         "counts": [state.metrics.total, {node: state.metrics.node(node) for node in sorted(state.metrics.nodes)}],
         "counts_of_speed": [state.metrics.constraint("speed"), state.metrics.by_node("speed")],
@@ -47,6 +49,16 @@ def views(state: ConstraintState) -> Any:
         ),
     }
     return msgspec.json.decode(msgspec.json.encode(found))
+
+
+FIELDS_0_1_0 = 5
+"""A definition of 0.1.0 has no further fields, so the others have their defaults."""
+
+
+def _additions(additions: Sequence[Addition]) -> list[object]:
+    defaults = Definition()[FIELDS_0_1_0:]
+    assert all(each.definition[FIELDS_0_1_0:] == defaults for each in additions)
+    return [(each.definition[:FIELDS_0_1_0], *each[1:]) for each in additions]
 
 
 def _tile(state: ConstraintState, room: str, id_: str) -> list[object]:

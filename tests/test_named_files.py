@@ -81,11 +81,9 @@ def missing_names(page: Path) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in LINKED if page.name != "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT))
-)
-def test_the_files_and_constants_that_a_page_names_exist(page: Path) -> None:
-    assert missing_names(page) == []
+def test_the_files_and_constants_that_a_page_names_exist() -> None:
+    missing = {page.relative_to(ROOT): missing_names(page) for page in LINKED if page.name != "CHANGELOG.md"}
+    assert {str(page): names for page, names in missing.items() if names} == {}
 
 
 def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
@@ -99,25 +97,25 @@ def test_a_missing_file_or_constant_is_noticed(tmp_path: Path) -> None:
     ]
 
 
+PACKAGES = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+
+
 def missing_modules(text: str) -> list[str]:
     """The modules in backquotes that do not exist, as `package.module` or `package/module.py`."""
-    packages = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
     return [
         name
         for name in IN_SOURCE.findall(text)
         if name not in STANDARD
         and not (ROOT / "tests" / name).is_file()
         and (
-            file_named(name) is None if "/" in name else name.split(".")[0] in packages and not is_module(f"constraint_crdt.{name}")
+            file_named(name) is None if "/" in name else name.split(".")[0] in PACKAGES and not is_module(f"constraint_crdt.{name}")
         )
     ]
 
 
-@pytest.mark.parametrize(
-    "source", [source for source in SOURCES if source != Path(__file__)], ids=lambda source: str(source.relative_to(ROOT))
-)
-def test_the_modules_that_a_source_names_exist(source: Path) -> None:
-    assert missing_modules(source.read_text()) == []
+def test_the_modules_that_a_source_names_exist() -> None:
+    missing = {source.relative_to(ROOT): missing_modules(source.read_text()) for source in SOURCES if source != Path(__file__)}
+    assert {str(source): names for source, names in missing.items() if names} == {}
 
 
 def test_a_missing_module_is_noticed() -> None:
@@ -175,6 +173,7 @@ def glossary_names() -> set[str]:
     return {name for cell in cells for name in QUOTED.findall(cell) if IDENTIFIER.fullmatch(name)}
 
 
+@pytest.mark.slow
 def test_the_names_in_the_glossary_are_in_the_source() -> None:
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     words = set(re.findall(r"\w+", source))

@@ -8,6 +8,7 @@ import ast
 import builtins
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,19 @@ import constraint_crdt
 
 ROOT = Path(constraint_crdt.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in MODULES}
-CLASSES = {node.name: node for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-NAMES = {"Zenoh", "Pillow", *CLASSES}
-"""Words that keep their capital at the beginning."""
+LIBRARIES = {"Zenoh", "Pillow"}
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+@cache
+def trees() -> dict[Path, ast.Module]:
+    """The modules, parsed. On first use: a run without these tests need not wait."""
+    return {path: ast.parse(path.read_text()) for path in MODULES}
+
+
+@cache
+def classes() -> dict[str, ast.ClassDef]:
+    return {node.name: node for tree in trees().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
 
 def is_error(name: str) -> bool:
@@ -28,7 +37,8 @@ def is_error(name: str) -> bool:
     builtin = getattr(builtins, name, None)
     if isinstance(builtin, type):
         return issubclass(builtin, Exception)
-    return name in CLASSES and any(is_error(ast.unparse(base).split("[")[0].split(".")[-1]) for base in CLASSES[name].bases)
+    named = classes().get(name)
+    return named is not None and any(is_error(ast.unparse(base).split("[")[0].split(".")[-1]) for base in named.bases)
 
 
 def ends(text: ast.expr) -> tuple[str, str]:
@@ -39,10 +49,12 @@ def ends(text: ast.expr) -> tuple[str, str]:
 
 
 def is_clause(text: ast.expr) -> bool:
-    """Lower case at the beginning, except for a name or an abbreviation, and no full stop at the end."""
+    """Lower case at the beginning, except for the name of a library or class or an abbreviation, and no full stop at the end."""
     begin, end = ends(text)
-    word = re.match(r"\w*", begin)
-    capital = word is not None and word[0][:1].isupper() and word[0] not in NAMES and not (len(word[0]) > 1 and word[0].isupper())
+    found = re.match(r"\w*", begin)
+    word = found[0] if found else ""
+    is_name = word in LIBRARIES or word in classes() or (len(word) > 1 and word.isupper())
+    capital = word[:1].isupper() and not is_name
     return not capital and not end.rstrip().endswith((".", "!"))
 
 
@@ -74,11 +86,13 @@ def wrong(tree: ast.AST) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_texts_of_a_module_follow_the_convention(path: Path) -> None:
-    assert wrong(TREES[path]) == []
+@pytest.mark.slow
+def test_texts_of_the_modules_follow_the_convention() -> None:
+    found = [(path, text) for path, tree in trees().items() for text in wrong(tree)]
+    assert [f"{path.relative_to(ROOT)}: {text}" for path, text in found] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [
@@ -95,6 +109,7 @@ def test_a_text_against_the_convention_is_found(source: str) -> None:
     assert len(wrong(ast.parse(source))) == 1
 
 
+@pytest.mark.slow
 def test_there_are_texts_of_each_kind() -> None:
-    kinds = [kind for tree in TREES.values() for kind, _ in texts(tree)]
+    kinds = [kind for tree in trees().values() for kind, _ in texts(tree)]
     assert all(kinds.count(kind) > 20 for kind in ("error", "log", "help", "summary"))

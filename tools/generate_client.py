@@ -15,7 +15,7 @@ from typing import Any, Union, get_args, get_origin
 
 import msgspec
 
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import GET, AnyOperation
 
 ROOT = Path(__file__).resolve().parent.parent

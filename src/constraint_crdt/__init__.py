@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.protocol.gossip_node import exchange
     from constraint_crdt.runtime.batches import BatchResult
-    from constraint_crdt.runtime.evaluation import Probe, SystemProbe
+    from constraint_crdt.runtime.measurement import Probe, SystemProbe
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.settings import NodeSettings
     from constraint_crdt.runtime.sync_node import SyncNode
@@ -58,7 +58,7 @@ _MODULE_OF = {
     "MemoryNetwork": "constraint_crdt.transport.memory",
     "Node": "constraint_crdt.runtime.node",
     "NodeSettings": "constraint_crdt.runtime.settings",
-    "Probe": "constraint_crdt.runtime.evaluation",
+    "Probe": "constraint_crdt.runtime.measurement",
     "RecordCounts": "constraint_crdt.operations.constraints",
     "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
@@ -67,7 +67,7 @@ _MODULE_OF = {
     "StateHash": "constraint_crdt.crdt.digest",
     "StoreError": "constraint_crdt.errors",
     "SyncNode": "constraint_crdt.runtime.sync_node",
-    "SystemProbe": "constraint_crdt.runtime.evaluation",
+    "SystemProbe": "constraint_crdt.runtime.measurement",
     "Transport": "constraint_crdt.transport",
     "TransportError": "constraint_crdt.transport",
     "UnknownConstraint": "constraint_crdt.errors",

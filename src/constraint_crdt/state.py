@@ -11,7 +11,7 @@ from constraint_crdt.crdt.clock import Merge, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import html_fields
 from constraint_crdt.types.bloom import BloomCRDT, Blooms, BloomShape
 from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
@@ -23,6 +23,7 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
 from constraint_crdt.types.sketch import DELTA, EPSILON, SketchCRDT, Sketches, SketchShape
 from constraint_crdt.types.tiles import FleetTiles
+from constraint_crdt.types.variables import MeasuredVariables
 from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import no_time
 
@@ -96,6 +97,11 @@ class ConstraintState(Merge):
     def verdicts(self) -> ConstraintVerdicts:
         """The state of each active constraint on each node in service, as told by the nodes."""
         return ConstraintVerdicts(self.rows, retirements=self.retirements, active_only=True)
+
+    @cached_property
+    def variables(self) -> MeasuredVariables:
+        """The variables that each node in service measures, with their kinds."""
+        return MeasuredVariables(self.rows, retirements=self.retirements)
 
     @property
     def position(self) -> Position | None:

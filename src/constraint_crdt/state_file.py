@@ -22,6 +22,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.model import IfUnknown
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD, Definition, read_addition
 from constraint_crdt.types.view import no_time
@@ -146,6 +147,12 @@ def _parts(definition: Definition) -> list[tuple[str, object]]:
         ("about", definition.about),
         ("on", dict(definition.on)),
         ("expires_at", definition.expires_at),
+        ("for", definition.for_),
+        ("clear_after", definition.clear_after),
+        ("clear_when", definition.clear_when),
+        ("if_unknown", None if definition.if_unknown is IfUnknown.UNKNOWN else definition.if_unknown.value),
+        ("max_age", definition.max_age),
+        ("meaning", definition.meaning),
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from constraint_crdt.cli.arguments import NODE_VARIABLE
 from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.main import main
-from constraint_crdt.client.errors import NoAnswer
+from constraint_crdt.client import NoAnswer
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from constraint_crdt.client.methods import AsyncMethods, BlockingMethods
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation
 
 ROOT = Path(__file__).parent.parent.parent

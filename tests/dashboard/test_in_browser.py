@@ -5,7 +5,10 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from constraint_crdt import Definition
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.http.security import Tokens
+from constraint_crdt.model import IfUnknown
 from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, chromium, need_browser
 from tests.dashboard.large_fleet import Size, large_fleet
@@ -153,6 +156,42 @@ def test_an_edit_replaces_the_definition(page: Chromium, fleet: LiveFleet) -> No
     page.click("#add-submit")
     page.until(lambda: "0.5" in page.text(row("max_speed")), "the row says so")
     page.until(lambda: "0.5" in page.text("#detail pre"), "and the detail")
+
+
+def test_an_edit_shows_and_keeps_the_fields_of_time(page: Chromium, fleet: LiveFleet) -> None:
+    node = fleet.nodes[2]
+    fleet.do(
+        node.add_constraint(
+            "max_speed", when="speed_mps <= 1.5", for_=2.5, clear_after=10, clear_when="speed_mps <= 1.2",
+            if_unknown="violated", max_age=5,
+        )
+    )  # fmt: skip
+    shown(page, "max_speed")
+    page.click(row("max_speed"))
+    page.until(lambda: "speed_mps <= 1.2" in page.text("#detail dl"), "the detail has the fields")
+    for text in ("for", "2.5 s", "clear after", "10 s", "if unknown", "violated", "max age", "5 s"):
+        assert text in page.text("#detail dl")
+    page.click('#detail [data-focus="edit"]')
+    assert page.count("#add-more[open]") == 1
+    page.type("#add-clear_when", "speed_mps <==")
+    page.click("#add-submit")
+    page.until(lambda: "`clear_when`" in page.text("#add-error"), "the node refuses it")
+    assert page.run("return document.activeElement.id") == "add-clear_when"
+    assert ["422" in each for each in page.complaints()] == [True]
+    page.complaints().clear()
+    page.type("#add-clear_when", "speed_mps <= 1.0")
+    page.type("#add-for", "30")
+    page.click("#add-submit")
+    page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
+    wanted = Definition(
+        "speed_mps <= 1.5", for_=30 * SECOND, clear_after=10 * SECOND, clear_when="speed_mps <= 1.0",
+        if_unknown=IfUnknown.VIOLATED, max_age=5 * SECOND,
+    )  # fmt: skip
+    page.until(lambda: fleet.ask(lambda: node.gossip.state.constraints.definitions("max_speed")) == (wanted,), "it is edited")
+    page.until(lambda: "30 s" in page.text("#detail dl"), "and the detail says so")
+    page.click("#add")
+    assert page.count("#add-more[open]") == 0
+    assert page.run("return document.querySelector('#add-clear_when').value") == ""
 
 
 def test_it_works_without_a_mouse(page: Chromium, fleet: LiveFleet) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.cli.arguments import make_parser
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.runtime.settings import NodeSettings, load_settings
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"

@@ -2,8 +2,9 @@
 
 import pytest
 
-from constraint_crdt import Counts, Evaluation, GossipNode, Verdict, exchange
+from constraint_crdt import Counts, Definition, Evaluation, GossipNode, Verdict, exchange
 from constraint_crdt.expression import ExpressionError
+from constraint_crdt.types.definition import MEANING
 
 FROM_THE_FUTURE = "speed_mps <== 1.5 within 3s"
 
@@ -48,6 +49,28 @@ def test_a_removed_constraint_is_not_evaluated() -> None:
     a.add_constraint("speed", when="speed <= 1.5")
     a.remove_constraint("speed")
     assert a.check({"speed": 9}) == []
+
+
+def test_a_definition_of_a_later_meaning_reads_unknown_and_is_forwarded() -> None:
+    a, b = GossipNode("a"), GossipNode("b")
+    later = Definition("speed <= 1.5", meaning=MEANING + 1, unknown_fields=b"\x91\x07")
+    a.write(lambda me: a.state.constraints.put("speed", later, node=me))
+    without_when = later._replace(when=None, on=(("zone", "a"),))
+    a.write(lambda me: a.state.constraints.put("elsewhere", without_when, node=me))
+    exchange(a, b)
+    assert b.state_hash == a.state_hash
+    assert b.state.constraints.definitions("speed") == (later,)
+    assert b.check({"speed": 1}) == [Evaluation("speed", Verdict.UNKNOWN, "needs a later version of constraint-crdt")]
+    assert b.state.metrics.total == Counts(0, 0)
+
+
+def test_a_violation_beside_a_definition_of_a_later_meaning_is_a_violation() -> None:
+    a, b = GossipNode("a"), GossipNode("b")
+    a.write(lambda me: a.state.constraints.put("speed", Definition("speed <= 9.0", meaning=MEANING + 1), node=me))
+    b.add_constraint("speed", when="speed <= 1.5")
+    exchange(a, b)
+    assert verdicts(a.check({"speed": 2})) == {"speed": Verdict.VIOLATED}
+    assert verdicts(a.check({"speed": 1})) == {"speed": Verdict.UNKNOWN}
 
 
 def test_what_cannot_be_compiled_here_is_refused_here() -> None:

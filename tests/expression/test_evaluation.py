@@ -267,6 +267,7 @@ def test_an_exception_of_the_library_does_not_get_out_and_an_interrupt_does() ->
         Expression("x < 1", frozenset({"x"}), Failing(KeyboardInterrupt())).evaluate({"x": 1})
 
 
+@pytest.mark.slow
 def test_expressions_are_compiled_and_evaluated_in_several_threads() -> None:
     prepared = measurements(VALUES)
     wrong: list[str] = []
@@ -288,3 +289,60 @@ def test_expressions_are_compiled_and_evaluated_in_several_threads() -> None:
 @pytest.mark.processes
 def test_importing_the_module_does_not_load_the_library() -> None:
     assert isolated("import constraint_crdt.expression, sys; print('cel_expr_python.cel' in sys.modules)").strip() == "False"
+
+
+@pytest.mark.processes
+def test_a_result_that_has_an_optional_is_no_bool_and_ends_no_process() -> None:
+    """The defect: the library ended the process where it converted a map with an optional, and raised for other results."""
+    printed = isolated(
+        "from constraint_crdt.expression import compile_expression\n"
+        "for source in ('optional.of(x)', '[xs[?0]]', '{\\'a\\': xs[?0]}', '{\\'a\\': [{\\'b\\': optional.none()}]}', 'null'):\n"
+        "    print(compile_expression(source, checked=False).evaluate({'x': 1, 'xs': [1]}).reason)\n"
+    )
+    of_type = "the result is not a bool but of type "
+    assert [line.removeprefix(of_type).partition("<")[0] for line in printed.splitlines()] == [
+        "optional",
+        "list",
+        "map",
+        "map",
+        "null",
+    ]
+
+
+def test_an_optional_of_a_constant_is_accepted() -> None:
+    assert compile_expression("optional.of(1.0).orValue(x) > 0.0").evaluate({}).verdict is Verdict.SATISFIED
+    assert compile_expression("optional.of(1.0) == optional.of(x)").evaluate({"x": 1}).verdict is Verdict.SATISFIED
+
+
+SENSORS = "speed <= 1.5 && distance > 0.5 && (indoors ? lux > 50.0 : wind < 8.0)"
+
+
+@pytest.mark.parametrize(
+    ("source", "values", "named"),
+    [
+        (SENSORS, {"speed": 1}, "distance, indoors"),
+        (SENSORS, {"speed": 1, "indoors": True}, "distance, lux"),
+        (SENSORS, {"speed": 1, "indoors": True, "lux": 80}, "distance"),
+        (SENSORS, {"speed": 1, "indoors": False, "distance": 1, "lux": 80}, "wind"),
+        ("speed <= 1.5 && (distance > 0.5 || door)", {"speed": 1, "door": False}, "distance"),
+        ("(a < 1 || b < 1) && (c < 1 || d < 1)", {"a": 0, "c": 2}, "d"),
+        ("!(a < 1 && b < 1) || c < 1", {"b": 0}, "a, c"),
+        ("(indoors ? lux : wind) + load < 8.0", {"indoors": True, "wind": 1}, "load, lux"),
+        ("[lux, a < 1 || b < 1] == xs", {"a": 0, "xs": []}, "lux"),
+        ("xs.all(i, i < limit || other)", {"other": True}, "xs"),
+        ("xs.all(i, i < limit || other)", {"xs": [1]}, "limit, other"),
+        ("xs.filter(i, i < limit).size() < 3 && (true || y)", {"xs": [1]}, "limit"),
+        ("optional.of(1.0).orValue(y) > 0.0 && x > 0.0", {}, "x"),
+        ("(type == 'agv' || int < 3) && string == 'x'", {"int": 1}, "string"),
+    ],
+)
+def test_unknown_names_only_the_variables_on_which_the_outcome_depends(source: str, values: dict[str, object], named: str) -> None:
+    """The defect: an unrelated branch that nobody measures was named beside the dead sensor."""
+    assert compile_expression(source).evaluate(values) == Outcome(Verdict.UNKNOWN, f"no measurement of {named}")
+
+
+def test_a_failure_names_only_the_missing_variables_that_matter_too() -> None:
+    outcome = compile_expression("1 / int(x) > 1 && y < 1 && (c ? z : w) < 1").evaluate({"x": 0, "c": True})
+    assert outcome == Outcome(Verdict.UNKNOWN, "the evaluation failed: divide by zero; no measurement of y, z")
+    outcome = compile_expression("1 / int(x) > 1 ? y < 1 : z < 1").evaluate({"x": 0})
+    assert outcome == Outcome(Verdict.UNKNOWN, "the evaluation failed: divide by zero")

@@ -110,3 +110,49 @@ def test_what_is_decided_without_a_variable_stays_decided_with_it(source: str, v
         partial = compiled.evaluate(rest)
         if partial.verdict is not Verdict.UNKNOWN and whole.verdict is not Verdict.UNKNOWN:
             assert partial == whole
+
+
+LOGIC = st.recursive(
+    st.sampled_from(
+        ["a < 1", "b > 0", "c == 1", "flag", "xs.all(i, i < a)", "xs.exists(i, i > b || i > c)", "a + b < c", "1 / int(c) > 0"]
+    ),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["&&", "||", "=="]), inner).map(lambda parts: "({} {} {})".format(*parts))
+        | st.tuples(inner, inner, inner).map(lambda parts: "({} ? {} : {})".format(*parts))
+        | inner.map("!({})".format)
+    ),
+    max_leaves=6,
+)
+NUMBER = st.sampled_from([0, 1, 2])
+LOGIC_VALUES: dict[str, st.SearchStrategy[object]] = {
+    "a": NUMBER, "b": NUMBER, "c": NUMBER, "flag": st.booleans(), "xs": st.lists(NUMBER, max_size=2)
+}  # fmt: skip
+
+
+def named(reason: str) -> set[str]:
+    found = re.search(r"no measurement of ([\w, ]+)", reason)
+    return set(found[1].split(", ")) if found else set()
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(LOGIC, st.fixed_dictionaries({}, optional=LOGIC_VALUES), st.fixed_dictionaries(LOGIC_VALUES))
+def test_the_variables_that_unknown_names_are_those_on_which_it_depends(
+    source: str, values: dict[str, object], others: dict[str, object]
+) -> None:
+    """While the named variables are missing, no value of another missing variable matters, and no removal of a value decides. With
+    values for all that are named, the verdict is decided, or depends on others.
+    """
+    compiled = compile_expression(source, checked=False)
+    outcome = compiled.evaluate(values)
+    if outcome.verdict is not Verdict.UNKNOWN:
+        return
+    missing, deciding = compiled.variables - values.keys(), named(outcome.reason)
+    assert deciding <= missing
+    assert deciding or "failed" in outcome.reason
+    assert compiled.evaluate({**values, **{name: others[name] for name in missing - deciding}}) == outcome
+    for name in values:
+        without = compiled.evaluate({each: value for each, value in values.items() if each != name})
+        assert without.verdict is Verdict.UNKNOWN
+    complete = compiled.evaluate({**values, **{name: others[name] for name in deciding}})
+    assert not deciding & named(complete.reason)

@@ -32,7 +32,7 @@ from constraint_crdt.expression.temporal import (
     wall_time,
 )
 from constraint_crdt.model import IfUnknown, VerdictState
-from constraint_crdt.runtime.evaluation import LatestMeasurements
+from constraint_crdt.runtime.measurement import LatestMeasurements
 
 SECOND = 1_000_000_000
 EVERY = 10

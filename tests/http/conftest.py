@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation
 
 

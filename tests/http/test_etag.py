@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.http import cache as answer_cache
-from constraint_crdt.http.app import make_app
-from constraint_crdt.http.cache import AnswerCache
-from constraint_crdt.http.endpoint import Endpoint
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.http import endpoint as answer_cache
+from constraint_crdt.http import make_app
+from constraint_crdt.http.endpoint import AnswerCache, Endpoint
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
@@ -57,6 +56,7 @@ async def computed(node: Node, path: str) -> bytes:
     return bytes((await Endpoint(operation).answer(node, request(path))).body)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))
 @settings(max_examples=min(25, settings().max_examples), suppress_health_check=[HealthCheck.too_slow])
 def test_an_answer_that_is_said_to_be_right_is_what_would_be_answered(acts: list[str]) -> None:

@@ -7,12 +7,12 @@ import httpx
 import msgspec
 import pytest
 
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.operations.nodes import IdentityReport, RetireReport, StorageReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.store import Store, WritesRefused
-from constraint_crdt.store.changes import CommitBatch
+from constraint_crdt.store.schema import CommitBatch
 from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, agreed, eventually

@@ -7,7 +7,7 @@ import pytest
 
 from constraint_crdt.cli.main import main
 from constraint_crdt.client import Client
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.operations.fleet import LabelReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork

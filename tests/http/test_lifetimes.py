@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE

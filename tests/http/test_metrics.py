@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from constraint_crdt.alerts.rules import AlertRule
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STATES, TEXT, NodeMetrics
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind
@@ -238,6 +238,7 @@ async def test_alarms_and_events_are_counted_by_kind(node: Node, client: httpx.A
     assert (kinds["added"], kinds["duplicate_name"], kinds["removed"]) == (1, 1, 0)
 
 
+@pytest.mark.slow
 async def test_who_follows_the_events_is_counted(node: Node) -> None:
     async with ApiServer(node, port=0) as api, httpx.AsyncClient(base_url=api.url) as client:
         assert plain(await scrape(client), "event_readers") == 0

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
 
 BODY = {"id": "x"}

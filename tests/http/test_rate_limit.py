@@ -6,8 +6,8 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
+from constraint_crdt.http import make_app
 from constraint_crdt.http import security as rate_limit
-from constraint_crdt.http.app import make_app
 from constraint_crdt.http.security import BURST, RateLimit
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings

@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.insight import evidence
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
 from tests.conftest import BUDGET

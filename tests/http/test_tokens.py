@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from constraint_crdt import ConstraintCrdtError
-from constraint_crdt.http.app import make_app
+from constraint_crdt.http import make_app
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Right
 from constraint_crdt.runtime.node import Node
 from tests.http.conftest import BASE

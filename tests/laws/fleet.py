@@ -8,17 +8,19 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from constraint_crdt import ConstraintCrdtError, ConstraintState, GossipNode, Replica, StateHash
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.types.counters import COUNTS, counts_value
-from constraint_crdt.types.definition import ADD, definition_value
+from constraint_crdt.types.definition import ADD, FieldsValue, definition_value
 from constraint_crdt.types.nodes import RETIRE, retire_value
 from constraint_crdt.types.register import POSITION, position_value
 
-from .model import Add, ClockKey, Count, End, Log, Move, Mutation, Remove, key_of
+from .model import Add, ClockKey, Count, End, Fields, Log, Move, Mutation, Remove, key_of
 
 NAMES = ("a", "b", "c", "d", "e")
 IDS = ("x", "y", "z")
@@ -129,14 +131,26 @@ class Fleet:
         """What time it is by the clock of a node."""
         return self.time + self.skews.get(name, 0)
 
-    def add(self, name: str, id_: str, says: tuple[str | None, str, str | None], ttl: int | None) -> None:
+    def add(self, name: str, id_: str, says: tuple[str | None, str, str | None, Fields], ttl: int | None) -> None:
         """Add, edit or extend; `ttl` in seconds."""
-        when, severity, about = says
+        when, severity, about, fields = says
+        for_, clear_after, clear_when, if_unknown, max_age = fields
         clock, now = self.nodes[name].clock.as_dict(), self.nodes[name].state.now()
-        definition = (when, severity, about, (), None if ttl is None else now + ttl * SECOND)
+        definition = (when, severity, about, (), None if ttl is None else now + ttl * SECOND, fields)
         self.write(
             name,
-            lambda node: node.add_constraint(id_, when=when, severity=severity, about=about, ttl=ttl),
+            lambda node: node.add_constraint(
+                id_,
+                when=when,
+                severity=severity,
+                about=about,
+                ttl=ttl,
+                for_=for_ / SECOND,
+                clear_after=clear_after / SECOND,
+                clear_when=clear_when,
+                if_unknown=if_unknown,
+                max_age=None if max_age is None else max_age / SECOND,
+            ),
             lambda me: self.log.adding(clock, me, id_, definition, now),
         )
         self.gone.pop(id_, None)
@@ -254,7 +268,7 @@ class Fleet:
         for id_ in IDS:
             assert (id_ in state.constraints) == (id_ in active)
             in_force = set(canonical.in_force(id_, state.now()).values())
-            assert {tuple(each) for each in state.constraints.definitions(id_)} == in_force
+            assert {(*each[:5], each[5:10]) for each in state.constraints.definitions(id_)} == in_force
             assert state.metrics.constraint(id_) == canonical.totals(key=id_)
         for name in NAMES:
             assert state.metrics.node(name) == canonical.totals(node=name)
@@ -288,7 +302,10 @@ def _mutation(cell: Cell) -> Mutation:
     if cell.kind == ADD:
         value = definition_value(cell)
         severity = ("info", "warning", "critical")[value.severity]
-        return Add(str(cell.key), (value.when, severity, value.about, value.on, value.expires_at))
+        fields = msgspec.msgpack.decode(value.fields, type=FieldsValue) if value.fields else FieldsValue()
+        choice = ("unknown", "violated", "satisfied")[fields.if_unknown]
+        timing = (fields.for_, fields.clear_after, fields.clear_when, choice, fields.max_age)
+        return Add(str(cell.key), (value.when, severity, value.about, value.on, value.expires_at, timing))
     if cell.kind == COUNTS:
         return Count(str(cell.key), *counts_value(cell))
     if cell.kind == POSITION:

@@ -15,8 +15,11 @@ from functools import cached_property
 
 from constraint_crdt import Replica
 
-Definition = tuple[str | None, str, str | None, tuple[tuple[str, str], ...], int | None]
-"""(when, severity, about, on, expires_at)."""
+Fields = tuple[int, int, str | None, str, int | None]
+"""(for, clear_after, clear_when, if_unknown, max_age), in ns."""
+
+Definition = tuple[str | None, str, str | None, tuple[tuple[str, str], ...], int | None, Fields]
+"""(when, severity, about, on, expires_at, fields)."""
 Clock = Mapping[Replica, int]
 ClockKey = frozenset[tuple[Replica, int]]
 

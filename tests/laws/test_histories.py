@@ -14,6 +14,7 @@ from constraint_crdt import VectorClock, exchange
 from constraint_crdt.crdt.cells import REMOVE
 
 from .fleet import IDS, MESSAGES_PER_EXCHANGE, NAMES, SECOND, Fleet
+from .model import Fields
 
 FINAL_ROUNDS = 3
 LONG_ENOUGH = 3 * 3600 * SECOND
@@ -32,9 +33,18 @@ coordinates = st.integers(-3, 3)
 counts = st.integers(0, 3)
 sizes = st.integers(40, 70)
 """Of the parts of a message, in bytes."""
-Says = tuple[str | None, str, str | None]
+Says = tuple[str | None, str, str | None, Fields]
+PLAIN: Fields = (0, 0, None, "unknown", None)
+SLOW: Fields = (30 * SECOND, SECOND // 2, "v <= 1.5", "unknown", None)
+SAFE: Fields = (0, 0, None, "violated", 5 * SECOND)
 sayings = st.sampled_from(
-    [(None, "warning", None), ("v <= 1.0", "warning", None), ("v <= 2.0", "critical", None), (None, "info", "seen")]
+    [
+        (None, "warning", None, PLAIN),
+        ("v <= 1.0", "warning", None, PLAIN),
+        ("v <= 2.0", "critical", None, SLOW),
+        ("v <= 2.0", "critical", None, SAFE),
+        (None, "info", "seen", PLAIN),
+    ]
 )
 ttls = st.sampled_from([None, None, 1, 2, 5])
 seconds = st.sampled_from([0, 1, 2, 5, 70])

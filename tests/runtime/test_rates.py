@@ -94,7 +94,9 @@ async def test_nodes_tell_each_other_what_was_evaluated_and_recorded_lately() ->
         await a.record(7, 3, constraint="cool")
         await a.batch([RecordCounts(satisfied=5), RecordCounts(satisfied=5)])
         assert a.rates.report(3600).total.satisfied > 16.9
-        await b.measure({"temp_c": 91.0})
+        await a.coverage.wait("cool", "all", 10)
+        for _ in range(3):
+            await b.measure({"temp_c": 91.0})
         await eventually(lambda: _violated(a, "b") > 2 and _violated(b, "b") > 2)
         report = a.rates.report(3600)
         assert report.tracked == (60.0, 3600.0)

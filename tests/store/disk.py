@@ -9,8 +9,9 @@ from constraint_crdt.crdt.cells import REMOVE, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.store import Store
-from constraint_crdt.store.changes import Changes, CommitBatch
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Machine, Marker
+from constraint_crdt.store.schema import CommitBatch
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.definition import ADD
 

@@ -12,7 +12,7 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store, StoreError, WritesRefused
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Marker
 from tests.store.disk import BOOT, Account, account, copy_store, loaded, open_store, reopened, taken, write_history
 

@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store, WritesRefused, marker_for
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Machine, Marker, Session
 from tests.store.disk import BOOT, ME, add, copy_store, loaded, open_store, taken
 

@@ -11,7 +11,7 @@ from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.types.definition import ADD
 from tests.store.disk import ME, OTHER, account, add, count, loaded, open_store, remove, reopened, taken, write_history
 

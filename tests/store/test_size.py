@@ -6,7 +6,7 @@ import pytest
 
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Store, schema
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from tests.store.disk import account, add, open_store, remove, reopened, taken
 
 IDS = [f"constraint-{number}" for number in range(100)]

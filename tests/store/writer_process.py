@@ -12,7 +12,7 @@ from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store
-from constraint_crdt.store.changes import Changes
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Machine, Marker
 from constraint_crdt.types.counters import COUNTS
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, Definition
 from constraint_crdt.crdt.cells import make_cell, read_cell
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.model import Severity
+from constraint_crdt.crdt.limits import DURATION_MAX, MAX_COUNT
+from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.types.definition import (
     ADD,
+    MEANING,
     check_definition,
     check_labels,
+    duration_ns,
     expiry_of,
     expiry_time,
     read_addition,
@@ -38,6 +41,190 @@ def test_what_is_written_is_read(
     cell = read_cell(make_cell(ADD, id_, wire_definition(definition, at)).data)
     assert read_addition(cell)[::2] == (definition, at)
     assert expiry_of(cell) == expires_at
+
+
+LONGEST = int(DURATION_MAX) * SECOND
+durations = st.sampled_from([0, 1, SECOND // 2, 30 * SECOND, LONGEST])
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "for_": durations,
+        "clear_after": durations,
+        "clear_when": texts,
+        "if_unknown": st.sampled_from(list(IfUnknown)),
+        "max_age": st.none() | durations.filter(bool),
+    },
+)
+
+
+class Definition010(msgspec.Struct, array_like=True, frozen=True):
+    """The wire value of a definition as version 0.1.0 reads it."""
+
+    when: str | None = None
+    severity: int = 1
+    about: str | None = None
+    on: tuple[tuple[str, str], ...] = ()
+    expires_at: int | None = None
+    added_at: int | None = None
+
+
+class Cell010(msgspec.Struct, array_like=True):
+    """An ADD cell as version 0.1.0 reads it."""
+
+    kind: int
+    key: str
+    value: Definition010 | None = None
+    tag: bytes | None = None
+
+
+@given(ids, texts, labels, times, times, fields)
+def test_the_fields_are_written_and_read_and_version_0_1_0_reads_the_rest(
+    id_: str, about: str | None, on: dict[str, str], expires_at: int | None, at: int | None, given_fields: dict[str, Any]
+) -> None:
+    definition = check_definition("x < 1.0", "warning", about, on, expires_at, **given_fields)
+    cell = read_cell(make_cell(ADD, id_, wire_definition(definition, at)).data)
+    assert read_addition(cell)[::2] == (definition, at)
+    assert expiry_of(cell) == expires_at
+    assert definition.meaning == 0
+    old = msgspec.msgpack.decode(cell.data, type=Cell010).value
+    assert old == Definition010("x < 1.0", 1, definition.about, definition.on, expires_at, at)
+
+
+def test_definitions_that_differ_in_a_field_are_not_equal() -> None:
+    different: list[dict[str, Any]] = [
+        {},
+        {"for_": 1},
+        {"clear_after": 1},
+        {"clear_when": "x < 2.0"},
+        {"if_unknown": "violated"},
+        {"max_age": 1},
+    ]
+    definitions = [check_definition("x < 1.0", "warning", None, **each) for each in different]
+    assert len(set(definitions)) == len(different)
+
+
+def test_a_definition_without_the_fields_is_written_as_version_0_1_0_writes_it() -> None:
+    definition = check_definition("x < 1.0", "warning", None)
+    assert wire_definition(definition, None) == ["x < 1.0"]
+    assert wire_definition(definition, 7) == ["x < 1.0", 1, None, (), None, 7]
+    assert wire_definition(definition._replace(for_=5), None) == ["x < 1.0", 1, None, (), None, None, MEANING, [5]]
+
+
+def test_expressions_beyond_the_bounds_here_are_kept() -> None:
+    """A version with other bounds may have written them; the evaluation reads them as unknown."""
+    long = "x" * 1025
+    cell = read_cell(make_cell(ADD, "c", [long, 1, None, [], None, None, MEANING, [0, 0, long]]).data)
+    assert read_addition(cell).definition == Definition(long, clear_when=long)
+
+
+LATER_FIELDS: list[Any] = [[], ["y", {"a": 1}, -3], {"for": "x"}, "text", None, 2.5, [[[1]]]]
+
+
+@pytest.mark.parametrize("later", LATER_FIELDS)
+@pytest.mark.parametrize("more", [[], ["x", None], [{"a": [1]}]])
+def test_a_later_meaning_is_kept_and_told_apart_and_its_fields_are_not_read(later: Any, more: list[Any]) -> None:
+    value = ["x < 1.0", 2, "why", [["zone", "a"]], 9, 8, MEANING + 1, later]
+    cell = read_cell(make_cell(ADD, "c", [*value, *more]).data)
+    addition = read_addition(cell)
+    definition = addition.definition
+    assert definition[:5] == ("x < 1.0", Severity.CRITICAL, "why", (("zone", "a"),), 9)
+    assert definition[5:10] == Definition()[5:10]
+    assert (definition.meaning, addition.added_at, expiry_of(cell)) == (MEANING + 1, 8, 9)
+    assert make_cell(ADD, "c", wire_definition(definition, 8)).data == make_cell(ADD, "c", value).data
+    other = read_cell(make_cell(ADD, "c", [*value[:7], "other"]).data)
+    assert read_addition(other).definition != definition
+
+
+def test_the_meaning_alone_is_enough() -> None:
+    for meaning in (MEANING, MEANING + 1):
+        cell = read_cell(make_cell(ADD, "c", ["x < 1.0", 1, None, [], None, None, meaning]).data)
+        assert read_addition(cell).definition == Definition("x < 1.0", meaning=meaning if meaning > MEANING else 0)
+    wire = wire_definition(Definition("x < 1.0", meaning=MEANING + 1), None)
+    assert wire == ["x < 1.0", 1, None, (), None, None, MEANING + 1]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        [0, [1]],
+        [-1],
+        [-1, []],
+        ["1"],
+        [MEANING, None],
+        [MEANING, ["30s"]],
+        [MEANING, [-1]],
+        [MEANING, [LONGEST + 1]],
+        [MEANING, [0, -1]],
+        [MEANING, [0, 0, 3]],
+        [MEANING, [0, 0, None, 3]],
+        [MEANING, [0, 0, None, -1]],
+        [MEANING, [0, 0, None, 0, 0]],
+        [MEANING, [0, 0, None, 0, LONGEST + 1]],
+    ],
+)
+def test_fields_of_a_known_meaning_out_of_bounds_are_refused(tail: list[Any]) -> None:
+    with pytest.raises((ConstraintCrdtError, msgspec.DecodeError)):
+        read_cell(make_cell(ADD, "c", ["x < 1.0", 1, None, [], None, None, *tail]).data)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "what"),
+    [
+        ({"for_": -1}, "for", "for must be at least 0 and at most 315360000 seconds"),
+        ({"for_": LONGEST + 1}, "for", "ten years"),
+        ({"clear_after": -1}, "clear_after", "clear_after must be at least 0"),
+        ({"max_age": 0}, "max_age", "max_age must be above 0"),
+        ({"max_age": LONGEST + 1}, "max_age", "ten years"),
+        ({"clear_when": "x" * 1025}, "clear_when", "clear_when must have at most 1024 bytes"),
+        ({"if_unknown": "maybe"}, "if_unknown", "if_unknown must be one of unknown, violated, satisfied, not 'maybe'"),
+    ],
+)
+def test_fields_out_of_bounds_are_refused(wrong: dict[str, Any], field: str, what: str) -> None:
+    with pytest.raises(ConstraintCrdtError, match=what) as raised:
+        check_definition("x < 1.0", "warning", None, **wrong)
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize("wrong", [{"for_": 1.5}, {"clear_after": "1s"}, {"clear_when": 3}, {"max_age": 2.5}])
+def test_fields_of_another_type_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        check_definition("x < 1.0", "warning", None, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("field", "given_field"),
+    [
+        ("for", {"for_": 1}),
+        ("clear_after", {"clear_after": 1}),
+        ("clear_when", {"clear_when": "x < 1.0"}),
+        ("if_unknown", {"if_unknown": "violated"}),
+        ("max_age", {"max_age": 1}),
+    ],
+)
+@pytest.mark.parametrize("when", [None, ""])
+def test_a_field_without_a_when_is_refused(when: str | None, field: str, given_field: dict[str, Any]) -> None:
+    with pytest.raises(ConstraintCrdtError, match=f"{field} says how a `when` is evaluated") as raised:
+        check_definition(when, "warning", None, **given_field)
+    assert raised.value.field == field
+
+
+def test_a_duration_is_a_timedelta_or_a_number_in_seconds() -> None:
+    assert duration_ns(None, "for") is None
+    assert duration_ns(0, "for") == 0
+    assert duration_ns(2.5, "for") == duration_ns(timedelta(seconds=2.5), "for") == 5 * SECOND // 2
+    assert duration_ns(1e-12, "for") == 1
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), True, timedelta(days=3651)])
+def test_a_duration_out_of_bounds_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConstraintCrdtError, match="for must be at least 0") as raised:
+        duration_ns(wrong, "for")
+    assert raised.value.field == "for"
+
+
+def test_a_duration_of_another_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="for in seconds is a number"):
+        duration_ns("30s", "for")  # type: ignore[arg-type]
 
 
 def test_an_expiry_is_found_however_the_cell_is_encoded() -> None:

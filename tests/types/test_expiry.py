@@ -14,7 +14,7 @@ from constraint_crdt.crdt.repair import rebuild
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.types import ConstraintORSet, Dot
-from constraint_crdt.types.definition import ADD, read_addition
+from constraint_crdt.types.definition import ADD, MEANING, read_addition
 
 
 class Clocked:
@@ -249,7 +249,7 @@ def test_rows_that_no_honest_node_writes_read_alike_in_whatever_order_they_come(
     """Ends long past or beyond all times, with parts that a newer version may add."""
     logs: dict[str, list[Callable[[], Cell]]] = {}
     for name, id_, end in adds:
-        value = [None, 1, None, [["k", "v"]], end, None, "of a later version"]
+        value = [None, 1, None, [["k", "v"]], end, None, MEANING + 1, "of a later version"]
         logs.setdefault(name, []).append(lambda id_=id_, value=value: make_cell(ADD, id_, value))  # type: ignore[misc]
     sources = []
     for name, log in logs.items():

@@ -22,7 +22,7 @@ from statistics import median
 from house.source import Module, named_modules, type_names
 
 MECHANICS = {"codec", "errors", "limits", "settings"}
-"""Base names for machinery that the folder qualifies: `client/errors.py` are the errors of the client."""
+"""Base names for machinery that the folder qualifies: `runtime/settings.py` are the settings of a node."""
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,8 @@ Rules kept here:
 """
 
 import asyncio
-import contextlib
 import http.client
 import logging
-import os
-import secrets
 import time
 import urllib.parse
 from collections import deque
@@ -43,6 +40,7 @@ from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.store.files import read_bounded, replace_file
 
 QUEUED = 256
 """Messages in the queue of an address, at most."""
@@ -397,7 +395,7 @@ class AlertEngine:
 
     async def _put(self, file: Path, content: bytes) -> None:
         try:
-            await asyncio.to_thread(_write, file, content)
+            await asyncio.to_thread(replace_file, file, content)
         except OSError as error:
             _log.warning("cannot write the alerts to %s: %s", file, error.strerror or error)
 
@@ -441,27 +439,8 @@ def _shown(rule: AlertRule) -> RuleReport:
 
 
 def _read(file: Path) -> list[Alert]:
-    with file.open("rb") as opened:
-        data = opened.read(FILE_BYTES + 1)
-    if len(data) > FILE_BYTES:
-        raise ValueError(f"it has more than {FILE_BYTES} bytes")
+    data = read_bounded(file, FILE_BYTES)
     try:
         return msgspec.json.decode(data, type=list[Alert])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from None
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Replace the file atomically."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(handle, "wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        temporary.replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -13,7 +13,7 @@ from typing import Final, NoReturn, TypeAlias, get_args
 import msgspec
 
 from constraint_crdt import __version__
-from constraint_crdt.operations.catalogue import OPERATIONS
+from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.command import AnyCommand, Command, Flag, parse_count
 from constraint_crdt.operations.operation import AnyOperation
 
@@ -157,7 +157,7 @@ FIELD = "request."
 
 
 def _operations(commands: _Commands, client: _Parser) -> None:
-    """The commands of operations, in the order of the catalogue."""
+    """The commands of operations, in the order of `OPERATIONS`."""
     actions: dict[str, _Commands] = {}
     for operation in OPERATIONS:
         for command in operation.commands:

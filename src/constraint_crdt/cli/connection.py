@@ -11,8 +11,8 @@ from typing import Any
 
 from constraint_crdt.cli.arguments import DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
+from constraint_crdt.client import NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.errors import NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.command import AnyCommand, Command, UsageError

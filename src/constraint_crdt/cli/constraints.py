@@ -14,8 +14,8 @@ import msgspec
 
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, printable
+from constraint_crdt.client import NotFound
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.errors import NotFound
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import (
     ADD,
@@ -26,6 +26,7 @@ from constraint_crdt.operations.constraints import (
     NewConstraint,
     Removed,
     RemovedConstraint,
+    reported_fields,
 )
 from constraint_crdt.operations.evidence import CoverageReport, NodeCoverage, acknowledged_by
 
@@ -137,9 +138,11 @@ def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintRepor
 
 
 def _add(client: Client, id_: str, wanted: "WantedConstraint") -> str:
-    when, severity, about, on, _ = wanted.definition
+    definition, fields = wanted.definition, reported_fields(wanted.definition)
     answer = client.add(
-        id_, when=when, severity=str(severity), about=about, on=dict(on), ttl=wanted.ttl, until=wanted.until
+        id_, when=definition.when, severity=str(definition.severity), about=definition.about, on=dict(definition.on),
+        ttl=wanted.ttl, until=wanted.until, for_=fields["for_"] or None, clear_after=fields["clear_after"] or None,
+        clear_when=fields["clear_when"], if_unknown=fields["if_unknown"], max_age=fields["max_age"],
     )  # fmt: skip
     return answer.change
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from constraint_crdt.cli.output import CommandFailedError
+from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.errors import ClientError, NoAnswer
 from constraint_crdt.operations.constraints import ConstraintReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.runtime.settings import ENVIRONMENT_PREFIX

@@ -16,6 +16,11 @@ The file of `apply` lists constraints:
     about = "the fan gives up above"
     on = { zone = "a" }               # left out: it applies to all nodes
     ttl = "30m"                       # or until = 2026-12-01T00:00:00Z; left out: until it is removed
+    for = "30s"                       # violated only once it was violated so long; left out: at once
+    clear_after = "10s"               # holds again only once it held so long; left out: at once
+    clear_when = "gpu_temp_c < 80.0"  # and only if this holds
+    if_unknown = "violated"           # or satisfied; left out: unknown
+    max_age = "5s"                    # older values are not used; left out: the max_age of each node
 
 The whole file is checked before anything is sent: a file with a mistake changes nothing. Each `ttl` begins when the file is read,
 so applying a file again extends its constraints.
@@ -43,19 +48,20 @@ import msgspec
 
 from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
-from constraint_crdt.client.errors import WrongInput
+from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
 from constraint_crdt.crdt.limits import TILE_BYTES
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.expression import ExpressionError, check_expressions
+from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import FORMAT, MAX_STATE_BYTES, from_json, to_json
-from constraint_crdt.types.definition import Definition, check_definition, expiry_time
+from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import change_of
 
 STANDARD = "-"
@@ -64,10 +70,10 @@ STANDARD = "-"
 MAX_IMPORT_BYTES = 64 * 1024 * 1024
 """The largest import of a node, in bytes."""
 
-FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until")
+FIELDS = ("id", "when", "severity", "about", "on", "ttl", "until", "for", "clear_after", "clear_when", "if_unknown", "max_age")
 """Of a constraint in a file."""
 
-TEXTS = ("id", "when", "severity", "about")
+TEXTS = ("id", "when", "severity", "about", "clear_when", "if_unknown")
 
 _HEADER = re.compile(r"\s*\[\[\s*constraint\s*\]\]")
 
@@ -285,10 +291,15 @@ class WantedConstraint(NamedTuple):
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that adding it makes to the definitions in force."""
-        definitions = dict.fromkeys(
-            check_definition(each.when, each.severity, each.about, each.on, each.expires_at) for each in in_force
-        )
-        return change_of(list(definitions), self.definition).value
+        return change_of(list(dict.fromkeys(map(_definition_of, in_force))), self.definition).value
+
+
+def _definition_of(report: DefinitionReport) -> Definition:
+    return Definition(
+        report.when, Severity(report.severity), report.about, check_labels(report.on), report.expires_at,
+        duration_ns(report.for_, "for") or 0, duration_ns(report.clear_after, "clear_after") or 0, report.clear_when,
+        IfUnknown(report.if_unknown), duration_ns(report.max_age, "max_age"), report.meaning,
+    )  # fmt: skip
 
 
 def read_constraints(file: Path) -> dict[str, WantedConstraint]:
@@ -331,28 +342,36 @@ def _read_entry(entry: dict[str, object], before: Collection[str]) -> tuple[str,
             raise ConstraintCrdtError(f"`{key}` must be a text, not {value!r}")
     if "id" not in entry:
         raise ConstraintCrdtError("`id` is missing")
-    when, about = entry.get("when"), entry.get("about")
     id_ = check_id(str(entry["id"]), "a constraint id")
     if id_ in before:
         raise ConstraintCrdtError("the id is there twice")
-    ttl, until = _read_ttl(entry.get("ttl")), _read_until(entry.get("until"))
+    ttl, until = _read_duration(entry, "ttl"), _read_until(entry.get("until"))
     definition = check_definition(
-        None if when is None else str(when),
+        _read_text(entry, "when"),
         str(entry.get("severity", "warning")),
-        None if about is None else str(about),
+        _read_text(entry, "about"),
         _read_labels(entry.get("on", {})),
         expiry_time(ttl, until, time.time_ns()),
+        for_=duration_ns(_read_duration(entry, "for"), "for"),
+        clear_after=duration_ns(_read_duration(entry, "clear_after"), "clear_after"),
+        clear_when=_read_text(entry, "clear_when"),
+        if_unknown=str(entry.get("if_unknown", "unknown")),
+        max_age=duration_ns(_read_duration(entry, "max_age"), "max_age"),
     )
-    if definition.when is not None:
-        compile_expression(definition.when)
+    check_expressions(definition.when, definition.clear_when)
     return id_, WantedConstraint(definition, ttl, until)
 
 
-def _read_ttl(value: object) -> float | None:
+def _read_text(entry: dict[str, object], key: str) -> str | None:
+    return str(entry[key]) if key in entry else None
+
+
+def _read_duration(entry: dict[str, object], key: str) -> float | None:
+    value = entry.get(key)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     if not isinstance(value, str):
-        raise MisuseError(f'`ttl` must be a length of time, as in "30m", not {value!r}')
+        raise MisuseError(f'`{key}` must be a length of time, as in "30m", not {value!r}')
     return parse_duration(value)
 
 

@@ -25,7 +25,7 @@ from typing import NoReturn
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
-from constraint_crdt.client.errors import ClientError, NoAnswer
+from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import Tokens
@@ -34,7 +34,7 @@ from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.command import View
 from constraint_crdt.operations.diagnosis import Finding, worst_of
-from constraint_crdt.runtime.evaluation import find_probe
+from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.persistence import store_path
 from constraint_crdt.runtime.settings import (

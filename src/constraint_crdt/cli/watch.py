@@ -19,9 +19,9 @@ import msgspec
 
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import STYLES, MisuseError, printable
+from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import Client
-from constraint_crdt.client.errors import ClientError
-from constraint_crdt.client.event_stream import Gap, Happened, Heard
+from constraint_crdt.client.wire import Gap, Happened, Heard
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.command import parse_duration, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status

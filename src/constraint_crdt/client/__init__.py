@@ -9,30 +9,34 @@
             print(heard)
 
 Responses are the structs of `constraint_crdt.operations`. Every failure is a `ClientError`. An import loads no server, no
-engine and no node. `methods` has a method per operation, generated; `wire` reads addresses and token files, encodes requests and
-decodes responses, without connections; `blocking` and `asynchronous` connect; `event_stream` parses events. `NotANode` is found
-under its name of 0.1.0, `Stranger`, with a `DeprecationWarning`, until 0.3.
+engine and no node. `methods` has a method per operation, generated; `wire` reads addresses and token files, encodes requests,
+decodes responses and parses events, without connections; `blocking` and `asynchronous` connect. `NotANode` is found under its name
+of 0.1.0, `Stranger`, with a `DeprecationWarning`, until 0.3.
 """
 
 import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from constraint_crdt.client.errors import Busy, ClientError, NoAnswer, NotANode, NotFound, Refused, Unauthorized, WrongInput
-from constraint_crdt.client.event_stream import Gap, Happened, Heard, Moved
+from constraint_crdt.errors import ConstraintCrdtError
 
 if TYPE_CHECKING:
     from constraint_crdt.client.asynchronous import AsyncClient
     from constraint_crdt.client.blocking import Client
     from constraint_crdt.client.plato import PlatoClient, PlatoError
+    from constraint_crdt.client.wire import Gap, Happened, Heard, Moved
 
 _MODULE_OF = {
     "AsyncClient": "constraint_crdt.client.asynchronous",
     "Client": "constraint_crdt.client.blocking",
+    "Gap": "constraint_crdt.client.wire",
+    "Happened": "constraint_crdt.client.wire",
+    "Heard": "constraint_crdt.client.wire",
+    "Moved": "constraint_crdt.client.wire",
     "PlatoClient": "constraint_crdt.client.plato",
     "PlatoError": "constraint_crdt.client.plato",
 }
-"""The clients, loaded on their first use: asyncio takes longer to load than a command may."""
+"""The clients and the messages of a stream, loaded on their first use: asyncio takes longer to load than a command may."""
 
 __all__ = [
     "AsyncClient",
@@ -52,6 +56,51 @@ __all__ = [
     "Unauthorized",
     "WrongInput",
 ]
+
+
+class ClientError(ConstraintCrdtError):
+    """A request that failed. `str()` is a sentence, and never contains a token."""
+
+
+class NoAnswer(ClientError):
+    """No answer, or not in time. A write may have been done."""
+
+    def __init__(self, message: str, *, refused: bool = False, timed_out: bool = False) -> None:
+        """`refused`: no server listens at the address. `timed_out`: a server accepted and sent nothing."""
+        super().__init__(message)
+        self.refused = refused
+        self.timed_out = timed_out
+
+
+class NotANode(ClientError):
+    """The server at the address is not a node."""
+
+
+class Refused(ClientError):
+    """A problem after RFC 9457: the reason for which the node refused the request."""
+
+    def __init__(self, detail: str, status: int, *, field: str | None = None, retry_after: float | None = None) -> None:
+        """`field`: the field or parameter at fault. `retry_after`: seconds until a retry, if the node gave them."""
+        super().__init__(detail)
+        self.status = status
+        self.field = field
+        self.retry_after = retry_after
+
+
+class WrongInput(Refused, ValueError):
+    """An invalid request, in any state of the fleet."""
+
+
+class NotFound(Refused, KeyError):
+    """The node knows no such name."""
+
+
+class Unauthorized(Refused):
+    """The token is missing, unknown, or of too low a role."""
+
+
+class Busy(Refused):
+    """Not at present: the rate limit, or a disk without writes."""
 
 
 def __getattr__(name: str) -> object:

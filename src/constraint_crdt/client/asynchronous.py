@@ -9,16 +9,20 @@ from typing import Any, Self, TypeVar
 import h11
 import msgspec
 
-from constraint_crdt.client.errors import Busy, ClientError, NoAnswer
-from constraint_crdt.client.event_stream import FIRST_PAUSE, LONGEST_PAUSE, SILENCE, Heard, StreamReader
+from constraint_crdt.client import Busy, ClientError, NoAnswer
 from constraint_crdt.client.methods import AsyncMethods
 from constraint_crdt.client.wire import (
+    FIRST_PAUSE,
     IDLE_SECONDS,
+    LONGEST_PAUSE,
     MOST_IDLE,
     REPEATABLE,
+    SILENCE,
     TIMEOUT,
     Address,
+    Heard,
     RawResponse,
+    StreamReader,
     authorization,
     check_answer,
     check_token,

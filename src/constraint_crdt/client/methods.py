@@ -101,10 +101,14 @@ class BlockingMethods(ABC):
 
     def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None,
+        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
+        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
     ) -> Added:
-        """Make a constraint active, or give it this definition. `ttl` in seconds."""
-        request = constraints.new_constraint(id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
+        """Make a constraint active, or give it this definition. Durations in seconds."""
+        request = constraints.new_constraint(
+            id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+        )
         return self.do(constraints.ADD, request)
 
     def remove(self, id_: str) -> Removed:
@@ -328,10 +332,14 @@ class AsyncMethods(ABC):
 
     async def add(
         self, id_: str, *, when: str | None = None, severity: str = "warning", about: str | None = None,
-        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None,
+        on: Mapping[str, str] | None = None, ttl: float | None = None, until: datetime | None = None, for_: float | None = None,
+        clear_after: float | None = None, clear_when: str | None = None, if_unknown: str = "unknown", max_age: float | None = None,
     ) -> Added:
-        """Make a constraint active, or give it this definition. `ttl` in seconds."""
-        request = constraints.new_constraint(id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
+        """Make a constraint active, or give it this definition. Durations in seconds."""
+        request = constraints.new_constraint(
+            id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until, for_=for_, clear_after=clear_after,
+            clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+        )
         return await self.do(constraints.ADD, request)
 
     async def remove(self, id_: str) -> Removed:

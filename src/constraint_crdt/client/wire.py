@@ -1,20 +1,22 @@
-"""The exchange of a request and a response, for both clients: addresses, tokens, encoding, decoding, errors.
+"""The exchange of requests, responses and events, for both clients: addresses, tokens, encoding, decoding, errors.
 
 Rules: no I/O here, except to read a file of tokens. A token goes into a header and nowhere else. A file of tokens has lines
-`read TOKEN` and `write TOKEN`, or a single token.
+`read TOKEN` and `write TOKEN`, or a single token. The stream of events is that of the HTML standard, 9.2.6; the server side is
+`GET /v1/events`.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from constraint_crdt.client.errors import KINDS, NoAnswer, NotANode, Refused
+from constraint_crdt.client import Busy, NoAnswer, NotANode, NotFound, Refused, Unauthorized, WrongInput
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.model import Event, Notice
 from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -34,8 +36,23 @@ IDLE_SECONDS = 4.0
 MOST_IDLE = 8
 """Idle connections in the pool."""
 
+SILENCE = 25.0
+"""Seconds without data, heartbeats included, after which a stream counts as broken."""
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 8.0
+"""Seconds before the retry of a broken stream: doubling between these."""
+
+LONGEST_LINE = 1024 * 1024
+
 REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 """Idempotent methods: retried if a pooled connection turns out to be closed."""
+
+KINDS: dict[int, type[Refused]] = {
+    400: WrongInput, 413: WrongInput, 415: WrongInput, 422: WrongInput,
+    401: Unauthorized, 403: Unauthorized, 404: NotFound, 429: Busy, 503: Busy,
+}  # fmt: skip
+"""The error by status; `Refused` for others."""
 
 _NEXT = re.compile(r'<([^>]*)>;\s*rel="next"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
@@ -132,10 +149,19 @@ def encode_request(operation: Operation[Request, Any], request: Request) -> Enco
     if body is not None and body.field is not None:
         content = getattr(request, body.field)
     elif body is not None:
-        content = _encoded({name: getattr(request, name) for name in operation.body_fields})
+        content = _encoded(_body(body.shape, request))
     patience = operation.patience(request) if operation.patience is not None else 0.0
     media_type = JSON if body is None else body.media_type
     return EncodedRequest(operation.method, f"{path}?{query}" if query else path, content, media_type, patience)
+
+
+def _body(shape: Any, request: Request) -> dict[str, object]:
+    """The fields of the body, by name. Defaults are left out where the struct says so, for nodes of versions without the fields."""
+    if shape is None:
+        return {}
+    omitted = shape.__struct_config__.omit_defaults
+    given = [(field, getattr(request, field.name)) for field in msgspec.structs.fields(shape)]
+    return {field.encode_name: value for field, value in given if not omitted or value != field.default}
 
 
 def _encoded(body: Mapping[str, object]) -> bytes:
@@ -238,3 +264,93 @@ def no_answer(address: Address, error: OSError, timeout: float) -> NoAnswer:
     if isinstance(error, ConnectionRefusedError):
         return NoAnswer(f"no node answers at {address.url}", refused=True)
     return NoAnswer(f"cannot reach a node at {address.url}: {error.strerror or error}")
+
+
+# --- the stream of events ---------------------------------------------------------------------------------------------------------
+
+
+class Happened(NamedTuple):
+    """An event."""
+
+    id: str
+    """For `after`, to resume later."""
+    event: Event
+
+
+class Moved(NamedTuple):
+    """Readings changed."""
+
+    notice: Notice
+
+
+class Gap(NamedTuple):
+    """Events were missed: the log has dropped them."""
+
+    missed: int | None
+    """Their number; None if unknown, after a restart of the node."""
+
+
+Heard: TypeAlias = Happened | Moved | Gap
+
+
+class _Missed(msgspec.Struct):
+    missed: int | None
+
+
+class StreamReader:
+    """Parses the bytes of a stream, and tracks the last event id."""
+
+    def __init__(self, last_id: str | None = None) -> None:
+        self.last_id = last_id
+        """The id of the last event, after which a broken stream resumes."""
+        self.fed = False
+        """True after the first data of this stream."""
+        self._rest = b""
+        self._kind = ""
+        self._id = ""
+        self._data = b""
+
+    def restart(self) -> None:
+        """Begin a new stream."""
+        self.fed = False
+        self._rest = self._data = b""
+        self._kind = self._id = ""
+
+    def feed(self, data: bytes) -> Iterator[Heard]:
+        """The messages completed by these bytes. Raises `ValueError` for malformed data."""
+        self.fed = True
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise ValueError("the stream has a line without end")
+        for line in lines:
+            heard = self._line(line.removesuffix(b"\r"))
+            if heard is not None:
+                yield heard
+
+    def _line(self, line: bytes) -> Heard | None:
+        if line:
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"id":
+                self._id = value.decode(errors="replace")
+            elif field == b"event":
+                self._kind = value.decode(errors="replace")
+            elif field == b"data":
+                self._data += value
+            return None
+        kind, id_, data = self._kind, self._id, self._data
+        self._kind, self._id, self._data = "", "", b""
+        return self._heard(kind, id_, data) if data else None
+
+    def _heard(self, kind: str, id_: str, data: bytes) -> Heard | None:
+        if kind == "state":
+            return Moved(msgspec.json.decode(data, type=Notice))
+        if kind == "gap":
+            return Gap(msgspec.json.decode(data, type=_Missed).missed)
+        if not id_:
+            return None  # the end of the stream, or a message unknown to this version
+        self.last_id = id_
+        try:
+            return Happened(id_, msgspec.json.decode(data, type=Event))
+        except msgspec.ValidationError:
+            return None  # of a kind unknown to this version

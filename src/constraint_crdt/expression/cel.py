@@ -11,9 +11,10 @@ import enum
 import functools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, SupportsFloat, SupportsIndex
 
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
 
 
 class ExpressionError(ConstraintCrdtError, ValueError):
-    """A `when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+    """A `when` or `clear_when` is refused. `str()` is a sentence with the place; `.column` counts characters from 1 in its line."""
+
+    field = "when"
 
     def __init__(self, message: str, column: int | None = None, line: int = 1) -> None:
         """`message`: a sentence. `column` and `line`: the place in the text, both from 1."""
         place = f"line {line}, column {column}: " if line > 1 else f"column {column}: " if column else ""
         super().__init__(place + message)
         self.column = column
+
+    def within(self, field: str) -> "ExpressionError":
+        """The same error about the expression in another field, which the sentence names."""
+        error = ExpressionError(f"`{field}`: {self}")
+        error.column, error.field = self.column, field
+        return error
 
 
 def refuse(source: str, message: str, start: int) -> NoReturn:
@@ -91,17 +100,115 @@ def check_names(names: Iterable[str]) -> None:
         raise ConstraintCrdtError(f"no expression can read a measurement named {name!r}: {why}")
 
 
+Kinds = frozenset[tuple[str, str]]
+"""Variables with their kinds, of `KINDS`."""
+KINDS = ("double", "string", "bool", "list", "map")
+"""The kinds of measured values."""
+
+
+WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("avg_over", "min_over", "max_over", "sum_over", "count_over", "stddev_over"), ("name", "span")),
+    "quantile_over": ("fraction", "name", "span"),
+    **dict.fromkeys(("delta", "rate", "increase", "changes"), ("name", "span")),
+    **dict.fromkeys(("age", "last"), ("name",)),
+}
+"""The functions over samples, with their arguments in order."""
+ANY_SAMPLES = frozenset({"count_over", "changes", "age", "last"})
+"""Those that take samples of any kind, not only numbers."""
+WINDOW_FAILED = "samples: "
+"""The beginning of the message of a function over samples that fails."""
+
+
+class WindowReader(Protocol):
+    """The samples at the instant of an evaluation, as `windows.Windows`.
+
+    Methods raise `ValueError` with `WINDOW_FAILED` and the reason.
+    """
+
+    def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
+        """The value of a function over the samples of the last `span` ns. `fraction`: of `quantile_over`."""
+
+    def age(self, name: str) -> int:
+        """The age of the last sample in ns."""
+
+    def last(self, name: str) -> object:
+        """The value of the last sample."""
+
+
+class _NoSamples:
+    """The reader of an evaluation without samples."""
+
+    def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
+        del function, span, fraction
+        raise _no_samples(name)
+
+    def age(self, name: str) -> int:
+        raise _no_samples(name)
+
+    def last(self, name: str) -> object:
+        raise _no_samples(name)
+
+
+def _no_samples(name: str) -> ValueError:
+    return ValueError(f"{WINDOW_FAILED}no samples of {name} are kept here")
+
+
+NO_SAMPLES: WindowReader = _NoSamples()
+READER: ContextVar[WindowReader] = ContextVar("samples of the evaluation", default=NO_SAMPLES)
+"""The samples that the functions read. The library has no other way to pass them to a function for one evaluation."""
+
+
+class Duration(Protocol):
+    """A duration as the library gives it, a `datetime.timedelta`."""
+
+    @property
+    def days(self) -> int:
+        """The whole days."""
+
+    @property
+    def seconds(self) -> int:
+        """The seconds beside the days."""
+
+    @property
+    def microseconds(self) -> int:
+        """The µs beside days and seconds."""
+
+
+def nanoseconds(span: Duration) -> int:
+    """A duration of CEL in ns. The library gives them in whole µs."""
+    return ((span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds) * 1000
+
+
+def _over(function: str) -> Callable[[str, Duration], object]:
+    return lambda name, span: READER.get().over(function, name, nanoseconds(span))
+
+
+def _quantile_over(fraction: float, name: str, span: Duration) -> object:
+    return READER.get().over("quantile_over", name, nanoseconds(span), fraction)
+
+
 class Environment:
-    """The library with the extensions `math`, `strings` and `optional`."""
+    """The library with the extensions `math`, `strings` and `optional`, and the functions over samples."""
 
     def __init__(self) -> None:
         from cel_expr_python import cel
         from cel_expr_python.ext import ext_math, ext_optional, ext_strings
 
         self._library = cel
-        self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional()]
+        # Version 2 of `optional` has `xs.last()`, beside which no function `last` can be declared.
+        self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional(1)]
         self.error_type = cel.Type.ERROR
         self._dynamic = cel.Type.DYN
+        self._types = {
+            "double": cel.Type.DOUBLE,
+            "string": cel.Type.STRING,
+            "bool": cel.Type.BOOL,
+            "list": cel.Type.List(cel.Type.DYN),
+            "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+        }
+        self._functions: list[cel.FunctionDecl] = []  # `age` below needs an environment itself
+        found = self._new(frozenset()).compile("duration('1s')").eval(self._library.NewEnv().Activation({}))
+        self._functions = self._window_functions(type(found.plain_value()))
         self._declaring = functools.lru_cache(maxsize=ENVIRONMENTS_KEPT)(self._new)
         self._env = self._new(frozenset())
 
@@ -109,16 +216,54 @@ class Environment:
         """Compile without types. Raises `RuntimeError` with the messages of the library."""
         return self._env.compile(source, disable_check=True)
 
-    def check(self, source: str, variables: frozenset[str] = frozenset()) -> "cel.Expression":
-        """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
-        return self._declaring(variables).compile(source)
+    def check(self, source: str, variables: frozenset[str] = frozenset(), kinds: Kinds = frozenset()) -> "cel.Expression":
+        """Compile with the types of the standard; variables are `dyn`, but for those with a kind. Raises `RuntimeError` with the
+        messages of the library.
+        """
+        return self._declaring(variables, kinds).compile(source)
 
-    def _new(self, variables: frozenset[str]) -> "cel.Env":
-        return self._library.NewEnv(variables=dict.fromkeys(variables, self._dynamic), extensions=self._extensions)
+    def deserialize(self, serialized: bytes) -> "cel.Expression":
+        """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
+        return self._env.deserialize(serialized)
+
+    def _new(self, variables: frozenset[str], kinds: Kinds = frozenset()) -> "cel.Env":
+        declared = dict.fromkeys(variables, self._dynamic) | {name: self._types[kind] for name, kind in kinds}
+        return self._library.NewEnv(variables=declared, extensions=self._extensions, functions=self._functions)
+
+    def _window_functions(self, duration: Callable[..., Duration]) -> "list[cel.FunctionDecl]":
+        """The declarations of the functions over samples. `duration`: the type by which the library gives a duration."""
+        kinds = self._library.Type
+        parameters = {"name": kinds.STRING, "span": kinds.DURATION, "fraction": kinds.DOUBLE}
+
+        def age(name: str) -> object:
+            return duration(microseconds=READER.get().age(name) // 1000)
+
+        def last(name: str) -> object:
+            return READER.get().last(name)
+
+        others = {"age": (age, kinds.DURATION), "last": (last, self._dynamic), "quantile_over": (_quantile_over, kinds.DOUBLE)}
+        declared = []
+        for name, arguments in WINDOW_FUNCTIONS.items():
+            call, result = others.get(name) or (_over(name), kinds.DOUBLE)
+            types = [parameters[each] for each in arguments]
+            overload = self._library.Overload(id=f"{name}_samples", return_type=result, parameters=types, impl=call)
+            declared.append(self._library.FunctionDecl(name, [overload]))
+        return declared
 
     def activation(self, values: Mapping[str, object]) -> "cel.Activation":
         """The values in the library's own form, for any number of expressions."""
         return self._env.Activation(values)
+
+
+def converted(result: "cel.Value") -> object:
+    """The value in Python's types, of a list or map at the top only; an error is a text. None for an optional, as for null.
+
+    The conversion at all levels (`plain_value`) ends the process for an optional in a map.
+    """
+    try:
+        return result.value()
+    except TypeError:
+        return None
 
 
 @functools.cache
@@ -133,7 +278,7 @@ MAX_VALUE_ITEMS = 10_000
 """Bounds of a measured value: levels of lists and maps; bytes of each text and key, in UTF-8; items at all levels together."""
 
 
-class _UnusableError(Exception):
+class UnusableError(ConstraintCrdtError):
     """A measured value is unusable for CEL; `str()` follows the variable's name."""
 
 
@@ -158,14 +303,14 @@ class _Coercion:
             return self._container(value, depth)
         if isinstance(value, SupportsFloat | SupportsIndex) and not hasattr(value, "__len__"):
             return _double(value)
-        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
+        raise UnusableError(f"has a value of type {type(value).__name__}, which is not measurable")
 
     def _container(self, value: list[object] | tuple[object, ...] | Mapping[object, object], depth: int) -> object:
         if depth == MAX_VALUE_DEPTH:
-            raise _UnusableError(f"is nested more than {MAX_VALUE_DEPTH} deep")
+            raise UnusableError(f"is nested more than {MAX_VALUE_DEPTH} deep")
         self._items += len(value)
         if self._items > MAX_VALUE_ITEMS:
-            raise _UnusableError(f"has more than {MAX_VALUE_ITEMS} items")
+            raise UnusableError(f"has more than {MAX_VALUE_ITEMS} items")
         if isinstance(value, Mapping):
             return {_key(key): self.coerce(item, depth + 1) for key, item in value.items()}
         return [self.coerce(item, depth + 1) for item in value]
@@ -173,7 +318,7 @@ class _Coercion:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise _UnusableError("has a key that is not text")
+        raise UnusableError("has a key that is not text")
     return _text(key)
 
 
@@ -181,9 +326,9 @@ def _text(value: str) -> str:
     try:
         size = len(value) if value.isascii() else len(value.encode())
     except UnicodeEncodeError:
-        raise _UnusableError("is not valid text") from None
+        raise UnusableError("is not valid text") from None
     if size > MAX_VALUE_TEXT_BYTES:
-        raise _UnusableError(f"has a text of more than {MAX_VALUE_TEXT_BYTES} bytes")
+        raise UnusableError(f"has a text of more than {MAX_VALUE_TEXT_BYTES} bytes")
     return value
 
 
@@ -191,26 +336,27 @@ def _double(value: SupportsFloat | SupportsIndex) -> float:
     try:
         number = float(value)
     except OverflowError:
-        raise _UnusableError("is too large for a double") from None
+        raise UnusableError("is too large for a double") from None
     except (TypeError, ValueError):
-        raise _UnusableError(f"has a value of type {type(value).__name__}, which is not measurable") from None
+        raise UnusableError(f"has a value of type {type(value).__name__}, which is not measurable") from None
     if math.isinf(number) and isinstance(value, Decimal) and value.is_finite():
-        raise _UnusableError("is too large for a double")
+        raise UnusableError("is too large for a double")
     return number
 
 
 def coerce(value: object) -> object:
-    """A measured value as CEL sees it. Raises `_UnusableError` for a value that is none, or out of bounds."""
+    """A measured value as CEL sees it. Raises `UnusableError` for a value that is none, or out of bounds."""
     return _Coercion().coerce(value)
 
 
-def check_value(name: str, value: object) -> None:
-    """Raise `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds. None is no value."""
-    if value is None:
-        return
+def check_value(name: str, value: object) -> object:
+    """The converted value of a measurement; None is no value.
+
+    Raises `ConstraintCrdtError` for a measurement that no expression can use, or that is out of bounds.
+    """
     try:
-        coerce(value)
-    except _UnusableError as error:
+        return None if value is None else coerce(value)
+    except UnusableError as error:
         raise ConstraintCrdtError(
             f"{name} {error}; a measurement is a number, a text, true or false, or a list or map of them"
         ) from None
@@ -243,13 +389,16 @@ def _size(value: object) -> Size:
 class Measurements(Mapping[str, object]):
     """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
 
-    __slots__ = ("_activation", "_names", "_unusable", "_values")
+    __slots__ = ("_names", "_unusable", "_values", "ready", "windows")
 
-    def __init__(self, values: dict[str, object], unusable: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, object], unusable: dict[str, str], windows: WindowReader = NO_SAMPLES) -> None:
         self._values = values
         self._unusable = unusable
+        self.windows = windows
+        """The samples at the instant of the evaluation."""
         self._names = frozenset(values)
-        self._activation: cel.Activation | None = None
+        self.ready: cel.Activation | None = None
+        """The values in the library's own form, once `activation` was called."""
 
     def __getitem__(self, name: str) -> object:
         return self._values[name]
@@ -274,35 +423,54 @@ class Measurements(Mapping[str, object]):
         """The size of a variable's value."""
         return _size(self._values.get(name))
 
+    def sample_size(self, name: str) -> Size:
+        """The size of the last sample of a variable."""
+        try:
+            return _size(self.windows.last(name))
+        except ValueError:
+            return _SCALAR
+
     def activation(self) -> "cel.Activation":
         """The values in the library's own form, made when first asked for."""
-        if self._activation is None:
+        if self.ready is None:
             aliases = {ALIAS + name: self._values[name] for name in TYPE_NAMES & self._names}
-            self._activation = environment().activation({**self._values, **aliases} if aliases else self._values)
-        return self._activation
+            self.ready = environment().activation({**self._values, **aliases} if aliases else self._values)
+        return self.ready
 
 
-def measurements(values: Mapping[str, object]) -> Measurements:
+def measurements(values: Mapping[str, object], windows: WindowReader = NO_SAMPLES) -> Measurements:
     """Convert measured values once, to evaluate many expressions against them.
+
+    `windows`: the samples at the instant of the evaluation (`Samples.at`). Without, the functions over samples fail.
 
     A value is a bool, a str, a number (int, float, `Decimal`, a scalar of numpy, any type with `__float__` or `__index__`), or a
     list or mapping (with str keys) of those and None. Numbers become doubles at any depth; NaN and infinities are values. None at
     the top is no value. A number too large for a double, a value out of bounds and any other type are unusable: the variable has an
     error instead of a value. A name with points is a field: `robot.speed` is added to the map `robot`. Raises nothing.
     """
+    return assembled(*coerced(values), windows)
+
+
+def coerced(values: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """The usable values by name, as CEL sees them, and the reasons for the unusable ones."""
     usable: dict[str, object] = {}
     unusable: dict[str, str] = {}
-    fields: dict[str, object] = {}
     for name, value in values.items():
         if value is None:
             continue
         try:
-            (fields if "." in name else usable)[name] = coerce(value)
-        except _UnusableError as error:
+            usable[name] = coerce(value)
+        except UnusableError as error:
             unusable[name] = str(error)
-    for name in sorted(fields):
-        _add_field(usable, name.split("."), fields[name])
-    return Measurements(usable, unusable)
+    return usable, unusable
+
+
+def assembled(usable: Mapping[str, object], unusable: Mapping[str, str], windows: WindowReader = NO_SAMPLES) -> Measurements:
+    """Measurements of what `coerced` gives."""
+    values = {name: value for name, value in usable.items() if "." not in name}
+    for name in sorted(usable.keys() - values.keys()):
+        _add_field(values, name.split("."), usable[name])
+    return Measurements(values, dict(unusable), windows)
 
 
 def _add_field(values: dict[str, object], path: list[str], value: object) -> None:

@@ -13,8 +13,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from constraint_crdt.expression.cel import MAX_DEPTH, MAX_ITERATIONS, ExpressionError, environment, refuse
-from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, unparse
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.cel import (
+    ANY_SAMPLES,
+    MAX_DEPTH,
+    MAX_ITERATIONS,
+    WINDOW_FUNCTIONS,
+    ExpressionError,
+    check_names,
+    converted,
+    environment,
+    nanoseconds,
+    refuse,
+)
+from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, is_window, unparse
+from constraint_crdt.expression.windows import MAX_WINDOW, show_span
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
     **dict.fromkeys(("=", "===", ":="), "=="),
@@ -35,7 +48,9 @@ _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 _OVERLOAD = re.compile(r"found no matching overload for '(.*?)' applied to '\((.*)\)'")
 _LONGEST_QUOTE = 60
 
-GLOBALS = frozenset({"size", "int", "uint", "double", "string", "bytes", "bool", "duration", "timestamp", "type", "dyn", "has"})
+GLOBALS = frozenset({"size", "int", "uint", "double", "string", "bytes", "bool", "duration", "timestamp", "type", "dyn", "has"}) | {
+    *WINDOW_FUNCTIONS
+}
 METHODS = frozenset(
     {"contains", "startsWith", "endsWith", "matches", "all", "exists", "exists_one", "map", "filter"}
     | {f"get{unit}" for unit in ("FullYear", "Month", "Date", "DayOfYear", "DayOfMonth", "DayOfWeek")}
@@ -60,6 +75,7 @@ def quote(text: str) -> str:
 def describe(kind: str) -> str:
     """A type of CEL in words."""
     base = re.split(r"[(<]", kind, maxsplit=1)[0].removesuffix("_type")
+    base = base.removeprefix("google.protobuf.").lower()
     if base in ("dyn", "null", "any"):
         return {"dyn": "a measurement", "any": "a value"}.get(base, base)
     return f"an {base}" if base[:1] in ("i", "o") else f"a {base}"
@@ -75,19 +91,41 @@ class Place(NamedTuple):
 
 def place_of(text: str, error: RuntimeError) -> Place | None:
     """The first error that the library found in this text; None for one without a place."""
-    found = _ERROR.search(str(error))
-    if found is None:
-        return None
+    return next(places_of(text, error), None)
+
+
+def places_of(text: str, error: RuntimeError) -> Iterator[Place]:
+    """The errors that the library found in this text."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    start = min(starts[min(int(found[1]), len(starts)) - 1] + int(found[2]) - 1, len(text))
-    message = found[3].removesuffix(" [INVALID_ARGUMENT]")
-    return Place(re.sub(r" expecting (\{.*|<EOF>)?$", "", message), start, "Syntax error" in found[0])
+    for found in _ERROR.finditer(str(error)):
+        start = min(starts[min(int(found[1]), len(starts)) - 1] + int(found[2]) - 1, len(text))
+        message = found[3].removesuffix(" [INVALID_ARGUMENT]")
+        yield Place(re.sub(r" expecting (\{.*|<EOF>)?$", "", message), start, "Syntax error" in found[0])
 
 
 def numeric_comparison(message: str) -> bool:
     """True if the type checker refuses to compare an int with a double, which evaluation does."""
     overload = _OVERLOAD.match(message)
     return overload is not None and OPERATORS.get(overload[1], "") in _COMPARISONS and set(_split(overload[2])) <= _NUMBERS
+
+
+def only_numeric(message: str) -> bool:
+    """True if the type checker refuses types that differ in the kind of number only, where evaluation has one number line: in
+    comparisons, `in`, indexes, the branches of `?:`, and `orValue`.
+    """
+    overload = _OVERLOAD.match(message)
+    if overload is None:
+        return False
+    name, kinds = overload[1], [_NUMERIC.sub("double", kind) for kind in _split(overload[2])]
+    if name == "_?_:_":
+        return kinds[0] in ("bool", "dyn") and kinds[1] == kinds[2]
+    if name == "@in":
+        return kinds[0] == "double" and kinds[1].startswith(("list(double", "map(double"))
+    if name in ("_[_]", "_[?_]"):
+        return kinds[1] == "double" and kinds[0].startswith(("list(", "map(double"))
+    if name == "orValue":
+        return kinds[0] == f"optional_type({kinds[1]})"
+    return OPERATORS.get(name, "") in _COMPARISONS and kinds[0] == kinds[1]
 
 
 def refuse_as_library(source: str, error: RuntimeError) -> NoReturn:
@@ -166,6 +204,9 @@ def refuse_type(source: str, message: str, start: int, tree: Tree) -> NoReturn:
     field = re.match(r"expression of type '(.*?)' cannot be the operand of a select", message)
     if field:
         refuse(source, f"{describe(field[1])} has no fields", start)
+    ranged = re.match(r"expression of type '(.*?)' cannot be the range of a comprehension", message)
+    if ranged:
+        refuse(source, f"{describe(ranged[1])} has no items for a macro", start)
     refuse(source, printable(message), start)
 
 
@@ -183,6 +224,7 @@ def _split(kinds: str) -> list[str]:
 
 _COMPARISONS = frozenset({"<", "<=", ">", ">=", "==", "!="})
 _NUMBERS = frozenset({"int", "uint", "double"})
+_NUMERIC = re.compile(r"\b(?:int|uint)\b")
 
 
 def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree: Tree) -> NoReturn:
@@ -191,14 +233,9 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
     left, right = (describe(kind) for kind in (kinds + kinds)[:2])
     if left == right and len(set(kinds)) > 1:
         left, right = (f"a {kind}" for kind in kinds[:2])
-    if mark in _COMPARISONS:
-        hint = ""
-        if kinds[0] == "bool" and source[tree.start(node.nodes[0]) if node else start] == "!":
-            hint = ": write `!(...)` around the comparison"
-        elif kinds[0] == "bool" and mark not in ("==", "!="):
-            hint = ": join two comparisons with `&&`"
-        elif set(kinds) <= _NUMBERS and node:
-            hint = f": write `{' '.join((_as_double(node.nodes[0], kinds[0]), mark, _as_double(node.nodes[1], kinds[1])))}`"
+    if mark and mark in _COMPARISONS:
+        first = tree.start(node.nodes[0]) if node else start
+        hint = _comparison_hint(mark, kinds, node, negated=source[first : first + 1] == "!")
         refuse(source, f"`{mark}` cannot compare {left} with {right}{hint}", start)
     if mark in ("+", "-", "*", "/", "%") and set(kinds) <= _NUMBERS and node:
         if mark == "%":
@@ -229,6 +266,18 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
     _refuse_call(source, name, kinds, start)
 
 
+def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated: bool) -> str:
+    if kinds[0] == "bool" and negated:
+        return ": write `!(...)` around the comparison"
+    if kinds[0] == "bool" and mark not in ("==", "!="):
+        return ": join two comparisons with `&&`"
+    if "google.protobuf.Duration" in kinds and set(kinds) & _NUMBERS:
+        return ": write a duration such as `duration('5s')`"
+    if set(kinds) <= _NUMBERS and node:
+        return f": write `{' '.join((_as_double(node.nodes[0], kinds[0]), mark, _as_double(node.nodes[1], kinds[1])))}`"
+    return ""
+
+
 def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoReturn:
     given = " and ".join(map(describe, kinds))
     if name == "_?_:_":
@@ -237,10 +286,12 @@ def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoRetu
         one, other = map(describe, kinds[1:])
         refuse(source, f"the branches of `?` give {one} or {other}: convert one of them, or write `dyn(...)` around it", start)
     if name in ("_[_]", "_[?_]"):
-        refuse(source, f"{describe(kinds[0])} has no items, or {describe(kinds[-1])} cannot be an index of it", start)
+        if kinds[0].startswith(("list(", "map(")):
+            refuse(source, f"{describe(kinds[-1])} cannot be an index of {describe(kinds[0])}", start)
+        refuse(source, f"{describe(kinds[0])} has no items", start)
     if name in ("!_", "-_"):
         refuse(source, f"`{name[0]}` does not take {given}", start)
-    name = name.strip("@_")
+    name = {"math.@max": "math.greatest", "math.@min": "math.least"}.get(name, name.strip("@_"))
     refuse(source, f"`{name}` does not take {given}", start)
 
 
@@ -265,10 +316,11 @@ def _refuse_undeclared(source: str, name: str, start: int, tree: Tree) -> NoRetu
     if name in METHODS and not call.member:
         refuse(source, f"`{name}` is a method: write `value.{name}(...)`", start)
     if name in GLOBALS and call.member and name != "size":
-        refuse(source, f"`{name}` is a function: write `{name}({unparse(call.nodes[0])})`", start)
+        fix = window_call(name) if name in WINDOW_FUNCTIONS else f"{name}({unparse(call.nodes[0])})"
+        refuse(source, f"`{name}` is a function: write `{fix}`", start)
     if name in METHODS | GLOBALS:
         refuse(source, f"`{name}` does not take {count} argument{'s'[: count != 1]}", start)
-    plain = name.lower().replace("_", "")
+    plain = name.lower().replace("_", "").removesuffix("time")
     likely = next((known for known in sorted(METHODS | GLOBALS) if known.lower().replace("_", "") == plain), None)
     hint = f": write `{likely}`" if likely else ""
     refuse(source, f"CEL has no {'method' if call.member else 'function'} {quote(name)}{hint}", start)
@@ -299,6 +351,77 @@ def failure(text: str) -> str:
     return printable(text.split("\n", 1)[0]).rstrip(".") or "an error of the library"
 
 
+_ARGUMENTS = {"fraction": "0.95", "name": '"x"', "span": 'duration("5m")'}
+
+
+def window_call(function: str, **arguments: str) -> str:
+    """The text of a call of a function over samples, with these arguments or examples of them."""
+    return f"{function}({', '.join((_ARGUMENTS | arguments)[each] for each in WINDOW_FUNCTIONS[function])})"
+
+
+def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:
+    """The variables whose samples are read, each with the length of the window in ns, 0 for the last sample only.
+
+    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds, and for one in the body
+    of a macro, which would read the same window at each step.
+    """
+    for loop in tree.root.walk():
+        repeated = (each for part in loop.nodes[1:] for each in part.walk()) if loop.sort == "loop" else iter(())
+        inner = next(filter(is_window, repeated), None)
+        if inner:
+            text = unparse(inner)
+            refuse(
+                source, f"{quote(text)} is the same for each item: write `[{text}].all(w, ...)` around the macro", tree.start(inner)
+            )
+    return frozenset(_window(source, tree, node) for node in tree.root.walk() if is_window(node))
+
+
+def _window(source: str, tree: Tree, node: Node) -> tuple[str, int]:
+    wanted, start = WINDOW_FUNCTIONS[node.name], tree.start(node)
+    if len(node.nodes) != len(wanted):
+        refuse(source, f"`{node.name}` takes {_numbered[len(wanted)]}: write `{window_call(node.name)}`", start)
+    given = dict(zip(wanted, node.nodes, strict=True))
+    if "fraction" in given:
+        _check_fraction(source, tree, given["fraction"])
+    name = given["name"]
+    if not isinstance(name.value, str):
+        fix = f'"{unparse(name)}"' if is_path(name) else '"x"'
+        refuse(source, f"`{node.name}` needs the name of a variable as a string literal: write `{fix}`", tree.start(name))
+    try:
+        check_names([name.value])
+    except ConstraintCrdtError as error:
+        refuse(source, str(error), tree.start(name))
+    return name.value, _span(source, tree, given["span"]) if "span" in given else 0
+
+
+_numbered = {1: "a name", 2: "a name and a duration", 3: "a fraction, a name and a duration"}
+
+
+def _check_fraction(source: str, tree: Tree, node: Node) -> None:
+    if isinstance(node.value, float) and 0 <= node.value <= 1:
+        return
+    fix = f": write `{int(node.value)}.0`" if type(node.value) is int and node.value in (0, 1) else ", such as `0.95`"
+    refuse(source, f"`quantile_over` needs a number literal from 0.0 to 1.0 first{fix}", tree.start(node))
+
+
+def _span(source: str, tree: Tree, node: Node) -> int:
+    """The length in ns of a literal such as `duration("5m")`."""
+    start = tree.start(node)
+    literal = node.nodes[0].value if node.name == "duration" and len(node.nodes) == 1 else None
+    if not isinstance(literal, str):
+        fix = str(node.value) if isinstance(node.value, str) and not _fails(f"duration({unparse(node)})") else "5m"
+        fix = f"{node.value:g}s" if type(node.value) in (int, float) else fix
+        refuse(source, f'a window needs its length as a literal: write `duration("{fix}")`', start)
+    library = environment()
+    found = library.parse(unparse(node)).eval(library.activation({}))
+    if found.type() == library.error_type:
+        refuse(source, f"{quote(unparse(node))} fails: {failure(str(found.plain_value()))}", start)
+    span = nanoseconds(found.plain_value())
+    if not 0 < span <= MAX_WINDOW:
+        refuse(source, f"a window is longer than 0 and at most {show_span(MAX_WINDOW)}", start)
+    return span
+
+
 _SAMPLES = {
     "bool": "true",
     "int": "1",
@@ -318,12 +441,16 @@ _DOUBLES = "every number measured is a double"
 _ARITHMETIC = frozenset({"+", "-", "*", "/", "%"})
 
 
-def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
-    """Raise `ExpressionError` for a checked expression that cannot be decided by any measurement, given the kinds of some."""
-    root = tree.root
-    kind = tree.types.get(root.id, "dyn")
+def check_result(source: str, tree: Tree, kind: str) -> None:
+    """Raise `ExpressionError` for an expression whose result is of this type, and so never a bool."""
     if kind not in ("bool", "dyn"):
-        refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(root))
+        refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(tree.root))
+
+
+def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
+    """Raise `ExpressionError` for a checked expression that no measurement can decide, given the kinds of some samples."""
+    root = tree.root
+    check_result(source, tree, tree.types.get(root.id, "dyn"))
     for node in root.walk():
         if node.sort == "message":
             refuse(source, f"{quote(node.name)} is a message, which a constraint cannot use", tree.start(node))
@@ -331,10 +458,20 @@ def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
             refuse(source, "this number is too large for a double", tree.start(node))
         if node.sort == "call":
             _check_constants(source, tree, node)
+        if is_window(node):
+            _check_samples(source, tree, node, kinds)
     for node, bound in _calls(root, frozenset()):
-        _check_measured(source, tree, node, bound, kinds)
-    if not any(root.free()):
+        _check_measured(source, tree, node, bound)
+    if not any(root.free()) and not any(map(is_window, root.walk())):
         _check_decided(source)
+
+
+def _check_samples(source: str, tree: Tree, node: Node, kinds: Mapping[str, str]) -> None:
+    """Refuse a function of numbers over samples that are none."""
+    name = str(node.nodes[WINDOW_FUNCTIONS[node.name].index("name")].value)
+    kind = kinds.get(name, "double")
+    if kind != "double" and node.name not in ANY_SAMPLES:
+        refuse(source, f"`{node.name}` needs numbers, and {name} is {describe(kind)}", tree.start(node))
 
 
 def _calls(node: Node, loops: frozenset[str]) -> Iterator[tuple[Node, frozenset[str]]]:
@@ -354,11 +491,20 @@ def _is_measured(node: Node, loops: frozenset[str]) -> bool:
     if is_path(node):
         name = next(each for each in _leftmost(node) if each.sort == "name").name
         return name not in loops and name != "@result"
+    if is_window(_base(node)):
+        return _base(node).name == "last"
     return (
         node.sort == "call"
         and node.name in ("_+_", "_-_", "_*_", "_/_", "-_")
         and all(_is_measured(each, loops) for each in node.nodes)
     )
+
+
+def _base(node: Node) -> Node:
+    """The value whose field or item this is; the node itself if it is none."""
+    while node.sort == "field" or node.name in ("_[_]", "_[?_]", "_?._"):
+        node = node.nodes[0]
+    return node
 
 
 def _leftmost(node: Node) -> Iterator[Node]:
@@ -369,7 +515,7 @@ def _leftmost(node: Node) -> Iterator[Node]:
         node = node.nodes[0]
 
 
-def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], known: Mapping[str, str]) -> None:
+def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str]) -> None:
     measured = [tree.types.get(each.id, "dyn") == "dyn" and _is_measured(each, loops) for each in node.nodes]
     kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
     if not any(measured) or not _readable(node) or node.name == "@in":
@@ -377,10 +523,7 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     mark = OPERATORS.get(node.name)
     if mark in _COMPARISONS:  # numbers are one line for comparisons of dynamic values
         kinds = ["double" if kind in ("int", "uint") else kind for kind in kinds]
-    choices = [
-        ((known[each.name],) if each.sort == "name" and each.name in known else _MEASURED) if is_measured else (kind,)
-        for each, is_measured, kind in zip(node.nodes, measured, kinds, strict=True)
-    ]
+    choices = [_MEASURED if of else (kind,) for of, kind in zip(measured, kinds, strict=True)]
     if _takes_any(node, choices):
         return
     start = tree.positions.get(node.id, 0)
@@ -445,7 +588,7 @@ def _takes(name: str, member: bool, kinds: tuple[str, ...]) -> bool:
 
 def _check_constants(source: str, tree: Tree, node: Node) -> None:
     """Refuse a call of constants that fails, such as `duration('1h 30m')`."""
-    if not _readable(node) or not node.nodes or not all(each.sort == "constant" for each in node.nodes):
+    if not _readable(node) or not node.nodes or is_window(node) or not all(each.sort == "constant" for each in node.nodes):
         return
     reason = _fails(unparse(node))
     if reason:
@@ -465,4 +608,5 @@ def _fails(text: str) -> str:
         value = library.parse(text).eval(library.activation({}))
     except RuntimeError as error:
         return failure(str(error))
-    return failure(str(value.plain_value())) if value.type() == library.error_type else ""
+    found = converted(value)
+    return failure(found) if isinstance(found, str) and value.type() == library.error_type else ""

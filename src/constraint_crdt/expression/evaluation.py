@@ -7,7 +7,8 @@ Evaluation of the active constraints against measurements. Pure.
 
 All standing definitions of a constraint are in force: the constraint is violated if any is, satisfied if all hold, else unknown.
 A definition with a selector applies only to nodes with all of its labels; a constraint without an applying definition is not
-evaluated. A definition that does not compile here (from a node with a later version) reads unknown, and is kept and forwarded.
+evaluated. A definition that does not compile here, or with a meaning version that is not known here (both from a node with a later
+version), reads unknown, and is kept and forwarded.
 """
 
 import functools
@@ -19,26 +20,48 @@ from typing import TYPE_CHECKING, NamedTuple
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.expression.cel import (
     ALIAS,
+    KINDS,
+    NO_SAMPLES,
+    READER,
     TYPE_NAMES,
+    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
     Verdict,
+    WindowReader,
+    converted,
     environment,
     measurements,
     refuse,
 )
 from constraint_crdt.expression.check import (
     Place,
+    check_result,
     check_tree,
     failure,
+    find_windows,
     numeric_comparison,
+    only_numeric,
     place_of,
+    places_of,
     refuse_as_library,
     refuse_type,
 )
-from constraint_crdt.expression.syntax import MAX_BUILT_BYTES, Growth, Node, Tree, built_bytes, check_factor, decode, growth
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.expression.syntax import (
+    MAX_BUILT_BYTES,
+    Growth,
+    Node,
+    Tree,
+    built_bytes,
+    check_factor,
+    decode,
+    growth,
+    serialized_part,
+)
+from constraint_crdt.expression.temporal import by_default
+from constraint_crdt.model import VerdictState, html_fields
+from constraint_crdt.types.definition import Definition
 from constraint_crdt.types.orset import ConstraintORSet
 
 if TYPE_CHECKING:
@@ -81,7 +104,7 @@ def _check_patterns(source: str, tree: Tree) -> bool:
         library = environment()
         found = library.parse("''.matches(pattern)").eval(library.activation({"pattern": pattern.value}))
         if found.type() == library.error_type:
-            why = failure(str(found.plain_value())).removeprefix("invalid regular expression: ")
+            why = failure(str(converted(found))).removeprefix("invalid regular expression: ")
             refuse(source, f"this pattern is not a valid regular expression: {why}", start)
     return bool(patterns)
 
@@ -96,9 +119,13 @@ class Expression:
 
     source: str
     variables: frozenset[str]
-    """The top-level names that it reads."""
+    """The top-level names that it reads, the variables of its windows among them."""
     _program: "cel.Expression" = field(repr=False, compare=False)
     _growth: Growth | None = field(default=None, repr=False, compare=False)
+    windows: frozenset[tuple[str, int]] = frozenset()
+    """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
+    _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """The variables of which it reads samples only, not the value now."""
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -111,38 +138,125 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.ready or values.activation())
+            value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = result.plain_value()
+        except TypeError:  # an optional, see `converted`
+            value = None
         if value is True:
             return _SATISFIED
         if value is False:
             return _VIOLATED
-        if result.type() != environment().error_type:
-            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {result.type().name().lower()}")
+        failed = result.type() == environment().error_type
+        if not failed or value is None:  # the library gives an optional the type of an error
+            kind = "optional" if failed else result.type().name().lower()
+            return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
+    def _evaluate(self, values: Measurements) -> "cel.Value":
+        """The result of an expression with windows. The library calls the functions in this thread."""
+        token = READER.set(values.windows)
+        try:
+            return self._program.eval(values.activation())
+        finally:
+            READER.reset(token)
+
     def _why(self, error: str, values: Measurements) -> str:
-        """The reason for an error: the variables without a usable value, and any other failure."""
-        missing = "" if values.covers(self.variables) else values.why_not(self.variables)
-        if missing and "No value with name" in error:
-            return missing
-        failed = f"the evaluation failed: {failure(error)}"
-        return f"{failed}; {missing}" if missing else failed
+        """The reason for an error: the variables without a usable value on which the result depends, and any other failure."""
+        missing, unmeasured = self.variables - self._only_windows - values.keys(), "No value with name" in error
+        if len(missing) > unmeasured:
+            found = parts(self)
+            missing = found.undecided_by(found.root, values, missing)
+        if missing and unmeasured:
+            return values.why_not(missing)
+        failed = failure(error)
+        failed = failed.removeprefix(WINDOW_FAILED) if failed.startswith(WINDOW_FAILED) else f"the evaluation failed: {failed}"
+        return f"{failed}; {values.why_not(missing)}" if missing else failed
+
+    def parts(self) -> "Parts":
+        """The parts of the expression. Not cached: `parts` caches them."""
+        return Parts(self._program.serialize())
 
     @staticmethod
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
         ranges = [values.size(name) for name in found.ranges]
         read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
+        read += sum(values.sample_size(name).bytes for name in found.last)
         return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
 
 
+PARTS_KEPT = 4096
+"""Expressions whose parts are cached. A part takes some 4 KB."""
+_BRANCHES = frozenset({"_&&_", "_||_", "_?_:_"})
+
+
+class Parts:
+    """The parts of an expression, each compiled when it is first evaluated. For evaluations of the whole that build little."""
+
+    def __init__(self, serialized: bytes) -> None:
+        self._serialized = serialized
+        self._programs: dict[int, cel.Expression] = {}
+        self.root = decode(serialized).root
+
+    def value(self, node: Node, values: Measurements) -> object:
+        """The value of a part outside of loops; None for an error, as for null."""
+        if node.sort == "constant":
+            return node.value
+        if node.sort == "name":
+            return values.get(node.name.removeprefix(ALIAS))
+        library = environment()
+        try:
+            if node.id not in self._programs:
+                self._programs[node.id] = library.deserialize(serialized_part(self._serialized, node))
+            token = READER.set(values.windows)
+            try:
+                result = self._programs[node.id].eval(values.activation())
+            finally:
+                READER.reset(token)
+        except RuntimeError:
+            return None
+        return None if result.type() == library.error_type else converted(result)
+
+    def undecided_by(self, node: Node, values: Measurements, missing: frozenset[str]) -> frozenset[str]:
+        """The variables, of those without a value, whose error gets through to this node, which is an error.
+
+        While these have no value, the node stays an error, whatever value the others have. `&&` and `||` depend on those of their
+        operands that are errors, `?:` on its condition or on the chosen branch.
+        """
+        named = _read(node) & missing
+        if not named or not any(each.name in _BRANCHES or each.sort == "loop" for each in node.walk()):
+            return named
+        if node.name == "_?_:_":
+            condition = self.value(node.nodes[0], values)
+            chosen = 1 if condition is True else 2 if condition is False else 0
+            return self.undecided_by(node.nodes[chosen], values, missing)
+        operands = node.nodes[:1] if node.sort == "loop" else node.nodes
+        reading = [each for each in operands if not missing.isdisjoint(_read(each))]
+        failed = [each for each in reading if self.value(each, values) is None]
+        if node.sort == "loop" and not failed:
+            return named
+        return frozenset[str]().union(*(self.undecided_by(each, values, missing) for each in failed))
+
+
+def _read(node: Node) -> frozenset[str]:
+    return frozenset(each.name.removeprefix(ALIAS) for each in node.free())
+
+
+@functools.lru_cache(maxsize=PARTS_KEPT)
+def parts(expression: Expression) -> Parts:
+    """The parts of an expression, cached."""
+    return expression.parts()
+
+
 class _Compilation(NamedTuple):
-    """A compiled expression, its tree with the offsets of the source, and the error of a text that the type checker refuses."""
+    """A compiled expression, its tree with the offsets of the source, the edits of its text for the type checker, and the error of
+    a text that the type checker refuses.
+    """
 
     expression: Expression
     tree: Tree
+    edits: "_Edits"
     refused: Place | None
 
 
@@ -154,11 +268,25 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
 
     `checked`: refuse also what the bounds allow and no measurement can decide, as where an expression is written. Definitions in
     force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
-    are known (`double`, `string`, `bool`, `list`, `map`), for that check. Raises `ExpressionError` with the column.
+    are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises `ExpressionError` with the
+    column.
     """
+    compiled = _compile(source)
     if not checked:
-        return _compile(source)
-    return _checked(source, frozenset(kinds.items()))
+        return compiled
+    read = {name: kind for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables}
+    return _checked(source, frozenset(read.items()))
+
+
+def check_expressions(when: str | None, clear_when: str | None) -> None:
+    """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
+    if when:
+        compile_expression(when)
+    if clear_when:
+        try:
+            compile_expression(clear_when)
+        except ExpressionError as error:
+            raise error.within("clear_when") from None
 
 
 def _check_size(source: str) -> None:
@@ -181,8 +309,38 @@ def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
     compilation = _compilation(source)
     if compilation.refused:
         refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
+    _check_kinds(source, compilation, dict(kinds))
     check_tree(source, compilation.tree, dict(kinds))
     return _compile(source)
+
+
+def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str]) -> None:
+    """Raise `ExpressionError` for an error of type that shows with the kinds of variables.
+
+    A difference in the kind of number only is none. The kind of `robot.speed` is not used beside `has`, where the type checker
+    would take the name as a variable, and a `robot` that has fields by their own names can be anything.
+    """
+    edits, tree = compilation.edits, compilation.tree
+    tests_fields = any(each.sort == "field" and each.value for each in tree.root.walk())
+    dotted = {name for name in kinds if "." in name}
+    parents = {name.partition(".")[0] for name in dotted}
+    declared = {
+        ALIAS + name if name in TYPE_NAMES else name: kind
+        for name, kind in kinds.items()
+        if not (name in dotted and tests_fields) and not (name in parents and kind != "map")
+    }
+    if not declared:
+        return
+    variables = _variables(_parse(edits.text))
+    try:
+        found = environment().check(edits.text, variables, frozenset(declared.items()))
+    except RuntimeError as error:
+        for place in places_of(edits.text, error):
+            if not only_numeric(place.message):
+                refuse_type(source, place.message, edits.offset(place.start), tree)
+    else:
+        checked = decode(found.serialize())
+        check_result(source, tree, checked.types.get(checked.root.id, "dyn"))
 
 
 def _compilation(source: str) -> _Compilation:
@@ -190,6 +348,7 @@ def _compilation(source: str) -> _Compilation:
     parsed = _parse(source)
     check_factor(source, parsed)
     has_patterns = _check_patterns(source, parsed)
+    windows = find_windows(source, parsed)
     program, edits, refused = _type_checked(source, parsed)
     if program is None:
         if has_patterns and _repeats_patterns(parsed):
@@ -197,7 +356,9 @@ def _compilation(source: str) -> _Compilation:
         edits, program = _Edits(source), environment().parse(source)
     tree = decode(program.serialize())
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
-    return _Compilation(Expression(source, names, program, growth(tree)), edits.undone(tree), refused)
+    only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
+    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
+    return _Compilation(expression, edits.undone(tree), edits, refused)
 
 
 def _repeats_patterns(tree: Tree) -> bool:
@@ -310,7 +471,11 @@ class Evaluation(NamedTuple):
     constraint: str
     verdict: Verdict
     reason: str = ""
-    """The reason for an unknown verdict; else empty."""
+    """The reason for an undecided outcome; else empty."""
+    state: VerdictState = VerdictState.UNKNOWN
+    """The verdict state with `for`, `clear_after` and `clear_when`; without time, the state of the verdict alone."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -319,7 +484,13 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [("constraint", self.constraint), ("verdict", self.verdict.value), ("reason", self.reason or None)]
+        fields = [
+            ("constraint", self.constraint),
+            ("verdict", self.verdict.value),
+            ("state", self.state),
+            ("by default", "yes" if self.by_default else None),
+            ("reason", self.reason or None),
+        ]
         return html_fields("Evaluation", fields)
 
 
@@ -331,31 +502,62 @@ def evaluate(
     values: Mapping[str, object],
     labels: Mapping[str, str] = NO_LABELS,
     ids: Iterable[str] | None = None,
+    windows: WindowReader = NO_SAMPLES,
 ) -> list[Evaluation]:
-    """An evaluation per active constraint with a `when` and a selector for these labels, ordered by id.
+    """An evaluation per active constraint with a `when` (or of a later version) and a selector for these labels, ordered by id.
 
-    `ids`: only these, in this order. O(active constraints), or O(ids).
+    `ids`: only these, in this order. `windows`: the samples at the instant of the evaluation. O(active constraints), or O(ids).
     """
-    prepared = measurements(values)
+    prepared = measurements(values, windows)
     evaluations = []
     for id_ in sorted(constraints) if ids is None else ids:
-        applying = [each.when for each in constraints.definitions(id_) if each.when and each.applies_to(labels)]
-        outcomes = [_outcome(when, prepared) for when in dict.fromkeys(applying)]
-        if outcomes:
-            evaluations.append(Evaluation(id_, *_together(outcomes)))
+        definitions = constraints.definitions(id_)
+        found = [_evaluated(id_, each, prepared) for each in definitions if evaluable(each) and each.applies_to(labels)]
+        if found:
+            evaluations.append(min(found, key=_gravity))
     return evaluations
 
 
-def _outcome(when: str, values: Mapping[str, object]) -> Outcome:
+def evaluable(definition: Definition) -> bool:
+    """True for a definition with a condition, or of a later version."""
+    return bool(definition.when or definition.meaning)
+
+
+def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a definition's `when`, without `if_unknown`."""
+    if definition.meaning:
+        return _LATER
+    return condition_outcome(definition.when or "", values)
+
+
+def condition_outcome(condition: str, values: Mapping[str, object]) -> Outcome:
+    """The outcome of a `when` or `clear_when`, also of one that does not compile here."""
     try:
-        return compile_expression(when, checked=False).evaluate(values)
+        return compile_expression(condition, checked=False).evaluate(values)
     except ExpressionError as error:
         return Outcome(Verdict.UNKNOWN, f"cannot be evaluated on this node: {error}")
 
 
-def _together(outcomes: list[Outcome]) -> Outcome:
-    for verdict in (Verdict.VIOLATED, Verdict.UNKNOWN):
-        for outcome in outcomes:
-            if outcome.verdict is verdict:
-                return outcome
-    return outcomes[0]
+_LATER = Outcome(Verdict.UNKNOWN, "needs a later version of constraint-crdt")
+"""Of a definition with a meaning version that is not known here."""
+
+
+def _evaluated(id_: str, definition: Definition, values: Mapping[str, object]) -> Evaluation:
+    outcome, reason = outcome_of(definition, values)
+    verdict = by_default(outcome, definition.if_unknown)
+    return Evaluation(id_, verdict, reason, STATES[verdict], verdict is not outcome)
+
+
+STATES = {
+    Verdict.VIOLATED: VerdictState.VIOLATED,
+    Verdict.UNKNOWN: VerdictState.UNKNOWN,
+    Verdict.SATISFIED: VerdictState.HOLDS,
+}
+"""The state of a verdict without time."""
+
+GRAVITY = (Verdict.VIOLATED, Verdict.UNKNOWN, Verdict.SATISFIED)
+"""The gravest first: of several definitions in force, the gravest verdict counts."""
+
+
+def _gravity(evaluation: Evaluation) -> int:
+    return GRAVITY.index(evaluation.verdict)

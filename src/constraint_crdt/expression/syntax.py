@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from constraint_crdt.expression.cel import MAX_ITERATIONS, refuse
+from constraint_crdt.expression.cel import MAX_ITERATIONS, WINDOW_FUNCTIONS, refuse
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 Fields = dict[int, list[int | bytes]]
@@ -76,7 +76,7 @@ class Node(NamedTuple):
 
     `sort`: constant, name, field, call, list, map, message or loop. `name`: of the variable, field or function; `value`: of a
     constant. `nodes`: operands; a method call has its target first. A loop has its range, the start of the accumulator, condition,
-    step and result; `bound` are its range variables and accumulator.
+    step and result; `bound` are its range variables and accumulator. `encoded`: the serialized form, empty for a node made here.
     """
 
     id: int
@@ -86,6 +86,7 @@ class Node(NamedTuple):
     nodes: tuple["Node", ...] = ()
     member: bool = False
     bound: tuple[str, ...] = ()
+    encoded: bytes = b""
 
     def walk(self) -> Iterator["Node"]:
         """This node and all below it."""
@@ -145,7 +146,34 @@ def _type(fields: Fields) -> str:
     return next((name for key, name in _TYPES.items() if key in fields), "dyn")
 
 
+def serialized_part(serialized: bytes, node: Node) -> bytes:
+    """The serialized expression below a node of `decode(serialized)`, with the types and the references of the whole."""
+    envelope = _fields(serialized)
+    fields = _fields(_message(envelope, 2))
+    root = 4 if _text(envelope, 1).endswith("CheckedExpr") else 2
+    fields[root] = [node.encoded]
+    return _encode({1: envelope[1], 2: [_encode(fields)]})
+
+
+def _encode(fields: Fields) -> bytes:
+    """The message with these fields, all of them of bytes, with numbers below 16."""
+    parts = [(key, value) for key, values in fields.items() for value in values if isinstance(value, bytes)]
+    return b"".join(bytes([key << 3 | _BYTES]) + _encode_varint(len(value)) + value for key, value in parts)
+
+
+def _encode_varint(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
+
+
 def _node(data: bytes) -> Node:
+    return _decoded(data)._replace(encoded=data)
+
+
+def _decoded(data: bytes) -> Node:
     fields = _fields(data)
     id_ = _number(fields, 2)
     if 3 in fields:
@@ -257,7 +285,7 @@ _BUILDERS = frozenset({"format", "reverse", "split", "lowerAscii", "upperAscii",
 
 class Growth(NamedTuple):
     """What loops build: the number of building parts, the factor by which they can multiply sizes, whether the values bound the
-    steps, the variables that loops range over and read, and the bytes of literals.
+    steps, the variables that loops range over and read, the bytes of literals, and the variables of which the last sample is read.
     """
 
     builders: int
@@ -266,6 +294,7 @@ class Growth(NamedTuple):
     ranges: frozenset[str]
     bodies: frozenset[str]
     literal_bytes: int
+    last: frozenset[str]
 
 
 def check_factor(source: str, tree: Tree) -> None:
@@ -297,7 +326,8 @@ def growth(tree: Tree) -> Growth | None:
     if not loops.builders:
         return None
     literal = sum(len(each.value) for each in tree.root.walk() if isinstance(each.value, str | bytes))
-    return Growth(loops.builders, loops.factor, loops.unbounded, frozenset(loops.ranges), frozenset(loops.bodies), literal)
+    last = frozenset(str(each.nodes[0].value) for each in tree.root.walk() if is_window(each) and each.name == "last")
+    return Growth(loops.builders, loops.factor, loops.unbounded, frozenset(loops.ranges), frozenset(loops.bodies), literal, last)
 
 
 class _Loops:
@@ -349,6 +379,11 @@ def is_path(node: Node) -> bool:
     if node.sort == "field" or (node.sort == "call" and node.name in ("_[_]", "_[?_]", "_?._")):
         return is_path(node.nodes[0])
     return node.sort == "name"
+
+
+def is_window(node: Node) -> bool:
+    """True for a call of a function over samples."""
+    return node.sort == "call" and node.name in WINDOW_FUNCTIONS and not node.member
 
 
 def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:

@@ -1,5 +1,159 @@
 """The HTTP API of a node: JSON under `/v1`, for the command line, programs and browsers.
 
-`app` routes requests, `security` guards them, `endpoint` and `bodies` decode them, `problems` reports failures, `cache` keeps
-responses, `events` streams, `metrics` and `openapi` describe, and `server` runs all of this beside a node in one event loop.
+The application is here: all operations, routed and guarded, and the pages beside them. `security` guards requests, `endpoint`
+decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi` describe, and
+`server` runs the application beside a node in one event loop.
+
+Refused before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin,
+without the right.
+
+Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
+id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
+resources could share a path.
 """
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route
+from starlette.types import Scope
+
+from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
+from constraint_crdt.http.event_stream import CutOff, EventFeed, events
+from constraint_crdt.http.metrics import NodeMetrics, metrics
+from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
+from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, Tokens
+from constraint_crdt.operations import OPERATIONS
+from constraint_crdt.operations.operation import AnyOperation, Problem
+from constraint_crdt.operations.tiles import TILES_PATH
+from constraint_crdt.runtime.node import Node
+
+OWN: Final[Mapping[str, Own]] = {
+    "docs": docs,
+    "events": events,
+    "metrics": metrics,
+    "openapi": openapi,
+}
+"""The operations served from the parts of the server, by name."""
+
+
+class _AnyText(Convertor[str]):
+    """The rest of a path, line ends included, where Starlette's own `path` stops."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any_text", _AnyText())
+
+
+class SegmentRoute(Route):
+    """A route with a segment per parameter, matched and kept percent-encoded."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See Starlette."""
+        if scope["type"] != "http":
+            return Match.NONE, {}
+        wanted, sent = self.path.split("/"), _sent(scope)
+        if len(wanted) != len(sent):
+            return Match.NONE, {}
+        found = {}
+        for each, segment in zip(wanted, sent, strict=True):
+            if each.startswith("{"):
+                found[each[1:-1]] = segment
+            elif each != unquote(segment):
+                return Match.NONE, {}
+        matched = Match.FULL if scope["method"] in (self.methods or ()) else Match.PARTIAL
+        return matched, {"endpoint": self.endpoint, "path_params": found}
+
+
+def _sent(scope: Mapping[str, Any]) -> list[str]:
+    """The segments of a path, as they were sent."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    return path.decode("latin-1").split("/")
+
+
+def make_app(
+    node: Node,
+    *,
+    bound_to: str | None = None,
+    pages: Sequence[BaseRoute] = (),
+    cut_off: CutOff = lambda _: None,
+    tokens: Tokens | None = None,
+) -> Starlette:
+    """The ASGI application that serves `node`, which must be started, in the node's event loop.
+
+    `bound_to`: the host of the listening socket, served beside the loopback addresses. `pages`: routes beside
+    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
+    """
+    feed = EventFeed(node, cut_off)
+    routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
+    counts = RequestCounts(routes)
+    app = Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(
+                Guard,
+                note=counts.note,
+                checks=(
+                    RateLimit(node.settings.api_rate).check,
+                    OriginGuard(bound_to, any_host=tokens is not None).check,
+                    TokenGuard(tokens).check,
+                ),
+            )
+        ],
+        exception_handlers={HTTPException: _not_routed},
+    )
+    app.router.redirect_slashes = False
+    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed)
+    app.state.document = _document
+    return app
+
+
+@cache
+def _document() -> bytes:
+    return msgspec.json.encode(make_document(OPERATIONS))
+
+
+def _routes(node: Node, operations: Iterable[AnyOperation]) -> list[Route]:
+    """A route for each path, in the order of the list."""
+    cached = AnswerCache(node).answer
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation)
+    found = []
+    for path, endpoints in by_path.items():
+        by_segment = any(endpoint.operation.by_segment for endpoint in endpoints.values())
+        serve = Resource(node, endpoints, cached, OWN).serve
+        found.append((SegmentRoute if by_segment else Route)(path, serve, methods=list(endpoints)))
+    return found
+
+
+async def _not_routed(request: Request, error: Exception) -> Response:
+    """No such path, or not with this method."""
+    status = HTTPStatus(error.status_code) if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = allowed = ", ".join(sorted(headers.get("Allow", "").split(", ")))
+        detail = f"{request.url.path} does not take {request.method}: it takes {allowed}"
+    else:
+        advice = (
+            f": a tile is at {TILES_PATH}/ROOM/ID, both percent-encoded" if request.url.path.startswith(f"{TILES_PATH}/") else ""
+        )
+        detail = f"there is nothing at {request.url.path}{advice}"
+    return problem_response(Problem(status, detail, headers=headers))

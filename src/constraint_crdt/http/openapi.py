@@ -67,7 +67,7 @@ from constraint_crdt.plato.shapes import (
     PlatoRemove,
     PlatoTile,
 )
-from constraint_crdt.runtime.evaluation import MAX_VARIABLES
+from constraint_crdt.runtime.measurement import MAX_VARIABLES
 from constraint_crdt.state_file import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
@@ -106,6 +106,8 @@ COUNT: Final[Schema] = {"minimum": 0, "maximum": MAX_COUNT}
 TIME_IN_MS: Final[Schema] = {"minimum": 0, "maximum": MAX_COUNT // MS}
 COORDINATES: Final[Schema] = {"items": {"minimum": COORDINATE_MIN, "maximum": COORDINATE_MAX}}
 
+_DURATION: Final[Schema] = {"minimum": 0, "maximum": DURATION_MAX}
+
 _DEFINITION: Final[Mapping[str, Schema]] = {
     "id": NAME,
     "when": {**_text(WHEN_BYTES), "description": f"an expression in CEL, of at most {WHEN_BYTES} bytes of UTF-8"},
@@ -113,6 +115,10 @@ _DEFINITION: Final[Mapping[str, Schema]] = {
     "on": {"maxProperties": LABELS, "propertyNames": NAME, "additionalProperties": NAME},
     "ttl": {"exclusiveMinimum": 0, "maximum": DURATION_MAX, "description": "seconds; not with `until`"},
     "until": {"format": "date-time", "description": "a moment to come; not with `ttl`"},
+    "for": {**_DURATION, "description": "seconds; needs a `when`, as the fields below"},
+    "clear_after": {**_DURATION, "description": "seconds"},
+    "clear_when": {**_text(WHEN_BYTES), "description": f"an expression in CEL, of at most {WHEN_BYTES} bytes of UTF-8"},
+    "max_age": {"exclusiveMinimum": 0, "maximum": DURATION_MAX, "description": "seconds"},
 }
 _COUNTED: Final[Mapping[str, Schema]] = {"satisfied": COUNT, "violations": COUNT, "constraint": NAME}
 _VARIABLE: Final[Schema] = {**NAME, "pattern": NAME_PATTERN}

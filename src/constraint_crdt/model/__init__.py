@@ -1,21 +1,28 @@
-"""The data shared by the layers of a node and its clients: severities, verdict states, events, notices, histograms of durations.
+"""The data shared by the layers of a node and its clients: severities, verdict states, events, notices, histograms of durations,
+and the HTML tables for notebooks.
 
 An `Event` describes a single occurrence. A `Notice` tells followers of a node about changed readings. A `DurationHistogram` counts
 durations in constant space. Its counts never decrease, so the difference of two readings is exact, also after a long time.
+
+Every text in an HTML table is escaped, and a table has a bounded number of rows.
 
 The module imports nothing of the node, so clients can use it.
 """
 
 import enum
 from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import accumulate, islice
 from typing import Final
 
 import msgspec
 
 KEPT: Final = 10_000
 """Events kept by a node: the latest."""
+
+MOST_ROWS = 100
+"""Rows of an HTML table; a line says how many more there are."""
 
 
 class Severity(enum.StrEnum):
@@ -139,3 +146,23 @@ class DurationHistogram:
     def up_to(self) -> list[int]:
         """The number of durations up to each bound; last, the number of all durations."""
         return list(accumulate(self._counts))
+
+
+def html_table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], total: int) -> str:
+    """A table with a caption. `columns`: its head. `rows`: the cells, texts or numbers. `total`: the number of rows in all."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in islice(rows, MOST_ROWS))
+    more = f"<p>and {total - MOST_ROWS} more</p>" if total > MOST_ROWS else ""
+    return f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def html_fields(caption: str, fields: Sequence[tuple[str, object]]) -> str:
+    """A table of names and values, a row each."""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in fields)
+    return f"<table><caption>{escape(caption)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))

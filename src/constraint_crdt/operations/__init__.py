@@ -1,5 +1,43 @@
 """The operations of a node, each declared in a single place: for the HTTP API, the clients, the command line and the docs.
 
-A module per subject. `operation` has the parts of a declaration, `command` those of its command, `catalogue` the list of all.
-Rule: a module here imports neither the node nor a server, so the declarations are cheap for clients and the command line.
+A module per subject. `operation` has the parts of a declaration, `command` those of its command. `OPERATIONS` lists all operations
+declared by the modules of the subjects, in the order of routes, document and help; a new operation of a subject needs no line here.
+
+Rules: a module here imports neither the node nor a server, so the declarations are cheap for clients and the command line. Of two
+paths that match the same request, the longer template comes first.
 """
+
+from typing import Final
+
+from constraint_crdt.operations import (
+    constraints,
+    counts,
+    diagnosis,
+    evidence,
+    fleet,
+    nodes,
+    plato,
+    service,
+    sketches,
+    tile_edits,
+    tiles,
+)
+from constraint_crdt.operations.operation import AnyOperation, Operation
+
+_SUBJECTS: Final = (
+    nodes,
+    service,
+    constraints,
+    counts,
+    sketches,
+    evidence,
+    diagnosis,
+    tiles,
+    tile_edits,
+    fleet,
+    plato,
+)
+
+OPERATIONS: Final[tuple[AnyOperation, ...]] = tuple(
+    dict.fromkeys(each for subject in _SUBJECTS for each in vars(subject).values() if isinstance(each, Operation))
+)

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
 
 import msgspec
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import Severity
+from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.operations.command import (
     Column,
     Command,
@@ -18,6 +20,7 @@ from constraint_crdt.operations.command import (
     parse_labels,
     parse_moment,
     show_distance,
+    show_duration,
 )
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -37,10 +40,12 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
+from constraint_crdt.types.definition import Definition
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.operations.evidence import StandingDefinition
     from constraint_crdt.runtime.node import Node
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -57,7 +62,7 @@ class ListConstraints(Paged, frozen=True, kw_only=True):
     expired: bool = False
 
 
-class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`POST /v1/constraints`."""
 
     id: str
@@ -68,6 +73,15 @@ class NewConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ttl: float | None = None
     """Seconds."""
     until: datetime | None = None
+    for_: float | None = msgspec.field(default=None, name="for")
+    """Seconds: violated only once the condition was violated for so long."""
+    clear_after: float | None = None
+    """Seconds: holds again only once the condition held for so long."""
+    clear_when: str | None = None
+    """The condition under which it holds again."""
+    if_unknown: IfUnknown = IfUnknown.UNKNOWN
+    max_age: float | None = None
+    """Seconds."""
 
 
 class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,17 +90,8 @@ class RemovedConstraint(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class AddConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AddConstraint(NewConstraint, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Make a constraint active, or give it this definition, as `Node.add_constraint` does."""
-
-    id: str
-    when: str | None = None
-    severity: Severity = Severity.WARNING
-    about: str | None = None
-    on: dict[str, str] | None = None
-    ttl: float | None = None
-    """Seconds."""
-    until: datetime | None = None
 
 
 class RemoveConstraint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,12 +158,42 @@ class DefinitionReport(msgspec.Struct, frozen=True, kw_only=True):
     """ns since the epoch by the clock of the adding node; null if unknown."""
     expires_at: int | None
     """ns since the epoch; null: in force until removed."""
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
+    """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
+    max_age: float | None = None
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+
+
+class ReportedFields(TypedDict):
+    """The fields of a report that say how a `when` is evaluated."""
+
+    for_: float
+    clear_after: float
+    clear_when: str | None
+    if_unknown: str
+    max_age: float | None
+    meaning: int
+
+
+def reported_fields(definition: Definition) -> ReportedFields:
+    """The fields of a definition that say how its `when` is evaluated."""
+    return {
+        "for_": definition.for_ / SECOND,
+        "clear_after": definition.clear_after / SECOND,
+        "clear_when": definition.clear_when,
+        "if_unknown": definition.if_unknown.value,
+        "max_age": None if definition.max_age is None else definition.max_age / SECOND,
+        "meaning": definition.meaning,
+    }
 
 
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An active or expired constraint. Of several definitions `when`, `severity`, `about`, `on`, `added_by` and `added_at` are
-    those of the first.
-    """
+    """An active or expired constraint. Of several definitions, the fields of the first."""
 
     id: str
     when: str | None
@@ -169,6 +204,15 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     added_at: int | None
     expires_at: int | None
     """The end of the last definition, ns since the epoch; null for a definition without an end."""
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
+    """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
+    max_age: float | None = None
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     applies_here: bool
     """A definition applies to the labels of this node. If not, this node does not evaluate the constraint."""
     conflict: bool
@@ -277,7 +321,26 @@ def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[Definit
         columns["on"] = lambda each: ", ".join(f"{key}={value}" for key, value in each.on.items()) or "-"
     if any(each.expires_at is not None for each in definitions):
         columns["ends"] = lambda each: "-" if each.expires_at is None else show_distance(each.expires_at / 1e9 - now)
+    for name in dict.fromkeys(name for each in definitions for name in show_fields(each)):
+        columns[name] = partial(_show_field, name)
     return columns
+
+
+def _show_field(name: str, definition: DefinitionReport) -> str:
+    return show_fields(definition).get(name, "-")
+
+
+def show_fields(definition: "DefinitionReport | StandingDefinition") -> dict[str, str]:
+    """The fields that say how a `when` is evaluated, by name, without those with their defaults."""
+    shown = {
+        "for": show_duration(definition.for_) if definition.for_ else "",
+        "clear after": show_duration(definition.clear_after) if definition.clear_after else "",
+        "clear when": definition.clear_when or "",
+        "if unknown": "" if definition.if_unknown == IfUnknown.UNKNOWN else definition.if_unknown,
+        "max age": "" if definition.max_age is None else show_duration(definition.max_age),
+        "meaning": "needs a later version of constraint-crdt" if definition.meaning else "",
+    }
+    return {name: text for name, text in shown.items() if text}
 
 
 CONSTRAINTS: Final = Operation(
@@ -331,9 +394,17 @@ def new_constraint(
     on: Mapping[str, str] | None = None,
     ttl: float | None = None,
     until: datetime | None = None,
+    for_: float | None = None,
+    clear_after: float | None = None,
+    clear_when: str | None = None,
+    if_unknown: str = "unknown",
+    max_age: float | None = None,
 ) -> NewConstraint:
-    """The request of the clients' `add`: the node checks the severity."""
-    return NewConstraint(id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until)
+    """The request of the clients' `add`: the node checks the severity and `if_unknown`."""
+    return NewConstraint(
+        id=id_, when=when, severity=cast("Severity", severity), about=about, on=on, ttl=ttl, until=until,
+        for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=cast("IfUnknown", if_unknown), max_age=max_age,
+    )  # fmt: skip
 
 
 async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
@@ -345,6 +416,11 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         on=request.on,
         ttl=request.ttl,
         until=request.until,
+        for_=request.for_,
+        clear_after=request.clear_after,
+        clear_when=request.clear_when,
+        if_unknown=request.if_unknown,
+        max_age=request.max_age,
     )
     return Reply(Added(id=request.id, change=change.value), created=change.value == "added")
 
@@ -354,7 +430,7 @@ ADD: Final = Operation(
     method=POST,
     path="/v1/constraints",
     summary="Make a constraint active, or give it this definition.",
-    about="Make a constraint active, or give it this definition. `ttl` in seconds.",
+    about="Make a constraint active, or give it this definition. Durations in seconds.",
     request=NewConstraint,
     response=Added,
     run=_add,
@@ -384,6 +460,23 @@ ADD: Final = Operation(
             ),
             "until": Flag(
                 "--until", metavar="WHEN", exclusive="end", convert=parse_moment, help="when it ends, as in 2026-12-01T00:00:00Z"
+            ),
+            "for_": Flag(
+                "--for", metavar="TIME", convert=parse_duration, help="violated only once EXPR was violated that long, as in 30s"
+            ),
+            "clear_after": Flag(
+                "--clear-after", metavar="TIME", convert=parse_duration, help="holds again only once it held that long"
+            ),
+            "clear_when": Flag(
+                "--clear-when", metavar="EXPR", help="CEL that must hold before it holds again, as in 'gpu_temp_c < 80.0'"
+            ),
+            "if_unknown": Flag(
+                "--if-unknown", choices=("unknown", "violated", "satisfied"), convert=IfUnknown,
+                help="the verdict to count for an unknown outcome; default: unknown",
+            ),
+            "max_age": Flag(
+                "--max-age", metavar="TIME", convert=parse_duration,
+                help="older values are not used; default: the max_age of each node",
             ),
         },
         options=_WAIT,

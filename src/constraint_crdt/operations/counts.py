@@ -135,6 +135,15 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     """ns since the epoch by the clock of the adding node; null if unknown."""
     expires_at: int | None
     """The end of the last definition, ns since the epoch; null for a definition without an end."""
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
+    """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
+    max_age: float | None = None
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
     applies_here: bool
     definitions: int
     """The number of different definitions in force: several are a conflict."""
@@ -148,7 +157,7 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     evaluated_on: int
     """Nodes with recent evaluations."""
     violated_now: int
-    """Nodes with a violation now, as far as is known here: see `node.spells`."""
+    """Nodes with a violation now, as the nodes told."""
     violated_since: int | None
     """The beginning of the first such violation, ns since the epoch by this node's clock; null without any."""
     violated_on: int

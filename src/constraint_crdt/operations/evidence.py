@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
+from constraint_crdt.operations.constraints import show_fields
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -111,6 +112,15 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     """Since when known here, by this node's clock; null: before the start, or forgotten."""
     expires_at: int | None
     expired: bool
+    for_: float = msgspec.field(default=0.0, name="for")
+    """Seconds, as `clear_after` and `max_age`. Nodes of 0.1.0 have neither these fields nor the next ones."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: str = "unknown"
+    """The verdict to count for an unknown outcome: unknown, violated, satisfied."""
+    max_age: float | None = None
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,13 +141,26 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     violated: bool | None
-    """As of the last known evaluation; null: unknown now."""
+    """As the node told; null: the verdict is unknown, or the node told none."""
+    state: str | None
+    """holds, pending, violated, clearing, unknown, off; null: the node told none, so no violation either, or it runs 0.1."""
     since: int | None
-    """The beginning of the current violation. Of another node: from its counts, so seconds late."""
+    """The beginning of the state; of a violation, the first violated evaluation. By the clock of that node."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    """The signed distance to the threshold at the turn; negative for a violation; null for an expression without one."""
+    margin_share: float | None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None
+    reason: str
+    """The reason of an undecided outcome."""
+    by_default: bool
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
     last: int | None
-    """The time of the last confirmation."""
+    """The last contact with the node; of this node, now."""
     exact: bool
-    """From evaluations of this node, not from counts of another node."""
+    """The node told the verdict."""
     satisfied: int
     violations: int
     """Counts since the start of the constraint."""
@@ -386,6 +409,7 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
         ("added by", f"{each.added_by}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
     ]
+    lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
 
 

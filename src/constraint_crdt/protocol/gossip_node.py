@@ -29,16 +29,25 @@ from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownConstraint, UnknownName
 from constraint_crdt.expression import check_names
 from constraint_crdt.expression.evaluation import Evaluation, evaluate
-from constraint_crdt.model import Severity
+from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
 from constraint_crdt.protocol.peer_clocks import DeltaTracker
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
-from constraint_crdt.types.definition import Duration, Labels, Timestamp, check_definition, check_labels, expiry_time
+from constraint_crdt.types.definition import (
+    Duration,
+    Labels,
+    Timestamp,
+    check_definition,
+    check_labels,
+    duration_ns,
+    expiry_time,
+)
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+from constraint_crdt.types.variables import VariableKind
 from constraint_crdt.types.verdicts import NodeVerdict
 
 DEFAULT_MAX_SKEW = 10.0
@@ -205,22 +214,32 @@ class GossipNode:
         on: Labels | None = None,
         ttl: Duration | float | None = None,
         until: Timestamp | int | None = None,
+        for_: Duration | float | None = None,
+        clear_after: Duration | float | None = None,
+        clear_when: str | None = None,
+        if_unknown: str = IfUnknown.UNKNOWN,
+        max_age: Duration | float | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active, or replace its definition.
 
         `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
-        `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `at`: its timestamp in ns since the
-        epoch, now if None. Raises `ExpressionError` for a `when` that cannot be used and `ConstraintCrdtError` for values out of
-        bounds.
+        `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after` and
+        `max_age` (a `timedelta`, or seconds), `clear_when` and `if_unknown`: the fields of `Definition`. `at`: its timestamp in ns
+        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used and
+        `ConstraintCrdtError` for values out of bounds.
         """
         state = self.local.state
         expires_at = None if ttl is None and until is None else expiry_time(ttl, until, self.local.time.now())
-        definition = check_definition(when, severity, about, on, expires_at)
+        definition = check_definition(
+            when, severity, about, on, expires_at,
+            for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
+            if_unknown=if_unknown, max_age=duration_ns(max_age, "max_age"),
+        )  # fmt: skip
         if definition.when is not None:
-            from constraint_crdt.expression import compile_expression
+            from constraint_crdt.expression import check_expressions
 
-            compile_expression(definition.when)
+            check_expressions(definition.when, definition.clear_when)
         with self.local as me:
             return state.constraints.put(id_, definition, node=me, at=at)
 
@@ -278,6 +297,13 @@ class GossipNode:
         checked = dict(check_labels(self.labels if labels is None else labels))
         self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
         self.labels = checked
+
+    def describe_variables(self, variables: Mapping[str, VariableKind]) -> bool:
+        """Publish the names and kinds that this node measures. True if a cell was written: not for the same variables.
+
+        Raises as `MeasuredVariables.put` does.
+        """
+        return self.write(lambda me: self.local.state.variables.put(variables, node=me))
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.

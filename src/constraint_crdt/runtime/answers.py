@@ -22,11 +22,11 @@ from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.model import DurationHistogram, EventKind
-from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport
+from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport, reported_fields
 from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
-from constraint_crdt.runtime.evaluation import EvaluationCounts
+from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
@@ -45,7 +45,7 @@ class Answers:
         gossip: GossipNode,
         feed: ChangeFeed,
         exchanges: ExchangeLoop,
-        counts: EvaluationCounts,
+        evaluator: Evaluator,
         frontier: DefinitionClock,
         transport: Transport,
         persistence: Persistence,
@@ -54,7 +54,7 @@ class Answers:
         self._gossip = gossip
         self._feed = feed
         self._exchanges = exchanges
-        self._counts = counts
+        self._evaluator = evaluator
         self._frontier = frontier
         self._transport = transport
         self._persistence = persistence
@@ -226,7 +226,7 @@ class Answers:
         state, definitions = self._gossip.state, [each.definition for each in additions]
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
-        first, counts, last = reports[0], state.metrics.constraint(id_), self._counts.last(id_)
+        first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
         return ConstraintReport(
             id=id_,
             when=first.when,
@@ -236,12 +236,13 @@ class Answers:
             added_by=first.added_by,
             added_at=first.added_at,
             expires_at=max(ends) if len(ends) == len(definitions) else None,
+            **reported_fields(definitions[0]),
             applies_here=any(each.applies_to(self._gossip.labels) for each in definitions),
             conflict=len({each.without_end() for each in definitions}) > 1,
             definitions=reports,
             satisfied=counts.satisfied,
             violations=counts.violated,
-            unknown=self._counts.unknown(id_),
+            unknown=self._evaluator.unknown(id_),
             verdict=last.verdict.value if last else None,
             reason=last.reason if last else "",
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
@@ -258,6 +259,7 @@ def _definition(addition: Addition) -> DefinitionReport:
         added_by=addition.dot.replica.node_id,
         added_at=addition.added_at,
         expires_at=definition.expires_at,
+        **reported_fields(definition),
     )
 
 
@@ -338,14 +340,14 @@ class RuntimeMetrics:
         self,
         gossip: GossipNode,
         exchanges: ExchangeLoop,
-        counts: EvaluationCounts,
+        evaluator: Evaluator,
         persistence: Persistence,
         events: EventStream,
         lag: LoopLag,
     ) -> None:
         self._gossip = gossip
         self._exchanges = exchanges
-        self._counts = counts
+        self._evaluator = evaluator
         self._persistence = persistence
         self._events = events
         self._lag = lag
@@ -364,7 +366,7 @@ class RuntimeMetrics:
             exchange_bytes=exchanges.receipts.carried,
             exchange_difference_bytes=exchanges.receipts.difference,
             exchange_bytes_ratio=exchanges.receipts.ratio,
-            violated_here=self._counts.violated,
+            violated_here=self._evaluator.violated,
             expired=len(state.constraints.expired_ids),
             tiles=len(state.tiles),
             store_bytes=persistence.size,

@@ -13,7 +13,6 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.expression import ExpressionError, compile_expression
-from constraint_crdt.model import Severity
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -24,7 +23,7 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.counters import COUNTS, NODE_KEY, count_of, counts_value
-from constraint_crdt.types.definition import ADD, check_definition, check_labels, expiry_time
+from constraint_crdt.types.definition import ADD, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import DOTS_PER_REMOVAL
 
 
@@ -89,6 +88,11 @@ def _apply(
                 on=change.on,
                 ttl=change.ttl,
                 until=change.until,
+                for_=change.for_,
+                clear_after=change.clear_after,
+                clear_when=change.clear_when,
+                if_unknown=change.if_unknown,
+                max_age=change.max_age,
                 at=at,
             )
             results.append(BatchResult(change.id, Effect(done.value)))
@@ -102,17 +106,34 @@ def _apply(
 
 def _check_definition(index: int, change: AddConstraint) -> None:
     for field, check in (
-        ("add.id", lambda: check_id(change.id, "a constraint id")),
-        ("add.when", lambda: check_definition(change.when, Severity.WARNING, None)),
-        ("add.severity", lambda: check_definition(None, change.severity, None)),
-        ("add.about", lambda: check_definition(None, Severity.WARNING, change.about)),
-        ("add.on", lambda: check_labels(change.on or {}, "on")),
-        ("add.when", lambda: compile_expression(change.when) if change.when else None),
+        ("id", lambda: check_id(change.id, "a constraint id")),
+        ("for", lambda: duration_ns(change.for_, "for")),
+        ("clear_after", lambda: duration_ns(change.clear_after, "clear_after")),
+        ("max_age", lambda: duration_ns(change.max_age, "max_age")),
+        ("on", lambda: check_labels(change.on or {}, "on")),
+        ("when", lambda: _check_fields(change)),
+        ("when", lambda: compile_expression(change.when) if change.when else None),
+        ("clear_when", lambda: compile_expression(change.clear_when) if change.clear_when else None),
     ):
         try:
             check()
-        except (ConstraintCrdtError, ExpressionError) as error:
-            raise BatchError(index, field, str(error)) from None
+        except ExpressionError as error:
+            raise BatchError(index, f"add.{field}", str(error)) from None
+        except ConstraintCrdtError as error:
+            raise BatchError(index, f"add.{error.field or field}", str(error)) from None
+
+
+def _check_fields(change: AddConstraint) -> None:
+    check_definition(
+        change.when,
+        change.severity,
+        change.about,
+        for_=duration_ns(change.for_, "for"),
+        clear_after=duration_ns(change.clear_after, "clear_after"),
+        clear_when=change.clear_when,
+        if_unknown=change.if_unknown,
+        max_age=duration_ns(change.max_age, "max_age"),
+    )
 
 
 class _Rehearsal:

@@ -1,7 +1,7 @@
 """The change feed: applies every change of a node's state, and calls the other parts of the node in a stated order.
 
-A change has an origin (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, an evaluation has another
-verdict, the store is loaded, or a write of a user is on disk. After each change the feed finds the constraints with other
+A change has an origin (`ChangeOrigin`): the node writes, a message of a peer is merged, time passes, the verdict state of a
+constraint turns, the store is loaded, or a write of a user is on disk. After each change the feed finds the constraints with other
 definitions in force, and calls the subscribers with a `NodeChange`, in the order of subscription, stated in `lifecycle`. A
 subscriber neither raises nor waits.
 
@@ -26,7 +26,7 @@ from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.expression import Verdict
+from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, Result
@@ -44,18 +44,11 @@ class ChangeOrigin(enum.Enum):
     ELAPSED = "elapsed"
     """Time passed, and constraints expired."""
     EVALUATED = "evaluated"
-    """Constraints were evaluated with another verdict than before."""
+    """The verdict states of constraints turned."""
     RESTORED = "restored"
     """The store was loaded."""
     COMMITTED = "committed"
     """A write of a user is on disk, or was refused there. The state changed before, with `WRITTEN`."""
-
-
-class Turn(NamedTuple):
-    """A constraint whose verdict on this node changed between satisfied and violated."""
-
-    constraint: str
-    verdict: Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +159,7 @@ class ChangeFeed:
         self._publish(NodeChange(ChangeOrigin.ELAPSED, redefined=self._settle()))
 
     def evaluate(self, turns: Sequence[Turn]) -> None:
-        """Constraints were evaluated with another verdict than before."""
+        """The verdict states of constraints turned."""
         self._publish(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
 
     def restore(self) -> None:

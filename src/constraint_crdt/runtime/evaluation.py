@@ -1,179 +1,220 @@
-"""Evaluation: measurements in, verdicts and counts out.
+"""Evaluation: constraints judged when something is measured, and the results counted, timed and told.
 
-Evaluations are frequent, so counts gather in memory and are written in a cell per constraint and interval, at most. A killed node
+Judgements are frequent, so counts gather in memory and are written in a cell per constraint and interval, at most. A killed node
 loses the counts of an interval. Counts wait while writes are refused.
 
-A probe is a source of measurements that the node reads by itself: any object with a `name` and a `read()`. Packages install more of
-them as entry points of the group `constraint_crdt.probes`, each a callable without arguments that makes a probe;
-`--probe NAME` selects a probe.
+Rules kept here:
+
+- A sample is judged when it comes in, before `measure` returns. A look at each tick moves what depends on time alone.
+- A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
+- The state of a constraint is told in a cell when it turns. The first turn is told at once; a constraint that turns often is told
+  every `TOLD_EVERY` at most, always with its last state.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
-from typing import Protocol, runtime_checkable
 
-from constraint_crdt.crdt.replica import check_id
-from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.expression import Verdict, check_names, check_value
-from constraint_crdt.expression.evaluation import Evaluation, evaluate
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.expression.cel import Measurements, assembled, coerced
+from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.judgement import Judge, Values
 from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.runtime.change_feed import ChangeFeed, Turn
+from constraint_crdt.runtime.change_feed import ChangeFeed
+from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
 from constraint_crdt.runtime.shared import NodeSketches
+from constraint_crdt.types.verdicts import NodeVerdict
 
-EVALUATED_AT_ONCE = 500
-"""Constraints evaluated in a turn of the loop. They take some milliseconds."""
+JUDGED_AT_ONCE = 500
+"""Constraints judged in a turn of the loop. They take some milliseconds."""
 
+RENEWED_AT_ONCE = 20
+"""New or redefined constraints read in a turn of the loop. Compiling an expression takes up to a millisecond."""
 
-class EvaluationCounts:
-    """The last evaluation of each constraint on a node, and the counts not written yet."""
+SUSPENDED = 5 * SECOND
+"""The delay of a tick above which the node counts as suspended, in ns."""
 
-    def __init__(self) -> None:
-        self._subscribers: list[Callable[[str], None]] = []
-        self.changes = 0
-        """Grows with each evaluation that differs from the last."""
-        self._waiting: dict[str | None, tuple[int, int]] = {}
-        self._unknown: dict[str, int] = {}
-        self._last: dict[str, Evaluation] = {}
-        self._violated: set[str] = set()
+TOLD_EVERY = 2 * SECOND
+"""The time between two cells on the verdict of a constraint, at least, in ns. A constraint that flaps costs 0.5 cells a second."""
 
-    def subscribe(self, subscriber: Callable[[str], None]) -> None:
-        """Call `subscriber` with each constraint whose evaluation differs from the last."""
-        self._subscribers.append(subscriber)
+MOST_TOLD = 10_000
+"""Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
 
-    def note(self, evaluations: Iterable[Evaluation]) -> list[Turn]:
-        """Count evaluations. Returns the verdicts changed between satisfied and violated; unknown changes none, so a gap in
-        measurements is no recovery.
-        """
-        turns = []
-        for each in evaluations:
-            id_, verdict = each.constraint, each.verdict
-            if verdict is Verdict.UNKNOWN or self._last.get(id_) != each:
-                self.changes += 1
-                for subscriber in self._subscribers:
-                    subscriber(id_)
-            self._last[id_] = each
-            if verdict is Verdict.UNKNOWN:
-                self._unknown[id_] = self._unknown.get(id_, 0) + 1
-                continue
-            satisfied, violated = self._waiting.get(id_, (0, 0))
-            self._waiting[id_] = (satisfied + each.counts[0], violated + each.counts[1])
-            if (verdict is Verdict.VIOLATED) != (id_ in self._violated):
-                turns.append(Turn(id_, verdict))
-                self._violated ^= {id_}
-        return turns
+VARIABLES_EVERY = 10 * SECOND
+"""The time between two cells on the variables of this node, at least, in ns."""
 
-    def take(self) -> dict[str | None, tuple[int, int]]:
-        """The counts since the last call: (satisfied, violated) by constraint."""
-        waiting, self._waiting = self._waiting, {}
-        return waiting
-
-    @property
-    def violated(self) -> int:
-        """The number of violated constraints now."""
-        return len(self._violated)
-
-    def last(self, id_: str) -> Evaluation | None:
-        """The last evaluation of a constraint."""
-        return self._last.get(id_)
-
-    def unknown(self, id_: str) -> int:
-        """The number of undecided evaluations of a constraint."""
-        return self._unknown.get(id_, 0)
-
-    def forget_all(self, ids: Collection[str]) -> None:
-        """Drop the evaluations of removed or redefined constraints. Counts stay. O(evaluated ids)."""
-        self.changes += len(ids)
-        for found in (self._last, self._unknown):
-            for id_ in found.keys() & ids:
-                del found[id_]
-        self._violated.difference_update(ids)
-
-
-MAX_VARIABLES = 10_000
-
-
-class LatestMeasurements:
-    """The latest value of each variable, with the time of its measurement. Times are in ns of a monotonic clock."""
-
-    def __init__(self, max_age: float) -> None:
-        """`max_age`: seconds for which a value counts."""
-        self._max_age = int(max_age * 1e9)
-        self._values: dict[str, tuple[int, object]] = {}
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def put(self, values: Mapping[str, object], now: int) -> None:
-        """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
-        for a value out of bounds, and takes none then.
-        """
-        check_names(values)
-        for name, value in values.items():
-            check_id(name, "the name of a variable")
-            check_value(name, value)
-        kept = {name: entry for name, entry in self._values.items() if name not in values}
-        measured = {name: (now, value) for name, value in values.items() if value is not None}
-        if len(kept) + len(measured) > MAX_VARIABLES:
-            raise ConstraintCrdtError(f"more than the {MAX_VARIABLES} variables that a node measures")
-        self._values = kept | measured
-
-    def fresh(self, now: int) -> dict[str, object]:
-        """The values within the maximum age. Older values are dropped."""
-        oldest = now - self._max_age
-        self._values = {name: entry for name, entry in self._values.items() if entry[0] >= oldest}
-        return {name: value for name, (_, value) in self._values.items()}
+_log = logging.getLogger("constraint_crdt.node")
 
 
 class Evaluator:
-    """Evaluates the active constraints of a node, and writes the counts."""
+    """Judges the active constraints of a node, and writes the results."""
 
     def __init__(
         self,
         gossip: GossipNode,
         feed: ChangeFeed,
         measurements: LatestMeasurements,
-        counts: EvaluationCounts,
         rates: NodeRates,
         sketches: NodeSketches,
+        *,
+        push: Callable[[], None],
+        every: float,
     ) -> None:
+        """`push` has peers learn of a verdict at once. `every`: seconds between two ticks."""
+        self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
         self._measurements = measurements
-        self._counts = counts
         self._rates = rates
         self._sketches = sketches
+        self.judge = Judge(gossip.state.constraints, measurements, lambda: gossip.labels, gossip.time.now)
+        self.changes = 0
+        """Grows with each evaluation that differs from the last."""
+        self._subscribers: list[Callable[[str], None]] = []
+        self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._judging = asyncio.Lock()
+        self._described = -VARIABLES_EVERY
+        self._ticked: int | None = None
 
-    async def evaluate_all(self) -> None:
-        """Evaluate all active constraints with the values of an instant. Other tasks run in between."""
-        values, ids = self._measurements.fresh(time.monotonic_ns()), sorted(self._gossip.state.constraints)
-        for start in range(0, len(ids), EVALUATED_AT_ONCE):
-            self.evaluate(values, ids[start : start + EVALUATED_AT_ONCE])
+    def subscribe(self, subscriber: Callable[[str], None]) -> None:
+        """Call `subscriber` with each constraint whose evaluation differs from the last."""
+        self._subscribers.append(subscriber)
+
+    # --- readings ----------------------------------------------------------------------------------------------------------
+
+    def last(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint; None before the first, and for a constraint without a definition for this node."""
+        return self.judge.evaluation(id_)
+
+    def unknown(self, id_: str) -> int:
+        """The number of undecided judgements of a constraint."""
+        return self.judge.unknown(id_)
+
+    def since(self, id_: str) -> int | None:
+        """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
+        return self.judge.since(id_, time.monotonic_ns())
+
+    def verdict(self, id_: str) -> NodeVerdict | None:
+        """The verdict on a constraint, with the values and the margin; None as for `last`."""
+        return self.judge.verdict(id_, time.monotonic_ns())
+
+    @property
+    def violated(self) -> int:
+        """The number of constraints violated on this node now."""
+        return self.judge.violated
+
+    # --- judging -----------------------------------------------------------------------------------------------------------
+
+    async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:
+        """Take measurements in, and judge the constraints that read them.
+
+        Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
+        """
+        async with self._judging:  # samples are judged in their order, each with the values of its time
+            self._renew_some()  # so that a sample just after an addition counts for the constraint
+            now = time.monotonic_ns()
+            self._measurements.put(values, now, source)
+            await self._judge(self.judge.readers(values), now)
+
+    async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
+        """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
+        async with self._judging:
+            await self._renew()
+            return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+
+    async def tick(self) -> None:
+        """Judge new and redefined constraints, and look at those that time moves."""
+        async with self._judging:
+            now = time.monotonic_ns()
+            ticked, self._ticked = self._ticked, now
+            if ticked is not None and now - ticked > self._suspended:
+                self.judge.suspend(ticked)
+                await self._look(self.judge.ids, now)
+            await self._renew()
+            for at, names in self._measurements.aged(now).items():
+                await self._look(self.judge.readers(names), at)
+            self.judge.look(time.monotonic_ns())
+            self._publish()
+        self._verdicts.restate()
+        self._describe(now)
+
+    async def _look(self, ids: Sequence[str], at: int) -> None:
+        for start in range(0, len(ids), JUDGED_AT_ONCE):
+            self.judge.aged(ids[start : start + JUDGED_AT_ONCE], at)
+            self._publish()
             await asyncio.sleep(0)
 
-    def evaluate(self, values: Mapping[str, object], ids: Sequence[str] | None = None) -> list[Evaluation]:
-        """Evaluate active constraints, all or those in `ids`, against these values, and count the results."""
-        evaluations = evaluate(self._gossip.state.constraints, values, self._gossip.labels, ids)
-        turns = self._counts.note(evaluations)
+    def _describe(self, now: int) -> None:
+        """Tell the fleet which variables this node measures, if that changed."""
+        if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
+            self._described = now
+            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
+
+    async def _renew(self) -> None:
+        while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
+            await asyncio.sleep(0)
+
+    def _renew_some(self) -> bool:
+        """Read and judge some new and redefined constraints. False if there are none."""
+        ids = self.judge.stale(RENEWED_AT_ONCE)
+        if ids:
+            now = time.monotonic_ns()
+            fresh = self.judge.renew(ids, now)
+            spans = self.judge.take_spans()
+            if spans is not None:
+                self._measurements.require(spans)
+            self.judge.judge(fresh, now)
+            self._publish()
+        return bool(ids)
+
+    async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
+        evaluations = []
+        for start in range(0, len(ids), JUDGED_AT_ONCE):
+            evaluations += self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            self._publish()
+            if start + JUDGED_AT_ONCE < len(ids):
+                await asyncio.sleep(0)
+        return evaluations
+
+    def _publish(self) -> None:
+        """Tell the node of changed evaluations and of turns."""
+        changed, turns = self.judge.take_changes()
+        self.changes += len(changed)
+        for id_ in changed:
+            for subscriber in self._subscribers:
+                subscriber(id_)
         if turns:
             self._feed.evaluate(turns)
-        self._rates.note({each.constraint: each.counts for each in evaluations})
-        return evaluations
+        self._verdicts.note(changed)
 
     def recorded(self, constraint: str | None, satisfied: int, violations: int) -> None:
         """Evaluations made elsewhere were written: count them in the recent rates and the most violated, too."""
         self._sketches.note({constraint: (satisfied, violations)})
         self._rates.note({constraint: (satisfied, violations)})
 
+    # --- writing -----------------------------------------------------------------------------------------------------------
+
     async def write_counts(self) -> None:
         """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped."""
-        if self._feed.writable and (counts := self._counts.take()):
+        if self._feed.writable and (counts := self.judge.take_counts()):
             for error in self._feed.write(lambda: self._gossip.record_each(counts)).values():
-                _log.warning("an evaluation is not counted: %s", error)
+                _log.warning("a judgement is not counted: %s", error)
             self._sketches.note(counts)
+            self._rates.note(counts)
+
+    async def write_verdicts(self) -> None:
+        """Write the verdicts that waited for their time."""
+        self._verdicts.write()
+
+    async def write_times(self) -> None:
+        """Write the time satisfied, violated and unknown of each constraint."""
+        if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
+            for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
+                _log.warning("the time of a constraint is not counted: %s", error)
 
     async def write_sketches(self) -> None:
         """Write the counts of violations to the sketch."""
@@ -186,103 +227,81 @@ class Evaluator:
             self._feed.write(self._rates.write_waiting)
 
 
-ENTRY_POINTS = "constraint_crdt.probes"
+class _VerdictCells:
+    """The cells on the verdicts of this node: what waits to be told, and when it may be."""
 
-_log = logging.getLogger("constraint_crdt.node")
+    def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
+        self._gossip = gossip
+        self._feed = feed
+        self._judge = judge
+        self._push = push
+        self._told: dict[str, VerdictState] = {}
+        """The states told by this life."""
+        self._told_at: dict[str, int] = {}
+        """The times of cells within `TOLD_EVERY`."""
+        self._waiting: dict[str, None] = {}
+        self._life: Replica | None = None
 
+    def note(self, changed: Iterable[str]) -> None:
+        """The evaluations of these constraints changed: tell those that turned."""
+        for id_ in changed:
+            evaluation = self._judge.evaluation(id_)
+            state = VerdictState.OFF if evaluation is None else evaluation.state
+            if state is not self._told.get(id_, VerdictState.HOLDS) and not self._is_trivial(id_, state):
+                self._waiting[id_] = None
+        self.write()
 
-@runtime_checkable
-class Probe(Protocol):
-    """A source of measurements."""
+    def _is_trivial(self, id_: str, state: VerdictState) -> bool:
+        """True for what other nodes know without a cell: off, and undecided on a node that measures none of the variables."""
+        if id_ in self._told:
+            return False
+        if state is VerdictState.OFF or len(self._told) >= MOST_TOLD:
+            return True
+        return state is VerdictState.UNKNOWN and not self._judge.measures_some(id_)
 
-    @property
-    def name(self) -> str:
-        """The name in logs and settings."""
+    def restate(self) -> None:
+        """Take over the verdicts of a former life of this node, once for each life."""
+        if self._life == self._gossip.replica or not self._feed.writable:
+            return
+        former = self._gossip.state.verdicts.restated(self._gossip.replica)
+        self._life = self._gossip.replica
+        self._told.update((id_, each.state) for id_, each in former.items())
+        self._waiting.update(dict.fromkeys(former))
+        self.write()
 
-    def read(self) -> Mapping[str, object]:
-        """The values now, by variable. Called in a thread, never twice at once. An exception is logged."""
-
-
-class SystemProbe:
-    """The host: `cpu_percent`, `memory_percent`, `swap_percent`, `disk_percent` (of /), `load_1m`, `load_5m`, `process_count`,
-    and where the host has sensors `temp_c`, the highest of them, and `battery_percent`.
-    """
-
-    name = "system"
-
-    def __init__(self) -> None:
-        import psutil
-
-        self._psutil = psutil
-        psutil.cpu_percent()  # the first call has nothing to compare with
-
-    def __repr__(self) -> str:
-        return "SystemProbe()"
-
-    def read(self) -> dict[str, object]:
-        """The values of the host now."""
-        psutil = self._psutil
-        one, five, _ = psutil.getloadavg()
-        values: dict[str, object] = {
-            "cpu_percent": psutil.cpu_percent(),
-            "memory_percent": psutil.virtual_memory().percent,
-            "swap_percent": psutil.swap_memory().percent,
-            "disk_percent": psutil.disk_usage("/").percent,
-            "load_1m": one,
-            "load_5m": five,
-            "process_count": len(psutil.pids()),
-        }
-        values |= self._sensors()
-        return values
-
-    def _sensors(self) -> dict[str, object]:
-        psutil, values = self._psutil, {}
-        read_temperatures = getattr(psutil, "sensors_temperatures", None)  # not on every platform
-        temperatures = [each.current for group in (read_temperatures() if read_temperatures else {}).values() for each in group]
-        if temperatures:
-            values["temp_c"] = max(temperatures)
-        read_battery = getattr(psutil, "sensors_battery", None)
-        battery = read_battery() if read_battery else None
-        if battery is not None:
-            values["battery_percent"] = battery.percent
-        return values
-
-
-class ProbeReader:
-    """Reads a probe at regular intervals."""
-
-    def __init__(self, probe: Probe, measurements: LatestMeasurements, every: float) -> None:
-        """`every`: seconds between two readings."""
-        self._probe = probe
-        self._measurements = measurements
-        self._every = every
-        self.name = probe.name
-
-    async def run(self) -> None:
-        """Take in the values of the probe. Never returns."""
-        while True:
-            try:
-                values = await asyncio.to_thread(self._probe.read)
-                self._measurements.put(values, time.monotonic_ns())
-            except Exception as error:
-                _log.warning("probe %s failed: %s", self.name, error)
-            await asyncio.sleep(self._every)
+    def write(self) -> None:
+        """Write the verdicts whose time has come."""
+        if not self._waiting or not self._feed.writable:
+            return
+        now = time.monotonic_ns()
+        self._told_at = {id_: at for id_, at in self._told_at.items() if now - at < TOLD_EVERY}
+        due = [id_ for id_ in self._waiting if id_ not in self._told_at]
+        if not due:
+            return
+        verdicts = {id_: self._judge.verdict(id_, now) for id_ in due}
+        self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
+        for id_, verdict in verdicts.items():
+            del self._waiting[id_]
+            self._told_at[id_] = now
+            if verdict is None:
+                self._told.pop(id_, None)
+            else:
+                self._told[id_] = verdict.state
+        self._push()
 
 
-def find_probe(name: str) -> Probe:
-    """The probe of that name: `system`, or a probe of an installed package.
+class _Given:
+    """Values given for a check, in front of the measured ones. None: the variable is missing."""
 
-    Raises `ConstraintCrdtError` if there is none, or it cannot be made.
-    """
-    if name == SystemProbe.name:
-        return SystemProbe()
-    offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
-    if name not in offered:
-        raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")
-    try:
-        probe = offered[name].load()()
-    except Exception as error:
-        raise ConstraintCrdtError(f"the probe {name!r} cannot be started: {error}") from error
-    if not isinstance(probe, Probe):
-        raise ConstraintCrdtError(f"the probe {name!r} has no name and read()")
-    return probe
+    def __init__(self, measured: LatestMeasurements, given: Mapping[str, object]) -> None:
+        self._measured = measured
+        self._given = given
+        self._usable, self._unusable = coerced(given)
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        """See `judgement.Values.read`."""
+        usable, unusable = self._measured.select(names, now, max_age)
+        for name in self._given:
+            usable.pop(name, None)
+            unusable.pop(name, None)
+        return assembled(usable | self._usable, unusable | self._unusable, self._measured.windows(now))

@@ -33,7 +33,7 @@ from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
-from constraint_crdt.runtime.evaluation import EvaluationCounts
+from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.types.counters import COUNTS
@@ -244,8 +244,10 @@ class EventPublisher:
             self.publish(EventKind.NEW_LIFE, node=self._gossip.node_id, detail=detail)
         if change.result is not None:
             self._received(change.peer, change.result)
-        for constraint, verdict in change.turns:
-            self.publish(EventKind(verdict.value), constraint=constraint, node=self._gossip.node_id)
+        for turn in change.turns:
+            if turn.began != turn.ended:
+                kind = EventKind.VIOLATED if turn.began else EventKind.SATISFIED
+                self.publish(kind, constraint=turn.constraint, node=self._gossip.node_id)
         if change.state_changed and not self._behind:
             self._publish_some()
 
@@ -334,10 +336,10 @@ class _Names:
 class Notices:
     """Finds the changed readings of a node. Without readers the cost is a call per changed cell."""
 
-    def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, counts: EvaluationCounts, persistence: Persistence) -> None:
+    def __init__(self, gossip: GossipNode, exchanges: ExchangeLoop, evaluator: Evaluator, persistence: Persistence) -> None:
         self._gossip = gossip
         self._exchanges = exchanges
-        self._counts = counts
+        self._evaluator = evaluator
         self._persistence = persistence
         self._seen: tuple[object, ...] = ()
         self._version = 0
@@ -359,7 +361,7 @@ class Notices:
             constraints.next_expiry,
             gossip.tracker.changes,
             frozenset(self._exchanges.live),
-            self._counts.changes,
+            self._evaluator.changes,
             self._persistence.trouble,
         )
         if seen != self._seen:

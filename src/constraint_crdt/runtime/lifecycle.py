@@ -27,19 +27,19 @@ from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.explain import Explanations, Spells
-from constraint_crdt.insight.overview import NodeOverview
+from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
-from constraint_crdt.runtime.evaluation import EvaluationCounts, Evaluator, LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
-from constraint_crdt.runtime.persistence import FileRecorder, Persistence, StateFiles, store_path
+from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
+from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
@@ -54,6 +54,12 @@ REMOVE_EVERY = 1.0
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
+
+TELL_EVERY = 0.25
+"""Seconds between two looks for verdicts whose time to be told has come."""
+
+TIMES_EVERY = 60.0
+"""Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
@@ -249,20 +255,22 @@ class Runtime:
 
         # Evaluation.
         self.measurements = LatestMeasurements(settings.max_age)
-        self.counts = EvaluationCounts()
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
-        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.counts, self.rates, self.sketches)
-        self.probes = [ProbeReader(probe, self.measurements, settings.check_every) for probe in probes]
+        self.evaluator = Evaluator(
+            self.gossip, self.feed, self.measurements, self.rates, self.sketches,
+            push=self.exchanges.push, every=settings.check_every,
+        )  # fmt: skip
+        self.spell_file = SpellFile(store_path(settings), self.evaluator.judge)
+        self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         store_file = store_path(settings)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
-        self.spells = Spells(self.gossip.state.rows, now)
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
-        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.spells, self.counts, self.rates)
+        self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
-        self.overview = NodeOverview(self.gossip, self.rates, self.counts, self.evidence, self.spells)
+        self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
         self.partitions = PartitionDetector(settings.name)
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
@@ -279,7 +287,7 @@ class Runtime:
             notify=self.publisher.alert,
             now=now,
         )
-        self.notices = Notices(self.gossip, self.exchanges, self.counts, self.persistence)
+        self.notices = Notices(self.gossip, self.exchanges, self.evaluator, self.persistence)
 
         # The background.
         self.tasks = Tasks(settings.name)
@@ -295,13 +303,13 @@ class Runtime:
             self.gossip,
             self.feed,
             self.exchanges,
-            self.counts,
+            self.evaluator,
             frontier,
             self.transport,
             self.persistence,
             self.maintenance.removals,
         )
-        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.counts, self.persistence, self.events, self.lag)
+        self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
 
     def _subscribe(self) -> None:
@@ -310,13 +318,11 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
-        feed.subscribe(self.spells.changed, ChangeOrigin.EVALUATED)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
-        feed.definitions.subscribe(self.counts.forget_all)
-        feed.definitions.subscribe(self.spells.forget_all)
-        self.counts.subscribe(self.notices.note)
+        feed.definitions.subscribe(self.evaluator.judge.redefine)
+        self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
 
@@ -335,8 +341,8 @@ class Runtime:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
         self.evidence.begin()
-        self.spells.begin()
         await self.alerts.load()
+        await self.spell_file.load()
         try:
             self.recorder.open()
             await self.membership.join()
@@ -356,8 +362,11 @@ class Runtime:
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", self.lag.run)
-        tasks.repeat("checks", settings.check_every, self.evaluator.evaluate_all)
+        tasks.repeat("checks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
+        tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
+        tasks.repeat("spells", settings.count_every, self.spell_file.save)
+        tasks.repeat("times", TIMES_EVERY, self.evaluator.write_times)
         tasks.repeat("expiry", EXPIRE_EVERY, self.maintenance.expire)
         tasks.repeat("expired constraints", REMOVE_EVERY, self.maintenance.remove_expired)
         tasks.repeat("sketches", settings.rate_every, self.evaluator.write_sketches)
@@ -379,6 +388,9 @@ class Runtime:
         """See `Node.stop`."""
         if await self.tasks.stop():
             await self.evaluator.write_counts()
+            await self.evaluator.write_times()
+            await self.evaluator.write_verdicts()
+            await self.spell_file.save()
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:

@@ -27,19 +27,18 @@ from typing import Self
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, UnknownConstraint, WrongThread
-from constraint_crdt.expression import check_names, compile_expression
+from constraint_crdt.expression import check_expressions, check_names
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, EventKind, Severity
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
-from constraint_crdt.runtime.evaluation import Probe
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
+from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
@@ -116,7 +115,6 @@ class Node:
         """The recent rates at which constraints held and were violated."""
         self.evidence = runtime.evidence
         """The evidence of the state of each peer."""
-        self.spells = runtime.spells
         """Since when each constraint is violated on each node."""
         self.coverage = runtime.coverage
         """Which nodes have heard of a change."""
@@ -210,18 +208,31 @@ class Node:
         on: Labels | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
+        for_: timedelta | float | None = None,
+        clear_after: timedelta | float | None = None,
+        clear_when: str | None = None,
+        if_unknown: str = IfUnknown.UNKNOWN,
+        max_age: timedelta | float | None = None,
     ) -> Change:
         """Add a constraint to the whole fleet, or replace its definitions known here.
 
         `on`: the labels of the nodes to apply the constraint to. `ttl`: its duration, a number in seconds; `until`: its end, a
-        number in ns since the epoch. Without either the constraint lasts until its removal. Raises `ExpressionError` (wrong `when`)
-        or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        number in ns since the epoch. Without either the constraint lasts until its removal.
+
+        `for_`: the constraint is violated only once `when` was violated for so long. `clear_after`: a violated constraint holds
+        again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
+        an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
+
+        Raises `ExpressionError` (wrong `when` or `clear_when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            await asyncio.to_thread(compile_expression, when)  # the CEL library may not be loaded yet
+            await asyncio.to_thread(check_expressions, when, clear_when)  # the CEL library may not be loaded yet
         self._check_call()
-        add = partial(self.gossip.add_constraint, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until)
-        return await self._runtime.feed.commit(partial(add, id_, at=self._now()))
+        add = partial(
+            self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+        )  # fmt: skip
+        return await self._runtime.feed.commit(partial(add, at=self._now()))
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
@@ -267,7 +278,7 @@ class Node:
         value is taken then.
         """
         self._check_call()
-        self._runtime.measurements.put(values, time.monotonic_ns())
+        await self._runtime.evaluator.measure(values)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate the active constraints now, against these values and the latest measurements, and count the results.
@@ -277,9 +288,8 @@ class Node:
         self._check_call()
         check_names(values)
         runtime = self._runtime
-        fresh = runtime.measurements.fresh(time.monotonic_ns())
         runtime.persistence.check()
-        evaluations = runtime.evaluator.evaluate({**fresh, **values})
+        evaluations = await runtime.evaluator.check(values)
         await runtime.evaluator.write_counts()
         runtime.exchanges.push()
         await runtime.persistence.durable()

@@ -8,6 +8,9 @@ contents.
 Rules of the recording: each frame is a write call, so that a kill loses no frame. A file of half the bound is renamed to
 `FILE.1`, replacing the file before, and a new file begins with a checkpoint.
 
+The spells of verdicts (`temporal`) are in a small file beside the store. Without the file, or with a damaged one, the clocks of
+`for` and `clear_after` begin anew; nothing else is lost.
+
 A state file is encoded and parsed in a thread, from cells that never change, and merged on the loop, at an instant: newer data here
 stays, and the merge is on disk before the import returns.
 """
@@ -16,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +28,8 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression.judgement import Judge
+from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -34,6 +40,7 @@ from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_fram
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
+from constraint_crdt.store.files import read_bounded, replace_file
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -300,3 +307,39 @@ class StateFiles:
 def _text(rows: Rows, runs: Sequence[Run]) -> str:
     rows.apply(runs, whole=True)
     return to_json(ConstraintState(rows))
+
+
+class SpellFile:
+    """The file of the spells of this node's verdicts."""
+
+    def __init__(self, store: Path | None, judge: Judge) -> None:
+        """`store`: the file of the store; None: nothing is kept."""
+        self._file = None if store is None else store.with_name(f"{store.name}.verdicts.json")
+        self._judge = judge
+        self._turns = 0
+
+    async def load(self) -> None:
+        """Have the judge take over the spells of the time before. An unusable file is ignored with a warning."""
+        if self._file is None:
+            return
+        try:
+            self._judge.resume(await asyncio.to_thread(self._read, self._file))
+        except FileNotFoundError:
+            return
+        except (OSError, ConstraintCrdtError) as error:
+            _log.warning("cannot read the verdicts in %s (%s): the clocks of `for` and `clear_after` begin anew", self._file, error)
+
+    @staticmethod
+    def _read(file: Path) -> SavedSpells:
+        return read_spells(read_bounded(file, MAX_SPELLS_BYTES))
+
+    async def save(self) -> None:
+        """Save the spells, if a state turned since, or a clock runs."""
+        if self._file is None or (self._turns == self._judge.turns and not self._judge.is_running):
+            return
+        turns, content = self._judge.turns, self._judge.save(time.monotonic_ns())
+        try:
+            await asyncio.to_thread(replace_file, self._file, content)
+            self._turns = turns
+        except OSError as error:
+            _log.warning("cannot write the verdicts to %s: %s", self._file, error.strerror or error)

@@ -27,13 +27,13 @@ from typing import Any, Self, TypeVar
 
 from constraint_crdt.errors import InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
-from constraint_crdt.model import Event, Severity
+from constraint_crdt.model import Event, IfUnknown, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.runtime.batches import BatchResult
-from constraint_crdt.runtime.evaluation import Probe
+from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES
@@ -211,10 +211,19 @@ class SyncNode:
         on: Labels | None = None,
         ttl: timedelta | float | None = None,
         until: datetime | int | None = None,
+        for_: timedelta | float | None = None,
+        clear_after: timedelta | float | None = None,
+        clear_when: str | None = None,
+        if_unknown: str = IfUnknown.UNKNOWN,
+        max_age: timedelta | float | None = None,
     ) -> Change:
         """See `Node.add_constraint`."""
-        add = self._node.add_constraint
-        return self._wait(add(id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until))
+        return self._wait(
+            self._node.add_constraint(
+                id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
+                for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+            )
+        )  # fmt: skip
 
     def remove_constraint(self, id_: str) -> None:
         """See `Node.remove_constraint`."""

@@ -12,9 +12,10 @@ Rules kept here:
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.histories import History, settle
 from constraint_crdt.simulation.invariants import Violation
@@ -32,13 +33,16 @@ from constraint_crdt.simulation.steps import (
     FoldRates,
     Increment,
     Insert,
+    Measure,
     Move,
     NodeStart,
     Rate,
     Record,
     Remove,
     Retire,
+    Spend,
     Stale,
+    Tell,
     Tile,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
@@ -70,12 +74,23 @@ FAULTS = (
 
 
 IDS = ("x", "y", "z", "xy", "fence")
-DEFINITIONS = ((None, None), (None, None), ("v <= 1.0", None), ("v <= 2.0", None), (None, "seen"))
-"""(when, about); the bare definition twice, so that nodes write the same definition."""
+DEFINITIONS: Sequence[Mapping[str, object]] = (
+    {},
+    {},
+    {"when": "v <= 1.0"},
+    {"when": "v <= 2.0", "for_": 30.0, "clear_after": 0.5, "clear_when": "v <= 1.5"},
+    {"when": "v <= 2.0", "if_unknown": IfUnknown.VIOLATED, "max_age": 5.0},
+    {"about": "seen"},
+)
+"""The bare definition twice, so that nodes write the same definition."""
 
 LIFETIMES = (None, None, None, 0.5, 3.0)
 """Seconds; most constraints have no end."""
 
+VERDICTS = (None, "holds", "pending", "violated", "violated", "clearing", "unknown", "off")
+"""The states of verdicts; None for nothing to tell."""
+
+VARIABLES = (("speed_mps", "double"), ("door", "bool"), ("door", "string"), ("notes", "mixed"))
 COUNTERS = ("parts", "doors")
 TILES = ("t1", "t2")
 TILE_ACTS = ("put", "put", "put", "tag", "tag", "untag", "delete", "restore", "purge")
@@ -124,6 +139,9 @@ _MIX: Sequence[tuple[str, int]] = (
     ("expire", 5),
     ("count", 6),
     ("tile", 12),
+    ("tell", 8),
+    ("spend", 4),
+    ("measure", 3),
     ("tally", 4),
     ("insert", 3),
     ("rate", 4),
@@ -204,10 +222,16 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> DrawnWrite:
         return Expire, {}
     if what == "count":
         return Count, {"name": rng.pick(COUNTERS), "by": rng.pick((1, 2, -1, -3))}
+    if what == "tell":
+        return Tell, {"id": rng.pick(IDS), "state": rng.pick(VERDICTS), "since": rng.below(4)}
+    if what == "spend":
+        times = {"satisfied": rng.below(3), "violated": rng.below(3), "unknown": rng.below(2)}
+        return Spend, {"id": rng.pick(IDS), **times}
+    if what == "measure":
+        return Measure, {"variables": tuple(dict(each for each in VARIABLES if rng.happens(0.5)).items())}
     if what == "tile":
         return Tile, {"tile": rng.pick(TILES), "act": rng.pick(TILE_ACTS), "text": rng.pick(TEXTS)}
-    when, about = rng.pick(DEFINITIONS)
-    return Add, {"id": rng.pick(IDS), "when": when, "about": about, "ttl": rng.pick(LIFETIMES)}
+    return Add, {**rng.pick(DEFINITIONS), "id": rng.pick(IDS), "ttl": rng.pick(LIFETIMES)}
 
 
 @dataclass(frozen=True, slots=True)

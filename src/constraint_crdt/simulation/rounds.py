@@ -19,8 +19,7 @@ from dataclasses import asdict, dataclass
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, Limits
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import Severity
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import Severity, html_fields
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message
 from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule

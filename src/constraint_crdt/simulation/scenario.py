@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model.markup import html_fields
+from constraint_crdt.model import html_fields
 from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.steps import Add, NodeStart
 from constraint_crdt.simulation.world import Pace, Quality, SimRng, World

@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from constraint_crdt.model import IfUnknown
+
 MessageName: TypeAlias = tuple[int, int]
 """The number of the sending step, and the index of the message in that step."""
 
@@ -54,6 +56,12 @@ class Add(Write, frozen=True, kw_only=True, tag="add"):
     about: str | None = None
     ttl: float | None = None
     """Lifetime in seconds; None for no end."""
+    for_: float = 0.0
+    """Seconds, as `clear_after` and `max_age`."""
+    clear_after: float = 0.0
+    clear_when: str | None = None
+    if_unknown: IfUnknown = IfUnknown.UNKNOWN
+    max_age: float | None = None
 
 
 class Remove(Write, frozen=True, kw_only=True, tag="remove"):
@@ -167,6 +175,31 @@ class Increment(Write, frozen=True, kw_only=True, tag="increment"):
     """(satisfied, violated) of the increments after it."""
 
 
+class Tell(Write, frozen=True, kw_only=True, tag="tell"):
+    """State the node's verdict on a constraint."""
+
+    id: str
+    state: str | None = None
+    """A `VerdictState`; None for nothing to tell."""
+    since: int = 0
+    """ns since the epoch."""
+
+
+class Spend(Write, frozen=True, kw_only=True, tag="spend"):
+    """Add to the time of a constraint by verdict, in ms."""
+
+    id: str
+    satisfied: int = 0
+    violated: int = 0
+    unknown: int = 0
+
+
+class Measure(Write, frozen=True, kw_only=True, tag="measure"):
+    """State the variables that the node measures, with their kinds."""
+
+    variables: tuple[tuple[str, str], ...] = ()
+
+
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop tombstones."""
 
@@ -243,6 +276,9 @@ AnyStep: TypeAlias = (
     | FoldRates
     | Decay
     | Increment
+    | Tell
+    | Spend
+    | Measure
     | Collect
     | Begin
     | Stale

@@ -1,14 +1,14 @@
 """The store of a node on disk: cells, clock, floors and identity.
 
-`store` is the SQLite file, `schema` its tables, `changes` the difference to the rows in memory. `committer` groups changes into
-commits. `files` has path, lock, marker and errors. docs/design/identity-and-durability.md gives the reasons, and
+`store` is the SQLite file, `schema` its tables and the content of a commit. `committer` groups the changes of the rows in memory
+into commits. `files` has path, lock, marker and errors. docs/design/identity-and-durability.md gives the reasons, and
 docs/reference/store.md explains the store for operators.
 """
 
 from constraint_crdt.errors import StoreError, WritesRefused
-from constraint_crdt.store.changes import Life
 from constraint_crdt.store.committer import Committer
 from constraint_crdt.store.files import Marker, default_path, marker_for, set_aside
+from constraint_crdt.store.schema import Life
 from constraint_crdt.store.store import Identity, Store
 
 __all__ = [

@@ -1,8 +1,11 @@
-"""The committer: commits the changes of the event loop in a thread, in groups.
+"""The committer: follows the changes of a node's rows since the last commit, and commits them in a thread, in groups.
 
 Rules (docs/design/identity-and-durability.md#durability): a single commit runs at a time, and later changes form the next group, so
 a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed batch
 is kept and retried every second, and with each change, until the disk takes writes again.
+
+Rules of a batch: a batch has all changes since the last successful commit, so its cells, clock and floors belong together. The next
+batch repeats the changes of a failed batch. Deletes precede puts, because a key may have been written again.
 """
 
 import asyncio
@@ -12,11 +15,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from constraint_crdt.crdt.cells import Cell, Key, Run
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram
-from constraint_crdt.store.changes import Changes, CommitBatch, Life
+from constraint_crdt.store.schema import CommitBatch, Fallen, Life, Seal
 from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
@@ -26,6 +30,83 @@ COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 """Seconds: the upper bounds of the histogram of commits by duration."""
 
 _log = logging.getLogger("constraint_crdt.store")
+
+
+class Changes:
+    """Follows a node's `Rows`, and is the only caller of `take_dropped` and `take_repaired`."""
+
+    def __init__(self, rows: Rows) -> None:
+        """`rows` are as on disk now."""
+        self._rows = rows
+        self._clock = rows.clock_entries
+        self._floors = rows.floors
+        self._tried = self._clock
+        """The clock of the last batch: a failed commit may have reached the disk."""
+        self._fallen: dict[tuple[Replica, int, Key], int] = {}
+        self._mended: list[Cell] = []
+        self._lives: list[Life] = []
+        self._life_ends = False
+        self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
+        rows.take_dropped()
+        rows.take_repaired()
+
+    @property
+    def on_disk(self) -> Mapping[Replica, int]:
+        """The clock on disk."""
+        return self._clock
+
+    def begin_life(self, life: Life) -> None:
+        """Have the next batch begin a life of the node."""
+        self._lives.append(life)
+        self._life_ends = False
+
+    def end_life(self) -> None:
+        """Have the next batch end the life on disk."""
+        self._life_ends = True
+
+    def take(self) -> CommitBatch | None:
+        """The next batch, or None without changes. Call `done` after the commit; until then the next batch repeats the changes.
+        O(rows + changes).
+        """
+        rows = self._rows
+        clock, floors = rows.clock_entries, rows.floors
+        self._gather_fallen()
+        self._mended += rows.take_repaired()
+        if clock is self._clock and floors == self._floors and not (self._fallen or self._mended or self._lives or self._life_ends):
+            return None
+        self._tried = clock
+        self._taken = clock, floors, len(self._lives)
+        changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
+        fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
+        return CommitBatch(
+            [*self._repaired(), *rows.since(self._clock)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends
+        )
+
+    def done(self, batch: CommitBatch) -> None:
+        """The last batch is on disk."""
+        assert self._taken is not None, "nothing was taken"  # noqa: S101 - a fault of the caller, not of the input
+        self._clock, self._floors, lives = self._taken
+        self._taken = None
+        self._fallen.clear()  # only `take` adds to it
+        self._mended.clear()  # the same
+        del self._lives[:lives]
+        if batch.life_ends and not self._lives:  # else the end belongs to a life begun meanwhile
+            self._life_ends = False
+
+    def _repaired(self) -> list[Run]:
+        """The standing cells of a repair below the clock on disk: incomplete runs, for writing only."""
+        rows = self._rows
+        standing = [cell for cell in self._mended if rows.get(cell.kind, cell.key, cell.replica) is cell]
+        return [Run(cell.replica, cell.seq - 1, rows.seq(cell.replica), [cell]) for cell in standing]
+
+    def _gather_fallen(self) -> None:
+        tried = self._tried
+        for cell in self._rows.take_dropped():
+            # A cell without a key has nothing on disk before its first batch. A cell with a key may have an older cell there. So
+            # the many removals made and dropped between two commits cost nothing here.
+            if isinstance(cell.key, str) or cell.seq <= tried.get(cell.replica, 0):
+                place = (cell.replica, cell.kind, cell.key)
+                self._fallen[place] = max(cell.seq, self._fallen.get(place, 0))
 
 
 class Committer:

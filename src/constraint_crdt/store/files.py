@@ -27,6 +27,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import sqlite3
 import stat
 import tempfile
@@ -200,6 +201,31 @@ def sync_directory(directory: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_bounded(file: Path, most: int) -> bytes:
+    """The content of a file. Raises `OSError`, and `StoreError` for a file of more than `most` bytes."""
+    with file.open("rb") as opened:
+        data = opened.read(most + 1)
+    if len(data) > most:
+        raise StoreError(f"it has more than {most} bytes")
+    return data
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Replace a file as a whole, for the owner only. Raises `OSError`; the former content stays then."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(handle, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def set_aside(path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""The schema of a store file: creation, migration, and reading with checks.
+"""The schema of a store file: creation, migration, reading with checks, and the content of a commit.
 
 Rules: `application_id` marks a store and `user_version` is its schema version. A newer version is refused. Migrations are steps
 from a version to the next in a single transaction. Version 1 is the first, so there are no steps yet.
@@ -9,20 +9,21 @@ the clock of its row. The state hash and the number of cells are checked by the 
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple, Self
 from urllib.parse import quote
 from zlib import crc32
 
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Cell, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Key, Run, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.crdt.replica import check_replica
+from constraint_crdt.crdt.replica import Replica, check_replica
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
-from constraint_crdt.store.changes import Seal
 from constraint_crdt.store.files import REJOIN, damaged, unusable
 
 APPLICATION_ID = int.from_bytes(b"CCRD")
@@ -59,8 +60,59 @@ LOG_BYTES = 16 * 1024 * 1024
 BUSY_SECONDS = 5.0
 """Seconds for which a commit waits for another reader of the file (a backup, `sqlite3`)."""
 
+_MASK = 2**63 - 1
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
+
+
+class Seal(NamedTuple):
+    """The expected content of the state on disk, checked at loading. Written with each commit."""
+
+    state_hash: bytes
+    hash_key: bytes
+    """Stands for the key of the hash: the hash of the empty state. A store whose fleet changed its secret is not damaged."""
+    cells: int
+    rows: int
+    floors: int
+    """The sum of the floors, modulo 2**63."""
+
+    @classmethod
+    def of(cls, rows: Rows) -> Self:
+        """The seal of rows as they are. O(floors)."""
+        empty = rows.digest.state(0, 0)
+        floors = sum(rows.floors.values()) & _MASK
+        return cls(bytes(rows.state_hash), bytes(empty), len(rows), len(rows.clock_entries), floors)
+
+
+class Life(NamedTuple):
+    """A life of the node: its incarnation, its begin (ns since the epoch), and the reason."""
+
+    incarnation: int
+    began: int
+    why: str
+
+
+class Fallen(NamedTuple):
+    """A cell to be deleted, up to a seq."""
+
+    replica: Replica
+    kind: int
+    key: Key
+    seq: int
+
+
+class CommitBatch(NamedTuple):
+    """The content of a commit."""
+
+    runs: Sequence[Run]
+    fallen: Sequence[Fallen]
+    floors: Mapping[Replica, int]
+    """The changed floors."""
+    seal: Seal
+    lives: Sequence[Life] = ()
+    """The lives beginning with this commit."""
+    life_ends: bool = False
+    """The life on disk must end with this commit, whatever the marker says."""
 
 
 def check_header(path: Path) -> None:

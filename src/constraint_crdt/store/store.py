@@ -20,7 +20,6 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, StoreError
 from constraint_crdt.store import schema
-from constraint_crdt.store.changes import CommitBatch, Life, Seal
 from constraint_crdt.store.files import (
     REJOIN,
     SIDE_FILES,
@@ -34,7 +33,7 @@ from constraint_crdt.store.files import (
     sync_directory,
     unusable,
 )
-from constraint_crdt.store.schema import checksum, load
+from constraint_crdt.store.schema import CommitBatch, Life, Seal, checksum, load
 
 NONCE_BYTES = 16
 FIRST_START = "first start"

@@ -21,6 +21,7 @@ from constraint_crdt.types import (
     tile_cells,
     tile_sets,
     tiles,
+    variables,
     verdicts,
 )
 
@@ -37,11 +38,12 @@ if TYPE_CHECKING:
     from constraint_crdt.types.register import EisensteinRegister, eisenstein_norm, hex_distance
     from constraint_crdt.types.sketch import Frequent, SketchCRDT
     from constraint_crdt.types.tiles import FleetTiles
+    from constraint_crdt.types.variables import MeasuredVariables, VariableKind
     from constraint_crdt.types.verdicts import ConstraintVerdicts, NodeVerdict
 
 _REGISTERED = (
     bloom, counters, decay, definition, increments, nodes, orset, rates, register, sketch, tile_cells, tile_sets, tiles,
-    verdicts,
+    variables, verdicts,
 )  # fmt: skip
 """The modules that register kinds."""
 
@@ -59,6 +61,7 @@ _MODULE_OF = {
     "FleetTile": "constraint_crdt.edge",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
+    "MeasuredVariables": "constraint_crdt.types.variables",
     "Merge": "constraint_crdt.crdt.clock",
     "Moves": "constraint_crdt.types.counters",
     "NodeVerdict": "constraint_crdt.types.verdicts",
@@ -68,6 +71,7 @@ _MODULE_OF = {
     "RoomIncrements": "constraint_crdt.types.increments",
     "Seconds": "constraint_crdt.types.counters",
     "SketchCRDT": "constraint_crdt.types.sketch",
+    "VariableKind": "constraint_crdt.types.variables",
     "eisenstein_norm": "constraint_crdt.types.register",
     "hex_distance": "constraint_crdt.types.register",
 }
@@ -86,6 +90,7 @@ __all__ = [
     "FleetTile",
     "FleetTiles",
     "Frequent",
+    "MeasuredVariables",
     "Merge",
     "Moves",
     "NodeVerdict",
@@ -95,6 +100,7 @@ __all__ = [
     "RoomIncrements",
     "Seconds",
     "SketchCRDT",
+    "VariableKind",
     "eisenstein_norm",
     "hex_distance",
 ]

@@ -2,15 +2,20 @@
 
 | kind | key | value |
 |---|---|---|
-| 1 ADD | constraint id | nil, or `[when, severity, about, [[label, value], …], expires at, added at]`; times in ns |
+| 1 ADD | constraint id | nil, or `[when, severity, about, [[label, value], …], expires at, added at, meaning, fields]` |
 
-All knowledge about the fields of a definition is in this module. A definition may have an end (`expires_at`), which is part of
-the definition. The time of the addition is not: adding a definition already in force changes nothing.
+Times and durations are in ns. Trailing defaults are left out. All knowledge about the fields of a definition is in this module.
+
+- A definition may have an end (`expires_at`), which is part of the definition. The time of the addition is not: adding a definition
+  already in force changes nothing.
+- `fields` are `[for, clear after, clear when, if unknown, max age]` for the meaning version 1, and are absent for the version 0.
+  Fields of a later meaning version are not decoded. The definition keeps them as bytes, and evaluation reads it as unknown.
 """
 
+import enum
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -28,12 +33,16 @@ from constraint_crdt.crdt.limits import (
 )
 from constraint_crdt.crdt.replica import Dot, check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
-from constraint_crdt.model import Severity
+from constraint_crdt.model import IfUnknown, Severity
 
 ADD: Final = 1
 
+MEANING: Final = 1
+"""The meaning version of definitions with fields. A version that changes the meaning of a definition writes a higher one."""
 
 _LEVELS = tuple(Severity)
+
+_CHOICES = tuple(IfUnknown)
 
 Label = tuple[str, str]
 """A key and its value."""
@@ -55,6 +64,24 @@ class DefinitionValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """ns since the epoch."""
     added_at: int | None = None
     """ns since the epoch, by the clock of the writer."""
+    meaning: int = 0
+    """The meaning version."""
+    fields: msgspec.Raw = msgspec.Raw()
+    """A `FieldsValue` for the meaning version 1; of any form for a later one."""
+
+
+class FieldsValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The fields of a definition with the meaning version 1. Durations are in ns."""
+
+    for_: int = 0
+    clear_after: int = 0
+    clear_when: str | None = None
+    if_unknown: int = 0
+    """The place in `IfUnknown`."""
+    max_age: int | None = None
+
+
+_read_fields = msgspec.msgpack.Decoder(FieldsValue).decode
 
 
 def check_wire_labels(labels: Sequence[Label]) -> None:
@@ -74,6 +101,26 @@ def _check_add(_: str, value: DefinitionValue | None) -> None:
         if value.on:
             check_wire_labels(value.on)
         require_counts((value.expires_at or 0, value.added_at or 0), "a time of a definition")
+        if value.meaning or value.fields:
+            _check_fields(value)
+
+
+def _check_fields(value: DefinitionValue) -> None:
+    """Check the fields of a known meaning. A later version may have any."""
+    require(0 < value.meaning <= MAX_COUNT, "the meaning version of a definition")
+    if value.meaning > MEANING:
+        return
+    fields = _read_fields(value.fields or _NO_FIELDS)
+    require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after)), "a duration of a definition")
+    require(fields.max_age is None or 0 < fields.max_age <= _LONGEST, "the largest age of a definition")
+    require(0 <= fields.if_unknown < len(_CHOICES), "the choice of a definition for unknown")
+
+
+_NO_FIELDS: Final = b"\x90"
+"""An empty array."""
+
+_LONGEST: Final = int(DURATION_MAX) * SECOND
+"""The longest duration in a definition, in ns."""
 
 
 register(
@@ -109,6 +156,20 @@ class Definition(NamedTuple):
     """The selector: labels required of a node, ordered by key. Empty: the definition applies to all nodes."""
     expires_at: int | None = None
     """ns since the epoch: the end of the definition. None: in force until its removal."""
+    for_: int = 0
+    """ns: the constraint is violated once the condition was violated for so long."""
+    clear_after: int = 0
+    """ns: a violated constraint holds again once the condition held for so long."""
+    clear_when: str | None = None
+    """The CEL expression that must hold before a violated constraint holds again; None: `when`."""
+    if_unknown: IfUnknown = IfUnknown.UNKNOWN
+    """The verdict to count for an unknown outcome."""
+    max_age: int | None = None
+    """ns: measured values older than this are not used. None: the node's `max_age`."""
+    meaning: int = 0
+    """The meaning version of a later version of constraint-crdt. 0: this version knows the meaning."""
+    unknown_fields: bytes = b""
+    """The fields of a later meaning version, as received."""
 
     def applies_to(self, labels: Mapping[str, str]) -> bool:
         """True if a node with these labels has to evaluate the definition."""
@@ -129,27 +190,77 @@ class Addition(NamedTuple):
 
 
 def check_definition(
-    when: str | None, severity: str, about: str | None, on: Labels | None = None, expires_at: int | None = None
+    when: str | None,
+    severity: str,
+    about: str | None,
+    on: Labels | None = None,
+    expires_at: int | None = None,
+    *,
+    for_: int | None = None,
+    clear_after: int | None = None,
+    clear_when: str | None = None,
+    if_unknown: str = IfUnknown.UNKNOWN,
+    max_age: int | None = None,
 ) -> Definition:
-    """Make a `Definition`. Does not compile `when`.
+    """Make a `Definition`. Durations are in ns, see `duration_ns`. Does not compile `when` and `clear_when`.
 
-    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds.
+    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a part out of bounds, and for a field that needs a
+    `when` without one.
     """
-    try:
-        level = Severity(severity)
-    except ValueError:
-        message = f"severity must be one of {', '.join(_LEVELS)}, not {severity!r}"
-        raise ConstraintCrdtError(message, field="severity") from None
-    for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES)):
+    level, choice = _choice(Severity, severity, "severity"), _choice(IfUnknown, if_unknown, "if_unknown")
+    for what, text, limit in (("when", when, WHEN_BYTES), ("about", about, ABOUT_BYTES), ("clear_when", clear_when, WHEN_BYTES)):
         if text is not None and not isinstance(text, str):
-            raise InvalidType(f"{what} is a text, not {text!r}")
+            raise InvalidType(f"{what} is a text, not {text!r}", field=what)
         if text is not None and len(text.encode(errors="replace")) > limit:
             raise ConstraintCrdtError(f"{what} must have at most {limit} bytes", field=what)
     if expires_at is not None:
         expires_at = whole_number(expires_at, "the end of a constraint in ns since the epoch")
         if not 0 <= expires_at <= MAX_COUNT:
             raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
-    return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at)
+    fields = (
+        0 if for_ is None else _duration(for_, "for"),
+        0 if clear_after is None else _duration(clear_after, "clear_after"),
+        clear_when or None,
+        choice,
+        None if max_age is None else _duration(max_age, "max_age", least=1),
+    )
+    if not when:
+        _refuse_fields(fields)
+    return Definition(when or None, level, about or None, check_labels(on, "on") if on else (), expires_at, *fields)
+
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+
+def _choice(choices: type[Choice], value: str, what: str) -> Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ConstraintCrdtError(f"{what} must be one of {', '.join(choices)}, not {value!r}", field=what) from None
+
+
+def _duration(nanoseconds: int, what: str, least: int = 0) -> int:
+    nanoseconds = whole_number(nanoseconds, f"{what} in ns")
+    if not least <= nanoseconds <= _LONGEST:
+        bounds = f"{'above' if least else 'at least'} 0 and at most {DURATION_MAX:.0f} seconds (ten years)"
+        raise ConstraintCrdtError(f"{what} must be {bounds}, not {nanoseconds / SECOND:g}", field=what)
+    return nanoseconds
+
+
+_Fields = tuple[int, int, str | None, IfUnknown, int | None]
+"""for, clear after, clear when, if unknown, max age."""
+
+_DEFAULTS: Final[_Fields] = (0, 0, None, IfUnknown.UNKNOWN, None)
+
+FIELDS: Final = ("for", "clear_after", "clear_when", "if_unknown", "max_age")
+"""The names of the fields that say how a `when` is evaluated, in the order of the wire."""
+
+
+def _refuse_fields(fields: _Fields) -> None:
+    """Raise `ConstraintCrdtError` for the first field of a definition without a `when`."""
+    for what, value, default in zip(FIELDS, fields, _DEFAULTS, strict=True):
+        if value != default:
+            raise ConstraintCrdtError(f"{what} says how a `when` is evaluated, and this constraint has none: give one", field=what)
 
 
 def check_labels(labels: Labels, what: str = "labels") -> tuple[Label, ...]:
@@ -219,22 +330,58 @@ def expiry_time(ttl: "Duration | float | None", until: "Timestamp | int | None",
     return until
 
 
+def duration_ns(duration: "Duration | float | None", what: str) -> int | None:
+    """A duration of a caller in ns, of a `timedelta` or a number in seconds; None for None.
+
+    `what`: the name of the field. Raises `TypeError` for other types, and `ConstraintCrdtError` for a duration out of bounds.
+    """
+    if duration is None:
+        return None
+    seconds = real_number(duration.total_seconds() if isinstance(duration, Duration) else duration, f"{what} in seconds")
+    if isinstance(duration, bool) or not 0 <= seconds <= DURATION_MAX:  # NaN is in no range
+        message = f"{what} must be at least 0 and at most {DURATION_MAX:.0f} seconds (ten years), not {duration}"
+        raise ConstraintCrdtError(message, field=what)
+    return max(1, round(seconds * SECOND)) if seconds else 0
+
+
 def wire_definition(definition: Definition, added_at: int | None) -> list[object] | None:
     """The wire value of an ADD cell, without trailing defaults."""
     value: list[object] = [
         definition.when, _LEVELS.index(definition.severity), definition.about, definition.on, definition.expires_at, added_at
     ]  # fmt: skip
-    defaults: list[object] = [None, _LEVELS.index(Severity.WARNING), None, (), None, None]
+    if definition.meaning:
+        return [*value, definition.meaning, *([msgspec.Raw(definition.unknown_fields)] if definition.unknown_fields else ())]
+    fields: list[object] = [
+        definition.for_, definition.clear_after, definition.clear_when, _CHOICES.index(definition.if_unknown), definition.max_age
+    ]  # fmt: skip
+    if _without_defaults(fields, [0, 0, None, 0, None]):
+        return [*value, MEANING, fields]
+    return _without_defaults(value, [None, _LEVELS.index(Severity.WARNING), None, (), None, None]) or None
+
+
+def _without_defaults(value: list[object], defaults: Sequence[object]) -> list[object]:
+    """The value without its trailing defaults."""
     while value and value[-1] == defaults[len(value) - 1]:
         value.pop()
-    return value or None
+    return value
 
 
 def read_addition(cell: Cell) -> Addition:
     """The addition in an ADD cell."""
     value: DefinitionValue = value_of(cell) or _NO_VALUE
     definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
+    if value.meaning:
+        definition = _with_fields(definition, value)
     return Addition(definition, Dot(cell.replica, cell.seq), value.added_at)
+
+
+def _with_fields(definition: Definition, value: DefinitionValue) -> Definition:
+    if value.meaning > MEANING:
+        return definition._replace(meaning=value.meaning, unknown_fields=bytes(value.fields))
+    fields = _read_fields(value.fields or _NO_FIELDS)
+    return Definition(
+        *definition[:5], fields.for_, fields.clear_after, fields.clear_when, _CHOICES[fields.if_unknown], fields.max_age
+    )
 
 
 _NIL, _ARRAY_OF_FOUR, _SHORT_TEXT, _LONGER_TEXT = 0xC0, 0x94, 0b101, 0xD9

@@ -25,8 +25,7 @@ from constraint_crdt.crdt.cells import Cell, Key, make_cell, make_removal
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows, dots_of
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.model import Severity
-from constraint_crdt.model.markup import html_table
+from constraint_crdt.model import IfUnknown, Severity, html_table
 from constraint_crdt.types.definition import (
     ADD,
     WITHOUT_VALUE,
@@ -343,14 +342,23 @@ class ConstraintORSet(IndexedView):
         about: str | None = None,
         on: Labels | None = None,
         expires_at: int | None = None,
+        for_: int | None = None,
+        clear_after: int | None = None,
+        clear_when: str | None = None,
+        if_unknown: str = IfUnknown.UNKNOWN,
+        max_age: int | None = None,
         at: int | None = None,
     ) -> Change:
         """Make a constraint active with this definition, in place of all observed definitions, expired ones included.
 
-        `on`: the selector. `expires_at`: the end; `at`: the time now, for people; both in ns since the epoch. Adding a definition
-        in force changes nothing. Raises `TypeError` and `ConstraintCrdtError` as `check_definition` does.
+        `on`: the selector. `expires_at`: the end; `at`: the time now, for people; both in ns since the epoch. Durations are in ns.
+        Adding a definition in force changes nothing. Raises `TypeError` and `ConstraintCrdtError` as `check_definition` does.
         """
-        return self.put(id_, check_definition(when, severity, about, on, expires_at), node=node, at=at)
+        definition = check_definition(
+            when, severity, about, on, expires_at,
+            for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
+        )  # fmt: skip
+        return self.put(id_, definition, node=node, at=at)
 
     def put(self, id_: str, definition: Definition, *, node: str | Replica, at: int | None = None) -> Change:
         """The same, with a checked definition."""

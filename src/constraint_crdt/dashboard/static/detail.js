@@ -2,7 +2,7 @@
 
 import { byId, h } from "./dom.js";
 import { linkWords } from "./fleet.js";
-import { ago, at, count, duration, percent, plural, span } from "./format.js";
+import { ago, at, count, duration, percent, plural, shownFields, span } from "./format.js";
 import { STATE_GLYPHS, STATE_WORDS } from "./model.js";
 import { drawSparkline } from "./sparkline.js";
 
@@ -98,7 +98,7 @@ export class Detail {
       "div",
       { class: "lead" },
       h("p", { class: "line" }, h("span", { class: `badge ${state}` }, `${STATE_GLYPHS[state]} ${STATE_WORDS[state]}`), h("span", { class: `severity ${data.severity}` }, data.severity)),
-      explained.definitions.filter((each) => !each.expired).map((each) => h("pre", null, h("code", null, each.when ?? "evaluated outside of the node"))),
+      explained.definitions.filter((each) => !each.expired).map(definition),
       explained.conflict && h("p", { class: "error" }, "These definitions differ. All are enforced until the next edit."),
       data.about && h("p", null, data.about),
       state === "undecided" && data.reason && h("p", { class: "note" }, `Undecided here: ${data.reason}`),
@@ -152,6 +152,11 @@ export class Detail {
     };
     return h("ul", { class: "pairs" }, there.slice(0, MOST_LISTED).map(line), more(there.length, name));
   }
+}
+
+function definition(each) {
+  const fields = Object.entries(shownFields(each));
+  return h("div", null, h("pre", null, h("code", null, each.when ?? "evaluated outside of the node")), fields.length ? facts(fields) : "");
 }
 
 function section(title, ...content) {

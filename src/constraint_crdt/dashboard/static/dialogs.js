@@ -2,8 +2,10 @@
 
 import { announce, byId, setText } from "./dom.js";
 import { Problem } from "./api.js";
+import { shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
+const DURATIONS = ["for", "clear_after", "max_age"]; // s
 
 export class Dialogs {
   #checked = 0;
@@ -31,6 +33,9 @@ export class Dialogs {
     byId("add-severity").value = data?.severity ?? "warning";
     byId("add-about").value = data?.about ?? "";
     byId("add-on").value = Object.entries(data?.on ?? {}).map(([key, value]) => `${key}=${value}`).join(", ");
+    for (const name of [...DURATIONS, "clear_when"]) byId(`add-${name}`).value = data?.[name] || "";
+    byId("add-if_unknown").value = data?.if_unknown ?? "unknown";
+    byId("add-more").open = Boolean(data && Object.keys(shownFields(data)).length);
     setText(byId("add-error"), "");
     this.#verdict("", "");
     byId("add-dialog").showModal();
@@ -78,7 +83,9 @@ export class Dialogs {
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       setText(byId(place), `${error.message.slice(0, 1).toUpperCase()}${error.message.slice(1)}.`);
-      byId(`add-${error.field}`)?.focus();
+      const field = byId(`add-${error.field}`);
+      if (field?.closest("details")) byId("add-more").open = true;
+      field?.focus();
     } finally {
       button.disabled = false;
     }
@@ -94,6 +101,9 @@ export class Dialogs {
     if (value("about")) body.about = value("about");
     if (value("on")) body.on = parseLabels(value("on"));
     if (value("ttl")) body.ttl = Number(value("ttl"));
+    for (const name of DURATIONS) if (value(name)) body[name] = Number(value(name));
+    if (value("clear_when")) body.clear_when = value("clear_when");
+    if (value("if_unknown") !== "unknown") body.if_unknown = value("if_unknown");
     const { change } = await this.api.send("POST", "/v1/constraints", body);
     announce(`${id}: ${change}`);
     this.written(id);

@@ -41,5 +41,18 @@ export const ago = (time) => {
 
 export const clockTime = (ms) => clock.format(ms);
 
+// How a definition is evaluated beyond its `when`: the fields other than defaults, by name.
+export function shownFields(definition) {
+  const shown = {
+    for: definition.for && `${definition.for} s`,
+    "clear after": definition.clear_after && `${definition.clear_after} s`,
+    "clear when": definition.clear_when,
+    "if unknown": definition.if_unknown !== "unknown" && definition.if_unknown,
+    "max age": definition.max_age !== null && `${definition.max_age} s`,
+    meaning: definition.meaning && "needs a later version of constraint-crdt",
+  };
+  return Object.fromEntries(Object.entries(shown).filter(([, text]) => text));
+}
+
 // A half-life as a word: 60 → "1 min".
 export const span = (seconds) => (seconds % 3600 === 0 ? `${seconds / 3600} h` : seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`);

@@ -1,0 +1,523 @@
+"""Judgement: the constraints of a state against the measurements of a node, over time. Pure: times are arguments.
+
+A constraint is *judged* when something that it reads has a new sample, when it is new or redefined, and on request. Each judgement
+counts once. A *look* moves the verdict state in time without counting: while `for` or `clear_after` runs, when a value passes its
+maximum age, and at each tick for expressions that read windows.
+
+Rules kept here:
+
+- A sample is judged once. So counts do not depend on how often a node looks. The truth between samples is time: the seconds
+  satisfied, violated and unknown of a constraint add up to the time since its first judgement.
+- Each definition in force has its own `Spell`, since each has its own `for`. The states are combined for the constraint.
+- An edit of the expression or of a field of time starts anew; an edit of severity, text or labels does not.
+- An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
+from constraint_crdt.expression.evaluation import (
+    COMPILED_EXPRESSIONS_KEPT,
+    GRAVITY,
+    Evaluation,
+    Expression,
+    compile_expression,
+    condition_outcome,
+    evaluable,
+    outcome_of,
+)
+from constraint_crdt.expression.margin import Margin, margin
+from constraint_crdt.expression.temporal import (
+    DefinitionKey,
+    SavedSpells,
+    Spell,
+    TimeRules,
+    by_default,
+    save_spells,
+    together,
+    wall_time,
+)
+from constraint_crdt.expression.windows import requirements
+from constraint_crdt.model import VerdictState
+from constraint_crdt.types.definition import Definition
+from constraint_crdt.types.orset import ConstraintORSet
+from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict, input_texts
+
+
+class Values(Protocol):
+    """The measured values of a node."""
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        """The values of these top-level variables at a time, in ns of a monotonic clock. `max_age` in ns; None: each variable's."""
+
+
+Milliseconds = tuple[int, int, int]
+"""Time satisfied, violated and unknown, in ms."""
+
+
+class Turn(NamedTuple):
+    """A change of the verdict state of a constraint on this node."""
+
+    constraint: str
+    before: VerdictState
+    after: VerdictState
+
+    @property
+    def began(self) -> bool:
+        """True if a violation began."""
+        return self.before not in VIOLATED_STATES and self.after in VIOLATED_STATES
+
+    @property
+    def ended(self) -> bool:
+        """True if the constraint held again after a violation."""
+        return self.before in VIOLATED_STATES and self.after is VerdictState.HOLDS
+
+
+_SUSPENDED = MAX_COUNT
+"""The gap between two looks that a spell takes. A node that did not look calls `suspend` instead."""
+
+
+def _key(definition: Definition) -> DefinitionKey:
+    return DefinitionKey(
+        definition.when or "", definition.for_, definition.clear_after, definition.clear_when, definition.if_unknown
+    )
+
+
+class _Rule:
+    """A definition in force on this node, with its verdict state."""
+
+    __slots__ = ("by_default", "clear", "compiled", "definition", "outcome", "spell", "times", "values", "verdict")
+
+    def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
+        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions."""
+        self.definition = definition
+        self.compiled = compiled
+        self.spell = spell
+        self.times = TimeRules(definition.for_, definition.clear_after, _SUSPENDED)
+        self.outcome = _NOT_JUDGED
+        self.verdict = self.clear = Verdict.UNKNOWN
+        self.by_default = False
+        self.values: Measurements | None = None
+        """The values of the last judgement, but for a definition that holds."""
+
+    def expressions(self) -> Iterator[Expression]:
+        """The expressions of the definition; without those that do not compile here."""
+        for text in (self.definition.when, self.definition.clear_when):
+            if text and not self.definition.meaning:
+                try:
+                    yield compile_expression(text, checked=False)
+                except ExpressionError:
+                    continue
+
+    def judge(self, values: Measurements, now: int) -> None:
+        """Evaluate the definition, and move its state."""
+        definition, compiled = self.definition, self.compiled
+        self.outcome = outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
+        verdict = outcome.verdict
+        if verdict is Verdict.UNKNOWN:
+            verdict = by_default(verdict, definition.if_unknown)
+        self.by_default = verdict is not outcome.verdict
+        self.verdict = self.clear = verdict
+        if verdict is Verdict.SATISFIED and definition.clear_when is not None and self.spell.needs_clear:
+            clear = condition_outcome(definition.clear_when, values)
+            self.clear = by_default(clear.verdict, definition.if_unknown)
+        state = self.spell.look(verdict, now, self.times, self.clear)
+        self.values = None if state is VerdictState.HOLDS else values
+
+    def margin(self, values: Measurements) -> Margin | None:
+        """The distance to the threshold."""
+        definition = self.definition
+        if definition.meaning or not definition.when:
+            return None
+        try:
+            return margin(compile_expression(definition.when, checked=False), values)
+        except ExpressionError:
+            return None
+
+    def look(self, now: int) -> None:
+        """Move the state in time, without another outcome."""
+        self.spell.look(self.verdict, now, self.times, self.clear)
+
+
+_NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
+
+
+class _Judged:
+    """A constraint with definitions that apply to this node."""
+
+    __slots__ = ("evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+
+    def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
+        self.id = id_
+        self.rules = rules
+        expressions = [each for rule in rules for each in rule.expressions()]
+        names = frozenset[str]().union(*(each.variables for each in expressions))
+        self.variables = frozenset(name.partition(".")[0] for name in names)
+        """The top-level names, which measured fields belong to."""
+        self.spans = requirements(expressions)
+        """The windows, in ns, by variable."""
+        self.timed = bool(self.spans) or any(rule.definition.max_age is not None for rule in rules)
+        self.verdict = Verdict.UNKNOWN
+        self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
+        self.looked: int | None = None
+        self.spent = [0, 0, 0]
+        """ns satisfied, violated, unknown, not taken yet."""
+
+    def spend(self, now: int) -> None:
+        """Add the time since the last look to the sum of the verdict then."""
+        looked, verdict = self.looked, self.verdict
+        if looked is not None:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
+        self.looked = now
+
+
+class Judge:
+    """Judges the active constraints of a state with definitions for this node."""
+
+    def __init__(
+        self, constraints: ConstraintORSet, values: Values, labels: Callable[[], Mapping[str, str]], wall: Callable[[], int]
+    ) -> None:
+        """`labels`: gives the labels of this node. `wall`: the time in ns since the epoch, for saved spells."""
+        self._constraints = constraints
+        self._values = values
+        self._labels = labels
+        self._wall = wall
+        self._judged: dict[str, _Judged] = {}
+        self._readers: dict[str, set[str]] = {}
+        self._stale: dict[str, None] = dict.fromkeys(constraints)
+        self._running: set[str] = set()
+        self._timed: set[str] = set()
+        self._saved = SavedSpells()
+        self._counts: dict[str | None, tuple[int, int]] = {}
+        self._unknown: dict[str, int] = {}
+        self._changed: dict[str, None] = {}
+        self._turns: list[Turn] = []
+        self._left: dict[str, list[int]] = {}
+        self._spans_changed = False
+        self._looked = 0
+        self._violated: set[str] = set()
+        self.turns = 0
+        """The turns of states since the start."""
+
+    def __len__(self) -> int:
+        return len(self._judged)
+
+    def __repr__(self) -> str:
+        return f"Judge({len(self._judged)} constraints)"
+
+    # --- definitions -------------------------------------------------------------------------------------------------------
+
+    def redefine(self, ids: Iterable[str]) -> None:
+        """The definitions in force of these constraints changed."""
+        for id_ in ids:
+            self._stale[id_] = None
+
+    def stale(self, most: int) -> list[str]:
+        """At most so many constraints that are new or redefined, in the order of the changes: to be given to `renew`."""
+        return list(islice(self._stale, most))
+
+    def renew(self, ids: Iterable[str], now: int) -> list[str]:
+        """Read the definitions of new or redefined constraints. Returns those that have to be judged."""
+        fresh = []
+        for id_ in ids:
+            self._stale.pop(id_, None)
+            if self._read(id_, now):
+                fresh.append(id_)
+        return fresh
+
+    def _read(self, id_: str, now: int) -> bool:
+        """Read the definitions of a constraint. True if one of them is new here."""
+        before = self._drop(id_, now)
+        labels = self._labels()
+        keyed = {_key(each): each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)}
+        if not keyed:
+            self._leave(id_, before)
+            return False
+        known = {_key(rule.definition): rule for rule in before.rules} if before else {}
+        rules = []
+        for key, definition in keyed.items():
+            rule = known.get(key)
+            if rule is None:
+                rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
+            rule.definition = definition
+            rules.append(rule)
+        judged = _Judged(id_, tuple(rules))
+        self._index(judged, before)
+        return before is None or keyed.keys() != known.keys()
+
+    def _compiled(self, definition: Definition) -> Expression | None:
+        if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
+            return None
+        try:
+            return compile_expression(definition.when or "", checked=False)
+        except ExpressionError:
+            return None
+
+    def _index(self, judged: _Judged, before: _Judged | None) -> None:
+        self._judged[judged.id] = judged
+        for name in judged.variables:
+            self._readers.setdefault(name, set()).add(judged.id)
+        if judged.timed:
+            self._timed.add(judged.id)
+        if before is not None and before.evaluation.state in _RUNNING:
+            self._running.add(judged.id)
+        self._spans_changed |= bool(judged.spans)
+        if before is not None:
+            judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
+            judged.evaluation = before.evaluation
+
+    def _drop(self, id_: str, now: int) -> _Judged | None:
+        judged = self._judged.pop(id_, None)
+        if judged is None:
+            return None
+        judged.spend(now)
+        self._spans_changed |= bool(judged.spans)
+        for name in judged.variables:
+            readers = self._readers[name]
+            readers.discard(id_)
+            if not readers:
+                del self._readers[name]
+        self._timed.discard(id_)
+        self._running.discard(id_)
+        return judged
+
+    def _leave(self, id_: str, judged: _Judged | None) -> None:
+        """No definition applies any more."""
+        self._unknown.pop(id_, None)
+        if judged is not None:
+            self._left[id_] = judged.spent
+            self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
+
+    def take_spans(self) -> dict[str, int] | None:
+        """The longest window in ns of each variable with windows; None without a change since the last call."""
+        if not self._spans_changed:
+            return None
+        self._spans_changed, spans = False, dict[str, int]()
+        for id_ in self._timed:
+            for name, span in self._judged[id_].spans.items():
+                spans[name] = max(span, spans.get(name, 0))
+        return spans
+
+    # --- judging -----------------------------------------------------------------------------------------------------------
+
+    def readers(self, names: Iterable[str]) -> list[str]:
+        """The constraints that read one of these measurements, ordered."""
+        found: set[str] = set()
+        for name in names:
+            found |= self._readers.get(name.partition(".")[0], _NONE)
+        return sorted(found)
+
+    def measures_some(self, id_: str) -> bool:
+        """True if the node has a value of a variable that the constraint reads."""
+        judged = self._judged.get(id_)
+        return judged is not None and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables)
+
+    @property
+    def ids(self) -> list[str]:
+        """The constraints judged here, ordered."""
+        return sorted(self._judged)
+
+    def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
+        """Judge these constraints and count the results; constraints without a definition for this node are left out.
+
+        `values`: in place of the node's.
+        """
+        return self._evaluate(ids, now, values or self._values, counted=True)
+
+    def aged(self, ids: Iterable[str], now: int) -> None:
+        """Look at constraints with a value that passed its maximum age at this time, but for those looked at later."""
+        before = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
+        self._evaluate(before, now, self._values, counted=False)
+
+    def look(self, now: int) -> None:
+        """Look at the constraints whose state moves by time alone; not at those looked at since the last call."""
+        since, self._looked = self._looked, now
+        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since]
+        self._evaluate(timed, now, self._values, counted=False)
+        for id_ in sorted(self._running - self._timed):
+            judged = self._judged[id_]
+            judged.spend(now)
+            for rule in judged.rules:
+                rule.look(now)
+            self._combine(judged)
+
+    def suspend(self, at: int) -> None:
+        """The node did not look from this time on: until the next look, all verdicts are unknown, and the clocks stand.
+
+        The caller looks at all constraints next.
+        """
+        for judged in self._judged.values():
+            if judged.looked is None or judged.looked > at:
+                continue
+            judged.spend(at)
+            judged.verdict = Verdict.UNKNOWN
+            for rule in judged.rules:
+                rule.spell.look(Verdict.UNKNOWN, at, rule.times)
+
+    def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
+        with_ends, constraints = self._constraints.has_ends, self._constraints
+        chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
+        names = frozenset().union(*[judged.variables for judged in chosen])
+        plain, aged = values.read(names, now), dict[int, Measurements]()
+        for judged in chosen:
+            judged.spend(now)
+            for rule in judged.rules:
+                max_age = rule.definition.max_age
+                if max_age is None:
+                    rule.judge(plain, now)
+                    continue
+                if max_age not in aged:
+                    aged[max_age] = values.read(names, now, max_age)
+                rule.judge(aged[max_age], now)
+            self._combine(judged)
+            if counted:
+                self._count(judged)
+        return [judged.evaluation for judged in chosen]
+
+    def _combine(self, judged: _Judged) -> None:
+        """Combine the definitions of a constraint after a look."""
+        rules, last = judged.rules, judged.evaluation
+        if len(rules) == 1:
+            rule = rules[0]
+            state = rule.spell.state
+        else:
+            rule, state = min(rules, key=_gravity), together(each.spell for each in rules).state
+        judged.verdict = verdict = rule.verdict
+        if verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, state, rule.by_default))
+
+    def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
+        """The evaluation of a constraint differs from the last."""
+        before, after = judged.evaluation.state, evaluation.state
+        judged.evaluation = evaluation
+        self._changed[judged.id] = None
+        if before is after:
+            return
+        if after in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        else:
+            self._violated.discard(judged.id)
+        self.turns += 1
+        self._turns.append(Turn(judged.id, before, after))
+        if after in _RUNNING:
+            self._running.add(judged.id)
+        else:
+            self._running.discard(judged.id)
+
+    def _count(self, judged: _Judged) -> None:
+        id_, verdict = judged.id, judged.verdict
+        if verdict is Verdict.UNKNOWN:
+            self._unknown[id_] = self._unknown.get(id_, 0) + 1
+            return
+        satisfied, violated = self._counts.get(id_, (0, 0))
+        holds = verdict is Verdict.SATISFIED
+        self._counts[id_] = (satisfied + 1, violated) if holds else (satisfied, violated + 1)
+
+    # --- persistence -------------------------------------------------------------------------------------------------------
+
+    def resume(self, saved: SavedSpells) -> None:
+        """Take over the spells of the time before the start, for definitions read later."""
+        self._saved = saved
+
+    @property
+    def is_running(self) -> bool:
+        """True while a clock of `for` or `clear_after` runs."""
+        return bool(self._running)
+
+    def save(self, now: int) -> bytes:
+        """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
+        open_ = {id_: self._judged[id_] for id_ in self._judged if self._judged[id_].evaluation.state in _OPEN}
+        spells = {id_: {_key(rule.definition): rule.spell for rule in judged.rules} for id_, judged in open_.items()}
+        return save_spells(spells, now, self._wall())
+
+    # --- results -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def violated(self) -> int:
+        """The number of constraints in a violated state. O(constraints in such a state)."""
+        return sum(id_ not in self._stale for id_ in self._violated)
+
+    def evaluation(self, id_: str) -> Evaluation | None:
+        """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""
+        judged = None if id_ in self._stale else self._judged.get(id_)
+        return None if judged is None or judged.looked is None else judged.evaluation
+
+    def since(self, id_: str, now: int) -> int | None:
+        """The begin of the verdict state, in ns since the epoch; of a violation, the first violated look. None if not judged."""
+        judged = self._judged.get(id_)
+        if judged is None or judged.looked is None:
+            return None
+        since = together(rule.spell for rule in judged.rules).since
+        return None if since is None else wall_time(since, now, self._wall())
+
+    def verdict(self, id_: str, now: int) -> NodeVerdict | None:
+        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
+        judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
+        if judged is None or evaluation is None or since is None:
+            return None
+        rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
+        values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
+        found = rule.margin(values)
+        read = {name: value for name, value in values.items() if name in judged.variables}
+        variable = found.variable if found else None
+        inputs = input_texts(read, variable)
+        distance, share = (found.value, found.share) if found else (None, None)
+        return NodeVerdict(evaluation.state, since, inputs, distance, share, variable, evaluation.reason, evaluation.by_default)
+
+    def unknown(self, id_: str) -> int:
+        """The number of undecided judgements of a constraint."""
+        return self._unknown.get(id_, 0)
+
+    def take_counts(self) -> dict[str | None, tuple[int, int]]:
+        """The judgements since the last call: (satisfied, violated) by constraint."""
+        counts, self._counts = self._counts, {}
+        return counts
+
+    def take_changes(self) -> tuple[list[str], list[Turn]]:
+        """Since the last call: the constraints whose evaluation differs, and the turns of states, in order."""
+        changed, turns = list(self._changed), self._turns
+        self._changed, self._turns = {}, []
+        return changed, turns
+
+    def take_times(self, now: int) -> dict[str, Milliseconds]:
+        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+        left, self._left = self._left, {}
+        found = {id_: _milliseconds(spent) for id_, spent in left.items()}
+        for id_, judged in self._judged.items():
+            judged.spend(now)
+            times = _milliseconds(judged.spent)
+            if any(times):
+                judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
+                before = found.get(id_, _NO_TIME)
+                found[id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])
+        return found
+
+    def times(self, id_: str, now: int) -> Milliseconds:
+        """The time satisfied, violated and unknown of a constraint that was not taken yet."""
+        judged = self._judged.get(id_)
+        if judged is None:
+            return _NO_TIME
+        judged.spend(now)
+        return _milliseconds(judged.spent)
+
+
+_NONE: frozenset[str] = frozenset()
+_MILLISECOND = 1_000_000
+_NO_TIME: Milliseconds = (0, 0, 0)
+
+
+def _milliseconds(spent: Sequence[int]) -> Milliseconds:
+    satisfied, violated, unknown = (each // _MILLISECOND for each in spent)
+    return satisfied, violated, unknown
+
+
+_RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
+_OPEN = _RUNNING | {VerdictState.VIOLATED}
+"""The gravest first: of several definitions in force, the gravest decides."""
+
+
+def _gravity(rule: _Rule) -> int:
+    return GRAVITY.index(rule.verdict)

@@ -1,0 +1,273 @@
+"""Measurements: the latest value of each variable of a node, and the probes that read values.
+
+A probe is a source of measurements that the node reads by itself: any object with a `name` and a `read()`. Packages install more of
+them as entry points of the group `constraint_crdt.probes`, each a callable without arguments that makes a probe;
+`--probe NAME` selects a probe.
+
+Rules kept here:
+
+- A sample counts from its time on, until the maximum age of its variable. An older value is known, and reads as missing.
+- Values are converted and checked once, where they come in. None withdraws a variable at once.
+- At most `MAX_VARIABLES` variables: an aged one makes room for a new one, and without an aged one the new one is refused.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from importlib.metadata import entry_points
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.expression import check_names, check_value
+from constraint_crdt.expression.cel import Measurements, assembled
+from constraint_crdt.expression.windows import Samples, Windows
+from constraint_crdt.types.variables import VariableKind, kind_of
+
+MAX_VARIABLES = 10_000
+
+
+class Sample(NamedTuple):
+    """A measured value, as expressions see it. Times in ns of a monotonic clock."""
+
+    at: int
+    until: int
+    """The end of its maximum age."""
+    value: object
+    source: str
+    """The name of a probe, or `program`: posted by a program, with the API or the library."""
+
+
+PROGRAM = "program"
+
+
+class LatestMeasurements:
+    """The latest sample of each variable."""
+
+    def __init__(self, max_age: float, max_ages: Mapping[str, float] | None = None) -> None:
+        """`max_age`: seconds for which a value counts; `max_ages`: those of some variables."""
+        self._max_age = int(max_age * 1e9)
+        self._max_ages = {name: int(seconds * 1e9) for name, seconds in (max_ages or {}).items()}
+        self._samples: dict[str, Sample] = {}
+        self._fields: dict[str, list[str]] = {}
+        """The names with fields (`robot.speed`) by their first part."""
+        self._looked = 0
+        self._rings = Samples()
+        self._windows: tuple[int, Windows] | None = None
+        self.names_changed = False
+        """Set when a variable comes, goes, or has another kind of value."""
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __repr__(self) -> str:
+        return f"LatestMeasurements({len(self._samples)} variables)"
+
+    def put(self, values: Mapping[str, object], now: int, source: str = PROGRAM) -> None:
+        """Take all values in; None withdraws a variable. Raises `ConstraintCrdtError` for a name that no expression can read and
+        for a value out of bounds, and takes none then.
+        """
+        check_names(values)
+        converted: dict[str, object] = {}
+        for name, value in values.items():
+            check_id(name, "the name of a variable")
+            converted[name] = check_value(name, value)
+        self._make_room(converted, now)
+        self._rings.put(converted, now)
+        self._windows = None
+        for name, value in converted.items():
+            if value is None:
+                self._withdraw(name)
+                continue
+            before = self._samples.get(name)
+            if before is None and "." in name:
+                self._fields.setdefault(name.partition(".")[0], []).append(name)
+            if before is None or before.until < now or type(before.value) is not type(value):
+                self.names_changed = True
+            self._samples[name] = Sample(now, now + self._max_ages.get(name, self._max_age), value, source)
+
+    def _make_room(self, converted: Mapping[str, object], now: int) -> None:
+        """Raise `ConstraintCrdtError` for more variables than the bound, after aged ones made room."""
+        fresh = [name for name, value in converted.items() if value is not None and name not in self._samples]
+        excess = len(self._samples) + len(fresh) - MAX_VARIABLES
+        if excess <= 0:
+            return
+        aged = sorted((each.until, name) for name, each in self._samples.items() if each.until < now and name not in converted)
+        if len(aged) < excess:
+            raise ConstraintCrdtError(f"more than the {MAX_VARIABLES} variables that a node measures")
+        for _, name in aged[:excess]:
+            self._withdraw(name)
+
+    def _withdraw(self, name: str) -> None:
+        if self._samples.pop(name, None) is None:
+            return
+        self.names_changed = True
+        if "." in name:
+            fields = self._fields[name.partition(".")[0]]
+            fields.remove(name)
+            if not fields:
+                del self._fields[name.partition(".")[0]]
+
+    # --- reading -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> Mapping[str, Sample]:
+        """The latest sample of each variable, aged ones included."""
+        return self._samples
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        """See `judgement.Values.read`."""
+        return assembled(*self.select(names, now, max_age), self.windows(now))
+
+    def windows(self, now: int) -> Windows:
+        """The windows that end at a time, computed once for all readings of that time."""
+        if self._windows is None or self._windows[0] != now:
+            self._windows = now, self._rings.at(now)
+        return self._windows[1]
+
+    def require(self, spans: Mapping[str, int]) -> None:
+        """Keep the samples of these variables, for windows of that length in ns, and of no others.
+
+        The samples of a variable begin with its latest.
+        """
+        for name in self._rings.require(spans) & self._samples.keys():
+            sample = self._samples[name]
+            self._rings.put({name: sample.value}, sample.at)
+        self._windows = None
+
+    def select(self, names: Collection[str], now: int, max_age: int | None) -> tuple[dict[str, object], dict[str, str]]:
+        """The usable values of these top-level variables and their fields, and the reasons for aged ones."""
+        usable: dict[str, object] = {}
+        unusable: dict[str, str] = {}
+        for top in names:
+            for name in (top, *self._fields.get(top, ())):
+                sample = self._samples.get(name)
+                if sample is None:
+                    continue
+                until = sample.until if max_age is None else sample.at + max_age
+                if now <= until:
+                    usable[name] = sample.value
+                else:
+                    unusable[top] = f"is older than {(until - sample.at) / 1e9:g} s"
+        return usable, {name: why for name, why in unusable.items() if name not in usable}
+
+    def take_kinds(self, now: int) -> dict[str, VariableKind]:
+        """The kinds of the values within their maximum age, by variable."""
+        self.names_changed = False
+        return {name: kind_of(sample.value) for name, sample in self._samples.items() if now <= sample.until}
+
+    def fresh(self, now: int) -> dict[str, object]:
+        """The values within their maximum age."""
+        return {name: sample.value for name, sample in self._samples.items() if now <= sample.until}
+
+    def aged(self, now: int) -> dict[int, list[str]]:
+        """The variables that passed their maximum age since the last call, by the time of that, in order."""
+        found: dict[int, list[str]] = {}
+        for name, sample in self._samples.items():
+            if self._looked <= sample.until < now:
+                found.setdefault(sample.until + 1, []).append(name)
+        self._looked = now
+        self.names_changed |= bool(found)
+        return dict(sorted(found.items()))
+
+
+ENTRY_POINTS = "constraint_crdt.probes"
+
+_log = logging.getLogger("constraint_crdt.node")
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """A source of measurements."""
+
+    @property
+    def name(self) -> str:
+        """The name in logs and settings."""
+
+    def read(self) -> Mapping[str, object]:
+        """The values now, by variable. Called in a thread, never twice at once. An exception is logged."""
+
+
+class SystemProbe:
+    """The host: `cpu_percent`, `memory_percent`, `swap_percent`, `disk_percent` (of /), `load_1m`, `load_5m`, `process_count`,
+    and where the host has sensors `temp_c`, the highest of them, and `battery_percent`.
+    """
+
+    name = "system"
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._psutil = psutil
+        psutil.cpu_percent()  # the first call has nothing to compare with
+
+    def __repr__(self) -> str:
+        return "SystemProbe()"
+
+    def read(self) -> dict[str, object]:
+        """The values of the host now."""
+        psutil = self._psutil
+        one, five, _ = psutil.getloadavg()
+        values: dict[str, object] = {
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_percent": psutil.virtual_memory().percent,
+            "swap_percent": psutil.swap_memory().percent,
+            "disk_percent": psutil.disk_usage("/").percent,
+            "load_1m": one,
+            "load_5m": five,
+            "process_count": len(psutil.pids()),
+        }
+        values |= self._sensors()
+        return values
+
+    def _sensors(self) -> dict[str, object]:
+        psutil, values = self._psutil, {}
+        read_temperatures = getattr(psutil, "sensors_temperatures", None)  # not on every platform
+        temperatures = [each.current for group in (read_temperatures() if read_temperatures else {}).values() for each in group]
+        if temperatures:
+            values["temp_c"] = max(temperatures)
+        read_battery = getattr(psutil, "sensors_battery", None)
+        battery = read_battery() if read_battery else None
+        if battery is not None:
+            values["battery_percent"] = battery.percent
+        return values
+
+
+class ProbeReader:
+    """Reads a probe at regular intervals."""
+
+    def __init__(self, probe: Probe, measure: Callable[[Mapping[str, object], str], Awaitable[None]], every: float) -> None:
+        """`measure` takes the values in, with the name of the probe. `every`: seconds between two readings."""
+        self._probe = probe
+        self._measure = measure
+        self._every = every
+        self.name = probe.name
+
+    async def run(self) -> None:
+        """Take in the values of the probe. Never returns."""
+        while True:
+            try:
+                values = await asyncio.to_thread(self._probe.read)
+                await self._measure(values, self.name)
+            except Exception as error:
+                _log.warning("probe %s failed: %s", self.name, error)
+            await asyncio.sleep(self._every)
+
+
+def find_probe(name: str) -> Probe:
+    """The probe of that name: `system`, or a probe of an installed package.
+
+    Raises `ConstraintCrdtError` if there is none, or it cannot be made.
+    """
+    if name == SystemProbe.name:
+        return SystemProbe()
+    offered = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name not in offered:
+        raise ConstraintCrdtError(f"there is no probe {name!r}: choose from {', '.join(['none', 'system', *sorted(offered)])}")
+    try:
+        probe = offered[name].load()()
+    except Exception as error:
+        raise ConstraintCrdtError(f"the probe {name!r} cannot be started: {error}") from error
+    if not isinstance(probe, Probe):
+        raise ConstraintCrdtError(f"the probe {name!r} has no name and read()")
+    return probe
