@@ -268,6 +268,17 @@ class Judge:
         if before is not None:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
             judged.evaluation = before.evaluation
+        else:
+            self._begin(judged)
+
+    def _begin(self, judged: _Judged) -> None:
+        """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
+        state = together(rule.spell for rule in judged.rules).state
+        judged.evaluation = judged.evaluation._replace(state=state)
+        if state in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        if state in _RUNNING:
+            self._running.add(judged.id)
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
