@@ -421,7 +421,7 @@ _ARITHMETIC = frozenset({"+", "-", "*", "/", "%"})
 def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
     """Raise `ExpressionError` for a checked expression that cannot be decided by any measurement, given the kinds of some."""
     root = tree.root
-    kind = tree.types.get(root.id, "dyn")
+    kind = kinds.get(root.name, "dyn") if root.sort == "name" else tree.types.get(root.id, "dyn")
     if kind not in ("bool", "dyn"):
         refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(root))
     for node in root.walk():
@@ -513,7 +513,9 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     if ints:
         refuse(source, f"`{mark or node.name}` is for ints ({_DOUBLES}): write `{unparse(ints)}`", start)
     given = " and ".join(describe(each[0] if len(each) == 1 else "dyn") for each in choices)
-    refuse(source, f"`{mark or node.name}` does not take {given}", start)
+    named = {each.name: known[each.name] for each in node.nodes if each.sort == "name" and each.name in known}
+    measured_as = "".join(f"; {name} is measured as {describe(kind)}" for name, kind in named.items())
+    refuse(source, f"`{mark or node.name}` does not take {given}{measured_as}", start)
 
 
 def _takes_any(node: Node, choices: Sequence[Sequence[str]]) -> bool:

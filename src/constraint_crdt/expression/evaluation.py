@@ -260,18 +260,20 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
     are known (`double`, `string`, `bool`, `list`, `map`), for that check. Raises `ExpressionError` with the column.
     """
+    expression = _compile(source)
     if not checked:
-        return _compile(source)
-    return _checked(source, frozenset(kinds.items()))
+        return expression
+    read = {name: kinds.get(name) for name in expression.variables} if kinds else {}
+    return _checked(source, frozenset((name, kind) for name, kind in read.items() if kind is not None))
 
 
-def check_expressions(when: str | None, clear_when: str | None) -> None:
+def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
     """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
     if when:
-        compile_expression(when)
+        compile_expression(when, kinds=kinds)
     if clear_when:
         try:
-            compile_expression(clear_when)
+            compile_expression(clear_when, kinds=kinds)
         except ExpressionError as error:
             raise error.within("clear_when") from None
 

@@ -544,13 +544,13 @@ BATCH: Final = Operation(
 # --- expressions ------------------------------------------------------------------------------------------------------------
 
 
-async def _check_expression(_: "Node", request: Expression) -> ExpressionReport:
+async def _check_expression(node: "Node", request: Expression) -> ExpressionReport:
     import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_expression
 
     try:
-        found = await asyncio.to_thread(compile_expression, request.when)
+        found = await asyncio.to_thread(compile_expression, request.when, kinds=node.gossip.state.variables.kinds())
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))
