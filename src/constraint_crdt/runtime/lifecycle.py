@@ -306,6 +306,7 @@ class Runtime:
             self.transport,
             self.persistence,
             self.maintenance.removals,
+            self.measurements,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()

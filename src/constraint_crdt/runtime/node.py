@@ -35,6 +35,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.operations.variables import VariableReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -350,6 +351,12 @@ class Node:
         """The state of this node, and of the fleet as seen from here. O(peers x rows)."""
         return self._runtime.answers.status(self.convergence)
 
+    def notes_on(self, id_: str) -> tuple[str, ...]:
+        """Sentences for the author of an active constraint: a variable that no node measures, labels that no known node has, an
+        expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
+        """
+        return self.diagnosis.notes(id_)
+
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
         if self._runtime.membership.me is None:
@@ -381,6 +388,17 @@ class Node:
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
         """All known nodes, or these, ordered by name. O(nodes x rows)."""
         return self._runtime.answers.nodes(self.convergence, names)
+
+    def variable_ids(self, *, node: str | None = None, name: str | None = None) -> list[str]:
+        """The measured variables as `NODE/NAME`, ordered: those of a node, or of a name, if given. O(nodes + variables)."""
+        return self._runtime.answers.variable_ids(node, name)
+
+    def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
+        """The variables that the nodes measure, or those in `ids` (`NODE/NAME`), in this order. Values and ages are of this node.
+
+        Other nodes tell the names and kinds of at most 1,000 variables each. O(variables x constraints that read them).
+        """
+        return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
 
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""

@@ -397,7 +397,11 @@ def _check_half_lives(value: object) -> None:
 _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
 """The allowed words of a setting."""
 
-_READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts, "variables": _read_variables}
+_READ: dict[str, Callable[[object], object]] = {
+    "half_lives": _check_half_lives,
+    "alert": _read_alerts,
+    "variables": _read_variables,
+}
 """Settings with checks of their own."""
 
 
