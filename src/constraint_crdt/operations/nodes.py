@@ -55,9 +55,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     constraints_hash: str
     """Hash of the definitions in force, hex: equal for equal definitions."""
     constraints: int
-    unknown_here: int
+    unknown_here: int = 0
     """Constraints unknown on this node now."""
-    violated_anywhere: int
+    violated_anywhere: int = 0
     """Constraints violated on at least one node now, as far as is known here."""
     satisfied: int
     violations: int
