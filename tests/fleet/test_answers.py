@@ -2,22 +2,21 @@
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.fleet.processes import COMMAND, NodeProcess, clean_environment, processes, seconds_until
+from tests import fork_server
+from tests.fleet.processes import NodeProcess, clean_environment, processes, seconds_until
 from tests.fleet.relay import Relay
 
 pytestmark = pytest.mark.processes
 
 
 def tried(node: NodeProcess, *arguments: str) -> tuple[int, str, str]:
-    command = [*COMMAND, *arguments, "--node", node.api]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment(), check=False)
+    done = fork_server.run([*arguments, "--node", node.api], env=clean_environment())
     return done.returncode, done.stdout, done.stderr
 
 

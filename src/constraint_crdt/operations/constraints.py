@@ -564,7 +564,8 @@ async def _check_expression(node: "Node", request: Expression) -> ExpressionRepo
     from constraint_crdt.expression import ExpressionError, compile_expression
 
     try:
-        found = await asyncio.to_thread(compile_expression, request.when, kinds=node.gossip.state.variables.kinds())
+        kinds = dict(node.gossip.state.variables.kinds())
+        found = await asyncio.to_thread(compile_expression, request.when, kinds=kinds)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))

@@ -257,7 +257,10 @@ class Runtime:
         max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
         self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
-        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches, self.exchanges.push)
+        self.evaluator = Evaluator(
+            self.gossip, self.feed, self.measurements, self.rates, self.sketches,
+            push=self.exchanges.push, every=settings.check_every,
+        )  # fmt: skip
         self.spell_file = SpellFile(store_path(settings), self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 

@@ -227,7 +227,7 @@ class Node:
         Raises `ExpressionError` (wrong `when` or `clear_when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            kinds = self.gossip.state.variables.kinds()
+            kinds = dict(self.gossip.state.variables.kinds())
             await asyncio.to_thread(check_expressions, when, clear_when, kinds)  # the CEL library may not be loaded yet
         self._check_call()
         add = partial(
@@ -263,7 +263,7 @@ class Node:
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         if needs_expressions(changes):
-            await asyncio.to_thread(check_definitions, changes, self.gossip.state.variables.kinds())
+            await asyncio.to_thread(check_definitions, changes, dict(self.gossip.state.variables.kinds()))
         else:
             check_definitions(changes)
         self._check_call()
