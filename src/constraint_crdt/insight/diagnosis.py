@@ -130,7 +130,11 @@ class Undecidable:
         nodes = self._nodes(definition)
         if not nodes.complete:
             return []
-        return sorted(frozenset[str]().union(*(each.variables for each in expressions_of(definition))) - nodes.measured)
+        read = set[str]()
+        for each in expressions_of(definition):
+            read |= each.variables | {name for name, _ in each.windows}
+        missing = read - nodes.measured
+        return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
 
     def sentence(self, definition: Definition, variable: str) -> str:
         """The sentence on a variable that none of the nodes of a definition measures."""

@@ -232,7 +232,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """(satisfied, violations) per node."""
 
 
-class Added(msgspec.Struct, frozen=True, kw_only=True):
+class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A constraint is active with the definition given."""
 
     id: str
@@ -240,7 +240,7 @@ class Added(msgspec.Struct, frozen=True, kw_only=True):
     """added, replaced, extended, unchanged."""
     notes: tuple[str, ...] = ()
     """Sentences on the definition: a variable that no node measures, labels that no known node has, an expression that reads
-    nothing."""
+    nothing. Left out without any."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +249,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Changed(msgspec.Struct, frozen=True, kw_only=True):
+class Changed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result of a change of a batch."""
 
     id: str | None

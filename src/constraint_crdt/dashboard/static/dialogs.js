@@ -105,7 +105,7 @@ export class Dialogs {
     for (const name of DURATIONS) if (value(name)) body[name] = Number(value(name));
     if (value("clear_when")) body.clear_when = value("clear_when");
     if (value("if_unknown") !== "unknown") body.if_unknown = value("if_unknown");
-    const { change, notes } = await this.api.send("POST", "/v1/constraints", body);
+    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", body);
     announce(`${id}: ${change}`);
     showNotes(notes.map((note) => `${id}: ${note}`));
     this.written(id);
