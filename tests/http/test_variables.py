@@ -75,6 +75,16 @@ async def test_variables_come_in_pages_and_an_unknown_node_is_refused(client: ht
     assert await variables(client, name="nope") == []
 
 
+async def test_an_answer_is_current_after_each_measurement(client: httpx.AsyncClient, node: Node) -> None:
+    tags = set()
+    for value in range(5):
+        await node.measure({"x": value})
+        answer = await client.get("/v1/variables")
+        assert [each["value"] for each in answer.json()] == [f"{value}.0"]
+        tags.add(answer.headers["etag"])
+    assert len(tags) == 5
+
+
 async def test_a_value_is_cut_and_readers_are_counted(client: httpx.AsyncClient, node: Node) -> None:
     await node.batch([AddConstraint(id=f"c{number:03}", when=f"x != '{number}'") for number in range(MOST_READERS + 2)])
     await node.measure({"x": "ä" * 1000})

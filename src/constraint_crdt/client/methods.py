@@ -136,7 +136,7 @@ class BlockingMethods(ABC):
         return self.do(counts.CHECK, counts.Given(values=values))
 
     def measure(self, values: Mapping[str, object]) -> Nothing:
-        """Take measurements in."""
+        """Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's."""
         return self.do(counts.MEASURE, counts.Measured(values=values))
 
     def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
@@ -371,7 +371,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.CHECK, counts.Given(values=values))
 
     async def measure(self, values: Mapping[str, object]) -> Nothing:
-        """Take measurements in."""
+        """Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's."""
         return await self.do(counts.MEASURE, counts.Measured(values=values))
 
     async def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:

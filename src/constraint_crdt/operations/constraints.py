@@ -484,7 +484,7 @@ ADD: Final = Operation(
             ),
             "max_age": Flag(
                 "--max-age", metavar="TIME", convert=parse_duration,
-                help="older values are not used; default: the max_age of each node",
+                help="older values are not used; default: the max_age of the variable, or else of the node, as each node sets it",
             ),
         },
         options=_WAIT,

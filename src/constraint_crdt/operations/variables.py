@@ -113,7 +113,7 @@ VARIABLES: Final = Operation(
         *PAGED,
     ),
     errors=frozenset({404}),
-    freshness=Freshness.AGING,
+    freshness=Freshness.MEASURED,
     join=concatenated,
     command=Command(
         name="variables",

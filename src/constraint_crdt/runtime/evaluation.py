@@ -112,6 +112,11 @@ class Evaluator:
         return self.judge.violated
 
     @property
+    def measured(self) -> int:
+        """Grows when something is measured."""
+        return self._measurements.taken
+
+    @property
     def undecided(self) -> int:
         """The number of constraints unknown on this node now."""
         return self.judge.undecided

@@ -276,6 +276,8 @@ class Node:
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in. The latest value of each variable counts until its maximum age; None withdraws it at once.
 
+        The maximum age is the `max_age` of a definition, else that of the variable in the settings, else that of the node.
+
         Raises `ConstraintCrdtError` for a name that no expression can read, and for a value of a wrong type or out of bounds; no
         value is taken then.
         """
