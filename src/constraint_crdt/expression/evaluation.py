@@ -13,7 +13,7 @@ version), reads unknown, and is kept and forwarded.
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -301,13 +301,13 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     return _checked(source, frozenset(read.items()))
 
 
-def check_expressions(when: str | None, clear_when: str | None) -> None:
+def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
     """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
     if when:
-        compile_expression(when)
+        compile_expression(when, kinds=kinds)
     if clear_when:
         try:
-            compile_expression(clear_when)
+            compile_expression(clear_when, kinds=kinds)
         except ExpressionError as error:
             raise error.within("clear_when") from None
 
@@ -546,6 +546,16 @@ def evaluate(
 def evaluable(definition: Definition) -> bool:
     """True for a definition with a condition, or of a later version."""
     return bool(definition.when or definition.meaning)
+
+
+def expressions_of(definition: Definition) -> Iterator[Expression]:
+    """The expressions of a definition; without those that do not compile here, and none of a later version."""
+    for text in (definition.when, definition.clear_when):
+        if text and not definition.meaning:
+            try:
+                yield compile_expression(text, checked=False)
+            except ExpressionError:
+                continue
 
 
 def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:
