@@ -423,13 +423,16 @@ class Judge:
         since = together(rule.spell for rule in judged.rules).since
         return None if since is None else wall_time(since, now, self._wall())
 
-    def verdict(self, id_: str, now: int) -> NodeVerdict | None:
-        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
+    def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
+        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
+
+        `given`: the values of the judgement, in place of the node's.
+        """
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
         rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
-        values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
+        values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
         read = {name: value for name, value in values.items() if name in judged.variables}
         variable = found.variable if found else None

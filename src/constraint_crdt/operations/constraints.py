@@ -47,8 +47,13 @@ if TYPE_CHECKING:
 
     from constraint_crdt.operations.evidence import StandingDefinition
     from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.counters import Seconds
+    from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+MOST_VIOLATED: Final = 10
+"""Nodes with a violation named in a report."""
+
 MAX_CHANGES: Final = 10_000
 """Per batch. Applying so many blocks the node for some tenths of a second."""
 
@@ -192,6 +197,84 @@ def reported_fields(definition: Definition) -> ReportedFields:
     }
 
 
+class SecondsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Time by verdict, in seconds, before `for`, `clear_after` and `clear_when`."""
+
+    satisfied: float = 0.0
+    violated: float = 0.0
+    unknown: float = 0.0
+
+
+NO_SECONDS: Final = SecondsReport()
+
+
+class ViolatedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node with a violation, as the node told."""
+
+    node: str
+    state: str | None
+    """violated or clearing."""
+    since: int | None
+    """The first violated evaluation, in ns since the epoch by the clock of that node."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    margin_share: float | None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+
+
+class ReportedVerdict(TypedDict):
+    """The fields of a report that a verdict fills."""
+
+    state: str | None
+    since: int | None
+    values: dict[str, str]
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+
+
+_NO_VERDICT: Final = ReportedVerdict(
+    state=None, since=None, values={}, margin=None, margin_share=None, margin_variable=None, reason="", by_default=False
+)
+
+
+def reported_verdict(verdict: "NodeVerdict | None") -> ReportedVerdict:
+    """The fields of a verdict; None: of a node that told none."""
+    if verdict is None:
+        return _NO_VERDICT
+    return {
+        "state": verdict.state.value,
+        "since": verdict.since,
+        "values": dict(verdict.inputs),
+        "margin": verdict.margin,
+        "margin_share": verdict.share,
+        "margin_variable": verdict.variable,
+        "reason": verdict.reason,
+        "by_default": verdict.by_default,
+    }
+
+
+class ReportedTime(TypedDict):
+    """The fields of a report that the time by verdict fills."""
+
+    seconds: SecondsReport
+    held: float | None
+
+
+def reported_time(time: "Seconds") -> ReportedTime:
+    """The fields of a time by verdict."""
+    seconds = SecondsReport(satisfied=time.satisfied, violated=time.violated, unknown=time.unknown)
+    return {"seconds": seconds, "held": time.held}
+
+
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """An active or expired constraint. Of several definitions, the fields of the first."""
 
@@ -228,6 +311,28 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """The reason of an unknown verdict."""
     by_node: dict[str, tuple[int, int]]
     """(satisfied, violations) per node."""
+    state: str | None = None
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
+    0.1.0 have neither this field nor the next ones."""
+    since: int | None = None
+    """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+    values: dict[str, str] = {}
+    """The values of the variables on this node, as texts."""
+    margin: float | None = None
+    """The signed distance to the threshold on this node; negative for a violation; null for an expression without one."""
+    margin_share: float | None = None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None = None
+    seconds: SecondsReport = NO_SECONDS
+    """The time by verdict, over all nodes."""
+    held: float | None = None
+    """The share of the satisfied and violated time that was satisfied; null without any."""
+    violated_now: int = 0
+    """Nodes with a violation now, as the nodes told."""
+    violated_on: tuple[ViolatedNode, ...] = ()
+    """Ten of these at most, the longest violated first."""
 
 
 class Added(msgspec.Struct, frozen=True, kw_only=True):

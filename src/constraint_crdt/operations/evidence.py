@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
-from constraint_crdt.operations.constraints import show_fields
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -142,20 +142,20 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
     violated: bool | None
     """As the node told; null: the verdict is unknown, or the node told none."""
-    state: str | None
+    state: str | None = None
     """holds, pending, violated, clearing, unknown, off; null: the node told none, so no violation either, or it runs 0.1."""
     since: int | None
     """The beginning of the state; of a violation, the first violated evaluation. By the clock of that node."""
-    values: dict[str, str]
+    values: dict[str, str] = {}
     """The values of the variables at the turn to the state, as texts."""
-    margin: float | None
+    margin: float | None = None
     """The signed distance to the threshold at the turn; negative for a violation; null for an expression without one."""
-    margin_share: float | None
+    margin_share: float | None = None
     """The margin as a share of the threshold."""
-    margin_variable: str | None
-    reason: str
+    margin_variable: str | None = None
+    reason: str = ""
     """The reason of an undecided outcome."""
-    by_default: bool
+    by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
     last: int | None
     """The last contact with the node; of this node, now."""
@@ -166,7 +166,11 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the start of the constraint."""
     violated_per_minute: float
     violated_share: float | None
-    """Recently, at the shortest tracked half-life; null without recent evaluations."""
+    """Of the judgements, recently, at the shortest tracked half-life; null without recent judgements."""
+    seconds: SecondsReport = NO_SECONDS
+    """The time by verdict on the node."""
+    held: float | None = None
+    """The share of the satisfied and violated time that was satisfied; null without any."""
 
 
 class RecentRates(msgspec.Struct, frozen=True, kw_only=True):

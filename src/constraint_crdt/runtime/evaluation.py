@@ -98,6 +98,10 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, time.monotonic_ns())
 
+    def times(self, id_: str) -> tuple[int, int, int]:
+        """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
+        return self.judge.times(id_, time.monotonic_ns())
+
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
@@ -120,6 +124,13 @@ class Evaluator:
         await self._renew()
         now = time.monotonic_ns()
         return await self._judge(self.judge.ids, now, _Given(self._measurements, values))
+
+    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
+        """The evaluation with its margin."""
+        found = self.judge.verdict(evaluation.constraint, now, values)
+        if found is None:
+            return evaluation
+        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
 
     async def tick(self) -> None:
         """Judge new and redefined constraints, and look at those that time moves."""
@@ -157,7 +168,8 @@ class Evaluator:
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
         evaluations = []
         for start in range(0, len(ids), JUDGED_AT_ONCE):
-            evaluations += self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
             if start + JUDGED_AT_ONCE < len(ids):
                 await asyncio.sleep(0)
