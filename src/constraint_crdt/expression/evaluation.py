@@ -446,7 +446,7 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [
+        fields: list[tuple[str, object]] = [
             ("constraint", self.constraint),
             ("verdict", self.verdict.value),
             ("state", self.state),
@@ -454,7 +454,7 @@ class Evaluation(NamedTuple):
             ("margin", self.margin),
             ("reason", self.reason or None),
         ]
-        return html_fields("Evaluation", fields)
+        return html_fields("Evaluation", [(name, value) for name, value in fields if value is not None])
 
 
 NO_LABELS: Mapping[str, str] = {}

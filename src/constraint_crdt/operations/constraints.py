@@ -1,7 +1,7 @@
 """The operations on constraints: list them, add, remove and edit them in a batch, check an expression, and an overview of many."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
@@ -21,6 +21,10 @@ from constraint_crdt.operations.command import (
     parse_moment,
     show_distance,
     show_duration,
+    show_share,
+    show_state,
+    show_time,
+    show_values,
 )
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -45,7 +49,7 @@ from constraint_crdt.types.definition import Definition
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from constraint_crdt.operations.evidence import StandingDefinition
+    from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.types.counters import Seconds
     from constraint_crdt.types.verdicts import NodeVerdict
@@ -392,29 +396,52 @@ async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[Con
 
 
 def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
-    """A row per definition."""
+    """A row per definition. The counts are of judgements, in the whole fleet but for `unknown`."""
     extra = _extra_columns(found)
-    columns = [
-        Column("id"),
-        Column("severity"),
-        Column("when"),
-        Column("here"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
-        Column("unknown", right=True),
-        Column("added by"),
-        *map(Column, extra),
-    ]
+    now = time.time()
+    columns = [Column("id"), Column("severity"), Column("when"), Column("here")]
+    columns += [Column(title, right=True) for title in ("satisfied", "violated", "unknown", "held of the time")]
+    columns += map(Column, ("added by", *extra, *(["violated on"] if any(each.violated_now for each in found) else [])))
     rows: list[list[object]] = []
     for each in found:
         first, *others = each.definitions
-        here = each.verdict or "-" if each.applies_here else "not for it"
-        line = [each.id, first.severity, first.when or "-", here, each.satisfied, each.violations, each.unknown]
-        rows.append([*line, first.added_by, *(show(first) for show in extra.values())])
+        line = [each.id, first.severity, first.when or "-", _here(each, now), each.satisfied, each.violations, each.unknown]
+        more: list[object] = [*(show(first) for show in extra.values()), show_violated(each.violated_on, each.violated_now, now)]
+        rows.append([*line, show_share(each.held), first.added_by, *more][: len(columns)])
         for also in others:
-            blank = ["  and also", also.severity, also.when or "-", "", "", "", ""]
-            rows.append([*blank, also.added_by, *(show(also) for show in extra.values())])
+            blank: list[object] = ["  and also", also.severity, also.when or "-", "", "", "", "", ""]
+            rows.append([*blank, also.added_by, *(show(also) for show in extra.values()), ""][: len(columns)])
     return Table(columns, rows)
+
+
+def _here(each: ConstraintReport, now: float) -> str:
+    """The verdict state on the node; on a node of 0.1.0 the verdict."""
+    if not each.applies_here:
+        return "not for it"
+    state = each.state or each.verdict
+    if state is None or state == "off":
+        return "-"
+    default = ", by default" if each.by_default else ""
+    return show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+
+
+def show_violated(nodes: Sequence[ViolatedNode], count: int, now: float) -> str:
+    """The nodes with a violation, `count` in all: the first with its time and values, the others by name."""
+    if not nodes:
+        return "-"
+    first, *others = nodes
+    rest = count - len(nodes)
+    names = [each.node for each in others] + ([f"{rest} more"] if rest > 0 else [])
+    return show_verdict(first, now) + (f"; also on {', '.join(names)}" if names else "")
+
+
+def show_verdict(each: "ViolatedNode | ViolationReport", now: float) -> str:
+    """The verdict of a node: `b since 12 s ago: speed_mps = 9.0, 7.5 above the limit (500 %)`."""
+    since = "" if each.since is None else f" since {show_time(each.since, now)}"
+    values = show_values(each.values, each.margin, each.margin_share, each.margin_variable)
+    facts = [values, each.reason, "by default" if each.by_default else ""]
+    told = "; ".join(fact for fact in facts if fact)
+    return f"{each.node}{since}{f': {told}' if told else ''}"
 
 
 def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[DefinitionReport], str]]:
@@ -470,7 +497,7 @@ CONSTRAINTS: Final = Operation(
     join=concatenated,
     command=Command(
         name="constraints",
-        help="the active constraints and their counts",
+        help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
         flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
         show=_table,

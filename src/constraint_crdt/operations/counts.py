@@ -18,6 +18,7 @@ from constraint_crdt.operations.command import (
     parse_duration,
     parse_measurements,
     show_duration,
+    show_values,
 )
 from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport
 from constraint_crdt.operations.operation import (
@@ -340,8 +341,14 @@ def _evaluated(each: "Evaluation") -> Evaluated:
 def _evaluations(found: Checked, _: Given, __: "Namespace") -> str | Table:
     if not found.evaluations:
         return "nothing to evaluate: no active constraint has a `when`"
-    rows = [[each.constraint, each.verdict, each.reason] for each in found.evaluations]
-    return Table([Column("constraint"), Column("verdict"), Column("reason")], rows)
+    columns = [Column("constraint"), Column("verdict"), Column("state"), Column("margin"), Column("reason")]
+    return Table(columns, [_line(each) for each in found.evaluations])
+
+
+def _line(each: Evaluated) -> list[object]:
+    """A row of `check`."""
+    margin = "-" if each.margin is None else show_values({}, each.margin, each.margin_share, each.margin_variable)
+    return [each.constraint, each.verdict + (" by default" if each.by_default else ""), each.state or "-", margin, each.reason]
 
 
 CHECK: Final = Operation(
@@ -488,7 +495,7 @@ def show_rates(answer: RatesReport, request: GetRates, arguments: "Namespace") -
             rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
         else:
             rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
-    head = f"evaluations of late, where one counts half after {show_duration(answer.half_life)}"
+    head = f"judgements of late, where one counts half after {show_duration(answer.half_life)}"
     return [head, Table(columns, rows), *_notes(answer)]
 
 
@@ -545,7 +552,7 @@ RATES: Final = Operation(
                 "--half-life",
                 metavar="TIME",
                 convert=parse_duration,
-                help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked",
+                help="after which a judgement counts half, as in 5m; default: the shortest that is tracked",
             ),
             "node": None,
         },

@@ -2,13 +2,23 @@
 
 import re
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
-from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    CompositeCommand,
+    Flag,
+    Lines,
+    Table,
+    View,
+    show_share,
+    show_state,
+    show_time,
+)
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_verdict
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -34,6 +44,12 @@ Wanted = Literal["all", "live", "majority"] | int
 LONGEST_WAIT: Final = 300.0
 DEFAULT_WAIT: Final = 30.0
 """Seconds."""
+
+MOST_TOLD: Final = 10
+"""Nodes with a sentence on their verdict in an explanation."""
+
+_TOLD: Final = ("violated", "clearing", "pending", "unknown")
+"""The states with a sentence, the most severe first."""
 
 WANTED: Final = "all|live|majority|[1-9][0-9]{0,5}"
 """The values of `wait`, as a regular expression."""
@@ -390,7 +406,7 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines.append(("heard by", _heard_by(answer.coverage)))
     view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
     if answer.violations:
-        view.append(_violations(answer.violations, now))
+        view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
 
 
@@ -427,7 +443,7 @@ def _known(since: int | None, now: float) -> str:
 
 
 def _lately(each: RecentRates) -> str:
-    share = "nothing was evaluated" if each.violated_share is None else f"{100 * each.violated_share:.2f} % violated"
+    share = "nothing was judged" if each.violated_share is None else f"{100 * each.violated_share:.2f} % of the judgements violated"
     counts = f"{each.violated_per_minute:.2f} violated and {each.satisfied_per_minute:.2f} satisfied a minute"
     return f"{share}, {counts} (half-life {each.half_life:g} s)"
 
@@ -440,22 +456,41 @@ def _heard_by(report: CoverageReport) -> str:
     return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
 
 
-def _violations(violations: Sequence[ViolationReport], now: float) -> Table:
+def _verdicts(answer: ExplainReport, now: float) -> list[str]:
+    """A sentence for each node with another state than `holds`, and the longest violated first."""
+    found = [each for each in answer.violations if each.state in _TOLD]
+    found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
+    sentences = [f"{each.state} on {show_verdict(each, now)}" for each in found[:MOST_TOLD]]
+    return [*sentences, f"and on {len(found) - MOST_TOLD} nodes more"] if len(found) > MOST_TOLD else sentences
+
+
+def _violations(answer: ExplainReport, now: float) -> Table:
+    """A row for each node: the state, the counts of judgements, and the share of the time."""
     columns = [Column("node"), Column("now"), Column("since"), Column("live")]
-    columns += [Column(title, right=True) for title in ("satisfied", "violated", "violated/min lately")]
+    titles = ("judged satisfied", "judged violated", "violated/min lately", "held of the time")
+    columns += [Column(title, right=True) for title in titles]
+    first = answer.definitions[0] if answer.definitions else None
     rows = [
         [
             each.node,
-            {True: "violated", False: "satisfied", None: "unknown"}[each.violated],
-            show_time(each.since, now) + ("" if each.exact or each.since is None else ", as told"),
+            _now(each, first, now),
+            show_time(each.since, now),
             "yes" if each.live else "no",
             each.satisfied,
             each.violations,
             f"{each.violated_per_minute:.2f}",
+            show_share(each.held),
         ]
-        for each in violations
+        for each in answer.violations
     ]
     return Table(columns, rows)
+
+
+def _now(each: ViolationReport, definition: StandingDefinition | None, now: float) -> str:
+    if each.state is None:
+        return {True: "violated", False: "holds", None: "not told"}[each.violated]
+    times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
+    return show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
 
 
 EXPLAIN: Final = Operation(
