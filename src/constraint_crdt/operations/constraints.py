@@ -395,7 +395,7 @@ async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[Con
     return Reply(node.expired(page) if request.expired else node.constraints(page), next_after=following)
 
 
-def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
+def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
     """A row per definition. The counts are of judgements, in the whole fleet but for `unknown`."""
     extra = _extra_columns(found)
     now = time.time()
@@ -500,7 +500,7 @@ CONSTRAINTS: Final = Operation(
         help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
         flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
-        show=_table,
+        show=show_constraints,
     ),
 )
 
