@@ -143,7 +143,7 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = ("began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -158,6 +158,8 @@ class _Judged:
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.looked: int | None = None
+        self.began: tuple[int, int] | None = None
+        """The beginning of the state, by the monotonic clock and in ns since the epoch, as first read: readings agree."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
@@ -251,7 +253,7 @@ class Judge:
         self._spans_changed |= bool(judged.spans)
         if before is not None:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation = before.evaluation
+            judged.evaluation, judged.began = before.evaluation, before.began
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -421,7 +423,11 @@ class Judge:
         if judged is None or judged.looked is None:
             return None
         since = together(rule.spell for rule in judged.rules).since
-        return None if since is None else wall_time(since, now, self._wall())
+        if since is None:
+            return None
+        if judged.began is None or judged.began[0] != since:
+            judged.began = since, wall_time(since, now, self._wall())
+        return judged.began[1]
 
     def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
         """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
