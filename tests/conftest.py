@@ -7,12 +7,14 @@ Rules kept here:
 
 - A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
+- A quick run does not import a test module that is marked as a whole.
 - In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
   `SLOW_SECONDS` fails. Elapsed time would depend on how busy the machine is.
 """
 
 import gc
 import os
+import re
 import signal
 import sys
 import time
@@ -28,9 +30,11 @@ NIGHTLY_TIMEOUT = 6 * 3600
 NOT_QUICK = ("processes", "browser", "slow")
 FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
-QUICK_SECONDS = 0.5
-SLOW_SECONDS = 3.0
+QUICK_SECONDS = 0.25
+SLOW_SECONDS = 2.0
+"""In a quick run on a busy machine. On an idle one a test of more than 0.05 s is `slow`."""
 _PROPERTY = "quick test took too long"
+_MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(NOT_QUICK)})$", re.MULTILINE)
 
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
@@ -80,6 +84,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _is_quick_run(config: pytest.Config) -> bool:
     return bool(config.option.markexpr == "quick") and BUDGET == "default"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Some modules without a quick test take long to import."""
+    is_module = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    ignored = is_module and _is_quick_run(config) and _MARKED_AS_A_WHOLE.search(collection_path.read_text())
+    return True if ignored else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,14 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from constraint_crdt import ConstraintCrdtError, GossipNode, Replica
+from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_removal, read_cell, registered
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.types import NodeVerdict, VariableKind
 from tests.compatibility import NOW, views
 from tests.store.disk import loaded, open_store
 
@@ -19,6 +25,7 @@ MESSAGES = json.loads((DATA / "messages.json").read_text())
 MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buckets", "Mend"}
 KINDS = 23
 LATER_KIND = 99
+LATER_KINDS = [kind for kind in registered() if kind > KINDS]
 
 
 def test_a_state_file_reads_the_same_and_is_written_as_the_same_text() -> None:
@@ -64,3 +71,77 @@ def test_a_recording_runs_again_to_the_same_hashes_and_is_written_as_the_same_by
     assert [step.number for step in replay if not step.agrees] == []
     assert replay.node.state_hash.hex() == EXPECTED["hash"]
     assert b"".join(map(encode_frame, frames)) == data
+
+
+# --- the kinds of cells that are new ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def kinds_of_0_1_0() -> Iterator[None]:
+    """The later kinds are not registered, as in 0.1.0; the rules for cells of unknown kinds are the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in LATER_KINDS:
+            patch.delitem(READERS, kind)
+            patch.delitem(REMOVABLE, kind)
+            patch.delitem(RANKS, kind, raising=False)
+        yield
+
+
+def node_of_0_1_0(name: str) -> GossipNode:
+    """A node without a view over the later kinds."""
+    node = GossipNode(name, incarnation=1)
+    for kind in LATER_KINDS:
+        node.state.rows._watchers.pop(kind, None)
+    return node
+
+
+def exchanged(new: GossipNode, old: GossipNode) -> None:
+    """Exchanges in both directions over bytes, the old node without the later kinds."""
+    for first, second in ((new, old), (old, new)):
+        waiting = [(second, encode_message(first.begin(second.node_id)))]
+        while waiting:
+            reader, data = waiting.pop(0)
+            if reader is old:
+                with kinds_of_0_1_0():
+                    responses = [encode_message(each) for each in old.receive(decode_message(data)).responses]
+            else:
+                responses = [encode_message(each) for each in new.receive(decode_message(data)).responses]
+            waiting += [(new if reader is old else old, each) for each in responses]
+
+
+def contents(node: GossipNode) -> set[tuple[int, object, Replica, int, bytes]]:
+    def content(cell: Cell) -> tuple[int, object, Replica, int, bytes]:
+        return cell.kind, cell.key, cell.replica, cell.seq, cell.data
+
+    return {content(cell) for cell in node.state.rows.live_cells()}
+
+
+def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> None:
+    a, b, old = GossipNode("a", incarnation=1), GossipNode("b", incarnation=1), node_of_0_1_0("old")
+    bad = NodeVerdict(VerdictState.VIOLATED, 5, (("v", "1"),), -1.0, None, "v", "v > 2")
+    a.add_constraint("x")
+    a.record_verdicts({"x": bad, "y": bad})
+    a.record_seconds({"x": (1000, 2, 3)})
+    a.describe_variables({"v": VariableKind.DOUBLE})
+    exchanged(a, old)
+    assert {kind for kind, *_ in contents(old)} == {1, *LATER_KINDS}
+    assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
+    a.record_verdicts({"x": NodeVerdict(VerdictState.HOLDS, 7), "y": None})
+    a.record_seconds({"x": (5, 0, 0)})
+    a.fold(["x"])
+    a.describe_variables({})
+    exchanged(a, old)
+    assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
+    exchanged(b, old)
+    assert (contents(b), b.state_hash) == (contents(a), a.state_hash)
+    assert b.state.verdicts.of("x") == {"a": NodeVerdict(VerdictState.HOLDS, 7)}
+    assert from_json(to_json(old.state)).state_hash == a.state_hash
+
+
+def test_a_removal_of_a_new_kind_would_be_refused_by_0_1_0_so_none_is_written() -> None:
+    assert LATER_KINDS
+    for kind in LATER_KINDS:
+        removal = make_removal([("x", [(Replica("a", 1), 1)])], kind).data
+        read_cell(removal)
+        with kinds_of_0_1_0(), pytest.raises(ConstraintCrdtError, match="the kind of what is removed"):
+            read_cell(removal)

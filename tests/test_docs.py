@@ -56,6 +56,7 @@ def broken_citations(text: str) -> list[str]:
     return [name for name, page, anchor in cited if not page.is_file() or (anchor and anchor not in anchors(page.read_text()))]
 
 
+@pytest.mark.slow
 def test_each_page_that_a_source_cites_exists() -> None:
     broken = {source.relative_to(ROOT): broken_citations(source.read_text()) for source in SOURCES}
     assert {str(source): citations for source, citations in broken.items() if citations} == {}

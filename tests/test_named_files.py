@@ -173,6 +173,7 @@ def glossary_names() -> set[str]:
     return {name for cell in cells for name in QUOTED.findall(cell) if IDENTIFIER.fullmatch(name)}
 
 
+@pytest.mark.slow
 def test_the_names_in_the_glossary_are_in_the_source() -> None:
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     words = set(re.findall(r"\w+", source))

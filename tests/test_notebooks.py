@@ -63,8 +63,8 @@ def test_a_state_and_its_constraints_are_tables_with_escaped_texts() -> None:
 def test_an_evaluation_is_a_table() -> None:
     shown = Tables(Evaluation(HARMFUL, Verdict.UNKNOWN, "<i>x</i> is not measured")._repr_html_())
     assert shown.tags <= PLAIN
-    expected = ["constraint", HARMFUL, "verdict", "unknown", "state", "unknown", "reason", "<i>x</i> is not measured"]
-    assert shown.cells == expected
+    assert (shown.value("constraint"), shown.value("verdict"), shown.value("state")) == (HARMFUL, "unknown", "unknown")
+    assert shown.value("reason") == "<i>x</i> is not measured"
 
 
 async def test_a_node_is_a_table_before_its_start_while_it_runs_and_after_its_stop() -> None:

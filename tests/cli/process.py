@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from constraint_crdt.client import Client
+from tests import fork_server
 
 _READY = re.compile(r" ready name=(\S+) api=(\S+) endpoints=(\S*)$")
 
@@ -89,10 +90,9 @@ def running_node(*flags: str, stdin: int = subprocess.DEVNULL, **more: str) -> I
 
     `more`: variables of its environment.
     """
-    line = command("node", "--name", "forge", "--fleet", f"test-{secrets.token_hex(4)}", "--api", "127.0.0.1:0", *flags)
-    with subprocess.Popen(
-        line, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more)
-    ) as process:
+    line = ["node", "--name", "forge", "--fleet", f"test-{secrets.token_hex(4)}", "--api", "127.0.0.1:0", *flags]
+    pipe = subprocess.PIPE
+    with fork_server.start(line, stdin=stdin, stdout=pipe, stderr=pipe, env=environment(**more)) as process:
         try:
             yield _wait_until_ready(process)
         finally:
@@ -112,5 +112,4 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> NodeProcess:
 
 def run_to_its_end(*flags: str, **more: str) -> subprocess.CompletedProcess[str]:
     """A node that is expected to give up by itself."""
-    line = command("node", "--api", "127.0.0.1:0", *flags)
-    return subprocess.run(line, check=False, capture_output=True, text=True, env=environment(**more), timeout=30)
+    return fork_server.run(["node", "--api", "127.0.0.1:0", *flags], env=environment(**more), timeout=30)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli.main import main
-from tests.cli.process import command, environment
+from tests import fork_server
+from tests.cli.process import environment
 
 Capture = pytest.CaptureFixture[str]
 
@@ -29,9 +30,9 @@ def test_what_happened_is_printed(node_url: str, capsys: Capture) -> None:
 
 @pytest.mark.processes
 def test_what_happens_is_followed_until_it_is_interrupted(node_url: str, capsys: Capture) -> None:
-    following = command("events", "--follow", "--last", "1", "--node", node_url)
+    following = ["events", "--follow", "--last", "1", "--node", node_url]
     main(["add", "before", "--node", node_url])
-    with subprocess.Popen(following, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+    with fork_server.start(following, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
         assert process.stdout.readline().endswith("added           before\n")
         main(["add", "meanwhile", "--node", node_url])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli.main import main
-from tests.cli.process import EndTimer, command, environment, run_to_its_end, running_node
+from tests import fork_server
+from tests.cli.process import EndTimer, environment, run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes
 
@@ -47,8 +48,8 @@ def test_it_ends_with_whoever_holds_its_stdin() -> None:
 
 
 def test_the_end_comes_also_while_its_router_is_down() -> None:
-    line = command("node", "--api", "127.0.0.1:0", "--role", "client", "--connect", "tcp/127.0.0.1:1")
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+    line = ["node", "--api", "127.0.0.1:0", "--role", "client", "--connect", "tcp/127.0.0.1:1"]
+    with fork_server.start(line, stderr=subprocess.PIPE, env=environment()) as process:
         try:
             assert process.stderr is not None
             assert "no router answers" in process.stderr.readline()  # and it goes on trying

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from constraint_crdt.cli.main import main
-from tests.cli.process import NodeProcess, ask, command, environment, run_to_its_end, running_node
+from tests import fork_server
+from tests.cli.process import NodeProcess, ask, environment, run_to_its_end, running_node
 
 pytestmark = pytest.mark.processes
 
@@ -82,10 +83,10 @@ def test_a_copy_on_another_machine_is_another_life(tmp_path: Path, runtime: str,
 
 def test_the_default_is_a_file_named_after_fleet_and_node(tmp_path: Path, runtime: str) -> None:
     state = tmp_path / "state"
-    line = command("node", "--api", "127.0.0.1:0", "--fleet", "f")  # the host's name, and no word on the store
+    line = ["node", "--api", "127.0.0.1:0", "--fleet", "f"]  # the host's name, and no word on the store
     surroundings = environment(XDG_STATE_HOME=str(state), XDG_RUNTIME_DIR=runtime)
     del surroundings["CONSTRAINT_CRDT_STORE"]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env=surroundings) as process:
+    with fork_server.start(line, stderr=subprocess.PIPE, env=surroundings) as process:
         assert process.stderr is not None
         try:
             assert any(f" ready name={socket.gethostname()} " in text for text in process.stderr)

@@ -1,12 +1,11 @@
 """Tokens on the command line: a node beyond loopback asks for them, commands show them, and no output ever has one in it."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from constraint_crdt.cli.main import main
-from tests.cli.process import command, environment, running_node
+from tests.cli.process import run_to_its_end, running_node
 
 READ, WRITE = "reading-0123456789", "writing-0123456789"
 
@@ -61,13 +60,7 @@ def test_a_node_on_all_addresses_serves_who_shows_a_token(
 @pytest.mark.parametrize("mode", [0o644, 0o606])
 def test_a_node_does_not_start_with_a_file_that_others_can_read(tokens: Path, mode: int) -> None:
     tokens.chmod(mode)
-    done = subprocess.run(
-        command("node", "--api", "127.0.0.1:0", "--token-file", str(tokens)),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
+    done = run_to_its_end("--token-file", str(tokens))
     assert done.returncode == 1
     assert f"chmod 600 {tokens}" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -3,7 +3,6 @@
 import os
 import pty
 import signal
-import subprocess
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ from constraint_crdt.client import Client
 from constraint_crdt.operations.counts import ConstraintOverview, OverviewReport
 from constraint_crdt.operations.evidence import PeerConvergence
 from constraint_crdt.operations.nodes import NodeReport
-from tests.cli.process import command, environment, running_node
+from tests import fork_server
+from tests.cli.process import environment, running_node
 
 Capture = pytest.CaptureFixture[str]
 
@@ -22,10 +22,9 @@ Capture = pytest.CaptureFixture[str]
 def shown(url: str, until: str) -> tuple[str, int]:
     """What `watch` draws until it shows a text, and its exit code after Ctrl-C."""
     mine, its = pty.openpty()
-    watching = subprocess.Popen(
-        command("watch", "--node", url, "--every", "0.2s"),
-        stdout=its, stdin=its, stderr=its, env=environment(TERM="xterm", COLUMNS="120", LINES="40"),
-    )  # fmt: skip
+    line = ["watch", "--node", url, "--every", "0.2s"]
+    terminal = environment(TERM="xterm", COLUMNS="120", LINES="40")
+    watching = fork_server.start(line, stdout=its, stdin=its, stderr=its, env=terminal)
     os.close(its)
     seen = ""
     while until not in seen:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError
@@ -24,11 +26,12 @@ from constraint_crdt.client import (
     Unauthorized,
     WrongInput,
 )
-from constraint_crdt.client.wire import AddressError, read_address, read_token
+from constraint_crdt.client.wire import AddressError, encode_request, read_address, read_token
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations import OPERATIONS
+from constraint_crdt.operations.constraints import ADD, DefinitionReport, new_constraint
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.node import Node
 
@@ -80,6 +83,7 @@ def test_there_is_a_method_for_every_operation() -> None:
             assert inspect.getdoc(getattr(Client, operation.name))
 
 
+@pytest.mark.slow
 async def test_every_operation_answers_with_its_report(api: ApiServer) -> None:
     both = Both(api.url)
     asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -314,3 +318,23 @@ def test_importing_it_loads_no_server_and_no_node(name: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == ""
+
+
+def test_a_node_of_0_1_0_understands_an_addition_and_is_understood() -> None:
+    """It refuses unknown fields, and its reports have none of the new ones."""
+    request = encode_request(ADD, new_constraint("c", when="x < 1.0"))
+    assert json.loads(request.body or b"") == {"id": "c", "when": "x < 1.0"}
+    request = encode_request(ADD, new_constraint("c", when="x < 1.0", for_=2.0, if_unknown="violated"))
+    assert json.loads(request.body or b"") == {"id": "c", "when": "x < 1.0", "for": 2.0, "if_unknown": "violated"}
+    old: dict[str, Any] = {
+        "when": "x < 1.0",
+        "severity": "info",
+        "about": None,
+        "on": {},
+        "added_by": "a",
+        "added_at": None,
+        "expires_at": None,
+    }
+    report = msgspec.convert(old, DefinitionReport)
+    assert (report.for_, report.clear_after, report.clear_when) == (0.0, 0.0, None)
+    assert (report.if_unknown, report.max_age, report.meaning) == ("unknown", None, 0)

@@ -273,6 +273,7 @@ ALL_WITH_SYNCS_AND_COPIES = [
 ]
 
 
+@pytest.mark.slow
 @given(steps)
 @example(EVERYTHING)
 @example(ALL_WITH_SYNCS_AND_COPIES)

@@ -267,6 +267,7 @@ def test_an_exception_of_the_library_does_not_get_out_and_an_interrupt_does() ->
         Expression("x < 1", frozenset({"x"}), Failing(KeyboardInterrupt())).evaluate({"x": 1})
 
 
+@pytest.mark.slow
 def test_expressions_are_compiled_and_evaluated_in_several_threads() -> None:
     prepared = measurements(VALUES)
     wrong: list[str] = []

@@ -108,6 +108,7 @@ def test_loops_that_would_build_gigabytes_are_not_evaluated(source: str) -> None
     assert "build too much" in outcome.reason
 
 
+@pytest.mark.slow
 def test_loops_over_many_numbers_are_evaluated() -> None:
     values = {"xs": list(range(9_000)), "y": 5}
     for source in ("xs.all(i, i + y >= 5)", "xs.exists(i, i + y * i > 9999.0)", "xs.map(i, i * 2.0).filter(i, i > y).size() > 9"):

@@ -5,8 +5,10 @@ A trace has a character for each 10 s: `g` good, `b` bad, `u` unknown, `_` no lo
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -156,6 +158,11 @@ def test_irregular_sampling_a_look_from_before_changes_nothing() -> None:
     before = msgspec.structs.replace(spell)
     assert spell.look(GOOD, 10 * SECOND, rules(30)) is VerdictState.PENDING
     assert spell == before
+    spell = Spell.new(0)
+    spell.look(GOOD, 20 * SECOND, rules(30))
+    before = msgspec.structs.replace(spell)
+    assert spell.look(GOOD, 5 * SECOND, rules(30)) is VerdictState.HOLDS
+    assert spell == before
 
 
 def test_end_of_trace_is_pending_and_shown_as_such() -> None:
@@ -290,12 +297,40 @@ def test_fired_and_ended_within_one_interval_a_spell_that_was_only_pending_is_ne
     assert states("gbg", rules(30, 30)) == ".p."
 
 
+DOCUMENTED = re.findall(
+    r"^\| (.+?) \| (\d+) \| (\d+) \| `([gbu]+)` \| `([.pFc?]+)` \|",
+    (Path(__file__).parents[2] / "docs" / "explanation" / "time.md").read_text(),
+    re.MULTILINE,
+)
+
+
+def test_the_page_on_time_has_traces() -> None:
+    assert len(DOCUMENTED) > 15
+
+
+@pytest.mark.parametrize(("case", "for_", "clear_after", "trace", "expected"), DOCUMENTED, ids=[each[0] for each in DOCUMENTED])
+def test_a_trace_of_the_page_on_time(case: str, for_: str, clear_after: str, trace: str, expected: str) -> None:
+    assert states(trace, rules(int(for_), int(clear_after))) == expected
+
+
 # --- the state at single looks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("trace", "expected"), [("ug", "?."), ("ub", "?p"), ("gug", ".?."), ("gub", ".?p"), ("bug", "pp.")])
 def test_unknown_begins_and_ends_nothing(trace: str, expected: str) -> None:
     assert states(trace, rules(30)) == expected
+
+
+def test_durations_are_exact() -> None:
+    how, spell = TimeRules(10, 20, 15), Spell.new(0)
+    steps = ((BAD, 0, "p"), (BAD, 9, "p"), (BAD, 10, "F"), (GOOD, 20, "c"), (GOOD, 30, "c"), (GOOD, 39, "c"), (GOOD, 40, "."))
+    for outcome, now, state in steps:
+        assert SHOWN[spell.look(outcome, now, how)] == state
+    spell.look(GOOD, 55, how)
+    assert spell.since == 40, "an interval of `max_age` is known"
+    spell.look(GOOD, 71, how)
+    assert spell.since == 71
+    assert spell.take() == (20 + 15, 20, 16)
 
 
 def test_unknown_begins_no_violation_even_when_the_time_of_for_is_over() -> None:

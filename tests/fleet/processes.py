@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -13,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-COMMAND = [sys.executable, "-m", "constraint_crdt"]
+from tests import fork_server
+
 START_SECONDS = 60.0
 _READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=(?P<endpoints>\S*)$")
 
@@ -27,8 +27,7 @@ class NodeProcess:
     """One `constraint-crdt node` process, ready once constructed."""
 
     def __init__(self, name: str, fleet: str, *flags: str) -> None:
-        command = [
-            *COMMAND,
+        arguments = [
             "node",
             "--name",
             name,
@@ -48,7 +47,7 @@ class NodeProcess:
         self.api = ""
         self.endpoints: list[str] = []
         self._ready = threading.Event()
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment())
+        self.process = fork_server.start(arguments, stderr=subprocess.PIPE, env=clean_environment())
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._ready.wait(START_SECONDS) or not self.api:
@@ -67,14 +66,7 @@ class NodeProcess:
 
     def run(self, *arguments: str) -> str:
         """What a client command prints; it must succeed."""
-        done = subprocess.run(
-            [*COMMAND, *arguments, "--node", self.api],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=clean_environment(),
-            check=False,
-        )
+        done = fork_server.run([*arguments, "--node", self.api], env=clean_environment())
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return done.stdout
 

@@ -2,22 +2,21 @@
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.fleet.processes import COMMAND, NodeProcess, clean_environment, processes, seconds_until
+from tests import fork_server
+from tests.fleet.processes import NodeProcess, clean_environment, processes, seconds_until
 from tests.fleet.relay import Relay
 
 pytestmark = pytest.mark.processes
 
 
 def tried(node: NodeProcess, *arguments: str) -> tuple[int, str, str]:
-    command = [*COMMAND, *arguments, "--node", node.api]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment(), check=False)
+    done = fork_server.run([*arguments, "--node", node.api], env=clean_environment())
     return done.returncode, done.stdout, done.stderr
 
 
@@ -48,7 +47,7 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     code, out, err = tried(forge, "add", "cool", "--when", "temp_c < 85.0", "--wait", "all")
     assert (code, out, err) == (0, "cool: added; 3 of 3 nodes have it\n", "")
     assert holders(forge, "cool") == ALL
-    tongs.run("record", "--violations", "4", "--constraint", "cool")
+    tongs.run("check", "temp_c=99")
     seconds_until(lambda: of(forge.get("explain/cool"), "violations", "tongs")["violated"] is True)
 
     tongs.process.send_signal(signal.SIGSTOP)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import fork_server
 from tests.fleet.processes import clean_environment, seconds_until
 
 pytestmark = pytest.mark.processes
@@ -56,7 +57,7 @@ class Newcomer:
 
     def __init__(self, home: Path) -> None:
         self.ports = free_ports()
-        self.nodes: list[subprocess.Popen[bytes]] = []
+        self.nodes: list[subprocess.Popen[str]] = []
         self._home = home
         self._environment = clean_environment() | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -70,8 +71,10 @@ class Newcomer:
         if command.startswith("constraint-crdt node "):
             words = shlex.split(command, comments=True)
             own = words if "--api" in words else [*words, "--api", f"127.0.0.1:{self.ports['8470']}"]
-            self.nodes.append(subprocess.Popen(own, stderr=subprocess.DEVNULL, env=self._environment, cwd=self._home))
-            seconds_until(lambda: self.shell(f"constraint-crdt status --node {own[own.index('--api') + 1]}") == 0)
+            node = fork_server.start(own[1:], stderr=subprocess.DEVNULL, env=self._environment, cwd=self._home)
+            self.nodes.append(node)
+            status = ["status", "--node", own[own.index("--api") + 1]]
+            seconds_until(lambda: fork_server.run(status, env=self._environment).returncode == 0)
         else:
             assert self.shell(command) == 0, command
 

@@ -2,21 +2,21 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from constraint_crdt.simulation.recorder import decode_frames
-from tests.fleet.processes import COMMAND, NodeProcess, clean_environment, processes, seconds_until
+from tests import fork_server
+from tests.fleet.processes import NodeProcess, clean_environment, processes, seconds_until
 
 pytestmark = pytest.mark.processes
 
 
 def replay(*arguments: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*COMMAND, "replay", *arguments], capture_output=True, text=True, timeout=60, env=clean_environment(), check=False
-    )
+    done = fork_server.run(["replay", *arguments], env=clean_environment())
     return done.returncode, done.stdout, done.stderr
 
 
@@ -71,7 +71,7 @@ def written_test(recording: Path, folder: Path) -> None:
     """A recording turned into a test, which passes."""
     code, _, err = replay(str(recording), "--test", str(folder / "test_anvil.py"))
     assert code == 0, err
-    run = [COMMAND[0], "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "test_anvil.py"), "-c", "/dev/null"]
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder / "test_anvil.py"), "-c", "/dev/null"]
     assert subprocess.run(run, capture_output=True, timeout=60, check=False, cwd=folder).returncode == 0
 
 
@@ -93,8 +93,8 @@ def test_mistakes_give_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_ends_the_start(tmp_path: Path) -> None:
-    command = [*COMMAND, "node", "--name", "a", "--api", "127.0.0.1:0", "--store", "memory", "--record", str(tmp_path / "no" / "f")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment(), check=False)
+    flags = ["--name", "a", "--api", "127.0.0.1:0", "--store", "memory", "--record", str(tmp_path / "no" / "f")]
+    done = fork_server.run(["node", *flags], env=clean_environment())
     assert done.returncode == 1
     assert "cannot record to" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

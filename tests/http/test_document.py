@@ -13,13 +13,20 @@ SCHEMAS = "/components/schemas/"
 """Where descriptions are the docstrings of structs, which may be worded anew."""
 
 
-def lost(before: Any, now: Any, place: str = "") -> list[str]:
-    """The places where the new document differs from the old one. Additions to objects are no loss; lists must be equal."""
+def lost(before: Any, now: Any, place: str = "", *, is_request: bool = False) -> list[str]:
+    """The places where the new document differs from the old one. Additions to objects are no loss; lists must be equal.
+
+    A response may have further fields, always there; a request (without additional properties) may not need further ones.
+    """
     if place.startswith(SCHEMAS) and place.endswith("/description"):
         return [] if now else [f"{place} is empty"]
     if isinstance(before, dict) and isinstance(now, dict):
         missing = [f"{place}/{key} is gone" for key in before if key not in now]
-        return missing + [each for key in before if key in now for each in lost(before[key], now[key], f"{place}/{key}")]
+        closed = before.get("additionalProperties") is False
+        both = [key for key in before if key in now]
+        return missing + [each for key in both for each in lost(before[key], now[key], f"{place}/{key}", is_request=closed)]
+    if place.startswith(SCHEMAS) and place.endswith("/required") and not is_request:
+        before, now = set(before), set(before).intersection(now)
     return [] if before == now else [f"{place} was {before!r}, and is {now!r}"]
 
 

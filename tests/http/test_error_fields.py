@@ -29,6 +29,13 @@ async def field_of(node: Node, **given: object) -> str | None:
         ("ttl", {"ttl": 0.0}),
         ("ttl", {"ttl": 1.0, "until": 1}),
         ("until", {"until": 1}),
+        ("for", {"when": "x < 1.0", "for_": -1}),
+        ("clear_after", {"when": "x < 1.0", "clear_after": 1e10}),
+        ("clear_when", {"when": "x < 1.0", "clear_when": "x" * 1025}),
+        ("clear_when", {"clear_when": "x < 1.0"}),
+        ("when", {"when": "x <"}),
+        ("if_unknown", {"when": "x < 1.0", "if_unknown": "dire"}),
+        ("max_age", {"when": "x < 1.0", "max_age": 0}),
     ],
 )
 async def test_a_definition_out_of_bounds_names_its_field(node: Node, field: str, given: dict[str, object]) -> None:

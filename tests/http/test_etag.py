@@ -56,6 +56,7 @@ async def computed(node: Node, path: str) -> bytes:
     return bytes((await Endpoint(operation).answer(node, request(path))).body)
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from(sorted(ACTS)), max_size=8))
 @settings(max_examples=min(25, settings().max_examples), suppress_health_check=[HealthCheck.too_slow])
 def test_an_answer_that_is_said_to_be_right_is_what_would_be_answered(acts: list[str]) -> None:

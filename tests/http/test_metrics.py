@@ -238,6 +238,7 @@ async def test_alarms_and_events_are_counted_by_kind(node: Node, client: httpx.A
     assert (kinds["added"], kinds["duplicate_name"], kinds["removed"]) == (1, 1, 0)
 
 
+@pytest.mark.slow
 async def test_who_follows_the_events_is_counted(node: Node) -> None:
     async with ApiServer(node, port=0) as api, httpx.AsyncClient(base_url=api.url) as client:
         assert plain(await scrape(client), "event_readers") == 0

@@ -5,6 +5,7 @@ itself, deltas as rows make them, and readings that are kept up to date, on hone
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 
 from constraint_crdt import ConstraintState
@@ -62,6 +63,7 @@ def test_a_delta_does_what_a_full_merge_does(states: Pair) -> None:
     assert reading(ConstraintState(by_delta)) == reading(ConstraintState(by_all)) == reading(a.merged(b))
 
 
+@pytest.mark.slow
 @given(states=triples(LAWS))
 def test_views_kept_up_to_date_read_as_views_made_anew(states: Triple) -> None:
     """Readings are never recomputed, so they could drift; they must not."""

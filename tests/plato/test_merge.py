@@ -367,6 +367,7 @@ def test_a_delta_beyond_a_limit_leaves_no_trace(limits: Limits, changes: dict[st
     assert not state.increments.knows(ROOM, "b", 9)
 
 
+@pytest.mark.slow
 def test_many_deltas_are_taken_together_and_counted_right() -> None:
     state = ConstraintState()
     for seq in range(1, 1001):

@@ -125,6 +125,7 @@ def test_by_distance_nobody_who_stays_is_left_out_for_long(fleets: list[dict[int
                 assert len(sizes) < LONGEST_TURN * max(sizes)
 
 
+@pytest.mark.slow
 def test_by_distance_falls_with_the_square_and_an_unknown_distance_is_the_median() -> None:
     distances = {"near": 1.0, "middle": 2.0, "far": 4.0, "new": None}
     weights = {"near": 1.0, "middle": 1 / 4, "far": 1 / 16, "new": 1 / 4}
@@ -145,6 +146,7 @@ def test_by_distance_asks_the_near_most_and_the_far_as_often_as_promised() -> No
     assert min(drawn[name] for name in range(4, 16)) >= 100
 
 
+@pytest.mark.slow
 def test_by_distance_without_any_distance_is_uniform() -> None:
     chance, drawn = SimRng(2), Counter[int]()
     for _ in range(DRAWS):

@@ -72,6 +72,7 @@ async def single() -> AsyncIterator[tuple[Node, Told]]:
         yield node, told
 
 
+@pytest.mark.slow
 async def test_an_import_is_told_over_many_turns_of_the_loop_once_and_in_order() -> None:
     async with single() as (node, told):
         report = await node.import_state(to_json(much()))
@@ -94,6 +95,7 @@ async def test_what_a_peer_sends_is_told_over_many_turns_too() -> None:
         assert told.most_in_a_turn <= PIECES_PER_TURN * AT_ONCE
 
 
+@pytest.mark.slow
 async def test_who_follows_the_events_misses_none_of_more_than_it_may_be_behind() -> None:
     assert MANY > QUEUED
     async with single() as (node, _):
@@ -104,6 +106,7 @@ async def test_who_follows_the_events_misses_none_of_more_than_it_may_be_behind(
         assert [(each.kind, each.constraint) for each in heard] == [(EventKind.ADDED, id_) for id_ in IDS]
 
 
+@pytest.mark.slow
 async def test_who_comes_back_between_two_pieces_sees_no_gap() -> None:
     async with single() as (node, told):
         before = node.event_stream.log.last_id
@@ -116,6 +119,7 @@ async def test_who_comes_back_between_two_pieces_sees_no_gap() -> None:
         assert [each.event.constraint for each in (*first.events, *rest.events)] == IDS
 
 
+@pytest.mark.slow
 async def test_what_changes_before_it_is_told_is_told_once_as_it_is_then() -> None:
     async with single() as (node, told):
         await node.import_state(to_json(much()))
@@ -147,6 +151,7 @@ async def test_what_is_removed_at_once_is_told_as_removed_over_many_turns() -> N
         assert told.most_in_a_turn <= PIECES_PER_TURN * AT_ONCE
 
 
+@pytest.mark.slow
 async def test_stopping_tells_the_rest_before_the_events_end() -> None:
     node = Node(name="forge", settings=QUICK, transport=MemoryNetwork().transport())
     await node.start()
@@ -247,6 +252,7 @@ async def test_a_violation_is_told_with_its_values_and_its_end_with_its_length()
         assert turn("brief", holds, bad, holds) == [(EventKind.VIOLATED, ""), (EventKind.SATISFIED, "after 0 s")]
 
 
+@pytest.mark.slow
 async def test_many_tiles_are_told_over_many_turns_once_and_in_order() -> None:
     state = ConstraintState()
     for id_ in IDS:

@@ -101,6 +101,7 @@ async def test_a_retired_peer_of_a_file_is_no_peer_any_more() -> None:
     assert (result.state_changed, result.outlived, here.peer_count) == (True, None, 0)
 
 
+@pytest.mark.slow
 async def test_it_is_on_disk_when_it_is_said_to_be_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     settings = NodeSettings(name="forge", store=str(tmp_path / "forge.db"), check_every=QUICK.check_every)

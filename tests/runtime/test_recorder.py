@@ -17,6 +17,7 @@ def recorder(path: Path, bound: int = BOUND) -> FileRecorder:
     return FileRecorder(str(path), bound)
 
 
+@pytest.mark.slow
 def test_the_file_and_the_one_set_aside_stay_within_the_bound_and_both_replay(tmp_path: Path) -> None:
     path = tmp_path / "a.recording"
     keeper = recorder(path)

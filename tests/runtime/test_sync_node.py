@@ -6,14 +6,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt import AddConstraint, BatchError, Definition, ExpressionError, MemoryNetwork, Node
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, LifecycleError, StoreError, WrongThread
-from constraint_crdt.model import EventKind
+from constraint_crdt.model import EventKind, IfUnknown
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.sync_node import SyncNode
 from tests.runtime.fleet import QUICK
@@ -56,6 +59,50 @@ def test_it_adds_checks_and_reads(node: SyncNode) -> None:
     assert next(events).kind is EventKind.REMOVED
     with pytest.raises(KeyError):
         node.remove_constraint("cool")
+
+
+def definitions(id_: str, node: Node) -> tuple[Definition, ...]:
+    return node.gossip.state.constraints.definitions(id_)
+
+
+def test_the_fields_of_a_definition_are_seconds_or_lengths_of_time(node: SyncNode) -> None:
+    half, day = timedelta(seconds=0.5), timedelta(days=1)
+    wanted = Definition(
+        "t < 85.0",
+        for_=SECOND // 2,
+        clear_after=10 * SECOND,
+        clear_when="t < 80.0",
+        if_unknown=IfUnknown.SATISFIED,
+        max_age=86_400 * SECOND,
+    )
+    node.add_constraint("a", when="t < 85.0", for_=half, clear_after=10, clear_when="t < 80.0", if_unknown="satisfied", max_age=day)
+    changes = [
+        AddConstraint(
+            id="b", when="t < 85.0", for_=0.5, clear_after=10.0, clear_when="t < 80.0",
+            if_unknown=IfUnknown.SATISFIED, max_age=86_400.0,
+        )
+    ]  # fmt: skip
+    node.batch(changes)
+    for id_ in ("a", "b"):
+        assert node.read(partial(definitions, id_)) == (wanted,)
+    reports = {each.id: each for each in node.constraints()}
+    assert [(each.for_, each.clear_after, each.max_age) for each in reports.values()] == [(0.5, 10.0, 86_400.0)] * 2
+
+
+def test_a_wrong_field_of_a_definition_is_named_and_changes_nothing(node: SyncNode) -> None:
+    before = node.status().hash
+    with pytest.raises(ExpressionError, match=r"^`clear_when`: column 4: ") as refused:
+        node.add_constraint("a", when="t < 85.0", clear_when="t <")
+    assert (refused.value.field, refused.value.column) == ("clear_when", 4)
+    with pytest.raises(InvalidType, match="for in seconds is a number"):
+        node.add_constraint("a", when="t < 85.0", for_="30s")  # type: ignore[arg-type]
+    with pytest.raises(BatchError, match="max_age must be above 0") as wrong:
+        node.batch([AddConstraint(id="a", when="t < 85.0", max_age=0.0)])
+    assert wrong.value.field == "add.max_age"
+    with pytest.raises(BatchError, match="for in seconds is a number") as wrong:
+        node.batch([AddConstraint(id="a", when="t < 85.0", for_="30s")])  # type: ignore[arg-type]
+    assert wrong.value.field == "add.for"
+    assert node.status().hash == before
 
 
 def test_it_reaches_the_parts_of_the_node(node: SyncNode) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay
-from constraint_crdt.simulation.steps import AnyStep, Tile, Write
+from constraint_crdt.simulation.steps import Add, AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
@@ -25,6 +25,13 @@ from constraint_crdt.simulation.chaos import Chaos
 outcome = Chaos(11, operations=40).run()
 print(hashlib.sha256(msgspec.json.encode(list(outcome.steps))).hexdigest(), outcome.events, sorted(outcome.fired.items()))
 """
+
+
+def test_the_drawn_definitions_have_every_field() -> None:
+    added = [step for step in Chaos(5, operations=400).run().steps if isinstance(step, Add)]
+    plain = Add(number=0, node="a", id="x")
+    for name in ("when", "about", "ttl", "for_", "clear_after", "clear_when", "if_unknown", "max_age"):
+        assert any(getattr(each, name) != getattr(plain, name) for each in added), name
 
 
 @pytest.mark.slow
@@ -69,6 +76,7 @@ def test_another_seed_gives_another_history() -> None:
     assert msgspec.json.encode(list(one.steps)) != msgspec.json.encode(list(other.steps))
 
 
+@pytest.mark.slow
 def test_a_history_replays_from_its_steps_alone() -> None:
     outcome = Chaos(5, operations=80).run()
     assert outcome.violation is None
@@ -101,6 +109,7 @@ def test_every_step_that_writes_is_a_kind_of_write_that_must_come_about() -> Non
             assert f"{each.__struct_config__.tag} {act}".strip() in WRITES
 
 
+@pytest.mark.slow
 def test_a_write_that_changes_nothing_has_not_come_about() -> None:
     outcome = Chaos(5, operations=80).run()
     assert 0 < outcome.written.total() < 80 + sum(len(getattr(step, "more", ())) for step in outcome.steps)

@@ -17,6 +17,7 @@ def history_of(*steps: AnyStep) -> History:
     return History(seed=7, invariant="state", sentence="state: a lacks b~b 1", members=MEMBERS, steps=steps)
 
 
+@pytest.mark.slow
 def test_a_file_holds_every_step() -> None:
     outcome = Chaos(3, operations=60).run()
     history = History(seed=3, invariant="x", sentence="y", members=tuple(outcome.members), steps=tuple(outcome.steps))

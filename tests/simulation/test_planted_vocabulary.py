@@ -1,4 +1,4 @@
-"""Planted bugs in sketches, Bloom filters, decaying values and increments: each is found by the search, and shrunk.
+"""Planted bugs in the types over the cells, from sketches to verdicts: each is found by the search, and shrunk.
 
 They are mistakes in what a type makes of cells that are right, so only the readings show them.
 """
@@ -10,9 +10,11 @@ import pytest
 from constraint_crdt.crdt.cells import Cell, value_of
 from constraint_crdt.types import increments as stretches
 from constraint_crdt.types.bloom import FILTER_PAGE_BYTES, BloomCRDT
+from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.decay import RATE, Ages, DecayCounter
 from constraint_crdt.types.rates import DecayConstraintState, Pair
 from constraint_crdt.types.sketch import PAGE_COUNTERS, SketchCRDT, _counters
+from constraint_crdt.types.verdicts import ConstraintVerdicts
 from constraint_crdt.types.view import TableDirectory
 from tests.simulation.planting import Plant, find_and_shrink
 
@@ -105,6 +107,22 @@ def increment_counted_beside_its_page(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stretches.BlockSums, "_largest_within", planted)
 
 
+def time_added_to_itself(patch: pytest.MonkeyPatch) -> None:
+    """A cumulative time is added, where it takes the place of the one before."""
+    changed = ConstraintGCounter._time_changed
+    patch.setattr(ConstraintGCounter, "_time_changed", lambda self, cell, old, new: changed(self, cell, None, new))
+
+
+def verdict_of_a_former_life(patch: pytest.MonkeyPatch) -> None:
+    """A new life takes nothing over, so the later time decides."""
+    patch.setattr(ConstraintVerdicts, "_life", lambda self, replica, id_: 0)
+
+
+def verdict_on_what_was_removed(patch: pytest.MonkeyPatch) -> None:
+    """The verdicts on a constraint stay violated after its removal."""
+    patch.setattr(ConstraintVerdicts, "_added", lambda self, old, new: None)
+
+
 PLANTS: dict[Plant, int] = {
     sketch_rows_not_summed: 7,
     sketch_named_by_who_came_first: 27,
@@ -116,6 +134,9 @@ PLANTS: dict[Plant, int] = {
     other_half_lives_lost: 15,
     increment_counted_twice: 30,
     increment_counted_beside_its_page: 55,
+    time_added_to_itself: 1,
+    verdict_of_a_former_life: 1,
+    verdict_on_what_was_removed: 1,
 }
 """Each with a seed from which on it is found soon: where the search begins by default. Nightly it begins at 1."""
 

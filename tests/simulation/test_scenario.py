@@ -14,6 +14,7 @@ def run(scenario: Scenario) -> Report:
     return running.report()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["uniform", "nearby", "schedule"])
 def test_a_fleet_settles(choice: str) -> None:
     report = run(Scenario(30, seed=1, choice=choice))
@@ -24,6 +25,7 @@ def test_a_fleet_settles(choice: str) -> None:
     assert report.bytes_per_node == report.samples[-1].bytes / 30
 
 
+@pytest.mark.slow
 def test_a_partition_keeps_halves_apart_until_it_ends() -> None:
     report = run(Scenario(20, seed=2, partition_ns=12 * SECOND_NS))
     begin, end = report.partition or (0, 0)

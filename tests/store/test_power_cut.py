@@ -74,6 +74,7 @@ def test_a_log_cut_at_any_byte_opens_to_the_commits_that_are_whole_in_it(tmp_pat
         assert recorded.opened_with(recorded.log[:at], tmp_path) == recorded.accounts[whole], f"cut at {at}, seed {SEED}"
 
 
+@pytest.mark.slow
 def test_garbage_at_the_end_of_the_log_is_passed_over(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     for at in random.choices(range(len(recorded.log)), k=CUTS // 4):
@@ -82,6 +83,7 @@ def test_garbage_at_the_end_of_the_log_is_passed_over(tmp_path: Path) -> None:
         assert recorded.opened_with(recorded.log[:at] + garbage, tmp_path) == recorded.accounts[whole], f"seed {SEED}"
 
 
+@pytest.mark.slow
 def test_a_changed_bit_in_the_log_ends_it_there(tmp_path: Path) -> None:
     recorded, random = Recorded(tmp_path), Random(SEED)
     for at in random.choices(range(len(recorded.log)), k=CUTS // 4):

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+import pytest
+
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.repair import audit, rebuild
 from constraint_crdt.crdt.rows import Rows
@@ -11,6 +13,7 @@ from constraint_crdt.types.definition import ADD
 from tests.store.disk import add, count, loaded, open_store, remove
 
 
+@pytest.mark.slow
 def test_a_repair_is_on_disk_with_the_next_commit(tmp_path: Path) -> None:
     for seed in range(20):
         rng = random.Random(seed)

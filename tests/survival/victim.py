@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import os
 import re
-from asyncio.subprocess import PIPE, Process
+import subprocess
 from pathlib import Path
 from random import Random
 
 import httpx
 
-from tests.fleet.processes import COMMAND, clean_environment
+from tests import fork_server
+from tests.fleet.processes import clean_environment
 
 START_SECONDS = 60.0
 _READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=")
@@ -19,9 +20,10 @@ _READY = re.compile(r" ready name=.* api=(?P<api>\S+) endpoints=")
 class Victim:
     """One start of a node process with a store."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: subprocess.Popen[str], log: asyncio.StreamReader) -> None:
         """Use `launch`."""
         self._process = process
+        self._lines = log
         self.log: list[str] = []
         self._api: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read())
@@ -34,7 +36,11 @@ class Victim:
         for endpoint in connect:
             flags += ["--connect", endpoint]
         environment = clean_environment() | {"XDG_RUNTIME_DIR": str(runtime)}
-        return cls(await asyncio.create_subprocess_exec(*COMMAND, "node", *flags, stderr=PIPE, env=environment))
+        process = fork_server.start(["node", *flags], stderr=subprocess.PIPE, env=environment)
+        assert process.stderr is not None
+        log = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(log), process.stderr)
+        return cls(process, log)
 
     async def api(self) -> str:
         """The URL of its API, once it is ready."""
@@ -43,15 +49,13 @@ class Victim:
 
     async def kill(self) -> None:
         """kill -9, at whatever it is doing."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
         await self._reading
         self._api.cancel()
 
     async def _read(self) -> None:
-        assert self._process.stderr is not None
-        async for line in self._process.stderr:
+        async for line in self._lines:
             self.log.append(line.decode().rstrip())
             found = _READY.search(self.log[-1])
             if found and not self._api.done():

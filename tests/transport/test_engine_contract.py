@@ -54,6 +54,7 @@ async def test_payload_bytes_are_counted_on_both_sides(network: Network) -> None
     assert (b.transport.bytes_sent, b.transport.bytes_received) == (7, 5)
 
 
+@pytest.mark.slow
 async def test_many_requests_at_once_each_get_their_own_answer(network: Network) -> None:
     a, b = await network.join("a"), await network.join("b")
     await a.sees(b)

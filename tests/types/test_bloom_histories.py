@@ -24,6 +24,7 @@ SHAPES = [(4, 0.1), (2000, 0.01)]
 writes = st.lists(st.sampled_from(ITEMS), max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES)
 @given(st.sampled_from(SHAPES), steps(writes))
 def test_it_finds_what_a_plain_set_of_bits_finds(shape: tuple[int, float], moves: list[Step]) -> None:
@@ -130,6 +131,7 @@ def test_bits_that_a_row_takes_away_are_gone_unless_another_has_them() -> None:
     assert bloom.filled == 1024 / SHAPE.bits
 
 
+@pytest.mark.slow
 @settings(max_examples=HISTORIES // 2)
 @given(foreign, st.lists(st.sampled_from(ITEMS), min_size=1, max_size=5))
 def test_what_is_inserted_stays_found_whatever_others_hold_and_take_away(written: list[Any], items: list[str]) -> None:

@@ -100,6 +100,7 @@ def run(history: list[tuple[object, ...]]) -> list[Place]:
     return places
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(history=steps)
 def test_each_increment_counts_once_everywhere(history: list[tuple[object, ...]]) -> None:

@@ -183,6 +183,7 @@ def test_equal_is_what_holds_the_same_cells() -> None:
     assert repr(SketchCRDT(0.1, 0.1, name="n")) == "SketchCRDT(name='n', width=28, depth=3, total=0)"
 
 
+@pytest.mark.slow
 def test_a_record_rewrites_only_the_pages_it_touches() -> None:
     rows = Rows()
     s = SketchCRDT(rows=rows)

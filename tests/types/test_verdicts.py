@@ -119,6 +119,17 @@ def test_a_life_without_its_store_takes_over_when_it_hears_of_the_former_ones() 
     assert node.restated(NEWEST) == {}
 
 
+def test_a_clock_set_back_gives_the_word_to_no_former_life() -> None:
+    """Two lives wrote without knowledge of each other."""
+    view, other = ConstraintVerdicts(), ConstraintVerdicts()
+    view.put("speed", BAD, node=NEW)
+    other.put("speed", NodeVerdict(UNKNOWN, 3), node=OLD)
+    view.merge(other)
+    assert view.of("speed") == {"a": BAD}
+    view.put("speed", NodeVerdict(HOLDS, 1), node=NEW)
+    assert view.of("speed") == {"a": NodeVerdict(HOLDS, 1)}
+
+
 def test_a_new_life_takes_an_equal_verdict_over() -> None:
     view = ConstraintVerdicts()
     view.put("speed", BAD, node=OLD)

@@ -10,7 +10,7 @@ Rules kept here:
 - Alerts are saved in a small file beside the store, replaced as a whole. So after a restart no alert fires again, every alert is
   resolved, and an alert about to fire keeps its time; the time away is without evidence. A node with its state in memory loses
   its alerts with the state.
-- A place is told that an alert resolved only if the message that it fired was not dropped there.
+- A place is told of the end of an alert only if the message of its firing was not dropped there.
 - Evaluation takes a bounded share of the time: a slow evaluation runs less often.
 - Delivery never delays evaluation. Queued messages are lost when the node stops.
 - Everything about a kind comes from `rules`; the engine names no kind.
@@ -94,7 +94,7 @@ class Webhooks:
         return sum(map(len, self._queues.values()))
 
     def send(self, url: str, content: Mapping[str, object], follows: WebhookMessage | None = None) -> WebhookMessage:
-        """Queue a message for `url`. Returns at once. `follows`: if that message is dropped, the new one is left out as well."""
+        """Queue a message for `url`. Returns at once. `follows`: a dropped message drops the new message as well."""
         queue = self._queues.setdefault(url, deque())
         message = WebhookMessage(msgspec.json.encode(content), follows)
         queue.append(message)
@@ -185,7 +185,7 @@ MAX_PAUSE = 30.0
 """Seconds between two evaluations beyond which the time between them is without evidence, or twice the planned pause if longer."""
 
 SAVE_EVERY = 10.0
-"""Seconds between two writes of the time of alerts about to fire. A killed node loses that time, at most."""
+"""Seconds between two writes of the time of alerts about to fire. A killed node loses this time, at most."""
 
 MOST = 1_000
 """Alerts tracked at once. Further conditions are counted, and tracked when other alerts have ended."""
@@ -210,7 +210,7 @@ class Alert(msgspec.Struct, kw_only=True):
 
 
 class _Tracked:
-    """An alert, the clock of its rule, and the messages that told of it."""
+    """An alert, the clock of its rule, and the messages about it."""
 
     __slots__ = ("alert", "sent", "spell")
 
@@ -229,7 +229,7 @@ class _Tracked:
         return self.spell
 
     def saved(self, *, stopped: bool) -> Alert:
-        """The alert for the file. `stopped`: messages that are queued are lost."""
+        """The alert for the file. `stopped`: queued messages are lost."""
         lost = [url for url, message in self.sent.items() if message.dropped or (stopped and not message.attempted)]
         elapsed = self.alert.elapsed if self.spell is None else self.spell.elapsed
         untold = sorted({*self.alert.untold, *map(_digest, lost)})

@@ -9,12 +9,14 @@ macros to 10,000 an evaluation. Added here:
 - The check where an expression is written. What can never be decided is refused with the column and the fix: a type error, a result
   that is not a bool, arithmetic of a measurement with an int (every measured number is a double), a constant that fails.
 - Verdicts: `unknown` only when the result depends on what is missing, and the reason names the variables.
+- Windows: functions over the samples of a variable, whose name and length are literals.
 
 None of the library's exceptions gets out. The library is imported at first use.
 
-`cel` has verdicts, names, the library and the conversion of measured values; `syntax` the tree, and the bounds on the growth of
-loops; `check` the check of written expressions and its messages; `evaluation` compiled expressions, their parts, and the evaluation
-of the constraints of a state; `margin` the distance of values to the threshold.
+`cel` has verdicts, names, the library and the conversion of measured values; `windows` the samples and the functions over them;
+`syntax` the tree, and the bounds on the growth of loops; `check` the check of written expressions and its messages; `evaluation`
+compiled expressions, their parts, and the evaluation of the constraints of a state; `margin` the distance of values to the
+threshold; `temporal` the states of verdicts over time; `judgement` the constraints of a node against its measurements over time.
 """
 
 from constraint_crdt.expression.cel import (

@@ -100,6 +100,12 @@ def check_names(names: Iterable[str]) -> None:
         raise ConstraintCrdtError(f"no expression can read a measurement named {name!r}: {why}")
 
 
+Kinds = frozenset[tuple[str, str]]
+"""Variables with their kinds, of `KINDS`."""
+KINDS = ("double", "string", "bool", "list", "map")
+"""The kinds of measured values."""
+
+
 WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("avg_over", "min_over", "max_over", "sum_over", "count_over", "stddev_over"), ("name", "span")),
     "quantile_over": ("fraction", "name", "span"),
@@ -193,6 +199,13 @@ class Environment:
         self._extensions = [ext_math.ExtMath(), ext_strings.ExtStrings(), ext_optional.ExtOptional(1)]
         self.error_type = cel.Type.ERROR
         self._dynamic = cel.Type.DYN
+        self._types = {
+            "double": cel.Type.DOUBLE,
+            "string": cel.Type.STRING,
+            "bool": cel.Type.BOOL,
+            "list": cel.Type.List(cel.Type.DYN),
+            "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
+        }
         self._functions: list[cel.FunctionDecl] = []  # `age` below needs an environment itself
         found = self._new(frozenset()).compile("duration('1s')").eval(self._library.NewEnv().Activation({}))
         self._functions = self._window_functions(type(found.plain_value()))
@@ -203,16 +216,18 @@ class Environment:
         """Compile without types. Raises `RuntimeError` with the messages of the library."""
         return self._env.compile(source, disable_check=True)
 
-    def check(self, source: str, variables: frozenset[str] = frozenset()) -> "cel.Expression":
-        """Compile with the types of the standard; variables are `dyn`. Raises `RuntimeError` with the messages of the library."""
-        return self._declaring(variables).compile(source)
+    def check(self, source: str, variables: frozenset[str] = frozenset(), kinds: Kinds = frozenset()) -> "cel.Expression":
+        """Compile with the types of the standard; variables are `dyn`, but for those with a kind. Raises `RuntimeError` with the
+        messages of the library.
+        """
+        return self._declaring(variables, kinds).compile(source)
 
     def deserialize(self, serialized: bytes) -> "cel.Expression":
         """An expression from its serialized form. Raises `RuntimeError` with the messages of the library."""
         return self._env.deserialize(serialized)
 
-    def _new(self, variables: frozenset[str]) -> "cel.Env":
-        declared = dict.fromkeys(variables, self._dynamic)
+    def _new(self, variables: frozenset[str], kinds: Kinds = frozenset()) -> "cel.Env":
+        declared = dict.fromkeys(variables, self._dynamic) | {name: self._types[kind] for name, kind in kinds}
         return self._library.NewEnv(variables=declared, extensions=self._extensions, functions=self._functions)
 
     def _window_functions(self, duration: Callable[..., Duration]) -> "list[cel.FunctionDecl]":
@@ -263,7 +278,7 @@ MAX_VALUE_ITEMS = 10_000
 """Bounds of a measured value: levels of lists and maps; bytes of each text and key, in UTF-8; items at all levels together."""
 
 
-class UnusableError(Exception):
+class UnusableError(ConstraintCrdtError):
     """A measured value is unusable for CEL; `str()` follows the variable's name."""
 
 
@@ -374,7 +389,7 @@ def _size(value: object) -> Size:
 class Measurements(Mapping[str, object]):
     """Values as CEL sees them, converted once, for any number of expressions. Made by `measurements`; never changes."""
 
-    __slots__ = ("_activation", "_names", "_unusable", "_values", "windows")
+    __slots__ = ("_names", "_unusable", "_values", "ready", "windows")
 
     def __init__(self, values: dict[str, object], unusable: dict[str, str], windows: WindowReader = NO_SAMPLES) -> None:
         self._values = values
@@ -382,7 +397,8 @@ class Measurements(Mapping[str, object]):
         self.windows = windows
         """The samples at the instant of the evaluation."""
         self._names = frozenset(values)
-        self._activation: cel.Activation | None = None
+        self.ready: cel.Activation | None = None
+        """The values in the library's own form, once `activation` was called."""
 
     def __getitem__(self, name: str) -> object:
         return self._values[name]
@@ -407,12 +423,19 @@ class Measurements(Mapping[str, object]):
         """The size of a variable's value."""
         return _size(self._values.get(name))
 
+    def sample_size(self, name: str) -> Size:
+        """The size of the last sample of a variable."""
+        try:
+            return _size(self.windows.last(name))
+        except ValueError:
+            return _SCALAR
+
     def activation(self) -> "cel.Activation":
         """The values in the library's own form, made when first asked for."""
-        if self._activation is None:
+        if self.ready is None:
             aliases = {ALIAS + name: self._values[name] for name in TYPE_NAMES & self._names}
-            self._activation = environment().activation({**self._values, **aliases} if aliases else self._values)
-        return self._activation
+            self.ready = environment().activation({**self._values, **aliases} if aliases else self._values)
+        return self.ready
 
 
 def measurements(values: Mapping[str, object], windows: WindowReader = NO_SAMPLES) -> Measurements:

@@ -26,7 +26,7 @@ from constraint_crdt.expression.cel import (
     nanoseconds,
     refuse,
 )
-from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, unparse
+from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, is_window, unparse
 from constraint_crdt.expression.windows import MAX_WINDOW, show_span
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
@@ -91,19 +91,41 @@ class Place(NamedTuple):
 
 def place_of(text: str, error: RuntimeError) -> Place | None:
     """The first error that the library found in this text; None for one without a place."""
-    found = _ERROR.search(str(error))
-    if found is None:
-        return None
+    return next(places_of(text, error), None)
+
+
+def places_of(text: str, error: RuntimeError) -> Iterator[Place]:
+    """The errors that the library found in this text."""
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    start = min(starts[min(int(found[1]), len(starts)) - 1] + int(found[2]) - 1, len(text))
-    message = found[3].removesuffix(" [INVALID_ARGUMENT]")
-    return Place(re.sub(r" expecting (\{.*|<EOF>)?$", "", message), start, "Syntax error" in found[0])
+    for found in _ERROR.finditer(str(error)):
+        start = min(starts[min(int(found[1]), len(starts)) - 1] + int(found[2]) - 1, len(text))
+        message = found[3].removesuffix(" [INVALID_ARGUMENT]")
+        yield Place(re.sub(r" expecting (\{.*|<EOF>)?$", "", message), start, "Syntax error" in found[0])
 
 
 def numeric_comparison(message: str) -> bool:
     """True if the type checker refuses to compare an int with a double, which evaluation does."""
     overload = _OVERLOAD.match(message)
     return overload is not None and OPERATORS.get(overload[1], "") in _COMPARISONS and set(_split(overload[2])) <= _NUMBERS
+
+
+def only_numeric(message: str) -> bool:
+    """True if the type checker refuses types that differ in the kind of number only, where evaluation has one number line: in
+    comparisons, `in`, indexes, the branches of `?:`, and `orValue`.
+    """
+    overload = _OVERLOAD.match(message)
+    if overload is None:
+        return False
+    name, kinds = overload[1], [_NUMERIC.sub("double", kind) for kind in _split(overload[2])]
+    if name == "_?_:_":
+        return kinds[0] in ("bool", "dyn") and kinds[1] == kinds[2]
+    if name == "@in":
+        return kinds[0] == "double" and kinds[1].startswith(("list(double", "map(double"))
+    if name in ("_[_]", "_[?_]"):
+        return kinds[1] == "double" and kinds[0].startswith(("list(", "map(double"))
+    if name == "orValue":
+        return kinds[0] == f"optional_type({kinds[1]})"
+    return OPERATORS.get(name, "") in _COMPARISONS and kinds[0] == kinds[1]
 
 
 def refuse_as_library(source: str, error: RuntimeError) -> NoReturn:
@@ -182,6 +204,9 @@ def refuse_type(source: str, message: str, start: int, tree: Tree) -> NoReturn:
     field = re.match(r"expression of type '(.*?)' cannot be the operand of a select", message)
     if field:
         refuse(source, f"{describe(field[1])} has no fields", start)
+    ranged = re.match(r"expression of type '(.*?)' cannot be the range of a comprehension", message)
+    if ranged:
+        refuse(source, f"{describe(ranged[1])} has no items for a macro", start)
     refuse(source, printable(message), start)
 
 
@@ -199,6 +224,7 @@ def _split(kinds: str) -> list[str]:
 
 _COMPARISONS = frozenset({"<", "<=", ">", ">=", "==", "!="})
 _NUMBERS = frozenset({"int", "uint", "double"})
+_NUMERIC = re.compile(r"\b(?:int|uint)\b")
 
 
 def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree: Tree) -> NoReturn:
@@ -260,10 +286,12 @@ def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoRetu
         one, other = map(describe, kinds[1:])
         refuse(source, f"the branches of `?` give {one} or {other}: convert one of them, or write `dyn(...)` around it", start)
     if name in ("_[_]", "_[?_]"):
-        refuse(source, f"{describe(kinds[0])} has no items, or {describe(kinds[-1])} cannot be an index of it", start)
+        if kinds[0].startswith(("list(", "map(")):
+            refuse(source, f"{describe(kinds[-1])} cannot be an index of {describe(kinds[0])}", start)
+        refuse(source, f"{describe(kinds[0])} has no items", start)
     if name in ("!_", "-_"):
         refuse(source, f"`{name[0]}` does not take {given}", start)
-    name = name.strip("@_")
+    name = {"math.@max": "math.greatest", "math.@min": "math.least"}.get(name, name.strip("@_"))
     refuse(source, f"`{name}` does not take {given}", start)
 
 
@@ -329,11 +357,6 @@ _ARGUMENTS = {"fraction": "0.95", "name": '"x"', "span": 'duration("5m")'}
 def window_call(function: str, **arguments: str) -> str:
     """The text of a call of a function over samples, with these arguments or examples of them."""
     return f"{function}({', '.join((_ARGUMENTS | arguments)[each] for each in WINDOW_FUNCTIONS[function])})"
-
-
-def is_window(node: Node) -> bool:
-    """True for a call of a function over samples."""
-    return node.sort == "call" and node.name in WINDOW_FUNCTIONS and not node.member
 
 
 def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:
@@ -418,12 +441,16 @@ _DOUBLES = "every number measured is a double"
 _ARITHMETIC = frozenset({"+", "-", "*", "/", "%"})
 
 
-def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
-    """Raise `ExpressionError` for a checked expression that cannot be decided by any measurement, given the kinds of some."""
-    root = tree.root
-    kind = tree.types.get(root.id, "dyn")
+def check_result(source: str, tree: Tree, kind: str) -> None:
+    """Raise `ExpressionError` for an expression whose result is of this type, and so never a bool."""
     if kind not in ("bool", "dyn"):
-        refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(root))
+        refuse(source, f"this gives {describe(kind)}, and a constraint needs a bool such as `x < 85`", tree.start(tree.root))
+
+
+def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
+    """Raise `ExpressionError` for a checked expression that no measurement can decide, given the kinds of some samples."""
+    root = tree.root
+    check_result(source, tree, tree.types.get(root.id, "dyn"))
     for node in root.walk():
         if node.sort == "message":
             refuse(source, f"{quote(node.name)} is a message, which a constraint cannot use", tree.start(node))
@@ -434,7 +461,7 @@ def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
         if is_window(node):
             _check_samples(source, tree, node, kinds)
     for node, bound in _calls(root, frozenset()):
-        _check_measured(source, tree, node, bound, kinds)
+        _check_measured(source, tree, node, bound)
     if not any(root.free()) and not any(map(is_window, root.walk())):
         _check_decided(source)
 
@@ -488,7 +515,7 @@ def _leftmost(node: Node) -> Iterator[Node]:
         node = node.nodes[0]
 
 
-def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], known: Mapping[str, str]) -> None:
+def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str]) -> None:
     measured = [tree.types.get(each.id, "dyn") == "dyn" and _is_measured(each, loops) for each in node.nodes]
     kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
     if not any(measured) or not _readable(node) or node.name == "@in":
@@ -496,10 +523,7 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     mark = OPERATORS.get(node.name)
     if mark in _COMPARISONS:  # numbers are one line for comparisons of dynamic values
         kinds = ["double" if kind in ("int", "uint") else kind for kind in kinds]
-    choices = [
-        ((known[each.name],) if each.sort == "name" and each.name in known else _MEASURED) if is_measured else (kind,)
-        for each, is_measured, kind in zip(node.nodes, measured, kinds, strict=True)
-    ]
+    choices = [_MEASURED if of else (kind,) for of, kind in zip(measured, kinds, strict=True)]
     if _takes_any(node, choices):
         return
     start = tree.positions.get(node.id, 0)

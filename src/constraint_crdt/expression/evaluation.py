@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from constraint_crdt.crdt.limits import WHEN_BYTES
 from constraint_crdt.expression.cel import (
     ALIAS,
+    KINDS,
     NO_SAMPLES,
     READER,
     TYPE_NAMES,
@@ -36,11 +37,14 @@ from constraint_crdt.expression.cel import (
 )
 from constraint_crdt.expression.check import (
     Place,
+    check_result,
     check_tree,
     failure,
     find_windows,
     numeric_comparison,
+    only_numeric,
     place_of,
+    places_of,
     refuse_as_library,
     refuse_type,
 )
@@ -134,10 +138,12 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._evaluate(values) if self.windows else self._program.eval(values.activation())
+            result = self._evaluate(values) if self.windows else self._program.eval(values.ready or values.activation())
+            value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
-        value = converted(result)
+        except TypeError:  # an optional, see `converted`
+            value = None
         if value is True:
             return _SATISFIED
         if value is False:
@@ -176,6 +182,7 @@ class Expression:
     def _builds_too_much(found: Growth, values: Measurements) -> bool:
         ranges = [values.size(name) for name in found.ranges]
         read = sum(values.size(name).bytes for name in found.bodies) + max((size.item_bytes for size in ranges), default=0)
+        read += sum(values.sample_size(name).bytes for name in found.last)
         return built_bytes(found, sum(size.items for size in ranges), read) > MAX_BUILT_BYTES
 
 
@@ -243,10 +250,13 @@ def parts(expression: Expression) -> Parts:
 
 
 class _Compilation(NamedTuple):
-    """A compiled expression, its tree with the offsets of the source, and the error of a text that the type checker refuses."""
+    """A compiled expression, its tree with the offsets of the source, the edits of its text for the type checker, and the error of
+    a text that the type checker refuses.
+    """
 
     expression: Expression
     tree: Tree
+    edits: "_Edits"
     refused: Place | None
 
 
@@ -258,11 +268,14 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
 
     `checked`: refuse also what the bounds allow and no measurement can decide, as where an expression is written. Definitions in
     force are compiled without, so that definitions of other versions keep their meaning. `kinds`: the types of variables where they
-    are known (`double`, `string`, `bool`, `list`, `map`), for that check. Raises `ExpressionError` with the column.
+    are known (`double`, `string`, `bool`, `list`, `map`; others are ignored), for that check. Raises `ExpressionError` with the
+    column.
     """
+    compiled = _compile(source)
     if not checked:
-        return _compile(source)
-    return _checked(source, frozenset(kinds.items()))
+        return compiled
+    read = {name: kind for name, kind in kinds.items() if kind in KINDS and name.partition(".")[0] in compiled.variables}
+    return _checked(source, frozenset(read.items()))
 
 
 def check_expressions(when: str | None, clear_when: str | None) -> None:
@@ -296,8 +309,38 @@ def _checked(source: str, kinds: frozenset[tuple[str, str]]) -> Expression:
     compilation = _compilation(source)
     if compilation.refused:
         refuse_type(source, compilation.refused.message, compilation.refused.start, compilation.tree)
+    _check_kinds(source, compilation, dict(kinds))
     check_tree(source, compilation.tree, dict(kinds))
     return _compile(source)
+
+
+def _check_kinds(source: str, compilation: _Compilation, kinds: Mapping[str, str]) -> None:
+    """Raise `ExpressionError` for an error of type that shows with the kinds of variables.
+
+    A difference in the kind of number only is none. The kind of `robot.speed` is not used beside `has`, where the type checker
+    would take the name as a variable, and a `robot` that has fields by their own names can be anything.
+    """
+    edits, tree = compilation.edits, compilation.tree
+    tests_fields = any(each.sort == "field" and each.value for each in tree.root.walk())
+    dotted = {name for name in kinds if "." in name}
+    parents = {name.partition(".")[0] for name in dotted}
+    declared = {
+        ALIAS + name if name in TYPE_NAMES else name: kind
+        for name, kind in kinds.items()
+        if not (name in dotted and tests_fields) and not (name in parents and kind != "map")
+    }
+    if not declared:
+        return
+    variables = _variables(_parse(edits.text))
+    try:
+        found = environment().check(edits.text, variables, frozenset(declared.items()))
+    except RuntimeError as error:
+        for place in places_of(edits.text, error):
+            if not only_numeric(place.message):
+                refuse_type(source, place.message, edits.offset(place.start), tree)
+    else:
+        checked = decode(found.serialize())
+        check_result(source, tree, checked.types.get(checked.root.id, "dyn"))
 
 
 def _compilation(source: str) -> _Compilation:
@@ -315,7 +358,7 @@ def _compilation(source: str) -> _Compilation:
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
     only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
     expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
-    return _Compilation(expression, edits.undone(tree), refused)
+    return _Compilation(expression, edits.undone(tree), edits, refused)
 
 
 def _repeats_patterns(tree: Tree) -> bool:

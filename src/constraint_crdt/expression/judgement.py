@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.expression.cel import ExpressionError, Measurements, Outcome, Verdict
 from constraint_crdt.expression.evaluation import (
+    COMPILED_EXPRESSIONS_KEPT,
     GRAVITY,
     Evaluation,
     Expression,
@@ -88,10 +89,12 @@ def _key(definition: Definition) -> DefinitionKey:
 class _Rule:
     """A definition in force on this node, with its verdict state."""
 
-    __slots__ = ("by_default", "clear", "definition", "outcome", "spell", "times", "values", "verdict")
+    __slots__ = ("by_default", "clear", "compiled", "definition", "outcome", "spell", "times", "values", "verdict")
 
-    def __init__(self, definition: Definition, spell: Spell) -> None:
+    def __init__(self, definition: Definition, spell: Spell, compiled: Expression | None) -> None:
+        """`compiled`: its `when`; None for a definition that does not compile here, and beyond the number of cached expressions."""
         self.definition = definition
+        self.compiled = compiled
         self.spell = spell
         self.times = TimeRules(definition.for_, definition.clear_after, _SUSPENDED)
         self.outcome = _NOT_JUDGED
@@ -111,12 +114,14 @@ class _Rule:
 
     def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
-        definition = self.definition
-        self.outcome = outcome = outcome_of(definition, values)
-        self.verdict = verdict = by_default(outcome.verdict, definition.if_unknown)
+        definition, compiled = self.definition, self.compiled
+        self.outcome = outcome = outcome_of(definition, values) if compiled is None else compiled.evaluate(values)
+        verdict = outcome.verdict
+        if verdict is Verdict.UNKNOWN:
+            verdict = by_default(verdict, definition.if_unknown)
         self.by_default = verdict is not outcome.verdict
-        self.clear = verdict
-        if definition.clear_when is not None and verdict is Verdict.SATISFIED and self.spell.needs_clear:
+        self.verdict = self.clear = verdict
+        if verdict is Verdict.SATISFIED and definition.clear_when is not None and self.spell.needs_clear:
             clear = condition_outcome(definition.clear_when, values)
             self.clear = by_default(clear.verdict, definition.if_unknown)
         state = self.spell.look(verdict, now, self.times, self.clear)
@@ -165,12 +170,10 @@ class _Judged:
 
     def spend(self, now: int) -> None:
         """Add the time since the last look to the sum of the verdict then."""
-        if self.looked is not None:
-            self.spent[_PLACES[self.verdict]] += now - self.looked
+        looked, verdict = self.looked, self.verdict
+        if looked is not None:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
         self.looked = now
-
-
-_PLACES = {Verdict.SATISFIED: 0, Verdict.VIOLATED: 1, Verdict.UNKNOWN: 2}
 
 
 class Judge:
@@ -196,6 +199,7 @@ class Judge:
         self._turns: list[Turn] = []
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
+        self._looked = 0
         self._violated: set[str] = set()
         self.turns = 0
         """The turns of states since the start."""
@@ -237,12 +241,22 @@ class Judge:
         known = {_key(rule.definition): rule for rule in before.rules} if before else {}
         rules = []
         for key, definition in keyed.items():
-            rule = known.get(key) or _Rule(definition, self._saved.resume(id_, key, now, self._wall()))
+            rule = known.get(key)
+            if rule is None:
+                rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
             rule.definition = definition
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
         return before is None or keyed.keys() != known.keys()
+
+    def _compiled(self, definition: Definition) -> Expression | None:
+        if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
+            return None
+        try:
+            return compile_expression(definition.when or "", checked=False)
+        except ExpressionError:
+            return None
 
     def _index(self, judged: _Judged, before: _Judged | None) -> None:
         self._judged[judged.id] = judged
@@ -250,6 +264,8 @@ class Judge:
             self._readers.setdefault(name, set()).add(judged.id)
         if judged.timed:
             self._timed.add(judged.id)
+        if before is not None and before.evaluation.state in _RUNNING:
+            self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
         if before is not None:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
@@ -314,12 +330,15 @@ class Judge:
         return self._evaluate(ids, now, values or self._values, counted=True)
 
     def aged(self, ids: Iterable[str], now: int) -> None:
-        """Look at constraints with a value that passed its maximum age at this time."""
-        self._evaluate(ids, now, self._values, counted=False)
+        """Look at constraints with a value that passed its maximum age at this time, but for those looked at later."""
+        before = [id_ for id_ in ids if id_ in self._judged and (self._judged[id_].looked or 0) <= now]
+        self._evaluate(before, now, self._values, counted=False)
 
     def look(self, now: int) -> None:
-        """Look at the constraints whose state moves by time alone."""
-        self._evaluate(sorted(self._timed), now, self._values, counted=False)
+        """Look at the constraints whose state moves by time alone; not at those looked at since the last call."""
+        since, self._looked = self._looked, now
+        timed = [id_ for id_ in sorted(self._timed) if (self._judged[id_].looked or 0) <= since]
+        self._evaluate(timed, now, self._values, counted=False)
         for id_ in sorted(self._running - self._timed):
             judged = self._judged[id_]
             judged.spend(now)
@@ -328,8 +347,13 @@ class Judge:
             self._combine(judged)
 
     def suspend(self, at: int) -> None:
-        """The node did not look from this time on: until the next look, all verdicts are unknown, and the clocks stand."""
+        """The node did not look from this time on: until the next look, all verdicts are unknown, and the clocks stand.
+
+        The caller looks at all constraints next.
+        """
         for judged in self._judged.values():
+            if judged.looked is None or judged.looked > at:
+                continue
             judged.spend(at)
             judged.verdict = Verdict.UNKNOWN
             for rule in judged.rules:
@@ -338,15 +362,18 @@ class Judge:
     def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
         with_ends, constraints = self._constraints.has_ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
-        names = frozenset().union(*(judged.variables for judged in chosen))
-        read: dict[int | None, Measurements] = {None: values.read(names, now)}
+        names = frozenset().union(*[judged.variables for judged in chosen])
+        plain, aged = values.read(names, now), dict[int, Measurements]()
         for judged in chosen:
             judged.spend(now)
             for rule in judged.rules:
                 max_age = rule.definition.max_age
-                if max_age not in read:
-                    read[max_age] = values.read(names, now, max_age)
-                rule.judge(read[max_age], now)
+                if max_age is None:
+                    rule.judge(plain, now)
+                    continue
+                if max_age not in aged:
+                    aged[max_age] = values.read(names, now, max_age)
+                rule.judge(aged[max_age], now)
             self._combine(judged)
             if counted:
                 self._count(judged)
@@ -355,11 +382,14 @@ class Judge:
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
         rules, last = judged.rules, judged.evaluation
-        rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
-        state = rule.spell.state if len(rules) == 1 else together(each.spell for each in rules).state
-        judged.verdict = rule.verdict
-        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
-            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
+        if len(rules) == 1:
+            rule = rules[0]
+            state = rule.spell.state
+        else:
+            rule, state = min(rules, key=_gravity), together(each.spell for each in rules).state
+        judged.verdict = verdict = rule.verdict
+        if verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, state, rule.by_default))
 
     def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
         """The evaluation of a constraint differs from the last."""

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from constraint_crdt.expression.cel import MAX_ITERATIONS, refuse
+from constraint_crdt.expression.cel import MAX_ITERATIONS, WINDOW_FUNCTIONS, refuse
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 Fields = dict[int, list[int | bytes]]
@@ -285,7 +285,7 @@ _BUILDERS = frozenset({"format", "reverse", "split", "lowerAscii", "upperAscii",
 
 class Growth(NamedTuple):
     """What loops build: the number of building parts, the factor by which they can multiply sizes, whether the values bound the
-    steps, the variables that loops range over and read, and the bytes of literals.
+    steps, the variables that loops range over and read, the bytes of literals, and the variables of which the last sample is read.
     """
 
     builders: int
@@ -294,6 +294,7 @@ class Growth(NamedTuple):
     ranges: frozenset[str]
     bodies: frozenset[str]
     literal_bytes: int
+    last: frozenset[str]
 
 
 def check_factor(source: str, tree: Tree) -> None:
@@ -325,7 +326,8 @@ def growth(tree: Tree) -> Growth | None:
     if not loops.builders:
         return None
     literal = sum(len(each.value) for each in tree.root.walk() if isinstance(each.value, str | bytes))
-    return Growth(loops.builders, loops.factor, loops.unbounded, frozenset(loops.ranges), frozenset(loops.bodies), literal)
+    last = frozenset(str(each.nodes[0].value) for each in tree.root.walk() if is_window(each) and each.name == "last")
+    return Growth(loops.builders, loops.factor, loops.unbounded, frozenset(loops.ranges), frozenset(loops.bodies), literal, last)
 
 
 class _Loops:
@@ -377,6 +379,11 @@ def is_path(node: Node) -> bool:
     if node.sort == "field" or (node.sort == "call" and node.name in ("_[_]", "_[?_]", "_?._")):
         return is_path(node.nodes[0])
     return node.sort == "name"
+
+
+def is_window(node: Node) -> bool:
+    """True for a call of a function over samples."""
+    return node.sort == "call" and node.name in WINDOW_FUNCTIONS and not node.member
 
 
 def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:

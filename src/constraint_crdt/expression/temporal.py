@@ -1,4 +1,4 @@
-"""Verdicts over time: the verdict state of one definition on one node, moved by the outcomes of evaluations. Pure.
+"""Verdicts over time: the verdict state of a definition on a node, moved by the outcomes of evaluations. Pure.
 
 Times are ns: `now` of a monotonic clock, `wall` since the epoch. Only the monotonic clock moves a state; wall-clock times are for
 people. A *look* is an outcome with its time. A *spell* begins with the first violated look, and ends when the definition holds
@@ -6,12 +6,12 @@ again.
 
 Rules kept here:
 
-- The interval between two looks has the outcome of the look at its beginning. It is unknown if it is longer than `max_age`.
-- The time for `for` counts in violated intervals, the time for `clear_after` in satisfied ones. An unknown interval counts for
-  neither.
-- An unknown look begins and ends no spell. A definition that held becomes `unknown`.
-- A state changes only at a look, so up to one look late.
-- A look earlier than the last one changes nothing.
+- The interval between two looks has the outcome of the look at its beginning. An interval longer than `max_age` is unknown.
+- The time for `for` counts in violated intervals, the time for `clear_after` in satisfied intervals. An unknown interval
+  counts for neither.
+- An unknown look begins and ends no spell. A definition becomes `unknown` if the state was `holds`.
+- A state changes only at a look, so up to an interval late.
+- A look earlier than the last look changes nothing.
 - Only spells are saved. After a restart the time away is unknown. An edit of a field in `DefinitionKey` begins anew.
 """
 
@@ -29,7 +29,7 @@ from constraint_crdt.model import IfUnknown, VerdictState
 MAX_SPELLS: Final = 100_000
 """Spells in a file. Further spells are not saved."""
 MAX_SPELLS_BYTES: Final = 256 * 1024 * 1024
-"""The longest file of spells that is read. `MAX_SPELLS` spells with the longest ids fit."""
+"""The longest file of spells accepted. `MAX_SPELLS` spells with the longest ids fit."""
 
 FORMAT: Final = "constraint-crdt spells"
 VERSION: Final = 1
@@ -51,9 +51,9 @@ class TimeRules(NamedTuple):
     """The durations of a definition, in ns."""
 
     for_: int = 0
-    """Violated for that long before the state is `violated`."""
+    """The violated time before the state is `violated`."""
     clear_after: int = 0
-    """Satisfied for that long before the state is `holds` again."""
+    """The satisfied time before the state is `holds` again."""
     max_age: int = 30_000_000_000
     """The longest interval between two looks with a known outcome."""
 
@@ -76,7 +76,7 @@ class StateSince(NamedTuple):
 class Spell(msgspec.Struct, gc=False):
     """The verdict state of a definition on a node, and the time by outcome. Some 150 bytes.
 
-    A constraint with several definitions has a spell for each. Its time by outcome comes from one more spell without `for` and
+    A constraint with several definitions has a spell for each. Its time by outcome comes from a further spell without `for` and
     `clear_after`, which looks at the outcome of all definitions together.
     """
 
@@ -106,7 +106,7 @@ class Spell(msgspec.Struct, gc=False):
         return self.state is _IN_VIOLATION or self.state is _CLEARING
 
     def look(self, outcome: Verdict, now: int, rules: TimeRules, clear: Verdict = _SATISFIED) -> VerdictState:
-        """Move the state by an outcome of `when`, and return the state. `clear`: the outcome of `clear_when`, if there is one.
+        """Move the state by an outcome of `when`, and return the state. `clear`: the outcome of `clear_when`; satisfied without it.
 
         `clear` counts only if `needs_clear` and if `outcome` is satisfied: the spell ends only if both are.
         """
@@ -169,7 +169,7 @@ class Spell(msgspec.Struct, gc=False):
                 self._begin(_HOLDS, now)
 
     def _begin(self, state: VerdictState, now: int) -> None:
-        """Begin a state outside of a spell, unless it is the present one."""
+        """Begin a state outside of a spell, unless the state is the present state."""
         if self.state is not state:
             self.state, self.since = state, now
         self.counting, self.elapsed = False, 0
@@ -190,7 +190,7 @@ def together(spells: Iterable[Spell]) -> StateSince:
 
 
 def wall_time(time: int, now: int, wall: int) -> int:
-    """A time of the monotonic clock in ns since the epoch. `now` and `wall`: readings of the two clocks at one moment."""
+    """A time of the monotonic clock in ns since the epoch. `now` and `wall`: readings of the two clocks at the same moment."""
     return min(max(0, wall - (now - time)), MAX_COUNT)
 
 
@@ -198,7 +198,7 @@ def wall_time(time: int, now: int, wall: int) -> int:
 
 
 class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The fields that a spell belongs to. Definitions that differ elsewhere, as in severity, share the spell. Durations in ns."""
+    """The fields that identify a spell. Definitions with other differences, as in severity, share the spell. Durations in ns."""
 
     when: str
     for_: int = 0
@@ -208,7 +208,7 @@ class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def digest(self) -> str:
-        """The fields in 32 characters. A field that a later version adds changes no digest while it has its default."""
+        """The fields in 32 characters. A field added by a later version changes no digest while the field has its default."""
         return blake2b(_encode(self), digest_size=16, person=b"definition").hexdigest()
 
 
@@ -245,12 +245,12 @@ class SavedSpells:
         return sum(map(len, self._spells.values()))
 
     def resume(self, id_: str, key: DefinitionKey, now: int, wall: int) -> Spell:
-        """The spell of a definition after a restart, once; else a new one. The time away is unknown."""
+        """The spell of a definition after a restart, at the first call; else a new spell. The time away is unknown."""
         spells = self._spells.get(id_)
         saved = spells.pop(key.digest, None) if spells else None
         if saved is None:
             return Spell.new(now)
-        since = now - max(0, wall - saved.since)  # the wall clock may be behind the one of before
+        since = now - max(0, wall - saved.since)  # the wall clock may have stepped back
         return Spell(since, now, VerdictState(saved.state), elapsed=saved.elapsed)
 
 
@@ -262,7 +262,7 @@ _file = msgspec.json.Decoder(_File)
 def save_spells(spells: Mapping[str, Mapping[DefinitionKey, Spell]], now: int, wall: int) -> bytes:
     """The spells as JSON: pending, violated and clearing ones, at most `MAX_SPELLS`, in that case the most severe.
 
-    `now` and `wall`: readings of the two clocks at one moment. The same spells give the same bytes.
+    `now` and `wall`: readings of the two clocks at the same moment. The same spells give the same bytes.
     """
     kept = sorted(_spells_of(spells, now, wall), key=lambda each: each[:3])
     content: dict[str, dict[str, SavedSpell]] = {}
@@ -288,7 +288,7 @@ def _spells_of(
 def read_spells(data: bytes) -> SavedSpells:
     """The spells in a file made by `save_spells`.
 
-    Raises `ConstraintCrdtError` for a file that is damaged, of another kind or of a newer version, or above the bounds.
+    Raises `ConstraintCrdtError` for a damaged file, for another kind of file or a newer version, and above the bounds.
     """
     if len(data) > MAX_SPELLS_BYTES:
         raise ConstraintCrdtError(f"the file of spells has {len(data)} bytes, more than the {MAX_SPELLS_BYTES} that are read")

@@ -96,9 +96,9 @@ class _Ring:
         return self._whole[-1] if isinstance(newest, _Other) else newest
 
     def drop(self, oldest: int, most: int) -> None:
-        """Drop samples before `oldest`, and those above the bound; never the last."""
+        """Drop samples before `oldest` but for the last of them, and those above the bound."""
         times, begin, end = self.times, self.begin, len(self.times) - 1
-        while begin < end and times[begin] < oldest:
+        while begin < end and times[begin + 1] <= oldest:
             begin += 1
         self.overflowed = self.overflowed and begin == self.begin
         if end - begin >= most:
@@ -153,17 +153,18 @@ class Samples:
         self._spans: dict[str, int] = {}
         self._fields: tuple[str, ...] = ()
 
-    def require(self, spans: Mapping[str, int]) -> None:
+    def require(self, spans: Mapping[str, int]) -> frozenset[str]:
         """Replace the requirements as a whole: the longest window of each variable, in ns, 0 for the last sample only.
 
-        Samples of variables that are still required stay, others are dropped.
+        Samples of variables that are still required stay, others are dropped. Returns the variables without a sample.
         """
         self._spans = dict(spans)
-        self._rings = {name: self._rings.get(name) or _Ring() for name in spans}
+        self._rings = {name: self._rings.get(name, _Ring()) for name in spans}
         self._fields = tuple(name for name in spans if "." in name)
+        most = self.most
         for ring in self._rings.values():
-            if len(ring):
-                ring.drop(0, self.most)
+            ring.drop(0, most)
+        return frozenset(name for name, ring in self._rings.items() if not len(ring))
 
     @property
     def most(self) -> int:
@@ -219,6 +220,7 @@ class Windows:
         self._most = most
         self._now = now
         self._found: dict[tuple[str, str, int, float], float | str] = {}
+        self._newest: tuple[tuple[str, int], _Window] | None = None  # an expression often reads a window twice
 
     def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
         """The value of a function over the samples of the last `span` ns. `fraction`: of `quantile_over`.
@@ -248,7 +250,7 @@ class Windows:
         try:
             return ring.value(end - 1)
         except KeyError:
-            raise _failed(f"{name} was measured again since") from None
+            raise _failed(f"{name} was measured too often since") from None
 
     def _ring(self, name: str) -> tuple[_Ring, int]:
         """The ring of a variable that has a sample by now, and the end of its samples by now."""
@@ -257,33 +259,44 @@ class Windows:
             raise _failed(f"no samples of {name} are kept here")
         _, end = ring.bounds(self._now, self._now)
         if end == ring.begin:
-            raise _failed(f"no sample of {name}")
+            again = ring.overflowed and ring.known_from <= self._now
+            raise _failed(f"{name} was measured too often since" if again else f"no sample of {name}")
         return ring, end
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
         ring, _ = self._ring(name)
-        start = self._now - span
-        if ring.known_from <= start:
-            return _over(function, name, span, self._window(ring, start), fraction)
+        if ring.known_from <= self._now - span:
+            return _over(function, name, span, self._window(ring, name, span), fraction)
         if ring.overflowed:
             raise _failed(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
         known = f"{name} has samples for {show_span(self._now - ring.known_from)} of the window of {show_span(span)}"
         try:
-            value = _over(function, name, span, self._window(ring, start), fraction)
+            value = _over(function, name, span, self._window(ring, name, span), fraction)
         except ValueError:
             raise _failed(known) from None
         raise _failed(f"{known} (`{function}` so far: {value:.6g})")
 
-    def _window(self, ring: _Ring, start: int) -> "_Window":
-        low, high = ring.bounds(start, self._now)
-        return _Window(ring.times[low:high], ring.values[low:high])
+    def _window(self, ring: _Ring, name: str, span: int) -> "_Window":
+        if self._newest and self._newest[0] == (name, span):
+            return self._newest[1]
+        low, high = ring.bounds(self._now - span, self._now)
+        elapsed = ring.times[high - 1] - ring.times[low] if low < high else 0
+        if isinstance(ring.values, list):
+            values = ring.values[low:high]
+            window = _Window(values, [each for each in values if not isinstance(each, _Other)], elapsed)
+        else:
+            numbers = ring.values[low:high].tolist()
+            window = _Window(numbers, numbers, elapsed)
+        self._newest = (name, span), window
+        return window
 
 
 class _Window(NamedTuple):
-    """The samples of a window, with their times."""
+    """The samples of a window, those that are numbers, and the ns from the first to the last."""
 
-    times: Sequence[int]
     values: Sequence[float | _Other]
+    numbers: Sequence[float]
+    elapsed: int
 
 
 def _failed(reason: str) -> ValueError:
@@ -307,26 +320,25 @@ def _over(function: str, name: str, span: int, window: _Window, fraction: float)
     if not count:
         raise _failed(f"{name} has no sample in the last {show_span(span)}")
     if function == "changes":
-        return float(_changes(window.values))
-    other = next((each for each in window.values if isinstance(each, _Other)), None) if type(window.values) is list else None
-    if other:
-        raise _failed(f"{name} has a sample that is a {other.kind}: `{function}` needs numbers")
-    numbers: Sequence[float] = window.values  # type: ignore[assignment]
+        return float(_changes(window))
+    numbers = window.numbers
+    if len(numbers) < count:
+        kind = next(each.kind for each in window.values if isinstance(each, _Other))
+        raise _failed(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
     if function == "quantile_over":
         return _quantile(numbers, fraction)
     if function in _OF_VALUES:
         return _OF_VALUES[function](numbers)
-    elapsed = window.times[-1] - window.times[0]
-    if not elapsed:
+    if not window.elapsed:
         raise _failed(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
-    return _OF_TIMES[function](numbers, elapsed / 1e9)
+    return _OF_TIMES[function](numbers, window.elapsed / 1e9)
 
 
-def _changes(values: Sequence[float | _Other]) -> int:
-    if type(values) is not list:
-        changed = sum(map(bool, map(operator.ne, itertools.islice(values, 1, None), values)))
-        if not changed or not any(map(math.isnan, values)):  # type: ignore[arg-type]
-            return changed
+def _changes(window: _Window) -> int:
+    values, numbers = window.values, window.numbers
+    if len(numbers) == len(values) and not _has_nan(numbers):
+        changed: int = sum(map(operator.ne, itertools.islice(numbers, 1, None), numbers))
+        return changed
     return sum(
         now.changed if isinstance(now, _Other) else isinstance(before, _Other) or not _same(before, now)
         for before, now in itertools.pairwise(values)
@@ -376,10 +388,10 @@ def _quantile(values: Sequence[float], fraction: float) -> float:
 
 def _increase(values: Sequence[float]) -> float:
     """The growth of a counter. A smaller value is a counter that began anew at 0."""
-    resets = [before for before, now in itertools.pairwise(values) if now < before]
     if _has_nan(values):
         return math.nan
-    return values[-1] - values[0] + _sum(resets)
+    smaller = map(operator.lt, itertools.islice(values, 1, None), values)
+    return values[-1] - values[0] + _sum(list(itertools.compress(values, smaller)))
 
 
 _OF_VALUES: Mapping[str, Callable[[Sequence[float]], float]] = {

@@ -60,9 +60,12 @@ class Evaluator:
         measurements: LatestMeasurements,
         rates: NodeRates,
         sketches: NodeSketches,
+        *,
         push: Callable[[], None],
+        every: float,
     ) -> None:
-        """`push` has peers learn of a verdict at once."""
+        """`push` has peers learn of a verdict at once. `every`: seconds between two ticks."""
+        self._suspended = SUSPENDED + int(2 * every * SECOND)
         self._gossip = gossip
         self._feed = feed
         self._measurements = measurements
@@ -73,6 +76,7 @@ class Evaluator:
         """Grows with each evaluation that differs from the last."""
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
+        self._judging = asyncio.Lock()
         self._described = -VARIABLES_EVERY
         self._ticked: int | None = None
 
@@ -114,16 +118,17 @@ class Evaluator:
 
         Raises `ConstraintCrdtError` for a name that no expression can read and for a value out of bounds; takes none then.
         """
-        self._renew_some()  # so that a sample just after an addition counts for the constraint
-        now = time.monotonic_ns()
-        self._measurements.put(values, now, source)
-        await self._judge(self.judge.readers(values), now)
+        async with self._judging:  # samples are judged in their order, each with the values of its time
+            self._renew_some()  # so that a sample just after an addition counts for the constraint
+            now = time.monotonic_ns()
+            self._measurements.put(values, now, source)
+            await self._judge(self.judge.readers(values), now)
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
-        await self._renew()
-        now = time.monotonic_ns()
-        return await self._judge(self.judge.ids, now, _Given(self._measurements, values))
+        async with self._judging:
+            await self._renew()
+            return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
 
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
         """The evaluation with its margin."""
@@ -134,16 +139,28 @@ class Evaluator:
 
     async def tick(self) -> None:
         """Judge new and redefined constraints, and look at those that time moves."""
-        now = time.monotonic_ns()
-        if self._ticked is not None and now - self._ticked > SUSPENDED:
-            self.judge.suspend(self._ticked)
-        self._ticked = now
-        await self._renew()
-        for at, names in self._measurements.aged(now).items():
-            self.judge.aged(self.judge.readers(names), at)
-        self.judge.look(now)
-        self._publish()
+        async with self._judging:
+            now = time.monotonic_ns()
+            ticked, self._ticked = self._ticked, now
+            if ticked is not None and now - ticked > self._suspended:
+                self.judge.suspend(ticked)
+                await self._look(self.judge.ids, now)
+            await self._renew()
+            for at, names in self._measurements.aged(now).items():
+                await self._look(self.judge.readers(names), at)
+            self.judge.look(time.monotonic_ns())
+            self._publish()
         self._verdicts.restate()
+        self._describe(now)
+
+    async def _look(self, ids: Sequence[str], at: int) -> None:
+        for start in range(0, len(ids), JUDGED_AT_ONCE):
+            self.judge.aged(ids[start : start + JUDGED_AT_ONCE], at)
+            self._publish()
+            await asyncio.sleep(0)
+
+    def _describe(self, now: int) -> None:
+        """Tell the fleet which variables this node measures, if that changed."""
         if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))

@@ -256,7 +256,10 @@ class Runtime:
         # Evaluation.
         self.measurements = LatestMeasurements(settings.max_age)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
-        self.evaluator = Evaluator(self.gossip, self.feed, self.measurements, self.rates, self.sketches, self.exchanges.push)
+        self.evaluator = Evaluator(
+            self.gossip, self.feed, self.measurements, self.rates, self.sketches,
+            push=self.exchanges.push, every=settings.check_every,
+        )  # fmt: skip
         self.spell_file = SpellFile(store_path(settings), self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 

@@ -126,8 +126,13 @@ class LatestMeasurements:
         return self._windows[1]
 
     def require(self, spans: Mapping[str, int]) -> None:
-        """Keep the samples of these variables, for windows of that length in ns, and of no others."""
-        self._rings.require(spans)
+        """Keep the samples of these variables, for windows of that length in ns, and of no others.
+
+        The samples of a variable begin with its latest.
+        """
+        for name in self._rings.require(spans) & self._samples.keys():
+            sample = self._samples[name]
+            self._rings.put({name: sample.value}, sample.at)
         self._windows = None
 
     def select(self, names: Collection[str], now: int, max_age: int | None) -> tuple[dict[str, object], dict[str, str]]:

@@ -33,13 +33,16 @@ from constraint_crdt.simulation.steps import (
     FoldRates,
     Increment,
     Insert,
+    Measure,
     Move,
     NodeStart,
     Rate,
     Record,
     Remove,
     Retire,
+    Spend,
     Stale,
+    Tell,
     Tile,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
@@ -84,6 +87,10 @@ DEFINITIONS: Sequence[Mapping[str, object]] = (
 LIFETIMES = (None, None, None, 0.5, 3.0)
 """Seconds; most constraints have no end."""
 
+VERDICTS = (None, "holds", "pending", "violated", "violated", "clearing", "unknown", "off")
+"""The states of verdicts; None for nothing to tell."""
+
+VARIABLES = (("speed_mps", "double"), ("door", "bool"), ("door", "string"), ("notes", "mixed"))
 COUNTERS = ("parts", "doors")
 TILES = ("t1", "t2")
 TILE_ACTS = ("put", "put", "put", "tag", "tag", "untag", "delete", "restore", "purge")
@@ -132,6 +139,9 @@ _MIX: Sequence[tuple[str, int]] = (
     ("expire", 5),
     ("count", 6),
     ("tile", 12),
+    ("tell", 8),
+    ("spend", 4),
+    ("measure", 3),
     ("tally", 4),
     ("insert", 3),
     ("rate", 4),
@@ -212,6 +222,13 @@ def _draw(what: str, node: GossipNode, rng: SimRng) -> DrawnWrite:
         return Expire, {}
     if what == "count":
         return Count, {"name": rng.pick(COUNTERS), "by": rng.pick((1, 2, -1, -3))}
+    if what == "tell":
+        return Tell, {"id": rng.pick(IDS), "state": rng.pick(VERDICTS), "since": rng.below(4)}
+    if what == "spend":
+        times = {"satisfied": rng.below(3), "violated": rng.below(3), "unknown": rng.below(2)}
+        return Spend, {"id": rng.pick(IDS), **times}
+    if what == "measure":
+        return Measure, {"variables": tuple(dict(each for each in VARIABLES if rng.happens(0.5)).items())}
     if what == "tile":
         return Tile, {"tile": rng.pick(TILES), "act": rng.pick(TILE_ACTS), "text": rng.pick(TEXTS)}
     return Add, {**rng.pick(DEFINITIONS), "id": rng.pick(IDS), "ttl": rng.pick(LIFETIMES)}

@@ -6,9 +6,11 @@ clock:
 
 - **state**: a cell stands, byte for byte, exactly if it lies within the clock and no mutation within the clock ends it;
 - **hash**: equal clocks have equal hashes, and equal hashes equal clocks;
-- **readings**: at equal clocks, positions, tiles, counters, sketches, Bloom filters and increments read the same;
+- **readings**: at equal clocks, positions, tiles, counters, sketches, Bloom filters, increments, verdicts and variables read the
+  same;
 - **counts**: each reading is the sum of the counts within the clock, so none decreases and none is counted twice; each (client,
-  seq) of the increments counts once, whichever node accepted it;
+  seq) of the increments counts once, whichever node accepted it; times likewise;
+- **statements**: a verdict, and the variables of a node, read as last stated by the life that took over from all others;
 - **estimates**: the total of a sketch is the number of items recorded within the clock, and no estimate is lower than the count of
   its item; a name with several dimensions stands for those of most rows;
 - **members**: a Bloom filter finds all items inserted within the clock, and has no other bits set;

@@ -1,10 +1,13 @@
-"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values and increments at a node.
+"""Models of the summaries: the expected readings of sketches, Bloom filters, decaying values, increments, times, verdicts and
+variables at a node.
 
 Rules kept here:
 
 - A model is fed from the log with the requests to the writers, never with the content of cells. It knows nothing of pages,
   stretches or merging.
 - Exact readings are compared exactly (floats up to their last digits), approximate ones with the bounds they promise.
+- Of several lives of a node, the last statement of a life counts if no other life made a statement with knowledge of that life.
+  Lives without knowledge of each other may both count; nodes at equal clocks agree on one of them.
 - Times are those of the node's own clock: a decaying value ages from its timestamp, or from its arrival if that was earlier.
 """
 
@@ -15,13 +18,18 @@ from typing import NamedTuple, TypeAlias
 
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE
-from constraint_crdt.types.counters import COUNTER
+from constraint_crdt.types.counters import COUNTER, NODE_KEY, SECONDS
 from constraint_crdt.types.decay import DECAY, RATE
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.nodes import RETIRE
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.sketch import SKETCH, SKETCH_PAGE
 from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
+from constraint_crdt.types.variables import VARIABLES
+from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES
 from constraint_crdt.types.view import positions
 
 ROOM = "depot"
@@ -29,6 +37,9 @@ ROOM = "depot"
 
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
+STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE)
+"""Kinds of cells with an effect on the readings of verdicts, variables and times."""
+
 OTHERS = (POSITION, COUNTER)
 """Kinds of cells whose views are read only after a change, because reading is slow."""
 
@@ -81,7 +92,31 @@ class ClientIncrement(NamedTuple):
     counts: tuple[int, int]
 
 
-Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement
+class TimeSpent(NamedTuple):
+    """Time was added to a constraint in a row: (satisfied, violated, unknown) in ms."""
+
+    id: str
+    times: tuple[int, int, int]
+
+
+class TimeFolded(NamedTuple):
+    """The times of constraints in a row were moved to those of no constraint."""
+
+    ids: tuple[str, ...]
+
+
+class Statement(NamedTuple):
+    """A node stated its verdict on a constraint, or its variables."""
+
+    kind: int
+    key: str
+    value: object
+    """(state, since) of a verdict, None for nothing to tell; the kinds of variables by name."""
+    over: frozenset[Replica]
+    """The lives of the node known to have made such a statement."""
+
+
+Contribution: TypeAlias = ItemCount | ItemInsertion | DecayedValues | ClientIncrement | TimeSpent | TimeFolded | Statement
 
 
 class ItemTables:
@@ -181,6 +216,77 @@ def _close(found: Sequence[float], due: Sequence[float]) -> bool:
     return all(isclose(one, other, rel_tol=1e-9, abs_tol=1e-12) for one, other in zip(found, due, strict=True))
 
 
+class Times:
+    """The times of each row under each constraint, in ms."""
+
+    def __init__(self) -> None:
+        self._times: dict[tuple[Replica, str], tuple[int, int, int]] = {}
+
+    def spend(self, replica: Replica, id_: str, times: tuple[int, int, int]) -> None:
+        """Add to the time of a row."""
+        before = self._times.get((replica, id_), (0, 0, 0))
+        self._times[replica, id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])
+
+    def fold(self, replica: Replica, ids: Sequence[str]) -> None:
+        """Move the times of a row to those of no constraint."""
+        for id_ in ids:
+            self.spend(replica, NODE_KEY, self._times.pop((replica, id_), (0, 0, 0)))
+
+    def wrong(self, node: GossipNode) -> str | None:
+        """A wrong reading of a node, or None."""
+        metrics = node.state.metrics
+        for id_ in {id_ for _, id_ in self._times if id_ != NODE_KEY}:
+            due = self._sum([times for (_, key), times in self._times.items() if key == id_])
+            if metrics.time(id_) != due:
+                return f"{metrics.time(id_)} of {id_}, where it was {due}"
+        for name in {replica.node_id for replica, _ in self._times}:
+            due = self._sum([times for (replica, _), times in self._times.items() if replica.node_id == name])
+            if metrics.node_time(name) != due:
+                return f"{metrics.node_time(name)} of all constraints of {name}, where it was {due}"
+        return None
+
+    @staticmethod
+    def _sum(times: Sequence[tuple[int, int, int]]) -> tuple[float, ...]:
+        return tuple(sum(each[part] for each in times) / 1000 for part in range(3))
+
+
+class Statements:
+    """The last statement of each life, by kind and key."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[int, str, str], dict[Replica, tuple[object, frozenset[Replica]]]] = {}
+        """By kind, key and node: the value, and the lives it takes the place of."""
+
+    def take(self, replica: Replica, statement: Statement) -> None:
+        """A life made a statement."""
+        lives = self._told.setdefault((statement.kind, statement.key, replica.node_id), {})
+        before = lives[replica][1] if replica in lives else frozenset[Replica]()
+        lives[replica] = (statement.value, before | statement.over)
+
+    def lives(self, kind: int, key: str, node_id: str) -> frozenset[Replica]:
+        """The lives of a node with such a statement."""
+        return frozenset(self._told.get((kind, key, node_id), ()))
+
+    def wrong(self, node: GossipNode) -> str | None:
+        """A wrong reading of a node, or None."""
+        state = node.state
+        for (kind, key, name), lives in self._told.items():
+            over = frozenset[Replica]().union(*(each for _, each in lives.values()))
+            due = [value for replica, (value, _) in lives.items() if replica not in over] or [value for value, _ in lives.values()]
+            if name in state.retirements or (kind == VERDICT and key not in state.rows.table(ADD)):
+                due = [None if kind == VERDICT else {}]
+            verdict = state.verdicts.of(key).get(name)
+            found = dict(state.variables.of(name)) if kind == VARIABLES else verdict and verdict[:2]
+            if found not in due:
+                return f"{found} from {name} about {key!r}, where {due} was stated"
+        every = [(id_, each.state) for id_ in state.verdicts for each in state.verdicts.of(id_).values()]
+        if set(state.verdicts.violated) != {id_ for id_, each in every if each in VIOLATED_STATES}:
+            return f"{sorted(state.verdicts.violated)} as violated, where the verdicts are {every}"
+        if set(state.verdicts.unknown) != {id_ for id_, each in every if each is VerdictState.UNKNOWN}:
+            return f"{sorted(state.verdicts.unknown)} as unknown, where the verdicts are {every}"
+        return None
+
+
 class Model:
     """The models of all summaries at a node."""
 
@@ -188,11 +294,14 @@ class Model:
         self.sketches = ItemTables()
         self.filters = ItemTables()
         self.decays = Decays()
+        self.times = Times()
+        self.statements = Statements()
         self._taken: dict[str, set[int]] = {}
         self._counted: dict[str, tuple[int, int]] = {}
         self._tables: object = None
         self._others: object = None
         self._tiles: object = None
+        self._statements: object = None
         self._looked_at: dict[tuple[int, ...], list[int]] = {}
 
     def take(self, replica: Replica, contribution: Contribution, own: int) -> None:
@@ -204,6 +313,12 @@ class Model:
                 self.filters.take(replica, contribution.name, contribution.shape, contribution.item, 1)
             case DecayedValues():
                 self.decays.take(replica, contribution, own)
+            case TimeSpent():
+                self.times.spend(replica, contribution.id, contribution.times)
+            case TimeFolded():
+                self.times.fold(replica, contribution.ids)
+            case Statement():
+                self.statements.take(replica, contribution)
             case ClientIncrement():
                 if not self.knows(contribution.client, contribution.seq):
                     self._taken.setdefault(contribution.client, set()).add(contribution.seq)
@@ -224,6 +339,11 @@ class Model:
                 if sentence:
                     return invariant, sentence
             self._tables = _tables(node)
+        if self._moved(node, STATEMENTS):
+            for invariant, sentence in (("counts", self.times.wrong(node)), ("statements", self.statements.wrong(node))):
+                if sentence:
+                    return invariant, f"reads {sentence}"
+            self._statements = _statements(node)
         sentence = self.decays.wrong(node)
         return ("decay", f"reads {sentence}") if sentence else None
 
@@ -237,7 +357,7 @@ class Model:
             self._others = state.position, [(name, state.counters.moves(name)) for name in sorted(state.counters)]
         if self._moved(node, TILES):
             self._tiles = _tiles(node)
-        return self._others, self._tiles, self._tables
+        return self._others, self._tiles, self._tables, self._statements
 
     def _moved(self, node: GossipNode, kinds: tuple[int, ...]) -> bool:
         """True if cells of these kinds changed since the last call."""
@@ -284,6 +404,15 @@ class Model:
 def _tiles(node: GossipNode) -> tuple[object, ...]:
     tiles = node.state.tiles
     return [(tile.room, tile.id, tile.text, sorted(tile.tags)) for tile in map(tiles.__getitem__, sorted(tiles))], tiles.deleted()
+
+
+def _statements(node: GossipNode) -> tuple[object, ...]:
+    verdicts, variables, metrics = node.state.verdicts, node.state.variables, node.state.metrics
+    return (
+        [(id_, verdicts.of(id_), verdicts.violated_on(id_), metrics.time_on(id_)) for id_ in verdicts],
+        [(name, variables.nodes(name)) for name in variables],
+        dict(variables.kinds()),
+    )
 
 
 def _tables(node: GossipNode) -> tuple[object, ...]:

@@ -175,6 +175,31 @@ class Increment(Write, frozen=True, kw_only=True, tag="increment"):
     """(satisfied, violated) of the increments after it."""
 
 
+class Tell(Write, frozen=True, kw_only=True, tag="tell"):
+    """State the node's verdict on a constraint."""
+
+    id: str
+    state: str | None = None
+    """A `VerdictState`; None for nothing to tell."""
+    since: int = 0
+    """ns since the epoch."""
+
+
+class Spend(Write, frozen=True, kw_only=True, tag="spend"):
+    """Add to the time of a constraint by verdict, in ms."""
+
+    id: str
+    satisfied: int = 0
+    violated: int = 0
+    unknown: int = 0
+
+
+class Measure(Write, frozen=True, kw_only=True, tag="measure"):
+    """State the variables that the node measures, with their kinds."""
+
+    variables: tuple[tuple[str, str], ...] = ()
+
+
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop tombstones."""
 
@@ -251,6 +276,9 @@ AnyStep: TypeAlias = (
     | FoldRates
     | Decay
     | Increment
+    | Tell
+    | Spend
+    | Measure
     | Collect
     | Begin
     | Stale

@@ -9,6 +9,7 @@ from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import UnknownName
+from constraint_crdt.model import VerdictState
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -22,6 +23,9 @@ from constraint_crdt.simulation.models import (
     ItemInsertion,
     Model,
     Shape,
+    Statement,
+    TimeFolded,
+    TimeSpent,
     Values,
 )
 from constraint_crdt.simulation.steps import (
@@ -35,21 +39,26 @@ from constraint_crdt.simulation.steps import (
     FoldRates,
     Increment,
     Insert,
+    Measure,
     Move,
     Rate,
     Record,
     Remove,
     Retire,
+    Spend,
+    Tell,
     Tile,
     Write,
 )
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
-from constraint_crdt.types.counters import COUNTS, counts_value
+from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.increments import APPLIED
 from constraint_crdt.types.nodes import RETIRE
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
+from constraint_crdt.types.variables import VARIABLES, VariableKind
+from constraint_crdt.types.verdicts import VERDICT, NodeVerdict
 
 TILE_ACTS: Final = ("put", "delete", "restore", "purge", "tag", "untag")
 TOGETHER: Final = "increments taken together"
@@ -97,8 +106,28 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire():
             node.retire(step.dead)
+        case Tell() | Spend() | Measure():
+            _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             _do_summary(node, step)
+
+
+def _tell(node: GossipNode, step: Tell | Spend | Measure) -> None:
+    match step:
+        case Tell():
+            node.record_verdicts({step.id: _verdict(step)})
+        case Spend():
+            node.record_seconds({step.id: (step.satisfied, step.violated, step.unknown)})
+        case Measure():
+            node.describe_variables(_variables(step))
+
+
+def _verdict(step: Tell) -> NodeVerdict | None:
+    return None if step.state is None else NodeVerdict(VerdictState(step.state), step.since)
+
+
+def _variables(step: Measure) -> dict[str, VariableKind]:
+    return {name: VariableKind(kind) for name, kind in step.variables}
 
 
 def _do_to_tile(node: GossipNode, step: Tile) -> None:
@@ -183,9 +212,23 @@ def expected(node: GossipNode, step: Write, log: Invariants, *, writes_on: bool)
         case Expire():
             over = log.expired_by(node, node.time.now() - 2 * node.time.max_skew)
             return Expected({}, {(ADD, key, dot.replica, dot.seq) for key, dot in over}, some=True)
+        case Tell() | Spend() | Measure():
+            return Expected({}, set(), contributions=(_told(node, step, log.model(node.node_id)),))
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summed(node, step, log, writes_on=writes_on)
     return Expected({}, set())
+
+
+def _told(node: GossipNode, step: Tell | Spend | Measure, model: Model) -> Contribution:
+    """The time, or the statement in place of those of all lives of the node known to it."""
+    if isinstance(step, Spend):
+        return TimeSpent(step.id, (step.satisfied, step.violated, step.unknown))
+    kind, key = (VERDICT, step.id) if isinstance(step, Tell) else (VARIABLES, NODE_KEY)
+    over = model.statements.lives(kind, key, node.node_id) - {node.replica}
+    if isinstance(step, Measure):
+        return Statement(kind, key, _variables(step), over)
+    verdict = _verdict(step)
+    return Statement(kind, key, verdict and verdict[:2], over)
 
 
 def _adds(log: Invariants, node: GossipNode, id_: str) -> Named:
@@ -199,7 +242,8 @@ def _folded(node: GossipNode, step: Fold, *, writes_on: bool) -> Expected:
     moved = {id_: counts_value(cell) for id_, cell in cells.items()}
     total = sum(each[0] for each in moved.values()), sum(each[1] for each in moved.values())
     counted = {id_: (-each[0], -each[1]) for id_, each in moved.items()}
-    return Expected(counted | {"": total}, {(COUNTS, id_, cell.replica, cell.seq) for id_, cell in cells.items()})
+    named: Named = {(COUNTS, id_, cell.replica, cell.seq) for id_, cell in cells.items()}
+    return Expected(counted | {"": total}, named, contributions=(TimeFolded(step.ids),) if writes_on else ())
 
 
 def _summed(node: GossipNode, step: SummaryStep, log: Invariants, *, writes_on: bool) -> Expected:
@@ -243,6 +287,8 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return _tile_is_so(node, step)
         case Retire():
             return step.dead in node.state.retirements
+        case Tell() | Spend() | Measure():
+            return _is_told(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             return _summary_is_done(node, step)
     return True
@@ -259,6 +305,19 @@ def _definition(step: Add, now: int) -> Definition:
         if_unknown=step.if_unknown,
         max_age=None if step.max_age is None else round(step.max_age * SECOND),
     )
+
+
+def _is_told(node: GossipNode, step: Tell | Spend | Measure) -> bool:
+    state = node.state
+    match step:
+        case Tell():
+            return step.id not in state.rows.table(ADD) or state.verdicts.of(step.id).get(node.node_id) == _verdict(step)
+        case Spend():
+            times = (step.satisfied, step.violated, step.unknown)
+            found = state.metrics.time_on(step.id).get(node.node_id, (0.0,) * 3)
+            return all(1000 * has >= more for has, more in zip(found, times, strict=True))
+        case Measure():
+            return state.variables.of(node.node_id) == _variables(step)
 
 
 def _tile_is_so(node: GossipNode, step: Tile) -> bool:

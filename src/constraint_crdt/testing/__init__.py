@@ -41,7 +41,7 @@ from constraint_crdt.testing.laws import (
     truncation_safe,
 )
 from constraint_crdt.types.bloom import BloomCRDT
-from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter
 from constraint_crdt.types.decay import DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
@@ -50,6 +50,8 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT
 from constraint_crdt.types.tiles import FleetTile
+from constraint_crdt.types.variables import MeasuredVariables
+from constraint_crdt.types.verdicts import VERDICT, ConstraintVerdicts
 
 __all__ = [
     "ADAPTERS",
@@ -85,7 +87,9 @@ __all__ = [
     "tiles",
     "triples",
     "truncation_safe",
+    "variables",
     "vector_clocks",
+    "verdicts",
 ]
 
 state_steps = st.one_of(
@@ -93,7 +97,10 @@ state_steps = st.one_of(
     descriptions.edits,
     descriptions.edits,
     st.tuples(st.just("record"), descriptions.counts),
+    st.tuples(st.just("record"), descriptions.times),
     st.tuples(st.just("fold"), descriptions.ids),
+    st.tuples(st.just("tell"), descriptions.told),
+    st.tuples(st.just("measure"), descriptions.measured),
     st.tuples(st.just("move"), descriptions.moves),
     st.tuples(st.just("shift"), descriptions.amounts),
     st.tuples(st.just("rate"), descriptions.counts),
@@ -110,6 +117,10 @@ def _change(state: ConstraintState, name: str, step: tuple[Any, ...]) -> None:
             descriptions.count(state.metrics, name, counts)
         case ("fold", id_):
             state.metrics.fold([id_], node=name)
+        case ("tell", verdict):
+            descriptions.tell(state.verdicts, name, verdict)
+        case ("measure", variables):
+            descriptions.measure(state.variables, name, variables)
         case ("move", move):
             descriptions.move(state.register, name, move)
         case ("shift", amount):
@@ -140,13 +151,17 @@ def _read(state: ConstraintState) -> object:
         {name: descriptions.read_sketch(each) for name, each in state.sketches.items()},
         {name: descriptions.read_bloom(each) for name, each in state.blooms.items()},
         descriptions.read_increments(state.increments),
+        (descriptions.read_verdicts(state.verdicts), descriptions.verdicts_agree(state.verdicts)),
+        descriptions.read_variables(state.variables),
     )
     return parts, state.clock.as_dict(), cells, state.state_hash, state.constraints_hash
 
 
 def _state_laws() -> Laws[ConstraintState, Any]:
     lies = forged_cells(ConstraintState, _change, rows_of, state_steps)
-    pool = st.tuples(arbitrary_cells(ADD, COUNTS, POSITION, UNKNOWN_KIND), lies).map(lambda pools: [*pools[0], *pools[1]])
+    pool = st.tuples(arbitrary_cells(ADD, COUNTS, POSITION, SECONDS, VERDICT, UNKNOWN_KIND), lies).map(
+        lambda pools: [*pools[0], *pools[1]]
+    )
     return over_rows(ConstraintState, state_steps, _change, _read, pool=pool)
 
 
@@ -162,6 +177,8 @@ ADAPTERS: Mapping[type, Callable[[], Laws[Any, Any]]] = {
     BloomCRDT: descriptions.bloom_laws,
     FleetTile: descriptions.tile_laws,
     RoomIncrements: descriptions.increments_laws,
+    ConstraintVerdicts: descriptions.verdict_laws,
+    MeasuredVariables: descriptions.variables_laws,
     ConstraintState: _state_laws,
 }
 """Every type, with the function that makes its description."""
@@ -229,6 +246,16 @@ def tiles() -> st.SearchStrategy[FleetTile]:
 def increments() -> st.SearchStrategy[RoomIncrements]:
     """The counts of foreign nodes in a room."""
     return single(laws_of(RoomIncrements))
+
+
+def verdicts() -> st.SearchStrategy[ConstraintVerdicts]:
+    """The verdicts of a few nodes."""
+    return single(laws_of(ConstraintVerdicts))
+
+
+def variables() -> st.SearchStrategy[MeasuredVariables]:
+    """The variables of a few nodes."""
+    return single(laws_of(MeasuredVariables))
 
 
 def states() -> st.SearchStrategy[ConstraintState]:

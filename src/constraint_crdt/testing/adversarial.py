@@ -1,9 +1,9 @@
 """Adversarial rows, and the description of views for the law checker.
 
 Adversarial rows are written by no honest node; a broken or lying sender can make others take them in. Their cells are each valid,
-at any dots: counts that go down at a higher seq, positions that overwrite each other or themselves, parts of a tile without the
-rest, a key at several seqs of a run, unknown kinds, removals of dots beyond the clock. The property checked on them: replicas
-with equal knowledge have equal readings.
+at any dots: counts that go down at a higher seq, verdicts with fewer takeovers than before, positions that overwrite each other or
+themselves, parts of a tile without the rest, a key at several seqs of a run, unknown kinds, removals of dots beyond the clock. The
+property checked on them: replicas with equal knowledge have equal readings.
 
 The types of this package are views over rows. Here each view stands alone, over rows of its own. Deltas are the messages of the
 exchange, taken by a real node, in parts small enough for several messages; encodings are state files.
@@ -19,16 +19,17 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.model import IfUnknown
+from constraint_crdt.model import IfUnknown, VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.testing.drawn_replicas import Laws, in_place
-from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
 from constraint_crdt.types.register import POSITION
+from constraint_crdt.types.verdicts import VERDICT, NodeVerdict, make_verdict
 from constraint_crdt.types.view import View
 
 LONGEST_ROW = 6
@@ -97,9 +98,14 @@ def arbitrary_cells(*kinds: int) -> Pool:
         ADD: st.builds(lambda id_, each: make_cell(ADD, id_, wire_definition(each, None)), ids, st.sampled_from(DEFINITIONS)),
         COUNTS: st.builds(_counts, st.sampled_from(("", "x")), st.integers(0, 3), st.integers(0, 3)),
         POSITION: st.builds(_position, st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 2), dots),
+        SECONDS: st.builds(make_seconds, st.sampled_from(("", "x")), st.tuples(*[st.integers(0, 3)] * 3)),
+        VERDICT: st.builds(make_verdict, ids, _VERDICTS, st.integers(0, 2)),
         UNKNOWN_KIND: st.builds(make_cell, st.just(UNKNOWN_KIND), ids, st.integers(0, 3)),
     }
     return st.lists(st.one_of(*(known[kind] for kind in kinds)), min_size=1, max_size=MOST_FORGED)
+
+
+_VERDICTS = st.none() | st.tuples(st.sampled_from(VerdictState), st.integers(0, 2)).map(lambda parts: NodeVerdict(*parts))
 
 
 def _counts(key: str, satisfied: int, violated: int) -> Cell:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.model import VerdictState
 from constraint_crdt.testing.adversarial import DEFINITIONS, IDS, REPLICAS, arbitrary_cells, forged_cells, over_rows, rows_of
 from constraint_crdt.testing.drawn_replicas import Laws, in_place
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
-from constraint_crdt.types.counters import COUNTS, ConstraintGCounter, PNCounter
+from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
 from constraint_crdt.types.decay import DecayCounter
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.increments import RoomIncrements
@@ -26,10 +27,13 @@ from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import POSITION, EisensteinRegister
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 from constraint_crdt.types.tiles import FleetTile
+from constraint_crdt.types.variables import MeasuredVariables, VariableKind
+from constraint_crdt.types.verdicts import VERDICT, VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
 
 ids = st.sampled_from(("x", "x", "y"))
 """An id more often than the other, so it is added and removed by several replicas."""
 counts = st.tuples(st.sampled_from((None, *IDS)), st.integers(0, 3), st.integers(0, 3))
+times = st.tuples(st.just("time"), st.sampled_from(IDS), st.tuples(*[st.integers(0, 3)] * 3))
 moves = st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 3))
 edits = st.one_of(
     st.tuples(st.just("add"), ids, st.sampled_from(DEFINITIONS)), st.tuples(st.just("remove"), ids), st.just(("collect",))
@@ -67,38 +71,50 @@ def clock_laws() -> Laws[VectorClock, int]:
 # --- counts ------------------------------------------------------------------------------------------------------------
 
 
-def count(counter: ConstraintGCounter, name: str, step: tuple[str | None, int, int]) -> None:
-    """Record the counts of a step."""
-    constraint, satisfied, violated = step
-    counter.record(name, satisfied, violated, constraint=constraint)
+def count(counter: ConstraintGCounter, name: str, step: tuple[Any, ...]) -> None:
+    """Record the counts or the times of a step."""
+    match step:
+        case ("time", id_, passed):
+            counter.record_seconds(name, {id_: passed})
+        case (constraint, satisfied, violated):
+            counter.record(name, satisfied, violated, constraint=constraint)
 
 
-def _counted(counter: ConstraintGCounter, done: Sequence[tuple[str, tuple[str | None, int, int]]]) -> bool:
+def _counted(counter: ConstraintGCounter, done: Sequence[tuple[str, tuple[Any, ...]]]) -> bool:
+    counted = [(by, step) for by, step in done if step[0] != "time"]
+    timed = [(by, id_, passed) for by, (what, id_, passed) in done if what == "time"]
+
     def total(name: str | None = None, constraint: str | None = None) -> tuple[int, int]:
-        chosen = [step for by, step in done if name in (None, by) and constraint in (None, step[0])]
+        chosen = [step for by, step in counted if name in (None, by) and constraint in (None, step[0])]
         return sum(step[1] for step in chosen), sum(step[2] for step in chosen)
+
+    def time(name: str | None = None, constraint: str | None = None) -> Seconds:
+        chosen = [passed for by, id_, passed in timed if name in (None, by) and constraint in (None, id_)]
+        return Seconds(*(sum(each[part] for each in chosen) / 1000 for part in range(3)))
 
     return (
         counter.total == total()
-        and all(counter.node(name) == total(name) for name in REPLICAS)
+        and all(counter.node(name) == total(name) and counter.node_time(name) == time(name) for name in REPLICAS)
         and all(counter.constraint(id_) == total(constraint=id_) for id_ in IDS)
+        and all(counter.time(id_) == time(constraint=id_) for id_ in IDS)
     )
 
 
 def read_counter(counter: ConstraintGCounter) -> object:
-    """All readings of the counts."""
+    """All readings of the counts and times."""
     return (
         counter.total,
         {name: counter.node(name) for name in sorted(counter.nodes)},
         {id_: (counter.constraint(id_), counter.by_node(id_)) for id_ in IDS},
+        {id_: (counter.time(id_), counter.time_on(id_)) for id_ in IDS},
+        [counter.node_time(name) for name in REPLICAS],
     )
 
 
 def counter_laws() -> Laws[ConstraintGCounter, Any]:
     """`ConstraintGCounter`."""
-    return over_rows(
-        ConstraintGCounter, counts, count, read_counter, pool=arbitrary_cells(COUNTS), accounts_for=_counted, canonical=True
-    )
+    steps, pool = st.one_of(counts, times), arbitrary_cells(COUNTS, SECONDS)
+    return over_rows(ConstraintGCounter, steps, count, read_counter, pool=pool, accounts_for=_counted, canonical=True)
 
 
 # --- constraints -------------------------------------------------------------------------------------------------------
@@ -446,3 +462,83 @@ def increments_laws() -> Laws[RoomIncrements, Any]:
     return over_rows(
         lambda rows: RoomIncrements(rows or Rows()), foreign_counts, apply_increment, read_increments, accounts_for=knows_all
     )
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------------------
+
+told = st.tuples(
+    st.sampled_from(IDS),
+    st.none()
+    | st.tuples(
+        st.sampled_from(VerdictState), st.integers(0, 3), st.sampled_from(((), (("v", "1"),))), st.sampled_from((None, -1.0))
+    ).map(lambda parts: NodeVerdict(*parts)),
+)
+
+
+def tell(verdicts: ConstraintVerdicts, name: str, step: tuple[str, NodeVerdict | None]) -> None:
+    """State a verdict."""
+    verdicts.put(*step, node=name)
+
+
+def _told(verdicts: ConstraintVerdicts, done: Sequence[tuple[str, tuple[str, NodeVerdict | None]]]) -> bool:
+    last = {(id_, name): verdict for name, (id_, verdict) in done}
+    return all(verdicts.of(id_).get(name) == verdict for (id_, name), verdict in last.items())
+
+
+def read_verdicts(verdicts: ConstraintVerdicts) -> object:
+    """All readings of the verdicts."""
+    return (
+        {id_: (verdicts.of(id_), verdicts.violated_on(id_)) for id_ in verdicts},
+        [(verdicts.node(name), verdicts.restated(Replica(name, 1))) for name in REPLICAS],
+        (sorted(verdicts.violated), sorted(verdicts.unknown), verdicts.counts, len(verdicts)),
+    )
+
+
+def verdicts_agree(verdicts: ConstraintVerdicts) -> bool:
+    """True if the counts and sets are those of the verdicts themselves."""
+    every = [(id_, each.state) for id_ in verdicts for each in verdicts.of(id_).values()]
+    return (
+        set(verdicts.violated) == {id_ for id_, state in every if state in VIOLATED_STATES}
+        and set(verdicts.unknown) == {id_ for id_, state in every if state is VerdictState.UNKNOWN}
+        and verdicts.counts == {state: sum(each is state for _, each in every) for state in VerdictState}
+    )
+
+
+def verdict_laws() -> Laws[ConstraintVerdicts, Any]:
+    """`ConstraintVerdicts`."""
+    return over_rows(
+        ConstraintVerdicts,
+        told,
+        tell,
+        lambda verdicts: (read_verdicts(verdicts), verdicts_agree(verdicts)),
+        pool=arbitrary_cells(VERDICT),
+        accounts_for=lambda verdicts, done: verdicts_agree(verdicts) and _told(verdicts, done),
+        canonical=True,
+    )
+
+
+# --- variables ---------------------------------------------------------------------------------------------------------
+
+measured = st.dictionaries(
+    st.sampled_from(("v", "w")), st.sampled_from((VariableKind.DOUBLE, VariableKind.BOOL, VariableKind.MIXED))
+)
+
+
+def measure(variables: MeasuredVariables, name: str, step: dict[str, VariableKind]) -> None:
+    """State the variables of a node."""
+    variables.put(step, node=name)
+
+
+def _measured(variables: MeasuredVariables, done: Sequence[tuple[str, dict[str, VariableKind]]]) -> bool:
+    return all(variables.of(name) == last for name, last in dict(done).items())
+
+
+def read_variables(variables: MeasuredVariables) -> object:
+    """All readings of the variables."""
+    each = [(dict(variables.of(name)), variables.left_out(name)) for name in REPLICAS]
+    return {name: variables.nodes(name) for name in variables}, dict(variables.kinds()), each
+
+
+def variables_laws() -> Laws[MeasuredVariables, Any]:
+    """`MeasuredVariables`."""
+    return over_rows(MeasuredVariables, measured, measure, read_variables, accounts_for=_measured, canonical=True)

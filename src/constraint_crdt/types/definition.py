@@ -114,8 +114,6 @@ def _check_fields(value: DefinitionValue) -> None:
     require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after)), "a duration of a definition")
     require(fields.max_age is None or 0 < fields.max_age <= _LONGEST, "the largest age of a definition")
     require(0 <= fields.if_unknown < len(_CHOICES), "the choice of a definition for unknown")
-    if fields.clear_when is not None:
-        require_text(fields.clear_when, "the text of a definition", WHEN_BYTES)
 
 
 _NO_FIELDS: Final = b"\x90"
@@ -220,8 +218,8 @@ def check_definition(
         if not 0 <= expires_at <= MAX_COUNT:
             raise ConstraintCrdtError(f"the end of a constraint is in ns since the epoch and cannot be {expires_at}")
     fields = (
-        _duration(for_ or 0, "for"),
-        _duration(clear_after or 0, "clear_after"),
+        0 if for_ is None else _duration(for_, "for"),
+        0 if clear_after is None else _duration(clear_after, "clear_after"),
         clear_when or None,
         choice,
         None if max_age is None else _duration(max_age, "max_age", least=1),

@@ -256,12 +256,11 @@ class MeasuredVariables(IndexedView):
         """
         replica = writer(node)
         value = wire_variables(variables)
-        held = self._held.get(replica.node_id)
-        life = 0
-        if held is not None:
-            life = held.life if held.replica == replica else min(held.life + 1, MAX_COUNT)
-        elif not value:
+        cells = (cell for cell in self._rows.held(VARIABLES, NODE_KEY) if cell.replica.node_id == replica.node_id)
+        lives = [each.life if each.replica == replica else min(each.life + 1, MAX_COUNT) for each in map(_standing, cells)]
+        if not value and not lives:
             return False
+        life = max(lives, default=0)
         cell = make_cell(VARIABLES, NODE_KEY, value if not life else [*value, *([], 0)[len(value) :], life])
         standing = self._rows.get(VARIABLES, NODE_KEY, replica)
         if standing is not None and standing.data == cell.data:

@@ -12,7 +12,7 @@ by default. Trailing defaults are left out. Rules kept here:
 - No cell is removed: 0.1.0 refuses a message with a removal of a kind that it does not know. A cell with nothing more to tell is
   overwritten by a value without content.
 - Of several lives of a node, one cell counts per constraint: the highest `life`, then the latest `since`, then the order of the
-  replicas. `life` is the number of takeovers: a writer takes the cell of another life over with the number of that cell plus 1.
+  replicas. `life` is the number of takeovers: a writer takes the cells of other lives over with their highest number plus 1.
   The order thus needs no clock, and a life without knowledge of the former ones (a lost store) takes over as soon as it hears of
   them. `restated` lists the verdicts to take over; the node writes them before its other verdicts.
 - Verdicts of retired nodes are left out, and inside a state also those of constraints without a standing add. A constraint after
@@ -431,7 +431,16 @@ class ConstraintVerdicts(IndexedView):
             return None if checked is None else make_verdict(id_, checked)
         if held.verdict == checked and (checked is None or held.replica == replica):
             return None
-        return make_verdict(id_, checked, held.life if held.replica == replica else min(held.life + 1, MAX_COUNT))
+        return make_verdict(id_, checked, self._life(replica, id_))
+
+    def _life(self, replica: Replica, id_: str) -> int:
+        """The number of takeovers with which a cell of the writer comes before all cells of other lives of its node."""
+        lives = [0]
+        for cell in self._rows.held(VERDICT, id_):
+            if cell.replica.node_id == replica.node_id:
+                _, life = read_verdict(cell)
+                lives.append(life if cell.replica == replica else min(life + 1, MAX_COUNT))
+        return max(lives)
 
 
 def _drop(index: dict[str, dict[str, NodeVerdict]], first: str, second: str) -> None:

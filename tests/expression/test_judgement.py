@@ -1,0 +1,416 @@
+"""Judgements: what counts, what is looked at, and the time between, against a plain model."""
+
+from collections.abc import Collection, Mapping
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constraint_crdt.expression import Verdict
+from constraint_crdt.expression.cel import Measurements
+from constraint_crdt.expression.judgement import Judge, Turn
+from constraint_crdt.expression.temporal import read_spells
+from constraint_crdt.model import VerdictState
+from constraint_crdt.runtime.measurement import LatestMeasurements
+from constraint_crdt.state import ConstraintState
+
+SECOND = 10**9
+MAX_AGE = 5
+
+
+class Bench:
+    """A judge with measurements and a clock of its own. `wall` is ahead of the monotonic clock by a constant."""
+
+    WALL = 1_000_000 * SECOND
+
+    def __init__(self, labels: Mapping[str, str] | None = None) -> None:
+        self.now = 100 * SECOND
+        self.state = ConstraintState()
+        self.measured = LatestMeasurements(MAX_AGE)
+        self.judge = Judge(self.state.constraints, self.measured, lambda: labels or {}, lambda: self.now + self.WALL)
+
+    def add(self, id_: str, when: str, **fields: object) -> None:
+        self.state.constraints.add(id_, when=when, node="a", **fields)  # type: ignore[arg-type]
+        self.judge.redefine([id_])
+        self.renew()
+
+    def remove(self, id_: str) -> None:
+        self.state.constraints.remove(id_, node="a")
+        self.judge.redefine([id_])
+        self.renew()
+
+    def renew(self) -> None:
+        fresh = self.judge.renew(self.judge.stale(1000), self.now)
+        spans = self.judge.take_spans()
+        if spans is not None:
+            self.measured.require(spans)
+        self.judge.judge(fresh, self.now)
+
+    def measure(self, **values: object) -> None:
+        self.measured.put(values, self.now)
+        self.judge.judge(self.judge.readers(values), self.now)
+
+    def wait(self, seconds: float, step: float = 1.0) -> None:
+        """Let time pass, with a tick each `step`."""
+        end = self.now + int(seconds * SECOND)
+        while self.now < end:
+            self.now = min(end, self.now + int(step * SECOND))
+            for at, names in self.measured.aged(self.now).items():
+                self.judge.aged(self.judge.readers(names), at)
+            self.judge.look(self.now)
+
+    def state_of(self, id_: str) -> VerdictState | None:
+        found = self.judge.evaluation(id_)
+        return None if found is None else found.state
+
+    def counts(self, id_: str) -> tuple[int, int]:
+        return self.judge.take_counts().get(id_, (0, 0))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+# --- counts ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_counts_once_however_long_it_stands(bench: Bench) -> None:
+    """The defect: one posted value of 2.0 m/s counted as 28 violations in 30 s."""
+    bench.add("speed", "speed_mps <= 1.5")
+    bench.measure(speed_mps=2.0)
+    bench.wait(4)
+    assert bench.counts("speed") == (0, 1)
+    bench.measure(speed_mps=2.0)
+    assert bench.counts("speed") == (0, 1)
+    bench.wait(30)
+    assert bench.counts("speed") == (0, 0)
+
+
+def test_only_constraints_that_read_the_variable_are_judged(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.add("both", "x < 1.0 && y < 1.0")
+    bench.add("none", "true")
+    assert bench.judge.take_counts() == {"none": (1, 0)}
+    bench.measure(x=0.0, y=0.0)
+    assert bench.judge.take_counts() == {"x": (1, 0), "both": (1, 0)}
+    bench.measure(y=2.0)
+    assert bench.judge.take_counts() == {"both": (0, 1)}
+    assert (bench.judge.readers(["x"]), bench.judge.readers(["z"])) == (["both", "x"], [])
+
+
+def test_a_field_is_a_sample_of_its_map(bench: Bench) -> None:
+    bench.add("robot", "robot.speed < 2.0")
+    bench.measure(**{"robot.speed": 3.0})
+    assert bench.counts("robot") == (0, 1)
+    bench.measure(robot={"speed": 1.0})
+    assert bench.judge.readers(["robot.speed"]) == ["robot"]
+
+
+def test_a_new_constraint_is_judged_by_what_was_measured_before_once(bench: Bench) -> None:
+    bench.measure(x=3.0)
+    bench.add("late", "x < 1.0")
+    bench.wait(3)
+    assert bench.counts("late") == (0, 1)
+
+
+def test_an_edit_of_the_severity_counts_nothing_and_keeps_the_spell(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=3 * SECOND)
+    bench.measure(x=2.0)
+    bench.wait(2)
+    bench.add("x", "x < 1.0", for_=3 * SECOND, severity="critical")
+    assert (bench.state_of("x"), bench.counts("x")) == (VerdictState.PENDING, (0, 1))
+    bench.wait(1)
+    assert bench.state_of("x") is VerdictState.VIOLATED
+
+
+def test_an_edit_of_the_expression_starts_anew(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=3 * SECOND)
+    bench.measure(x=2.0)
+    bench.wait(2)
+    bench.add("x", "x < 1.5", for_=3 * SECOND)
+    bench.wait(2)
+    assert bench.state_of("x") is VerdictState.PENDING
+    assert bench.counts("x") == (0, 2)
+
+
+# --- unknown -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_sensor_does_not_hide_the_violation_of_another(bench: Bench) -> None:
+    """The defect: speed 9 and a dead lidar read unknown."""
+    bench.add("safe", "speed_mps <= 1.5 && distance_m > 0.5")
+    bench.measure(speed_mps=9.0)
+    assert bench.state_of("safe") is VerdictState.VIOLATED
+    bench.measure(speed_mps=1.0)
+    found = bench.judge.evaluation("safe")
+    assert found is not None
+    assert (found.verdict, found.state, found.reason) == (Verdict.UNKNOWN, VerdictState.VIOLATED, "no measurement of distance_m")
+
+
+def test_null_withdraws_at_once(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    assert bench.state_of("x") is VerdictState.HOLDS
+    bench.measure(x=None)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    assert (bench.counts("x"), bench.judge.unknown("x")) == ((1, 0), 2)
+
+
+def test_an_aged_value_is_unknown_from_the_instant_on_and_counts_nothing(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.wait(8, step=3)
+    found = bench.judge.evaluation("x")
+    assert found is not None
+    assert (found.state, found.reason) == (VerdictState.UNKNOWN, "x is older than 5 s")
+    assert bench.counts("x") == (1, 0)
+    assert bench.judge.times("x", bench.now) == (5_000, 0, 2_999)
+
+
+def test_the_maximum_age_of_a_definition_comes_before_the_variable_s_and_the_node_s(bench: Bench) -> None:
+    bench.add("hasty", "x < 1.0", max_age=2 * SECOND)
+    bench.add("patient", "x < 1.0", max_age=60 * SECOND)
+    bench.add("plain", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.wait(3)
+    assert [bench.state_of(id_) for id_ in ("hasty", "patient", "plain")] == [
+        VerdictState.UNKNOWN, VerdictState.HOLDS, VerdictState.HOLDS
+    ]  # fmt: skip
+    bench.wait(30)
+    assert (bench.state_of("patient"), bench.state_of("plain")) == (VerdictState.HOLDS, VerdictState.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("choice", "verdict", "state", "counts"),
+    [
+        ("unknown", Verdict.UNKNOWN, VerdictState.UNKNOWN, (0, 0)),
+        ("violated", Verdict.VIOLATED, VerdictState.VIOLATED, (0, 1)),
+        ("satisfied", Verdict.SATISFIED, VerdictState.HOLDS, (1, 0)),
+    ],
+)
+def test_if_unknown_says_what_counts(
+    bench: Bench, choice: str, verdict: Verdict, state: VerdictState, counts: tuple[int, int]
+) -> None:
+    bench.add("x", "x < 1.0", if_unknown=choice)
+    found = bench.judge.evaluation("x")
+    assert found is not None
+    assert (found.verdict, found.state, found.by_default, found.reason) == (
+        verdict, state, choice != "unknown", "no measurement of x"
+    )  # fmt: skip
+    assert bench.counts("x") == counts
+    bench.measure(x=0.0)
+    found = bench.judge.evaluation("x")
+    assert found is not None
+    assert (found.state, found.by_default) == (VerdictState.HOLDS, False)
+
+
+def test_a_definition_of_a_later_version_reads_unknown(bench: Bench) -> None:
+    definition = bench.state.constraints
+    definition.add("x", when="x < 1.0", node="a")
+    [known] = definition.definitions("x")
+    later = known._replace(meaning=9)
+    from constraint_crdt.expression.evaluation import outcome_of
+
+    assert outcome_of(later, {"x": 0.0}) == (Verdict.UNKNOWN, "needs a later version of constraint-crdt")
+
+
+# --- time --------------------------------------------------------------------------------------------------------------------
+
+
+def test_for_moves_by_ticks_without_samples(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=3 * SECOND, clear_after=2 * SECOND)
+    bench.measure(x=2.0)
+    seen = [bench.state_of("x")]
+    for _ in range(4):
+        bench.wait(1)
+        seen.append(bench.state_of("x"))
+    assert seen == [VerdictState.PENDING] * 3 + [VerdictState.VIOLATED] * 2
+    since = bench.judge.since("x", bench.now)
+    assert since == bench.now - 4 * SECOND + bench.WALL
+    bench.measure(x=0.0)
+    assert bench.state_of("x") is VerdictState.CLEARING
+    assert bench.judge.violated == 1
+    bench.wait(2)
+    assert (bench.state_of("x"), bench.judge.violated) == (VerdictState.HOLDS, 0)
+    changed, turns = bench.judge.take_changes()
+    assert changed == ["x"]
+    assert [(turn.before, turn.after) for turn in turns] == [
+        (VerdictState.UNKNOWN, VerdictState.PENDING),
+        (VerdictState.PENDING, VerdictState.VIOLATED),
+        (VerdictState.VIOLATED, VerdictState.CLEARING),
+        (VerdictState.CLEARING, VerdictState.HOLDS),
+    ]
+    assert [turn.began for turn in turns] == [False, True, False, False]
+    assert [turn.ended for turn in turns] == [False, False, False, True]
+
+
+def test_clear_when_gives_hysteresis(bench: Bench) -> None:
+    bench.add("hot", "temp_c < 85.0", clear_when="temp_c < 80.0")
+    states = []
+    for value in (84.0, 90.0, 84.0, 79.0, 84.0):
+        bench.measure(temp_c=value)
+        states.append(bench.state_of("hot"))
+    assert states == [
+        VerdictState.HOLDS, VerdictState.VIOLATED, VerdictState.VIOLATED, VerdictState.HOLDS, VerdictState.HOLDS
+    ]  # fmt: skip
+    assert bench.counts("hot") == (4, 1)
+
+
+def test_windows_move_without_samples_and_count_only_samples(bench: Bench) -> None:
+    bench.add("mean", 'avg_over("x", duration("4s")) < 2.0')
+    for value in (1.0, 1.0, 1.0, 1.0, 9.0):
+        bench.measure(x=value)
+        bench.wait(1)
+    assert bench.state_of("mean") is VerdictState.VIOLATED
+    assert bench.judge.unknown("mean") == 5  # the addition, and samples of less than the window
+    assert sum(bench.counts("mean")) == 1
+    bench.wait(5)
+    assert bench.state_of("mean") is VerdictState.VIOLATED
+    found = bench.judge.evaluation("mean")
+    assert found is not None
+    assert (found.verdict, found.reason) == (Verdict.UNKNOWN, "x has no sample in the last 4s")
+
+
+def test_a_spell_goes_on_after_a_restart(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=10 * SECOND)
+    bench.measure(x=2.0)
+    bench.wait(4)
+    saved = bench.judge.save(bench.now)
+    after = Bench()
+    after.now = 7 * SECOND  # another boot: the monotonic clock begins anew
+    after.judge.resume(read_spells(saved))
+    after.add("x", "x < 1.0", for_=10 * SECOND)
+    assert after.state_of("x") is VerdictState.PENDING
+    after.measure(x=2.0)
+    after.wait(5.5, step=0.5)
+    assert after.state_of("x") is VerdictState.PENDING
+    after.measure(x=2.0)
+    after.wait(1)
+    assert after.state_of("x") is VerdictState.VIOLATED
+
+
+def test_a_suspended_node_knows_nothing_of_the_time(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=10 * SECOND, max_age=600 * SECOND)
+    bench.measure(x=2.0)
+    bench.wait(3)
+    slept_from = bench.now
+    bench.now += 60 * SECOND
+    bench.judge.suspend(slept_from)
+    bench.judge.aged(bench.judge.ids, bench.now)
+    assert bench.state_of("x") is VerdictState.PENDING
+    assert bench.judge.times("x", bench.now) == (0, 3_000, 60_000)
+    bench.wait(7)
+    assert bench.state_of("x") is VerdictState.VIOLATED
+
+
+# --- definitions -------------------------------------------------------------------------------------------------------------
+
+
+def test_labels_and_removals(bench: Bench) -> None:
+    bench.add("there", "x < 1.0", on={"zone": "b"})
+    assert (bench.judge.evaluation("there"), len(bench.judge)) == (None, 0)
+    bench.add("here", "x < 1.0")
+    bench.measure(x=2.0)
+    bench.wait(1.5)
+    bench.judge.take_changes()
+    bench.remove("here")
+    assert bench.judge.take_changes() == (["here"], [Turn("here", VerdictState.VIOLATED, VerdictState.OFF)])
+    assert (bench.judge.evaluation("here"), bench.judge.violated, bench.judge.readers(["x"])) == (None, 0, [])
+    assert bench.judge.take_times(bench.now) == {"here": (0, 1_500, 0)}
+    assert bench.judge.verdict("here", bench.now) is None
+
+
+def test_since_a_redefinition_nothing_is_known(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=2.0)
+    bench.judge.redefine(["x"])
+    assert (bench.judge.evaluation("x"), bench.judge.violated) == (None, 0)
+
+
+def test_of_two_definitions_the_graver_counts() -> None:
+    bench = Bench()
+    other = ConstraintState()
+    bench.state.constraints.add("x", when="x < 1.0", node="a")
+    other.constraints.add("x", when="x < 5.0", node="b")
+    bench.state.merge(other)
+    bench.judge.redefine(["x"])
+    bench.renew()
+    bench.measure(x=3.0)
+    assert (bench.state_of("x"), bench.counts("x")) == (VerdictState.VIOLATED, (0, 1))
+
+
+def test_a_verdict_has_the_values_and_the_margin_of_its_judgement(bench: Bench) -> None:
+    bench.add("speed", "speed_mps <= 1.5 && gear != 'r'")
+    bench.measure(speed_mps=9.0, gear="d", other=1.0)
+    verdict = bench.judge.verdict("speed", bench.now)
+    assert verdict is not None
+    assert (verdict.state, verdict.since) == (VerdictState.VIOLATED, bench.now + bench.WALL)
+    assert verdict.inputs == (("speed_mps", "9.0"), ("gear", '"d"'))
+    assert (verdict.margin, verdict.share, verdict.variable) == (-7.5, -5.0, "speed_mps")
+
+
+# --- against a plain model ---------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("x"), st.sampled_from((0.0, 2.0, None))),
+        st.tuples(st.just("y"), st.sampled_from((0.0, 2.0, None))),
+        st.tuples(st.just("wait"), st.integers(1, 8)),
+    ),
+    max_size=25,
+)
+
+
+def plain(values: Mapping[str, tuple[int, float]], now: int) -> Verdict:
+    """`x < 1.0 && y < 1.0` by the rules of CEL, from now on: at its maximum age a value counts for 1 ns more."""
+    found = {name: value for name, (at, value) in values.items() if now - at < MAX_AGE * SECOND}
+    if any(value >= 1.0 for value in found.values()):
+        return Verdict.VIOLATED
+    return Verdict.SATISFIED if len(found) == 2 else Verdict.UNKNOWN
+
+
+@given(STEPS)
+@settings(deadline=None)
+def test_counts_and_times_are_those_of_a_plain_model(steps: list[tuple[str, float | int | None]]) -> None:
+    bench = Bench()
+    bench.add("both", "x < 1.0 && y < 1.0")
+    values: dict[str, tuple[int, float]] = {}
+    counts, spent = dict.fromkeys(Verdict, 0), dict.fromkeys(Verdict, 0)
+    counts[Verdict.UNKNOWN] = 1
+    for name, given_value in steps:
+        if name == "wait":
+            assert isinstance(given_value, int)
+            for _ in range(given_value * 4):
+                spent[plain(values, bench.now)] += SECOND // 4
+                bench.wait(0.25)
+            continue
+        bench.measure(**{name: given_value})
+        if given_value is None:
+            values.pop(name, None)
+        else:
+            values[name] = (bench.now, float(given_value))
+        counts[plain(values, bench.now - 1)] += 1
+    bench.wait(0.25)
+    spent[plain(values, bench.now - SECOND // 4)] += SECOND // 4
+    assert bench.counts("both") == (counts[Verdict.SATISFIED], counts[Verdict.VIOLATED])
+    assert bench.judge.unknown("both") == counts[Verdict.UNKNOWN]
+    found = bench.judge.times("both", bench.now)
+    expected = [spent[each] // 10**6 for each in (Verdict.SATISFIED, Verdict.VIOLATED, Verdict.UNKNOWN)]
+    assert all(abs(has - wants) <= len(steps) + 1 for has, wants in zip(found, expected, strict=True))
+    last = bench.judge.evaluation("both")
+    assert last is not None
+    assert last.verdict is plain(values, bench.now - 1)
+
+
+class Fixed:
+    """Values without a time."""
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        raise AssertionError((names, now, max_age))
+
+
+def test_a_judge_without_constraints_reads_nothing() -> None:
+    state = ConstraintState()
+    judge = Judge(state.constraints, Fixed(), dict, lambda: 0)
+    assert (len(judge), judge.ids, repr(judge)) == (0, [], "Judge(0 constraints)")

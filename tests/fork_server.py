@@ -1,0 +1,163 @@
+"""Processes of the command line without the time that it takes to load the package, which is most of what a short one takes.
+
+A server, one for each process of pytest, loads the package once and forks a process for each command. Such a process is as real as
+one that a user starts: it has its own id, streams, environment and working directory, takes signals, and ends as any other. What
+loads what, and how long a start takes, is tested with `python -m constraint_crdt` itself.
+
+The server has a single thread, so that it may fork; a process of pytest has several. A process is forked twice over, and the parent
+of the second is gone by then, so the process of pytest, which adopts orphans for that moment, is its parent and can wait for it.
+"""
+
+import atexit
+import ctypes
+import gc
+import importlib
+import inspect
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+LOADED = (
+    "constraint_crdt.cli.main",
+    "constraint_crdt.cli.node",
+    "constraint_crdt.cli.constraints",
+    "constraint_crdt.cli.files",
+    "constraint_crdt.transport.zenoh",
+    "cel_expr_python.cel",
+    "uvicorn.lifespan.off",
+    "uvicorn.protocols.http.h11_impl",
+    "encodings.idna",
+    "stringprep",
+)
+"""What a node loads, most of which the other commands load too."""
+
+_REQUEST_BYTES = 1 << 20
+_SET_CHILD_SUBREAPER = 36
+
+
+class CommandProcess(subprocess.Popen[str]):
+    """A process of `constraint-crdt`, forked from the server of this process of pytest; with the arguments of `Popen`."""
+
+    def _execute_child(self, *given: Any) -> None:
+        """In place of fork and exec. Python gives it the ends of the pipes by position."""
+        names = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:]  # type: ignore[attr-defined]
+        value = dict(zip(names, given, strict=True))
+        sys.audit("subprocess.Popen", sys.executable, value["args"], value["cwd"], value["env"])
+        environment = dict(os.environ if value["env"] is None else value["env"])
+        request = {"arguments": value["args"], "environment": environment, "folder": os.fspath(value["cwd"] or os.getcwd())}
+        ends = [value[name] if value[name] != -1 else own for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
+        try:
+            self.pid = _server().fork(request, ends)
+            self._child_created = True
+        finally:
+            self._close_pipe_fds(*(value[name] for name in names if name[:2] in ("p2", "c2", "er")))  # type: ignore[attr-defined]
+
+
+def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """Start `constraint-crdt` with these arguments. The options are those of `Popen`; streams are text."""
+    if platform.system() == "Linux":
+        return CommandProcess(arguments, text=True, **options)
+    return subprocess.Popen([sys.executable, "-m", "constraint_crdt", *arguments], text=True, **options)
+
+
+def run(arguments: Sequence[str], *, timeout: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run `constraint-crdt` to its end, with its output. The options are those of `Popen`."""
+    with start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            out, err = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+class _Server:
+    """The server, as seen by the process of pytest."""
+
+    def __init__(self) -> None:
+        self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line = [sys.executable, "-m", "tests.fork_server", str(other.fileno())]
+        with other:
+            # In a session of its own: Ctrl-C is for pytest, and the server ends when that closes its end.
+            self._process = subprocess.Popen(
+                line, pass_fds=[other.fileno()], cwd=Path(__file__).parents[1], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        self._prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def fork(self, request: dict[str, Any], streams: Sequence[int]) -> int:
+        """Fork a process with these streams: its id."""
+        self._adopt(True)
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], streams)
+            return int(self._control.recv(_REQUEST_BYTES))
+        finally:
+            self._adopt(False)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+    def _adopt(self, orphans: bool) -> None:
+        if self._prctl(_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+@cache
+def _server() -> _Server:
+    server = _Server()
+    atexit.register(server.close)
+    return server
+
+
+def _serve(control: socket.socket) -> None:
+    """Fork a process for each request, until pytest is gone."""
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    while True:
+        message, streams, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 3)
+        if not message:
+            return
+        reading, writing = os.pipe()
+        between = os.fork()
+        if not between:
+            process = os.fork()
+            if process:
+                os.write(writing, str(process).encode())
+                os._exit(0)
+            control.close()
+            os.close(reading)
+            os.close(writing)
+            _become(streams, **json.loads(message))
+        for descriptor in (*streams, writing):
+            os.close(descriptor)
+        os.waitpid(between, 0)
+        control.send(os.read(reading, 32))
+        os.close(reading)
+
+
+def _become(streams: Sequence[int], arguments: list[str], environment: dict[str, str], folder: str) -> NoReturn:
+    from constraint_crdt.cli.main import main
+
+    for own, descriptor in enumerate(streams):
+        os.dup2(descriptor, own)
+    for descriptor in streams:
+        os.close(descriptor)
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["constraint-crdt", *arguments]
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
