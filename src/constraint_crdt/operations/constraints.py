@@ -400,7 +400,8 @@ def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Nam
     extra = _extra_columns(found)
     now = time.time()
     columns = [Column("id"), Column("severity"), Column("when"), Column("here")]
-    columns += [Column(title, right=True) for title in ("satisfied", "violated", "unknown", "held of the time")]
+    titles = ("judged satisfied", "judged violated", "judged unknown", "held of the time")
+    columns += [Column(title, right=True) for title in titles]
     columns += map(Column, ("added by", *extra, *(["violated on"] if any(each.violated_now for each in found) else [])))
     rows: list[list[object]] = []
     for each in found:

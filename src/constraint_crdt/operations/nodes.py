@@ -210,7 +210,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
         ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
         ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
-        ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated{rate}"),
+        ("counts", f"{answer.satisfied} judgements satisfied, {answer.violations} violated{rate}"),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),
