@@ -501,6 +501,11 @@ class Evaluation(NamedTuple):
     """The verdict state with `for`, `clear_after` and `clear_when`; without time, the state of the verdict alone."""
     by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
+    margin: float | None = None
+    """The signed distance to the threshold, of `Node.check`; negative for a violation; None for an expression without one."""
+    margin_share: float | None = None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None = None
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -509,14 +514,15 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [
+        fields: list[tuple[str, object]] = [
             ("constraint", self.constraint),
             ("verdict", self.verdict.value),
             ("state", self.state),
             ("by default", "yes" if self.by_default else None),
+            ("margin", self.margin),
             ("reason", self.reason or None),
         ]
-        return html_fields("Evaluation", fields)
+        return html_fields("Evaluation", [(name, value) for name, value in fields if value is not None])
 
 
 NO_LABELS: Mapping[str, str] = {}

@@ -106,6 +106,10 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, time.monotonic_ns())
 
+    def times(self, id_: str) -> tuple[int, int, int]:
+        """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
+        return self.judge.times(id_, time.monotonic_ns())
+
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
@@ -147,6 +151,13 @@ class Evaluator:
                 if not self._renew_some():
                     return
             await asyncio.sleep(0)
+
+    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
+        """The evaluation with its margin."""
+        found = self.judge.verdict(evaluation.constraint, now, values)
+        if found is None:
+            return evaluation
+        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
 
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
@@ -196,7 +207,8 @@ class Evaluator:
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
         evaluations = []
         for start in range(0, len(ids), JUDGED_AT_ONCE):
-            evaluations += self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
             if start + JUDGED_AT_ONCE < len(ids):
                 await asyncio.sleep(0)

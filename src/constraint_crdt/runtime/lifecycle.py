@@ -279,7 +279,9 @@ class Runtime:
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
-        self.publisher = EventPublisher(self.events, self.gossip, self.feed, self.tiles, max_skew=settings.max_skew, now=now)
+        self.publisher = EventPublisher(
+            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+        )
         self.alerts = AlertEngine(
             settings.alert,
             Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier)),
