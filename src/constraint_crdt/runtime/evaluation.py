@@ -166,6 +166,7 @@ class Evaluator:
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
+            await self._look(self.judge.take_checked(), now)
             for at, names in self._measurements.aged(now).items():
                 await self._look(self.judge.readers(names), at)
             self.judge.look(time.monotonic_ns())
