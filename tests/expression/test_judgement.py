@@ -429,3 +429,14 @@ def test_a_judge_without_constraints_reads_nothing() -> None:
     state = ConstraintState()
     judge = Judge(state.constraints, Fixed(), dict, lambda: 0)
     assert (len(judge), judge.ids, repr(judge)) == (0, [], "Judge(0 constraints)")
+
+
+def test_a_reading_of_the_times_is_no_look(bench: Bench) -> None:
+    """The defect: a reader of the times between an age and the next tick had the constraint keep its verdict for ever."""
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.now += 6 * SECOND
+    assert bench.judge.times("x", bench.now) == (6_000, 0, 0)
+    bench.wait(1)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    assert bench.judge.times("x", bench.now) == (5_000, 0, 1_999)

@@ -167,6 +167,12 @@ class _Judged:
             self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
         self.looked = now
 
+    def spent_by(self, now: int) -> list[int]:
+        """The sums with the time since the last look. A reading is no look: a value may have passed its age in between."""
+        verdict, since = self.verdict, 0 if self.looked is None else max(0, now - self.looked)
+        place = 0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2
+        return [spent + since if index == place else spent for index, spent in enumerate(self.spent)]
+
 
 class Judge:
     """Judges the active constraints of a state with definitions for this node."""
@@ -507,7 +513,7 @@ class Judge:
         return changed, turns
 
     def take_times(self, now: int) -> dict[str, Milliseconds]:
-        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+        """The time satisfied, violated and unknown since the last call, by constraint. Call `aged` before. O(constraints)."""
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
@@ -522,10 +528,7 @@ class Judge:
     def times(self, id_: str, now: int) -> Milliseconds:
         """The time satisfied, violated and unknown of a constraint that was not taken yet."""
         judged = self._judged.get(id_)
-        if judged is None:
-            return _NO_TIME
-        judged.spend(now)
-        return _milliseconds(judged.spent)
+        return _NO_TIME if judged is None else _milliseconds(judged.spent_by(now))
 
 
 _NONE: frozenset[str] = frozenset()

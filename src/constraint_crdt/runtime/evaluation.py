@@ -166,13 +166,17 @@ class Evaluator:
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            for at, names in self._measurements.aged(now).items():
-                await self._look(self.judge.readers(names), at)
+            await self._age(now)
             self.judge.look(time.monotonic_ns())
             self._publish()
             self._ticked = time.monotonic_ns()
         self._verdicts.restate()
         self._describe(now)
+
+    async def _age(self, now: int) -> None:
+        """Look at the constraints that read a value which passed its maximum age, as of that time."""
+        for at, names in self._measurements.aged(now).items():
+            await self._look(self.judge.readers(names), at)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
         for start in range(0, len(ids), JUDGED_AT_ONCE):
@@ -246,7 +250,11 @@ class Evaluator:
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
-        if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
+        async with self._judging:
+            now = time.monotonic_ns()
+            await self._age(now)
+            times = self.judge.take_times(now) if self._feed.writable else {}
+        if times:
             for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
                 _log.warning("the time of a constraint is not counted: %s", error)
 
