@@ -269,7 +269,7 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
 def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated: bool) -> str:
     if kinds[0] == "bool" and negated:
         return ": write `!(...)` around the comparison"
-    if kinds[0] == "bool" and mark not in ("==", "!="):
+    if kinds[0] == "bool" and mark not in ("==", "!=") and node and node.nodes[0].sort == "call":
         return ": join two comparisons with `&&`"
     if "google.protobuf.Duration" in kinds and set(kinds) & _NUMBERS:
         return ": write a duration such as `duration('5s')`"

@@ -148,7 +148,7 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = ("added_to", "began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -163,17 +163,24 @@ class _Judged:
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.looked: int | None = None
+        self.added_to = 0
+        """The time up to which `spent` is added up: the last look or later."""
         self.began: tuple[int, int] | None = None
         """The beginning of the state, by the monotonic clock and in ns since the epoch, as first read: readings agree."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
     def spend(self, now: int) -> None:
-        """Add the time since the last look to the sum of the verdict then."""
-        looked, verdict = self.looked, self.verdict
-        if looked is not None:
-            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
+        """A look: add the time before it to the sum of the verdict then. A look back takes away what was added beyond it."""
+        self.add_up(now)
         self.looked = now
+
+    def add_up(self, now: int) -> None:
+        """Add the time up to now to the sum of the verdict. No look: a reading does not change what the next look finds."""
+        verdict = self.verdict
+        if self.looked is not None:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - self.added_to
+        self.added_to = now
 
 
 class Judge:
@@ -268,14 +275,14 @@ class Judge:
             self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
         if before is not None:
-            judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation, judged.began = before.evaluation, before.began
+            judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
+            judged.verdict, judged.evaluation, judged.began = before.verdict, before.evaluation, before.began
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
         if judged is None:
             return None
-        judged.spend(now)
+        judged.add_up(now)
         self._spans_changed |= bool(judged.spans)
         for name in judged.variables:
             readers = self._readers[name]
@@ -496,7 +503,7 @@ class Judge:
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
-            judged.spend(now)
+            judged.add_up(now)
             times = _milliseconds(judged.spent)
             if any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
@@ -509,7 +516,7 @@ class Judge:
         judged = self._judged.get(id_)
         if judged is None:
             return _NO_TIME
-        judged.spend(now)
+        judged.add_up(now)
         return _milliseconds(judged.spent)
 
 
@@ -519,7 +526,7 @@ _NO_TIME: Milliseconds = (0, 0, 0)
 
 
 def _milliseconds(spent: Sequence[int]) -> Milliseconds:
-    satisfied, violated, unknown = (each // _MILLISECOND for each in spent)
+    satisfied, violated, unknown = (max(0, each // _MILLISECOND) for each in spent)  # below 0 after a look back, see `aged`
     return satisfied, violated, unknown
 
 

@@ -44,7 +44,6 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
-from constraint_crdt.types.definition import Definition
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.types.counters import Seconds
+    from constraint_crdt.types.definition import Definition
     from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -189,7 +189,7 @@ class ReportedFields(TypedDict):
     meaning: int
 
 
-def reported_fields(definition: Definition) -> ReportedFields:
+def reported_fields(definition: "Definition") -> ReportedFields:
     """The fields of a definition that say how its `when` is evaluated."""
     return {
         "for_": definition.for_ / SECOND,

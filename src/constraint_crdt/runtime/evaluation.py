@@ -126,8 +126,8 @@ class Evaluator:
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
+        await self.renew()
         async with self._judging:
-            await self._renew()
             return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
 
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
@@ -137,19 +137,26 @@ class Evaluator:
             return evaluation
         return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
 
+    async def renew(self) -> None:
+        """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
+        while True:
+            async with self._judging:
+                if not self._renew_some():
+                    return
+            await asyncio.sleep(0)
+
     async def tick(self) -> None:
-        """Judge new and redefined constraints, and look at those that time moves."""
+        """Look at the constraints that time moves."""
         async with self._judging:
             now = time.monotonic_ns()
-            ticked, self._ticked = self._ticked, now
-            if ticked is not None and now - ticked > self._suspended:
-                self.judge.suspend(ticked)
+            if self._ticked is not None and now - self._ticked > self._suspended:
+                self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            await self._renew()
             for at, names in self._measurements.aged(now).items():
                 await self._look(self.judge.readers(names), at)
             self.judge.look(time.monotonic_ns())
             self._publish()
+            self._ticked = time.monotonic_ns()
         self._verdicts.restate()
         self._describe(now)
 
@@ -164,10 +171,6 @@ class Evaluator:
         if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
-
-    async def _renew(self) -> None:
-        while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
-            await asyncio.sleep(0)
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
