@@ -13,7 +13,7 @@ Rules kept here:
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ from constraint_crdt.expression.evaluation import (
     compile_expression,
     condition_outcome,
     evaluable,
+    expressions_of,
     outcome_of,
 )
 from constraint_crdt.expression.margin import Margin, margin
@@ -103,15 +104,6 @@ class _Rule:
         self.values: Measurements | None = None
         """The values of the last judgement, but for a definition that holds."""
 
-    def expressions(self) -> Iterator[Expression]:
-        """The expressions of the definition; without those that do not compile here."""
-        for text in (self.definition.when, self.definition.clear_when):
-            if text and not self.definition.meaning:
-                try:
-                    yield compile_expression(text, checked=False)
-                except ExpressionError:
-                    continue
-
     def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
         definition, compiled = self.definition, self.compiled
@@ -153,7 +145,7 @@ class _Judged:
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
-        expressions = [each for rule in rules for each in rule.expressions()]
+        expressions = [each for rule in rules for each in expressions_of(rule.definition)]
         names = frozenset[str]().union(*(each.variables for each in expressions))
         self.variables = frozenset(name.partition(".")[0] for name in names)
         """The top-level names, which measured fields belong to."""
@@ -208,6 +200,7 @@ class Judge:
         self._spans_changed = False
         self._looked = 0
         self._violated: set[str] = set()
+        self._undecided: set[str] = set()
         self.turns = 0
         """The turns of states since the start."""
 
@@ -274,9 +267,22 @@ class Judge:
         if before is not None and before.evaluation.state in _RUNNING:
             self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
-        if before is not None:
+        if before is None:
+            self._begin(judged)
+        else:
             judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
             judged.verdict, judged.evaluation, judged.began = before.verdict, before.evaluation, before.began
+
+    def _begin(self, judged: _Judged) -> None:
+        """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
+        state = together(rule.spell for rule in judged.rules).state
+        judged.evaluation = judged.evaluation._replace(state=state)
+        if state in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        if state in _RUNNING:
+            self._running.add(judged.id)
+        if state is VerdictState.UNKNOWN:
+            self._undecided.add(judged.id)
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -409,6 +415,10 @@ class Judge:
             self._violated.add(judged.id)
         else:
             self._violated.discard(judged.id)
+        if after is VerdictState.UNKNOWN:
+            self._undecided.add(judged.id)
+        else:
+            self._undecided.discard(judged.id)
         self.turns += 1
         self._turns.append(Turn(judged.id, before, after))
         if after in _RUNNING:
@@ -448,6 +458,11 @@ class Judge:
     def violated(self) -> int:
         """The number of constraints in a violated state. O(constraints in such a state)."""
         return sum(id_ not in self._stale for id_ in self._violated)
+
+    @property
+    def undecided(self) -> int:
+        """The number of constraints in the state `unknown`. O(constraints in this state)."""
+        return sum(id_ not in self._stale for id_ in self._undecided)
 
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""

@@ -60,6 +60,8 @@ MOST_VIOLATED: Final = 10
 
 MAX_CHANGES: Final = 10_000
 """Per batch. Applying so many blocks the node for some tenths of a second."""
+NOTED_CHANGES: Final = 100
+"""Changes of a batch with notes on its additions, at most. Notes take up to some ms each."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------------
@@ -339,12 +341,15 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """Ten of these at most, the longest violated first."""
 
 
-class Added(msgspec.Struct, frozen=True, kw_only=True):
+class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A constraint is active with the definition given."""
 
     id: str
     change: str
     """added, replaced, extended, unchanged."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the definition: a variable that no node measures, labels that no known node has, an expression that reads
+    nothing. Left out without any."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -353,13 +358,15 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Changed(msgspec.Struct, frozen=True, kw_only=True):
+class Changed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result of a change of a batch."""
 
     id: str | None
     """The constraint's; None for counts of none in particular."""
     change: str
     """added, replaced, extended, unchanged, removed, recorded."""
+    notes: tuple[str, ...] = ()
+    """As of `Added`; in the answer to a batch of at most 100 changes only."""
 
 
 class Batched(msgspec.Struct, frozen=True, kw_only=True):
@@ -555,7 +562,8 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         if_unknown=request.if_unknown,
         max_age=request.max_age,
     )
-    return Reply(Added(id=request.id, change=change.value), created=change.value == "added")
+    notes = node.notes_on(request.id) if request.when or request.on else ()
+    return Reply(Added(id=request.id, change=change.value, notes=notes), created=change.value == "added")
 
 
 ADD: Final = Operation(
@@ -609,7 +617,7 @@ ADD: Final = Operation(
             ),
             "max_age": Flag(
                 "--max-age", metavar="TIME", convert=parse_duration,
-                help="older values are not used; default: the max_age of each node",
+                help="older values are not used; default: the max_age of the variable, or else of the node, as each node sets it",
             ),
         },
         options=_WAIT,
@@ -657,7 +665,13 @@ async def _batch(node: "Node", request: Batch) -> Batched:
     except BatchError as error:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
-    return Batched(results=tuple(Changed(id=each.id, change=each.change.value) for each in results))
+    noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
+    notes = {id_: node.notes_on(id_) for id_ in noted}
+    changed = []
+    for each in results:
+        stands = each.change.value not in ("removed", "recorded")
+        changed.append(Changed(id=each.id, change=each.change.value, notes=notes.get(each.id or "", ()) if stands else ()))
+    return Batched(results=tuple(changed))
 
 
 BATCH: Final = Operation(
@@ -677,13 +691,14 @@ BATCH: Final = Operation(
 # --- expressions ------------------------------------------------------------------------------------------------------------
 
 
-async def _check_expression(_: "Node", request: Expression) -> ExpressionReport:
+async def _check_expression(node: "Node", request: Expression) -> ExpressionReport:
     import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_expression
 
     try:
-        found = await asyncio.to_thread(compile_expression, request.when)
+        kinds = dict(node.gossip.state.variables.kinds())
+        found = await asyncio.to_thread(compile_expression, request.when, kinds=kinds)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))

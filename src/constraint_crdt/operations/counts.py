@@ -384,6 +384,7 @@ MEASURE: Final = Operation(
     method=POST,
     path="/v1/measure",
     summary="Take measurements in.",
+    about="Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's.",
     request=Measured,
     response=Nothing,
     run=_measure,

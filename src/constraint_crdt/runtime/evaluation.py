@@ -47,6 +47,9 @@ MOST_TOLD = 10_000
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
 
+VARIABLES_NONE = 60 * SECOND
+"""The time after which a node that measures no variables says so, in ns."""
+
 _log = logging.getLogger("constraint_crdt.node")
 
 
@@ -77,7 +80,8 @@ class Evaluator:
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
         self._judging = asyncio.Lock()
-        self._described = -VARIABLES_EVERY
+        self._described: int | None = None
+        self._began = time.monotonic_ns()
         self._ticked: int | None = None
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
@@ -111,6 +115,16 @@ class Evaluator:
         """The number of constraints violated on this node now."""
         return self.judge.violated
 
+    @property
+    def measured(self) -> int:
+        """Grows when something is measured."""
+        return self._measurements.taken
+
+    @property
+    def undecided(self) -> int:
+        """The number of constraints unknown on this node now."""
+        return self.judge.undecided
+
     # --- judging -----------------------------------------------------------------------------------------------------------
 
     async def measure(self, values: Mapping[str, object], source: str = PROGRAM) -> None:
@@ -130,13 +144,6 @@ class Evaluator:
         async with self._judging:
             return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
 
-    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
-        """The evaluation with its margin."""
-        found = self.judge.verdict(evaluation.constraint, now, values)
-        if found is None:
-            return evaluation
-        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
-
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
         while True:
@@ -144,6 +151,13 @@ class Evaluator:
                 if not self._renew_some():
                     return
             await asyncio.sleep(0)
+
+    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
+        """The evaluation with its margin."""
+        found = self.judge.verdict(evaluation.constraint, now, values)
+        if found is None:
+            return evaluation
+        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
 
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
@@ -167,10 +181,15 @@ class Evaluator:
             await asyncio.sleep(0)
 
     def _describe(self, now: int) -> None:
-        """Tell the fleet which variables this node measures, if that changed."""
-        if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
+        """Tell the fleet which variables this node measures, if that changed, and once if it measures none."""
+        described, measured = self._described, self._measurements
+        if described is None:
+            due = measured.names_changed or now - self._began >= VARIABLES_NONE
+        else:
+            due = measured.names_changed and now - described >= VARIABLES_EVERY
+        if due and self._feed.writable:
             self._described = now
-            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
+            self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""

@@ -399,6 +399,11 @@ class Notices:
             self._version += 1
         return self._version
 
+    @property
+    def measured(self) -> int:
+        """Grows when something is measured."""
+        return self._evaluator.measured
+
     def note(self, constraint: str) -> None:
         """Readings of this constraint changed."""
         self._constraints.add(constraint)

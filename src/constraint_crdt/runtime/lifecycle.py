@@ -254,7 +254,8 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        self.measurements = LatestMeasurements(settings.max_age)
+        max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
+        self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
         self.evaluator = Evaluator(
             self.gossip, self.feed, self.measurements, self.rates, self.sketches,
@@ -310,6 +311,7 @@ class Runtime:
             self.transport,
             self.persistence,
             self.maintenance.removals,
+            self.measurements,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
