@@ -140,7 +140,7 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = ("added_to", "began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -155,23 +155,24 @@ class _Judged:
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.looked: int | None = None
+        self.added_to = 0
+        """The time up to which `spent` is added up: the last look or later."""
         self.began: tuple[int, int] | None = None
         """The beginning of the state, by the monotonic clock and in ns since the epoch, as first read: readings agree."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
     def spend(self, now: int) -> None:
-        """Add the time since the last look to the sum of the verdict then."""
-        looked, verdict = self.looked, self.verdict
-        if looked is not None:
-            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
+        """A look: add the time before it to the sum of the verdict then. A look back takes away what was added beyond it."""
+        self.add_up(now)
         self.looked = now
 
-    def spent_by(self, now: int) -> list[int]:
-        """The sums with the time since the last look. A reading is no look: a value may have passed its age in between."""
-        verdict, since = self.verdict, 0 if self.looked is None else max(0, now - self.looked)
-        place = 0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2
-        return [spent + since if index == place else spent for index, spent in enumerate(self.spent)]
+    def add_up(self, now: int) -> None:
+        """Add the time up to now to the sum of the verdict. No look: a reading does not change what the next look finds."""
+        verdict = self.verdict
+        if self.looked is not None:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - self.added_to
+        self.added_to = now
 
 
 class Judge:
@@ -269,8 +270,8 @@ class Judge:
         if before is None:
             self._begin(judged)
         else:
-            judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation, judged.began = before.evaluation, before.began
+            judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
+            judged.verdict, judged.evaluation, judged.began = before.verdict, before.evaluation, before.began
 
     def _begin(self, judged: _Judged) -> None:
         """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
@@ -287,7 +288,7 @@ class Judge:
         judged = self._judged.pop(id_, None)
         if judged is None:
             return None
-        judged.spend(now)
+        judged.add_up(now)
         self._spans_changed |= bool(judged.spans)
         for name in judged.variables:
             readers = self._readers[name]
@@ -513,11 +514,11 @@ class Judge:
         return changed, turns
 
     def take_times(self, now: int) -> dict[str, Milliseconds]:
-        """The time satisfied, violated and unknown since the last call, by constraint. Call `aged` before. O(constraints)."""
+        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
-            judged.spend(now)
+            judged.add_up(now)
             times = _milliseconds(judged.spent)
             if any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
@@ -528,7 +529,10 @@ class Judge:
     def times(self, id_: str, now: int) -> Milliseconds:
         """The time satisfied, violated and unknown of a constraint that was not taken yet."""
         judged = self._judged.get(id_)
-        return _NO_TIME if judged is None else _milliseconds(judged.spent_by(now))
+        if judged is None:
+            return _NO_TIME
+        judged.add_up(now)
+        return _milliseconds(judged.spent)
 
 
 _NONE: frozenset[str] = frozenset()
@@ -537,7 +541,7 @@ _NO_TIME: Milliseconds = (0, 0, 0)
 
 
 def _milliseconds(spent: Sequence[int]) -> Milliseconds:
-    satisfied, violated, unknown = (each // _MILLISECOND for each in spent)
+    satisfied, violated, unknown = (max(0, each // _MILLISECOND) for each in spent)  # below 0 after a look back, see `aged`
     return satisfied, violated, unknown
 
 

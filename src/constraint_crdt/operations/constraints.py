@@ -501,7 +501,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.STATE,
+    freshness=Freshness.AGING,
     join=concatenated,
     command=Command(
         name="constraints",
