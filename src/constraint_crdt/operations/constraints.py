@@ -332,7 +332,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
     seconds: SecondsReport = NO_SECONDS
-    """The time by verdict, over all nodes."""
+    """The time by verdict on all nodes, written by each once a minute. `explain` has the time of this node up to now."""
     held: float | None = None
     """The share of the satisfied and violated time that was satisfied; null without any."""
     violated_now: int = 0
@@ -501,7 +501,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.AGING,
+    freshness=Freshness.MEASURED,
     join=concatenated,
     command=Command(
         name="constraints",

@@ -80,6 +80,7 @@ class Evaluator:
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
         self._judging = asyncio.Lock()
+        self._checks = 0
         self._described: int | None = None
         self._began = time.monotonic_ns()
         self._ticked: int | None = None
@@ -117,8 +118,8 @@ class Evaluator:
 
     @property
     def measured(self) -> int:
-        """Grows when something is measured."""
-        return self._measurements.taken
+        """Grows when something is measured or checked."""
+        return self._measurements.taken + self._checks
 
     @property
     def undecided(self) -> int:
@@ -141,6 +142,7 @@ class Evaluator:
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
         await self.renew()
+        self._checks += 1
         async with self._judging:
             return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
 
