@@ -140,7 +140,7 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = ("began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -155,6 +155,8 @@ class _Judged:
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
         self.looked: int | None = None
+        self.began: tuple[int, int] | None = None
+        """The beginning of the state, by the monotonic clock and in ns since the epoch, as first read: readings agree."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
@@ -259,10 +261,21 @@ class Judge:
             self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
         if before is None:
-            self._undecided.add(judged.id)
+            self._begin(judged)
         else:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation = before.evaluation
+            judged.evaluation, judged.began = before.evaluation, before.began
+
+    def _begin(self, judged: _Judged) -> None:
+        """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
+        state = together(rule.spell for rule in judged.rules).state
+        judged.evaluation = judged.evaluation._replace(state=state)
+        if state in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        if state in _RUNNING:
+            self._running.add(judged.id)
+        if state is VerdictState.UNKNOWN:
+            self._undecided.add(judged.id)
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -455,15 +468,22 @@ class Judge:
         if judged is None or judged.looked is None:
             return None
         since = together(rule.spell for rule in judged.rules).since
-        return None if since is None else wall_time(since, now, self._wall())
+        if since is None:
+            return None
+        if judged.began is None or judged.began[0] != since:
+            judged.began = since, wall_time(since, now, self._wall())
+        return judged.began[1]
 
-    def verdict(self, id_: str, now: int) -> NodeVerdict | None:
-        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
+    def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
+        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
+
+        `given`: the values of the judgement, in place of the node's.
+        """
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
         rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
-        values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
+        values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
         read = {name: value for name, value in values.items() if name in judged.variables}
         variable = found.variable if found else None

@@ -215,7 +215,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
         ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
         ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
-        ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated{rate}"),
+        ("counts", f"{answer.satisfied} judgements satisfied, {answer.violations} violated{rate}"),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),

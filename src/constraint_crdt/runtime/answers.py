@@ -21,8 +21,18 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.model import DurationHistogram, EventKind
-from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport, reported_fields
+from constraint_crdt.operations.constraints import (
+    MOST_VIOLATED,
+    ConstraintReport,
+    DefinitionReport,
+    ReportedVerdict,
+    ViolatedNode,
+    reported_fields,
+    reported_time,
+    reported_verdict,
+)
 from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.variables import MOST_READERS, VariableReport
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -272,6 +282,10 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
+        own = self._evaluator.verdict(id_)
+        violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own)
+        in_force = definitions if id_ in state.constraints else ()
+        verdict: ReportedVerdict = {**reported_verdict(own), "state": state_here(last, in_force, self._gossip.labels)}
         return ConstraintReport(
             id=id_,
             when=first.when,
@@ -289,8 +303,13 @@ class Answers:
             violations=counts.violated,
             unknown=self._evaluator.unknown(id_),
             verdict=last.verdict.value if last else None,
-            reason=last.reason if last else "",
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
+            **verdict,
+            **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
+            violated_now=len(violated),
+            violated_on=tuple(
+                ViolatedNode(node=node, **reported_verdict(each)) for node, each in list(violated.items())[:MOST_VIOLATED]
+            ),
         )
 
 

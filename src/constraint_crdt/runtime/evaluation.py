@@ -106,6 +106,10 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, time.monotonic_ns())
 
+    def times(self, id_: str) -> tuple[int, int, int]:
+        """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
+        return self.judge.times(id_, time.monotonic_ns())
+
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
@@ -136,23 +140,37 @@ class Evaluator:
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
+        await self.renew()
         async with self._judging:
-            await self._renew()
             return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
 
+    async def renew(self) -> None:
+        """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
+        while True:
+            async with self._judging:
+                if not self._renew_some():
+                    return
+            await asyncio.sleep(0)
+
+    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
+        """The evaluation with its margin."""
+        found = self.judge.verdict(evaluation.constraint, now, values)
+        if found is None:
+            return evaluation
+        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
+
     async def tick(self) -> None:
-        """Judge new and redefined constraints, and look at those that time moves."""
+        """Look at the constraints that time moves."""
         async with self._judging:
             now = time.monotonic_ns()
-            ticked, self._ticked = self._ticked, now
-            if ticked is not None and now - ticked > self._suspended:
-                self.judge.suspend(ticked)
+            if self._ticked is not None and now - self._ticked > self._suspended:
+                self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            await self._renew()
             for at, names in self._measurements.aged(now).items():
                 await self._look(self.judge.readers(names), at)
             self.judge.look(time.monotonic_ns())
             self._publish()
+            self._ticked = time.monotonic_ns()
         self._verdicts.restate()
         self._describe(now)
 
@@ -173,10 +191,6 @@ class Evaluator:
             self._described = now
             self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
 
-    async def _renew(self) -> None:
-        while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
-            await asyncio.sleep(0)
-
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
         ids = self.judge.stale(RENEWED_AT_ONCE)
@@ -193,7 +207,8 @@ class Evaluator:
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
         evaluations = []
         for start in range(0, len(ids), JUDGED_AT_ONCE):
-            evaluations += self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
             if start + JUDGED_AT_ONCE < len(ids):
                 await asyncio.sleep(0)

@@ -279,7 +279,9 @@ class Runtime:
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
-        self.publisher = EventPublisher(self.events, self.gossip, self.feed, self.tiles, max_skew=settings.max_skew, now=now)
+        self.publisher = EventPublisher(
+            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+        )
         self.alerts = AlertEngine(
             settings.alert,
             Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier)),
@@ -364,7 +366,8 @@ class Runtime:
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", self.lag.run)
-        tasks.repeat("checks", settings.check_every, self.evaluator.tick)
+        tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
+        tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)
