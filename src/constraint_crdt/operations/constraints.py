@@ -666,7 +666,7 @@ async def _batch(node: "Node", request: Batch) -> Batched:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
     noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
-    notes = {id_: node.notes_on(id_) for id_ in noted}
+    notes = node.diagnosis.notes(noted) if noted else {}
     changed = []
     for each in results:
         stands = each.change.value not in ("removed", "recorded")
