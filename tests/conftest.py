@@ -22,9 +22,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-
-os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"  # the one of trio, which is not used here and takes 0.2 s to import
-
 from hypothesis import HealthCheck, Phase, settings
 
 BUDGET = os.environ.get("CONSTRAINT_CRDT_BUDGET", "default")
