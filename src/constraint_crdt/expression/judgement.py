@@ -148,7 +148,9 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = (
+        "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "timed", "variables", "verdict"
+    )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -162,7 +164,13 @@ class _Judged:
         self.timed = bool(self.spans) or any(rule.definition.max_age is not None for rule in rules)
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
+        self.known = False
+        """True once the constraint was decided here, or a sample of one of its variables was there."""
         self.looked: int | None = None
+        self.since: int | None = None
+        """The begin of the verdict state."""
+        self.began: int | None = None
+        """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
@@ -267,7 +275,8 @@ class Judge:
         self._spans_changed |= bool(judged.spans)
         if before is not None:
             judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation = before.evaluation
+            judged.evaluation, judged.known = before.evaluation, before.known
+            judged.since, judged.began = before.since, before.began
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -310,10 +319,14 @@ class Judge:
             found |= self._readers.get(name.partition(".")[0], _NONE)
         return sorted(found)
 
-    def measures_some(self, id_: str) -> bool:
-        """True if the node has a value of a variable that the constraint reads."""
+    def is_known(self, id_: str) -> bool:
+        """True once the constraint was decided here, or a sample of one of its variables was there."""
         judged = self._judged.get(id_)
-        return judged is not None and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables)
+        return judged is not None and judged.known
+
+    def is_stale(self, id_: str) -> bool:
+        """True for a new or redefined constraint that was not read yet."""
+        return id_ in self._stale
 
     @property
     def ids(self) -> list[str]:
@@ -379,21 +392,27 @@ class Judge:
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
-        rules, last = judged.rules, judged.evaluation
+        rules, last, before = judged.rules, judged.evaluation, judged.since
         if len(rules) == 1:
             rule = rules[0]
-            state = rule.spell.state
+            state, judged.since = rule.spell.state, rule.spell.since
         else:
-            rule, state = min(rules, key=_gravity), together(each.spell for each in rules).state
-        judged.verdict = verdict = rule.verdict
-        if verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
-            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, state, rule.by_default))
+            rule = min(rules, key=_gravity)
+            state, judged.since = together(each.spell for each in rules)
+        judged.verdict = rule.verdict
+        if judged.since != before:
+            judged.began = None
+        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
+        elif judged.since != before:  # another spell, of an edited definition or of another of several
+            self._changed[judged.id] = None
 
     def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
         """The evaluation of a constraint differs from the last."""
         before, after = judged.evaluation.state, evaluation.state
         judged.evaluation = evaluation
         self._changed[judged.id] = None
+        judged.known |= after not in _UNDECIDED
         if before is after:
             return
         if after in VIOLATED_STATES:
@@ -411,6 +430,9 @@ class Judge:
         id_, verdict = judged.id, judged.verdict
         if verdict is Verdict.UNKNOWN:
             self._unknown[id_] = self._unknown.get(id_, 0) + 1
+            if not judged.known and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables):
+                judged.known = True
+                self._changed[id_] = None
             return
         satisfied, violated = self._counts.get(id_, (0, 0))
         holds = verdict is Verdict.SATISFIED
@@ -448,10 +470,11 @@ class Judge:
     def since(self, id_: str, now: int) -> int | None:
         """The begin of the verdict state, in ns since the epoch; of a violation, the first violated look. None if not judged."""
         judged = self._judged.get(id_)
-        if judged is None or judged.looked is None:
+        if judged is None or judged.since is None:
             return None
-        since = together(rule.spell for rule in judged.rules).since
-        return None if since is None else wall_time(since, now, self._wall())
+        if judged.began is None:
+            judged.began = wall_time(judged.since, now, self._wall())
+        return judged.began
 
     def verdict(self, id_: str, now: int) -> NodeVerdict | None:
         """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
@@ -516,8 +539,9 @@ def _milliseconds(spent: Sequence[int]) -> Milliseconds:
 
 _RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
 _OPEN = _RUNNING | {VerdictState.VIOLATED}
-"""The gravest first: of several definitions in force, the gravest decides."""
+_UNDECIDED = frozenset({VerdictState.UNKNOWN, VerdictState.OFF})
 
 
 def _gravity(rule: _Rule) -> int:
+    """The gravest first: of several definitions in force, the gravest decides."""
     return GRAVITY.index(rule.verdict)

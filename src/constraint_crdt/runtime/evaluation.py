@@ -41,6 +41,9 @@ SUSPENDED = 5 * SECOND
 TOLD_EVERY = 2 * SECOND
 """The time between two cells on the verdict of a constraint, at least, in ns. A constraint that flaps costs 0.5 cells a second."""
 
+TOLD_AT_ONCE = 1_000
+"""Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
+
 MOST_TOLD = 10_000
 """Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
 
@@ -119,12 +122,15 @@ class Evaluator:
             now = time.monotonic_ns()
             self._measurements.put(values, now, source)
             await self._judge(self.judge.readers(values), now)
+        await self._verdicts.tell()
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
         async with self._judging:
             await self._renew()
-            return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+            evaluations = await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+        await self._verdicts.tell()
+        return evaluations
 
     async def tick(self) -> None:
         """Judge new and redefined constraints, and look at those that time moves."""
@@ -139,7 +145,8 @@ class Evaluator:
                 await self._look(self.judge.readers(names), at)
             self.judge.look(time.monotonic_ns())
             self._publish()
-        self._verdicts.restate()
+        self._verdicts.take_over()
+        await self._verdicts.tell()
         self._describe(now)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
@@ -206,9 +213,10 @@ class Evaluator:
             self._sketches.note(counts)
             self._rates.note(counts)
 
-    async def write_verdicts(self) -> None:
-        """Write the verdicts that waited for their time."""
-        self._verdicts.write()
+    async def write_verdicts(self, every: int = TOLD_EVERY) -> None:
+        """Write the verdicts that waited: those not told within the last `every` ns."""
+        async with self._judging:  # the turns of a sample are one transaction
+            await self._verdicts.tell_waiting(every)
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
@@ -228,65 +236,83 @@ class Evaluator:
 
 
 class _VerdictCells:
-    """The cells on the verdicts of this node: what waits to be told, and when it may be."""
+    """The cells on the verdicts of this node: which constraints have one, what waits to be told, and when it may be."""
 
     def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
         self._gossip = gossip
         self._feed = feed
         self._judge = judge
         self._push = push
-        self._told: dict[str, VerdictState] = {}
-        """The states told by this life."""
-        self._told_at: dict[str, int] = {}
-        """The times of cells within `TOLD_EVERY`."""
+        self._told: set[str] = set()
+        """The constraints with a cell of this node, or with one that waits."""
         self._waiting: dict[str, None] = {}
-        self._life: Replica | None = None
+        self._fresh: dict[str, None] = {}
+        """Those that began to wait since the last call of `tell`."""
+        self._told_at: dict[str, int] = {}
+        """The times of the cells of the last `TOLD_EVERY`."""
+        self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
+        """This life, and the rows of the others of this node, as of the last takeover."""
 
     def note(self, changed: Iterable[str]) -> None:
-        """The evaluations of these constraints changed: tell those that turned."""
+        """The evaluations of these constraints changed: have them told, where others cannot know them without a cell."""
         for id_ in changed:
-            evaluation = self._judge.evaluation(id_)
-            state = VerdictState.OFF if evaluation is None else evaluation.state
-            if state is not self._told.get(id_, VerdictState.HOLDS) and not self._is_trivial(id_, state):
-                self._waiting[id_] = None
-        self.write()
+            if id_ in self._told or self._is_news(id_):
+                self._wait(id_)
 
-    def _is_trivial(self, id_: str, state: VerdictState) -> bool:
-        """True for what other nodes know without a cell: off, and undecided on a node that measures none of the variables."""
-        if id_ in self._told:
+    def _wait(self, id_: str) -> None:
+        self._told.add(id_)
+        self._waiting[id_] = self._fresh[id_] = None
+
+    def _is_news(self, id_: str) -> bool:
+        """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""
+        evaluation = self._judge.evaluation(id_)
+        if evaluation is None or evaluation.state in (VerdictState.HOLDS, VerdictState.OFF) or len(self._told) >= MOST_TOLD:
             return False
-        if state is VerdictState.OFF or len(self._told) >= MOST_TOLD:
-            return True
-        return state is VerdictState.UNKNOWN and not self._judge.measures_some(id_)
+        return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_)
 
-    def restate(self) -> None:
-        """Take over the verdicts of a former life of this node, once for each life."""
-        if self._life == self._gossip.replica or not self._feed.writable:
+    def take_over(self) -> None:
+        """Go on from the cells of former lives and of this life before a restart. Cells of a former life may come at any time."""
+        me, rows = self._gossip.replica, self._gossip.state.rows.clock_entries
+        lives = me, {each: seq for each, seq in rows.items() if each.node_id == me.node_id and each != me}
+        if lives == self._lives or not self._feed.writable:
             return
-        former = self._gossip.state.verdicts.restated(self._gossip.replica)
-        self._life = self._gossip.replica
-        self._told.update((id_, each.state) for id_, each in former.items())
-        self._waiting.update(dict.fromkeys(former))
-        self.write()
+        self._lives = lives
+        for id_, verdict in self._gossip.state.verdicts.told_by(me.node_id).items():
+            self._told.add(id_)
+            evaluation = self._judge.evaluation(id_)
+            if verdict.state is not VerdictState.HOLDS or evaluation is None or evaluation.state is not VerdictState.HOLDS:
+                self._wait(id_)
 
-    def write(self) -> None:
-        """Write the verdicts whose time has come."""
-        if not self._waiting or not self._feed.writable:
-            return
+    async def tell(self) -> None:
+        """Write the verdicts that turned since the last call; those told within `TOLD_EVERY` go on waiting."""
+        fresh, self._fresh = self._fresh, {}
+        await self._write(list(fresh), TOLD_EVERY)
+
+    async def tell_waiting(self, every: int) -> None:
+        """Write the verdicts that wait and were not told within the last `every` ns."""
         now = time.monotonic_ns()
         self._told_at = {id_: at for id_, at in self._told_at.items() if now - at < TOLD_EVERY}
-        due = [id_ for id_ in self._waiting if id_ not in self._told_at]
-        if not due:
-            return
-        verdicts = {id_: self._judge.verdict(id_, now) for id_ in due}
+        await self._write(list(self._waiting), every)
+
+    async def _write(self, ids: Sequence[str], every: int) -> None:
+        for start in range(0, len(ids), TOLD_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+            now = time.monotonic_ns()
+            due = [id_ for id_ in ids[start : start + TOLD_AT_ONCE] if self._is_due(id_, now - every)]
+            if due and self._feed.writable:
+                self._put({id_: self._judge.verdict(id_, now) for id_ in due}, now)
+
+    def _is_due(self, id_: str, before: int) -> bool:
+        return id_ in self._waiting and self._told_at.get(id_, before) <= before and not self._judge.is_stale(id_)
+
+    def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
         for id_, verdict in verdicts.items():
             del self._waiting[id_]
             self._told_at[id_] = now
             if verdict is None:
-                self._told.pop(id_, None)
-            else:
-                self._told[id_] = verdict.state
+                self._told.discard(id_)
         self._push()
 
 
