@@ -127,21 +127,36 @@ async def test_the_last_state_is_told_after_flapping_and_few_of_the_others(monke
         await eventually(lambda: "x" in b.constraint_ids())
         for number in range(41):
             await a.measure({"x": float(number % 2 * 2)})
-        assert batches[0] == 1, "the first turn is told at once"
+        assert batches[:3] == [1, 1, 1], "the first turns are told at once"
         await a.measure({"x": 2.0})
         await a.measure({"x": 0.5})
         await eventually(lambda: state(b, "x", "a") is VerdictState.HOLDS)
-        assert 2 <= len(batches) <= 2 + (time.monotonic() - began) * SECOND / evaluation.TOLD_EVERY
+        assert 3 <= len(batches) <= 4 + (time.monotonic() - began) * SECOND / evaluation.TOLD_EVERY
 
 
 async def test_the_last_state_is_told_by_a_node_that_stops() -> None:
     network = MemoryNetwork()
     async with started("b", network) as b, started("a", network) as a:
         await a.add_constraint("x", when="x < 1.0")
-        await a.measure({"x": 2.0})
-        await a.measure({"x": 0.0})
+        for value in (2.0, 0.0, 2.0, 0.0):
+            await a.measure({"x": value})
+        assert state(a, "x", "a") is VerdictState.VIOLATED
         await a.stop()
         assert state(b, "x", "a") is VerdictState.HOLDS
+
+
+async def test_a_violation_after_other_turns_is_told_at_once() -> None:
+    async with fleet("a", "b") as [a, b]:
+        await a.add_constraint("xy", when="x < 1.0 || y < 1.0", for_=0.1)
+        await eventually(lambda: "xy" in b.constraint_ids())
+        await a.measure({"x": 2.0})
+        assert state(a, "xy", "a") is VerdictState.UNKNOWN
+        await a.measure({"y": 2.0})
+        assert state(a, "xy", "a") is VerdictState.PENDING
+        await eventually(lambda: a._runtime.evaluator.violated)
+        await a._runtime.evaluator.tick()
+        assert state(a, "xy", "a") is VerdictState.VIOLATED
+        await eventually(lambda: state(b, "xy", "a") is VerdictState.VIOLATED)
 
 
 async def test_a_withdrawn_or_dead_sensor_is_told_as_unknown() -> None:
@@ -251,7 +266,10 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             assert first is not None
             assert again is not None
             assert again.state is (VerdictState.VIOLATED if spells else VerdictState.UNKNOWN)
-            assert (abs(again.since - first.since) < SECOND // 10) is spells, "the first bad evaluation, within steps of the clock"
+            if spells:
+                assert abs(again.since - first.since) < SECOND // 40, "the first bad evaluation"
+            else:
+                assert again.since > first.since
             await a.measure({"x": 0.0})
             await eventually(lambda: state(b, "x", "a") is VerdictState.HOLDS)
             assert list(b.gossip.state.verdicts.of("x")) == ["a"]
@@ -357,7 +375,7 @@ async def test_an_edit_under_which_it_is_still_violated_begins_a_new_spell_and_o
         assert second.since > first.since
         await a.add_constraint("x", when="x < 2.0", severity="critical")
         await eventually(lambda: not a._runtime.evaluator.judge.stale(1))
-        await a._runtime.evaluator.write_verdicts(every=0)
+        await a._runtime.evaluator.write_verdicts(final=True)
         assert told(a, "x", "a") == second
 
 
@@ -365,14 +383,13 @@ async def test_a_turn_that_waits_over_an_edit_is_told_by_the_edited_definition()
     """A constraint between an edit and its next judgement is not told as off."""
     async with fleet("a", settings=msgspec.structs.replace(QUICK, check_every=60.0)) as [a]:
         await a.add_constraint("x", when="x < 1.0")
-        await a.measure({"x": 2.0})
-        await a.measure({"x": 0.0})
-        await a.measure({"x": 3.0})
+        for value in (2.0, 0.0, 2.5, 0.0, 3.0):
+            await a.measure({"x": value})
         await a.add_constraint("x", when="x < 1.0", severity="critical")
-        await a._runtime.evaluator.write_verdicts(every=0)
-        assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "2.0"),)
+        await a._runtime.evaluator.write_verdicts(final=True)
+        assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "2.5"),)
         await a._runtime.evaluator.tick()
-        await a._runtime.evaluator.write_verdicts(every=0)
+        await a._runtime.evaluator.write_verdicts(final=True)
         assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "3.0"),)
 
 

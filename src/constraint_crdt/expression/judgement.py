@@ -297,7 +297,8 @@ class Judge:
         """No definition applies any more."""
         self._unknown.pop(id_, None)
         if judged is not None:
-            self._left[id_] = judged.spent
+            if judged.known:
+                self._left[id_] = judged.spent
             self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
 
     def take_spans(self) -> dict[str, int] | None:
@@ -451,9 +452,10 @@ class Judge:
 
     def save(self, now: int) -> bytes:
         """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
+        wall = self._wall()
         open_ = {id_: self._judged[id_] for id_ in self._judged if self._judged[id_].evaluation.state in _OPEN}
         spells = {id_: {_key(rule.definition): rule.spell for rule in judged.rules} for id_, judged in open_.items()}
-        return save_spells(spells, now, self._wall())
+        return save_spells(spells, now, wall)
 
     # --- results -----------------------------------------------------------------------------------------------------------
 
@@ -506,13 +508,15 @@ class Judge:
         return changed, turns
 
     def take_times(self, now: int) -> dict[str, Milliseconds]:
-        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+        """The time satisfied, violated and unknown since the last call, by constraint; it waits while a constraint is unknown from
+        the start, with none of its variables measured. O(constraints).
+        """
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
             judged.spend(now)
             times = _milliseconds(judged.spent)
-            if any(times):
+            if judged.known and any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
                 before = found.get(id_, _NO_TIME)
                 found[id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])

@@ -7,8 +7,8 @@ Rules kept here:
 
 - A sample is judged when it comes in, before `measure` returns. A look at each tick moves what depends on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
-- The state of a constraint is told in a cell when it turns. The first turn is told at once; a constraint that turns often is told
-  every `TOLD_EVERY` at most, always with its last state.
+- The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
+  that turns often is told every `TOLD_EVERY`, always with its last state.
 """
 
 import asyncio
@@ -39,9 +39,12 @@ SUSPENDED = 5 * SECOND
 """The delay of a tick above which the node counts as suspended, in ns."""
 
 TOLD_EVERY = 2 * SECOND
-"""The time between two cells on the verdict of a constraint, at least, in ns. A constraint that flaps costs 0.5 cells a second."""
+"""The time between two cells on a constraint that turns often, in ns. A flapping constraint costs 0.5 cells a second."""
 
-TOLD_AT_ONCE = 1_000
+TOLD_AT_ONCE = 3
+"""Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
+
+TOLD_TOGETHER = 1_000
 """Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
 
 MOST_TOLD = 10_000
@@ -213,10 +216,10 @@ class Evaluator:
             self._sketches.note(counts)
             self._rates.note(counts)
 
-    async def write_verdicts(self, every: int = TOLD_EVERY) -> None:
-        """Write the verdicts that waited: those not told within the last `every` ns."""
+    async def write_verdicts(self, *, final: bool = False) -> None:
+        """Write the verdicts that waited. `final`: before their time."""
         async with self._judging:  # the turns of a sample are one transaction
-            await self._verdicts.tell_waiting(every)
+            await self._verdicts.tell_waiting(final=final)
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
@@ -248,8 +251,8 @@ class _VerdictCells:
         self._waiting: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
-        self._told_at: dict[str, int] = {}
-        """The times of the cells of the last `TOLD_EVERY`."""
+        self._paced: dict[str, int] = {}
+        """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
         self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
         """This life, and the rows of the others of this node, as of the last takeover."""
 
@@ -277,40 +280,44 @@ class _VerdictCells:
         if lives == self._lives or not self._feed.writable:
             return
         self._lives = lives
-        for id_, verdict in self._gossip.state.verdicts.told_by(me.node_id).items():
+        for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
+            if replica == me and id_ in self._told:
+                continue
             self._told.add(id_)
             evaluation = self._judge.evaluation(id_)
             if verdict.state is not VerdictState.HOLDS or evaluation is None or evaluation.state is not VerdictState.HOLDS:
                 self._wait(id_)
 
     async def tell(self) -> None:
-        """Write the verdicts that turned since the last call; those told within `TOLD_EVERY` go on waiting."""
+        """Write the verdicts that turned since the last call; those beyond their rate go on waiting."""
         fresh, self._fresh = self._fresh, {}
-        await self._write(list(fresh), TOLD_EVERY)
+        await self._write(list(fresh))
 
-    async def tell_waiting(self, every: int) -> None:
-        """Write the verdicts that wait and were not told within the last `every` ns."""
+    async def tell_waiting(self, *, final: bool) -> None:
+        """Write the verdicts that wait. `final`: those beyond their rate as well."""
         now = time.monotonic_ns()
-        self._told_at = {id_: at for id_, at in self._told_at.items() if now - at < TOLD_EVERY}
-        await self._write(list(self._waiting), every)
+        self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
+        await self._write(list(self._waiting))
 
-    async def _write(self, ids: Sequence[str], every: int) -> None:
-        for start in range(0, len(ids), TOLD_AT_ONCE):
+    async def _write(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), TOLD_TOGETHER):
             if start:
                 await asyncio.sleep(0)
             now = time.monotonic_ns()
-            due = [id_ for id_ in ids[start : start + TOLD_AT_ONCE] if self._is_due(id_, now - every)]
+            due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
                 self._put({id_: self._judge.verdict(id_, now) for id_ in due}, now)
 
-    def _is_due(self, id_: str, before: int) -> bool:
-        return id_ in self._waiting and self._told_at.get(id_, before) <= before and not self._judge.is_stale(id_)
+    def _is_due(self, id_: str, now: int) -> bool:
+        """False for a constraint that does not wait, was told too often, or whose definition is read soon."""
+        ahead = self._paced.get(id_, now) - now
+        return id_ in self._waiting and ahead <= (TOLD_AT_ONCE - 1) * TOLD_EVERY and not self._judge.is_stale(id_)
 
     def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
         for id_, verdict in verdicts.items():
             del self._waiting[id_]
-            self._told_at[id_] = now
+            self._paced[id_] = max(now, self._paced.get(id_, now)) + TOLD_EVERY
             if verdict is None:
                 self._told.discard(id_)
         self._push()

@@ -404,10 +404,10 @@ class ConstraintVerdicts(IndexedView):
         others = {id_: each.verdict for id_, each in found.items() if each.replica != replica}
         return {id_: each for id_, each in others.items() if each is not None and each.state is not VerdictState.HOLDS}
 
-    def told_by(self, node_id: str) -> dict[str, NodeVerdict]:
-        """The verdicts of all lives of a node that count, ordered by id; those left out of the readings as well."""
-        found = {id_: self._held[id_][node_id].verdict for id_ in sorted(self._ids.get(node_id, ()))}
-        return {id_: each for id_, each in found.items() if each is not None}
+    def told_by(self, node_id: str) -> dict[str, tuple[Replica, NodeVerdict]]:
+        """The verdicts of a node that count, each with the life that told it, ordered by id; those left out of the readings too."""
+        found = {id_: self._held[id_][node_id] for id_ in sorted(self._ids.get(node_id, ()))}
+        return {id_: (each.replica, each.verdict) for id_, each in found.items() if each.verdict is not None}
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
