@@ -2,9 +2,8 @@
 
 A trace of docs/explanation/constraints.md has a character for each 10 s, with ticks each second between: `g` a value that
 satisfies, `b` one that violates, `u` a withdrawal, `_` no sample, `/` the node restarts and is away for 10 s, `~` the node is
-suspended for 10 s, `*` an edit of `when`.
-
-States: `.` holds, `p` pending, `F` violated, `c` clearing, `?` unknown, `-` while the node is away.
+suspended for 10 s, `*` an edit of `when`. States: `.` holds, `p` pending, `F` violated, `c` clearing, `?` unknown, `-` while the
+node is away.
 """
 
 import json
