@@ -113,8 +113,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Probes read by the node: `system` or installed probes. Each costs a reading per `check_every`."""
 
     check_every: float = 1.0
-    """Seconds between two ticks, at which probes are read, aged values noticed, and `for`, `clear_after` and windows moved. A value that
-    a program posts is judged at once. Shorter notices these sooner and costs CPU; nothing is sent per tick.
+    """Seconds between two ticks, at which probes are read, aged values noticed, and `for`, `clear_after` and windows moved. A value
+    that a program posts is judged at once. Shorter notices these sooner and costs CPU; nothing is sent per tick.
     """
 
     count_every: float = 2.0
