@@ -501,7 +501,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.STATE,
+    freshness=Freshness.MEASURED,
     join=concatenated,
     command=Command(
         name="constraints",
