@@ -284,6 +284,7 @@ class Answers:
         active = id_ in state.constraints  # if not, the end has passed, and the evaluator may still have to look
         own = self._evaluator.verdict(id_) if active else None
         verdict = reported_verdict(own)
+        verdict["reason"] = last.reason if last else ""
         verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
         violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
         named = list(violated.items())[:MOST_VIOLATED]
