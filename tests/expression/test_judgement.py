@@ -475,3 +475,50 @@ def test_a_judge_without_constraints_reads_nothing() -> None:
     state = ConstraintState()
     judge = Judge(state.constraints, Fixed(), dict, lambda: 0)
     assert (len(judge), judge.ids, repr(judge)) == (0, [], "Judge(0 constraints)")
+
+
+def test_a_reading_of_the_times_is_no_look(bench: Bench) -> None:
+    """The defect: a reader of the times between an age and the next tick had the constraint keep its verdict for ever."""
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.now += 6 * SECOND
+    assert bench.judge.times("x", bench.now) == (6_000, 0, 0)
+    bench.wait(1)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    assert bench.judge.times("x", bench.now) == (5_000, 0, 1_999)
+
+
+def test_time_unknown_from_the_start_is_not_taken_until_something_is_measured(bench: Bench) -> None:
+    """Else every node of a fleet writes the time of every constraint that it measures nothing of."""
+    bench.add("both", "x < 1.0 || y < 1.0")
+    bench.add("gone", "z < 1.0")
+    bench.wait(3)
+    bench.remove("gone")
+    assert bench.judge.take_times(bench.now) == {}
+    assert bench.judge.times("both", bench.now) == (0, 0, 3_000)
+    bench.measure(x=2.0)
+    bench.wait(2)
+    assert bench.judge.take_times(bench.now) == {"both": (0, 0, 5_000)}
+
+
+def test_the_begin_of_a_state_stays_when_the_clock_steps(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=2.0)
+    began = bench.judge.since("x", bench.now)
+    bench.WALL += 7 * SECOND
+    bench.wait(1)
+    assert bench.judge.since("x", bench.now) == began
+    bench.measure(x=0.0)
+    assert bench.judge.since("x", bench.now) == bench.now + bench.WALL
+
+
+def test_another_spell_of_the_same_state_is_a_change(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=5.0)
+    began = bench.judge.since("x", bench.now)
+    bench.judge.take_changes()
+    bench.wait(1)
+    assert bench.judge.take_changes() == ([], [])
+    bench.add("x", "x < 2.0")
+    assert bench.judge.take_changes() == (["x"], [])
+    assert bench.judge.since("x", bench.now) == (began or 0) + SECOND

@@ -140,7 +140,10 @@ _NOT_JUDGED = Outcome(Verdict.UNKNOWN, "not evaluated yet")
 class _Judged:
     """A constraint with definitions that apply to this node."""
 
-    __slots__ = ("added_to", "began", "evaluation", "id", "looked", "rules", "spans", "spent", "timed", "variables", "verdict")
+    __slots__ = (
+        "added_to", "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "timed", "variables",
+        "verdict",
+    )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
@@ -154,11 +157,15 @@ class _Judged:
         self.timed = bool(self.spans) or any(rule.definition.max_age is not None for rule in rules)
         self.verdict = Verdict.UNKNOWN
         self.evaluation = Evaluation(id_, Verdict.UNKNOWN, _NOT_JUDGED.reason)
+        self.known = False
+        """True once the constraint was decided here, or a sample of one of its variables was there."""
         self.looked: int | None = None
         self.added_to = 0
         """The time up to which `spent` is added up: the last look or later."""
-        self.began: tuple[int, int] | None = None
-        """The beginning of the state, by the monotonic clock and in ns since the epoch, as first read: readings agree."""
+        self.since: int | None = None
+        """The begin of the verdict state."""
+        self.began: int | None = None
+        """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
 
@@ -271,11 +278,12 @@ class Judge:
             self._begin(judged)
         else:
             judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
-            judged.verdict, judged.evaluation, judged.began = before.verdict, before.evaluation, before.began
+            judged.verdict, judged.evaluation, judged.known = before.verdict, before.evaluation, before.known
+            judged.since, judged.began = before.since, before.began
 
     def _begin(self, judged: _Judged) -> None:
         """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
-        state = together(rule.spell for rule in judged.rules).state
+        state, judged.since = together(rule.spell for rule in judged.rules)
         judged.evaluation = judged.evaluation._replace(state=state)
         if state in VIOLATED_STATES:
             self._violated.add(judged.id)
@@ -303,7 +311,8 @@ class Judge:
         """No definition applies any more."""
         self._unknown.pop(id_, None)
         if judged is not None:
-            self._left[id_] = judged.spent
+            if judged.known:
+                self._left[id_] = judged.spent
             self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
 
     def take_spans(self) -> dict[str, int] | None:
@@ -325,10 +334,14 @@ class Judge:
             found |= self._readers.get(name.partition(".")[0], _NONE)
         return sorted(found)
 
-    def measures_some(self, id_: str) -> bool:
-        """True if the node has a value of a variable that the constraint reads."""
+    def is_known(self, id_: str) -> bool:
+        """True once the constraint was decided here, or a sample of one of its variables was there."""
         judged = self._judged.get(id_)
-        return judged is not None and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables)
+        return judged is not None and judged.known
+
+    def is_stale(self, id_: str) -> bool:
+        """True for a new or redefined constraint that was not read yet."""
+        return id_ in self._stale
 
     @property
     def ids(self) -> list[str]:
@@ -394,21 +407,27 @@ class Judge:
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
-        rules, last = judged.rules, judged.evaluation
+        rules, last, before = judged.rules, judged.evaluation, judged.since
         if len(rules) == 1:
             rule = rules[0]
-            state = rule.spell.state
+            state, judged.since = rule.spell.state, rule.spell.since
         else:
-            rule, state = min(rules, key=_gravity), together(each.spell for each in rules).state
-        judged.verdict = verdict = rule.verdict
-        if verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
-            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, state, rule.by_default))
+            rule = min(rules, key=_gravity)
+            state, judged.since = together(each.spell for each in rules)
+        judged.verdict = rule.verdict
+        if judged.since != before:
+            judged.began = None
+        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
+        elif judged.since != before:  # another spell, of an edited definition or of another of several
+            self._changed[judged.id] = None
 
     def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
         """The evaluation of a constraint differs from the last."""
         before, after = judged.evaluation.state, evaluation.state
         judged.evaluation = evaluation
         self._changed[judged.id] = None
+        judged.known |= after not in _UNDECIDED
         if before is after:
             return
         if after in VIOLATED_STATES:
@@ -430,6 +449,9 @@ class Judge:
         id_, verdict = judged.id, judged.verdict
         if verdict is Verdict.UNKNOWN:
             self._unknown[id_] = self._unknown.get(id_, 0) + 1
+            if not judged.known and any(name in (rule.values or ()) for rule in judged.rules for name in judged.variables):
+                judged.known = True
+                self._changed[id_] = None
             return
         satisfied, violated = self._counts.get(id_, (0, 0))
         holds = verdict is Verdict.SATISFIED
@@ -448,9 +470,10 @@ class Judge:
 
     def save(self, now: int) -> bytes:
         """The spells as JSON: see `temporal.save_spells`. O(constraints with a spell)."""
+        wall = self._wall()
         open_ = {id_: self._judged[id_] for id_ in self._judged if self._judged[id_].evaluation.state in _OPEN}
         spells = {id_: {_key(rule.definition): rule.spell for rule in judged.rules} for id_, judged in open_.items()}
-        return save_spells(spells, now, self._wall())
+        return save_spells(spells, now, wall)
 
     # --- results -----------------------------------------------------------------------------------------------------------
 
@@ -472,14 +495,11 @@ class Judge:
     def since(self, id_: str, now: int) -> int | None:
         """The begin of the verdict state, in ns since the epoch; of a violation, the first violated look. None if not judged."""
         judged = self._judged.get(id_)
-        if judged is None or judged.looked is None:
+        if judged is None or judged.since is None:
             return None
-        since = together(rule.spell for rule in judged.rules).since
-        if since is None:
-            return None
-        if judged.began is None or judged.began[0] != since:
-            judged.began = since, wall_time(since, now, self._wall())
-        return judged.began[1]
+        if judged.began is None:
+            judged.began = wall_time(judged.since, now, self._wall())
+        return judged.began
 
     def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
         """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
@@ -514,13 +534,15 @@ class Judge:
         return changed, turns
 
     def take_times(self, now: int) -> dict[str, Milliseconds]:
-        """The time satisfied, violated and unknown since the last call, by constraint. O(constraints)."""
+        """The time satisfied, violated and unknown since the last call, by constraint; it waits while a constraint is unknown from
+        the start, with none of its variables measured. O(constraints).
+        """
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
             judged.add_up(now)
             times = _milliseconds(judged.spent)
-            if any(times):
+            if judged.known and any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
                 before = found.get(id_, _NO_TIME)
                 found[id_] = (before[0] + times[0], before[1] + times[1], before[2] + times[2])
@@ -547,8 +569,9 @@ def _milliseconds(spent: Sequence[int]) -> Milliseconds:
 
 _RUNNING = frozenset({VerdictState.PENDING, VerdictState.CLEARING})
 _OPEN = _RUNNING | {VerdictState.VIOLATED}
-"""The gravest first: of several definitions in force, the gravest decides."""
+_UNDECIDED = frozenset({VerdictState.UNKNOWN, VerdictState.OFF})
 
 
 def _gravity(rule: _Rule) -> int:
+    """The gravest first: of several definitions in force, the gravest decides."""
     return GRAVITY.index(rule.verdict)

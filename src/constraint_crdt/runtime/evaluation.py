@@ -7,8 +7,8 @@ Rules kept here:
 
 - A sample is judged when it comes in, before `measure` returns. A look at each tick moves what depends on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
-- The state of a constraint is told in a cell when it turns. The first turn is told at once; a constraint that turns often is told
-  every `TOLD_EVERY` at most, always with its last state.
+- The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
+  that turns often is told every `TOLD_EVERY`, always with its last state.
 """
 
 import asyncio
@@ -39,7 +39,13 @@ SUSPENDED = 5 * SECOND
 """The delay of a tick above which the node counts as suspended, in ns."""
 
 TOLD_EVERY = 2 * SECOND
-"""The time between two cells on the verdict of a constraint, at least, in ns. A constraint that flaps costs 0.5 cells a second."""
+"""The time between two cells on a constraint that turns often, in ns. A flapping constraint costs 0.5 cells a second."""
+
+TOLD_AT_ONCE = 3
+"""Turns of a constraint told without a pause after a calm time: unknown, pending and violated in a row are told at once."""
+
+TOLD_TOGETHER = 1_000
+"""Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
 
 MOST_TOLD = 10_000
 """Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
@@ -80,6 +86,7 @@ class Evaluator:
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
         self._judging = asyncio.Lock()
+        self._checks = 0
         self._described: int | None = None
         self._began = time.monotonic_ns()
         self._ticked: int | None = None
@@ -117,8 +124,8 @@ class Evaluator:
 
     @property
     def measured(self) -> int:
-        """Grows when something is measured."""
-        return self._measurements.taken
+        """Grows when something is measured or checked."""
+        return self._measurements.taken + self._checks
 
     @property
     def undecided(self) -> int:
@@ -137,12 +144,16 @@ class Evaluator:
             now = time.monotonic_ns()
             self._measurements.put(values, now, source)
             await self._judge(self.judge.readers(values), now)
+        await self._verdicts.tell()
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
         await self.renew()
+        self._checks += 1
         async with self._judging:
-            return await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+            evaluations = await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+        await self._verdicts.tell()
+        return evaluations
 
     async def renew(self) -> None:
         """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
@@ -166,13 +177,18 @@ class Evaluator:
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            for at, names in self._measurements.aged(now).items():
-                await self._look(self.judge.readers(names), at)
+            await self._age(now)
             self.judge.look(time.monotonic_ns())
             self._publish()
             self._ticked = time.monotonic_ns()
-        self._verdicts.restate()
+        self._verdicts.take_over()
+        await self._verdicts.tell()
         self._describe(now)
+
+    async def _age(self, now: int) -> None:
+        """Look at the constraints that read a value which passed its maximum age, as of that time."""
+        for at, names in self._measurements.aged(now).items():
+            await self._look(self.judge.readers(names), at)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
         for start in range(0, len(ids), JUDGED_AT_ONCE):
@@ -240,13 +256,18 @@ class Evaluator:
             self._sketches.note(counts)
             self._rates.note(counts)
 
-    async def write_verdicts(self) -> None:
-        """Write the verdicts that waited for their time."""
-        self._verdicts.write()
+    async def write_verdicts(self, *, final: bool = False) -> None:
+        """Write the verdicts that waited. `final`: before their time."""
+        async with self._judging:  # the turns of a sample are one transaction
+            await self._verdicts.tell_waiting(final=final)
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
-        if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
+        async with self._judging:
+            now = time.monotonic_ns()
+            await self._age(now)
+            times = self.judge.take_times(now) if self._feed.writable else {}
+        if times:
             for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
                 _log.warning("the time of a constraint is not counted: %s", error)
 
@@ -262,65 +283,87 @@ class Evaluator:
 
 
 class _VerdictCells:
-    """The cells on the verdicts of this node: what waits to be told, and when it may be."""
+    """The cells on the verdicts of this node: which constraints have one, what waits to be told, and when it may be."""
 
     def __init__(self, gossip: GossipNode, feed: ChangeFeed, judge: Judge, push: Callable[[], None]) -> None:
         self._gossip = gossip
         self._feed = feed
         self._judge = judge
         self._push = push
-        self._told: dict[str, VerdictState] = {}
-        """The states told by this life."""
-        self._told_at: dict[str, int] = {}
-        """The times of cells within `TOLD_EVERY`."""
+        self._told: set[str] = set()
+        """The constraints with a cell of this node, or with one that waits."""
         self._waiting: dict[str, None] = {}
-        self._life: Replica | None = None
+        self._fresh: dict[str, None] = {}
+        """Those that began to wait since the last call of `tell`."""
+        self._paced: dict[str, int] = {}
+        """The time until which the cells of a constraint fill the rate of one in `TOLD_EVERY`."""
+        self._lives: tuple[Replica, Mapping[Replica, int]] | None = None
+        """This life, and the rows of the others of this node, as of the last takeover."""
 
     def note(self, changed: Iterable[str]) -> None:
-        """The evaluations of these constraints changed: tell those that turned."""
+        """The evaluations of these constraints changed: have them told, where others cannot know them without a cell."""
         for id_ in changed:
-            evaluation = self._judge.evaluation(id_)
-            state = VerdictState.OFF if evaluation is None else evaluation.state
-            if state is not self._told.get(id_, VerdictState.HOLDS) and not self._is_trivial(id_, state):
-                self._waiting[id_] = None
-        self.write()
+            if id_ in self._told or self._is_news(id_):
+                self._wait(id_)
 
-    def _is_trivial(self, id_: str, state: VerdictState) -> bool:
-        """True for what other nodes know without a cell: off, and undecided on a node that measures none of the variables."""
-        if id_ in self._told:
+    def _wait(self, id_: str) -> None:
+        self._told.add(id_)
+        self._waiting[id_] = self._fresh[id_] = None
+
+    def _is_news(self, id_: str) -> bool:
+        """False for what others take a constraint without a cell for: it holds, is off, or unknown to a node without its values."""
+        evaluation = self._judge.evaluation(id_)
+        if evaluation is None or evaluation.state in (VerdictState.HOLDS, VerdictState.OFF) or len(self._told) >= MOST_TOLD:
             return False
-        if state is VerdictState.OFF or len(self._told) >= MOST_TOLD:
-            return True
-        return state is VerdictState.UNKNOWN and not self._judge.measures_some(id_)
+        return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_)
 
-    def restate(self) -> None:
-        """Take over the verdicts of a former life of this node, once for each life."""
-        if self._life == self._gossip.replica or not self._feed.writable:
+    def take_over(self) -> None:
+        """Go on from the cells of former lives and of this life before a restart. Cells of a former life may come at any time."""
+        me, rows = self._gossip.replica, self._gossip.state.rows.clock_entries
+        lives = me, {each: seq for each, seq in rows.items() if each.node_id == me.node_id and each != me}
+        if lives == self._lives or not self._feed.writable:
             return
-        former = self._gossip.state.verdicts.restated(self._gossip.replica)
-        self._life = self._gossip.replica
-        self._told.update((id_, each.state) for id_, each in former.items())
-        self._waiting.update(dict.fromkeys(former))
-        self.write()
+        self._lives = lives
+        for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
+            if replica == me and id_ in self._told:
+                continue
+            self._told.add(id_)
+            evaluation = self._judge.evaluation(id_)
+            if verdict.state is not VerdictState.HOLDS or evaluation is None or evaluation.state is not VerdictState.HOLDS:
+                self._wait(id_)
 
-    def write(self) -> None:
-        """Write the verdicts whose time has come."""
-        if not self._waiting or not self._feed.writable:
-            return
+    async def tell(self) -> None:
+        """Write the verdicts that turned since the last call; those beyond their rate go on waiting."""
+        fresh, self._fresh = self._fresh, {}
+        await self._write(list(fresh))
+
+    async def tell_waiting(self, *, final: bool) -> None:
+        """Write the verdicts that wait. `final`: those beyond their rate as well."""
         now = time.monotonic_ns()
-        self._told_at = {id_: at for id_, at in self._told_at.items() if now - at < TOLD_EVERY}
-        due = [id_ for id_ in self._waiting if id_ not in self._told_at]
-        if not due:
-            return
-        verdicts = {id_: self._judge.verdict(id_, now) for id_ in due}
+        self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
+        await self._write(list(self._waiting))
+
+    async def _write(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), TOLD_TOGETHER):
+            if start:
+                await asyncio.sleep(0)
+            now = time.monotonic_ns()
+            due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
+            if due and self._feed.writable:
+                self._put({id_: self._judge.verdict(id_, now) for id_ in due}, now)
+
+    def _is_due(self, id_: str, now: int) -> bool:
+        """False for a constraint that does not wait, was told too often, or whose definition is read soon."""
+        ahead = self._paced.get(id_, now) - now
+        return id_ in self._waiting and ahead <= (TOLD_AT_ONCE - 1) * TOLD_EVERY and not self._judge.is_stale(id_)
+
+    def _put(self, verdicts: Mapping[str, NodeVerdict | None], now: int) -> None:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
         for id_, verdict in verdicts.items():
             del self._waiting[id_]
-            self._told_at[id_] = now
+            self._paced[id_] = max(now, self._paced.get(id_, now)) + TOLD_EVERY
             if verdict is None:
-                self._told.pop(id_, None)
-            else:
-                self._told[id_] = verdict.state
+                self._told.discard(id_)
         self._push()
 
 

@@ -394,7 +394,7 @@ class Runtime:
         if await self.tasks.stop():
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
-            await self.evaluator.write_verdicts()
+            await self.evaluator.write_verdicts(final=True)
             await self.spell_file.save()
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()

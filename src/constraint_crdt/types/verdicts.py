@@ -189,14 +189,14 @@ def _number(value: float | None) -> float | None:
 def check_verdict(verdict: NodeVerdict) -> NodeVerdict:
     """The verdict as its cell can hold it: texts shortened, and no margin in place of an infinite one.
 
-    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a time or a variable out of bounds.
+    Raises `TypeError` for a part of another type, and `ConstraintCrdtError` for a time out of bounds.
     """
     if not isinstance(verdict.state, VerdictState):
         raise InvalidType(f"the state of a verdict is a VerdictState, not {verdict.state!r}")
     since = whole_number(verdict.since, "the time of a verdict")
     if not 0 <= since <= MAX_COUNT:
         raise ConstraintCrdtError(f"a time is in ns since the epoch and cannot be {since}")
-    variable = None if verdict.variable is None else check_id(verdict.variable, "the name of a variable")
+    variable = None if verdict.variable is None else _cut(verdict.variable, ID_BYTES)
     inputs = shortened_inputs(verdict.inputs, variable)
     numbers = (_number(verdict.margin), _number(verdict.share))
     return NodeVerdict(verdict.state, since, inputs, *numbers, variable, _cut(verdict.reason, REASON_BYTES), verdict.by_default)
@@ -408,6 +408,11 @@ class ConstraintVerdicts(IndexedView):
         found = {id_: self._held[id_][replica.node_id] for id_ in sorted(self._ids.get(replica.node_id, ()))}
         others = {id_: each.verdict for id_, each in found.items() if each.replica != replica}
         return {id_: each for id_, each in others.items() if each is not None and each.state is not VerdictState.HOLDS}
+
+    def told_by(self, node_id: str) -> dict[str, tuple[Replica, NodeVerdict]]:
+        """The verdicts of a node that count, each with the life that told it, ordered by id; those left out of the readings too."""
+        found = {id_: self._held[id_][node_id] for id_ in sorted(self._ids.get(node_id, ()))}
+        return {id_: (each.replica, each.verdict) for id_, each in found.items() if each.verdict is not None}
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
