@@ -48,6 +48,23 @@ def test_importing_the_package_costs_at_most_60_ms() -> None:
 
 
 @pytest.mark.processes
+def test_help_loads_no_state() -> None:
+    """The defect: a report that named a type of the state had `--help` load all types, at three times the cost."""
+    code = """
+import sys
+from constraint_crdt.cli.main import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print(*sys.modules)
+"""
+    loaded = run(code).splitlines()[-1].split()
+    assert "constraint_crdt.operations.constraints" in loaded
+    assert {"constraint_crdt.types", "constraint_crdt.crdt.cells", *MUST_NOT_LOAD - {"argparse", "http"}}.isdisjoint(loaded)
+
+
+@pytest.mark.processes
 def test_compiling_an_expression_loads_the_library_and_nothing_else_heavy() -> None:
     code = "import sys; from constraint_crdt.expression import compile_expression; compile_expression('x < 1'); print(*sys.modules)"
     loaded = run(code).split()

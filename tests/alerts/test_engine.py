@@ -1,6 +1,7 @@
 """When alerts fire and resolve: against a plain reading of what was so when, over restarts, and on real nodes."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -189,6 +190,31 @@ async def test_a_place_that_was_not_told_of_an_alert_is_not_told_of_its_end_afte
     assert [(url, message["state"]) for url, message in hooks.sent] == [("http://told/t0ken", "resolved")]
 
 
+async def test_what_is_queued_at_the_stop_was_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for a message that is being sent, which may arrive: its end is told."""
+    begun, end = threading.Event(), threading.Event()
+
+    def post(url: str, body: bytes) -> int | str:
+        begun.set()
+        end.wait(10)
+        return "no answer in time"
+
+    monkeypatch.setattr(alerting, "_post", post)
+    file, rule = tmp_path / "alerts.json", AlertRule(name="r", kind="silence", for_=0.0, to=("http://a/",))
+    bench = Bench(file, rule)
+    bench.conditions.found = {"sent": True, "queued": True}
+    await bench.engine.step()
+    await eventually(begun.is_set)
+    await bench.engine.close()
+    end.set()
+    hooks = Recorded()
+    again = Bench(file, rule, hooks)
+    await again.engine.load()
+    assert again.engine.evaluate(0.0)
+    assert again.told == [("sent", False), ("queued", False)]
+    assert [(url, message["subject"], message["state"]) for url, message in hooks.sent] == [("http://a/", "sent", "resolved")]
+
+
 # --- the table of temporal semantics ------------------------------------------------------------------------------------
 
 
@@ -244,9 +270,13 @@ async def test_the_time_between_two_slow_evaluations_counts(monkeypatch: pytest.
         return find(rule)
 
     monkeypatch.setattr(bench.conditions, "find", slow)
-    for _ in range(3):
+    for began in (0.0, 39.5, 79.0):
         await bench.engine.step()
-        clock[0] += 40.0
+        assert clock[0] == began + 2.0
+        clock[0] += 20.0
+        await bench.engine.step()
+        clock[0] += 17.5
+        assert clock[0] == began + 39.5, "no evaluation in between"
     assert bench.told == [("x", True)]
 
 

@@ -13,6 +13,7 @@ def test_top_shows_what_is_violated_most(node_url: str, capsys: Capture) -> None
     code, out, _ = run(capsys, node_url, "top")
     assert code == 0
     assert [line.split() for line in out.splitlines()] == [
+        ["violated", "judgements,", "by", "constraint"],
         ["item", "at", "most", "at", "least", "share", "exact"],
         ["hot", "30", "30", "75.00", "%", "30"],
         ["fast", "10", "10", "25.00", "%", "10"],

@@ -132,7 +132,7 @@ def test_alerts_show_what_fires(tmp_path: Path, capsys: Capture) -> None:
             answer = json.loads(run(capsys, "alerts", *asked, "--json")[1])
         out = run(capsys, "alerts", *asked)[1]
         assert out.startswith("1 firing, 0 about to; 1 rules")
-        assert "violations a minute" in out
+        assert "violated judgements a minute" in out
         assert "s3cret" not in json.dumps(answer)
         log = "\n".join(node.stop())
         assert "alert hot: t:" in log

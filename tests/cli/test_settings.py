@@ -7,7 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from constraint_crdt.runtime.settings import BOUNDS, NodeSettings, SettingsError, load_settings, parse_address
+from constraint_crdt.runtime.settings import (
+    BOUNDS,
+    NodeSettings,
+    SettingsError,
+    VariableSettings,
+    load_settings,
+    parse_address,
+)
 
 
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path: Path) -> None:
@@ -73,6 +80,50 @@ def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, says: str) ->
     with pytest.raises(SettingsError, match=says) as caught:
         load_settings({}, {}, file)
     assert not caught.value.from_flag
+
+
+def test_variables_have_tables_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('[variables.speed_mps]\nmax_age = "1.5m"\n[variables."robot.speed"]\nmax_age = 2\n[variables.load]\n')
+    found = load_settings({}, {}, file).variables
+    assert {name: each.max_age for name, each in found.items()} == {"speed_mps": 90.0, "robot.speed": 2.0, "load": None}
+    assert load_settings({}, {}).variables == {}
+    assert NodeSettings(variables=found).variables == found
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            '[variables."a b"]',
+            r"`variables` in .*node.toml: \[variables.\"a b\"\]: no expression can read a measurement named 'a b'",
+        ),
+        ("[variables.true]", r"\[variables.true\]: .*a reserved word"),
+        ("[variables.x]\nmaxage = 1", r"\[variables.x\]: there is no key `maxage`: `max_age` may be meant"),
+        (
+            "[variables.x]\nmax_age = true",
+            r"\[variables.x\]: max_age must be a number of seconds, or a text such as '5s', not True",
+        ),
+        ('[variables.x]\nmax_age = "5 parsecs"', r"\[variables.x\]: '5 parsecs' is not a length of time"),
+        ("[variables.x]\nmax_age = 0", r"\[variables.x\]: max_age must be from 0.01 to 86400 seconds, not 0"),
+        ("[variables.x]\nmax_age = nan", r"\[variables.x\]: max_age must be from 0.01"),
+        ('[variables.x]\nmax_age = "2d"', r"\[variables.x\]: max_age must be from 0.01 to 86400 seconds, not 172800.0"),
+        ("variables = 1", "each under .variables.NAME."),
+        ("variables = { x = 1 }", "each under .variables.NAME."),
+    ],
+)
+def test_a_mistake_in_the_table_of_a_variable_is_named(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        load_settings({}, {}, file)
+
+
+def test_variables_are_not_for_the_environment_and_are_checked_in_programs() -> None:
+    with pytest.raises(SettingsError, match="CONSTRAINT_CRDT_VARIABLES: variables are given in the settings file only"):
+        load_settings({}, {"CONSTRAINT_CRDT_VARIABLES": "x"})
+    with pytest.raises(SettingsError, match=r"\[variables.x\]: max_age must be from 0.01"):
+        NodeSettings(variables={"x": VariableSettings(max_age=-1.0)})
 
 
 def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:

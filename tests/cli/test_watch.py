@@ -67,6 +67,20 @@ def _text(picture: Any) -> str:
     return text
 
 
+def test_a_row_has_the_state_here_the_nodes_with_a_violation_and_the_share_of_the_time() -> None:
+    told = ConstraintOverview(
+        id="a", when="x < 1", severity="warning", about=None, on={}, added_by="a", added_at=None, expires_at=None, for_=30.0,
+        applies_here=True, definitions=1, satisfied=4, violations=5, verdict="violated", reason="", lately=(), evaluated_on=3,
+        violated_now=4, violated_since=980 * 10**9, violated_on=5, worst=("b", "c", "d"), covered=None,
+        state="pending", since=988 * 10**9, held=0.9993,
+    )  # fmt: skip
+    (row,) = watching.constraint_rows(OverviewReport(half_lives=(), total=1, next=None, constraints=(told,)), 2, 1000.0)
+    assert dict(zip(watching.CONSTRAINT_TITLES, row, strict=True)) == {
+        "constraint": "a", "severity": "warning", "when": "x < 1", "here": "pending 12 s of 30 s", "violated on": "b, c, d, 1 more",
+        "since": "20 s ago", "judged satisfied": "4", "judged violated": "5", "held of the time": "99.93 %",
+    }  # fmt: skip
+
+
 def test_what_needs_an_eye_is_first() -> None:
     def constraint(id_: str, now: int) -> ConstraintOverview:
         return ConstraintOverview(
@@ -78,6 +92,7 @@ def test_what_needs_an_eye_is_first() -> None:
     listed = (constraint("a", 0), constraint("b", 1), constraint("c", 3))
     rows = watching.constraint_rows(OverviewReport(half_lives=(), total=3, next=None, constraints=listed), 2, 0.0)
     assert [row[0] for row in rows] == ["c", "b", "and 1 more"]
+    assert len({len(row) for row in [*rows, watching.CONSTRAINT_TITLES]}) == 1
 
     def node(name: str, state: str | None) -> NodeReport:
         convergence = None if state is None else PeerConvergence(

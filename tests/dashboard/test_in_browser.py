@@ -143,6 +143,28 @@ def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(
     page.until(lambda: not any(in_force(fleet)), "nobody enforces it")
 
 
+def test_an_addition_that_no_node_can_decide_is_noted_until_the_note_is_closed(page: Chromium, fleet: LiveFleet) -> None:
+    fleet.do(fleet.nodes[0].measure({"speed_mps": 1.0}))
+    page.until(lambda: fleet.ask(lambda: "speed_mps" in fleet.nodes[0].gossip.state.variables), "the node tells its variables")
+    page.click("#add")
+    page.type("#add-id", "max_speed")
+    page.type("#add-when", "sped_mps <= 2.5")
+    page.click("#add-submit")
+    page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
+    page.until(lambda: page.text("#notes-list"), "the note")
+    assert page.text("#notes-list") == "max_speed: no node measures sped_mps (speed_mps may be meant)"
+    page.until(lambda: fact(page, "Unknown here") == "1", "it is unknown")
+    page.click("#notes-close")
+    assert not page.text("#notes-list")
+    page.click("#add")
+    page.type("#add-id", "max_speed")
+    page.type("#add-when", "speed_mps <= 2.5")
+    page.click("#add-submit")
+    page.until(lambda: not page.count("dialog[open]"), "the dialog closes")
+    page.until(lambda: fact(page, "Unknown here") == "0", "it is decided")
+    assert page.run("return document.querySelector('#notes').hidden") is True
+
+
 def test_an_edit_replaces_the_definition(page: Chromium, fleet: LiveFleet) -> None:
     fleet.do(fleet.nodes[2].add_constraint("max_speed", when="speed_mps <= 1.5", severity="critical", about="people"))
     shown(page, "max_speed")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from constraint_crdt.expression import Verdict
 from constraint_crdt.expression.cel import Measurements
 from constraint_crdt.expression.judgement import Judge, Turn
-from constraint_crdt.expression.temporal import read_spells
+from constraint_crdt.expression.temporal import DefinitionKey, read_spells
 from constraint_crdt.model import VerdictState
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.state import ConstraintState
@@ -290,6 +290,21 @@ def test_a_spell_goes_on_after_a_restart(bench: Bench) -> None:
     assert after.state_of("x") is VerdictState.VIOLATED
 
 
+@pytest.mark.parametrize(("for_", "state"), [(0, VerdictState.VIOLATED), (60 * SECOND, VerdictState.PENDING)])
+def test_a_spell_that_goes_on_after_a_restart_is_no_turn(bench: Bench, for_: int, state: VerdictState) -> None:
+    bench.add("x", "x < 1.0", for_=for_)
+    bench.measure(x=2.0)
+    after = Bench()
+    after.judge.resume(read_spells(bench.judge.save(bench.now)))
+    after.add("x", "x < 1.0", for_=for_)
+    assert (after.state_of("x"), after.judge.violated) == (state, int(state is VerdictState.VIOLATED))
+    assert after.judge.take_changes() == (["x"], [])
+    assert read_spells(after.judge.save(after.now)).resume("x", DefinitionKey("x < 1.0", for_), 0, 0).state is state
+    after.measure(x=0.0)
+    assert after.judge.take_changes()[1] == [Turn("x", state, VerdictState.HOLDS)]
+    assert after.judge.violated == 0
+
+
 def test_a_suspended_node_knows_nothing_of_the_time(bench: Bench) -> None:
     bench.add("x", "x < 1.0", for_=10 * SECOND, max_age=600 * SECOND)
     bench.measure(x=2.0)
@@ -450,3 +465,14 @@ def test_another_spell_of_the_same_state_is_a_change(bench: Bench) -> None:
     bench.add("x", "x < 2.0")
     assert bench.judge.take_changes() == (["x"], [])
     assert bench.judge.since("x", bench.now) == (began or 0) + SECOND
+
+
+def test_readings_of_the_time_keep_no_value_from_aging(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    for _ in range(2 * MAX_AGE):
+        bench.now += SECOND
+        bench.judge.times("x", bench.now)
+        bench.judge.take_times(bench.now)
+        bench.wait(0.001)
+    assert bench.state_of("x") is VerdictState.UNKNOWN

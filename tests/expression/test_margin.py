@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Verdict, compile_expression, measurements
 from constraint_crdt.expression.margin import Margin, margin
+from constraint_crdt.expression.windows import Samples, requirements
 from tests.expression.cases import VALUES
 from tests.expression.test_properties import GENERATED, SOME_VALUES
 
@@ -155,6 +156,20 @@ def test_a_margin_of_0_says_nothing_about_the_verdict() -> None:
     ]:  # fmt: skip
         assert compile_expression(source).evaluate(values).verdict is verdict
         assert margin_of(source, values) == Margin(0.0, 0.0, "x")
+
+
+def test_a_window_has_a_margin_once_it_is_full() -> None:
+    expression = compile_expression('5.0 >= avg_over("robot.speed", duration("2s")) && x < 9')
+    samples = Samples()
+    samples.require(requirements([expression]))
+    found = []
+    for second in range(4):
+        samples.put({"robot.speed": second}, second * 10**9)
+        found.append(margin(expression, measurements({"x": 3}, samples.at(second * 10**9))))
+    assert found == [None, None, Margin(3.5, 0.7, "robot.speed"), Margin(2.5, 0.5, "robot.speed")]
+    assert margin(expression, {"x": 12}) == Margin(-3.0, -1 / 3, "x")
+    assert margin(expression, {"x": 3}) is None
+    assert margin(compile_expression("delta < 3 && age('x') < duration('1s')"), {"delta": 4}) == Margin(-1.0, -1 / 3, "delta")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import Expression, ExpressionError, Verdict, compile_expression, measurements
+from tests.conftest import BUDGET
 from tests.expression.cases import VALUES
+
+EXAMPLES = 2000 if BUDGET == "nightly" else 120
 
 FRAGMENTS = [
     *"()[]{}.,:?!<>+-*/%=&|'\"\\ \n0123ux\x00é",
@@ -63,14 +66,14 @@ def attempt(source: str, values: dict[str, object]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(st.text(max_size=2048) | st.lists(st.sampled_from(FRAGMENTS), max_size=60).map("".join), SOME_VALUES)
 def test_any_text_is_compiled_or_refused(source: str, values: dict[str, object]) -> None:
     attempt(source, values)
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED, SOME_VALUES)
 def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, object]) -> None:
     attempt(source, values)
@@ -78,7 +81,7 @@ def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, o
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED)
 def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source: str) -> None:
     try:
@@ -96,7 +99,7 @@ def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source:
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED, SOME_VALUES)
 def test_what_is_decided_without_a_variable_stays_decided_with_it(source: str, values: dict[str, object]) -> None:
     """Unknown only when the outcome depends on what is missing: a decided verdict is independent of any missing variable."""

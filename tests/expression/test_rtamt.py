@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
-from constraint_crdt.expression import Verdict, compile_expression
+from constraint_crdt.expression import Verdict, compile_expression, measurements
 from constraint_crdt.expression.margin import margin
+from constraint_crdt.expression.windows import Samples, requirements
 
+SECOND = 10**9
 FORMULAS = 10_000
 SAMPLED = 50
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
@@ -43,14 +45,16 @@ class Writer:
 
     def case(self) -> Case:
         expression, formula = self._logic(self._random.randrange(5))
-        samples = self._random.randrange(2, 8)  # RTAMT fails for a single sample
+        samples = self._random.randrange(5, 10)  # RTAMT fails for a single sample
         trace = {name: [self._random.randrange(-10, 11) / 2 for _ in range(samples)] for name in "xyz"}
         return Case(expression, formula, trace)
 
     def _logic(self, depth: int) -> tuple[str, str]:
-        kind = self._random.randrange(6) if depth else 0
+        kind = self._random.randrange(7) if depth else 0
         if kind == 0:
             return self._comparison()
+        if kind == 6:
+            return self._window()
         one = self._logic(depth - 1)
         if kind == 1:
             return f"!({one[0]})", f"not ({one[1]})"
@@ -66,6 +70,17 @@ class Writer:
         if all(each.lstrip("-(").replace(".", "").isdigit() for each in (left, right)):
             left = "x"
         return f"{left} {mark} {right}", f"{left} {'!==' if mark == '!=' else mark} {right}"
+
+    def _window(self) -> tuple[str, str]:
+        """A comparison of the least or greatest of the last samples with a constant, which are `once` and `historically` of it.
+
+        With a sample each second, [0:n] has the n + 1 samples of the window of n + 1 seconds, which excludes its beginning.
+        """
+        pick = self._random
+        name, mark, constant, last = pick.choice("xyz"), pick.choice(("<", "<=", ">", ">=")), self._constant(), pick.randrange(4)
+        function, all_of_them = pick.choice((("max_over", "<" in mark), ("min_over", ">" in mark)))
+        past = "historically" if all_of_them else "once"
+        return f'{function}("{name}", duration("{last + 1}s")) {mark} {constant}', f"{past}[0:{last}]({name} {mark} {constant})"
 
     def _linear(self) -> str:
         """A sum of terms. RTAMT refuses a difference with a literal after another sum, so negative literals are added."""
@@ -83,10 +98,16 @@ class Writer:
 def differences(case: Case, theirs: list[float]) -> list[str]:
     """Where the margins differ from the robustness, or a verdict from its sign."""
     expression = compile_expression(case.expression)
-    different = []
+    samples, different = Samples(), []
+    samples.require(requirements([expression]))
+    longest = max((span for _, span in expression.windows), default=0)
     for at, robustness in enumerate(theirs):
-        values = {name: samples[at] for name, samples in case.trace.items()}
-        found, verdict = margin(expression, values), expression.evaluate(values).verdict
+        values = {name: measured[at] for name, measured in case.trace.items()}
+        samples.put(values, at * SECOND)
+        if at * SECOND < longest:
+            continue  # the window is not full, which is unknown; RTAMT takes those that are there
+        prepared = measurements(values, samples.at(at * SECOND))
+        found, verdict = margin(expression, prepared), expression.evaluate(prepared).verdict
         signed = robustness == 0 or (robustness > 0) == (verdict is Verdict.SATISFIED)
         if found is None or found.value != robustness or not signed:
             different.append(f"{case.expression} with {values}: {found}, {verdict}; there {robustness}")

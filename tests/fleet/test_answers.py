@@ -47,7 +47,7 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     code, out, err = tried(forge, "add", "cool", "--when", "temp_c < 85.0", "--wait", "all")
     assert (code, out, err) == (0, "cool: added; 3 of 3 nodes have it\n", "")
     assert holders(forge, "cool") == ALL
-    tongs.run("record", "--violations", "4", "--constraint", "cool")
+    tongs.run("check", "temp_c=99")
     seconds_until(lambda: of(forge.get("explain/cool"), "violations", "tongs")["violated"] is True)
 
     tongs.process.send_signal(signal.SIGSTOP)

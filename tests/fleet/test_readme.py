@@ -79,6 +79,10 @@ class Newcomer:
             assert self.shell(command) == 0, command
 
     def shell(self, command: str) -> int:
+        """Run a line. A command alone, without a word for the shell, is forked: it takes a sixth of the time."""
+        if command.startswith("constraint-crdt ") and not set(command) & set("|<>;&$`*"):
+            words = shlex.split(command, comments=True)
+            return fork_server.run(words[1:], env=self._environment, cwd=self._home).returncode
         done = subprocess.run(
             ["sh", "-c", command], capture_output=True, timeout=60, env=self._environment, cwd=self._home, check=False
         )

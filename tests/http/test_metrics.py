@@ -97,14 +97,17 @@ async def test_promtool_finds_nothing_to_say_of_a_live_node(tmp_path: Path) -> N
 
 async def test_it_tells_what_the_node_knows(node: Node, client: httpx.AsyncClient) -> None:
     await node.add_constraint("thermal", when="gpu_temp_c < 85.0")
+    await node.add_constraint("dark", when="lux > 3.0")
     await node.add_constraint("over", ttl=0.001)
     await node.check({"gpu_temp_c": 91.0})
     await node.record(3, 0)
     await eventually(node.expired)
     found, status = await scrape(client), node.status()
-    assert plain(found, "constraints") == status.constraints == 1
+    assert plain(found, "constraints") == status.constraints == 2
     assert plain(found, "constraints_expired") == 1
     assert plain(found, "constraints_violated") == 1
+    assert plain(found, "constraints_unknown") == status.unknown_here == 1
+    assert status.violated_anywhere == 1
     assert plain(found, "satisfied_total") == status.satisfied == 3
     assert plain(found, "violated_total") == status.violations >= 1
     assert plain(found, "cells") == status.cells

@@ -38,7 +38,7 @@ from tests.conftest import BUDGET
 
 pytestmark = pytest.mark.slow
 
-EXAMPLES = 8 if BUDGET == "default" else 1000
+EXAMPLES = 6 if BUDGET == "default" else 1000
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -10,7 +10,10 @@ import pytest
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.diagnosis import Finding, worst_of
+from constraint_crdt.runtime import evaluation
+from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 
@@ -120,3 +123,61 @@ def test_the_worst_counts() -> None:
     assert worst_of([]) == "ok"
     assert worst_of([levels["ok"], levels["warn"]]) == "warn"
     assert worst_of(list(levels.values())) == "fail"
+
+
+def describe(node: Node, *names: str, **labels: str) -> None:
+    node.gossip.describe("", labels=labels)
+    node.gossip.describe_variables(dict.fromkeys(names, VariableKind.DOUBLE), even_none=True)
+
+
+async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest_variable() -> None:
+    async with fleet("a", "b") as (a, b):
+        describe(a, "speed_mps", zone="a")
+        await a.add_constraint("slow", when="sped_mps < 1.0 || zzz < 1.0")
+        await a.add_constraint("far", when="load < 1.0", on={"zone": "c"})
+        await a.add_constraint("near", when="speed_mps < 1.0", on={"zone": "a"})
+        await a.add_constraint("listed")
+        await eventually(lambda: found(a)["undecidable"].level == "warn")
+        assert found(a)["undecidable"].what == "no node can decide far (no known node has the label zone=c)", "b told nothing"
+        describe(b, zone="b")
+        await eventually(lambda: a.gossip.state.variables.told("b"))
+        assert found(a)["undecidable"].what == (
+            "no node can decide far (no known node has the label zone=c), slow (no node measures sped_mps (speed_mps may be meant))"
+        )
+        await a.add_constraint("slow", when="speed_mps < 1.0", on={"zone": "b"})
+        await a.remove_constraint("far")
+        assert found(a)["undecidable"].what == "no node can decide slow (no node with the label zone=b measures speed_mps)"
+        await a.remove_constraint("slow")
+        assert found(a)["undecidable"].level == "ok"
+
+
+async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_yet() -> None:
+    async with fleet("a", "b") as (a, b):
+        await a.add_constraint("slow", when="speed_mps < 1.0")
+        describe(a, "load")
+        finding = found(a)["undecidable"]
+        assert (finding.level, finding.what) == (
+            "ok",
+            "not known yet for all constraints: b did not tell which variables they measure",
+        )
+        describe(b, *(f"x{number}" for number in range(1001)))
+        await eventually(lambda: a.gossip.state.variables.left_out("b"))
+        assert found(a)["undecidable"].level == "ok", "b may measure it"
+
+
+async def test_of_many_undecidable_constraints_some_are_named() -> None:
+    async with fleet("a") as (a,):
+        describe(a, "x")
+        await a.batch([AddConstraint(id=f"c{number:03}", when=f"y{number:03} < 1.0") for number in range(100)])
+        what = found(a)["undecidable"].what
+        assert what.endswith("c009 (no node measures y009) and 90 more")
+        assert len(what) < 1000
+
+
+async def test_a_node_without_variables_tells_that_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with fleet("a") as (a,):
+        await a.add_constraint("slow", when="speed_mps < 1.0")
+        assert "a did not tell" in found(a)["undecidable"].what
+        monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
+        await eventually(lambda: found(a)["undecidable"].level == "warn")
+        assert a.gossip.state.variables.of("a") == {}

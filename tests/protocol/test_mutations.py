@@ -6,7 +6,7 @@ as structure (another value, a doubled or lost or swapped part, anywhere down to
 - refused: `ConstraintCrdtError`, and nothing that the node holds has changed;
 - taken: all that the node holds is still consistent, readable, and travels on.
 
-4,000 by default; 100,000 with CONSTRAINT_CRDT_BUDGET=nightly. CONSTRAINT_CRDT_SEED repeats a run: failures name theirs.
+2,000 by default; 100,000 with CONSTRAINT_CRDT_BUDGET=nightly. CONSTRAINT_CRDT_SEED repeats a run: failures name theirs.
 """
 
 import copy
@@ -33,7 +33,7 @@ from constraint_crdt.types.nodes import NODE
 from constraint_crdt.types.register import POSITION
 
 NIGHTLY = os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly"
-MESSAGES = 100_000 if NIGHTLY else 4_000
+MESSAGES = 100_000 if NIGHTLY else 2_000
 SEED = int(os.environ.get("CONSTRAINT_CRDT_SEED", "0")) or random.SystemRandom().getrandbits(32)
 START_AGAIN = 0.25
 """How likely a node that took a message starts from its first state: some damage shows only when a second message builds on it."""

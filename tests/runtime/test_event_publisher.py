@@ -4,12 +4,18 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 
 from constraint_crdt import ConstraintState, Event, EventKind, MemoryNetwork, Node, to_json
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.expression.judgement import Turn
+from constraint_crdt.model import VerdictState
+from constraint_crdt.runtime.change_feed import ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import JUDGED_AT_ONCE
-from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, KeptEvent
+from constraint_crdt.runtime.event_log import AT_ONCE, QUEUED, EventPublisher, KeptEvent
+from constraint_crdt.types.verdicts import NodeVerdict
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 MANY = 8 * AT_ONCE + 1
@@ -213,6 +219,37 @@ async def test_a_check_of_many_gives_others_their_turn() -> None:
         await eventually(lambda: len(told.events) == MANY)
         assert told.of(EventKind.VIOLATED) == IDS
         assert told.most_in_a_turn <= JUDGED_AT_ONCE
+
+
+async def test_a_violation_is_told_with_its_values_and_its_end_with_its_length() -> None:
+    holds, bad, clearing, off = VerdictState.HOLDS, VerdictState.VIOLATED, VerdictState.CLEARING, VerdictState.OFF
+    speed = (("speed_mps", "9.0"),)
+    verdicts = {
+        "speed": NodeVerdict(bad, 5 * SECOND, speed, -7.5, -5.0, "speed_mps"),
+        "blind": NodeVerdict(bad, 6 * SECOND, reason="no measurement of x", by_default=True),
+        "brief": NodeVerdict(holds, 9 * SECOND),
+    }
+    clock = [10 * SECOND]
+    async with single() as (node, told):
+        runtime = node._runtime
+        publisher = EventPublisher(
+            runtime.events, node.gossip, runtime.feed, runtime.tiles, verdicts.get, max_skew=1.0, now=lambda: clock[0]
+        )
+
+        def turn(id_: str, *states: VerdictState) -> list[tuple[EventKind, str]]:
+            told.events.clear()
+            turns = [Turn(id_, before, after) for before, after in pairwise(states)]
+            publisher.changed(NodeChange(ChangeOrigin.EVALUATED, state_changed=False, turns=turns))
+            return [(kept.event.kind, kept.event.detail) for _, kept in told.events]
+
+        assert turn("speed", holds, bad) == [(EventKind.VIOLATED, "speed_mps = 9.0, 7.5 above the limit (500 %)")]
+        assert turn("blind", holds, bad) == [(EventKind.VIOLATED, "no measurement of x")]
+        assert turn("speed", bad, clearing, bad, clearing) == []
+        clock[0] = 17 * SECOND
+        assert turn("speed", clearing, holds) == [(EventKind.SATISFIED, "after 12 s")]
+        assert turn("blind", bad, off) == []
+        assert turn("blind", bad, holds) == [(EventKind.SATISFIED, "")], "its beginning is not known any more"
+        assert turn("brief", holds, bad, holds) == [(EventKind.VIOLATED, ""), (EventKind.SATISFIED, "after 0 s")]
 
 
 @pytest.mark.slow

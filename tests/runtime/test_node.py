@@ -1,6 +1,7 @@
 """The asyncio node on the in-memory transport: the whole main job, without processes."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
@@ -83,9 +84,12 @@ async def test_events_tell_what_happens() -> None:
         added = await until(events, EventKind.ADDED)
         assert (added.constraint, added.detail) == ("cool", "temp_c < 85.0")
         await b.measure({"temp_c": 90})
-        assert (await until(events, EventKind.VIOLATED)).constraint == "cool"
+        violated = await until(events, EventKind.VIOLATED)
+        assert (violated.constraint, violated.detail) == ("cool", "temp_c = 90.0, 5 above the limit (5.88 %)")
         await b.measure({"temp_c": 70})
-        assert (await until(events, EventKind.SATISFIED)).constraint == "cool"
+        satisfied = await until(events, EventKind.SATISFIED)
+        assert satisfied.constraint == "cool"
+        assert re.fullmatch(r"after \d+ s", satisfied.detail)
         await a.add_constraint("cool", when="temp_c < 95.0")
         assert (await until(events, EventKind.CHANGED)).detail == "temp_c < 95.0"
         await a.remove_constraint("cool")
@@ -152,7 +156,7 @@ async def test_an_old_measurement_is_none() -> None:
     async with Node(name="a", settings=hasty, transport=MemoryNetwork().transport()) as node:
         await node.add_constraint("level", when="level == 3.0")
         await node.measure({"level": 3})
-        await eventually(lambda: node.constraints()[0].verdict == "satisfied")
+        await eventually(lambda: node.gossip.state.metrics.constraint_satisfied("level") == 1)
         await eventually(lambda: node.constraints()[0].verdict == "unknown")
 
 

@@ -388,7 +388,7 @@ async def test_a_turn_that_waits_over_an_edit_is_told_by_the_edited_definition()
         await a.add_constraint("x", when="x < 1.0", severity="critical")
         await a._runtime.evaluator.write_verdicts(final=True)
         assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "2.5"),)
-        await a._runtime.evaluator.tick()
+        await a._runtime.evaluator.renew()
         await a._runtime.evaluator.write_verdicts(final=True)
         assert (told(a, "x", "a") or NodeVerdict(VerdictState.OFF)).inputs == (("x", "3.0"),)
 

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import BUDGET
 from tests.survival.nodes import boot
 
-CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 8_000, 200, 3
+CHANGES, IDS, NODES = 20_000 if BUDGET == "nightly" else 5_000, 200, 3
 ROOM = 1.5
 """How much more a store may take the second time: it depends on how much was under way at once. Kept for ever, it were 2."""
 

@@ -1,13 +1,15 @@
 """Transports that tests open, watch and wait on: by events with a deadline, never by sleeping."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 
-from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, Peer, Transport
+from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, Peer, Transport, Unreachable
 from constraint_crdt.transport.memory import MemoryNetwork
 from constraint_crdt.transport.zenoh import ZenohTransport
 
 DEADLINE = 15.0
+ATTEMPTS = 4
 
 
 async def echo(request: bytes) -> Sequence[bytes]:
@@ -91,6 +93,13 @@ class Seat:
 
     async def ask(self, other: "Seat", payload: bytes = b"?") -> list[bytes]:
         return await self.transport.request(other.me, payload, DEADLINE)
+
+    async def ask_again(self, other: "Seat", payload: bytes = b"?") -> list[bytes]:
+        """Ask until an answer comes, as an exchange does: of much at once, a busy machine drops what would wait in a full queue."""
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(Unreachable):
+                return await self.ask(other, payload)
+        return await self.ask(other, payload)
 
 
 class Network:

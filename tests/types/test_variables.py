@@ -48,6 +48,16 @@ def test_the_variables_of_a_node_take_the_place_of_those_before() -> None:
     assert cell.data == msgspec.msgpack.encode([VARIABLES, "", []])
 
 
+def test_a_node_without_variables_can_tell_that() -> None:
+    view = MeasuredVariables()
+    assert not view.told("a")
+    assert view.put({}, node="a", even_none=True)
+    assert not view.put({}, node="a", even_none=True)
+    assert (view.told("a"), view.told("b"), len(view), view.of("a")) == (True, False, 0, {})
+    assert view.put({"x": DOUBLE}, node="a")
+    assert view.told("a")
+
+
 def test_of_several_lives_the_one_that_took_over_counts_in_any_order_of_arrival() -> None:
     view = MeasuredVariables()
     view.put({"x": DOUBLE}, node=OLD)

@@ -21,6 +21,7 @@ from constraint_crdt.types.verdicts import (
     read_verdict,
     shortened_inputs,
 )
+from tests.types.trio import WRITERS, Trio, copies
 
 HOLDS, VIOLATED, CLEARING, UNKNOWN = VerdictState.HOLDS, VerdictState.VIOLATED, VerdictState.CLEARING, VerdictState.UNKNOWN
 OLD, NEW, NEWEST = Replica("a", 9), Replica("a", 4), Replica("a", 6)
@@ -182,6 +183,42 @@ def test_many_adds_at_once_are_followed() -> None:
         b.add_constraint(f"c{number}")
     exchange(a, b)
     assert set(a.state.verdicts.violated) == set(b.state.verdicts.violated) == {"c7"}
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), copies, st.tuples(st.sampled_from("xy"), st.sampled_from((None, BAD, NodeVerdict(HOLDS, 2))))),
+        st.tuples(st.sampled_from(["merge", "send"]), copies, copies),
+        st.tuples(st.just("deliver"), st.integers(0, 7), st.none()),
+    ),
+    max_size=30,
+)
+
+
+@given(steps)
+def test_two_lives_and_another_node_in_any_history(history: list[tuple[str, int, object]]) -> None:
+    """The writer reads its last verdict, whatever its node said before, and readings kept up to date are those made anew."""
+    trio: Trio[None] = Trio(lambda _: ConstraintState())
+    for state in trio.states:
+        assert list(state.verdicts) == []  # the views follow from the beginning
+    for act, first, second in history:
+        if act == "put":
+            assert isinstance(second, tuple)
+            view, (id_, verdict) = trio.states[first].verdicts, second
+            if view.put(id_, verdict, node=WRITERS[first]):
+                trio.wrote(first, None)
+            held = view._held.get(id_, {}).get(WRITERS[first].node_id)
+            assert (None if held is None else held.verdict) == verdict
+            assert id_ not in view.restated(WRITERS[first])
+        elif act == "deliver":
+            trio.deliver(first)
+        else:
+            assert isinstance(second, int)
+            (trio.merge if act == "merge" else trio.send)(first, second)
+        for state in trio.states:
+            kept, anew = ConstraintVerdicts(state.rows), ConstraintVerdicts(state.rows.copy())
+            assert state.verdicts._held == kept._held == anew._held
+            assert [anew.of(id_) for id_ in "xy"] == [kept.of(id_) for id_ in "xy"]
 
 
 def test_equal_cells_are_equal_verdicts() -> None:

@@ -5,7 +5,7 @@
     kind = "rate"                     # a constraint is violated too often, lately
     constraint = "thermal*"           # a pattern with * and ?; default: all constraints
     half_life = 60                    # seconds, tracked by the node; default: the shortest
-    above = 6                         # violations a minute; or above_share = 0.01, of the evaluations
+    above = 6                         # violated judgements a minute; or above_share = 0.01, of the judgements
     for = 30                          # seconds for which the condition must hold; default: 0
     to = ["log", "https://ops.example/hook"]
 
@@ -142,7 +142,7 @@ class ViolationRate(AlertKind):
 
     def misuse(self, rule: AlertRule) -> str | None:
         if (rule.above is None) is (rule.above_share is None):
-            return "kind rate takes one of `above` (violations a minute) and `above_share` (of the evaluations)"
+            return "kind rate takes one of `above` (violated judgements a minute) and `above_share` (of the judgements)"
         return None
 
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
@@ -153,9 +153,12 @@ class ViolationRate(AlertKind):
                 continue
             rate = rates.of(id_, half_life)
             if rule.above is not None and rate.violated_per_minute > rule.above:
-                yield Condition(id_, True, f"{rate.violated_per_minute:.2f} violations a minute, half-life {half_life:g} s")
+                yield Condition(
+                    id_, True, f"{rate.violated_per_minute:.2f} violated judgements a minute, half-life {half_life:g} s"
+                )
             elif rule.above_share is not None and (rate.violated_share or 0.0) > rule.above_share:
-                yield Condition(id_, True, f"{100 * (rate.violated_share or 0.0):.2f} % violated, half-life {half_life:g} s")
+                share = 100 * (rate.violated_share or 0.0)
+                yield Condition(id_, True, f"{share:.2f} % of the judgements violated, half-life {half_life:g} s")
 
 
 class Unheard(AlertKind):

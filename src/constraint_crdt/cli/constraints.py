@@ -61,7 +61,7 @@ def add(arguments: argparse.Namespace) -> int:
     check_wait(arguments)
     with connect(arguments) as client:
         answer = client.do(ADD, request)
-        return _present_write(arguments, client, answer, show_add(answer))
+        return _present_write(arguments, client, answer, show_add(answer), answer.notes)
 
 
 def show_add(answer: Added) -> str:
@@ -83,13 +83,16 @@ def show_remove(answer: Removed) -> str:
     return f"{answer.id}: removed"
 
 
-def _present_write(arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str) -> int:
+def _present_write(
+    arguments: argparse.Namespace, client: Client, answer: Added | Removed, sentence: str, notes: Sequence[str] = ()
+) -> int:
     """Print the answer; with `--wait` after enough nodes have acknowledged. Raises `CommandFailedError` if too few have."""
+    shown = [f"note: {note}" for note in notes]
     if arguments.wait is None:
-        return present(answer, None if arguments.json else sentence)
+        return present(answer, None if arguments.json else [sentence, *shown])
     report = wait_for(client, arguments, answer.id)
     told = f"{sentence}; {acknowledged_by(report)}" if report.met else sentence
-    present({**msgspec.to_builtins(answer), "coverage": report}, None if arguments.json else told)
+    present({**msgspec.to_builtins(answer), "coverage": report}, None if arguments.json else [told, *shown])
     if not report.met:
         raise not_enough(f"{answer.id}: it is done here", report)
     return 0
@@ -115,8 +118,11 @@ def apply(arguments: argparse.Namespace) -> int:
     done: list[Changed] = []
     active = client.constraints() if arguments.prune or arguments.dry_run else []
     for id_, each in wanted.items():
-        change = _foreseen(id_, each, active) if arguments.dry_run else _add(client, id_, each)
-        _note(arguments, done, id_, change)
+        if arguments.dry_run:
+            _note(arguments, done, id_, _foreseen(id_, each, active))
+        else:
+            answer = _add(client, id_, each)
+            _note(arguments, done, id_, answer.change, answer.notes)
     if arguments.prune:
         for id_ in (each.id for each in active if each.id not in wanted):
             _note(arguments, done, id_, "removed" if arguments.dry_run else _remove(client, id_))
@@ -137,14 +143,13 @@ def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintRepor
     return "added"
 
 
-def _add(client: Client, id_: str, wanted: "WantedConstraint") -> str:
+def _add(client: Client, id_: str, wanted: "WantedConstraint") -> Added:
     definition, fields = wanted.definition, reported_fields(wanted.definition)
-    answer = client.add(
+    return client.add(
         id_, when=definition.when, severity=str(definition.severity), about=definition.about, on=dict(definition.on),
         ttl=wanted.ttl, until=wanted.until, for_=fields["for_"] or None, clear_after=fields["clear_after"] or None,
         clear_when=fields["clear_when"], if_unknown=fields["if_unknown"], max_age=fields["max_age"],
     )  # fmt: skip
-    return answer.change
 
 
 def _remove(client: Client, id_: str) -> str:
@@ -155,10 +160,12 @@ def _remove(client: Client, id_: str) -> str:
     return "removed"
 
 
-def _note(arguments: argparse.Namespace, done: list[Changed], id_: str, change: str) -> None:
-    done.append(Changed(id=id_, change=change))
+def _note(arguments: argparse.Namespace, done: list[Changed], id_: str, change: str, notes: Sequence[str] = ()) -> None:
+    done.append(Changed(id=id_, change=change, notes=tuple(notes)))
     if not arguments.json:
         print(printable(f"{id_}: {change}"))
+        for note in notes:
+            print(printable(f"note: {id_}: {note}"))
 
 
 def show_changes(done: Sequence[Changed], *, dry_run: bool) -> str:

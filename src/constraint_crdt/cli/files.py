@@ -20,7 +20,7 @@ The file of `apply` lists constraints:
     clear_after = "10s"               # holds again only once it held so long; left out: at once
     clear_when = "gpu_temp_c < 80.0"  # and only if this holds
     if_unknown = "violated"           # or satisfied; left out: unknown
-    max_age = "5s"                    # older values are not used; left out: the max_age of each node
+    max_age = "5s"                    # older values are not used; left out: as each node sets
 
 The whole file is checked before anything is sent: a file with a mistake changes nothing. Each `ttl` begins when the file is read,
 so applying a file again extends its constraints.

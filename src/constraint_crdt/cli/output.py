@@ -24,7 +24,10 @@ INTERRUPTED = 130
 NO_READER = 141
 """The exit code when the output has no reader any more."""
 
-STYLES = {"violated": "bold red", "satisfied": "green", "unknown": "yellow", "critical": "bold"}
+STYLES = {
+    "violated": "bold red", "satisfied": "green", "holds": "green", "unknown": "yellow", "pending": "yellow", "clearing": "red",
+    "critical": "bold",
+}  # fmt: skip
 """How words that matter are drawn on a terminal."""
 
 

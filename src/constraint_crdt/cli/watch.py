@@ -23,13 +23,13 @@ from constraint_crdt.client import ClientError
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import Gap, Happened, Heard
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.command import parse_duration, show_time
+from constraint_crdt.operations.command import parse_duration, show_share, show_state, show_time
 from constraint_crdt.operations.nodes import NodeReport, Status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from constraint_crdt.operations.counts import OverviewReport
+    from constraint_crdt.operations.counts import ConstraintOverview, OverviewReport
 
 PATIENCE = 3600.0
 """Seconds without a connection after which `events` gives up."""
@@ -44,6 +44,10 @@ LEAST_EVERY = 0.2
 """Seconds between two pictures of `watch`."""
 
 MOST_ROWS = 40
+
+CONSTRAINT_TITLES = (
+    "constraint", "severity", "when", "here", "violated on", "since", "judged satisfied", "judged violated", "held of the time",
+)  # fmt: skip
 
 PAGE = 1000
 """Constraints read by `watch`: the first, by id."""
@@ -131,7 +135,7 @@ def picture(client: Client, rows: int) -> "RenderableType":
     return Group(
         Text(printable(f"{time.strftime('%H:%M:%S')}  {headline(status)}"), style="bold"),
         _table(
-            ("constraint", "severity", "when", "violated on", "since", "satisfied", "violated"),
+            CONSTRAINT_TITLES,
             constraint_rows(constraints, rows, now),
         ),
         _table(("node", "live", "state", "since", "behind", "satisfied", "violated"), node_rows(nodes, rows, now)),
@@ -153,14 +157,30 @@ def constraint_rows(answer: "OverviewReport", most: int, now: float) -> list[lis
             each.id,
             each.severity,
             each.when or "-",
-            f"{each.violated_now} nodes" if each.violated_now else "-",
+            _here(each, now),
+            _violated_on(each),
             show_time(each.violated_since, now),
             str(each.satisfied),
             str(each.violations),
+            show_share(each.held),
         ]
         for each in found[:most]
     ]
     return _with_rest(rows, len(found) - most)
+
+
+def _here(each: "ConstraintOverview", now: float) -> str:
+    """The verdict state on the node that answers."""
+    if each.state is None or each.state == "off":
+        return "-"
+    return show_state(each.state, each.since, now, for_=each.for_, clear_after=each.clear_after)
+
+
+def _violated_on(each: "ConstraintOverview") -> str:
+    """The nodes with a violation now: some by name."""
+    named = each.worst[: each.violated_now]
+    rest = each.violated_now - len(named)
+    return ", ".join([*named, *([f"{rest} more"] if rest else [])]) or "-"
 
 
 def node_rows(answer: list[NodeReport], most: int, now: float) -> list[list[str]]:

@@ -26,6 +26,7 @@ from constraint_crdt.operations import (
     sketches,
     tile_edits,
     tiles,
+    variables,
 )
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
@@ -38,6 +39,7 @@ from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
 from constraint_crdt.operations.service import Health, ImportReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
+from constraint_crdt.operations.variables import VariableReport
 from constraint_crdt.plato.shapes import PlatoDelta, PlatoRoom, PlatoTile
 
 Request = TypeVar("Request", bound=msgspec.Struct)
@@ -134,7 +136,7 @@ class BlockingMethods(ABC):
         return self.do(counts.CHECK, counts.Given(values=values))
 
     def measure(self, values: Mapping[str, object]) -> Nothing:
-        """Take measurements in."""
+        """Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's."""
         return self.do(counts.MEASURE, counts.Measured(values=values))
 
     def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
@@ -148,6 +150,10 @@ class BlockingMethods(ABC):
     def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
         """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
+
+    def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
+        """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
+        return self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
     def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""
@@ -365,7 +371,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.CHECK, counts.Given(values=values))
 
     async def measure(self, values: Mapping[str, object]) -> Nothing:
-        """Take measurements in."""
+        """Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's."""
         return await self.do(counts.MEASURE, counts.Measured(values=values))
 
     async def overview(self, *, after: str | None = None, limit: int | None = None, node: str | None = None) -> OverviewReport:
@@ -379,6 +385,10 @@ class AsyncMethods(ABC):
     async def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
         """How often constraints held and were violated lately. `half_life` in seconds, as tracked by the node."""
         return await self.do(counts.RATES, counts.GetRates(half_life=half_life, constraint=constraint, node=node))
+
+    async def variables(self, *, node: str | None = None, name: str | None = None) -> list[VariableReport]:
+        """The variables that the nodes measure; those of the answering node with value, age, source and readers."""
+        return await self.do(variables.VARIABLES, variables.GetVariables(node=node, name=name))
 
     async def top(self, k: int = 10, *, of: str | None = None) -> TopReport:
         """The constraints violated most, or the most frequent items of another sketch."""

@@ -11,8 +11,7 @@ import enum
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol, SupportsFloat, SupportsIndex
 
@@ -115,14 +114,12 @@ WINDOW_FUNCTIONS: Mapping[str, tuple[str, ...]] = {
 """The functions over samples, with their arguments in order."""
 ANY_SAMPLES = frozenset({"count_over", "changes", "age", "last"})
 """Those that take samples of any kind, not only numbers."""
-WINDOW_FAILED = "samples: "
-"""The beginning of the message of a function over samples that fails."""
 
 
 class WindowReader(Protocol):
     """The samples at the instant of an evaluation, as `windows.Windows`.
 
-    Methods raise `ValueError` with `WINDOW_FAILED` and the reason.
+    Methods raise `ValueError` with the reason.
     """
 
     def over(self, function: str, name: str, span: int, fraction: float = 0.0) -> float:
@@ -150,12 +147,10 @@ class _NoSamples:
 
 
 def _no_samples(name: str) -> ValueError:
-    return ValueError(f"{WINDOW_FAILED}no samples of {name} are kept here")
+    return ValueError(f"no samples of {name} are kept here")
 
 
 NO_SAMPLES: WindowReader = _NoSamples()
-READER: ContextVar[WindowReader] = ContextVar("samples of the evaluation", default=NO_SAMPLES)
-"""The samples that the functions read. The library has no other way to pass them to a function for one evaluation."""
 
 
 class Duration(Protocol):
@@ -179,12 +174,21 @@ def nanoseconds(span: Duration) -> int:
     return ((span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds) * 1000
 
 
-def _over(function: str) -> Callable[[str, Duration], object]:
-    return lambda name, span: READER.get().over(function, name, nanoseconds(span))
+class WindowCall(NamedTuple):
+    """A call of a function over samples, with its literal arguments; the span in ns."""
 
+    function: str
+    name: str
+    span: int = 0
+    fraction: float = 0.0
 
-def _quantile_over(fraction: float, name: str, span: Duration) -> object:
-    return READER.get().over("quantile_over", name, nanoseconds(span), fraction)
+    def read(self, windows: WindowReader) -> object:
+        """Its value for CEL, of `age` as text. Raises `ValueError` with the reason."""
+        if self.function == "age":
+            return f"{windows.age(self.name)}ns"  # the library takes no duration as a variable
+        if self.function == "last":
+            return windows.last(self.name)
+        return windows.over(self.function, self.name, self.span, self.fraction)
 
 
 class Environment:
@@ -206,9 +210,7 @@ class Environment:
             "list": cel.Type.List(cel.Type.DYN),
             "map": cel.Type.Map(cel.Type.STRING, cel.Type.DYN),
         }
-        self._functions: list[cel.FunctionDecl] = []  # `age` below needs an environment itself
-        found = self._new(frozenset()).compile("duration('1s')").eval(self._library.NewEnv().Activation({}))
-        self._functions = self._window_functions(type(found.plain_value()))
+        self._functions = self._window_functions()
         self._declaring = functools.lru_cache(maxsize=ENVIRONMENTS_KEPT)(self._new)
         self._env = self._new(frozenset())
 
@@ -230,23 +232,17 @@ class Environment:
         declared = dict.fromkeys(variables, self._dynamic) | {name: self._types[kind] for name, kind in kinds}
         return self._library.NewEnv(variables=declared, extensions=self._extensions, functions=self._functions)
 
-    def _window_functions(self, duration: Callable[..., Duration]) -> "list[cel.FunctionDecl]":
-        """The declarations of the functions over samples. `duration`: the type by which the library gives a duration."""
+    def _window_functions(self) -> "list[cel.FunctionDecl]":
+        """The declarations of the functions over samples, for the type checker. They are evaluated as variables: the library does
+        not free the arguments of a function of Python.
+        """
         kinds = self._library.Type
         parameters = {"name": kinds.STRING, "span": kinds.DURATION, "fraction": kinds.DOUBLE}
-
-        def age(name: str) -> object:
-            return duration(microseconds=READER.get().age(name) // 1000)
-
-        def last(name: str) -> object:
-            return READER.get().last(name)
-
-        others = {"age": (age, kinds.DURATION), "last": (last, self._dynamic), "quantile_over": (_quantile_over, kinds.DOUBLE)}
+        results = {"age": kinds.DURATION, "last": self._dynamic}
         declared = []
         for name, arguments in WINDOW_FUNCTIONS.items():
-            call, result = others.get(name) or (_over(name), kinds.DOUBLE)
             types = [parameters[each] for each in arguments]
-            overload = self._library.Overload(id=f"{name}_samples", return_type=result, parameters=types, impl=call)
+            overload = self._library.Overload(id=f"{name}_samples", return_type=results.get(name, kinds.DOUBLE), parameters=types)
             declared.append(self._library.FunctionDecl(name, [overload]))
         return declared
 
@@ -429,6 +425,17 @@ class Measurements(Mapping[str, object]):
             return _size(self.windows.last(name))
         except ValueError:
             return _SCALAR
+
+    def activation_with(self, variables: frozenset[str], calls: Mapping[str, WindowCall]) -> "cel.Activation":
+        """The values of these variables and of calls over samples, by name. A call that fails has none."""
+        read = {name: self._values[name] for name in self._names & (variables | TYPE_NAMES)}
+        read |= {ALIAS + name: self._values[name] for name in self._names & TYPE_NAMES}
+        for name, call in calls.items():
+            try:
+                read[name] = call.read(self.windows)
+            except ValueError:
+                continue
+        return environment().activation(read)
 
     def activation(self) -> "cel.Activation":
         """The values in the library's own form, made when first asked for."""

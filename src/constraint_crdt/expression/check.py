@@ -11,7 +11,7 @@ import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import (
@@ -20,6 +20,7 @@ from constraint_crdt.expression.cel import (
     MAX_ITERATIONS,
     WINDOW_FUNCTIONS,
     ExpressionError,
+    WindowCall,
     check_names,
     converted,
     environment,
@@ -28,6 +29,9 @@ from constraint_crdt.expression.cel import (
 )
 from constraint_crdt.expression.syntax import OPERATORS, Node, Tree, is_path, is_window, unparse
 from constraint_crdt.expression.windows import MAX_WINDOW, show_span
+
+if TYPE_CHECKING:
+    from cel_expr_python import cel
 
 _REPLACEMENTS = {  # what other languages or keyboards write: what CEL writes
     **dict.fromkeys(("=", "===", ":="), "=="),
@@ -269,7 +273,7 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
 def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated: bool) -> str:
     if kinds[0] == "bool" and negated:
         return ": write `!(...)` around the comparison"
-    if kinds[0] == "bool" and mark not in ("==", "!="):
+    if kinds[0] == "bool" and mark not in ("==", "!=") and node and node.nodes[0].sort == "call":
         return ": join two comparisons with `&&`"
     if "google.protobuf.Duration" in kinds and set(kinds) & _NUMBERS:
         return ": write a duration such as `duration('5s')`"
@@ -362,18 +366,28 @@ def window_call(function: str, **arguments: str) -> str:
 def find_windows(source: str, tree: Tree) -> frozenset[tuple[str, int]]:
     """The variables whose samples are read, each with the length of the window in ns, 0 for the last sample only.
 
-    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds, and for one in the body
-    of a macro, which would read the same window at each step.
+    Raises `ExpressionError` for a function over samples whose arguments are not literals, or out of bounds.
     """
-    for loop in tree.root.walk():
-        repeated = (each for part in loop.nodes[1:] for each in part.walk()) if loop.sort == "loop" else iter(())
-        inner = next(filter(is_window, repeated), None)
-        if inner:
-            text = unparse(inner)
-            refuse(
-                source, f"{quote(text)} is the same for each item: write `[{text}].all(w, ...)` around the macro", tree.start(inner)
-            )
     return frozenset(_window(source, tree, node) for node in tree.root.walk() if is_window(node))
+
+
+def read_windows(root: Node) -> dict[int, WindowCall]:
+    """The calls over samples of an expression that passed `find_windows`, by the id of the node, for `with_names`."""
+    calls = filter(is_window, root.walk())
+    return {node.nodes[0].id if node.name == "age" else node.id: _read_window(node) for node in calls}
+
+
+def _read_window(node: Node) -> WindowCall:
+    given = dict(zip(WINDOW_FUNCTIONS[node.name], node.nodes, strict=True))
+    name, span, fraction = given["name"].value, given.get("span"), given.get("fraction")
+    length = nanoseconds(_duration_of(unparse(span)).plain_value()) if span else 0
+    return WindowCall(node.name, str(name), length, fraction.value if fraction and isinstance(fraction.value, float) else 0.0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _duration_of(literal: str) -> "cel.Value":
+    library = environment()
+    return library.parse(literal).eval(library.activation({}))
 
 
 def _window(source: str, tree: Tree, node: Node) -> tuple[str, int]:
@@ -412,9 +426,8 @@ def _span(source: str, tree: Tree, node: Node) -> int:
         fix = str(node.value) if isinstance(node.value, str) and not _fails(f"duration({unparse(node)})") else "5m"
         fix = f"{node.value:g}s" if type(node.value) in (int, float) else fix
         refuse(source, f'a window needs its length as a literal: write `duration("{fix}")`', start)
-    library = environment()
-    found = library.parse(unparse(node)).eval(library.activation({}))
-    if found.type() == library.error_type:
+    found = _duration_of(unparse(node))
+    if found.type() == environment().error_type:
         refuse(source, f"{quote(unparse(node))} fails: {failure(str(found.plain_value()))}", start)
     span = nanoseconds(found.plain_value())
     if not 0 < span <= MAX_WINDOW:

@@ -13,7 +13,7 @@ version), reads unknown, and is kept and forwarded.
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,13 +22,12 @@ from constraint_crdt.expression.cel import (
     ALIAS,
     KINDS,
     NO_SAMPLES,
-    READER,
     TYPE_NAMES,
-    WINDOW_FAILED,
     ExpressionError,
     Measurements,
     Outcome,
     Verdict,
+    WindowCall,
     WindowReader,
     converted,
     environment,
@@ -45,6 +44,7 @@ from constraint_crdt.expression.check import (
     only_numeric,
     place_of,
     places_of,
+    read_windows,
     refuse_as_library,
     refuse_type,
 )
@@ -58,6 +58,7 @@ from constraint_crdt.expression.syntax import (
     decode,
     growth,
     serialized_part,
+    with_names,
 )
 from constraint_crdt.expression.temporal import by_default
 from constraint_crdt.model import VerdictState, html_fields
@@ -113,6 +114,33 @@ _SATISFIED = Outcome(Verdict.SATISFIED, "")
 _VIOLATED = Outcome(Verdict.VIOLATED, "")
 
 
+class _Reading(NamedTuple):
+    """The program of an expression with windows, where each call over samples is a variable; the calls by the name of theirs."""
+
+    program: "cel.Expression"
+    calls: Mapping[str, WindowCall]
+
+    def why(self, error: str, values: Measurements) -> str:
+        """The reason of the call whose failure is the error; empty for another error."""
+        for name, call in self.calls.items():
+            if f'"{name}"' in error:
+                try:
+                    call.read(values.windows)
+                except ValueError as failed:
+                    return str(failed)
+        return ""
+
+
+def _reading(serialized: bytes, root: Node) -> _Reading | None:
+    """The program without calls over samples; None if there are none. Raises `RuntimeError` as the library."""
+    calls = read_windows(root)
+    if not calls:
+        return None
+    names = {id_: f"@{id_}" for id_ in calls}
+    program = environment().deserialize(with_names(serialized, names))
+    return _Reading(program, {names[id_]: call for id_, call in calls.items()})
+
+
 @dataclass(frozen=True, slots=True)
 class Expression:
     """A compiled `when`. Equal when the text is; safe to share between threads."""
@@ -126,6 +154,7 @@ class Expression:
     """The variables that it reads samples of, each with the length of the window in ns; 0 for the last sample only."""
     _only_windows: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The variables of which it reads samples only, not the value now."""
+    _reading: "_Reading | None" = field(default=None, repr=False, compare=False)
 
     def evaluate(self, values: Mapping[str, object]) -> Outcome:
         """Evaluate against measured values (for many expressions, convert the values with `measurements` first).
@@ -138,7 +167,10 @@ class Expression:
         if self._growth and self._builds_too_much(self._growth, values):
             return Outcome(Verdict.UNKNOWN, "the evaluation failed: the macros build too much from values of this size")
         try:
-            result = self._evaluate(values) if self.windows else self._program.eval(values.ready or values.activation())
+            if self._reading:
+                result = self._reading.program.eval(values.activation_with(self.variables, self._reading.calls))
+            else:
+                result = self._program.eval(values.ready or values.activation())
             value = result.value()
         except RuntimeError as error:
             return Outcome(Verdict.UNKNOWN, f"the evaluation failed: {failure(str(error))}")
@@ -154,24 +186,16 @@ class Expression:
             return Outcome(Verdict.UNKNOWN, f"the result is not a bool but of type {kind}")
         return Outcome(Verdict.UNKNOWN, self._why(str(value), values))
 
-    def _evaluate(self, values: Measurements) -> "cel.Value":
-        """The result of an expression with windows. The library calls the functions in this thread."""
-        token = READER.set(values.windows)
-        try:
-            return self._program.eval(values.activation())
-        finally:
-            READER.reset(token)
-
     def _why(self, error: str, values: Measurements) -> str:
         """The reason for an error: the variables without a usable value on which the result depends, and any other failure."""
-        missing, unmeasured = self.variables - self._only_windows - values.keys(), "No value with name" in error
+        window = self._reading.why(error, values) if self._reading else ""
+        missing, unmeasured = self.variables - self._only_windows - values.keys(), not window and "No value with name" in error
         if len(missing) > unmeasured:
             found = parts(self)
             missing = found.undecided_by(found.root, values, missing)
         if missing and unmeasured:
             return values.why_not(missing)
-        failed = failure(error)
-        failed = failed.removeprefix(WINDOW_FAILED) if failed.startswith(WINDOW_FAILED) else f"the evaluation failed: {failed}"
+        failed = window or f"the evaluation failed: {failure(error)}"
         return f"{failed}; {values.why_not(missing)}" if missing else failed
 
     def parts(self) -> "Parts":
@@ -196,7 +220,7 @@ class Parts:
 
     def __init__(self, serialized: bytes) -> None:
         self._serialized = serialized
-        self._programs: dict[int, cel.Expression] = {}
+        self._programs: dict[int, _Reading] = {}
         self.root = decode(serialized).root
 
     def value(self, node: Node, values: Measurements) -> object:
@@ -208,12 +232,11 @@ class Parts:
         library = environment()
         try:
             if node.id not in self._programs:
-                self._programs[node.id] = library.deserialize(serialized_part(self._serialized, node))
-            token = READER.set(values.windows)
-            try:
-                result = self._programs[node.id].eval(values.activation())
-            finally:
-                READER.reset(token)
+                part = serialized_part(self._serialized, node)
+                reading = _reading(part, node)
+                self._programs[node.id] = reading or _Reading(library.deserialize(part), {})
+            program, calls = self._programs[node.id]
+            result = program.eval(values.activation_with(_read(node), calls) if calls else values.activation())
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
@@ -278,13 +301,13 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
     return _checked(source, frozenset(read.items()))
 
 
-def check_expressions(when: str | None, clear_when: str | None) -> None:
+def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
     """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
     if when:
-        compile_expression(when)
+        compile_expression(when, kinds=kinds)
     if clear_when:
         try:
-            compile_expression(clear_when)
+            compile_expression(clear_when, kinds=kinds)
         except ExpressionError as error:
             raise error.within("clear_when") from None
 
@@ -354,10 +377,12 @@ def _compilation(source: str) -> _Compilation:
         if has_patterns and _repeats_patterns(parsed):
             raise ExpressionError("`matches` in a macro needs an expression without errors of type", 1)
         edits, program = _Edits(source), environment().parse(source)
-    tree = decode(program.serialize())
+    serialized = program.serialize()
+    tree = decode(serialized)
+    reading = _reading(serialized, tree.root)
     names = frozenset(name.removeprefix(ALIAS) for name in _variables(tree))
     only_windows = frozenset(name.partition(".")[0] for name, _ in windows) - names
-    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows)
+    expression = Expression(source, names | only_windows, program, growth(tree), windows, only_windows, reading)
     return _Compilation(expression, edits.undone(tree), edits, refused)
 
 
@@ -476,6 +501,11 @@ class Evaluation(NamedTuple):
     """The verdict state with `for`, `clear_after` and `clear_when`; without time, the state of the verdict alone."""
     by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
+    margin: float | None = None
+    """The signed distance to the threshold, of `Node.check`; negative for a violation; None for an expression without one."""
+    margin_share: float | None = None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None = None
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -484,14 +514,15 @@ class Evaluation(NamedTuple):
 
     def _repr_html_(self) -> str:
         """A table with the result, for notebooks."""
-        fields = [
+        fields: list[tuple[str, object]] = [
             ("constraint", self.constraint),
             ("verdict", self.verdict.value),
             ("state", self.state),
             ("by default", "yes" if self.by_default else None),
+            ("margin", self.margin),
             ("reason", self.reason or None),
         ]
-        return html_fields("Evaluation", fields)
+        return html_fields("Evaluation", [(name, value) for name, value in fields if value is not None])
 
 
 NO_LABELS: Mapping[str, str] = {}
@@ -521,6 +552,16 @@ def evaluate(
 def evaluable(definition: Definition) -> bool:
     """True for a definition with a condition, or of a later version."""
     return bool(definition.when or definition.meaning)
+
+
+def expressions_of(definition: Definition) -> Iterator[Expression]:
+    """The expressions of a definition; without those that do not compile here, and none of a later version."""
+    for text in (definition.when, definition.clear_when):
+        if text and not definition.meaning:
+            try:
+                yield compile_expression(text, checked=False)
+            except ExpressionError:
+                continue
 
 
 def outcome_of(definition: Definition, values: Mapping[str, object]) -> Outcome:

@@ -13,7 +13,7 @@ Rules kept here:
 - An index from variables to constraints bounds the work of a sample by the constraints that read the variable.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ from constraint_crdt.expression.evaluation import (
     compile_expression,
     condition_outcome,
     evaluable,
+    expressions_of,
     outcome_of,
 )
 from constraint_crdt.expression.margin import Margin, margin
@@ -103,15 +104,6 @@ class _Rule:
         self.values: Measurements | None = None
         """The values of the last judgement, but for a definition that holds."""
 
-    def expressions(self) -> Iterator[Expression]:
-        """The expressions of the definition; without those that do not compile here."""
-        for text in (self.definition.when, self.definition.clear_when):
-            if text and not self.definition.meaning:
-                try:
-                    yield compile_expression(text, checked=False)
-                except ExpressionError:
-                    continue
-
     def judge(self, values: Measurements, now: int) -> None:
         """Evaluate the definition, and move its state."""
         definition, compiled = self.definition, self.compiled
@@ -149,13 +141,14 @@ class _Judged:
     """A constraint with definitions that apply to this node."""
 
     __slots__ = (
-        "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "timed", "variables", "verdict"
+        "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "spent_until", "timed", "variables",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, id_: str, rules: tuple[_Rule, ...]) -> None:
         self.id = id_
         self.rules = rules
-        expressions = [each for rule in rules for each in rule.expressions()]
+        expressions = [each for rule in rules for each in expressions_of(rule.definition)]
         names = frozenset[str]().union(*(each.variables for each in expressions))
         self.variables = frozenset(name.partition(".")[0] for name in names)
         """The top-level names, which measured fields belong to."""
@@ -167,18 +160,27 @@ class _Judged:
         self.known = False
         """True once the constraint was decided here, or a sample of one of its variables was there."""
         self.looked: int | None = None
+        """The last look; a reading of the time spent is none."""
         self.since: int | None = None
         """The begin of the verdict state."""
         self.began: int | None = None
         """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
+        self.spent_until: int | None = None
 
     def spend(self, now: int) -> None:
-        """Add the time since the last look to the sum of the verdict then."""
-        looked, verdict = self.looked, self.verdict
-        if looked is not None:
-            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - looked
+        """Add the time since the last call to the sum of the verdict since then."""
+        until, verdict = self.spent_until, self.verdict
+        if until is None:
+            self.spent_until = now
+        elif now > until:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - until
+            self.spent_until = now
+
+    def look(self, now: int) -> None:
+        """A look begins: the time up to now was spent with the verdict before."""
+        self.spend(now)
         self.looked = now
 
 
@@ -207,6 +209,7 @@ class Judge:
         self._spans_changed = False
         self._looked = 0
         self._violated: set[str] = set()
+        self._undecided: set[str] = set()
         self.turns = 0
         """The turns of states since the start."""
 
@@ -273,10 +276,23 @@ class Judge:
         if before is not None and before.evaluation.state in _RUNNING:
             self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
-        if before is not None:
-            judged.spent, judged.looked, judged.verdict = before.spent, before.looked, before.verdict
-            judged.evaluation, judged.known = before.evaluation, before.known
+        if before is None:
+            self._begin(judged)
+        else:
+            judged.spent, judged.spent_until, judged.looked = before.spent, before.spent_until, before.looked
+            judged.verdict, judged.evaluation, judged.known = before.verdict, before.evaluation, before.known
             judged.since, judged.began = before.since, before.began
+
+    def _begin(self, judged: _Judged) -> None:
+        """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
+        state = together(rule.spell for rule in judged.rules).state
+        judged.evaluation = judged.evaluation._replace(state=state)
+        if state in VIOLATED_STATES:
+            self._violated.add(judged.id)
+        if state in _RUNNING:
+            self._running.add(judged.id)
+        if state is VerdictState.UNKNOWN:
+            self._undecided.add(judged.id)
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -353,7 +369,7 @@ class Judge:
         self._evaluate(timed, now, self._values, counted=False)
         for id_ in sorted(self._running - self._timed):
             judged = self._judged[id_]
-            judged.spend(now)
+            judged.look(now)
             for rule in judged.rules:
                 rule.look(now)
             self._combine(judged)
@@ -377,7 +393,7 @@ class Judge:
         names = frozenset().union(*[judged.variables for judged in chosen])
         plain, aged = values.read(names, now), dict[int, Measurements]()
         for judged in chosen:
-            judged.spend(now)
+            judged.look(now)
             for rule in judged.rules:
                 max_age = rule.definition.max_age
                 if max_age is None:
@@ -420,6 +436,10 @@ class Judge:
             self._violated.add(judged.id)
         else:
             self._violated.discard(judged.id)
+        if after is VerdictState.UNKNOWN:
+            self._undecided.add(judged.id)
+        else:
+            self._undecided.discard(judged.id)
         self.turns += 1
         self._turns.append(Turn(judged.id, before, after))
         if after in _RUNNING:
@@ -464,6 +484,11 @@ class Judge:
         """The number of constraints in a violated state. O(constraints in such a state)."""
         return sum(id_ not in self._stale for id_ in self._violated)
 
+    @property
+    def undecided(self) -> int:
+        """The number of constraints in the state `unknown`. O(constraints in this state)."""
+        return sum(id_ not in self._stale for id_ in self._undecided)
+
     def evaluation(self, id_: str) -> Evaluation | None:
         """The last evaluation of a constraint; None before the first, since a redefinition, and if it does not apply here."""
         judged = None if id_ in self._stale else self._judged.get(id_)
@@ -478,13 +503,16 @@ class Judge:
             judged.began = wall_time(judged.since, now, self._wall())
         return judged.began
 
-    def verdict(self, id_: str, now: int) -> NodeVerdict | None:
-        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node."""
+    def verdict(self, id_: str, now: int, given: Values | None = None) -> NodeVerdict | None:
+        """The state of a constraint, with the values it was judged by and its margin; None without a definition for this node.
+
+        `given`: the values of the judgement, in place of the node's.
+        """
         judged, evaluation, since = self._judged.get(id_), self.evaluation(id_), self.since(id_, now)
         if judged is None or evaluation is None or since is None:
             return None
         rule = next((rule for rule in judged.rules if rule.spell.state is evaluation.state), judged.rules[0])
-        values = rule.values or self._values.read(judged.variables, now, rule.definition.max_age)
+        values = rule.values or (given or self._values).read(judged.variables, now, rule.definition.max_age)
         found = rule.margin(values)
         read = {name: value for name, value in values.items() if name in judged.variables}
         variable = found.variable if found else None

@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple, TypeGuard
 
-from constraint_crdt.expression.cel import ALIAS, Measurements, Verdict, measurements
+from constraint_crdt.expression.cel import ALIAS, WINDOW_FUNCTIONS, Measurements, Verdict, measurements
 from constraint_crdt.expression.evaluation import Expression, Parts, parts
 from constraint_crdt.expression.syntax import OPERATORS, Node, is_path, unparse
 
@@ -33,7 +33,7 @@ class Margin(NamedTuple):
     share: float | None
     """`value` / |threshold|, where one side of that comparison is a constant other than 0."""
     variable: str
-    """The measurement of that comparison, as it is written: `speed_mps`, `robot.speed`, `limits['a']`."""
+    """The measurement of that comparison, as it is written: `speed_mps`, `robot.speed`, `limits['a']`; of a window its variable."""
 
 
 def margin(expression: Expression, values: Mapping[str, object]) -> Margin | None:
@@ -139,8 +139,12 @@ def _share(value: float, threshold: object) -> float | None:
 def _measurement(side: Node, variables: frozenset[str]) -> str:
     """The first measurement that a side reads, as it is written; the side for one that names none."""
     free = {each.id for each in side.free() if each.name.removeprefix(ALIAS) in variables}
-    read = next((each for each in side.walk() if is_path(each) and _leftmost(each).id in free), side)
-    return unparse(read).removeprefix(ALIAS)
+    for each in side.walk():
+        if each.sort == "call" and each.name in WINDOW_FUNCTIONS and not each.member:
+            return str(each.nodes[WINDOW_FUNCTIONS[each.name].index("name")].value)
+        if is_path(each) and _leftmost(each).id in free:
+            return unparse(each).removeprefix(ALIAS)
+    return unparse(side)
 
 
 def _leftmost(path: Node) -> Node:

@@ -13,7 +13,7 @@ for an expression that builds in loops, `Growth` gives an upper estimate from th
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from constraint_crdt.expression.cel import MAX_ITERATIONS, WINDOW_FUNCTIONS, refuse
@@ -155,10 +155,63 @@ def serialized_part(serialized: bytes, node: Node) -> bytes:
     return _encode({1: envelope[1], 2: [_encode(fields)]})
 
 
+_INNER = {5: (1,), 6: (1, 3), 7: (1,), 8: (2,), 9: (2, 4, 5, 6, 7)}
+"""The fields of the inner expressions, or of the entries of a map, by the field of a kind of expression."""
+
+
+def with_names(serialized: bytes, names: Mapping[int, str]) -> bytes:
+    """The serialized expression with a name in place of each of these nodes, and `duration(x)` in place of `age(x)`."""
+    envelope = _fields(serialized)
+    fields = _fields(_message(envelope, 2))
+    checked = _text(envelope, 1).endswith("CheckedExpr")
+    root = 4 if checked else 2
+    fields[root] = [_named(_message(fields, root), names)]
+    if checked:
+        fields[2] = [_reference(entry, names) for entry in _messages(fields, 2)]
+    return _encode({1: envelope[1], 2: [_encode(fields)]})
+
+
+def _reference(entry: bytes, names: Mapping[int, str]) -> bytes:
+    fields = _fields(entry)
+    name = names.get(_number(fields, 1))
+    if name is not None:
+        return _encode({1: fields[1], 2: [_encode({1: [name.encode()]})]})
+    age = _text(_fields(_message(fields, 2)), 1) == "age" and 3 in _fields(_message(fields, 2))
+    return _encode({1: fields[1], 2: [_encode({1: [b"duration"], 3: [b"string_to_duration"]})]}) if age else entry
+
+
+def _named(data: bytes, names: Mapping[int, str]) -> bytes:
+    fields = _fields(data)
+    name = names.get(_number(fields, 2))
+    if name is not None:
+        return _encode({2: fields[2], 4: [_encode({1: [name.encode()]})]})
+    for kind, places in _INNER.items():
+        if kind in fields:
+            inner = _fields(_message(fields, kind))
+            for place in places:
+                each = _named if kind != 8 else _named_entry
+                inner |= {place: [each(part, names) for part in _messages(inner, place)]}
+            if kind == 6 and _text(inner, 2) == "age" and not inner[1]:
+                inner[2] = [b"duration"]
+            fields[kind] = [_encode(inner)]
+    return _encode(fields)
+
+
+def _named_entry(data: bytes, names: Mapping[int, str]) -> bytes:
+    fields = _fields(data)
+    return _encode(fields | {key: [_named(part, names) for part in _messages(fields, key)] for key in (3, 4)})
+
+
 def _encode(fields: Fields) -> bytes:
-    """The message with these fields, all of them of bytes, with numbers below 16."""
-    parts = [(key, value) for key, values in fields.items() for value in values if isinstance(value, bytes)]
-    return b"".join(bytes([key << 3 | _BYTES]) + _encode_varint(len(value)) + value for key, value in parts)
+    """The message with these fields, of which none has a fixed width."""
+    encoded = bytearray()
+    for key, values in fields.items():
+        for value in values:
+            if isinstance(value, int):
+                encoded += _encode_varint(key << 3 | _VARINT) + _encode_varint(value)
+            else:
+                encoded += _encode_varint(key << 3 | _BYTES) + _encode_varint(len(value)) + value
+    return bytes(encoded)
 
 
 def _encode_varint(value: int) -> bytes:

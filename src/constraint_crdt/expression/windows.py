@@ -9,7 +9,8 @@ and the last sample however old. Rules:
   of a window that is not full fails, and its message has the value over the samples that are there. A gap in the samples does not
   matter.
 - A ring has a bounded length. A window that has more samples than the ring keeps fails; it never gives a wrong number.
-- A failed function is a `ValueError` with a sentence that names the variable. CEL's `&&` and `||` absorb it.
+- A failed function is a `ValueError` with a sentence that names the variable. CEL's `&&` and `||` absorb the failure, as that of a
+  missing variable.
 - NaN follows IEEE: a NaN among the samples makes the functions of numbers NaN, and each comparison with NaN is false.
 """
 
@@ -22,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from constraint_crdt.expression.cel import WINDOW_FAILED, UnusableError, coerce
+from constraint_crdt.expression.cel import UnusableError, coerce
 
 if TYPE_CHECKING:
     from constraint_crdt.expression.evaluation import Expression
@@ -112,8 +113,12 @@ class _Ring:
 
     def bounds(self, after: int, until: int) -> tuple[int, int]:
         """The indexes of the samples of (after, until]."""
-        low = bisect_right(self.times, after, self.begin)
-        return low, bisect_right(self.times, until, low)
+        return bisect_right(self.times, after, self.begin), self.end(until)
+
+    def end(self, until: int) -> int:
+        """The index after the last sample by this time."""
+        times = self.times
+        return len(times) if times and times[-1] <= until else bisect_right(times, until, self.begin)
 
     def value(self, index: int) -> object:
         """The sample at this index. Raises `KeyError` for one that is not kept whole."""
@@ -188,7 +193,7 @@ class Samples:
             if value is None:
                 continue
             try:
-                usable = coerce(value)
+                usable = value if type(value) is float else coerce(value)
             except UnusableError:
                 continue
             ring = rings[name]
@@ -250,17 +255,16 @@ class Windows:
         try:
             return ring.value(end - 1)
         except KeyError:
-            raise _failed(f"{name} was measured too often since") from None
+            raise ValueError(f"{name} was measured too often since") from None
 
     def _ring(self, name: str) -> tuple[_Ring, int]:
         """The ring of a variable that has a sample by now, and the end of its samples by now."""
         ring = self._rings.get(name)
         if ring is None:
-            raise _failed(f"no samples of {name} are kept here")
-        _, end = ring.bounds(self._now, self._now)
+            raise ValueError(f"no samples of {name} are kept here")
+        end = ring.end(self._now)
         if end == ring.begin:
-            again = ring.overflowed and ring.known_from <= self._now
-            raise _failed(f"{name} was measured too often since" if again else f"no sample of {name}")
+            raise ValueError(f"{name} was measured too often since" if ring.overflowed else f"no sample of {name}")
         return ring, end
 
     def _compute(self, function: str, name: str, span: int, fraction: float) -> float:
@@ -268,13 +272,13 @@ class Windows:
         if ring.known_from <= self._now - span:
             return _over(function, name, span, self._window(ring, name, span), fraction)
         if ring.overflowed:
-            raise _failed(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
+            raise ValueError(f"{name} has more than {self._most} samples in {show_span(span)}: too few are kept")
         known = f"{name} has samples for {show_span(self._now - ring.known_from)} of the window of {show_span(span)}"
         try:
             value = _over(function, name, span, self._window(ring, name, span), fraction)
         except ValueError:
-            raise _failed(known) from None
-        raise _failed(f"{known} (`{function}` so far: {value:.6g})")
+            raise ValueError(known) from None
+        raise ValueError(f"{known} (`{function}` so far: {value:.6g})")
 
     def _window(self, ring: _Ring, name: str, span: int) -> "_Window":
         if self._newest and self._newest[0] == (name, span):
@@ -285,7 +289,7 @@ class Windows:
             values = ring.values[low:high]
             window = _Window(values, [each for each in values if not isinstance(each, _Other)], elapsed)
         else:
-            numbers = ring.values[low:high].tolist()
+            numbers = ring.values[low:high]
             window = _Window(numbers, numbers, elapsed)
         self._newest = (name, span), window
         return window
@@ -297,10 +301,6 @@ class _Window(NamedTuple):
     values: Sequence[float | _Other]
     numbers: Sequence[float]
     elapsed: int
-
-
-def _failed(reason: str) -> ValueError:
-    return ValueError(WINDOW_FAILED + reason)
 
 
 def show_span(span: int) -> str:
@@ -318,24 +318,24 @@ def _over(function: str, name: str, span: int, window: _Window, fraction: float)
     if function == "count_over":
         return float(count)
     if not count:
-        raise _failed(f"{name} has no sample in the last {show_span(span)}")
+        raise ValueError(f"{name} has no sample in the last {show_span(span)}")
     if function == "changes":
         return float(_changes(window))
     numbers = window.numbers
     if len(numbers) < count:
         kind = next(each.kind for each in window.values if isinstance(each, _Other))
-        raise _failed(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
+        raise ValueError(f"{name} has a sample that is a {kind}: `{function}` needs numbers")
     if function == "quantile_over":
         return _quantile(numbers, fraction)
     if function in _OF_VALUES:
         return _OF_VALUES[function](numbers)
     if not window.elapsed:
-        raise _failed(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
+        raise ValueError(f"{name} has samples of one time only in the last {show_span(span)}: `{function}` needs two")
     return _OF_TIMES[function](numbers, window.elapsed / 1e9)
 
 
 def _changes(window: _Window) -> int:
-    values, numbers = window.values, window.numbers
+    values, numbers = window.values, list(window.numbers)
     if len(numbers) == len(values) and not _has_nan(numbers):
         changed: int = sum(map(operator.ne, itertools.islice(numbers, 1, None), numbers))
         return changed
@@ -359,6 +359,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _stddev(values: Sequence[float]) -> float:
+    values = list(values)
     mean = _mean(values)
     return math.dist(values, (mean,) * len(values)) / math.sqrt(len(values)) if math.isfinite(mean) else math.nan
 
@@ -368,18 +369,20 @@ def _has_nan(values: Sequence[float]) -> bool:
 
 
 def _minimum(values: Sequence[float]) -> float:
+    values = list(values)
     return math.nan if _has_nan(values) else min(values)
 
 
 def _maximum(values: Sequence[float]) -> float:
+    values = list(values)
     return math.nan if _has_nan(values) else max(values)
 
 
 def _quantile(values: Sequence[float], fraction: float) -> float:
     """The quantile with linear interpolation between the two nearest samples."""
-    if _has_nan(values):
-        return math.nan
     ordered = sorted(values)
+    if _has_nan(ordered):
+        return math.nan
     rank = fraction * (len(ordered) - 1)
     below = math.floor(rank)
     weight = rank - below
@@ -388,6 +391,7 @@ def _quantile(values: Sequence[float], fraction: float) -> float:
 
 def _increase(values: Sequence[float]) -> float:
     """The growth of a counter. A smaller value is a counter that began anew at 0."""
+    values = list(values)
     if _has_nan(values):
         return math.nan
     smaller = map(operator.lt, itertools.islice(values, 1, None), values)

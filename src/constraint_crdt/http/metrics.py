@@ -190,6 +190,7 @@ def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str
     yield _gauge("constraints", "Active constraints.", status.constraints)
     yield _gauge("constraints_expired", "Constraints that expired and are not removed yet.", figures.expired)
     yield _gauge("constraints_violated", "Constraints that are violated on this node now.", figures.violated_here)
+    yield _gauge("constraints_unknown", "Constraints that are unknown on this node now.", figures.unknown_here)
     whole = "in the whole fleet, as known here: the same on all nodes, so take the max of them, not the sum."
     yield _counter("satisfied", f"Evaluations that held, {whole}", status.satisfied)
     yield _counter("violated", f"Evaluations that did not hold, {whole}", status.violations)

@@ -2,18 +2,25 @@
 
 A *finding* is the result of a check: `ok`, `warn` for a risk, `fail` for a fault. Checks without a running node are functions,
 for the command line.
+
+A constraint is *undecidable* if no node of the fleet can decide it: no known node has the labels of a definition, or none of the
+nodes with these labels measures a variable of its expressions. Rule: an absent variable is reported only if the nodes have told
+which variables they measure. Nodes of 0.1.0 never tell, and others need some seconds after their start.
 """
 
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.expression.cel import Verdict
+from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.types.definition import Definition
 
 LOW_SPACE = 256 * 1024 * 1024
 NO_SPACE = 16 * 1024 * 1024
@@ -68,6 +75,100 @@ class StoreHealth(Protocol):
         """Why writes are refused; None if they are taken."""
 
 
+class _Nodes(NamedTuple):
+    """The nodes to which a definition applies."""
+
+    names: tuple[str, ...]
+    measured: Set[str]
+    """The variables that some of them measure, and the first parts of the names with fields (`robot` of `robot.speed`)."""
+    complete: bool
+    """False if one of them measures further variables, without room in its cell."""
+
+
+class Undecidable:
+    """Finds constraints that no node of the fleet can decide, as far as this node knows. Made for a single look."""
+
+    def __init__(self, gossip: GossipNode) -> None:
+        """O(nodes)."""
+        state = gossip.state
+        self._constraints, self._variables = state.constraints, state.variables
+        described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
+        self._labels = {**described, gossip.node_id: gossip.labels}
+        self._chosen: dict[object, _Nodes] = {}
+        self._near: dict[str, list[str]] = {}
+
+    def _nodes(self, definition: Definition) -> _Nodes:
+        found = self._chosen.get(definition.on)
+        if found is None:
+            variables = self._variables
+            names = tuple(sorted(name for name, labels in self._labels.items() if definition.applies_to(labels)))
+            measured = frozenset(each for name in names for each in variables.of(name))
+            measured |= {name.partition(".")[0] for name in measured}
+            found = _Nodes(names, measured, not any(map(variables.left_out, names)))
+            self._chosen[definition.on] = found
+        return found
+
+    def notes(self, id_: str) -> tuple[str, ...]:
+        """Sentences for the author of an active constraint: what no node can decide, and what is decided already."""
+        found = dict.fromkeys(note for each in self._constraints.definitions(id_) for note in self._notes(each))
+        return tuple(found)
+
+    def _notes(self, definition: Definition) -> Iterator[str]:
+        expressions, nodes = list(expressions_of(definition)), self._nodes(definition)
+        if expressions and expressions[0].source == definition.when and not expressions[0].variables:
+            verdict = expressions[0].evaluate({}).verdict
+            always = "undecided" if verdict is Verdict.UNKNOWN else verdict.value
+            yield f"the expression reads no measurement, so it is always {always}"
+        if not nodes.names:
+            yield f"no known node has the {_labels(definition)}"
+        elif any(map(self._variables.of, nodes.names)):
+            missing = self.missing(definition)
+            yield from (self.sentence(definition, name) for name in missing[:NAMED])
+
+    def missing(self, definition: Definition) -> list[str]:
+        """The variables of a definition that none of its nodes measures, ordered. None if a node cannot tell all of its own."""
+        nodes = self._nodes(definition)
+        if not nodes.complete:
+            return []
+        read = set[str]()
+        for each in expressions_of(definition):
+            read |= each.variables | {name for name, _ in each.windows}
+        missing = read - nodes.measured
+        return sorted(name for name in missing if not any(other.startswith(f"{name}.") for other in missing))
+
+    def sentence(self, definition: Definition, variable: str) -> str:
+        """The sentence on a variable that none of the nodes of a definition measures."""
+        where = f" with the {_labels(definition)}" if definition.on else ""
+        if variable not in self._near:
+            self._near[variable] = self._variables.near(variable)[:1]
+        near = "".join(f" ({each} may be meant)" for each in self._near[variable] if each != variable)
+        return f"no node{where} measures {variable}{near}"
+
+    def reasons(self, ids: Iterable[str], live: Set[str]) -> tuple[dict[str, str], set[str]]:
+        """The reason of each undecidable constraint of these, and the live nodes whose variables would have to be known for others.
+
+        Reasons name the nearest variable for the first `NAMED` constraints only. O(constraints).
+        """
+        found, untold = dict[str, str](), set[str]()
+        for id_ in ids:
+            for definition in self._constraints.definitions(id_):
+                nodes = self._nodes(definition).names
+                missing = self.missing(definition)
+                silent = {name for name in nodes if name in live and not self._variables.told(name)}
+                if not nodes:
+                    found[id_] = f"no known node has the {_labels(definition)}"
+                elif missing and silent:
+                    untold |= silent
+                elif missing and any(map(self._variables.told, nodes)):
+                    found[id_] = self.sentence(definition, missing[0]) if len(found) < NAMED else f"no node measures {missing[0]}"
+        return found, untold
+
+
+def _labels(definition: Definition) -> str:
+    shown = [f"{key}={value}" for key, value in definition.on]
+    return f"label{'s' if len(shown) > 1 else ''} {named(shown)}"
+
+
 class Diagnosis:
     """Checks a node for faults."""
 
@@ -101,13 +202,34 @@ class Diagnosis:
         self._namesake_at = self._evidence.now()
 
     def look(self) -> DiagnosisReport:
-        """All findings available at once. O(nodes)."""
-        findings = [*self._identity(), *self._fleet(), *self._state()]
+        """All findings available at once. O(nodes + constraints)."""
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._constraints()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:
         """The findings on seeds and disk. Blocks: call it in a thread."""
         return [check_seeds(self._seeds), check_disk(self._file)]
+
+    def notes(self, id_: str) -> tuple[str, ...]:
+        """See `Node.notes_on`. O(nodes)."""
+        return Undecidable(self._gossip).notes(id_)
+
+    def _constraints(self) -> Finding:
+        """The constraints that no node can decide."""
+        live = {self._gossip.node_id, *self._inbox.live}
+        found, untold = Undecidable(self._gossip).reasons(sorted(self._gossip.state.constraints), live)
+        if found:
+            what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
+            advice = (
+                "measure these variables, or correct the expressions and labels; `constraint-crdt variables` lists what is measured"
+            )
+            return Finding(check="undecidable", level="warn", what=what, advice=advice)
+        if untold:
+            what = f"not known yet for all constraints: {named(sorted(untold))} did not tell which variables they measure"
+            return Finding(check="undecidable", level="ok", what=what)
+        return Finding(
+            check="undecidable", level="ok", what="the nodes of each constraint measure its variables, as far as is known"
+        )
 
     def _identity(self) -> Iterator[Finding]:
         name, at = self._gossip.node_id, self._namesake_at

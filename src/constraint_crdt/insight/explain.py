@@ -14,22 +14,22 @@ only if asked by id, from the clocks of peers.
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.expression.evaluation import Evaluation
+from constraint_crdt.expression.evaluation import Evaluation, evaluable
 from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.constraints import reported_fields
+from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.types.counters import ZERO
-from constraint_crdt.types.definition import Addition
-from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
+from constraint_crdt.types.counters import ZERO, Seconds, Times
+from constraint_crdt.types.definition import Addition, Definition
+from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
 
 NAMED = 3
 """Nodes named where a constraint is violated: those with the most violations."""
@@ -54,6 +54,9 @@ class Evaluations(Protocol):
 
     def verdict(self, id_: str) -> NodeVerdict | None:
         """The verdict of this node on a constraint, with the values and the margin."""
+
+    def times(self, id_: str) -> Times:
+        """The time by verdict that this node did not write yet."""
 
 
 class Explanations:
@@ -118,7 +121,10 @@ class Explanations:
         verdicts.pop(self._gossip.node_id, None)  # not told yet, or of a former definition
         if own is not None:
             verdicts[self._gossip.node_id] = own
-        names = {*counts, *lately.by_node, *verdicts}
+        seconds = self._gossip.state.metrics.time_on(id_)
+        if any(unwritten := self._evaluations.times(id_)):
+            seconds[self._gossip.node_id] = seconds.get(self._gossip.node_id, Seconds()).plus(unwritten)
+        names = {*counts, *lately.by_node, *verdicts, *(name for name, time in seconds.items() if time.held is not None)}
         reports = []
         for name in sorted(names):
             rate, ever = lately.by_node.get(name), counts.get(name, ZERO)
@@ -128,7 +134,9 @@ class Explanations:
                 ViolationReport(
                     node=name,
                     live=self._evidence.is_live(name),
-                    **_told(told, violated=False if only_satisfied else None),
+                    violated=_is_violated(told, otherwise=False if only_satisfied else None),
+                    **reported_verdict(told),
+                    **reported_time(seconds.get(name, Seconds())),
                     last=self._evidence.now() if name == self._gossip.node_id else self._evidence.heard_at(name),
                     exact=told is not None,
                     satisfied=ever.satisfied,
@@ -154,39 +162,32 @@ class Explanations:
         return tuple(found)
 
 
-class _Told(TypedDict):
-    """The fields of a report that a verdict fills."""
-
-    violated: bool | None
-    state: str | None
-    since: int | None
-    values: dict[str, str]
-    margin: float | None
-    margin_share: float | None
-    margin_variable: str | None
-    reason: str
-    by_default: bool
+def state_here(last: Evaluation | None, definitions: Iterable[Definition], labels: Mapping[str, str]) -> str | None:
+    """The verdict state of a constraint on a node with these labels; None before the first judgement."""
+    if last is not None:
+        return last.state.value
+    applies = any(evaluable(each) and each.applies_to(labels) for each in definitions)
+    return None if applies else VerdictState.OFF.value
 
 
-def _told(verdict: NodeVerdict | None, *, violated: bool | None) -> _Told:
-    """A verdict for a report. `violated`: of a node that told no verdict."""
+def violated_nodes(verdicts: ConstraintVerdicts, id_: str, me: str, own: NodeVerdict | None) -> dict[str, NodeVerdict]:
+    """The violations of a constraint by node, the longest violated first.
+
+    `own`: the verdict of this node, `me`, in place of its cell, which may be of a former definition. O(nodes with a violation).
+    """
+    told = verdicts.of(id_) if id_ in verdicts.violated else {}
+    found = {name: told[name] for name in verdicts.violated_on(id_) if name != me}
+    if own is not None and own.state in VIOLATED_STATES:
+        found[me] = own
+        return dict(sorted(found.items(), key=lambda each: (each[1].since, each[0])))
+    return found
+
+
+def _is_violated(verdict: NodeVerdict | None, *, otherwise: bool | None) -> bool | None:
+    """`otherwise`: of a node that told no verdict."""
     if verdict is None:
-        return _Told(
-            violated=violated, state=None, since=None, values={}, margin=None, margin_share=None, margin_variable=None,
-            reason="", by_default=False,
-        )  # fmt: skip
-    known = verdict.state not in (VerdictState.UNKNOWN, VerdictState.OFF)
-    return _Told(
-        violated=verdict.state in VIOLATED_STATES if known else None,
-        state=verdict.state.value,
-        since=verdict.since,
-        values=dict(verdict.inputs),
-        margin=verdict.margin,
-        margin_share=verdict.share,
-        margin_variable=verdict.variable,
-        reason=verdict.reason,
-        by_default=verdict.by_default,
-    )
+        return otherwise
+    return None if verdict.state in (VerdictState.UNKNOWN, VerdictState.OFF) else verdict.state in VIOLATED_STATES
 
 
 def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
@@ -287,6 +288,10 @@ class NodeOverview:
             violated_since=min(now.values(), default=None),
             violated_on=len(violated),
             worst=tuple(sorted(violated, key=lambda name: (name not in now, -violated[name], name))[:NAMED]),
+            state=state_here(last, definitions, self._gossip.labels),
+            since=self._evaluations.since(id_) if last else None,
+            by_default=last is not None and last.by_default,
+            **reported_time(state.metrics.time(id_).plus(self._evaluations.times(id_))),
             covered=None if clocks is None else _covered([(each.dot.replica, each.dot.seq) for each in additions], clocks),
         )
 

@@ -21,6 +21,7 @@ from constraint_crdt.operations import (
     sketches,
     tile_edits,
     tiles,
+    variables,
 )
 from constraint_crdt.operations.operation import AnyOperation, Operation
 
@@ -29,6 +30,7 @@ _SUBJECTS: Final = (
     service,
     constraints,
     counts,
+    variables,
     sketches,
     evidence,
     diagnosis,

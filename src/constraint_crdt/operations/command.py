@@ -2,7 +2,8 @@
 
 A flag is for a field of the request. Without a declaration a parameter of the path is a positional argument, a bool a switch and
 any other field a `--flag`. The view of a response consists of sentences, tables and named values. Values are durations, points in
-time, labels, measurements, counts: `30m`, `2026-12-01T00:00:00Z`, `zone=a`, `in 29 min`.
+time, labels, measurements, counts: `30m`, `2026-12-01T00:00:00Z`, `zone=a`, `in 29 min`. A verdict has the same words everywhere:
+`pending 12 s of 30 s`, `speed_mps = 9.0, 7.5 above the limit (500 %)`, `99.93 %` of the time.
 """
 
 import json
@@ -197,14 +198,71 @@ def show_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
+def show_length(seconds: float) -> str:
+    """A length of time in whole units: `12 s`, `29 min`."""
+    whole = max(0, int(seconds))
+    unit, size = next((unit, size) for unit, size, least in _SHOWN if whole >= least * size)
+    return f"{whole // size} {unit}"
+
+
 def show_distance(seconds: float) -> str:
     """How far off a point in time is: `in 29 min`, or `29 min ago`."""
-    whole = int(abs(seconds))
-    unit, size = next((unit, size) for unit, size, least in _SHOWN if whole >= least * size)
-    amount = f"{whole // size} {unit}"
+    amount = show_length(abs(seconds))
     return f"in {amount}" if seconds > 0 else f"{amount} ago"
 
 
 def show_time(time: int | None, now: float) -> str:
     """The distance from `now` (seconds since the epoch) to a time in ns since the epoch; `-` for None."""
     return "-" if time is None else show_distance(time / 1e9 - now)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------------
+
+
+def show_share(share: float | None) -> str:
+    """A share in percent: `99.93 %`. A share just below 1 or above 0 is rounded to neither."""
+    if share is None:
+        return "-"
+    if 0.99995 <= share < 1.0:
+        return "> 99.99 %"
+    return "< 0.01 %" if 0.0 < share < 0.00005 else f"{100 * share:.2f} %"
+
+
+def show_state(state: str, since: int | None, now: float, *, for_: float = 0.0, clear_after: float = 0.0) -> str:
+    """A verdict state with its clock: `pending 12 s of 30 s`. Times in seconds; `since` in ns since the epoch."""
+    if state == "pending" and for_ and since is not None:
+        return f"pending {show_length(min(now - since / 1e9, for_))} of {_exact(for_)}"
+    return f"clearing ({_exact(clear_after)})" if state == "clearing" and clear_after else state
+
+
+def _exact(seconds: float) -> str:
+    return show_length(seconds) if seconds >= 60 and seconds % 60 == 0 else f"{seconds:g} s"
+
+
+def show_margin(values: Mapping[str, str], margin: float, share: float | None, variable: str | None) -> str:
+    """The distance to the threshold: `7.5 above the limit (500 %)`; `beyond` or `within` where the direction cannot be told."""
+    side = _side(values.get(variable or ""), margin, share) or ("within" if margin > 0 else "beyond")
+    if not margin:
+        return "at the limit"
+    return f"{abs(margin):.4g} {side} the limit{'' if share is None else f' ({100 * abs(share):.3g} %)'}"
+
+
+def _side(text: str | None, margin: float, share: float | None) -> str | None:
+    """The direction from the threshold to the value, from the size of the threshold; None if it fits neither or both directions."""
+    try:
+        value, threshold = float(text or ""), abs(margin / share) if share else math.nan
+    except (ValueError, OverflowError):
+        return None
+    above = math.isclose(abs(value - abs(margin)), threshold, rel_tol=1e-9)
+    below = math.isclose(abs(value + abs(margin)), threshold, rel_tol=1e-9)
+    return None if above is below else "above" if above else "below"
+
+
+def show_values(values: Mapping[str, str], margin: float | None, share: float | None, variable: str | None) -> str:
+    """The values of a judgement and the margin: `speed_mps = 9.0, 7.5 above the limit (500 %); distance_m = 0.3`."""
+    texts = {name: f"{name} = {value}" for name, value in values.items()}
+    first = []
+    if margin is not None:
+        read = texts.pop(variable or "", variable or "")
+        first = [", ".join(part for part in (read, show_margin(values, margin, share, variable)) if part)]
+    return "; ".join([*first, *texts.values()])

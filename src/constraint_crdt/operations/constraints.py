@@ -1,7 +1,7 @@
 """The operations on constraints: list them, add, remove and edit them in a batch, check an expression, and an overview of many."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypedDict, cast
@@ -21,6 +21,10 @@ from constraint_crdt.operations.command import (
     parse_moment,
     show_distance,
     show_duration,
+    show_share,
+    show_state,
+    show_time,
+    show_values,
 )
 from constraint_crdt.operations.operation import (
     DELETE,
@@ -40,17 +44,24 @@ from constraint_crdt.operations.operation import (
     parse_flag,
     wrong,
 )
-from constraint_crdt.types.definition import Definition
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from constraint_crdt.operations.evidence import StandingDefinition
+    from constraint_crdt.operations.evidence import StandingDefinition, ViolationReport
     from constraint_crdt.runtime.node import Node
+    from constraint_crdt.types.counters import Seconds
+    from constraint_crdt.types.definition import Definition
+    from constraint_crdt.types.verdicts import NodeVerdict
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+MOST_VIOLATED: Final = 10
+"""Nodes with a violation named in a report."""
+
 MAX_CHANGES: Final = 10_000
 """Per batch. Applying so many blocks the node for some tenths of a second."""
+NOTED_CHANGES: Final = 100
+"""Changes of a batch with notes on its additions, at most. Notes take up to some ms each."""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------------
@@ -180,7 +191,7 @@ class ReportedFields(TypedDict):
     meaning: int
 
 
-def reported_fields(definition: Definition) -> ReportedFields:
+def reported_fields(definition: "Definition") -> ReportedFields:
     """The fields of a definition that say how its `when` is evaluated."""
     return {
         "for_": definition.for_ / SECOND,
@@ -190,6 +201,84 @@ def reported_fields(definition: Definition) -> ReportedFields:
         "max_age": None if definition.max_age is None else definition.max_age / SECOND,
         "meaning": definition.meaning,
     }
+
+
+class SecondsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Time by verdict, in seconds, before `for`, `clear_after` and `clear_when`."""
+
+    satisfied: float = 0.0
+    violated: float = 0.0
+    unknown: float = 0.0
+
+
+NO_SECONDS: Final = SecondsReport()
+
+
+class ViolatedNode(msgspec.Struct, frozen=True, kw_only=True):
+    """A node with a violation, as the node told."""
+
+    node: str
+    state: str | None
+    """violated or clearing."""
+    since: int | None
+    """The first violated evaluation, in ns since the epoch by the clock of that node."""
+    values: dict[str, str]
+    """The values of the variables at the turn to the state, as texts."""
+    margin: float | None
+    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    margin_share: float | None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+
+
+class ReportedVerdict(TypedDict):
+    """The fields of a report that a verdict fills."""
+
+    state: str | None
+    since: int | None
+    values: dict[str, str]
+    margin: float | None
+    margin_share: float | None
+    margin_variable: str | None
+    reason: str
+    by_default: bool
+
+
+_NO_VERDICT: Final = ReportedVerdict(
+    state=None, since=None, values={}, margin=None, margin_share=None, margin_variable=None, reason="", by_default=False
+)
+
+
+def reported_verdict(verdict: "NodeVerdict | None") -> ReportedVerdict:
+    """The fields of a verdict; None: of a node that told none."""
+    if verdict is None:
+        return _NO_VERDICT
+    return {
+        "state": verdict.state.value,
+        "since": verdict.since,
+        "values": dict(verdict.inputs),
+        "margin": verdict.margin,
+        "margin_share": verdict.share,
+        "margin_variable": verdict.variable,
+        "reason": verdict.reason,
+        "by_default": verdict.by_default,
+    }
+
+
+class ReportedTime(TypedDict):
+    """The fields of a report that the time by verdict fills."""
+
+    seconds: SecondsReport
+    held: float | None
+
+
+def reported_time(time: "Seconds") -> ReportedTime:
+    """The fields of a time by verdict."""
+    seconds = SecondsReport(satisfied=time.satisfied, violated=time.violated, unknown=time.unknown)
+    return {"seconds": seconds, "held": time.held}
 
 
 class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,14 +317,39 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """The reason of an unknown verdict."""
     by_node: dict[str, tuple[int, int]]
     """(satisfied, violations) per node."""
+    state: str | None = None
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
+    0.1.0 have neither this field nor the next ones."""
+    since: int | None = None
+    """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+    values: dict[str, str] = {}
+    """The values of the variables on this node, as texts."""
+    margin: float | None = None
+    """The signed distance to the threshold on this node; negative for a violation; null for an expression without one."""
+    margin_share: float | None = None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None = None
+    seconds: SecondsReport = NO_SECONDS
+    """The time by verdict, over all nodes."""
+    held: float | None = None
+    """The share of the satisfied and violated time that was satisfied; null without any."""
+    violated_now: int = 0
+    """Nodes with a violation now, as the nodes told."""
+    violated_on: tuple[ViolatedNode, ...] = ()
+    """Ten of these at most, the longest violated first."""
 
 
-class Added(msgspec.Struct, frozen=True, kw_only=True):
+class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A constraint is active with the definition given."""
 
     id: str
     change: str
     """added, replaced, extended, unchanged."""
+    notes: tuple[str, ...] = ()
+    """Sentences on the definition: a variable that no node measures, labels that no known node has, an expression that reads
+    nothing. Left out without any."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,13 +358,15 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Changed(msgspec.Struct, frozen=True, kw_only=True):
+class Changed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The result of a change of a batch."""
 
     id: str | None
     """The constraint's; None for counts of none in particular."""
     change: str
     """added, replaced, extended, unchanged, removed, recorded."""
+    notes: tuple[str, ...] = ()
+    """As of `Added`; in the answer to a batch of at most 100 changes only."""
 
 
 class Batched(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,30 +402,54 @@ async def _constraints(node: "Node", request: ListConstraints) -> Reply[list[Con
     return Reply(node.expired(page) if request.expired else node.constraints(page), next_after=following)
 
 
-def _table(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
-    """A row per definition."""
+def show_constraints(found: list[ConstraintReport], _: ListConstraints, __: "Namespace") -> Table:
+    """A row per definition. The counts are of judgements, in the whole fleet but for `unknown`."""
     extra = _extra_columns(found)
-    columns = [
-        Column("id"),
-        Column("severity"),
-        Column("when"),
-        Column("here"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
-        Column("unknown", right=True),
-        Column("added by"),
-        *map(Column, extra),
-    ]
+    now = time.time()
+    columns = [Column("id"), Column("severity"), Column("when"), Column("here")]
+    titles = ("judged satisfied", "judged violated", "judged unknown", "held of the time")
+    columns += [Column(title, right=True) for title in titles]
+    columns += map(Column, ("added by", *extra, *(["violated on"] if any(each.violated_now for each in found) else [])))
     rows: list[list[object]] = []
     for each in found:
         first, *others = each.definitions
-        here = each.verdict or "-" if each.applies_here else "not for it"
-        line = [each.id, first.severity, first.when or "-", here, each.satisfied, each.violations, each.unknown]
-        rows.append([*line, first.added_by, *(show(first) for show in extra.values())])
+        line = [each.id, first.severity, first.when or "-", _here(each, now), each.satisfied, each.violations, each.unknown]
+        more: list[object] = [*(show(first) for show in extra.values()), show_violated(each.violated_on, each.violated_now, now)]
+        rows.append([*line, show_share(each.held), first.added_by, *more][: len(columns)])
         for also in others:
-            blank = ["  and also", also.severity, also.when or "-", "", "", "", ""]
-            rows.append([*blank, also.added_by, *(show(also) for show in extra.values())])
+            blank: list[object] = ["  and also", also.severity, also.when or "-", "", "", "", "", ""]
+            rows.append([*blank, also.added_by, *(show(also) for show in extra.values()), ""][: len(columns)])
     return Table(columns, rows)
+
+
+def _here(each: ConstraintReport, now: float) -> str:
+    """The verdict state on the node; on a node of 0.1.0 the verdict."""
+    if not each.applies_here:
+        return "not for it"
+    state = each.state or each.verdict
+    if state is None or state == "off":
+        return "-"
+    default = ", by default" if each.by_default else ""
+    return show_state(state, each.since, now, for_=each.for_, clear_after=each.clear_after) + default
+
+
+def show_violated(nodes: Sequence[ViolatedNode], count: int, now: float) -> str:
+    """The nodes with a violation, `count` in all: the first with its time and values, the others by name."""
+    if not nodes:
+        return "-"
+    first, *others = nodes
+    rest = count - len(nodes)
+    names = [each.node for each in others] + ([f"{rest} more"] if rest > 0 else [])
+    return show_verdict(first, now) + (f"; also on {', '.join(names)}" if names else "")
+
+
+def show_verdict(each: "ViolatedNode | ViolationReport", now: float) -> str:
+    """The verdict of a node: `b since 12 s ago: speed_mps = 9.0, 7.5 above the limit (500 %)`."""
+    since = "" if each.since is None else f" since {show_time(each.since, now)}"
+    values = show_values(each.values, each.margin, each.margin_share, each.margin_variable)
+    facts = [values, each.reason, "by default" if each.by_default else ""]
+    told = "; ".join(fact for fact in facts if fact)
+    return f"{each.node}{since}{f': {told}' if told else ''}"
 
 
 def _extra_columns(found: list[ConstraintReport]) -> dict[str, Callable[[DefinitionReport], str]]:
@@ -365,10 +505,10 @@ CONSTRAINTS: Final = Operation(
     join=concatenated,
     command=Command(
         name="constraints",
-        help="the active constraints and their counts",
+        help="the active constraints: their states, counts of judgements, and the time for which they held",
         group="constraints",
         flags={"expired": Flag("--expired", action="store_true", help="those instead that have expired and were not removed yet")},
-        show=_table,
+        show=show_constraints,
     ),
 )
 
@@ -422,7 +562,8 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         if_unknown=request.if_unknown,
         max_age=request.max_age,
     )
-    return Reply(Added(id=request.id, change=change.value), created=change.value == "added")
+    notes = node.notes_on(request.id) if request.when or request.on else ()
+    return Reply(Added(id=request.id, change=change.value, notes=notes), created=change.value == "added")
 
 
 ADD: Final = Operation(
@@ -476,7 +617,7 @@ ADD: Final = Operation(
             ),
             "max_age": Flag(
                 "--max-age", metavar="TIME", convert=parse_duration,
-                help="older values are not used; default: the max_age of each node",
+                help="older values are not used; default: the max_age of the variable, or else of the node, as each node sets it",
             ),
         },
         options=_WAIT,
@@ -524,7 +665,13 @@ async def _batch(node: "Node", request: Batch) -> Batched:
     except BatchError as error:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
-    return Batched(results=tuple(Changed(id=each.id, change=each.change.value) for each in results))
+    noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
+    notes = {id_: node.notes_on(id_) for id_ in noted}
+    changed = []
+    for each in results:
+        stands = each.change.value not in ("removed", "recorded")
+        changed.append(Changed(id=each.id, change=each.change.value, notes=notes.get(each.id or "", ()) if stands else ()))
+    return Batched(results=tuple(changed))
 
 
 BATCH: Final = Operation(
@@ -544,13 +691,14 @@ BATCH: Final = Operation(
 # --- expressions ------------------------------------------------------------------------------------------------------------
 
 
-async def _check_expression(_: "Node", request: Expression) -> ExpressionReport:
+async def _check_expression(node: "Node", request: Expression) -> ExpressionReport:
     import asyncio  # loaded by nodes only: commands need no event loop
 
     from constraint_crdt.expression import ExpressionError, compile_expression
 
     try:
-        found = await asyncio.to_thread(compile_expression, request.when)
+        kinds = dict(node.gossip.state.variables.kinds())
+        found = await asyncio.to_thread(compile_expression, request.when, kinds=kinds)
     except ExpressionError as error:
         return ExpressionReport(ok=False, error=str(error), variables=())
     return ExpressionReport(ok=True, error=None, variables=tuple(sorted(found.variables)))

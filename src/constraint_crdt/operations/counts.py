@@ -18,7 +18,9 @@ from constraint_crdt.operations.command import (
     parse_duration,
     parse_measurements,
     show_duration,
+    show_values,
 )
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport
 from constraint_crdt.operations.operation import (
     AFTER,
     GET,
@@ -42,6 +44,7 @@ from constraint_crdt.operations.operation import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.expression.evaluation import Evaluation
     from constraint_crdt.runtime.node import Node
 
 OVERVIEW_PAGE: Final = 250
@@ -110,6 +113,15 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """satisfied, violated, unknown."""
     reason: str
     """The reason of an unknown verdict."""
+    state: str | None = None
+    """holds, pending, violated, clearing, unknown. Nodes of 0.1.0 have neither this field nor the next ones."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+    margin: float | None = None
+    """The signed distance to the threshold; negative for a violation; null for an expression without one."""
+    margin_share: float | None = None
+    """The margin as a share of the threshold."""
+    margin_variable: str | None = None
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +176,17 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     """Nodes with recent violations, or a violation now."""
     worst: tuple[str, ...]
     """Three of these: nodes with a violation now first, then by recent violations."""
+    state: str | None = None
+    """The verdict state on this node: holds, pending, violated, clearing, unknown, off; null before the first judgement. Nodes of
+    0.1.0 have neither this field nor the next ones."""
+    since: int | None = None
+    """The beginning of the state, in ns since the epoch; of pending, violated and clearing, the first violated evaluation."""
+    by_default: bool = False
+    """The outcome was undecided, and `if_unknown` gave the verdict."""
+    seconds: SecondsReport = NO_SECONDS
+    """The time by verdict, over all nodes."""
+    held: float | None = None
+    """The share of the satisfied and violated time that was satisfied; null without any."""
     covered: tuple[int, int, int] | None
     """The number of nodes with all definitions (this node included), with some missing, and without evidence; null in a page."""
 
@@ -299,15 +322,33 @@ RECORD: Final = Operation(
 
 async def _check(node: "Node", request: Given) -> Checked:
     found = await node.check(request.values)
-    evaluations = (Evaluated(constraint=each.constraint, verdict=each.verdict.value, reason=each.reason) for each in found)
-    return Checked(evaluations=tuple(evaluations))
+    return Checked(evaluations=tuple(map(_evaluated, found)))
+
+
+def _evaluated(each: "Evaluation") -> Evaluated:
+    return Evaluated(
+        constraint=each.constraint,
+        verdict=each.verdict.value,
+        reason=each.reason,
+        state=each.state.value,
+        by_default=each.by_default,
+        margin=each.margin,
+        margin_share=each.margin_share,
+        margin_variable=each.margin_variable,
+    )
 
 
 def _evaluations(found: Checked, _: Given, __: "Namespace") -> str | Table:
     if not found.evaluations:
         return "nothing to evaluate: no active constraint has a `when`"
-    rows = [[each.constraint, each.verdict, each.reason] for each in found.evaluations]
-    return Table([Column("constraint"), Column("verdict"), Column("reason")], rows)
+    columns = [Column("constraint"), Column("verdict"), Column("state"), Column("margin"), Column("reason")]
+    return Table(columns, [_line(each) for each in found.evaluations])
+
+
+def _line(each: Evaluated) -> list[object]:
+    """A row of `check`."""
+    margin = "-" if each.margin is None else show_values({}, each.margin, each.margin_share, each.margin_variable)
+    return [each.constraint, each.verdict + (" by default" if each.by_default else ""), each.state or "-", margin, each.reason]
 
 
 CHECK: Final = Operation(
@@ -343,6 +384,7 @@ MEASURE: Final = Operation(
     method=POST,
     path="/v1/measure",
     summary="Take measurements in.",
+    about="Take measurements in. A value counts for the max_age of a definition, else the variable's, else the node's.",
     request=Measured,
     response=Nothing,
     run=_measure,
@@ -454,7 +496,7 @@ def show_rates(answer: RatesReport, request: GetRates, arguments: "Namespace") -
             rows += [[name, node, *_amounts(rate)] for node, rate in each.by_node.items()]
         else:
             rows.append([name, *_amounts(each), f"{each.satisfied_per_minute:.2f}", f"{each.violated_per_minute:.2f}"])
-    head = f"evaluations of late, where one counts half after {show_duration(answer.half_life)}"
+    head = f"judgements of late, where one counts half after {show_duration(answer.half_life)}"
     return [head, Table(columns, rows), *_notes(answer)]
 
 
@@ -511,7 +553,7 @@ RATES: Final = Operation(
                 "--half-life",
                 metavar="TIME",
                 convert=parse_duration,
-                help="after which an evaluation counts half, as in 5m; default: the shortest that is tracked",
+                help="after which a judgement counts half, as in 5m; default: the shortest that is tracked",
             ),
             "node": None,
         },

@@ -2,13 +2,23 @@
 
 import re
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, View, show_time
-from constraint_crdt.operations.constraints import show_fields
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    CompositeCommand,
+    Flag,
+    Lines,
+    Table,
+    View,
+    show_share,
+    show_state,
+    show_time,
+)
+from constraint_crdt.operations.constraints import NO_SECONDS, SecondsReport, show_fields, show_verdict
 from constraint_crdt.operations.operation import (
     GET,
     SECONDS,
@@ -34,6 +44,12 @@ Wanted = Literal["all", "live", "majority"] | int
 LONGEST_WAIT: Final = 300.0
 DEFAULT_WAIT: Final = 30.0
 """Seconds."""
+
+MOST_TOLD: Final = 10
+"""Nodes with a sentence on their verdict in an explanation."""
+
+_TOLD: Final = ("violated", "clearing", "pending", "unknown")
+"""The states with a sentence, the most severe first."""
 
 WANTED: Final = "all|live|majority|[1-9][0-9]{0,5}"
 """The values of `wait`, as a regular expression."""
@@ -142,20 +158,20 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     live: bool
     violated: bool | None
     """As the node told; null: the verdict is unknown, or the node told none."""
-    state: str | None
+    state: str | None = None
     """holds, pending, violated, clearing, unknown, off; null: the node told none, so no violation either, or it runs 0.1."""
     since: int | None
     """The beginning of the state; of a violation, the first violated evaluation. By the clock of that node."""
-    values: dict[str, str]
+    values: dict[str, str] = {}
     """The values of the variables at the turn to the state, as texts."""
-    margin: float | None
+    margin: float | None = None
     """The signed distance to the threshold at the turn; negative for a violation; null for an expression without one."""
-    margin_share: float | None
+    margin_share: float | None = None
     """The margin as a share of the threshold."""
-    margin_variable: str | None
-    reason: str
+    margin_variable: str | None = None
+    reason: str = ""
     """The reason of an undecided outcome."""
-    by_default: bool
+    by_default: bool = False
     """The outcome was undecided, and `if_unknown` gave the verdict."""
     last: int | None
     """The last contact with the node; of this node, now."""
@@ -166,7 +182,11 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the start of the constraint."""
     violated_per_minute: float
     violated_share: float | None
-    """Recently, at the shortest tracked half-life; null without recent evaluations."""
+    """Of the judgements, recently, at the shortest tracked half-life; null without recent judgements."""
+    seconds: SecondsReport = NO_SECONDS
+    """The time by verdict on the node."""
+    held: float | None = None
+    """The share of the satisfied and violated time that was satisfied; null without any."""
 
 
 class RecentRates(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,7 +406,7 @@ def show_explain(answer: ExplainReport, _: ExplainConstraint, __: "Namespace") -
         lines.append(("heard by", _heard_by(answer.coverage)))
     view: list[str | Table | Lines] = [f"{answer.id}: {_state(answer)}", Lines(lines)]
     if answer.violations:
-        view.append(_violations(answer.violations, now))
+        view += [*_verdicts(answer, now), _violations(answer, now)]
     return view
 
 
@@ -423,7 +443,7 @@ def _known(since: int | None, now: float) -> str:
 
 
 def _lately(each: RecentRates) -> str:
-    share = "nothing was evaluated" if each.violated_share is None else f"{100 * each.violated_share:.2f} % violated"
+    share = "nothing was judged" if each.violated_share is None else f"{100 * each.violated_share:.2f} % of the judgements violated"
     counts = f"{each.violated_per_minute:.2f} violated and {each.satisfied_per_minute:.2f} satisfied a minute"
     return f"{share}, {counts} (half-life {each.half_life:g} s)"
 
@@ -436,22 +456,41 @@ def _heard_by(report: CoverageReport) -> str:
     return told + (f"; no evidence of {', '.join(unknown)}" if unknown else "")
 
 
-def _violations(violations: Sequence[ViolationReport], now: float) -> Table:
+def _verdicts(answer: ExplainReport, now: float) -> list[str]:
+    """A sentence for each node with another state than `holds`, and the longest violated first."""
+    found = [each for each in answer.violations if each.state in _TOLD]
+    found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
+    sentences = [f"{each.state} on {show_verdict(each, now)}" for each in found[:MOST_TOLD]]
+    return [*sentences, f"and on {len(found) - MOST_TOLD} nodes more"] if len(found) > MOST_TOLD else sentences
+
+
+def _violations(answer: ExplainReport, now: float) -> Table:
+    """A row for each node: the state, the counts of judgements, and the share of the time."""
     columns = [Column("node"), Column("now"), Column("since"), Column("live")]
-    columns += [Column(title, right=True) for title in ("satisfied", "violated", "violated/min lately")]
+    titles = ("judged satisfied", "judged violated", "violated/min lately", "held of the time")
+    columns += [Column(title, right=True) for title in titles]
+    first = answer.definitions[0] if answer.definitions else None
     rows = [
         [
             each.node,
-            {True: "violated", False: "satisfied", None: "unknown"}[each.violated],
-            show_time(each.since, now) + ("" if each.exact or each.since is None else ", as told"),
+            _now(each, first, now),
+            show_time(each.since, now),
             "yes" if each.live else "no",
             each.satisfied,
             each.violations,
             f"{each.violated_per_minute:.2f}",
+            show_share(each.held),
         ]
-        for each in violations
+        for each in answer.violations
     ]
     return Table(columns, rows)
+
+
+def _now(each: ViolationReport, definition: StandingDefinition | None, now: float) -> str:
+    if each.state is None:
+        return {True: "violated", False: "holds", None: "not told"}[each.violated]
+    times = (0.0, 0.0) if definition is None else (definition.for_, definition.clear_after)
+    return show_state(each.state, each.since, now, for_=times[0], clear_after=times[1])
 
 
 EXPLAIN: Final = Operation(

@@ -55,6 +55,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     constraints_hash: str
     """Hash of the definitions in force, hex: equal for equal definitions."""
     constraints: int
+    unknown_here: int = 0
+    """Constraints unknown on this node now."""
+    violated_anywhere: int = 0
+    """Constraints violated on at least one node now, as far as is known here."""
     satisfied: int
     violations: int
     satisfaction_rate: float
@@ -210,7 +214,8 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
         ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
         ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
-        ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated{rate}"),
+        ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
+        ("counts", f"{answer.satisfied} judgements satisfied, {answer.violations} violated{rate}"),
         ("position", list(answer.position) if answer.position else "none"),
         ("agreement", f"{state}; constraints {answer.constraints_hash[:16]}, everything {answer.hash[:16]}"),
         ("staleness", _staleness(answer)),

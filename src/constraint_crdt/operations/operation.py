@@ -63,6 +63,7 @@ class Freshness(enum.Enum):
 
     STATE = "until the state or a reading of it moves"
     AGING = "the same, and for a second at most: it tells what ages"
+    MEASURED = "the same, and until something is measured"
 
 
 class Problem(ConstraintCrdtError):

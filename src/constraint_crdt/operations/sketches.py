@@ -165,7 +165,7 @@ async def _top(node: "Node", request: GetTop) -> TopReport:
 
 
 def show_top(answer: TopReport, _: GetTop, __: "Namespace") -> View:
-    """A row for each item."""
+    """A row for each item; a sentence on the unit of the sketch of violations."""
     if not answer.items:
         return f"nothing counted in {answer.of} yet"
     columns = [Column("item"), *(Column(title, right=True) for title in ("at most", "at least", "share", "exact"))]
@@ -179,7 +179,8 @@ def show_top(answer: TopReport, _: GetTop, __: "Namespace") -> View:
         ]
         for each in answer.items
     ]
-    return Table(columns, rows)
+    table = Table(columns, rows)
+    return ["violated judgements, by constraint", table] if answer.of == VIOLATIONS else table
 
 
 TOP: Final = Operation(
@@ -205,7 +206,7 @@ TOP: Final = Operation(
     positional=("k",),
     command=Command(
         name="top",
-        help="what is violated most, or the most frequent items of a tally",
+        help="the constraints with the most violated judgements, or the most frequent items of a tally",
         group="constraints",
         flags={
             "k": Flag("-k", type=parse_count, default=10, metavar="N", help="how many to show, 1 to 1000; default: 10"),

@@ -298,12 +298,12 @@ class GossipNode:
         self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
         self.labels = checked
 
-    def describe_variables(self, variables: Mapping[str, VariableKind]) -> bool:
+    def describe_variables(self, variables: Mapping[str, VariableKind], *, even_none: bool = False) -> bool:
         """Publish the names and kinds that this node measures. True if a cell was written: not for the same variables.
 
-        Raises as `MeasuredVariables.put` does.
+        `even_none`, and the errors: see `MeasuredVariables.put`.
         """
-        return self.write(lambda me: self.local.state.variables.put(variables, node=me))
+        return self.write(lambda me: self.local.state.variables.put(variables, node=me, even_none=even_none))
 
     def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Evaluate every active constraint that has a `when` against measurements, and count the results.

@@ -21,20 +21,34 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
+from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.model import DurationHistogram, EventKind
-from constraint_crdt.operations.constraints import ConstraintReport, DefinitionReport, reported_fields
+from constraint_crdt.operations.constraints import (
+    MOST_VIOLATED,
+    ConstraintReport,
+    DefinitionReport,
+    ReportedVerdict,
+    ViolatedNode,
+    reported_fields,
+    reported_time,
+    reported_verdict,
+)
 from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.variables import MOST_READERS, VariableReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop, ExchangeReceipt
 from constraint_crdt.runtime.maintenance import RemovalSweep
+from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
+from constraint_crdt.types.variables import kind_of
+from constraint_crdt.types.verdicts import value_text
 
 
 class Answers:
@@ -50,6 +64,7 @@ class Answers:
         transport: Transport,
         persistence: Persistence,
         removals: RemovalSweep,
+        measurements: LatestMeasurements,
     ) -> None:
         self._gossip = gossip
         self._feed = feed
@@ -59,6 +74,7 @@ class Answers:
         self._transport = transport
         self._persistence = persistence
         self._removals = removals
+        self._measurements = measurements
         self._began, self._began_at = time.monotonic(), time.time_ns()
 
     def begin(self) -> None:
@@ -77,6 +93,8 @@ class Answers:
             hash=gossip.state_hash.hex(),
             constraints_hash=gossip.constraints_hash.hex(),
             constraints=state.active_constraint_count,
+            unknown_here=self._evaluator.undecided,
+            violated_anywhere=len(state.verdicts.violated),
             satisfied=state.metrics.total_satisfied,
             violations=state.metrics.total_violations,
             satisfaction_rate=state.satisfaction_rate,
@@ -128,6 +146,43 @@ class Answers:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
         return [self._node(name, described.get(name), convergence) for name in (self.names if names is None else names)]
+
+    def variable_ids(self, node: str | None, name: str | None) -> list[str]:
+        """See `Node.variable_ids`."""
+        me, variables = self._gossip.node_id, self._gossip.state.variables
+        nodes = [node] if node is not None else [me, *(each for each in self._names() if each != me)]
+        told = {each: self._measurements.samples if each == me else variables.of(each) for each in nodes}
+        if name is not None:
+            return sorted(f"{each}/{name}" for each, names in told.items() if name in names)
+        return sorted(f"{each}/{name}" for each, names in told.items() for name in names)
+
+    def variables(self, ids: Sequence[str]) -> list[VariableReport]:
+        """See `Node.variables`."""
+        now = time.monotonic_ns()
+        places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
+        reports = [self._variable(node, name, now) for node, name in places]
+        return [report for report in reports if report is not None]
+
+    def _variable(self, node: str, name: str, now: int) -> VariableReport | None:
+        if node != self._gossip.node_id:
+            kind = self._gossip.state.variables.of(node).get(name)
+            return None if kind is None else VariableReport(node=node, name=name, kind=kind.value)
+        sample = self._measurements.samples.get(name)
+        if sample is None:
+            return None
+        readers = self._evaluator.judge.readers([name])
+        return VariableReport(
+            node=node,
+            name=name,
+            kind=kind_of(sample.value).value,
+            value=value_text(sample.value),
+            age=max(0, now - sample.at) / SECOND,
+            max_age=(sample.until - sample.at) / SECOND,
+            aged=sample.until < now,
+            source=sample.source,
+            constraints=tuple(readers[:MOST_READERS]),
+            readers=len(readers),
+        )
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""
@@ -227,6 +282,10 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
+        own = self._evaluator.verdict(id_)
+        violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own)
+        in_force = definitions if id_ in state.constraints else ()
+        verdict: ReportedVerdict = {**reported_verdict(own), "state": state_here(last, in_force, self._gossip.labels)}
         return ConstraintReport(
             id=id_,
             when=first.when,
@@ -244,8 +303,13 @@ class Answers:
             violations=counts.violated,
             unknown=self._evaluator.unknown(id_),
             verdict=last.verdict.value if last else None,
-            reason=last.reason if last else "",
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
+            **verdict,
+            **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
+            violated_now=len(violated),
+            violated_on=tuple(
+                ViolatedNode(node=node, **reported_verdict(each)) for node, each in list(violated.items())[:MOST_VIOLATED]
+            ),
         )
 
 
@@ -317,6 +381,8 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes carried per byte of difference: the median of the last exchanges with a difference; None without any."""
     violated_here: int
     """Active constraints violated on this node now."""
+    unknown_here: int
+    """Active constraints unknown on this node now."""
     expired: int
     """Expired constraints not removed yet."""
     tiles: int
@@ -367,6 +433,7 @@ class RuntimeMetrics:
             exchange_difference_bytes=exchanges.receipts.difference,
             exchange_bytes_ratio=exchanges.receipts.ratio,
             violated_here=self._evaluator.violated,
+            unknown_here=self._evaluator.undecided,
             expired=len(state.constraints.expired_ids),
             tiles=len(state.tiles),
             store_bytes=persistence.size,

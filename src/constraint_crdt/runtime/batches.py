@@ -13,6 +13,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.expression import ExpressionError, compile_expression
+from constraint_crdt.expression.evaluation import NO_KINDS
 from constraint_crdt.operations.constraints import (
     MAX_CHANGES,
     AddConstraint,
@@ -45,16 +46,16 @@ class BatchResult(msgspec.Struct, frozen=True, gc=False):
     change: Effect
 
 
-def check_definitions(changes: Sequence[BatchChange]) -> None:
+def check_definitions(changes: Sequence[BatchChange], kinds: Mapping[str, str] = NO_KINDS) -> None:
     """Check the size of a batch and its definitions, without the state. Compiles each `when`, which may be slow.
 
-    Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
+    `kinds`: the kinds of variables where they are known. Raises `ConstraintCrdtError`; a `BatchError` for a change at fault.
     """
     if len(changes) > MAX_CHANGES:
         raise ConstraintCrdtError(f"a batch has at most {MAX_CHANGES} changes, not {len(changes)}: send several")
     for index, change in enumerate(changes):
         if type(change) is AddConstraint:
-            _check_definition(index, change)
+            _check_definition(index, change, kinds)
 
 
 def needs_expressions(changes: Sequence[BatchChange]) -> bool:
@@ -104,7 +105,7 @@ def _apply(
     return results
 
 
-def _check_definition(index: int, change: AddConstraint) -> None:
+def _check_definition(index: int, change: AddConstraint, kinds: Mapping[str, str]) -> None:
     for field, check in (
         ("id", lambda: check_id(change.id, "a constraint id")),
         ("for", lambda: duration_ns(change.for_, "for")),
@@ -112,8 +113,8 @@ def _check_definition(index: int, change: AddConstraint) -> None:
         ("max_age", lambda: duration_ns(change.max_age, "max_age")),
         ("on", lambda: check_labels(change.on or {}, "on")),
         ("when", lambda: _check_fields(change)),
-        ("when", lambda: compile_expression(change.when) if change.when else None),
-        ("clear_when", lambda: compile_expression(change.clear_when) if change.clear_when else None),
+        ("when", lambda: compile_expression(change.when, kinds=kinds) if change.when else None),
+        ("clear_when", lambda: compile_expression(change.clear_when, kinds=kinds) if change.clear_when else None),
     ):
         try:
             check()

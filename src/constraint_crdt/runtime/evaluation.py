@@ -53,6 +53,9 @@ MOST_TOLD = 10_000
 VARIABLES_EVERY = 10 * SECOND
 """The time between two cells on the variables of this node, at least, in ns."""
 
+VARIABLES_NONE = 60 * SECOND
+"""The time after which a node that measures no variables says so, in ns."""
+
 _log = logging.getLogger("constraint_crdt.node")
 
 
@@ -83,7 +86,8 @@ class Evaluator:
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
         self._judging = asyncio.Lock()
-        self._described = -VARIABLES_EVERY
+        self._described: int | None = None
+        self._began = time.monotonic_ns()
         self._ticked: int | None = None
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
@@ -108,10 +112,24 @@ class Evaluator:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
         return self.judge.verdict(id_, time.monotonic_ns())
 
+    def times(self, id_: str) -> tuple[int, int, int]:
+        """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
+        return self.judge.times(id_, time.monotonic_ns())
+
     @property
     def violated(self) -> int:
         """The number of constraints violated on this node now."""
         return self.judge.violated
+
+    @property
+    def measured(self) -> int:
+        """Grows when something is measured."""
+        return self._measurements.taken
+
+    @property
+    def undecided(self) -> int:
+        """The number of constraints unknown on this node now."""
+        return self.judge.undecided
 
     # --- judging -----------------------------------------------------------------------------------------------------------
 
@@ -129,25 +147,40 @@ class Evaluator:
 
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
+        await self.renew()
         async with self._judging:
-            await self._renew()
             evaluations = await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
         await self._verdicts.tell()
         return evaluations
 
+    async def renew(self) -> None:
+        """Read and judge new and redefined constraints. Other tasks run in between, and samples are judged in between."""
+        while True:
+            async with self._judging:
+                if not self._renew_some():
+                    break
+            await asyncio.sleep(0)
+        await self._verdicts.tell()
+
+    def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
+        """The evaluation with its margin."""
+        found = self.judge.verdict(evaluation.constraint, now, values)
+        if found is None:
+            return evaluation
+        return evaluation._replace(margin=found.margin, margin_share=found.share, margin_variable=found.variable)
+
     async def tick(self) -> None:
-        """Judge new and redefined constraints, and look at those that time moves."""
+        """Look at the constraints that time moves."""
         async with self._judging:
             now = time.monotonic_ns()
-            ticked, self._ticked = self._ticked, now
-            if ticked is not None and now - ticked > self._suspended:
-                self.judge.suspend(ticked)
+            if self._ticked is not None and now - self._ticked > self._suspended:
+                self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            await self._renew()
             for at, names in self._measurements.aged(now).items():
                 await self._look(self.judge.readers(names), at)
             self.judge.look(time.monotonic_ns())
             self._publish()
+            self._ticked = time.monotonic_ns()
         self._verdicts.take_over()
         await self._verdicts.tell()
         self._describe(now)
@@ -159,14 +192,15 @@ class Evaluator:
             await asyncio.sleep(0)
 
     def _describe(self, now: int) -> None:
-        """Tell the fleet which variables this node measures, if that changed."""
-        if self._measurements.names_changed and now - self._described >= VARIABLES_EVERY and self._feed.writable:
+        """Tell the fleet which variables this node measures, if that changed, and once if it measures none."""
+        described, measured = self._described, self._measurements
+        if described is None:
+            due = measured.names_changed or now - self._began >= VARIABLES_NONE
+        else:
+            due = measured.names_changed and now - described >= VARIABLES_EVERY
+        if due and self._feed.writable:
             self._described = now
-            self._feed.write(lambda: self._gossip.describe_variables(self._measurements.take_kinds(now)))
-
-    async def _renew(self) -> None:
-        while self._renew_some():  # noqa: ASYNC110 - other tasks run in between; nothing is waited for
-            await asyncio.sleep(0)
+            self._feed.write(lambda: self._gossip.describe_variables(measured.take_kinds(now), even_none=True))
 
     def _renew_some(self) -> bool:
         """Read and judge some new and redefined constraints. False if there are none."""
@@ -184,7 +218,8 @@ class Evaluator:
     async def _judge(self, ids: Sequence[str], now: int, values: Values | None = None) -> list[Evaluation]:
         evaluations = []
         for start in range(0, len(ids), JUDGED_AT_ONCE):
-            evaluations += self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            judged = self.judge.judge(ids[start : start + JUDGED_AT_ONCE], now, values)
+            evaluations += judged if values is None else [self._measured(each, now, values) for each in judged]
             self._publish()
             if start + JUDGED_AT_ONCE < len(ids):
                 await asyncio.sleep(0)
@@ -277,7 +312,7 @@ class _VerdictCells:
         """Go on from the cells of former lives and of this life before a restart. Cells of a former life may come at any time."""
         me, rows = self._gossip.replica, self._gossip.state.rows.clock_entries
         lives = me, {each: seq for each, seq in rows.items() if each.node_id == me.node_id and each != me}
-        if lives == self._lives or not self._feed.writable:
+        if lives == self._lives or self._judge.stale(1) or not self._feed.writable:
             return
         self._lives = lives
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():

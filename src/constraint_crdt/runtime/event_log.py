@@ -10,6 +10,7 @@ readers can resume.
   100,000 constraints arriving together delay no exchange and no answer, and readers keep up. `run` publishes the rest.
 - No change is left out or published twice: see `change_feed` and `tiles` for the content and the order.
 - The change of a constraint precedes other events about the constraint: "violated" never precedes "added".
+- "violated" has the values and the margin of its first evaluation in the detail, "satisfied" the length of the violation.
 
 `Notices` reports changed readings to screens. The state hash and a version together stand for all readings. The version grows when
 readings change and the state does not: an expiry, another verdict, a peer arriving, leaving or giving evidence. Aging values
@@ -28,8 +29,11 @@ from typing import NamedTuple, Protocol
 from constraint_crdt.alerts.engine import Alert
 from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.crdt.cells import Cell, registered
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
+from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, DefinitionChange, NodeChange
@@ -39,6 +43,7 @@ from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
 
@@ -212,15 +217,21 @@ class EventPublisher:
         gossip: GossipNode,
         feed: ChangeFeed,
         tiles: TileChanges,
+        verdict: Callable[[str], NodeVerdict | None],
         *,
         max_skew: float,
         now: Callable[[], int],
     ) -> None:
-        """`max_skew`: the tolerated difference of clocks, in seconds. `now`: the time in ns since the epoch."""
+        """`verdict`: that of this node on a constraint. `max_skew`: the tolerated difference of clocks, in seconds. `now`: the time
+        in ns since the epoch.
+        """
         self._events = events
         self._gossip = gossip
         self._definitions = feed.definitions
         self._tiles = tiles
+        self._verdict = verdict
+        self._violated: dict[str, int] = {}
+        """The constraints in a violated state, with the beginning in ns since the epoch."""
         self._max_skew = max_skew
         self._now = now
         self._more = asyncio.Event()
@@ -245,11 +256,30 @@ class EventPublisher:
         if change.result is not None:
             self._received(change.peer, change.result)
         for turn in change.turns:
-            if turn.began != turn.ended:
-                kind = EventKind.VIOLATED if turn.began else EventKind.SATISFIED
-                self.publish(kind, constraint=turn.constraint, node=self._gossip.node_id)
+            self._turned(turn)
         if change.state_changed and not self._behind:
             self._publish_some()
+
+    def _turned(self, turn: Turn) -> None:
+        """Publish the beginning of a violation with its values, the end with its length."""
+        id_, me = turn.constraint, self._gossip.node_id
+        if turn.began:
+            self.publish(EventKind.VIOLATED, constraint=id_, node=me, detail=self._begun(id_))
+        elif turn.after not in VIOLATED_STATES:
+            since = self._violated.pop(id_, None)
+            if turn.ended:
+                length = "" if since is None else f"after {show_length(max(0, self._now() - since) / SECOND)}"
+                self.publish(EventKind.SATISFIED, constraint=id_, node=me, detail=length)
+
+    def _begun(self, id_: str) -> str:
+        """The values and the margin of a violation."""
+        verdict = self._verdict(id_)
+        if verdict is None or verdict.state not in VIOLATED_STATES:  # several turns at once
+            self._violated[id_] = self._now()
+            return ""
+        self._violated[id_] = verdict.since
+        values = show_values(dict(verdict.inputs), verdict.margin, verdict.share, verdict.variable)
+        return "; ".join(part for part in (values, verdict.reason) if part)
 
     def alert(self, rule: AlertRule, alert: Alert, *, fired: bool) -> None:
         """Publish an alert, fired or resolved."""
@@ -368,6 +398,11 @@ class Notices:
             self._seen = seen
             self._version += 1
         return self._version
+
+    @property
+    def measured(self) -> int:
+        """Grows when something is measured."""
+        return self._evaluator.measured
 
     def note(self, constraint: str) -> None:
         """Readings of this constraint changed."""

@@ -254,7 +254,8 @@ class Runtime:
         self.state_files = StateFiles(self.gossip, self.persistence, self.feed.receive, self.exchanges.push)
 
         # Evaluation.
-        self.measurements = LatestMeasurements(settings.max_age)
+        max_ages = {name: each.max_age for name, each in settings.variables.items() if each.max_age is not None}
+        self.measurements = LatestMeasurements(settings.max_age, max_ages)
         self.rates = NodeRates(self.gossip, settings.half_lives, now=time.monotonic)
         self.evaluator = Evaluator(
             self.gossip, self.feed, self.measurements, self.rates, self.sketches,
@@ -278,7 +279,9 @@ class Runtime:
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
-        self.publisher = EventPublisher(self.events, self.gossip, self.feed, self.tiles, max_skew=settings.max_skew, now=now)
+        self.publisher = EventPublisher(
+            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+        )
         self.alerts = AlertEngine(
             settings.alert,
             Conditions(Facts(self.gossip, self.evidence, self.coverage, self.convergence, self.rates, frontier)),
@@ -308,6 +311,7 @@ class Runtime:
             self.transport,
             self.persistence,
             self.maintenance.removals,
+            self.measurements,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
@@ -362,7 +366,8 @@ class Runtime:
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
         tasks.run("loop lag", self.lag.run)
-        tasks.repeat("checks", settings.check_every, self.evaluator.tick)
+        tasks.repeat("new constraints", settings.check_every, self.evaluator.renew)
+        tasks.repeat("ticks", settings.check_every, self.evaluator.tick)
         tasks.repeat("counts", settings.count_every, self.evaluator.write_counts)
         tasks.repeat("verdicts", TELL_EVERY, self.evaluator.write_verdicts)
         tasks.repeat("spells", settings.count_every, self.spell_file.save)

@@ -28,7 +28,7 @@ from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.types.counters import COUNTS
+from constraint_crdt.types.counters import COUNTS, SECONDS, seconds_value
 from constraint_crdt.types.tile_cells import Place
 from constraint_crdt.types.tiles import FleetTile
 
@@ -45,7 +45,7 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 class FoldSweep:
-    """Finds the constraints whose counts are to be folded."""
+    """Finds the constraints whose counts and times are to be folded."""
 
     def __init__(self, gossip: GossipNode, *, after: float, now: Callable[[], float]) -> None:
         """`after`: seconds for which a constraint has to be inactive. `now`: monotonic seconds."""
@@ -57,7 +57,8 @@ class FoldSweep:
     def due(self) -> list[str]:
         """The constraints to fold now. O(cells of this node's row)."""
         gossip, now = self._gossip, self._now()
-        counted = [cell.key for cell in gossip.state.rows.above(gossip.replica, 0) if cell.kind == COUNTS and cell.key]
+        own = [cell for cell in gossip.state.rows.above(gossip.replica, 0) if cell.kind in (COUNTS, SECONDS) and cell.key]
+        counted = {cell.key for cell in own if cell.kind == COUNTS or any(seconds_value(cell))}  # folded times leave an empty cell
         gone = {str(key) for key in counted if key not in gossip.state.constraints}
         self._gone = {id_: self._gone.get(id_, now) for id_ in gone}
         return sorted(id_ for id_, since in self._gone.items() if now - since >= self._after)

@@ -54,6 +54,8 @@ class LatestMeasurements:
         self._looked = 0
         self._rings = Samples()
         self._windows: tuple[int, Windows] | None = None
+        self.taken = 0
+        """Grows when values are taken in."""
         self.names_changed = False
         """Set when a variable comes, goes, or has another kind of value."""
 
@@ -75,6 +77,7 @@ class LatestMeasurements:
         self._make_room(converted, now)
         self._rings.put(converted, now)
         self._windows = None
+        self.taken += 1
         for name, value in converted.items():
             if value is None:
                 self._withdraw(name)

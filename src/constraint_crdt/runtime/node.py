@@ -35,6 +35,7 @@ from constraint_crdt.operations.counts import single_violated
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.operations.variables import VariableReport
 from constraint_crdt.runtime.batches import BatchResult, apply_changes, check_definitions, needs_expressions
 from constraint_crdt.runtime.event_log import EventStream
 from constraint_crdt.runtime.lifecycle import Runtime
@@ -226,7 +227,8 @@ class Node:
         Raises `ExpressionError` (wrong `when` or `clear_when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
-            await asyncio.to_thread(check_expressions, when, clear_when)  # the CEL library may not be loaded yet
+            kinds = dict(self.gossip.state.variables.kinds())
+            await asyncio.to_thread(check_expressions, when, clear_when, kinds)  # the CEL library may not be loaded yet
         self._check_call()
         add = partial(
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
@@ -261,7 +263,7 @@ class Node:
         Raises `BatchError` (a `ConstraintCrdtError`) naming the first wrong change; no change is made then.
         """
         if needs_expressions(changes):
-            await asyncio.to_thread(check_definitions, changes)
+            await asyncio.to_thread(check_definitions, changes, dict(self.gossip.state.variables.kinds()))
         else:
             check_definitions(changes)
         self._check_call()
@@ -273,6 +275,8 @@ class Node:
 
     async def measure(self, values: Mapping[str, object]) -> None:
         """Take measurements in. The latest value of each variable counts until its maximum age; None withdraws it at once.
+
+        The maximum age is the `max_age` of a definition, else that of the variable in the settings, else that of the node.
 
         Raises `ConstraintCrdtError` for a name that no expression can read, and for a value of a wrong type or out of bounds; no
         value is taken then.
@@ -349,6 +353,12 @@ class Node:
         """The state of this node, and of the fleet as seen from here. O(peers x rows)."""
         return self._runtime.answers.status(self.convergence)
 
+    def notes_on(self, id_: str) -> tuple[str, ...]:
+        """Sentences for the author of an active constraint: a variable that no node measures, labels that no known node has, an
+        expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
+        """
+        return self.diagnosis.notes(id_)
+
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
         if self._runtime.membership.me is None:
@@ -380,6 +390,17 @@ class Node:
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
         """All known nodes, or these, ordered by name. O(nodes x rows)."""
         return self._runtime.answers.nodes(self.convergence, names)
+
+    def variable_ids(self, *, node: str | None = None, name: str | None = None) -> list[str]:
+        """The measured variables as `NODE/NAME`, ordered: those of a node, or of a name, if given. O(nodes + variables)."""
+        return self._runtime.answers.variable_ids(node, name)
+
+    def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
+        """The variables that the nodes measure, or those in `ids` (`NODE/NAME`), in this order. Values and ages are of this node.
+
+        Other nodes tell the names and kinds of at most 1,000 variables each. O(variables x constraints that read them).
+        """
+        return self._runtime.answers.variables(self.variable_ids() if ids is None else ids)
 
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""

@@ -6,6 +6,7 @@ a known name is refused there.
 """
 
 import difflib
+import json
 import socket
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,8 @@ import msgspec
 from constraint_crdt.alerts.rules import AlertRule, read_rules
 from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
+from constraint_crdt.expression import check_names
+from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
@@ -56,6 +59,14 @@ class SettingsError(ConstraintCrdtError, ValueError):
     def __init__(self, message: str, *, from_flag: bool = False) -> None:
         super().__init__(message)
         self.from_flag = from_flag
+
+
+class VariableSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a variable: a table `[variables.NAME]` of the file."""
+
+    max_age: float | None = None
+    """Seconds for which a measurement of the variable counts; None: the `max_age` of the node. A file may give a text, as in `5s`.
+    """
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,7 +138,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     max_age: float = 30.0
     """Seconds for which a measurement counts. Shorter shows a dead sensor sooner, as `unknown`; must exceed the time between two
-    measurements.
+    measurements. The `max_age` of a variable takes precedence, and the `max_age` of a definition over both.
+    """
+
+    variables: dict[str, VariableSettings] = msgspec.field(default_factory=dict)
+    """Settings of some variables by name, each under `[variables.NAME]` in the file: `max_age`, in place of the `max_age` of the
+    node. A variable with a point in its name needs quotes there, as in `[variables."robot.speed"]`.
     """
 
     request_timeout: float = 1.0
@@ -278,6 +294,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     try:
         if key == "alert":
             value = _read_alerts(value)
+        if key == "variables":
+            value = _read_variables(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
@@ -311,6 +329,38 @@ def _read_alerts(tables: object) -> tuple[AlertRule, ...]:
         return read_rules(tables)
     except ConstraintCrdtError as error:
         raise SettingsError(str(error)) from None
+
+
+def _read_variables(tables: object) -> dict[str, VariableSettings]:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict | VariableSettings) for table in tables.values()):
+        raise SettingsError("variables are given in the settings file only, each under [variables.NAME]")
+    return {name: _read_variable(name, table) for name, table in tables.items()}
+
+
+def _read_variable(name: str, table: "Mapping[str, object] | VariableSettings") -> VariableSettings:
+    """A checked table, also if it is read already. Raises `SettingsError` naming the table."""
+    where = f"[variables.{name if name.isidentifier() else json.dumps(name)}]"
+    if isinstance(table, VariableSettings):
+        table = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
+    for key in table:
+        if key not in VariableSettings.__struct_fields__:
+            raise SettingsError(f"{where}: there is no key `{key}`: {_nearest(key, VariableSettings.__struct_fields__)}")
+    try:
+        check_names([name])
+        return VariableSettings(max_age=_variable_age(table.get("max_age")))
+    except ConstraintCrdtError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
+def _variable_age(value: object) -> float | None:
+    """Seconds of a number or a text. Raises `ConstraintCrdtError` for another value, and out of bounds."""
+    if value is None:
+        return None
+    seconds = parse_duration(value) if isinstance(value, str) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise SettingsError(f"max_age must be a number of seconds, or a text such as '5s', not {value!r}")
+    _check("max_age", seconds)
+    return float(seconds)
 
 
 def _wanted(key: str) -> str:
@@ -347,7 +397,11 @@ def _check_half_lives(value: object) -> None:
 _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
 """The allowed words of a setting."""
 
-_READ: dict[str, Callable[[object], object]] = {"half_lives": _check_half_lives, "alert": _read_alerts}
+_READ: dict[str, Callable[[object], object]] = {
+    "half_lives": _check_half_lives,
+    "alert": _read_alerts,
+    "variables": _read_variables,
+}
 """Settings with checks of their own."""
 
 

@@ -32,6 +32,7 @@ from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
 from constraint_crdt.operations.fleet import PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.operations.variables import VariableReport
 from constraint_crdt.runtime.batches import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
@@ -298,6 +299,10 @@ class SyncNode:
         """See `Node.status`."""
         return self.read(lambda node: node.status())
 
+    def notes_on(self, id_: str) -> tuple[str, ...]:
+        """See `Node.notes_on`."""
+        return self.read(lambda node: node.notes_on(id_))
+
     def not_ready(self) -> str | None:
         """See `Node.not_ready`."""
         return self.read(lambda node: node.not_ready())
@@ -325,6 +330,14 @@ class SyncNode:
     def nodes(self, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""
         return self.read(lambda node: node.nodes(names))
+
+    def variable_ids(self, *, node: str | None = None, name: str | None = None) -> list[str]:
+        """See `Node.variable_ids`."""
+        return self.read(lambda running: running.variable_ids(node=node, name=name))
+
+    def variables(self, ids: Sequence[str] | None = None) -> list[VariableReport]:
+        """See `Node.variables`."""
+        return self.read(lambda node: node.variables(ids))
 
     def storage(self) -> StorageReport:
         """See `Node.storage`."""

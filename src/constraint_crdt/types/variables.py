@@ -8,6 +8,7 @@
 
 - A cell has at most 1,000 variables, and at most `VARIABLES_BYTES` of them. Of more, the first by name are told, and the number of
   the others. `nodes`, `kinds` and `near` do not know the others.
+- A node without variables since its start states that on request only. So an absent cell says nothing: the node may be of 0.1.0.
 - A reader ignores further elements, and reads the number of an unknown kind as `mixed`. Later versions may add both.
 - No cell is removed: 0.1.0 refuses a message with a removal of a kind that it does not know. A node without variables overwrites
   its cell with an empty value.
@@ -228,6 +229,10 @@ class MeasuredVariables(IndexedView):
         shown = self._shown.get(node_id)
         return shown.kinds if shown is not None else _NONE
 
+    def told(self, node_id: str) -> bool:
+        """True if the node has told its variables, none included."""
+        return node_id in self._shown
+
     def left_out(self, node_id: str) -> int:
         """The number of further variables of a node, without room in its cell."""
         shown = self._shown.get(node_id)
@@ -249,16 +254,17 @@ class MeasuredVariables(IndexedView):
 
     # --- writing -------------------------------------------------------------------------------------------------------
 
-    def put(self, variables: Kinds, *, node: str | Replica) -> bool:
+    def put(self, variables: Kinds, *, node: str | Replica, even_none: bool = False) -> bool:
         """State the variables of a node, in place of those before. True if a cell was written: not for the same variables.
 
-        Raises `TypeError` for another kind, and `ConstraintCrdtError` for a name out of bounds.
+        `even_none`: state also that a node measures no variables and never did. Raises `TypeError` for another kind, and
+        `ConstraintCrdtError` for a name out of bounds.
         """
         replica = writer(node)
         value = wire_variables(variables)
         cells = (cell for cell in self._rows.held(VARIABLES, NODE_KEY) if cell.replica.node_id == replica.node_id)
         lives = [each.life if each.replica == replica else min(each.life + 1, MAX_COUNT) for each in map(_standing, cells)]
-        if not value and not lives:
+        if not value and not lives and not even_none:
             return False
         life = max(lives, default=0)
         cell = make_cell(VARIABLES, NODE_KEY, value if not life else [*value, *([], 0)[len(value) :], life])

@@ -148,6 +148,11 @@ def shortened_inputs(inputs: Iterable[tuple[str, str]], first: str | None = None
     return tuple(found)
 
 
+def value_text(value: object, max_bytes: int = INPUTS_BYTES) -> str:
+    """A measured value as a JSON text, cut to so many bytes."""
+    return _cut(_text_of(value), max_bytes)
+
+
 def _text_of(value: object) -> str:
     if isinstance(value, float):
         return repr(value)

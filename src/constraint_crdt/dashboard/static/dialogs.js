@@ -1,6 +1,6 @@
 // Changing the fleet: adding, editing and removing a constraint; and the token, where the node asks for one.
 
-import { announce, byId, setText } from "./dom.js";
+import { announce, byId, h, setText } from "./dom.js";
 import { Problem } from "./api.js";
 import { shownFields } from "./format.js";
 
@@ -18,6 +18,7 @@ export class Dialogs {
     for (const button of document.querySelectorAll("dialog [data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
     byId("add-form").addEventListener("submit", (event) => this.#during(event, "add-error", () => this.#add()));
     byId("remove-form").addEventListener("submit", (event) => this.#during(event, "remove-error", () => this.#remove()));
+    byId("notes-close").addEventListener("click", () => showNotes([]));
     byId("add-when").addEventListener("input", () => this.#soon());
   }
 
@@ -104,8 +105,9 @@ export class Dialogs {
     for (const name of DURATIONS) if (value(name)) body[name] = Number(value(name));
     if (value("clear_when")) body.clear_when = value("clear_when");
     if (value("if_unknown") !== "unknown") body.if_unknown = value("if_unknown");
-    const { change } = await this.api.send("POST", "/v1/constraints", body);
+    const { change, notes = [] } = await this.api.send("POST", "/v1/constraints", body);
     announce(`${id}: ${change}`);
+    showNotes(notes.map((note) => `${id}: ${note}`));
     this.written(id);
   }
 
@@ -148,6 +150,12 @@ export class Dialogs {
     setText(box, words);
     byId("add-when").setAttribute("aria-invalid", kind === "bad");
   }
+}
+
+// What the node noticed about a constraint that it took, until it is closed or another one is added.
+function showNotes(notes) {
+  byId("notes-list").replaceChildren(...notes.map((note) => h("li", null, note)));
+  byId("notes").hidden = !notes.length;
 }
 
 function parseLabels(text) {
