@@ -253,8 +253,9 @@ class Evaluator:
 
     async def write_verdicts(self, *, final: bool = False) -> None:
         """Write the verdicts that waited. `final`: before their time."""
-        async with self._judging:  # the turns of a sample are one transaction
-            await self._verdicts.tell_waiting(final=final)
+        async with self._judging:
+            pass  # a sample in judgement is judged first: its turns are one transaction
+        await self._verdicts.tell_waiting(final=final)
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
