@@ -155,8 +155,8 @@ def test_a_violation_is_told_alike_by_constraints_explain_and_check(node_url: st
     code, out, _ = run(capsys, node_url, "check", "speed_mps=9")
     assert code == 0
     checked = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
-    assert checked["speed"] == "violated violated speed_mps, 7.5 beyond the limit (500 %)"
-    assert checked["patient"] == "violated pending speed_mps, 7.5 beyond the limit (500 %)"
+    assert checked["speed"] == "violated violated speed_mps = 9, 7.5 above the limit (500 %)"
+    assert checked["patient"] == "violated pending speed_mps = 9, 7.5 above the limit (500 %)"
     told = r"forge since \d+ s ago: speed_mps = 9.0, 7.5 above the limit \(500 %\)"
     titles, *lines = run(capsys, node_url, "constraints")[1].splitlines()
     assert " ".join(titles.split()).endswith("held of the time added by for violated on")

@@ -117,6 +117,38 @@ def test_a_violated_constraint_has_its_colour_wherever_it_is_violated(page: Chro
     assert page.count("#constraints-table tr[data-state=violated]") == 2
 
 
+def test_the_detail_has_the_state_of_each_node_with_its_clock_values_and_time(page: Chromium, fleet: LiveFleet) -> None:
+    forge, anvil, tongs = fleet.nodes[0], fleet.nodes[1], fleet.nodes[4]
+    fleet.do(forge.add_constraint("max_speed", when="speed_mps <= 1.5", for_=3600))
+    fleet.do(forge.add_constraint("cool", when="gpu_temp_c < 85.0 && size(racks) > 0"))
+    page.until(lambda: all(len(ids) == 2 for ids in in_force(fleet)), "all enforce them")
+    fleet.do(forge.measure({"speed_mps": 9.0}))
+    fleet.do(anvil.measure({"gpu_temp_c": 20.0, "racks": [1]}))
+    fleet.do(anvil.measure({"gpu_temp_c": 95.5, "racks": [1]}))
+    fleet.do(tongs.measure({"gpu_temp_c": 20.0}))
+
+    page.click(row("max_speed"))
+    page.until(lambda: "Here: pending" in page.text("#detail-here"), "the state here")
+    assert "of 3600 s" in page.text("#detail-here")
+    assert "speed_mps = 9.0, 7.5 above the limit (500 %)" in page.text('#detail [data-node="forge"]')
+    assert "pending" in page.text('#detail [data-node="forge"]')
+
+    page.click(row("cool"))
+    page.until(lambda: "violated since" in page.text('#detail [data-node="anvil"]'), "violated there")
+    bad = page.text('#detail [data-node="anvil"]')
+    assert "gpu_temp_c = 95.5, 10.5 above the limit (12.4 %); racks = [1.0]" in bad
+    fleet.do(anvil._runtime.evaluator.write_times())
+    page.until(lambda: "1 of 2 judgements violated; held " in page.text('#detail [data-node="anvil"]'), "judgements and time")
+    page.until(lambda: "no measurement of racks" in page.text('#detail [data-node="tongs"]'), "unknown, with the reason")
+    assert "unknown since" in page.text('#detail [data-node="tongs"]')
+    assert "Here: unknown since" in page.text("#detail-here")
+    assert "no measurement of" in page.text("#detail-here")
+    violated = "return [...document.querySelectorAll('#detail section > .bar.time i')].map((each) => parseFloat(each.style.width))"
+    page.until(lambda: page.run(violated)[1] > 0, "the time it was violated")
+    assert abs(sum(page.run(violated)) - 100) < 0.1
+    assert "of the time" in page.text("#detail")
+
+
 def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(page: Chromium, fleet: LiveFleet) -> None:
     page.click("#add")
     page.type("#add-id", "from <b>here</b>/1")

@@ -336,6 +336,52 @@ def test_labels_and_removals(bench: Bench) -> None:
     assert bench.judge.verdict("here", bench.now) is None
 
 
+def test_time_taken_before_a_tick_finds_the_value_too_old_is_made_up_for(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.now += 5_400_000_000
+    assert bench.judge.take_times(bench.now) == {"x": (5_400, 0, 0)}
+    bench.wait(0.6005)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    assert bench.judge.times("x", bench.now) == (0, 0, 1_000), "no time is below 0"
+    assert bench.judge.take_times(bench.now) == {"x": (0, 0, 1_000)}
+    bench.measure(x=0.0)
+    bench.wait(2)
+    assert bench.judge.take_times(bench.now) == {"x": (1_600, 0, 0)}, "the 400 ms that were no satisfied time are subtracted"
+
+
+def test_the_beginning_of_a_state_is_the_same_in_each_reading(bench: Bench) -> None:
+    ahead = 0
+    bench.judge = Judge(bench.state.constraints, bench.measured, dict, lambda: bench.now + bench.WALL + ahead)
+    bench.add("x", "x < 1.0")
+    bench.measure(x=2.0)
+    since = bench.judge.since("x", bench.now)
+    assert since == bench.now + bench.WALL
+    ahead = 7
+    bench.wait(2)
+    assert bench.judge.since("x", bench.now) == since
+    bench.add("x", "x < 1.0", severity="critical")
+    assert bench.judge.since("x", bench.now) == since
+    found = bench.judge.verdict("x", bench.now)
+    assert found is not None
+    assert found.since == since
+    bench.measure(x=0.0)
+    assert bench.judge.since("x", bench.now) == bench.now + bench.WALL + ahead
+
+
+def test_a_verdict_on_values_given_has_their_margin(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    given = LatestMeasurements(MAX_AGE)
+    given.put({"x": 0.25}, bench.now)
+    bench.judge.judge(["x"], bench.now, given)
+    found = bench.judge.verdict("x", bench.now, given)
+    assert found is not None
+    assert (found.state, found.margin, found.inputs) == (VerdictState.HOLDS, 0.75, (("x", "0.25"),))
+    found = bench.judge.verdict("x", bench.now)
+    assert found is not None
+    assert (found.state, found.margin, found.inputs) == (VerdictState.HOLDS, None, ())
+
+
 def test_since_a_redefinition_nothing_is_known(bench: Bench) -> None:
     bench.add("x", "x < 1.0")
     bench.measure(x=2.0)
@@ -429,6 +475,17 @@ def test_a_judge_without_constraints_reads_nothing() -> None:
     state = ConstraintState()
     judge = Judge(state.constraints, Fixed(), dict, lambda: 0)
     assert (len(judge), judge.ids, repr(judge)) == (0, [], "Judge(0 constraints)")
+
+
+def test_a_reading_of_the_times_is_no_look(bench: Bench) -> None:
+    """The defect: a reader of the times between an age and the next tick had the constraint keep its verdict for ever."""
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    bench.now += 6 * SECOND
+    assert bench.judge.times("x", bench.now) == (6_000, 0, 0)
+    bench.wait(1)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    assert bench.judge.times("x", bench.now) == (5_000, 0, 1_999)
 
 
 def test_time_unknown_from_the_start_is_not_taken_until_something_is_measured(bench: Bench) -> None:

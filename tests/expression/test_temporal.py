@@ -299,17 +299,17 @@ def test_fired_and_ended_within_one_interval_a_spell_that_was_only_pending_is_ne
 
 DOCUMENTED = re.findall(
     r"^\| (.+?) \| (\d+) \| (\d+) \| `([gbu]+)` \| `([.pFc?]+)` \|",
-    (Path(__file__).parents[2] / "docs" / "explanation" / "time.md").read_text(),
+    (Path(__file__).parents[2] / "docs" / "explanation" / "constraints.md").read_text(),
     re.MULTILINE,
 )
 
 
-def test_the_page_on_time_has_traces() -> None:
+def test_the_page_on_constraints_has_traces() -> None:
     assert len(DOCUMENTED) > 15
 
 
 @pytest.mark.parametrize(("case", "for_", "clear_after", "trace", "expected"), DOCUMENTED, ids=[each[0] for each in DOCUMENTED])
-def test_a_trace_of_the_page_on_time(case: str, for_: str, clear_after: str, trace: str, expected: str) -> None:
+def test_a_trace_of_the_page_on_constraints(case: str, for_: str, clear_after: str, trace: str, expected: str) -> None:
     assert states(trace, rules(int(for_), int(clear_after))) == expected
 
 

@@ -83,8 +83,8 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     assert of(forge.ask("convergence"), "peers", "tongs")["state"] == "unreachable"
     assert of(forge.ask("convergence"), "peers", "tongs")["staleness"] > 0
 
-    tongs.process.send_signal(signal.SIGCONT)
     returned = time.time_ns()
+    tongs.process.send_signal(signal.SIGCONT)
     code, out, err = tried(forge, "add", "late", "--about", "again", "--wait", "all", "--timeout", "40s")
     assert (code, err) == (0, "")
     assert "unchanged" in out

@@ -125,7 +125,7 @@ async def test_an_explanation_says_who_and_what_and_where() -> None:
         await b.measure({"temp_c": 90})
         await a.measure({"temp_c": 70})
         await eventually(lambda: all(node.gossip.state.metrics.constraint("hot").violated for node in (a, b)))
-        await eventually(lambda: len(a.explanations.report("hot").violations) == 2)
+        await eventually(lambda: all(len(node.explanations.report("hot").violations) == 2 for node in (a, b)))
         there, here = b.explanations.report("hot"), a.explanations.report("hot")
         mine, told = there.violations[1], here.violations[1]
         assert (mine.node, mine.violated, mine.exact, here.violations[0].violated) == ("b", True, True, False)

@@ -95,7 +95,9 @@ class Seat:
         return await self.transport.request(other.me, payload, DEADLINE)
 
     async def ask_again(self, other: "Seat", payload: bytes = b"?") -> list[bytes]:
-        """Ask until an answer comes, as an exchange does: of much at once, a busy machine drops what would wait in a full queue."""
+        """Ask until an answer comes, as an exchange does. Zenoh drops messages that would wait in a full queue, and those that are
+        sent while a link comes up.
+        """
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(Unreachable):
                 return await self.ask(other, payload)

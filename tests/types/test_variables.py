@@ -48,6 +48,14 @@ def test_the_variables_of_a_node_take_the_place_of_those_before() -> None:
     assert cell.data == msgspec.msgpack.encode([VARIABLES, "", []])
 
 
+def test_the_nearest_of_thousands_of_similar_names_is_found() -> None:
+    view = MeasuredVariables()
+    for number in range(3):
+        view.put({f"sensor_{number}_{index}_celsius": DOUBLE for index in range(700)}, node=f"n{number}")
+    assert view.near("sensr_2_41_celsius")[0] == "sensor_2_41_celsius"
+    assert view.near("zzz") == []
+
+
 def test_a_node_without_variables_can_tell_that() -> None:
     view = MeasuredVariables()
     assert not view.told("a")

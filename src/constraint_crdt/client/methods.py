@@ -144,7 +144,7 @@ class BlockingMethods(ABC):
         return self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     def lately(self) -> LatelyReport:
-        """The decaying counts of evaluations, per node."""
+        """The decaying counts of judgements, per node."""
         return self.do(counts.LATELY, Empty())
 
     def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:
@@ -379,7 +379,7 @@ class AsyncMethods(ABC):
         return await self.do(counts.OVERVIEW, counts.overview_page(after=after, limit=limit, node=node))
 
     async def lately(self) -> LatelyReport:
-        """The decaying counts of evaluations, per node."""
+        """The decaying counts of judgements, per node."""
         return await self.do(counts.LATELY, Empty())
 
     async def rates(self, *, half_life: float | None = None, constraint: str | None = None, node: str | None = None) -> RatesReport:

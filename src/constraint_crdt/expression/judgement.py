@@ -141,7 +141,7 @@ class _Judged:
     """A constraint with definitions that apply to this node."""
 
     __slots__ = (
-        "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "spent_until", "timed", "variables",
+        "added_to", "began", "evaluation", "id", "known", "looked", "rules", "since", "spans", "spent", "timed", "variables",
         "verdict",
     )  # fmt: skip
 
@@ -160,28 +160,26 @@ class _Judged:
         self.known = False
         """True once the constraint was decided here, or a sample of one of its variables was there."""
         self.looked: int | None = None
-        """The last look; a reading of the time spent is none."""
+        self.added_to = 0
+        """The time up to which `spent` is added up: the last look or later."""
         self.since: int | None = None
         """The begin of the verdict state."""
         self.began: int | None = None
         """The same in ns since the epoch, once it was asked for: steps of the clock do not move it."""
         self.spent = [0, 0, 0]
         """ns satisfied, violated, unknown, not taken yet."""
-        self.spent_until: int | None = None
 
     def spend(self, now: int) -> None:
-        """Add the time since the last call to the sum of the verdict since then."""
-        until, verdict = self.spent_until, self.verdict
-        if until is None:
-            self.spent_until = now
-        elif now > until:
-            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - until
-            self.spent_until = now
-
-    def look(self, now: int) -> None:
-        """A look begins: the time up to now was spent with the verdict before."""
-        self.spend(now)
+        """A look: add the time before it to the sum of the verdict then. A look back takes away what was added beyond it."""
+        self.add_up(now)
         self.looked = now
+
+    def add_up(self, now: int) -> None:
+        """Add the time up to now to the sum of the verdict. No look: a reading does not change what the next look finds."""
+        verdict = self.verdict
+        if self.looked is not None:
+            self.spent[0 if verdict is Verdict.SATISFIED else 1 if verdict is Verdict.VIOLATED else 2] += now - self.added_to
+        self.added_to = now
 
 
 class Judge:
@@ -279,13 +277,13 @@ class Judge:
         if before is None:
             self._begin(judged)
         else:
-            judged.spent, judged.spent_until, judged.looked = before.spent, before.spent_until, before.looked
+            judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
             judged.verdict, judged.evaluation, judged.known = before.verdict, before.evaluation, before.known
             judged.since, judged.began = before.since, before.began
 
     def _begin(self, judged: _Judged) -> None:
         """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
-        state = together(rule.spell for rule in judged.rules).state
+        state, judged.since = together(rule.spell for rule in judged.rules)
         judged.evaluation = judged.evaluation._replace(state=state)
         if state in VIOLATED_STATES:
             self._violated.add(judged.id)
@@ -298,7 +296,7 @@ class Judge:
         judged = self._judged.pop(id_, None)
         if judged is None:
             return None
-        judged.spend(now)
+        judged.add_up(now)
         self._spans_changed |= bool(judged.spans)
         for name in judged.variables:
             readers = self._readers[name]
@@ -369,7 +367,7 @@ class Judge:
         self._evaluate(timed, now, self._values, counted=False)
         for id_ in sorted(self._running - self._timed):
             judged = self._judged[id_]
-            judged.look(now)
+            judged.spend(now)
             for rule in judged.rules:
                 rule.look(now)
             self._combine(judged)
@@ -393,7 +391,7 @@ class Judge:
         names = frozenset().union(*[judged.variables for judged in chosen])
         plain, aged = values.read(names, now), dict[int, Measurements]()
         for judged in chosen:
-            judged.look(now)
+            judged.spend(now)
             for rule in judged.rules:
                 max_age = rule.definition.max_age
                 if max_age is None:
@@ -542,7 +540,7 @@ class Judge:
         left, self._left = self._left, {}
         found = {id_: _milliseconds(spent) for id_, spent in left.items()}
         for id_, judged in self._judged.items():
-            judged.spend(now)
+            judged.add_up(now)
             times = _milliseconds(judged.spent)
             if judged.known and any(times):
                 judged.spent = [spent - taken * _MILLISECOND for spent, taken in zip(judged.spent, times, strict=True)]
@@ -555,7 +553,7 @@ class Judge:
         judged = self._judged.get(id_)
         if judged is None:
             return _NO_TIME
-        judged.spend(now)
+        judged.add_up(now)
         return _milliseconds(judged.spent)
 
 
@@ -565,7 +563,7 @@ _NO_TIME: Milliseconds = (0, 0, 0)
 
 
 def _milliseconds(spent: Sequence[int]) -> Milliseconds:
-    satisfied, violated, unknown = (each // _MILLISECOND for each in spent)
+    satisfied, violated, unknown = (max(0, each // _MILLISECOND) for each in spent)  # below 0 after a look back, see `aged`
     return satisfied, violated, unknown
 
 

@@ -1,8 +1,8 @@
 """The margin of an expression: the signed distance of measured values to the threshold that decides. Pure.
 
-The margin is the quantitative robustness of signal temporal logic at an instant: G. Fainekos and G. Pappas, "Robustness of
-temporal logic specifications for continuous-time signals", Theoretical Computer Science 410 (2009), section 3; A. Donzé and O.
-Maler, "Robust satisfaction of temporal logic over real-valued signals", FORMATS 2010, section 3.
+The margin is the quantitative robustness of temporal logic at an instant: G. Fainekos and G. Pappas, "Robustness of temporal logic
+specifications for continuous-time signals", Theoretical Computer Science 410 (2009); A. Donzé and O. Maler, "Robust satisfaction
+of temporal logic over real-valued signals", FORMATS 2010.
 
 Rules kept here:
 

@@ -445,8 +445,8 @@ class AnswerCache:
     def _tag(self, freshness: Freshness, asked: _Asked) -> str:
         node = self._node
         version = node.notices.version
-        second = 0 if freshness is Freshness.STATE else int(monotonic())
-        measured = node.notices.measured if freshness is Freshness.MEASURED else 0
+        second = int(monotonic()) if freshness in (Freshness.AGING, Freshness.MEASURED_AGING) else 0
+        measured = node.notices.measured if freshness in (Freshness.MEASURED, Freshness.MEASURED_AGING) else 0
         goes_by = f"{node.event_stream.log.boot} {version} {second} {measured} {asked[0]}?".encode(errors="surrogatepass")
         digest = blake2b(goes_by + asked[1], key=node.gossip.state_hash, digest_size=12)
         # Weak: equal in meaning, while ages may differ in the last digit.

@@ -35,6 +35,9 @@ SEEDS = 16
 NAMED = 10
 """Names in a sentence. Further names are counted."""
 
+MOST_COMPARED = 20_000
+"""Names compared with absent variables in a look, about. They block the node for some 0.1 s."""
+
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
 
@@ -139,9 +142,9 @@ class Undecidable:
     def sentence(self, definition: Definition, variable: str) -> str:
         """The sentence on a variable that none of the nodes of a definition measures."""
         where = f" with the {_labels(definition)}" if definition.on else ""
-        if variable not in self._near:
+        if variable not in self._near and len(self._near) * len(self._variables) < MOST_COMPARED:
             self._near[variable] = self._variables.near(variable)[:1]
-        near = "".join(f" ({each} may be meant)" for each in self._near[variable] if each != variable)
+        near = "".join(f" ({each} may be meant)" for each in self._near.get(variable, ()) if each != variable)
         return f"no node{where} measures {variable}{near}"
 
     def reasons(self, ids: Iterable[str], live: Set[str]) -> tuple[dict[str, str], set[str]]:
@@ -210,9 +213,10 @@ class Diagnosis:
         """The findings on seeds and disk. Blocks: call it in a thread."""
         return [check_seeds(self._seeds), check_disk(self._file)]
 
-    def notes(self, id_: str) -> tuple[str, ...]:
-        """See `Node.notes_on`. O(nodes)."""
-        return Undecidable(self._gossip).notes(id_)
+    def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
+        undecidable = Undecidable(self._gossip)
+        return {id_: undecidable.notes(id_) for id_ in ids}
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""

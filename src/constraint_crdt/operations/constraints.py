@@ -332,7 +332,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
     seconds: SecondsReport = NO_SECONDS
-    """The time by verdict, over all nodes."""
+    """The time by verdict on all nodes, written by each once a minute. `explain` has the time of this node up to now."""
     held: float | None = None
     """The share of the satisfied and violated time that was satisfied; null without any."""
     violated_now: int = 0
@@ -501,7 +501,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.STATE,
+    freshness=Freshness.MEASURED,
     join=concatenated,
     command=Command(
         name="constraints",
@@ -666,7 +666,7 @@ async def _batch(node: "Node", request: Batch) -> Batched:
         place = f"changes[{error.index}].{error.field}"
         raise wrong(f"`{place}`: {error}", place) from None
     noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
-    notes = {id_: node.notes_on(id_) for id_ in noted}
+    notes = node.diagnosis.notes(noted) if noted else {}
     changed = []
     for each in results:
         stands = each.change.value not in ("removed", "recorded")

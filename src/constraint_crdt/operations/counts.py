@@ -165,9 +165,9 @@ class ConstraintOverview(msgspec.Struct, frozen=True, kw_only=True):
     """The last evaluation of this node: satisfied, violated, unknown; null before the first."""
     reason: str
     lately: tuple[tuple[float, float], ...]
-    """The decayed evaluations of all nodes, (satisfied, violated), at each half-life of the report."""
+    """The decayed judgements of all nodes, (satisfied, violated), at each half-life of the report."""
     evaluated_on: int
-    """Nodes with recent evaluations."""
+    """Nodes with recent judgements."""
     violated_now: int
     """Nodes with a violation now, as the nodes told."""
     violated_since: int | None
@@ -204,7 +204,7 @@ class OverviewReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """The decayed evaluations of each node, all constraints together, at the shortest half-life."""
+    """The decayed judgements of each node, all constraints together, at the shortest half-life."""
 
     half_life: float
     by_node: dict[str, tuple[float, float]]
@@ -212,16 +212,16 @@ class LatelyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeRate(msgspec.Struct, frozen=True, kw_only=True):
-    """The decayed evaluations of a node."""
+    """The decayed judgements of a node."""
 
     satisfied: float
     violated: float
     violated_share: float | None
-    """Violated over all; None without evaluations."""
+    """Violated over all; None without judgements."""
 
 
 class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
-    """The decayed evaluations of a constraint."""
+    """The decayed judgements of a constraint."""
 
     constraint: str | None
     """None: without a constraint, or the total of all."""
@@ -229,13 +229,13 @@ class ConstraintRate(msgspec.Struct, frozen=True, kw_only=True):
     violated: float
     violated_share: float | None
     satisfied_per_minute: float
-    """The pace of evaluations at which the sum stays constant."""
+    """The pace of judgements at which the sum stays constant."""
     violated_per_minute: float
     by_node: dict[str, NodeRate]
 
 
 class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Recent evaluations at one half-life, as of now."""
+    """Recent judgements at one half-life, as of now."""
 
     half_life: float
     """Seconds."""
@@ -244,7 +244,7 @@ class RatesReport(msgspec.Struct, frozen=True, kw_only=True):
     total: ConstraintRate
     constraints: tuple[ConstraintRate, ...]
     untracked_by: tuple[str, ...]
-    """Nodes with missing evaluations, since they did not track this half-life."""
+    """Nodes with missing judgements, since they did not track this half-life."""
     ahead: int
     """Cells with a time beyond the tolerated skew ahead of this node's clock. They count as of their arrival."""
     worst_skew: float
@@ -338,16 +338,18 @@ def _evaluated(each: "Evaluation") -> Evaluated:
     )
 
 
-def _evaluations(found: Checked, _: Given, __: "Namespace") -> str | Table:
+def _evaluations(found: Checked, request: Given, __: "Namespace") -> str | Table:
     if not found.evaluations:
         return "nothing to evaluate: no active constraint has a `when`"
     columns = [Column("constraint"), Column("verdict"), Column("state"), Column("margin"), Column("reason")]
-    return Table(columns, [_line(each) for each in found.evaluations])
+    return Table(columns, [_line(each, request.values) for each in found.evaluations])
 
 
-def _line(each: Evaluated) -> list[object]:
-    """A row of `check`."""
-    margin = "-" if each.margin is None else show_values({}, each.margin, each.margin_share, each.margin_variable)
+def _line(each: Evaluated, values: Mapping[str, object]) -> list[object]:
+    """A row of `check`. `values`: those given."""
+    variable = each.margin_variable
+    given = {} if variable is None or variable not in values else {variable: str(values[variable])}
+    margin = "-" if each.margin is None else show_values(given, each.margin, each.margin_share, variable)
     return [each.constraint, each.verdict + (" by default" if each.by_default else ""), each.state or "-", margin, each.reason]
 
 
@@ -445,8 +447,8 @@ LATELY: Final = Operation(
     name="lately",
     method=GET,
     path="/v1/lately",
-    summary="What is left of the evaluations of each node.",
-    about="The decaying counts of evaluations, per node.",
+    summary="What is left of the judgements of each node.",
+    about="The decaying counts of judgements, per node.",
     request=Empty,
     response=LatelyReport,
     run=_lately,

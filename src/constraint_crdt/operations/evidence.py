@@ -190,7 +190,7 @@ class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentRates(msgspec.Struct, frozen=True, kw_only=True):
-    """Recent evaluations, in the whole fleet."""
+    """Recent judgements, in the whole fleet."""
 
     half_life: float
     """Seconds."""

@@ -63,7 +63,8 @@ class Freshness(enum.Enum):
 
     STATE = "until the state or a reading of it moves"
     AGING = "the same, and for a second at most: it tells what ages"
-    MEASURED = "the same, and until something is measured"
+    MEASURED = "until the state or a reading of it moves, or something is measured"
+    MEASURED_AGING = "the same, and for a second at most"
 
 
 class Problem(ConstraintCrdtError):

@@ -113,7 +113,7 @@ VARIABLES: Final = Operation(
         *PAGED,
     ),
     errors=frozenset({404}),
-    freshness=Freshness.MEASURED,
+    freshness=Freshness.MEASURED_AGING,
     join=concatenated,
     command=Command(
         name="variables",

@@ -86,6 +86,7 @@ class Evaluator:
         self._subscribers: list[Callable[[str], None]] = []
         self._verdicts = _VerdictCells(gossip, feed, self.judge, push)
         self._judging = asyncio.Lock()
+        self._checks = 0
         self._described: int | None = None
         self._began = time.monotonic_ns()
         self._ticked: int | None = None
@@ -123,8 +124,8 @@ class Evaluator:
 
     @property
     def measured(self) -> int:
-        """Grows when something is measured."""
-        return self._measurements.taken
+        """Grows when something is measured or checked."""
+        return self._measurements.taken + self._checks
 
     @property
     def undecided(self) -> int:
@@ -148,6 +149,7 @@ class Evaluator:
     async def check(self, values: Mapping[str, object]) -> list[Evaluation]:
         """Judge all constraints against these values and the latest measurements. Other tasks run in between."""
         await self.renew()
+        self._checks += 1
         async with self._judging:
             evaluations = await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
         await self._verdicts.tell()
@@ -176,14 +178,18 @@ class Evaluator:
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
-            for at, names in self._measurements.aged(now).items():
-                await self._look(self.judge.readers(names), at)
+            await self._age(now)
             self.judge.look(time.monotonic_ns())
             self._publish()
             self._ticked = time.monotonic_ns()
         self._verdicts.take_over()
         await self._verdicts.tell()
         self._describe(now)
+
+    async def _age(self, now: int) -> None:
+        """Look at the constraints that read a value which passed its maximum age, as of that time."""
+        for at, names in self._measurements.aged(now).items():
+            await self._look(self.judge.readers(names), at)
 
     async def _look(self, ids: Sequence[str], at: int) -> None:
         for start in range(0, len(ids), JUDGED_AT_ONCE):
@@ -259,7 +265,11 @@ class Evaluator:
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
-        if self._feed.writable and (times := self.judge.take_times(time.monotonic_ns())):
+        async with self._judging:
+            now = time.monotonic_ns()
+            await self._age(now)
+            times = self.judge.take_times(now) if self._feed.writable else {}
+        if times:
             for error in self._feed.write(lambda: self._gossip.record_seconds(times)).values():
                 _log.warning("the time of a constraint is not counted: %s", error)
 

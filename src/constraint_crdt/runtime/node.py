@@ -357,7 +357,7 @@ class Node:
         """Sentences for the author of an active constraint: a variable that no node measures, labels that no known node has, an
         expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
         """
-        return self.diagnosis.notes(id_)
+        return self.diagnosis.notes([id_])[id_]
 
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""

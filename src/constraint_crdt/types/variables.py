@@ -20,6 +20,8 @@
 
 import enum
 from collections.abc import Iterator, Mapping
+from heapq import nlargest
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -45,6 +47,9 @@ VARIABLES_BYTES: Final = CELL_BYTES - 64
 
 NEAR: Final = 3
 """Names in an answer of `near`."""
+
+COMPARED: Final = 200
+"""Names that `near` compares letter by letter. A comparison takes up to 0.1 ms."""
 
 
 class VariableKind(enum.StrEnum):
@@ -111,6 +116,10 @@ def kind_of(value: object) -> VariableKind:
     if isinstance(value, list | tuple):
         return VariableKind.LIST
     return VariableKind.DOUBLE if hasattr(value, "__float__") or hasattr(value, "__index__") else VariableKind.MIXED
+
+
+def _pairs(name: str) -> set[tuple[str, str]]:
+    return set(pairwise(name))
 
 
 class _Standing(NamedTuple):
@@ -247,10 +256,17 @@ class MeasuredVariables(IndexedView):
         return MappingProxyType(self._kinds)
 
     def near(self, name: str) -> list[str]:
-        """The names most similar to a name, at most three, the most similar first. O(names)."""
+        """The names most similar to a name, at most three, the most similar first. O(names), some 30 ms for 10,000.
+
+        Of more than `COMPARED` names, those that share most pairs of neighbouring letters are compared.
+        """
         from difflib import get_close_matches  # rarely needed: kept out of the import of the package
 
-        return get_close_matches(name, sorted(self._by_name), NEAR)
+        names = sorted(self._by_name)
+        if len(names) > COMPARED:
+            pairs = _pairs(name)
+            names = nlargest(COMPARED, names, key=lambda each: len(pairs & _pairs(each)) - abs(len(each) - len(name)))
+        return get_close_matches(name, names, NEAR)
 
     # --- writing -------------------------------------------------------------------------------------------------------
 

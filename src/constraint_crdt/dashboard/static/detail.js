@@ -2,7 +2,7 @@
 
 import { byId, h } from "./dom.js";
 import { linkWords } from "./fleet.js";
-import { ago, at, count, duration, percent, plural, shownFields, span } from "./format.js";
+import { ago, at, count, duration, measured, ofTime, percent, plural, shownFields, span, stateClock } from "./format.js";
 import { STATE_GLYPHS, STATE_WORDS } from "./model.js";
 import { drawSparkline } from "./sparkline.js";
 
@@ -82,8 +82,9 @@ export class Detail {
       { class: "body" },
       row ? this.#head(row, explained) : h("p", { class: "error" }, "It is not active."),
       row && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Remove…", "remove", () => this.act.remove(id), "danger quiet")),
-      section("Recent rates of violation", canvas, ...lately(explained)),
-      section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained.violations)),
+      row && section(`Time: held ${ofTime(row.data.held)} of the time`, timeBar(row.data), timeWords(row.data)),
+      section("Recently violated, of the judgements", canvas, ...lately(explained)),
+      section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained)),
       explained.coverage && section(heardTitle(explained.coverage), coverage(explained.coverage)),
       section("History", history(explained)),
     );
@@ -101,7 +102,7 @@ export class Detail {
       explained.definitions.filter((each) => !each.expired).map(definition),
       explained.conflict && h("p", { class: "error" }, "These definitions differ. All are enforced until the next edit."),
       data.about && h("p", null, data.about),
-      state === "undecided" && data.reason && h("p", { class: "note" }, `Undecided here: ${data.reason}`),
+      here(data),
       !data.applies_here && h("p", { class: "note" }, `Only on nodes labelled ${labels(data.on)}; this one is not.`),
       data.expires_at && h("p", { class: "note" }, `Ends ${at(data.expires_at)}.`),
     );
@@ -127,9 +128,9 @@ export class Detail {
     box.append(
       h("p", { class: "line" }, h("span", { class: `badge ${node.live ? "holding" : "idle"}` }, node.live ? "✓ Live" : "– Not live"), h("span", null, name === this.model.status?.node ? "this node" : linkWords(node))),
       facts([
-        ["Satisfied recently", percent(held)],
-        ["Violations, ever", count(node.violations)],
-        ["Held, ever", count(node.satisfied)],
+        ["Judgements satisfied, recently", percent(held)],
+        ["Judgements violated, ever", count(node.violations)],
+        ["Judgements satisfied, ever", count(node.satisfied)],
         ["Position", node.position ? node.position.join(", ") : "none"],
         ["Clock", node.clock_offset === null ? null : `${Math.abs(node.clock_offset).toFixed(2)} s ${node.clock_offset < 0 ? "behind" : "ahead"}`],
         ["Labels", labels(node.labels) || null],
@@ -143,11 +144,11 @@ export class Detail {
 
   #violations(report, name) {
     const there = report.constraints.filter((each) => each.violated_on > 0);
-    if (!there.length) return h("p", { class: "note" }, `None of the ${plural(report.constraints.length, "constraint", "constraints")} that it evaluated lately.`);
+    if (!there.length) return h("p", { class: "note" }, `None of the ${plural(report.constraints.length, "constraint", "constraints")} that it judged lately.`);
     there.sort((a, b) => b.violated_now - a.violated_now || b.lately[0][1] - a.lately[0][1]);
     const line = (each) => {
       const [satisfied, violated] = each.lately[0];
-      const since = each.violated_now ? `now, since ${at(each.violated_since)}` : `${percent(violated / (satisfied + violated || 1))} recently`;
+      const since = each.violated_now ? `now, since ${at(each.violated_since)}` : `${percent(violated / (satisfied + violated || 1))} of the judgements recently`;
       return h("li", null, link("constraint", each.id), h("small", { class: each.violated_now ? "bad" : "" }, since));
     };
     return h("ul", { class: "pairs" }, there.slice(0, MOST_LISTED).map(line), more(there.length, name));
@@ -157,6 +158,28 @@ export class Detail {
 function definition(each) {
   const fields = Object.entries(shownFields(each));
   return h("div", null, h("pre", null, h("code", null, each.when ?? "evaluated outside of the node")), fields.length ? facts(fields) : "");
+}
+
+// The verdict state on the node that serves the page; with the reason of an unknown outcome.
+function here(data) {
+  if (data.state === null || data.state === "off" || data.state === "holds") return null;
+  const reason = data.reason && `: ${data.reason}${data.by_default ? "; by default" : ""}`;
+  return h("p", { class: "note", id: "detail-here" }, `Here: ${stateClock(data, data)}${reason}`);
+}
+
+// The time satisfied, violated and unknown as a bar.
+function timeBar({ seconds }) {
+  const all = seconds.satisfied + seconds.violated + seconds.unknown;
+  const part = (kind) => {
+    const fill = h("i", { class: kind });
+    fill.style.width = `${all ? (100 * seconds[kind]) / all : 0}%`;
+    return fill;
+  };
+  return h("span", { class: "bar time", "aria-hidden": "true" }, ["satisfied", "violated", "unknown"].map(part));
+}
+
+function timeWords({ seconds }) {
+  return h("p", { class: "note" }, ["satisfied", "violated", "unknown"].map((kind) => `${duration(seconds[kind])} ${kind}`).join(", "));
 }
 
 function section(title, ...content) {
@@ -194,14 +217,25 @@ function lately({ lately: rates }) {
   });
 }
 
-function where(violations) {
-  if (!violations.length) return h("p", { class: "note" }, "No node has evaluated it yet.");
-  const rank = (each) => (each.violated ? 0 : each.violated_share ? 1 : 2);
+function where({ violations, definitions }) {
+  if (!violations.length) return h("p", { class: "note" }, "No node has judged it yet.");
+  const rank = (each) => (each.violated ? 0 : each.state === "pending" ? 1 : each.state === "unknown" ? 2 : each.violated_share ? 3 : 4);
   const sorted = [...violations].sort((a, b) => rank(a) - rank(b) || b.violations - a.violations);
   const line = (each) => {
-    const now = each.violated ? `violated ${each.since ? `since ${at(each.since)}` : "now"}` : each.violated === false ? "holds" : "not known now";
-    const counts = `${count(each.violations)} of ${count(each.satisfied + each.violations)} violated`;
-    return h("li", null, link("node", each.node), h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, not live`), h("small", null, counts));
+    const untold = each.violated ? "violated" : each.violated === false ? "holds" : "not known now";
+    const now = each.state === null ? untold : stateClock(each, definitions[0]);
+    const told = [measured(each), each.reason, each.by_default && "by default"].filter(Boolean).join("; ");
+    const held = each.held === null ? "" : `; held ${ofTime(each.held)} of the time`;
+    const counts = `${count(each.violations)} of ${count(each.satisfied + each.violations)} judgements violated${held}`;
+    return h(
+      "li",
+      { "data-node": each.node },
+      link("node", each.node),
+      h("small", { class: each.violated ? "bad" : "" }, each.live ? now : `${now}, not live`),
+      told && h("small", { class: "told" }, told),
+      timeBar(each),
+      h("small", null, counts),
+    );
   };
   return h("ul", { class: "pairs three" }, sorted.slice(0, MOST_LISTED).map(line), more(sorted.length));
 }

@@ -80,7 +80,7 @@ export class Fleet {
     label.hidden = !node;
     if (!node) return;
     const held = this.model.held(name);
-    setText(label, `${name} · ${held === null ? "nothing evaluated recently" : `${percent(held)} satisfied recently`} · ${linkWords(node)}`);
+    setText(label, `${name} · ${held === null ? "nothing judged recently" : `${percent(held)} of recent judgements satisfied`} · ${linkWords(node)}`);
     if (document.activeElement === byId("lattice")) announce(label.textContent);
   }
 }
@@ -123,8 +123,8 @@ function columns(model) {
       },
     },
     text("link", "Knows", true, linkWords),
-    text("held", "Satisfied recently", false, (node) => percent(model.held(node.node))),
-    text("violations", "Violations", true, (node) => count(node.violations)),
+    text("held", "Judgements satisfied", false, (node) => percent(model.held(node.node))),
+    text("violations", "Judgements violated", true, (node) => count(node.violations)),
     text("position", "Position", false, (node) => (node.position ? node.position.join(", ") : "–")),
   ];
 }

@@ -54,5 +54,45 @@ export function shownFields(definition) {
   return Object.fromEntries(Object.entries(shown).filter(([, text]) => text));
 }
 
+// A share of the time, to the hundredth of a percent: 0.9993 → "99.93 %".
+export function ofTime(share) {
+  if (share === null || share === undefined) return "–";
+  if (share >= 0.99995 && share < 1) return "> 99.99 %";
+  return share > 0 && share < 0.00005 ? "< 0.01 %" : `${(100 * share).toFixed(2)} %`;
+}
+
+// A verdict state with its clock: "pending 12 s of 30 s".
+export function stateClock({ state, since }, definition) {
+  if (state === "pending" && definition?.for && since) {
+    return `pending ${duration(Math.min((Date.now() - since / MS) / 1000, definition.for))} of ${definition.for} s`;
+  }
+  if (state === "clearing" && definition?.clear_after) return `clearing (${definition.clear_after} s)`;
+  return since ? `${state} since ${at(since)} (${duration((Date.now() - since / MS) / 1000)})` : state;
+}
+
+// The values of a judgement with the margin: "speed_mps = 9.0, 7.5 above the limit (500 %); distance_m = 0.3".
+export function measured({ values, margin, margin_share: part, margin_variable: variable }) {
+  const texts = Object.entries(values).filter(([name]) => margin === null || name !== variable).map(([name, text]) => `${name} = ${text}`);
+  if (margin === null) return texts.join("; ");
+  const name = variable in values ? `${variable} = ${values[variable]}` : variable;
+  return [[name, distance(values[variable], margin, part)].filter(Boolean).join(", "), ...texts].join("; ");
+}
+
+function distance(text, margin, part) {
+  if (margin === 0) return "at the limit";
+  const places = part === null ? "" : ` (${significant(100 * Math.abs(part), 3)} %)`;
+  return `${significant(Math.abs(margin), 4)} ${side(Number(text ?? NaN), margin, part) ?? (margin > 0 ? "within" : "beyond")} the limit${places}`;
+}
+
+// Where the value is, seen from the threshold: found from the size of the threshold; null if neither or both directions fit.
+function side(value, margin, part) {
+  const threshold = part ? Math.abs(margin / part) : NaN;
+  const fits = (found) => Math.abs(Math.abs(found) - threshold) <= 1e-9 * threshold;
+  const [above, below] = [fits(value - Math.abs(margin)), fits(value + Math.abs(margin))];
+  return above === below ? null : above ? "above" : "below";
+}
+
+const significant = (number, digits) => String(Number(number.toPrecision(digits)));
+
 // A half-life as a word: 60 → "1 min".
 export const span = (seconds) => (seconds % 3600 === 0 ? `${seconds / 3600} h` : seconds % 60 === 0 ? `${seconds / 60} min` : `${seconds} s`);

@@ -163,7 +163,7 @@ const COLUMNS = [
   },
   {
     key: "rate",
-    title: "Violated recently",
+    title: "Judgements violated",
     sorts: true,
     make: (cell) => {
       const canvas = h("canvas", { class: "spark", "aria-hidden": "true" });

@@ -113,7 +113,7 @@ function facts() {
     ["Constraints", count(status.constraints), ""],
     ["Violated now", count(violated), violated ? "bad" : "good"],
     ["Unknown here", count(status.unknown_here), status.unknown_here ? "warn" : ""],
-    ["Satisfied recently", satisfied + broken > 0.05 ? percent(satisfied / (satisfied + broken)) : "–", ""],
+    ["Judgements satisfied recently", satisfied + broken > 0.05 ? percent(satisfied / (satisfied + broken)) : "–", ""],
     ["Agree", `${count(status.agreeing)}/${count(status.peers + 1)}`, status.agreeing < status.peers + 1 ? "warn" : ""],
   ];
   const box = byId("facts");

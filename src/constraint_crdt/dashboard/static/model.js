@@ -13,9 +13,9 @@ export const STATES = ["violated", "lately", "undecided", "holding", "idle"];
 export const STATE_WORDS = {
   violated: "Violated",
   lately: "Violated recently",
-  undecided: "Undecided",
+  undecided: "Unknown",
   holding: "Holds",
-  idle: "Not evaluated",
+  idle: "Not judged",
 };
 export const STATE_GLYPHS = { violated: "✕", lately: "!", undecided: "?", holding: "✓", idle: "–" };
 
