@@ -203,6 +203,7 @@ class Judge:
         self._unknown: dict[str, int] = {}
         self._changed: dict[str, None] = {}
         self._turns: list[Turn] = []
+        self._checked: dict[str, None] = {}
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
@@ -351,9 +352,19 @@ class Judge:
     def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
         """Judge these constraints and count the results; constraints without a definition for this node are left out.
 
-        `values`: in place of the node's.
+        `values`: in place of the node's, for this instant only: see `take_checked`.
         """
-        return self._evaluate(ids, now, values or self._values, counted=True)
+        evaluations = self._evaluate(ids, now, values or self._values, counted=True)
+        if values is not None:
+            self._checked.update((each.constraint, None) for each in evaluations)
+        return evaluations
+
+    def take_checked(self) -> list[str]:
+        """The constraints judged by given values since the last call. The caller has them looked at again by the node's values, or
+        the interval after a check would have its outcome without end.
+        """
+        checked, self._checked = list(self._checked), {}
+        return checked
 
     def aged(self, ids: Iterable[str], now: int) -> None:
         """Look at constraints with a value that passed its maximum age at this time, but for those looked at later."""
