@@ -548,3 +548,14 @@ def test_another_spell_of_the_same_state_is_a_change(bench: Bench) -> None:
     bench.add("x", "x < 2.0")
     assert bench.judge.take_changes() == (["x"], [])
     assert bench.judge.since("x", bench.now) == (began or 0) + SECOND
+
+
+def test_readings_of_the_time_keep_no_value_from_aging(bench: Bench) -> None:
+    bench.add("x", "x < 1.0")
+    bench.measure(x=0.0)
+    for _ in range(2 * MAX_AGE):
+        bench.now += SECOND
+        bench.judge.times("x", bench.now)
+        bench.judge.take_times(bench.now)
+        bench.wait(0.001)
+    assert bench.state_of("x") is VerdictState.UNKNOWN

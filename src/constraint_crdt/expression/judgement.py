@@ -59,6 +59,10 @@ Milliseconds = tuple[int, int, int]
 """Time satisfied, violated and unknown, in ms."""
 
 
+READ_TOGETHER = 64
+"""Constraints whose variables are read at once. The library looks a variable up more slowly among many."""
+
+
 class Turn(NamedTuple):
     """A change of the verdict state of a constraint on this node."""
 
@@ -399,6 +403,12 @@ class Judge:
     def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
         with_ends, constraints = self._constraints.has_ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
+        for start in range(0, len(chosen), READ_TOGETHER):
+            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted)
+        return [judged.evaluation for judged in chosen]
+
+    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool) -> None:
+        """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         plain, aged = values.read(names, now), dict[int, Measurements]()
         for judged in chosen:
@@ -414,7 +424,6 @@ class Judge:
             self._combine(judged)
             if counted:
                 self._count(judged)
-        return [judged.evaluation for judged in chosen]
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
