@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from constraint_crdt import ConstraintCrdtError, GossipNode, Replica
+from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, Replica
 from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_removal, read_cell, registered
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.messages import decode_message, encode_message
@@ -16,7 +17,9 @@ from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_fr
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.state_file import from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
+from constraint_crdt.types.definition import Definition
 from tests.compatibility import NOW, views
+from tests.runtime.fleet import QUICK, eventually
 from tests.store.disk import loaded, open_store
 
 DATA = Path(__file__).parent / "data" / "0.1.0"
@@ -145,3 +148,48 @@ def test_a_removal_of_a_new_kind_would_be_refused_by_0_1_0_so_none_is_written() 
         read_cell(removal)
         with kinds_of_0_1_0(), pytest.raises(ConstraintCrdtError, match="the kind of what is removed"):
             read_cell(removal)
+
+
+# --- a running node --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_runs_on_a_store_of_0_1_0_and_tells_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    shutil.copyfile(DATA / "store.db", tmp_path / "a.db")
+    settings = msgspec.structs.replace(QUICK, name="a", fleet="f", store=str(tmp_path / "a.db"))
+    network = MemoryNetwork()
+    other = Node(settings=NodeSettings(name="z", fleet="f"), transport=network.transport())
+    async with Node(settings=settings, transport=network.transport()) as node, other:
+        before = node.gossip.state.metrics.total
+        assert {"speed"} <= set(node.constraint_ids())
+        await eventually(lambda: all(each.verdict is not None for each in node.constraints() if each.applies_here and each.when))
+        await node.add_constraint("new", when="speed < 0.5", for_=0.01)
+        await node.measure({"speed": 1.0})
+        await eventually(lambda: other.gossip.state.verdicts.violated_on("new") == ("a",))
+        await eventually(lambda: other.gossip.state.metrics.total.violated > before.violated)
+
+
+@pytest.mark.parametrize(
+    ("when", "reason"),
+    [
+        ("x * 2 < 5", "the evaluation failed"),
+        ("x < 'fast'", "the evaluation failed"),
+        ("duration('1h 30m') > duration('1h') && x < 9.0", "a duration is written as"),
+        ("x y", "cannot be evaluated on this node"),
+    ],
+)
+async def test_a_definition_of_0_1_0_that_the_engine_refuses_reads_unknown_with_the_reason(when: str, reason: str) -> None:
+    network = MemoryNetwork()
+    old = GossipNode("old")
+    old.write(lambda me: old.state.constraints.put("old", Definition(when=when), node=me))
+    nodes = [Node(settings=msgspec.structs.replace(QUICK, name=name), transport=network.transport()) for name in ("a", "b")]
+    async with nodes[0] as a, nodes[1] as b:
+        await a.import_state(to_json(old.state))
+        await a.measure({"x": 2.0})
+        await eventually(lambda: [(each.verdict, reason in each.reason) for each in a.constraints()] == [("unknown", True)])
+        [checked] = await a.check({"x": 1.0})
+        assert (checked.verdict.value, reason in checked.reason) == ("unknown", True)
+        assert a.status().violations == a.status().satisfied == 0
+        if when != "x y":  # it reads nothing, so that no node knows more of it than others
+            await eventually(lambda: set(b.gossip.state.verdicts.unknown) == {"old"})
+            assert reason in b.gossip.state.verdicts.of("old")["a"].reason

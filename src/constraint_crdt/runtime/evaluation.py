@@ -160,8 +160,9 @@ class Evaluator:
         while True:
             async with self._judging:
                 if not self._renew_some():
-                    return
+                    break
             await asyncio.sleep(0)
+        await self._verdicts.tell()
 
     def _measured(self, evaluation: Evaluation, now: int, values: Values) -> Evaluation:
         """The evaluation with its margin."""
@@ -178,6 +179,7 @@ class Evaluator:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
+            await self._look(self.judge.take_checked(), now)
             self.judge.look(time.monotonic_ns())
             self._publish()
             self._ticked = time.monotonic_ns()
@@ -258,8 +260,9 @@ class Evaluator:
 
     async def write_verdicts(self, *, final: bool = False) -> None:
         """Write the verdicts that waited. `final`: before their time."""
-        async with self._judging:  # the turns of a sample are one transaction
-            await self._verdicts.tell_waiting(final=final)
+        async with self._judging:
+            pass  # a sample in judgement is judged first: its turns are one transaction
+        await self._verdicts.tell_waiting(final=final)
 
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
@@ -321,7 +324,7 @@ class _VerdictCells:
         """Go on from the cells of former lives and of this life before a restart. Cells of a former life may come at any time."""
         me, rows = self._gossip.replica, self._gossip.state.rows.clock_entries
         lives = me, {each: seq for each, seq in rows.items() if each.node_id == me.node_id and each != me}
-        if lives == self._lives or not self._feed.writable:
+        if lives == self._lives or self._judge.stale(1) or not self._feed.writable:
             return
         self._lives = lives
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
