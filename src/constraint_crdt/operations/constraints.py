@@ -499,7 +499,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.MEASURED,
+    freshness=Freshness.MEASURED_AGING,
     join=concatenated,
     command=Command(
         name="constraints",
