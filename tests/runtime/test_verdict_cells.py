@@ -184,6 +184,20 @@ async def test_unknown_from_the_start_is_told_by_nodes_that_measure_some_of_it()
         assert told(b, "xy", "b") is None
 
 
+async def test_another_reason_in_the_same_state_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of a window that fills changes with each sample."""
+    async with fleet("a") as [a]:
+        await a.add_constraint("window", when='avg_over("x", duration("1h")) < 1.0')
+        batches, reasons = batches_of(a, monkeypatch), set[str]()
+        for _ in range(20):
+            await a.measure({"x": 2.0})
+            await a._runtime.evaluator.write_verdicts(final=True)
+            reasons.add(a.constraints()[0].reason)
+        assert len(reasons) > 2
+        assert batches == [1]
+        assert state(a, "window", "a") is VerdictState.UNKNOWN
+
+
 async def test_a_long_name_in_a_margin_stops_nothing() -> None:
     async with fleet("a", "b") as [a, b]:
         key = "k" * 600
@@ -421,10 +435,28 @@ async def test_pending_resumes_with_its_elapsed_time(tmp_path: Path, reboot: Cal
     async with started("a", network, store) as a:
         await eventually(lambda: state(a, "x", "a") is VerdictState.PENDING)
         await a.measure({"x": 2.0})
-        await a._runtime.spell_file.save()
         [again] = msgspec.json.decode(a._runtime.evaluator.judge.save(time.monotonic_ns()))["spells"]["x"].values()
         assert again["elapsed"] >= spells["elapsed"]
         assert abs(again["since"] - spells["since"]) < 10**9
+
+
+async def test_a_running_clock_is_saved_at_intervals_and_a_turn_at_once(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    file = tmp_path / "a.db.verdicts.json"
+    async with started("a", MemoryNetwork(), tmp_path / "a.db", count_every=60.0) as a:
+        save = a._runtime.spell_file.save
+        await a.add_constraint("x", when="x < 1.0", for_=3600)
+        await a.measure({"x": 2.0})
+        await save()
+        file.unlink()
+        await a._runtime.evaluator.tick()
+        await save()
+        assert not file.exists()
+        await save(final=True)
+        assert file.exists()
+        file.unlink()
+        await a.measure({"x": 0.0})
+        await save()
+        assert file.exists()
 
 
 async def test_a_damaged_file_of_spells_is_a_warning_and_a_fresh_start(

@@ -284,6 +284,10 @@ class Evaluator:
             self._feed.write(self._rates.write_waiting)
 
 
+_Turn = tuple[VerdictState, int]
+"""A verdict state, and its begin in ns since the epoch."""
+
+
 class _VerdictCells:
     """The cells on the verdicts of this node: which constraints have one, what waits to be told, and when it may be."""
 
@@ -292,8 +296,8 @@ class _VerdictCells:
         self._feed = feed
         self._judge = judge
         self._push = push
-        self._told: set[str] = set()
-        """The constraints with a cell of this node, or with one that waits."""
+        self._told: dict[str, _Turn | None] = {}
+        """The last turn told of each constraint with a cell of this node, or with one that waits."""
         self._waiting: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
@@ -303,13 +307,18 @@ class _VerdictCells:
         """This life, and the rows of the others of this node, as of the last takeover."""
 
     def note(self, changed: Iterable[str]) -> None:
-        """The evaluations of these constraints changed: have them told, where others cannot know them without a cell."""
+        """The evaluations of these constraints changed: have the turns told, where others cannot know them without a cell."""
         for id_ in changed:
-            if id_ in self._told or self._is_news(id_):
+            if self._told[id_] != self._turn(id_) if id_ in self._told else self._is_news(id_):
                 self._wait(id_)
 
+    def _turn(self, id_: str) -> "_Turn | None":
+        """The last turn of a constraint; None without a definition here. Another reason in the same state is none."""
+        evaluation, since = self._judge.evaluation(id_), self._judge.since(id_, time.monotonic_ns())
+        return None if evaluation is None or since is None else (evaluation.state, since)
+
     def _wait(self, id_: str) -> None:
-        self._told.add(id_)
+        self._told.setdefault(id_)
         self._waiting[id_] = self._fresh[id_] = None
 
     def _is_news(self, id_: str) -> bool:
@@ -329,9 +338,8 @@ class _VerdictCells:
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
             if replica == me and id_ in self._told:
                 continue
-            self._told.add(id_)
-            evaluation = self._judge.evaluation(id_)
-            if verdict.state is not VerdictState.HOLDS or evaluation is None or evaluation.state is not VerdictState.HOLDS:
+            turn = self._told[id_] = self._turn(id_)
+            if verdict.state is not VerdictState.HOLDS or turn is None or turn[0] is not VerdictState.HOLDS:
                 self._wait(id_)
 
     async def tell(self) -> None:
@@ -365,7 +373,9 @@ class _VerdictCells:
             del self._waiting[id_]
             self._paced[id_] = max(now, self._paced.get(id_, now)) + TOLD_EVERY
             if verdict is None:
-                self._told.discard(id_)
+                del self._told[id_]
+            else:
+                self._told[id_] = verdict.state, verdict.since
         self._push()
 
 

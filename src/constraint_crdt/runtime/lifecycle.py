@@ -395,7 +395,7 @@ class Runtime:
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save()
+            await self.spell_file.save(final=True)
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
