@@ -274,6 +274,8 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             reboot()
         if not spells:
             (tmp_path / "a.db.verdicts.json").unlink()
+        seen: list[VerdictState | None] = []
+        b.gossip.state.rows.watch(VERDICT, lambda old, new: seen.append(state(b, "x", "a")))
         async with started("a", network, tmp_path / "a.db") as a:
             await eventually(lambda: (now := told(b, "x", "a")) is not None and now.reason == "no measurement of x")
             again = told(b, "x", "a")
@@ -284,9 +286,10 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
                 assert abs(again.since - first.since) < SECOND // 40, "the first bad evaluation"
             else:
                 assert again.since > first.since
+            assert seen == [again.state], "nothing else was shown in between"
             await a.measure({"x": 0.0})
             await eventually(lambda: state(b, "x", "a") is VerdictState.HOLDS)
-            assert list(b.gossip.state.verdicts.of("x")) == ["a"]
+            assert list(b.gossip.state.verdicts.of("x")) == ["a"], "one life"
 
 
 @pytest.mark.parametrize("new_life", [False, True])
