@@ -344,6 +344,7 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
         await self.spell_file.load()
