@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from constraint_crdt.cli.main import main
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.margin import margin
-from constraint_crdt.operations.command import show_length, show_margin, show_share, show_state, show_values
+from constraint_crdt.operations.command import Table, show_length, show_margin, show_share, show_state, show_values
 from constraint_crdt.operations.constraints import (
     ConstraintReport,
     DefinitionReport,
@@ -21,6 +21,14 @@ from constraint_crdt.operations.constraints import (
     show_constraints,
     show_verdict,
     show_violated,
+)
+from constraint_crdt.operations.evidence import (
+    MOST_TOLD,
+    ExplainConstraint,
+    ExplainReport,
+    StandingDefinition,
+    ViolationReport,
+    show_explain,
 )
 from constraint_crdt.types.verdicts import input_texts
 
@@ -147,6 +155,57 @@ def test_the_list_has_the_state_the_time_and_the_nodes_with_a_violation() -> Non
     assert row(report(state="off"))["here"] == "-"
     assert row(report(verdict="satisfied"))["here"] == "satisfied", "a node of 0.1.0 tells no state"
     assert row(report(state="off", applies_here=False))["here"] == "not for it"
+
+
+def reported(node: str, state: str | None, **fields: Any) -> ViolationReport:
+    told: dict[str, Any] = {
+        "live": True, "violated": None, "since": None, "last": None, "exact": state is not None, "satisfied": 1, "violations": 1,
+        "violated_per_minute": 0.0, "violated_share": None,
+    }  # fmt: skip
+    return ViolationReport(node=node, state=state, **(told | fields))
+
+
+def explained(*violations: ViolationReport) -> tuple[list[str], dict[str, str]]:
+    """The sentences on verdicts, and the column `now` by node."""
+    definition = StandingDefinition(
+        dot="a~1:1", when="x < 1", severity="warning", about=None, on={}, added_by="a", added_at=None, known_since=None,
+        expires_at=None, expired=False, for_=30.0,
+    )  # fmt: skip
+    report = ExplainReport(
+        id="x", active=True, conflict=False, definitions=(definition,), removals=(), violations=violations, lately=(), coverage=None
+    )
+    view = show_explain(report, ExplainConstraint(id="x"), Namespace())
+    assert isinstance(view, list)
+    _, _, *sentences, table = view
+    assert isinstance(table, Table)
+    return [str(each) for each in sentences], {str(line[0]): str(line[1]) for line in table.rows}
+
+
+def test_an_explanation_has_a_sentence_for_what_needs_an_eye_the_most_severe_and_longest_first() -> None:
+    sentences, now = explained(
+        reported("a", "holds", violated=False),
+        reported("b", "violated", since=2, reason="no measurement of x", by_default=True),
+        reported("c", "unknown", reason="no measurement of x"),
+        reported("d", "violated", since=1, values={"x": "3.0"}, margin=-2.0, margin_share=-2.0, margin_variable="x"),
+        reported("e", None, violated=False),
+        reported("f", None),
+        reported("g", "pending", violated=False),
+    )
+    assert [sentence.partition(" since")[0] for sentence in sentences] == [
+        "violated on d", "violated on b", "pending on g", "unknown on c: no measurement of x"
+    ]  # fmt: skip
+    assert sentences[0].endswith(": x = 3.0, 2 above the limit (200 %)")
+    assert sentences[1].endswith(": no measurement of x; by default")
+    assert now == {
+        "a": "holds", "b": "violated", "c": "unknown", "d": "violated", "e": "holds", "f": "not told", "g": "pending"
+    }  # fmt: skip
+
+
+def test_an_explanation_has_a_bounded_number_of_sentences() -> None:
+    sentences, now = explained(*(reported(f"n{number:02}", "violated", since=number) for number in range(MOST_TOLD + 3)))
+    assert len(now) == MOST_TOLD + 3
+    assert [sentence.split()[2] for sentence in sentences[:-1]] == [f"n{number:02}" for number in range(MOST_TOLD)]
+    assert sentences[-1] == "and on 3 nodes more"
 
 
 def test_a_violation_is_told_alike_by_constraints_explain_and_check(node_url: str, capsys: Capture) -> None:

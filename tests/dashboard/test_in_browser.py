@@ -9,6 +9,7 @@ from constraint_crdt import Definition
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.http.security import Tokens
 from constraint_crdt.model import IfUnknown
+from constraint_crdt.operations.command import show_share, show_values
 from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, chromium, need_browser
 from tests.dashboard.large_fleet import Size, large_fleet
@@ -147,6 +148,30 @@ def test_the_detail_has_the_state_of_each_node_with_its_clock_values_and_time(pa
     page.until(lambda: page.run(violated)[1] > 0, "the time it was violated")
     assert abs(sum(page.run(violated)) - 100) < 0.1
     assert "of the time" in page.text("#detail")
+
+
+def test_values_and_shares_are_told_as_the_command_line_tells_them(page: Chromium) -> None:
+    told: list[tuple[dict[str, str], float | None, float | None, str | None]] = [
+        ({"speed": "9.0", "racks": "[1]"}, -7.5, -5.0, "speed"),
+        ({"speed": "1.0"}, 0.5, 1 / 3, "speed"),
+        ({"battery": "5"}, -15.0, -0.75, "battery"),
+        ({"battery": "-15"}, 5.0, 0.25, "battery"),
+        ({"speed": "9.0"}, -15.0, -5.0, "speed"),
+        ({"speed": "9.0"}, -9.0, None, "speed"),
+        ({"robot": '{"speed":1.0}'}, 0.123456, 1 / 3, "robot.speed"),
+        ({"x": "0.0"}, 0.0, 0.0, "x"),
+        ({"name": '"y"'}, None, None, None),
+        ({}, None, None, None),
+    ]
+    shares = [None, 0.0, 0.00001, 0.5, 0.9993, 0.99999, 1.0]
+    reports = [{"values": each[0], "margin": each[1], "margin_share": each[2], "margin_variable": each[3]} for each in told]
+    script = (
+        "const [reports, shares] = arguments; const load = () => import('/dashboard/format.js');"
+        "return load().then(({measured, ofTime}) => [reports.map(measured), shares.map(ofTime)])"
+    )
+    values, times = page.run(script, reports, shares)
+    assert values == [show_values(*each) for each in told]
+    assert [each.replace("\N{EN DASH}", "-") for each in times] == [show_share(each) for each in shares]
 
 
 def test_adding_checks_the_expression_while_it_is_typed_and_removing_asks_first(page: Chromium, fleet: LiveFleet) -> None:

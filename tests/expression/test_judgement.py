@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import Verdict
-from constraint_crdt.expression.cel import Measurements
+from constraint_crdt.expression.cel import Measurements, measurements
 from constraint_crdt.expression.judgement import Judge, Turn
 from constraint_crdt.expression.temporal import DefinitionKey, read_spells
 from constraint_crdt.model import VerdictState
@@ -55,6 +55,7 @@ class Bench:
         end = self.now + int(seconds * SECOND)
         while self.now < end:
             self.now = min(end, self.now + int(step * SECOND))
+            self.judge.aged(self.judge.take_checked(), self.now)
             for at, names in self.measured.aged(self.now).items():
                 self.judge.aged(self.judge.readers(names), at)
             self.judge.look(self.now)
@@ -65,6 +66,17 @@ class Bench:
 
     def counts(self, id_: str) -> tuple[int, int]:
         return self.judge.take_counts().get(id_, (0, 0))
+
+
+class Given:
+    """Values for a check."""
+
+    def __init__(self, **values: object) -> None:
+        self._values = measurements(values)
+
+    def read(self, names: Collection[str], now: int, max_age: int | None = None) -> Measurements:
+        del names, now, max_age
+        return self._values
 
 
 @pytest.fixture
@@ -85,6 +97,20 @@ def test_a_sample_counts_once_however_long_it_stands(bench: Bench) -> None:
     assert bench.counts("speed") == (0, 1)
     bench.wait(30)
     assert bench.counts("speed") == (0, 0)
+
+
+def test_a_check_is_of_an_instant(bench: Bench) -> None:
+    """The defect: a single check of 91 degrees counted as violated without end, and was violated for 10 s after 10 s."""
+    bench.add("plain", "temp_c < 85.0")
+    bench.add("slow", "temp_c < 85.0", for_=10 * SECOND)
+    bench.judge.judge(bench.judge.ids, bench.now, Given(temp_c=91.0))
+    assert (bench.state_of("plain"), bench.state_of("slow")) == (VerdictState.VIOLATED, VerdictState.PENDING)
+    bench.wait(60)
+    assert bench.state_of("slow") is VerdictState.PENDING
+    assert bench.judge.times("plain", bench.now) == (0, 1_000, 59_000)
+    assert bench.counts("slow") == (0, 1)
+    bench.measure(temp_c=20.0)
+    assert (bench.state_of("plain"), bench.state_of("slow")) == (VerdictState.HOLDS, VerdictState.HOLDS)
 
 
 def test_only_constraints_that_read_the_variable_are_judged(bench: Bench) -> None:

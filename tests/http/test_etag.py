@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import httpx
@@ -22,8 +22,6 @@ from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE
 
 SETTLED = [
-    "/v1/constraints",
-    "/v1/constraints?expired=1",
     "/v1/tiles",
     "/v1/counters",
     "/v1/position",
@@ -154,6 +152,7 @@ async def test_what_is_kept_is_bounded(node: Node, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(answer_cache, "MOST_BYTES", 5000)
     monkeypatch.setattr(answer_cache, "MOST_ANSWERS", 5)
     monkeypatch.setattr(answer_cache, "LARGEST", 2000)
+    monkeypatch.setattr(answer_cache, "monotonic", lambda: 100.0)
     [operation] = [each for each in OPERATIONS if each.name == "constraints"]
     cache = AnswerCache(node)
     for size in (10, 400, 900, 400, 10):
@@ -175,33 +174,54 @@ async def test_what_takes_long_is_computed_once_for_all_who_ask_and_is_never_old
     """Also where the pause after the last computation ends while some of them wait and others have yet to ask."""
     computed, clock = 0, 100.0
 
-    def slow(real: Callable[[Sequence[str]], object], ids: Sequence[str]) -> object:
+    def slow(real: Callable[[], object]) -> object:
         nonlocal computed, clock
         computed += 1
         clock += 0.02
-        return real(ids)
+        return real()
 
     async def ask(number: int) -> httpx.Response:
         nonlocal clock
         clock += 1.0 if number == pause_ends_at else 0.0
-        return await client.get("/v1/constraints")
+        return await client.get("/v1/counters")
 
     async def ask_all() -> tuple[list[httpx.Response], float]:
         began = time.monotonic()
         return await asyncio.gather(*map(ask, range(30))), time.monotonic() - began
 
-    monkeypatch.setattr(node, "constraints", partial(slow, node.constraints))
+    monkeypatch.setattr(node.counters, "reports", partial(slow, node.counters.reports))
     monkeypatch.setattr(answer_cache, "monotonic", lambda: clock)
-    await client.get("/v1/constraints")
-    await node.add_constraint("x")
+    await client.get("/v1/counters")
+    await node.counters.move("x", 1)
     answers, took = await ask_all()
-    assert all([each["id"] for each in answer.json()] == ["x"] for answer in answers)
+    assert all([each["name"] for each in answer.json()] == ["x"] for answer in answers)
     assert computed == 2
     _, took_from_cache = await ask_all()
     assert computed == 2
     assert took < 1.0 + took_from_cache, "a busy machine slows down both"
     tag = {"if-none-match": answers[0].headers["etag"]}
+    assert (await client.get("/v1/counters", headers=tag)).status_code == 304
+
+
+async def test_constraints_are_right_for_a_second_and_until_something_is_measured(
+    client: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time by verdict ages, and the margin moves with each sample."""
+    clock = [100.1]
+    monkeypatch.setattr(answer_cache, "monotonic", lambda: clock[0])
+    await node.add_constraint("hot", when="t < 1.0")
+    await node.measure({"t": 0.5})
+    first = await client.get("/v1/constraints")
+    tag = {"if-none-match": first.headers["etag"]}
     assert (await client.get("/v1/constraints", headers=tag)).status_code == 304
+    await node.measure({"t": 0.25})
+    again = await client.get("/v1/constraints", headers=tag)
+    assert (first.json()[0]["margin"], again.json()[0]["margin"]) == (0.5, 0.75)
+    tag = {"if-none-match": again.headers["etag"]}
+    clock[0] = 100.9
+    assert (await client.get("/v1/constraints", headers=tag)).status_code == 304
+    clock[0] = 101.0
+    assert (await client.get("/v1/constraints", headers=tag)).status_code == 200
 
 
 def test_what_waits_or_is_large_has_no_tag() -> None:

@@ -160,6 +160,16 @@ async def test_an_old_measurement_is_none() -> None:
         await eventually(lambda: node.constraints()[0].verdict == "unknown")
 
 
+async def test_a_check_decides_for_its_instant_only() -> None:
+    """The defect: after one check of a value that nothing measures, the constraint counted as violated without end."""
+    async with fleet("a") as (a,):
+        await a.add_constraint("level", when="level == 3.0")
+        [evaluation] = await a.check({"level": 2})
+        assert evaluation.verdict is Verdict.VIOLATED
+        await eventually(lambda: a.constraints()[0].verdict == "unknown")
+        assert (a.constraints()[0].satisfied, a.constraints()[0].violations) == (0, 1)
+
+
 async def test_null_withdraws_a_measurement_at_once() -> None:
     """The defect: nothing but `max_age` made a value unknown."""
     async with fleet("a") as (a,):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.constraints import MOST_VIOLATED, ConstraintReport, SecondsReport
 from constraint_crdt.types.verdicts import NodeVerdict
@@ -71,6 +72,19 @@ async def test_a_state_by_default_and_one_of_no_judgement() -> None:
         assert (safe.violated_on[0].by_default, safe.violated_on[0].reason) == (True, "no measurement of x")
         row = {each.id: each for each in node.overview.page().constraints}["safe"]
         assert (row.state, row.since, row.by_default) == ("violated", safe.since, True)
+
+
+async def test_an_expired_constraint_is_off_from_the_instant_on() -> None:
+    clock = [1_000 * SECOND]
+    transport = MemoryNetwork().transport()
+    async with Node(name="a", settings=STILL, transport=transport, now=lambda: clock[0]) as node:
+        await node.add_constraint("brief", when="x < 1.0", ttl=5.0)
+        await node.check({"x": 5})
+        assert (one(node).state, one(node).violated_now) == ("violated", 1)
+        clock[0] += 6 * SECOND
+        (expired,) = node.expired()
+        assert (expired.state, expired.since, expired.values, expired.violated_now) == ("off", None, {}, 0)
+        assert expired.violations == 1
 
 
 async def test_a_check_has_the_margin_of_the_values_given() -> None:

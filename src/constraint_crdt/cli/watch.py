@@ -138,7 +138,7 @@ def picture(client: Client, rows: int) -> "RenderableType":
             CONSTRAINT_TITLES,
             constraint_rows(constraints, rows, now),
         ),
-        _table(("node", "live", "state", "since", "behind", "satisfied", "violated"), node_rows(nodes, rows, now)),
+        _table(("node", "live", "state", "since", "behind", "judged satisfied", "judged violated"), node_rows(nodes, rows, now)),
     )
 
 

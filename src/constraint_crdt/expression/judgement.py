@@ -59,6 +59,10 @@ Milliseconds = tuple[int, int, int]
 """Time satisfied, violated and unknown, in ms."""
 
 
+READ_TOGETHER = 64
+"""Constraints whose variables are read at once. The library looks a variable up more slowly among many."""
+
+
 class Turn(NamedTuple):
     """A change of the verdict state of a constraint on this node."""
 
@@ -203,6 +207,7 @@ class Judge:
         self._unknown: dict[str, int] = {}
         self._changed: dict[str, None] = {}
         self._turns: list[Turn] = []
+        self._checked: dict[str, None] = {}
         self._left: dict[str, list[int]] = {}
         self._spans_changed = False
         self._looked = 0
@@ -351,9 +356,19 @@ class Judge:
     def judge(self, ids: Iterable[str], now: int, values: Values | None = None) -> list[Evaluation]:
         """Judge these constraints and count the results; constraints without a definition for this node are left out.
 
-        `values`: in place of the node's.
+        `values`: in place of the node's, for this instant only: see `take_checked`.
         """
-        return self._evaluate(ids, now, values or self._values, counted=True)
+        evaluations = self._evaluate(ids, now, values or self._values, counted=True)
+        if values is not None:
+            self._checked.update((each.constraint, None) for each in evaluations)
+        return evaluations
+
+    def take_checked(self) -> list[str]:
+        """The constraints judged by given values since the last call. The caller has them looked at again by the node's values, or
+        the interval after a check would have its outcome without end.
+        """
+        checked, self._checked = list(self._checked), {}
+        return checked
 
     def aged(self, ids: Iterable[str], now: int) -> None:
         """Look at constraints with a value that passed its maximum age at this time, but for those looked at later."""
@@ -388,6 +403,12 @@ class Judge:
     def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
         with_ends, constraints = self._constraints.has_ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
+        for start in range(0, len(chosen), READ_TOGETHER):
+            self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted)
+        return [judged.evaluation for judged in chosen]
+
+    def _look_at(self, chosen: Sequence[_Judged], now: int, values: Values, *, counted: bool) -> None:
+        """Evaluate constraints against values that are read once for all of them."""
         names = frozenset().union(*[judged.variables for judged in chosen])
         plain, aged = values.read(names, now), dict[int, Measurements]()
         for judged in chosen:
@@ -403,7 +424,6 @@ class Judge:
             self._combine(judged)
             if counted:
                 self._count(judged)
-        return [judged.evaluation for judged in chosen]
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""

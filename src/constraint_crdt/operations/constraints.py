@@ -247,15 +247,13 @@ class ReportedVerdict(TypedDict):
     by_default: bool
 
 
-_NO_VERDICT: Final = ReportedVerdict(
-    state=None, since=None, values={}, margin=None, margin_share=None, margin_variable=None, reason="", by_default=False
-)
-
-
 def reported_verdict(verdict: "NodeVerdict | None") -> ReportedVerdict:
     """The fields of a verdict; None: of a node that told none."""
     if verdict is None:
-        return _NO_VERDICT
+        return {
+            "state": None, "since": None, "values": {}, "margin": None, "margin_share": None, "margin_variable": None,
+            "reason": "", "by_default": False,
+        }  # fmt: skip
     return {
         "state": verdict.state.value,
         "since": verdict.since,

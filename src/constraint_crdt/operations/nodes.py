@@ -268,8 +268,8 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
     columns = [
         Column("node"),
         Column("live"),
-        Column("satisfied", right=True),
-        Column("violated", right=True),
+        Column("judged satisfied", right=True),
+        Column("judged violated", right=True),
         Column("position"),
         Column("same constraints"),
         Column("state"),

@@ -22,12 +22,11 @@ from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
-from constraint_crdt.model import DurationHistogram, EventKind
+from constraint_crdt.model import DurationHistogram, EventKind, VerdictState
 from constraint_crdt.operations.constraints import (
     MOST_VIOLATED,
     ConstraintReport,
     DefinitionReport,
-    ReportedVerdict,
     ViolatedNode,
     reported_fields,
     reported_time,
@@ -282,10 +281,13 @@ class Answers:
         reports = tuple(map(_definition, additions))
         ends = [each.expires_at for each in definitions if each.expires_at is not None]
         first, counts, last = reports[0], state.metrics.constraint(id_), self._evaluator.last(id_)
-        own = self._evaluator.verdict(id_)
-        violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own)
-        in_force = definitions if id_ in state.constraints else ()
-        verdict: ReportedVerdict = {**reported_verdict(own), "state": state_here(last, in_force, self._gossip.labels)}
+        active = id_ in state.constraints  # if not, the end has passed, and the evaluator may still have to look
+        own = self._evaluator.verdict(id_) if active else None
+        verdict = reported_verdict(own)
+        verdict["reason"] = last.reason if last else ""
+        verdict["state"] = state_here(last, definitions, self._gossip.labels) if active else VerdictState.OFF.value
+        violated = violated_nodes(state.verdicts, id_, self._gossip.node_id, own) if active else {}
+        named = list(violated.items())[:MOST_VIOLATED]
         return ConstraintReport(
             id=id_,
             when=first.when,
@@ -307,9 +309,7 @@ class Answers:
             **verdict,
             **reported_time(state.metrics.time(id_)),
             violated_now=len(violated),
-            violated_on=tuple(
-                ViolatedNode(node=node, **reported_verdict(each)) for node, each in list(violated.items())[:MOST_VIOLATED]
-            ),
+            violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
         )
 
 

@@ -186,6 +186,7 @@ class Evaluator:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
+            await self._look(self.judge.take_checked(), now)
             self.judge.look(time.monotonic_ns())
             self._publish()
             self._ticked = time.monotonic_ns()
