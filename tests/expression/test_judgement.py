@@ -545,8 +545,9 @@ def test_another_spell_of_the_same_state_is_a_change(bench: Bench) -> None:
     bench.judge.take_changes()
     bench.wait(1)
     assert bench.judge.take_changes() == ([], [])
+    turns = bench.judge.turns
     bench.add("x", "x < 2.0")
-    assert bench.judge.take_changes() == (["x"], [])
+    assert (bench.judge.take_changes(), bench.judge.turns) == ((["x"], []), turns + 1)
     assert bench.judge.since("x", bench.now) == (began or 0) + SECOND
 
 

@@ -184,6 +184,20 @@ async def test_unknown_from_the_start_is_told_by_nodes_that_measure_some_of_it()
         assert told(b, "xy", "b") is None
 
 
+async def test_another_reason_in_the_same_state_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason of a window that fills changes with each sample."""
+    async with fleet("a") as [a]:
+        await a.add_constraint("window", when='avg_over("x", duration("1h")) < 1.0')
+        batches, reasons = batches_of(a, monkeypatch), set[str]()
+        for _ in range(20):
+            await a.measure({"x": 2.0})
+            await a._runtime.evaluator.write_verdicts(final=True)
+            reasons.add(a.constraints()[0].reason)
+        assert len(reasons) > 2
+        assert batches == [1]
+        assert state(a, "window", "a") is VerdictState.UNKNOWN
+
+
 async def test_a_long_name_in_a_margin_stops_nothing() -> None:
     async with fleet("a", "b") as [a, b]:
         key = "k" * 600
@@ -260,19 +274,21 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             reboot()
         if not spells:
             (tmp_path / "a.db.verdicts.json").unlink()
+        seen: list[VerdictState | None] = []
+        b.gossip.state.rows.watch(VERDICT, lambda old, new: seen.append(state(b, "x", "a")))
         async with started("a", network, tmp_path / "a.db") as a:
-            await eventually(lambda: (now := told(b, "x", "a")) is not None and now.reason == "no measurement of x")
-            again = told(b, "x", "a")
-            assert first is not None
-            assert again is not None
-            assert again.state is (VerdictState.VIOLATED if spells else VerdictState.UNKNOWN)
+            expected = [VerdictState.VIOLATED] * new_life if spells else [VerdictState.UNKNOWN]
+            await eventually(lambda: a.constraints() and a.constraints()[0].reason == "no measurement of x")
+            await a._runtime.evaluator.tick()
+            await eventually(lambda: len(seen) == len(expected) and a.gossip.state_hash == b.gossip.state_hash)
             if spells:
-                assert abs(again.since - first.since) < SECOND // 40, "the first bad evaluation"
-            else:
-                assert again.since > first.since
+                assert told(b, "x", "a") == first, "the first bad evaluation, and its values"
+                await a.measure({"x": 2.0})
+                assert shown(a, "x", "a").state == "violated"
+            assert seen == expected, "nothing else was shown in between"
             await a.measure({"x": 0.0})
             await eventually(lambda: state(b, "x", "a") is VerdictState.HOLDS)
-            assert list(b.gossip.state.verdicts.of("x")) == ["a"]
+            assert list(b.gossip.state.verdicts.of("x")) == ["a"], "one life"
 
 
 @pytest.mark.parametrize("new_life", [False, True])
@@ -421,10 +437,28 @@ async def test_pending_resumes_with_its_elapsed_time(tmp_path: Path, reboot: Cal
     async with started("a", network, store) as a:
         await eventually(lambda: state(a, "x", "a") is VerdictState.PENDING)
         await a.measure({"x": 2.0})
-        await a._runtime.spell_file.save()
         [again] = msgspec.json.decode(a._runtime.evaluator.judge.save(time.monotonic_ns()))["spells"]["x"].values()
         assert again["elapsed"] >= spells["elapsed"]
         assert abs(again["since"] - spells["since"]) < 10**9
+
+
+async def test_a_running_clock_is_saved_at_intervals_and_a_turn_at_once(tmp_path: Path, reboot: Callable[[], None]) -> None:
+    file = tmp_path / "a.db.verdicts.json"
+    async with started("a", MemoryNetwork(), tmp_path / "a.db", count_every=60.0) as a:
+        save = a._runtime.spell_file.save
+        await a.add_constraint("x", when="x < 1.0", for_=3600)
+        await a.measure({"x": 2.0})
+        await save()
+        file.unlink()
+        await a._runtime.evaluator.tick()
+        await save()
+        assert not file.exists()
+        await save(final=True)
+        assert file.exists()
+        file.unlink()
+        await a.measure({"x": 0.0})
+        await save()
+        assert file.exists()
 
 
 async def test_a_damaged_file_of_spells_is_a_warning_and_a_fresh_start(

@@ -214,7 +214,7 @@ class Judge:
         self._violated: set[str] = set()
         self._undecided: set[str] = set()
         self.turns = 0
-        """The turns of states since the start."""
+        """The turns of states since the start; a new spell of the same state counts as one."""
 
     def __len__(self) -> int:
         return len(self._judged)
@@ -441,6 +441,7 @@ class Judge:
             self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
         elif judged.since != before:  # another spell, of an edited definition or of another of several
             self._changed[judged.id] = None
+            self.turns += 1
 
     def _note(self, judged: _Judged, evaluation: Evaluation) -> None:
         """The evaluation of a constraint differs from the last."""

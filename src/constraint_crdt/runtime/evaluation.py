@@ -47,6 +47,9 @@ TOLD_AT_ONCE = 3
 TOLD_TOGETHER = 1_000
 """Verdicts told in a turn of the loop, as one transaction. They take some 50 milliseconds."""
 
+SAME_SPELL = SECOND // 2
+"""The difference of the begins of one spell before and after a restart, at most, in ns: the clocks are read again."""
+
 MOST_TOLD = 10_000
 """Constraints with a verdict cell of this node. Further constraints are told by their counts alone."""
 
@@ -90,6 +93,10 @@ class Evaluator:
         self._described: int | None = None
         self._began = time.monotonic_ns()
         self._ticked: int | None = None
+
+    def begin(self) -> None:
+        """The state was loaded."""
+        self._verdicts.recall()
 
     def subscribe(self, subscriber: Callable[[str], None]) -> None:
         """Call `subscriber` with each constraint whose evaluation differs from the last."""
@@ -285,6 +292,10 @@ class Evaluator:
             self._feed.write(self._rates.write_waiting)
 
 
+_Turn = tuple[VerdictState, int]
+"""A verdict state, and its begin in ns since the epoch."""
+
+
 class _VerdictCells:
     """The cells on the verdicts of this node: which constraints have one, what waits to be told, and when it may be."""
 
@@ -293,8 +304,10 @@ class _VerdictCells:
         self._feed = feed
         self._judge = judge
         self._push = push
-        self._told: set[str] = set()
-        """The constraints with a cell of this node, or with one that waits."""
+        self._told: dict[str, _Turn | None] = {}
+        """The last turn told of each constraint with a cell of this node, or with one that waits."""
+        self._recalled: set[str] = set()
+        """Those of them whose turn was told before the start, or by another life."""
         self._waiting: dict[str, None] = {}
         self._fresh: dict[str, None] = {}
         """Those that began to wait since the last call of `tell`."""
@@ -304,13 +317,21 @@ class _VerdictCells:
         """This life, and the rows of the others of this node, as of the last takeover."""
 
     def note(self, changed: Iterable[str]) -> None:
-        """The evaluations of these constraints changed: have them told, where others cannot know them without a cell."""
+        """The evaluations of these constraints changed: have the turns told, where others cannot know them without a cell."""
         for id_ in changed:
-            if id_ in self._told or self._is_news(id_):
+            if self._turned(id_) if id_ in self._told else self._is_news(id_):
                 self._wait(id_)
 
+    def _turned(self, id_: str) -> bool:
+        """True if a constraint turned since it was told. Another reason in the same state is no turn."""
+        told, evaluation = self._told[id_], self._judge.evaluation(id_)
+        if told is None or evaluation is None or evaluation.state is not told[0]:
+            return True
+        since, error = self._judge.since(id_, time.monotonic_ns()), SAME_SPELL if id_ in self._recalled else 0
+        return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
+
     def _wait(self, id_: str) -> None:
-        self._told.add(id_)
+        self._told.setdefault(id_)
         self._waiting[id_] = self._fresh[id_] = None
 
     def _is_news(self, id_: str) -> bool:
@@ -320,20 +341,33 @@ class _VerdictCells:
             return False
         return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_)
 
+    def recall(self) -> None:
+        """The state was loaded: go on from the cells of this node in it."""
+        told = self._gossip.state.verdicts.told_by(self._gossip.node_id)
+        self._told = {id_: (verdict.state, verdict.since) for id_, (_, verdict) in told.items()}
+        self._recalled = set(told)
+
     def take_over(self) -> None:
-        """Go on from the cells of former lives and of this life before a restart. Cells of a former life may come at any time."""
+        """Restate what former lives of this node told, and tell what changed while the node was away.
+
+        A spell that goes on is restated as it was told, with the values of its turn. Cells of a former life may come at any time.
+        """
         me, rows = self._gossip.replica, self._gossip.state.rows.clock_entries
         lives = me, {each: seq for each, seq in rows.items() if each.node_id == me.node_id and each != me}
         if lives == self._lives or self._judge.stale(1) or not self._feed.writable:
             return
-        self._lives = lives
+        self._lives, same = lives, dict[str, NodeVerdict | None]()
         for id_, (replica, verdict) in self._gossip.state.verdicts.told_by(me.node_id).items():
-            if replica == me and id_ in self._told:
-                continue
-            self._told.add(id_)
-            evaluation = self._judge.evaluation(id_)
-            if verdict.state is not VerdictState.HOLDS or evaluation is None or evaluation.state is not VerdictState.HOLDS:
+            self._told[id_] = verdict.state, verdict.since
+            if replica != me:
+                self._recalled.add(id_)
+            if self._turned(id_):
                 self._wait(id_)
+            elif replica != me and verdict.state is not VerdictState.HOLDS:
+                same[id_] = verdict
+        if same:
+            self._feed.write(lambda: self._gossip.record_verdicts(same))
+            self._push()
 
     async def tell(self) -> None:
         """Write the verdicts that turned since the last call; those beyond their rate go on waiting."""
@@ -364,9 +398,12 @@ class _VerdictCells:
         self._feed.write(lambda: self._gossip.record_verdicts(verdicts))
         for id_, verdict in verdicts.items():
             del self._waiting[id_]
+            self._recalled.discard(id_)
             self._paced[id_] = max(now, self._paced.get(id_, now)) + TOLD_EVERY
             if verdict is None:
-                self._told.discard(id_)
+                del self._told[id_]
+            else:
+                self._told[id_] = verdict.state, verdict.since
         self._push()
 
 

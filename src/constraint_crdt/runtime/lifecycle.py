@@ -344,6 +344,7 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
         await self.spell_file.load()
@@ -395,7 +396,7 @@ class Runtime:
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save()
+            await self.spell_file.save(final=True)
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from constraint_crdt.crdt.cells import Run
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.edge import fresh_incarnation
@@ -309,6 +310,10 @@ def _text(rows: Rows, runs: Sequence[Run]) -> str:
     return to_json(ConstraintState(rows))
 
 
+RUNNING_EVERY = 5 * SECOND
+"""The time between two writes of spells whose clocks run, without a turn, in ns. A killed node loses this time of `for`."""
+
+
 class SpellFile:
     """The file of the spells of this node's verdicts."""
 
@@ -317,6 +322,7 @@ class SpellFile:
         self._file = None if store is None else store.with_name(f"{store.name}.verdicts.json")
         self._judge = judge
         self._turns = 0
+        self._saved_at = 0
 
     async def load(self) -> None:
         """Have the judge take over the spells of the time before. An unusable file is ignored with a warning."""
@@ -333,13 +339,15 @@ class SpellFile:
     def _read(file: Path) -> SavedSpells:
         return read_spells(read_bounded(file, MAX_SPELLS_BYTES))
 
-    async def save(self) -> None:
-        """Save the spells, if a state turned since, or a clock runs."""
-        if self._file is None or (self._turns == self._judge.turns and not self._judge.is_running):
+    async def save(self, *, final: bool = False) -> None:
+        """Save the spells if a state turned since, and at intervals while a clock runs. `final`: before the end of the interval."""
+        now, turns = time.monotonic_ns(), self._judge.turns
+        pause = 0 if final else RUNNING_EVERY
+        if self._file is None or (turns == self._turns and not (self._judge.is_running and now - self._saved_at >= pause)):
             return
-        turns, content = self._judge.turns, self._judge.save(time.monotonic_ns())
+        content = self._judge.save(now)
         try:
             await asyncio.to_thread(replace_file, self._file, content)
-            self._turns = turns
+            self._turns, self._saved_at = turns, now
         except OSError as error:
             _log.warning("cannot write the verdicts to %s: %s", self._file, error.strerror or error)

@@ -85,7 +85,7 @@ class NodeVerdict(NamedTuple):
     variable: str | None = None
     """The variable of the margin."""
     reason: str = ""
-    """The reason of an unknown outcome; empty for others."""
+    """The reason of an unknown outcome, at the turn; empty for others."""
     by_default: bool = False
     """The verdict is that of `if_unknown`: the outcome itself is unknown."""
 
