@@ -34,6 +34,8 @@ class NodeRates:
         self._rates.track(half_lives)
         self._now = now
         self._waiting: dict[str | None, _Unwritten] = {}
+        self._cached: tuple[float, tuple[float, ...]] = (0.0, (1.0,) * len(half_lives))
+        """The last result of `_factors`, with its age."""
 
     # --- gathering -----------------------------------------------------------------------------------------------------
 
@@ -42,7 +44,7 @@ class NodeRates:
         now = self._now()
         for constraint, (satisfied, violated) in counts.items():
             if satisfied or violated:
-                pairs = tuple((s + satisfied, v + violated) for s, v in self._left(constraint, now))
+                pairs = tuple([(s + satisfied, v + violated) for s, v in self._left(constraint, now)])
                 self._waiting[constraint] = _Unwritten(now, pairs)
 
     @property
@@ -65,10 +67,16 @@ class NodeRates:
 
     def _left(self, constraint: str | None, now: float) -> tuple[Pair, ...]:
         """The decayed sums in memory, for each half-life."""
-        half_lives = self._rates.half_lives
-        at, pairs = self._waiting.get(constraint, (now, ((0.0, 0.0),) * len(half_lives)))
-        age = now - at
-        return tuple((decayed(s, age, h), decayed(v, age, h)) for (s, v), h in zip(pairs, half_lives, strict=True))
+        waiting = self._waiting.get(constraint)
+        if waiting is None:
+            return ((0.0, 0.0),) * len(self._rates.half_lives)
+        return tuple([(s * left, v * left) for (s, v), left in zip(waiting.pairs, self._factors(now - waiting.at), strict=True)])
+
+    def _factors(self, age: float) -> tuple[float, ...]:
+        """The part left after this age at each half-life. Most counts in memory have the same age, as they were noted together."""
+        if self._cached[0] != age:
+            self._cached = age, tuple([decayed(1.0, age, half_life) for half_life in self._rates.half_lives])
+        return self._cached[1]
 
     # --- answering -----------------------------------------------------------------------------------------------------
 
