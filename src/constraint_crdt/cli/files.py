@@ -55,7 +55,7 @@ from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
@@ -372,7 +372,10 @@ def _read_duration(entry: dict[str, object], key: str) -> float | None:
         return value
     if not isinstance(value, str):
         raise MisuseError(f'`{key}` must be a length of time, as in "30m", not {value!r}')
-    return parse_duration(value)
+    try:
+        return parse_duration(value)
+    except UsageError as error:
+        raise MisuseError(f"`{key}`: {error}") from None
 
 
 def _read_until(value: object) -> datetime | None:
