@@ -288,6 +288,8 @@ class WantedConstraint(NamedTuple):
     ttl: float | None
     """Seconds."""
     until: datetime | None
+    place: str = ""
+    """The place in the file, for people."""
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that adding it makes to the definitions in force."""
@@ -320,12 +322,12 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         entries = []
     wanted: dict[str, WantedConstraint] = {}
     for place, entry in zip(_places(text, len(entries)), entries, strict=True):
+        named = f"{place} ({entry['id']})" if isinstance(entry.get("id"), str) else place
         try:
             id_, each = _read_entry(entry, wanted)
-            wanted[id_] = each
+            wanted[id_] = each._replace(place=named)
         except (ConstraintCrdtError, ExpressionError, MisuseError) as error:
-            named = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
-            mistakes.append(f"{place}{named}: {error}")
+            mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
     return wanted
