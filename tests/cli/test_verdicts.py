@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.cli.main import main
+from constraint_crdt.client import Client
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.expression.margin import margin
 from constraint_crdt.operations.command import Table, show_length, show_margin, show_share, show_state, show_values
@@ -216,6 +217,7 @@ def test_a_violation_is_told_alike_by_constraints_explain_and_check(node_url: st
     checked = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()}
     assert checked["speed"] == "violated violated speed_mps = 9, 7.5 above the limit (500 %)"
     assert checked["patient"] == "violated pending speed_mps = 9, 7.5 above the limit (500 %)"
+    Client(node_url).measure({"speed_mps": 9})
     told = r"forge since \d+ s ago: speed_mps = 9.0, 7.5 above the limit \(500 %\)"
     titles, *lines = run(capsys, node_url, "constraints")[1].splitlines()
     assert " ".join(titles.split()).endswith("held of the time added by for violated on")
@@ -224,7 +226,7 @@ def test_a_violation_is_told_alike_by_constraints_explain_and_check(node_url: st
     assert re.search(r" pending \d+ s of 60 min ", listed["patient"])
     _, out, _ = run(capsys, node_url, "explain", "speed")
     assert re.search(rf"^violated on {told}$", out, re.MULTILINE)
-    assert re.search(r"^forge +violated +\d+ s ago +yes +0 +1 ", out, re.MULTILINE)
+    assert re.search(r"^forge +violated +\d+ s ago +yes +0 +[12] ", out, re.MULTILINE)
     _, out, _ = run(capsys, node_url, "explain", "patient", "--json")
     (there,) = json.loads(out)["violations"]
     assert (there["state"], there["violated"], there["values"], there["margin"]) == ("pending", False, SPEED, -7.5)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from constraint_crdt.cli.files import read_constraints
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, Verdict, check_names, compile_expression, margin
 from constraint_crdt.expression.cel import WINDOW_FUNCTIONS
@@ -275,3 +276,11 @@ def test_a_window_that_is_not_full_has_the_reason_of_the_page() -> None:
 def test_a_name_that_no_expression_can_read_is_refused(name: str) -> None:
     with pytest.raises(ConstraintCrdtError, match="no expression can read"):
         check_names([name])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/constraints.md", "docs/reference/expressions.md"])
+def test_the_constraints_of_a_file_on_a_page_can_be_applied(page: str, tmp_path: Path) -> None:
+    [text] = re.findall(r"^```toml\n(\[\[constraint\]\].*?)^```", (DOCS.parent / page).read_text(), re.DOTALL | re.MULTILINE)
+    file = tmp_path / "fleet.toml"
+    file.write_text(text)
+    assert len(read_constraints(file)) == 1

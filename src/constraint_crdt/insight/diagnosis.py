@@ -78,6 +78,18 @@ class StoreHealth(Protocol):
         """Why writes are refused; None if they are taken."""
 
 
+class ProbeHealth(Protocol):
+    """A probe of the node."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it gives no values now; None if it does."""
+
+
 class _Nodes(NamedTuple):
     """The nodes to which a definition applies."""
 
@@ -186,6 +198,7 @@ class Diagnosis:
         seeds: Sequence[str],
         max_skew: float,
         file: Path | None,
+        probes: Sequence[ProbeHealth] = (),
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory.
@@ -198,6 +211,7 @@ class Diagnosis:
         self._seeds = seeds
         self._max_skew = max_skew
         self._file = file
+        self._probes = probes
         self._namesake_at: int | None = None
 
     def met_namesake(self) -> None:
@@ -206,7 +220,7 @@ class Diagnosis:
 
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
-        findings = [*self._identity(), *self._fleet(), *self._state(), self._constraints()]
+        findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:
@@ -217,6 +231,16 @@ class Diagnosis:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
         undecidable = Undecidable(self._gossip)
         return {id_: undecidable.notes(id_) for id_ in ids}
+
+    def _measuring(self) -> Finding:
+        """The probes without values."""
+        failed = [f"{each.name} ({each.trouble})" for each in self._probes if each.trouble is not None]
+        if failed:
+            advice = "the variables of these probes age, and what reads them becomes unknown: mend the probe or its sensor"
+            return Finding(check="probes", level="warn", what=f"no values come from {named(failed)}", advice=advice)
+        return Finding(
+            check="probes", level="ok", what=f"{len(self._probes)} probes give values" if self._probes else "there are none"
+        )
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""

@@ -39,9 +39,11 @@ class VerdictState(enum.StrEnum):
     OFF = "off"
     """No definition with a `when` applies to the node."""
     HOLDS = "holds"
+    """The condition is satisfied, and no violation is in force."""
     PENDING = "pending"
     """The condition is violated, for less time than `for`."""
     VIOLATED = "violated"
+    """The condition was violated for the time `for`, and has not held since."""
     CLEARING = "clearing"
     """Violated before; the condition holds again, for less time than `clear_after`."""
     UNKNOWN = "unknown"
@@ -52,8 +54,11 @@ class IfUnknown(enum.StrEnum):
     """The verdict to count for an unknown outcome."""
 
     UNKNOWN = "unknown"
+    """No verdict is counted."""
     VIOLATED = "violated"
+    """Fail safe: what cannot be decided is a violation."""
     SATISFIED = "satisfied"
+    """What cannot be decided is no violation."""
 
 
 class EventKind(enum.StrEnum):

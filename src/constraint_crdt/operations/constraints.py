@@ -330,7 +330,7 @@ class ConstraintReport(msgspec.Struct, frozen=True, kw_only=True):
     """The margin as a share of the threshold."""
     margin_variable: str | None = None
     seconds: SecondsReport = NO_SECONDS
-    """The time by verdict on all nodes, written by each once a minute. `explain` has the time of this node up to now."""
+    """The time by verdict, over all nodes: of this node up to now, of another as it last wrote, once a minute."""
     held: float | None = None
     """The share of the satisfied and violated time that was satisfied; null without any."""
     violated_now: int = 0
@@ -499,7 +499,7 @@ CONSTRAINTS: Final = Operation(
         ),
         *PAGED,
     ),
-    freshness=Freshness.MEASURED,
+    freshness=Freshness.MEASURED_AGING,
     join=concatenated,
     command=Command(
         name="constraints",

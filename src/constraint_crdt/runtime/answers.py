@@ -307,7 +307,7 @@ class Answers:
             verdict=last.verdict.value if last else None,
             by_node={node: (each.satisfied, each.violated) for node, each in sorted(state.metrics.by_node(id_).items())},
             **verdict,
-            **reported_time(state.metrics.time(id_)),
+            **reported_time(state.metrics.time(id_).plus(self._evaluator.times(id_))),
             violated_now=len(violated),
             violated_on=tuple([ViolatedNode(node=node, **reported_verdict(each)) for node, each in named]),
         )

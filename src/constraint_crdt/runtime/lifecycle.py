@@ -275,7 +275,7 @@ class Runtime:
         self.partitions = PartitionDetector(settings.name)
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
-            seeds=settings.connect, max_skew=settings.max_skew, file=store_file,
+            seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.

@@ -12,9 +12,14 @@ Rules kept here:
 """
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from functools import partial
 from importlib.metadata import entry_points
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.crdt.replica import check_id
@@ -188,7 +193,7 @@ class Probe(Protocol):
         """The name in logs and settings."""
 
     def read(self) -> Mapping[str, object]:
-        """The values now, by variable. Called in a thread, never twice at once. An exception is logged."""
+        """The values now, by variable. Called in a thread of the probe's own, never twice at once. An exception is logged."""
 
 
 class SystemProbe:
@@ -236,25 +241,91 @@ class SystemProbe:
         return values
 
 
+SLOW = 10.0
+"""Seconds after which a reading that did not return is told as trouble."""
+
+
 class ProbeReader:
-    """Reads a probe at regular intervals."""
+    """Reads a probe at regular intervals.
+
+    All readings of a probe are made in the same thread, since libraries keep the former reading by thread (psutil does). The thread
+    holds up no end of the process, however long a reading takes.
+    """
 
     def __init__(self, probe: Probe, measure: Callable[[Mapping[str, object], str], Awaitable[None]], every: float) -> None:
         """`measure` takes the values in, with the name of the probe. `every`: seconds between two readings."""
         self._probe = probe
         self._measure = measure
         self._every = every
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        """None: the thread ends."""
+        self._began: float | None = None
+        self._failure: str | None = None
         self.name = probe.name
 
+    @property
+    def trouble(self) -> str | None:
+        """Why the probe gives no values now; None if it does."""
+        if self._began is not None and time.monotonic() - self._began > SLOW:
+            return f"it has not returned for {time.monotonic() - self._began:.0f} s"
+        return self._failure
+
     async def run(self) -> None:
-        """Take in the values of the probe. Never returns."""
-        while True:
-            try:
-                values = await asyncio.to_thread(self._probe.read)
-                await self._measure(values, self.name)
-            except Exception as error:
+        """Take in the values of the probe. Never returns. A failure is logged once, until the probe succeeds or fails otherwise."""
+        Thread(target=self._read, name=f"probe {self.name}", daemon=True).start()
+        try:
+            while True:
+                await self._take()
+                await asyncio.sleep(self._every)
+        finally:
+            self._requests.put(None)
+
+    async def _take(self) -> None:
+        try:
+            await self._measure(await self._values(), self.name)
+        except Exception as error:
+            if str(error) != self._failure:
                 _log.warning("probe %s failed: %s", self.name, error)
-            await asyncio.sleep(self._every)
+            self._failure = str(error)
+            return
+        if self._failure is not None:
+            _log.info("probe %s works again", self.name)
+        self._failure = None
+
+    async def _values(self) -> Mapping[str, object]:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Mapping[str, object]] = loop.create_future()
+        self._began = time.monotonic()
+        self._requests.put(_Request(loop, future))
+        try:
+            return await future
+        finally:
+            self._began = None
+
+    def _read(self) -> None:
+        """The work of the thread."""
+        while (request := self._requests.get()) is not None:
+            try:
+                done = partial(request.settle, self._probe.read())
+            except Exception as error:
+                done = partial(request.fail, error)
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                request.loop.call_soon_threadsafe(done)
+
+
+class _Request(NamedTuple):
+    """A reading that a loop waits for."""
+
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Mapping[str, object]]"
+
+    def settle(self, values: Mapping[str, object]) -> None:
+        if not self.future.done():
+            self.future.set_result(values)
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 def find_probe(name: str) -> Probe:

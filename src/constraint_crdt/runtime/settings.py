@@ -110,11 +110,12 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
 
     probe: tuple[str, ...] = ()
-    """Probes read by the node: `system` or installed probes. Each costs a reading per check."""
+    """Probes read by the node: `system` or installed probes. Each costs a reading per `check_every`."""
 
     check_every: float = 1.0
-    """Seconds between evaluations of the active constraints. Shorter sees a violation sooner and costs CPU; nothing is sent per
-    check."""
+    """Seconds between two ticks, at which probes are read, aged values noticed, and `for`, `clear_after` and windows moved. A value
+    that a program posts is judged at once. Shorter notices these sooner and costs CPU; nothing is sent per tick.
+    """
 
     count_every: float = 2.0
     """Seconds between two writes of counts, with one cell per constraint. Longer sends less and shows counts later; a killed node

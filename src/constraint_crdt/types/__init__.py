@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import CausalOrder, Merge
     from constraint_crdt.crdt.replica import Dot
     from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
+    from constraint_crdt.model import IfUnknown, VerdictState
     from constraint_crdt.types.bloom import BloomCRDT
     from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
     from constraint_crdt.types.definition import Addition
@@ -61,6 +62,7 @@ _MODULE_OF = {
     "FleetTile": "constraint_crdt.edge",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
+    "IfUnknown": "constraint_crdt.model",
     "MeasuredVariables": "constraint_crdt.types.variables",
     "Merge": "constraint_crdt.crdt.clock",
     "Moves": "constraint_crdt.types.counters",
@@ -72,6 +74,7 @@ _MODULE_OF = {
     "Seconds": "constraint_crdt.types.counters",
     "SketchCRDT": "constraint_crdt.types.sketch",
     "VariableKind": "constraint_crdt.types.variables",
+    "VerdictState": "constraint_crdt.model",
     "eisenstein_norm": "constraint_crdt.types.register",
     "hex_distance": "constraint_crdt.types.register",
 }
@@ -90,6 +93,7 @@ __all__ = [
     "FleetTile",
     "FleetTiles",
     "Frequent",
+    "IfUnknown",
     "MeasuredVariables",
     "Merge",
     "Moves",
@@ -101,6 +105,7 @@ __all__ = [
     "Seconds",
     "SketchCRDT",
     "VariableKind",
+    "VerdictState",
     "eisenstein_norm",
     "hex_distance",
 ]

@@ -134,8 +134,11 @@ class Seconds(NamedTuple):
     """The time for which a constraint was satisfied, violated and unknown, in seconds."""
 
     satisfied: float = 0.0
+    """Seconds with the verdict satisfied."""
     violated: float = 0.0
+    """Seconds with the verdict violated, before `for` and `clear_after`."""
     unknown: float = 0.0
+    """Seconds with the verdict unknown, those in which the node stood still included."""
 
     @property
     def held(self) -> float | None:

@@ -60,9 +60,13 @@ class VariableKind(enum.StrEnum):
     DOUBLE = "double"
     """Numbers, whole ones included."""
     STRING = "string"
+    """Texts."""
     BOOL = "bool"
+    """True and false."""
     LIST = "list"
+    """Lists of values of any kind."""
     MAP = "map"
+    """Maps from texts to values of any kind."""
 
 
 VARIABLE_KINDS: Final = (

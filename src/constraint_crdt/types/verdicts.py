@@ -73,8 +73,9 @@ class NodeVerdict(NamedTuple):
     """The state of a constraint on a node."""
 
     state: VerdictState
+    """The verdict with `for`, `clear_after` and `clear_when` applied."""
     since: int = 0
-    """The turn to this state, in ns since the epoch; for `violated` the first violated evaluation of the spell."""
+    """The beginning of the state in ns since the epoch; of pending, violated and clearing the first violated look of the spell."""
     inputs: Inputs = ()
     """Name and text of the variables read at the turn, shortened to 256 bytes together."""
     margin: float | None = None
@@ -84,7 +85,7 @@ class NodeVerdict(NamedTuple):
     variable: str | None = None
     """The variable of the margin."""
     reason: str = ""
-    """The reason of an unknown outcome, at the turn."""
+    """The reason of an unknown outcome, at the turn; empty for others."""
     by_default: bool = False
     """The verdict is that of `if_unknown`: the outcome itself is unknown."""
 
