@@ -246,21 +246,26 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        keyed = {_key(each): each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)}
+        applying = [each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)]
+        keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
             self._leave(id_, before)
             return False
-        known = {_key(rule.definition): rule for rule in before.rules} if before else {}
-        rules = []
-        for key, definition in keyed.items():
-            rule = known.get(key)
+        known = {(_key(rule.definition), rule.definition.max_age): rule for rule in before.rules} if before else {}
+        edited = {key: rule for (key, max_age), rule in known.items() if (key, max_age) not in keyed}
+        rules, anew = [], before is None or {key for key, _ in keyed} != {key for key, _ in known}
+        for (key, max_age), definition in keyed.items():
+            rule = known.get((key, max_age)) or edited.pop(key, None)
             if rule is None:
                 rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
+                anew = True
             rule.definition = definition
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
-        return before is None or keyed.keys() != known.keys()
+        if not anew and keyed.keys() != known.keys():
+            self._checked[id_] = None  # by the edited maximum age, a value can be there again
+        return anew
 
     def _compiled(self, definition: Definition) -> Expression | None:
         if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
@@ -364,8 +369,8 @@ class Judge:
         return evaluations
 
     def take_checked(self) -> list[str]:
-        """The constraints judged by given values since the last call. The caller has them looked at again by the node's values, or
-        the interval after a check would have its outcome without end.
+        """The constraints judged by given values since the last call, and those with an edited maximum age. The caller looks at them
+        again by the node's values. Otherwise the interval after a check would have its outcome without end.
         """
         checked, self._checked = list(self._checked), {}
         return checked
