@@ -371,7 +371,7 @@ class Judge:
     def take_checked(self) -> list[str]:
         """The constraints judged by given values since the last call, and those with an edited maximum age.
 
-        The caller looks at them again by the node's values. Otherwise the interval after a check would have its outcome without end.
+        The caller looks at them again by the node's values, or the interval after a check would have its outcome without end.
         """
         checked, self._checked = list(self._checked), {}
         return checked
