@@ -369,8 +369,9 @@ class Judge:
         return evaluations
 
     def take_checked(self) -> list[str]:
-        """The constraints judged by given values since the last call, and those with an edited maximum age. The caller looks at
-        them again by the node's values. Otherwise the interval after a check would have its outcome without end.
+        """The constraints judged by given values since the last call, and those with an edited maximum age.
+
+        The caller looks at them again by the node's values, or the interval after a check would have its outcome without end.
         """
         checked, self._checked = list(self._checked), {}
         return checked
@@ -432,19 +433,15 @@ class Judge:
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
-        rules, last, before = judged.rules, judged.evaluation, judged.since
-        if len(rules) == 1:
-            rule = rules[0]
-            state, judged.since = rule.spell.state, rule.spell.since
-        else:
-            rule = min(rules, key=_gravity)
-            state, judged.since = together(each.spell for each in rules)
-        judged.verdict = rule.verdict
-        if judged.since != before:
-            judged.began = None
-        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
-            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
-        elif judged.since != before:  # another spell, of an edited definition or of another of several
+        rules, last, since = judged.rules, judged.evaluation, judged.since
+        rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
+        now = rule.spell if len(rules) == 1 else together(each.spell for each in rules)
+        judged.verdict = verdict = rule.verdict
+        if now.since != since:
+            judged.since, judged.began = now.since, None
+        if verdict is not last.verdict or now.state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, now.state, rule.by_default))
+        elif now.since != since:  # another spell, of an edited definition or of another of several
             self._changed[judged.id] = None
             self.turns += 1
 
