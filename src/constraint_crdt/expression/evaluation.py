@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
+from constraint_crdt.errors import InvalidType
 from constraint_crdt.expression.cel import (
     ALIAS,
     KINDS,
@@ -302,7 +303,13 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
 
 
 def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
-    """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
+    """Check the expressions of a definition, as where they are written.
+
+    Raises `ExpressionError`, and `TypeError` for another type than text; their `field` is at fault.
+    """
+    for what, text in (("when", when), ("clear_when", clear_when)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidType(f"{what} is a text, not {text!r}", field=what)
     if when:
         compile_expression(when, kinds=kinds)
     if clear_when:
