@@ -151,6 +151,41 @@ async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest
         assert found(a)["undecidable"].level == "ok"
 
 
+async def test_a_constraint_that_can_be_decided_without_a_variable_is_decidable() -> None:
+    """The defect: `doctor` said that no node can decide what a node had just judged."""
+    async with fleet("a") as (a,):
+        describe(a, "x", "flag")
+        for id_, when in {
+            "or": "x < 1.0 || y < 1.0",
+            "and": "x < 1.0 && y < 1.0",
+            "branch": "flag > 0.0 ? x < 1.0 : y < 1.0",
+            "loop": "[1.0].exists(i, i > x || y < i)",
+        }.items():
+            await a.add_constraint(id_, when=when)
+        assert found(a)["undecidable"].level == "ok"
+        for id_, when in {
+            "both": "y < 1.0 || avg_over('y', duration('5m')) < 1.0",
+            "condition": "y < 1.0 ? x < 1.0 : x > 1.0",
+            "range": "y.all(i, i > x)",
+            "sum": "x + y < 1.0",
+        }.items():
+            await a.add_constraint(id_, when=when)
+        await a.add_constraint("stuck", when="x < 1.0", clear_when="y < 1.0")
+        assert found(a)["undecidable"].what == "no node can decide " + ", ".join(
+            [f"{id_} (no node measures y)" for id_ in ("both", "condition", "range")]
+            + ["stuck (no node measures y, which its `clear_when` reads)", "sum (no node measures y)"]
+        )
+
+
+async def test_what_a_node_told_a_state_of_is_decidable() -> None:
+    async with fleet("a") as (a,):
+        await a.add_constraint("aged", when='age("z") < duration("0s")')
+        await a.measure({"z": 1.0})
+        await eventually(lambda: a.gossip.state.verdicts.of("aged"))
+        describe(a, "x")
+        assert found(a)["undecidable"].level == "ok"
+
+
 async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_yet() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("slow", when="speed_mps < 1.0")

@@ -24,6 +24,7 @@ from constraint_crdt.expression.cel import (
     KINDS,
     NO_SAMPLES,
     TYPE_NAMES,
+    WINDOW_FUNCTIONS,
     ExpressionError,
     Measurements,
     Outcome,
@@ -58,6 +59,7 @@ from constraint_crdt.expression.syntax import (
     check_factor,
     decode,
     growth,
+    is_window,
     serialized_part,
     with_names,
 )
@@ -199,6 +201,13 @@ class Expression:
         failed = window or f"the evaluation failed: {failure(error)}"
         return f"{failed}; {values.why_not(missing)}" if missing else failed
 
+    def fails_without(self, missing: frozenset[str]) -> bool:
+        """True if the evaluation fails whatever the other variables are, while none of these, fields of windows included, has a
+        value. Compiles nothing.
+        """
+        found = parts(self)
+        return found.fails_without(found.root, missing)
+
     def parts(self) -> "Parts":
         """The parts of the expression. Not cached: `parts` caches them."""
         return Parts(self._program.serialize())
@@ -241,6 +250,21 @@ class Parts:
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
+
+    def fails_without(self, node: Node, missing: frozenset[str]) -> bool:
+        """True if a part is an error while these variables have no value. See `Expression.fails_without`."""
+        if node.sort == "name":
+            return node.name.removeprefix(ALIAS) in missing
+        if is_window(node):
+            return node.nodes[WINDOW_FUNCTIONS[node.name].index("name")].value in missing
+        if node.sort == "loop":
+            return self.fails_without(node.nodes[0], missing)
+        failing = [self.fails_without(each, missing) for each in node.nodes]
+        if node.name in ("_&&_", "_||_"):
+            return all(failing)
+        if node.name == "_?_:_":
+            return failing[0] or all(failing[1:])
+        return any(failing)
 
     def undecided_by(self, node: Node, values: Measurements, missing: frozenset[str]) -> frozenset[str]:
         """The variables, of those without a value, whose error gets through to this node, which is an error.

@@ -18,6 +18,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
@@ -106,7 +107,7 @@ class Undecidable:
     def __init__(self, gossip: GossipNode) -> None:
         """O(nodes)."""
         state = gossip.state
-        self._constraints, self._variables = state.constraints, state.variables
+        self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
         self._chosen: dict[object, _Nodes] = {}
@@ -159,23 +160,38 @@ class Undecidable:
         near = "".join(f" ({each} may be meant)" for each in self._near.get(variable, ()) if each != variable)
         return f"no node{where} measures {variable}{near}"
 
+    def _failing(self, definition: Definition) -> tuple[str, str] | None:
+        """A variable that no node measures and without which an expression always fails, and words for a `clear_when`."""
+        missing = frozenset(self.missing(definition))
+        for each in expressions_of(definition) if missing else ():
+            read = missing & (each.variables | {name for name, _ in each.windows})
+            if read and each.fails_without(missing):
+                return min(read), "" if each.source == definition.when else ", which its `clear_when` reads"
+        return None
+
     def reasons(self, ids: Iterable[str], live: Set[str]) -> tuple[dict[str, str], set[str]]:
         """The reason of each undecidable constraint of these, and the live nodes whose variables would have to be known for others.
 
-        Reasons name the nearest variable for the first `NAMED` constraints only. O(constraints).
+        A constraint that can be decided without the variables that no node measures, as by the other side of `||`, is none; and
+        none that a node told a state of. Reasons name the nearest variable for the first `NAMED` constraints only. O(constraints).
         """
         found, untold = dict[str, str](), set[str]()
         for id_ in ids:
+            told = [each.state for each in self._verdicts.of(id_).values()]
+            if any(state is not VerdictState.UNKNOWN for state in told):
+                continue
             for definition in self._constraints.definitions(id_):
                 nodes = self._nodes(definition).names
-                missing = self.missing(definition)
+                failing = self._failing(definition) if nodes else ("", "")
                 silent = {name for name in nodes if name in live and not self._variables.told(name)}
                 if not nodes:
                     found[id_] = f"no known node has the {_labels(definition)}"
-                elif missing and silent:
+                elif failing and silent:
                     untold |= silent
-                elif missing and any(map(self._variables.told, nodes)):
-                    found[id_] = self.sentence(definition, missing[0]) if len(found) < NAMED else f"no node measures {missing[0]}"
+                elif failing and any(map(self._variables.told, nodes)):
+                    missing, where = failing
+                    told_of = self.sentence(definition, missing) if len(found) < NAMED else f"no node measures {missing}"
+                    found[id_] = told_of + where
         return found, untold
 
 
