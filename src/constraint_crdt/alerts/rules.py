@@ -44,6 +44,7 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode
 
 MOST_RULES = 100
@@ -296,12 +297,20 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
             hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
             raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {hint}")
     try:
-        rule = msgspec.convert(table, AlertRule, strict=True)
+        lengths = {key: parse_duration(value) for key in _LENGTHS if isinstance(value := table.get(key), str)}
+    except UsageError as error:
+        raise ConstraintCrdtError(f"{where}: {error}") from None
+    try:
+        rule = msgspec.convert({**table, **lengths}, AlertRule, strict=True)
     except msgspec.ValidationError as error:
         raise ConstraintCrdtError(f"{where}: {error}") from None
     if rule.kind not in KINDS:
         raise ConstraintCrdtError(f"{where}: {_unknown(rule.kind)}")
     return rule
+
+
+_LENGTHS = ("for", "half_life")
+"""The fields that take seconds, or a text as in the fields of constraints."""
 
 
 def _unknown(kind: str) -> str:
