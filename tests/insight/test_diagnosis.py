@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import msgspec
@@ -214,3 +215,13 @@ async def test_a_node_without_variables_tells_that_after_a_while(monkeypatch: py
         monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
         await eventually(lambda: found(a)["undecidable"].level == "warn")
         assert a.gossip.state.variables.of("a") == {}
+
+
+async def test_a_variable_that_this_node_measures_now_is_measured() -> None:
+    """The defect: up to ten seconds after the first sample, `add` said that no node measures the variable."""
+    async with fleet("a") as (a,):
+        describe(a, "speed_mps")
+        a._runtime.evaluator._described = time.monotonic_ns()  # the variables were told just now
+        await a.measure({"name": "x"})
+        await a.add_constraint("named", when="name == 'x' && nam == 'x'")
+        assert a.notes_on("named") == ("no node measures nam (name may be meant)",)

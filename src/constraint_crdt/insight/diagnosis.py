@@ -10,7 +10,7 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -59,6 +59,10 @@ class Inbox(LivePeers, Protocol):
         """Messages refused since the start."""
 
 
+MOST_UNTOLD = 1_000
+"""Variables of this node that are compared with a name, beside those that it told."""
+
+
 class FleetView(Protocol):
     """Compares the writing nodes with the live nodes."""
 
@@ -104,9 +108,10 @@ class _Nodes(NamedTuple):
 class Undecidable:
     """Finds constraints that no node of the fleet can decide, as far as this node knows. Made for a single look."""
 
-    def __init__(self, gossip: GossipNode) -> None:
-        """O(nodes)."""
+    def __init__(self, gossip: GossipNode, measured: Collection[str] = ()) -> None:
+        """`measured`: the variables of this node now, some of which it may not have told yet. O(nodes)."""
         state = gossip.state
+        self._here, self._measured = gossip.node_id, measured
         self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
@@ -119,6 +124,7 @@ class Undecidable:
             variables = self._variables
             names = tuple(sorted(name for name, labels in self._labels.items() if definition.applies_to(labels)))
             measured = frozenset(each for name in names for each in variables.of(name))
+            measured |= frozenset(self._measured if self._here in names else ())
             measured |= {name.partition(".")[0] for name in measured}
             found = _Nodes(names, measured, not any(map(variables.left_out, names)))
             self._chosen[definition.on] = found
@@ -137,7 +143,7 @@ class Undecidable:
             yield f"the expression reads no measurement, so it is always {always}"
         if not nodes.names:
             yield f"no known node has the {_labels(definition)}"
-        elif any(map(self._variables.of, nodes.names)):
+        elif nodes.measured:
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
 
@@ -156,7 +162,10 @@ class Undecidable:
         """The sentence on a variable that none of the nodes of a definition measures."""
         where = f" with the {_labels(definition)}" if definition.on else ""
         if variable not in self._near and len(self._near) * len(self._variables) < MOST_COMPARED:
-            self._near[variable] = self._variables.near(variable)[:1]
+            from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+            untold = get_close_matches(variable, list(self._measured)[:MOST_UNTOLD], 1)
+            self._near[variable] = self._variables.near(variable)[:1] or untold
         near = "".join(f" ({each} may be meant)" for each in self._near.get(variable, ()) if each != variable)
         return f"no node{where} measures {variable}{near}"
 
@@ -215,10 +224,12 @@ class Diagnosis:
         max_skew: float,
         file: Path | None,
         probes: Sequence[ProbeHealth] = (),
+        measured: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
-        store; None if the state is in memory.
+        store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age.
         """
+        self._measured = measured
         self._gossip = gossip
         self._evidence = evidence
         self._inbox = inbox
@@ -245,7 +256,7 @@ class Diagnosis:
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
-        undecidable = Undecidable(self._gossip)
+        undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
     def _measuring(self) -> Finding:
@@ -261,7 +272,7 @@ class Diagnosis:
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
         live = {self._gossip.node_id, *self._inbox.live}
-        found, untold = Undecidable(self._gossip).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (
