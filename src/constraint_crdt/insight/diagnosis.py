@@ -10,7 +10,7 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -103,9 +103,10 @@ class _Nodes(NamedTuple):
 class Undecidable:
     """Finds constraints that no node of the fleet can decide, as far as this node knows. Made for a single look."""
 
-    def __init__(self, gossip: GossipNode) -> None:
-        """O(nodes)."""
+    def __init__(self, gossip: GossipNode, measured: Collection[str] = ()) -> None:
+        """`measured`: the variables that this node measures now; its cell tells them some seconds later. O(nodes + variables)."""
         state = gossip.state
+        self._me, self._measured = gossip.node_id, measured
         self._constraints, self._variables = state.constraints, state.variables
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
@@ -118,6 +119,7 @@ class Undecidable:
             variables = self._variables
             names = tuple(sorted(name for name, labels in self._labels.items() if definition.applies_to(labels)))
             measured = frozenset(each for name in names for each in variables.of(name))
+            measured |= frozenset(self._measured if self._me in names else ())
             measured |= {name.partition(".")[0] for name in measured}
             found = _Nodes(names, measured, not any(map(variables.left_out, names)))
             self._chosen[definition.on] = found
@@ -199,9 +201,10 @@ class Diagnosis:
         max_skew: float,
         file: Path | None,
         probes: Sequence[ProbeHealth] = (),
+        measured: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
-        store; None if the state is in memory.
+        store; None if the state is in memory. `measured`: the variables that this node measures now.
         """
         self._gossip = gossip
         self._evidence = evidence
@@ -212,6 +215,7 @@ class Diagnosis:
         self._max_skew = max_skew
         self._file = file
         self._probes = probes
+        self._measured = measured
         self._namesake_at: int | None = None
 
     def met_namesake(self) -> None:
@@ -229,7 +233,7 @@ class Diagnosis:
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
-        undecidable = Undecidable(self._gossip)
+        undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
     def _measuring(self) -> Finding:
@@ -245,7 +249,7 @@ class Diagnosis:
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
         live = {self._gossip.node_id, *self._inbox.live}
-        found, untold = Undecidable(self._gossip).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (
