@@ -56,8 +56,16 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
     [
         ("[alert]\nname = 'x'", "double brackets"),
         ("alert = 3", "double brackets"),
-        ("[[alert]]\nkind = 'silence'", "alert 1.*name"),
-        ("[[alert]]\nname = 'x'\nkind = 'noise'", r"alert 1 \(x\): Invalid enum value 'noise' - at `\$\.kind`"),
+        ("[[alert]]\nkind = 'silence'", "alert 1: `name` is missing"),
+        ("[[alert]]\nname = 'x'", r"alert 1 \(x\): `kind` is missing"),
+        ("[[alert]]\nname = 5\nkind = 'silence'", "alert 1: `name` must be a text"),
+        ("[[alert]]\nname = 'x'\nkind = 'unknwon'", r"alert 1 \(x\): there is no kind 'unknwon': 'unknown' may be meant"),
+        (
+            "[[alert]]\nname = 'x'\nkind = 'noise'",
+            "there is no kind 'noise': there are rate, coverage, divergence, silence, unknown",
+        ),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = '5s'", r"alert 1 \(x\): `for` must be a number"),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nto = 'log'", r"`to` must be a list of texts, as in \[\"log\"\]"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabov = 1", "no field `abov`: `above` may be meant"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabove = 1", "`above` means nothing to kind silence, which takes node"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'", "takes one of `above`"),

@@ -199,6 +199,21 @@ async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_ye
         assert found(a)["undecidable"].level == "ok", "b may measure it"
 
 
+async def test_a_variable_of_this_node_counts_before_its_cell_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "VARIABLES_EVERY", 10**15)
+    async with fleet("a") as (a,):
+        await a.measure({"load": 1})
+        await eventually(lambda: a.gossip.state.variables.told("a"))
+        await a.add_constraint("slow", when="speed_mps < 1.0 && robot.speed < 1.0")
+        assert a.notes_on("slow") == ("no node measures robot", "no node measures speed_mps")
+        await a.measure({"speed_mps": 0.5, "robot": {"speed": 0.5}})
+        assert "speed_mps" not in a.gossip.state.variables.of("a")
+        assert a.notes_on("slow") == ()
+        assert found(a)["undecidable"].level == "ok"
+        await a.measure({"speed_mps": None})
+        assert a.notes_on("slow") == ("no node measures speed_mps",)
+
+
 async def test_of_many_undecidable_constraints_some_are_named() -> None:
     async with fleet("a") as (a,):
         describe(a, "x")
