@@ -14,7 +14,8 @@ Replies travel in pages, because Zenoh drops messages beyond its queue, and a lo
    for the page from its next index.
 2. Every reply carries token, position, the end of its page and the length of the list, so gaps are detected. A page counts up to
    its first gap; the rest is requested again. An empty list is a single empty reply of length 0.
-3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number.
+3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number. A requester accepts pages of other sizes
+   than its own: older responders send up to 512 KiB.
 """
 
 import asyncio
@@ -33,7 +34,10 @@ from zenoh.handlers import Callback
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, Peer, PeerCallback, Unreachable, check_payload
 from constraint_crdt.transport.zenoh_startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
 
-PAGE_BYTES = 512 * 1024
+PAGE_BYTES = 384 * 1024
+"""A page has to fit into Zenoh's queue of 16 batches of 64 KiB, with room for other messages. A reply begins a new batch where the
+rest of the last is too short, so a reply of 64 KiB takes two: eight of them filled the queue, and on a busy machine lost their end.
+"""
 PAGE_REPLIES = 256
 SHELF_LISTS = 32
 SHELF_SECONDS = 30.0
