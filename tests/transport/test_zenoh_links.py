@@ -1,15 +1,19 @@
 """Zenoh in one process: ports, seeds that come late or again, routers and clients, reopening."""
 
+import asyncio
 import contextlib
 import os
 import socket
+import threading
 
 import pytest
+import zenoh as engine
 
-from constraint_crdt.transport import TransportError
+from constraint_crdt.transport import TransportError, zenoh_session
 from constraint_crdt.transport.zenoh import ZenohTransport
+from constraint_crdt.transport.zenoh_startup import close_session
 
-from .seats import Network, Seat, all_see_all
+from .seats import DEADLINE, Network, Seat, all_see_all
 
 
 def port_of(seat: Seat) -> int:
@@ -85,6 +89,23 @@ async def test_an_address_that_is_not_ours_is_refused_by_name(zenoh: Network, en
         await zenoh.join("a", transport=ZenohTransport(listen=[endpoint]))
     assert endpoint in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+async def test_a_peer_that_closes_says_so_before_its_links_fall(zenoh: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zenoh left it in the view of others, in one of twenty cases, when both came together."""
+    a, b = await zenoh.join("a"), await zenoh.join("b")
+    await all_see_all(a, b)
+    seen = threading.Event()
+
+    def close_later(session: engine.Session) -> None:
+        seen.wait(DEADLINE)
+        close_session(session)
+
+    monkeypatch.setattr(zenoh_session, "close_session", close_later)
+    closing = asyncio.create_task(b.transport.close())
+    await a.sees()
+    seen.set()
+    await closing
 
 
 async def test_a_peer_started_before_its_seed_joins_once_the_seed_is_there(zenoh: Network) -> None:
