@@ -64,7 +64,7 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
             "[[alert]]\nname = 'x'\nkind = 'noise'",
             "there is no kind 'noise': there are rate, coverage, divergence, silence, unknown",
         ),
-        ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = '5s'", r"alert 1 \(x\): `for` must be a number"),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = [5]", r"alert 1 \(x\): `for` must be a number"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nto = 'log'", r"`to` must be a list of texts, as in \[\"log\"\]"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabov = 1", "no field `abov`: `above` may be meant"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabove = 1", "`above` means nothing to kind silence, which takes node"),
