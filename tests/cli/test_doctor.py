@@ -131,7 +131,7 @@ def test_alerts_show_what_fires(tmp_path: Path, capsys: Capture) -> None:
         while not any(each["firing"] for each in answer["alerts"]):
             answer = json.loads(run(capsys, "alerts", *asked, "--json")[1])
         out = run(capsys, "alerts", *asked)[1]
-        assert out.startswith("1 firing, 0 about to; 1 rules")
+        assert out.startswith("firing: 1, about to fire: 0, rules: 1")
         assert "violated judgements a minute" in out
         assert "s3cret" not in json.dumps(answer)
         log = "\n".join(node.stop())

@@ -30,7 +30,7 @@ async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
         await eventually(lambda: agreed(nodes))
         report = nodes[0].diagnosis.look()
         assert (report.worst, report.node) == ("ok", "a")
-        assert found(nodes[0])["peers"].what == "1 live peers of 1 known"
+        assert found(nodes[0])["peers"].what == "live peers: 1 of 1 known"
 
 
 async def test_a_namesake_is_reported() -> None:

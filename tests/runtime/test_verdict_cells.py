@@ -291,6 +291,16 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             assert list(b.gossip.state.verdicts.of("x")) == ["a"], "one life"
 
 
+async def test_a_restarted_node_reads_its_constraints_before_the_first_tick(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(QUICK, name="a", store=str(tmp_path / "a.db"), check_every=3600.0)
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as a:
+        await a.add_constraint("x", when="x < 1.0")
+        await a.measure({"x": 2.0})
+    async with Node(settings=settings, transport=MemoryNetwork().transport()) as a:
+        await eventually(lambda: [each.state for each in a.constraints()] == ["violated"])
+        assert (shown(a, "x", "a").state, shown(a, "x", "a").reason) == ("violated", "no measurement of x")
+
+
 @pytest.mark.parametrize("new_life", [False, True])
 async def test_a_node_that_held_at_once_after_a_restart_says_so(
     tmp_path: Path, reboot: Callable[[], None], *, new_life: bool

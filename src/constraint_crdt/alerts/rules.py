@@ -15,7 +15,7 @@
 | coverage | active constraint | unknown to a live node | constraint, node, for (10) |
 | divergence | node | damaged; with `above`: or staler than so many seconds | node, above, for |
 | silence | node | not live | node, for (30) |
-| unknown | active constraint | undecided on a live node, for lack of usable values | constraint, node, for (60) |
+| unknown | active constraint | its state is unknown on a live node | constraint, node, for (60) |
 
 Rules kept here:
 

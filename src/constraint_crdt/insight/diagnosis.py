@@ -265,9 +265,8 @@ class Diagnosis:
         if failed:
             advice = "the variables of these probes age, and what reads them becomes unknown: mend the probe or its sensor"
             return Finding(check="probes", level="warn", what=f"no values come from {named(failed)}", advice=advice)
-        return Finding(
-            check="probes", level="ok", what=f"{len(self._probes)} probes give values" if self._probes else "there are none"
-        )
+        giving = named([each.name for each in self._probes])
+        return Finding(check="probes", level="ok", what=f"values come from {giving}" if giving else "there are none")
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
@@ -308,15 +307,14 @@ class Diagnosis:
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
             return Finding(check="clock", level="warn", what=what, advice="set the clocks of these machines, and keep them by NTP")
-        return Finding(
-            check="clock", level="ok", what=f"the clocks of {len(time.offsets)} peers differ from this one's by {most:g} s at most"
-        )
+        what = f"no peer's clock differs from this one's by more than {most:g} s ({len(time.offsets)} compared)"
+        return Finding(check="clock", level="ok", what=what)
 
     def _fleet(self) -> Iterator[Finding]:
         evidence, live = self._evidence, self._inbox.live
         others = [name for name in evidence.names if name != self._gossip.node_id]
         if live:
-            yield Finding(check="peers", level="ok", what=f"{len(live)} live peers of {len(others)} known")
+            yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"

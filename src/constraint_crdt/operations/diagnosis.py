@@ -134,7 +134,7 @@ def show_alerts(answer: AlertsReport, _: Empty, __: "Namespace") -> View:
     if not answer.rules:
         return "this node has no alerts: write some under [[alert]] in its settings file"
     firing = sum(each.firing for each in answer.alerts)
-    view: list[str | Table] = [f"{firing} firing, {len(answer.alerts) - firing} about to; {len(answer.rules)} rules"]
+    view: list[str | Table] = [f"firing: {firing}, about to fire: {len(answer.alerts) - firing}, rules: {len(answer.rules)}"]
     if answer.alerts:
         columns = [Column("alert"), Column("about"), Column("state"), Column("since"), Column("what")]
         rows = [

@@ -443,7 +443,9 @@ def _known(since: int | None, now: float) -> str:
 
 
 def _lately(each: RecentRates) -> str:
-    share = "nothing was judged" if each.violated_share is None else f"{100 * each.violated_share:.2f} % of the judgements violated"
+    if each.violated_share is None:
+        return f"nothing was judged (half-life {each.half_life:g} s)"
+    share = f"{100 * each.violated_share:.2f} % of the judgements violated"
     counts = f"{each.violated_per_minute:.2f} violated and {each.satisfied_per_minute:.2f} satisfied a minute"
     return f"{share}, {counts} (half-life {each.half_life:g} s)"
 

@@ -212,7 +212,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
     state = "the same state on all" if answer.converged else "changes still travel"
     lines: list[tuple[str, object]] = [
         ("node", f"{answer.node} (replica {answer.replica}), up {answer.uptime:.0f} s"),
-        ("fleet", f"{answer.fleet}, {answer.peers} live peers of {answer.known - 1} known"),
+        ("fleet", f"{answer.fleet}, live peers: {answer.peers} of {answer.known - 1} known"),
         ("constraints", f"{answer.constraints} active, the same on {answer.agreeing} of {answer.peers + 1} live nodes"),
         ("verdicts", f"{answer.violated_anywhere} violated on a node or more now, {answer.unknown_here} unknown on this node"),
         ("counts", f"{answer.satisfied} judgements satisfied, {answer.violations} violated{rate}"),

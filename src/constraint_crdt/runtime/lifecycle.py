@@ -360,10 +360,15 @@ class Runtime:
         self._begin_tasks()
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
+    async def _load(self) -> None:
+        """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
+        await asyncio.to_thread(_load_expressions)
+        await self.evaluator.renew()
+
     def _begin_tasks(self) -> None:
         settings, tasks = self.settings, self.tasks
         # The CEL library loads slowly. It is loaded now, in a thread, or the first definition would block the loop.
-        tasks.once("loading", asyncio.to_thread(_load_expressions))
+        tasks.once("loading", self._load())
         tasks.run("rounds", lambda: self.exchanges.run_rounds(settings.gossip_every))
         tasks.run("pushes", self.exchanges.run_pushes)
         tasks.run("events", self.publisher.run)
