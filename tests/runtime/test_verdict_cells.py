@@ -291,6 +291,23 @@ async def test_a_restarted_violated_node_goes_on_from_its_verdict(
             assert list(b.gossip.state.verdicts.of("x")) == ["a"], "one life"
 
 
+@pytest.mark.parametrize("new_life", [False, True])
+async def test_a_sensor_that_is_dead_since_a_restart_is_told(tmp_path: Path, reboot: Callable[[], None], *, new_life: bool) -> None:
+    """The defect: a constraint that always held had no cell, and after the restart none either: no other node knew."""
+    network = MemoryNetwork()
+    async with started("b", network) as b:
+        async with started("a", network, tmp_path / "a.db") as a:
+            await a.add_constraint("x", when="x < 1.0")
+            await a.add_constraint("never", when="z < 1.0")
+            await a.measure({"x": 0.0})
+            await eventually(lambda: b.gossip.state.metrics.constraint_satisfied("x") == 1)
+        if new_life:
+            reboot()
+        async with started("a", network, tmp_path / "a.db"):
+            await eventually(lambda: state(b, "x", "a") is VerdictState.UNKNOWN)
+            assert "never" not in b.gossip.state.verdicts
+
+
 async def test_a_restarted_node_reads_its_constraints_before_the_first_tick(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(QUICK, name="a", store=str(tmp_path / "a.db"), check_every=3600.0)
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as a:

@@ -27,6 +27,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
 from constraint_crdt.runtime.measurement import PROGRAM, LatestMeasurements
 from constraint_crdt.runtime.shared import NodeSketches
+from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.verdicts import NodeVerdict
 
 JUDGED_AT_ONCE = 500
@@ -349,7 +350,12 @@ class _VerdictCells:
         evaluation = self._judge.evaluation(id_)
         if evaluation is None or evaluation.state in (VerdictState.HOLDS, VerdictState.OFF) or len(self._told) >= MOST_TOLD:
             return False
-        return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_)
+        return evaluation.state is not VerdictState.UNKNOWN or self._judge.is_known(id_) or self._was_judged(id_)
+
+    def _was_judged(self, id_: str) -> bool:
+        """True if a life of this node counted judgements of the constraint: its sensor is dead since, not missing."""
+        rows, me = self._gossip.state.rows, self._gossip.node_id
+        return any(each.node_id == me and rows.get(COUNTS, id_, each) is not None for each in rows.clock_entries)
 
     def recall(self) -> None:
         """The state was loaded: go on from the cells of this node in it."""
