@@ -12,7 +12,7 @@ from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.operations.constraints import AddConstraint
-from constraint_crdt.operations.diagnosis import Finding, worst_of
+from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet

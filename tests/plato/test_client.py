@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from constraint_crdt.client.plato import PlatoClient, PlatoError
+from constraint_crdt.client.blocking import PlatoClient, PlatoError
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.plato.shapes import PlatoAdd, PlatoChange, PlatoCounter, PlatoDelta, PlatoRemove
 from constraint_crdt.runtime.node import Node

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Probe, SystemProbe
-from constraint_crdt.operations.diagnosis import Finding
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime import measurement
 from tests.runtime.fleet import QUICK, eventually
 

@@ -39,7 +39,7 @@ from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.diagnosis import AlertReport, AlertsReport, RuleReport
+from constraint_crdt.operations.service import AlertReport, AlertsReport, RuleReport
 from constraint_crdt.store.files import read_bounded, replace_file
 
 QUEUED = 256

@@ -33,7 +33,7 @@ from constraint_crdt.http.server import ApiServer
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.command import View
-from constraint_crdt.operations.diagnosis import Finding, worst_of
+from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.persistence import store_path

@@ -22,8 +22,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 
 if TYPE_CHECKING:
     from constraint_crdt.client.asynchronous import AsyncClient
-    from constraint_crdt.client.blocking import Client
-    from constraint_crdt.client.plato import PlatoClient, PlatoError
+    from constraint_crdt.client.blocking import Client, PlatoClient, PlatoError
     from constraint_crdt.client.wire import Gap, Happened, Heard, Moved
 
 _MODULE_OF = {
@@ -33,8 +32,8 @@ _MODULE_OF = {
     "Happened": "constraint_crdt.client.wire",
     "Heard": "constraint_crdt.client.wire",
     "Moved": "constraint_crdt.client.wire",
-    "PlatoClient": "constraint_crdt.client.plato",
-    "PlatoError": "constraint_crdt.client.plato",
+    "PlatoClient": "constraint_crdt.client.blocking",
+    "PlatoError": "constraint_crdt.client.blocking",
 }
 """The clients and the messages of a stream, loaded on their first use: asyncio takes longer to load than a command may."""
 

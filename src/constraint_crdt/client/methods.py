@@ -17,7 +17,6 @@ import msgspec
 from constraint_crdt.operations import (
     constraints,
     counts,
-    diagnosis,
     evidence,
     fleet,
     nodes,
@@ -28,15 +27,15 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
+from constraint_crdt.operations import service as diagnosis
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
-from constraint_crdt.operations.diagnosis import AlertsReport, DiagnosisReport
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
 from constraint_crdt.operations.fleet import CounterReport, LabelReport, PositionReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.service import Health, ImportReport
+from constraint_crdt.operations.service import AlertsReport, DiagnosisReport, Health, ImportReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import VariableReport

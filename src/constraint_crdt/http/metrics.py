@@ -28,10 +28,10 @@ from constraint_crdt.alerts.rules import KINDS
 from constraint_crdt.http.event_stream import EventFeed
 from constraint_crdt.http.security import RequestCounts
 from constraint_crdt.model import EventKind
-from constraint_crdt.operations.diagnosis import AlertsReport
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
 from constraint_crdt.operations.operation import Empty
+from constraint_crdt.operations.service import AlertsReport
 from constraint_crdt.runtime.answers import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState

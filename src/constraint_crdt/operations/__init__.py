@@ -12,7 +12,6 @@ from typing import Final
 from constraint_crdt.operations import (
     constraints,
     counts,
-    diagnosis,
     evidence,
     fleet,
     nodes,
@@ -23,6 +22,7 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
+from constraint_crdt.operations import service as diagnosis
 from constraint_crdt.operations.operation import AnyOperation, Operation
 
 _SUBJECTS: Final = (

@@ -24,8 +24,21 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.errors import InvalidType
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.testing import descriptions
-from constraint_crdt.testing.adversarial import UNKNOWN_KIND, arbitrary_cells, forged_cells, over_rows, rows_of
-from constraint_crdt.testing.drawn_replicas import LawBroken, Laws, Replicas, in_place, pairs, replicas, single, triples
+from constraint_crdt.testing.drawn_replicas import (
+    UNKNOWN_KIND,
+    LawBroken,
+    Laws,
+    Replicas,
+    arbitrary_cells,
+    forged_cells,
+    in_place,
+    over_rows,
+    pairs,
+    replicas,
+    rows_of,
+    single,
+    triples,
+)
 from constraint_crdt.testing.laws import (
     Law,
     associative,

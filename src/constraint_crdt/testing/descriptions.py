@@ -15,8 +15,17 @@ from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.model import VerdictState
-from constraint_crdt.testing.adversarial import DEFINITIONS, IDS, REPLICAS, arbitrary_cells, forged_cells, over_rows, rows_of
-from constraint_crdt.testing.drawn_replicas import Laws, in_place
+from constraint_crdt.testing.drawn_replicas import (
+    DEFINITIONS,
+    IDS,
+    REPLICAS,
+    Laws,
+    arbitrary_cells,
+    forged_cells,
+    in_place,
+    over_rows,
+    rows_of,
+)
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
 from constraint_crdt.types.counters import COUNTS, SECONDS, ConstraintGCounter, PNCounter, Seconds
 from constraint_crdt.types.decay import DecayCounter
