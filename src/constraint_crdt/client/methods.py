@@ -27,7 +27,6 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
-from constraint_crdt.operations import service as diagnosis
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -95,6 +94,14 @@ class BlockingMethods(ABC):
     def import_state(self, content: bytes) -> ImportReport:
         """Merge a state file into the node."""
         return self.do(service.IMPORT_STATE, service.ImportState(content=content))
+
+    def diagnosis(self) -> DiagnosisReport:
+        """The faults of the node, each with advice."""
+        return self.do(service.DIAGNOSIS, Empty())
+
+    def alerts(self) -> AlertsReport:
+        """The alerts of the node, and the rules that they follow."""
+        return self.do(service.ALERTS, Empty())
 
     def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
@@ -188,14 +195,6 @@ class BlockingMethods(ABC):
     def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
         return self.do(evidence.CONVERGENCE, Empty())
-
-    def diagnosis(self) -> DiagnosisReport:
-        """The faults of the node, each with advice."""
-        return self.do(diagnosis.DIAGNOSIS, Empty())
-
-    def alerts(self) -> AlertsReport:
-        """The alerts of the node, and the rules that they follow."""
-        return self.do(diagnosis.ALERTS, Empty())
 
     def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
         """The tiles, without their contents; or the deleted, restorable ones."""
@@ -331,6 +330,14 @@ class AsyncMethods(ABC):
         """Merge a state file into the node."""
         return await self.do(service.IMPORT_STATE, service.ImportState(content=content))
 
+    async def diagnosis(self) -> DiagnosisReport:
+        """The faults of the node, each with advice."""
+        return await self.do(service.DIAGNOSIS, Empty())
+
+    async def alerts(self) -> AlertsReport:
+        """The alerts of the node, and the rules that they follow."""
+        return await self.do(service.ALERTS, Empty())
+
     async def constraints(self, *, expired: bool = False) -> list[ConstraintReport]:
         """The active constraints, by id; or the expired ones not removed yet."""
         return await self.do(constraints.CONSTRAINTS, constraints.ListConstraints(expired=expired))
@@ -423,14 +430,6 @@ class AsyncMethods(ABC):
     async def convergence(self) -> ConvergenceReport:
         """How each peer stands to the node."""
         return await self.do(evidence.CONVERGENCE, Empty())
-
-    async def diagnosis(self) -> DiagnosisReport:
-        """The faults of the node, each with advice."""
-        return await self.do(diagnosis.DIAGNOSIS, Empty())
-
-    async def alerts(self) -> AlertsReport:
-        """The alerts of the node, and the rules that they follow."""
-        return await self.do(diagnosis.ALERTS, Empty())
 
     async def tiles(self, room: str | None = None, *, prefix: str = "", deleted: bool = False) -> list[TileReport]:
         """The tiles, without their contents; or the deleted, restorable ones."""

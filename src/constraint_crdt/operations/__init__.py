@@ -22,7 +22,6 @@ from constraint_crdt.operations import (
     tiles,
     variables,
 )
-from constraint_crdt.operations import service as diagnosis
 from constraint_crdt.operations.operation import AnyOperation, Operation
 
 _SUBJECTS: Final = (
@@ -33,7 +32,6 @@ _SUBJECTS: Final = (
     variables,
     sketches,
     evidence,
-    diagnosis,
     tiles,
     tile_edits,
     fleet,
