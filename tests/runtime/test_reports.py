@@ -105,12 +105,13 @@ async def test_the_time_counts_once_before_and_after_it_is_written() -> None:
         await node.check({})
         await node.check({"x": 0})
         await node.check({"x": 5})
+        await eventually(lambda: one(node).seconds.violated > 0.002)  # times are written in whole milliseconds
         before = one(node)
-        assert before.held is None or 0 <= before.held <= 1
+        assert before.held is None or 0 <= before.held <= monotonic() - began
         assert sum(three(before.seconds)) <= monotonic() - began
         await node._runtime.evaluator.write_times()
         after = one(node)
-        assert node.gossip.state.metrics.time("x").violated > 0 or after.seconds.violated < 0.002
+        assert node.gossip.state.metrics.time("x").violated > 0
         assert all(was <= now + 0.001 for was, now in zip(three(before.seconds), three(after.seconds), strict=True))
         assert after.seconds.violated - before.seconds.violated <= monotonic() - began
         assert sum(three(after.seconds)) <= monotonic() - began, "nothing counts twice"
