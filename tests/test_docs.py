@@ -37,6 +37,13 @@ def test_the_python_on_a_page_runs(page: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_block_with_a_loop_can_be_pasted_into_the_interpreter(page: Path) -> None:
+    """A blank line ends a statement in `python -m asyncio`: the lines after it would be out of place."""
+    blocks = [block[1] for block in BLOCK.finditer(page.read_text()) if "\nasync with" in block[1]]
+    assert not [block for block in blocks if re.search(r"\n\n[ \t]", block)]
+
+
 def test_each_link_of_a_page_leads_to_a_file() -> None:
     """The strict build of the site checks links within docs/ only, and needs the extra `docs`."""
     links = [(page, link) for page in LINKED for link in LINK.findall(page.read_text())]

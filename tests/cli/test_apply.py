@@ -1,6 +1,7 @@
 """`apply`: a file with a mistake changes nothing and names all of its mistakes; a right one does what it says."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from constraint_crdt.cli.main import main
 from constraint_crdt.client import Client
+from tests.cli.process import running_node
 
 FLEET = """
 [[constraint]]
@@ -151,11 +153,19 @@ def test_an_empty_file_does_not_empty_the_fleet(empty_url: str, tmp_path: Path, 
     assert active(empty_url, capsys).keys() == {"kept"}
 
 
+@pytest.fixture
+def measuring_url() -> Iterator[str]:
+    """A node of its own: additions to a node that measures are noted where no node can decide them."""
+    with running_node() as node:
+        yield node.url
+
+
+@pytest.mark.processes
 def test_a_kind_that_only_the_node_knows_changes_nothing_either(
-    empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    measuring_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The defect: the constraints before the refused one were added, and the sentence did not name it."""
-    with Client(empty_url) as client:
+    with Client(measuring_url) as client:
         client.measure({"label": "a"})
         while client.check_expression("label < 3").ok:  # the node tells the kinds that it measures every ten seconds at most
             client.measure({"label": "a"})
@@ -173,7 +183,7 @@ when = "speed_mps < 9.0"
 clear_when = "label < 3"
 """
     )
-    argv = ["apply", "--node", empty_url, str(file)]
+    argv = ["apply", "--node", measuring_url, str(file)]
     for more in ([], ["--dry-run"]):
         assert main([*argv, *more]) == 2
         told = capsys.readouterr()
@@ -183,4 +193,4 @@ clear_when = "label < 3"
             f"constraint-crdt apply: {file}: line 12, constraint 3 (named): `when`: {says}",
             f"{file}: line 16, constraint 4 (hot): `clear_when`: {says}",
         ]
-        assert active(empty_url, capsys) == {}
+        assert active(measuring_url, capsys) == {}

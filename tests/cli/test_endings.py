@@ -78,7 +78,7 @@ def test_a_live_node_that_is_retired_by_force_ends(capsys: Capture) -> None:
         while not seen(forge, "anvil").get("software"):  # its first write: a node that never wrote is not retired
             pass
         out = run(capsys, forge, "retire", "anvil", "--dry-run", "--force")[1]
-        assert "would be retired with the loss of what it wrote and nobody has taken yet (dry run)" in out
+        assert "would be retired with the loss of its writes that no peer has taken yet (dry run)" in out
         code, out, _ = run(capsys, forge, "retire", "anvil", "--force")
         assert (code, out.splitlines()[0].partition(":")[0]) == (0, "anvil is retired for good")
         code, lines = anvil.ends()

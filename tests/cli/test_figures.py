@@ -94,7 +94,7 @@ def test_counters_go_up_and_down(node_url: str, capsys: Capture) -> None:
 
 
 def test_the_fleet_moves(node_url: str, capsys: Capture) -> None:
-    assert run(capsys, node_url, "position") == (0, "nobody has given a position yet: `position A B` does\n", "")
+    assert run(capsys, node_url, "position") == (0, "no position is given yet: `position A B` gives one\n", "")
     code, out, _ = run(capsys, node_url, "position", "-3", "4")
     where, norm, written, _, titles, forge = out.splitlines()
     assert (code, words(where), words(norm)) == (0, ["position", "-3,", "4"], ["norm", "37"])

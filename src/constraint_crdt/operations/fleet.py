@@ -218,7 +218,7 @@ def _coordinates(texts: list[str]) -> tuple[int, int] | None:
 def show_position(answer: PositionReport, _: "Namespace") -> View:
     """The position of the fleet, and a row for each node with a position."""
     if answer.position is None or answer.time is None:
-        return "nobody has given a position yet: `position A B` does"
+        return "no position is given yet: `position A B` gives one"
     when = datetime.fromtimestamp(answer.time / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
     columns = [Column("node"), *(Column(title, right=True) for title in ("position", "norm", "steps away"))]
     return [

@@ -335,7 +335,7 @@ def show_storage(answer: StorageReport, _: Empty, __: "Namespace") -> View:
         ("removed", f"{answer.removed} cells, {answer.removed_bytes} bytes, kept until all have heard"),
         ("dropped", f"{dropped or 'no removals'} since the start"),
     ]
-    lines += [("held back", _held(each)) for each in answer.holding] or [("held back", "by nobody who is live")]
+    lines += [("held back", _held(each)) for each in answer.holding] or [("held back", "by no live peer")]
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if not answer.floors:
@@ -418,8 +418,8 @@ def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View
             [
                 ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
                 ("counts", f"{answer.satisfied} satisfied, {answer.violations} violated: they stay"),
-                ("known to", _names(answer.acknowledged, "this node and no live peer")),
-                ("not yet to", _names(answer.missing, "nobody: every live peer has all that is known here of it")),
+                ("known to", _names(answer.acknowledged, "this node only")),
+                ("lacked by", _names(answer.missing, "no other live peer")),
             ]
         ),
     ]
@@ -434,7 +434,7 @@ def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
     if answer.live and not force:
         return f"{name} is live, so retiring it would be refused without --force; nothing was done (dry run)"
     if answer.live:
-        return f"{name} is live, and would be retired with the loss of what it wrote and nobody has taken yet (dry run)"
+        return f"{name} is live, and would be retired with the loss of its writes that no peer has taken yet (dry run)"
     return f"{name} is not live, and would be retired for good (dry run)"
 
 

@@ -315,7 +315,7 @@ class Node:
             return report
         if report.live and not force:
             raise ConstraintCrdtError(
-                f"{node} is live: stop it first, or force it, which loses what it wrote and nobody has taken yet"
+                f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.retire, node))
