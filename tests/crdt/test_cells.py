@@ -223,3 +223,13 @@ def test_a_cell_of_the_largest_size_is_made_and_read_and_no_larger_one() -> None
         == f"a cell has {CELL_BYTES + 1} bytes, more than the {CELL_BYTES} allowed"
     )
     assert refusal([128, "k"]) == "a cell must be an array of two to four elements: kind, key, value, tag"
+
+
+@pytest.mark.parametrize(("seq", "allowed"), [(-1, False), (0, True), (MAX_COUNT, True), (MAX_COUNT + 1, False)])
+def test_a_removal_names_seqs_from_zero_to_the_highest(seq: int, allowed: bool) -> None:
+    data = make_removal([("x", [(Replica("a", 1), seq)])]).data
+    if allowed:
+        assert [each.seq for each in removed_dots(read_cell(data))] == [seq]
+    else:
+        with pytest.raises(ConstraintCrdtError, match=r"^the seq of a dot is out of bounds$"):
+            read_cell(data)

@@ -171,6 +171,37 @@ def test_a_peer_that_is_no_more_leads_no_more() -> None:
     clock.forget("nobody")
 
 
+def test_a_clock_that_jumps_beyond_the_bound_leads_no_more_at_once() -> None:
+    wall = Wall()
+    clock = wall.hybrid()
+    clock.hear("other", BEGAN + 2 * SECOND)
+    clock.hear("fast", BEGAN + 4 * SECOND)
+    assert clock.hear("fast", BEGAN + 20 * SECOND) == 20 * SECOND
+    assert clock.now() == BEGAN + 2 * SECOND
+
+
+def test_a_measurement_beyond_the_bound_hides_lower_ones_of_the_same_clock_until_it_expires() -> None:
+    wall = Wall()
+    clock = wall.hybrid()
+    clock.hear("fast", BEGAN + 20 * SECOND)
+    wall.time += 2 * SECOND
+    clock.hear("fast", wall.time + 4 * SECOND)
+    assert clock.now() == wall.time
+    wall.time += 3 * SECOND
+    assert clock.now() == wall.time
+    wall.time += 1
+    assert clock.now() == wall.time + 4 * SECOND
+
+
+def test_a_peer_that_comes_back_after_its_end_alarms_again() -> None:
+    clock = Wall().hybrid()
+    for alarms in (1, 2):
+        assert clock.hear("wrong", BEGAN + 20 * SECOND) == 20 * SECOND
+        assert clock.hear("wrong", BEGAN + 20 * SECOND) is None
+        assert clock.alarms == alarms
+        clock.forget("wrong")
+
+
 def test_held_no_time_passes() -> None:
     wall = Wall()
     clock = wall.hybrid()

@@ -357,3 +357,28 @@ def test_the_entries_of_a_clock_stay_as_they_were_taken() -> None:
     rows.apply([run(B, 0, 1, (1, add("e")))])
     assert (rows.clock_entries, rows.clock_count) == ({A: 2, B: 1}, 3)
     assert entries == {A: 1}
+
+
+def test_the_hash_and_sum_of_a_kind_are_those_of_its_cells_alone() -> None:
+    rows = Rows(Digest(b"secret"))
+    assert (rows.kind_sum(ADD), rows.kind_hash(ADD)) == (0, rows.digest.state(0, 0))
+    rows.write_all(A, [add("x"), add("y"), make_cell(COUNTS, "x", [1, 0])])
+    total = sum(cell.digest for cell in rows.each(ADD))
+    assert (rows.kind_sum(ADD), rows.kind_hash(ADD)) == (total, rows.digest.state(total, 0))
+
+
+def test_the_table_of_a_kind_without_cells_is_empty_and_follows_what_comes() -> None:
+    rows = Rows()
+    table = rows.table(ADD)
+    assert dict(table) == {}
+    rows.write(A, add("x"))
+    assert list(table) == ["x"]
+
+
+def test_the_cells_that_fell_are_told_to_the_store() -> None:
+    rows = Rows()
+    assert rows.take_dropped() == []
+    x = rows.write(A, add("x"))
+    rows.write(A, make_removal([("x", [(A, 1)])]))
+    assert rows.take_dropped() == [x]
+    assert rows.take_dropped() == []

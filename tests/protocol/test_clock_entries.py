@@ -45,6 +45,13 @@ def test_lowering_is_measured_only_where_every_entry_lowers(base: ClockMark, low
         assert lowered(base, lower) is None
 
 
+def test_the_amount_of_lowering_of_some_entries() -> None:
+    a, b, c, _ = REPLICAS
+    base = ClockMark.of({a: 3, b: 2}, DIGEST)
+    cases = [[], [(a, 1)], [(a, 1), (b, 0)], [(a, 3)], [(a, 1), (b, 3)], [(c, 0)]]
+    assert [lowered(base, each) for each in cases] == [0, 2, 4, None, None, None]
+
+
 def test_two_runs_of_one_row_are_refused_in_one_sentence() -> None:
     runs = [Run(REPLICAS[0], 0, 1, []), Run(REPLICAS[1], 0, 1, [])]
     assert bind_runs(runs, None) == runs

@@ -149,6 +149,21 @@ def test_a_transfer_larger_than_one_message_may_be_is_taken() -> None:
     assert b.state == a.state
 
 
+def test_a_message_of_one_part_can_name_a_clock_newer_than_an_incomplete_transfer() -> None:
+    a, b = node("a", 60), node("b")
+    large = only(a.receive(wire(b.ping())))
+    first, *rest = [decode_message(each) for each in a.encoded(large, "b", 200)]
+    assert rest
+    assert b.receive(first).responses == []
+    b.record(1)
+    for number in range(300):
+        a.add_constraint(f"constraint {number}")
+    [packed] = a.encoded(only(a.receive(wire(b.ping("a")))), "b")
+    assert isinstance(decode_message(packed), Part)
+    assert b.receive(decode_message(packed)).state_changed
+    assert len(b.state.constraints) == 360
+
+
 def test_the_end_of_a_transfer_is_answered_with_a_ping_to_that_peer_if_it_was_waited_for() -> None:
     a, b = node("a", 60), node("b")
     delta = only(a.receive(b.ping()))
@@ -215,7 +230,7 @@ def test_a_delta_that_begins_below_the_clock_it_names_is_taken() -> None:
     b.record(1)
     delta = only(a.receive(wire(b.ping("a"))))
     assert isinstance(delta, Delta)
-    overlapping = msgspec.structs.replace(delta, delta=ConstraintDelta(a.state.rows.runs([(a.replica, 0)])))
+    overlapping = msgspec.structs.replace(delta, clock=None, delta=ConstraintDelta(a.state.rows.runs([(a.replica, 0)])))
     answer = only(b.receive(overlapping))
     assert isinstance(answer, Delta)
     assert [(run.replica, run.lo, run.hi) for run in bind_runs(answer.delta.runs, None)] == [(b.replica, 1, 2)]
