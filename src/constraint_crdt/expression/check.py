@@ -248,7 +248,8 @@ def _split(kinds: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
-_COMPARISONS = frozenset({"<", "<=", ">", ">=", "==", "!="})
+_ORDER = frozenset({"<", "<=", ">", ">="})
+_COMPARISONS = _ORDER | {"==", "!="}
 _NUMBERS = frozenset({"int", "uint", "double"})
 _NUMERIC = re.compile(r"\b(?:int|uint)\b")
 
@@ -608,6 +609,11 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     if mark in _COMPARISONS:  # numbers are one line for comparisons of dynamic values
         kinds = ["double" if kind in ("int", "uint") else kind for kind in kinds]
     choices = [_sampled(each, sampled) if of else (kind,) for each, of, kind in zip(node.nodes, measured, kinds, strict=True)]
+    if mark in _ARITHMETIC | _ORDER or node.name.startswith("get"):
+        # The type checker takes null for a timestamp and a duration. No evaluation does.
+        choices = [
+            tuple(kind for kind in each if kind != "null") if of else each for each, of in zip(choices, measured, strict=True)
+        ]
     if _takes_any(node, choices):
         return
     start = tree.positions.get(node.id, 0)
