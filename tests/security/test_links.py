@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -158,6 +159,34 @@ async def test_a_stranger_gets_nothing(
         await asyncio.to_thread(intruder.close)
         await attempts.close()
         await members.network.close()
+
+
+@pytest.mark.parametrize("role", ["peer", "router"])
+async def test_strangers_do_not_keep_members_from_linking(members: Members, role: str) -> None:
+    """150 connections that say nothing, 50 that say anything, and 200 tokens of a session without a certificate."""
+    forge = await members.join("forge", role)
+    (endpoint,) = forge.transport.endpoints
+    attempts = Attempts(endpoint)
+    stranger = await asyncio.to_thread(without_certificate, members.fleet, Path(), await attempts.open())
+    port = int(endpoint.rpartition(":")[2])
+    writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(200)]
+    random = Random(7)
+    for writer in writers[:50]:
+        writer.write(random.randbytes(2000))
+    try:
+        names = [forge.me._replace(name=f"n{number}") for number in range(200)]
+        tokens = [stranger.raw.liveliness().declare_token(alive_key(FLEET, name)) for name in names]
+        await attempts.ended(2)
+        anvil = await members.join("anvil", connect=(endpoint,))
+        await all_see_all(forge, anvil)
+        assert await anvil.ask_again(forge, b"x") == [b"x"]
+        assert [peer.name for peer, _ in forge.changes] == ["anvil"]
+        assert len(tokens) == 200
+    finally:
+        for writer in writers:
+            writer.close()
+        await asyncio.to_thread(stranger.close)
+        await attempts.close()
 
 
 async def test_with_a_certificate_such_a_session_gets_an_answer(members: Members) -> None:
