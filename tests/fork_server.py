@@ -4,8 +4,13 @@ A server, one for each process of pytest, loads the package once and forks a pro
 one that a user starts: it has its own id, streams, environment and working directory, takes signals, and ends as any other. What
 loads what, and how long a start takes, is tested with `python -m constraint_crdt` itself.
 
-The server has a single thread, so that it may fork; a process of pytest has several. A process is forked twice over, and the parent
-of the second is gone by then, so the process of pytest, which adopts orphans for that moment, is its parent and can wait for it.
+The server has a single thread, so that it may fork, and refuses to serve with several; a process of pytest has several. A
+process is forked twice over, and the parent of the second is gone by then, so the process of pytest, which adopts orphans for
+that moment, is its parent and can wait for it.
+
+Two forked processes share no state that should differ: Python seeds `random` anew in each child, ids come from the operating
+system, and Zenoh is loaded without a session, thread or socket. A child inherits its three streams and no other descriptor. The
+hash seed of Python is the same in all processes of a server.
 """
 
 import atexit
@@ -19,6 +24,7 @@ import platform
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -89,15 +95,17 @@ class _Server:
                 line, pass_fds=[other.fileno()], cwd=Path(__file__).parents[1], stdin=subprocess.DEVNULL, start_new_session=True
             )
         self._prctl = ctypes.CDLL(None, use_errno=True).prctl
+        self._lock = threading.Lock()
 
     def fork(self, request: dict[str, Any], streams: Sequence[int]) -> int:
         """Fork a process with these streams: its id."""
-        self._adopt(True)
-        try:
-            socket.send_fds(self._control, [json.dumps(request).encode()], streams)
-            return int(self._control.recv(_REQUEST_BYTES))
-        finally:
-            self._adopt(False)
+        with self._lock:  # else two threads might take the answer of each other
+            self._adopt(True)
+            try:
+                socket.send_fds(self._control, [json.dumps(request).encode()], streams)
+                return int(self._control.recv(_REQUEST_BYTES))
+            finally:
+                self._adopt(False)
 
     def close(self) -> None:
         self._control.close()
@@ -121,6 +129,9 @@ def _serve(control: socket.socket) -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
+    threads = os.listdir("/proc/self/task")
+    if len(threads) != 1:
+        raise RuntimeError(f"{len(threads)} threads after loading the package: a fork would copy locks that the others hold")
     while True:
         message, streams, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 3)
         if not message:

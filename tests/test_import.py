@@ -35,9 +35,10 @@ def run(code: str) -> str:
 
 @pytest.mark.processes
 def test_importing_the_package_loads_no_engine_server_or_event_loop() -> None:
-    loaded = run("import sys, constraint_crdt; constraint_crdt.GossipNode; print(*sys.modules)").split()
+    loaded = run("import sys, constraint_crdt; constraint_crdt.GossipNode('a').add_constraint('x'); print(*sys.modules)").split()
     assert "constraint_crdt.protocol.gossip_node" in loaded
     assert MUST_NOT_LOAD.isdisjoint(loaded)
+    assert "constraint_crdt.expression" not in loaded
 
 
 @pytest.mark.processes

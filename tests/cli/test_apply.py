@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from constraint_crdt.cli.main import main
+from constraint_crdt.client import Client
 
 FLEET = """
 [[constraint]]
@@ -148,3 +149,38 @@ def test_an_empty_file_does_not_empty_the_fleet(empty_url: str, tmp_path: Path, 
     assert main(["apply", "--node", empty_url, str(file)]) == 0
     assert capsys.readouterr().out == "nothing to do\n"
     assert active(empty_url, capsys).keys() == {"kept"}
+
+
+def test_a_kind_that_only_the_node_knows_changes_nothing_either(
+    empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The defect: the constraints before the refused one were added, and the sentence did not name it."""
+    with Client(empty_url) as client:
+        client.measure({"label": "a"})
+        while client.check_expression("label < 3").ok:  # the node tells the kinds that it measures every ten seconds at most
+            client.measure({"label": "a"})
+    file = tmp_path / "fleet.toml"
+    file.write_text(
+        FLEET
+        + """
+[[constraint]]
+id = "named"
+when = "label < 3"
+
+[[constraint]]
+id = "hot"
+when = "speed_mps < 9.0"
+clear_when = "label < 3"
+"""
+    )
+    argv = ["apply", "--node", empty_url, str(file)]
+    for more in ([], ["--dry-run"]):
+        assert main([*argv, *more]) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        says = "column 7: `<` cannot compare a string with an int"
+        assert told.err.splitlines() == [
+            f"constraint-crdt apply: {file}: line 12, constraint 3 (named): `when`: {says}",
+            f"{file}: line 16, constraint 4 (hot): `clear_when`: {says}",
+        ]
+        assert active(empty_url, capsys) == {}

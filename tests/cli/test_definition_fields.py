@@ -88,10 +88,11 @@ def test_an_edit_of_a_field_is_an_edit(url: str, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--for", "soon"], "'soon' is not a length of time"),
+        (["--for", "soon"], "--for: 'soon' is not a length of time"),
+        (["--for", "30s", "--max-age", "1h30m"], "--max-age: '1h30m' is not a length of time: give"),
         (["--for", "4000d"], "for must be at least 0 and at most"),
         (["--clear-after", "-3s"], "is not a length of time"),
-        (["--max-age", "0"], "'0' is not a length of time"),
+        (["--max-age", "0"], "--max-age: '0' is not a length of time above 0"),
         (["--clear-when", "x <"], "`clear_when`: column"),
         (["--if-unknown", "maybe"], "invalid choice: 'maybe'"),
     ],
@@ -148,7 +149,8 @@ def test_an_exported_state_has_the_fields_and_is_imported_again(url: str, capsys
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('for = "soon"', "'soon' is not a length of time"),
+        ('for = "soon"', "`for`: 'soon' is not a length of time"),
+        ('for = "30s"\nclear_after = "0s"', "`clear_after`: '0s' is not a length of time above 0"),
         ("for = true", '`for` must be a length of time, as in "30m", not True'),
         ("clear_after = -1", "clear_after must be at least 0"),
         ("max_age = 0", "max_age must be above 0"),

@@ -192,3 +192,24 @@ def test_the_limit_is_in_bytes() -> None:
 def test_variables_are_the_top_level_names() -> None:
     compiled = compile_expression("robot.speed < limit && has(other.x) && type(x) == double && xs[i] == 'a.b'")
     assert compiled.variables == {"robot", "limit", "other", "x", "xs", "i"}
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "says"),
+    [
+        ("x in {2.5: 1}", 7, "the keys of a map are texts, bools and ints, and this is a double"),
+        ("{'a': 1, null: 2} == y", 10, "the keys of a map are texts, bools and ints, and this is null"),
+        ("{1: true}[x - 1.0]", 10, "a double cannot be an index of a map: write `dyn(x - 1.0)`"),
+        ("[true, false][x * 2.0]", 14, "a double cannot be an index of a list: write `dyn(x * 2.0)`"),
+        ("(x - 1.0) in [1]", 11, "a list has no items for `in` that a double could be among: write `dyn(x - 1.0)`"),
+        ("'a' in [1]", 5, "a list has no items for `in` that a string could be among"),
+    ],
+)
+def test_what_no_place_of_a_list_or_map_can_be_is_refused(source: str, column: int, says: str) -> None:
+    """The defects: a map with doubles as keys was added and never decided. A computed number was refused without the fix."""
+    error = refusal(source)
+    assert (error.column, str(error)) == (column, f"column {column}: {says}")
+
+
+def test_the_fix_for_a_computed_place_works() -> None:
+    assert compile_expression("{1: true}[dyn(x - 1.0)] && dyn(x - 1.0) in [1]").evaluate({"x": 2}).verdict is Verdict.SATISFIED

@@ -144,7 +144,7 @@ def test_a_name_that_no_expression_can_read_is_refused(name: str) -> None:
 
 
 def test_names_that_expressions_can_read_are_taken() -> None:
-    names = ["speed_mps", "type", "string", "math", "robot.speed", "_x", "robot.for", "X1"]
+    names = ["speed_mps", "type", "string", "math", "robot.speed", "_x", "robot.for", "X1", "dyn"]
     check_names(names)
     for name in names:
         assert compile_expression(f"{name} == 1").evaluate({name: 1}).verdict is Verdict.SATISFIED
@@ -210,6 +210,9 @@ def test_infinities_are_values() -> None:
         ("x < 'a'", "does not take the kind of value measured"),
         ("size(x) < 3", "`size` does not take"),
         ("1 / int(x - 7.0) < 3", "divide by zero"),
+        ("x ? true : false", "failed: a condition does not take the kind of value measured"),
+        ("name.all(c, c == 'a')", "failed: a macro does not take the kind of value measured"),
+        ("xs[x / 2.0] < 3", "the index of a list is a number without fraction"),
     ],
 )
 def test_what_only_the_values_can_tell_is_unknown_with_a_reason(source: str, says: str) -> None:

@@ -560,3 +560,46 @@ def test_readings_of_the_time_keep_no_value_from_aging(bench: Bench) -> None:
         bench.judge.take_times(bench.now)
         bench.wait(0.001)
     assert bench.state_of("x") is VerdictState.UNKNOWN
+
+
+# --- edits of the maximum age --------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_of_the_maximum_age_counts_from_the_next_tick(bench: Bench) -> None:
+    """The defect: without its own `max_age`, a definition stayed unknown until the next sample, beside a fresh value."""
+    bench.add("x", "x < 1.0", max_age=SECOND)
+    bench.measure(x=0.5)
+    bench.wait(3)
+    assert bench.state_of("x") is VerdictState.UNKNOWN
+    bench.add("x", "x < 1.0")
+    bench.wait(1)
+    assert bench.state_of("x") is VerdictState.HOLDS, f"the value counts for {MAX_AGE} s on this node"
+    assert bench.counts("x") == (1, 0), "the one sample"
+
+
+def test_definitions_that_differ_in_the_maximum_age_only_are_all_in_force(bench: Bench) -> None:
+    """The defect: only one of them was judged. The gravest verdict decides."""
+    ages = (60 * SECOND, SECOND)
+    bench.add("x", "x < 1.0", max_age=ages[0], if_unknown="violated")
+    other = ConstraintState()
+    other.constraints.add("x", when="x < 1.0", max_age=ages[1], if_unknown="violated", node="b")
+    third = ConstraintState()
+    third.constraints.add("x", when="x < 1.0", max_age=ages[0], if_unknown="violated", severity="critical", node="c")
+    for state in (other, third):
+        bench.state.merge(state)
+    bench.judge.redefine(["x"])
+    bench.renew()
+    bench.measure(x=0.5)
+    assert bench.state_of("x") is VerdictState.HOLDS
+    bench.wait(3)
+    assert bench.state_of("x") is VerdictState.VIOLATED, "the value is older than 1 s"
+
+
+def test_an_edit_of_the_maximum_age_keeps_the_state(bench: Bench) -> None:
+    bench.add("x", "x < 1.0", for_=10 * SECOND, max_age=3 * SECOND)
+    bench.measure(x=5.0)
+    bench.wait(2)
+    bench.add("x", "x < 1.0", for_=10 * SECOND, max_age=60 * SECOND)
+    assert bench.state_of("x") is VerdictState.PENDING
+    bench.wait(8)
+    assert bench.state_of("x") is VerdictState.VIOLATED

@@ -202,3 +202,30 @@ def test_what_is_refused_for_the_kinds_of_variables_is_never_decided(
         return
     values = {name: data.draw(VALUES[kind]) for name, kind in kinds.items()}
     assert compile_expression(source, checked=False).evaluate(values).verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("source", "column", "says"),
+    [
+        ("x < 1 || x", 10, "`x` is a double, which `||` does not take"),
+        ("x > 1 ? x : false", 7, "the branches of `?` give a double or a bool"),
+        ("!(x < 1 || name)", 12, "`name` is a string, which `||` does not take"),
+        ("last('x') < 'a'", 11, "`<` does not take a double and a string"),
+        ("last('name') < 5", 14, "`<` does not take a string and an int"),
+        ("-last('name') < 1", 1, "`-` does not take a string"),
+        ("last('name') == last('x')", 14, "`==` does not take a string and a double"),
+    ],
+)
+def test_a_refusal_beside_a_difference_of_numbers_names_the_fault(source: str, column: int, says: str) -> None:
+    """The defects: a comparison of numbers was called `*error*`, and a sample was taken for any kind."""
+    with pytest.raises(ExpressionError) as refused:
+        compile_expression(source, kinds=KINDS)
+    assert refused.value.column == column
+    assert str(refused.value).startswith(f"column {column}: {says}")
+
+
+@pytest.mark.parametrize(
+    "source", ["(x < 1 ? x : size(xs)) > 1", "last('x') < 5", "last('xs')[0] < 'a'", "last('robot').speed < 5"]
+)
+def test_kinds_refuse_nothing_that_can_be_decided(source: str) -> None:
+    compile_expression(source, kinds=KINDS)

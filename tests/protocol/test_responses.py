@@ -20,7 +20,7 @@ from constraint_crdt.protocol.messages import (
     decode_message,
     encode_message,
 )
-from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest
+from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest, wrong_sum
 from tests.protocol.scrambled import scrambled
 
 FLEET = "north"
@@ -172,6 +172,25 @@ def test_parts_of_parts_and_parts_that_do_not_add_up_are_refused_in_one_sentence
         b.receive(Part(node=a.replica, fleet=FLEET, transfer=b"transfer", index=0, count=1, size=9, chunk=b"8 bytes."))
 
 
+def test_the_rows_of_a_clock_both_know_are_not_spelled_out_again() -> None:
+    """Only the envelope has a name of a node: names may be long."""
+    long, other = "a" * 120, "b" * 120
+    a, b = node(long, 1), node(other, 1)
+    exchange(a, b)
+    a.record(1)
+    b.record(1)
+    ping, push = a.ping(other), a.begin(other)
+    assert isinstance(push, Delta)
+    answer = only(b.receive(wire(ping)))
+    assert isinstance(answer, Delta)
+    assert answer.behind
+    names = [
+        (encode_message(message).count(long.encode()), encode_message(message).count(other.encode()))
+        for message in (ping, push, answer)
+    ]
+    assert names == [(1, 0), (1, 0), (0, 1)]
+
+
 # --- alarms and repairs --------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +230,33 @@ def test_after_a_repair_the_peer_is_pinged_by_name() -> None:
     assert pings[0].base is not None or pings[0].to is not None
 
 
+@pytest.mark.parametrize("damaged_begins", [False, True])
+def test_once_a_peer_has_agreed_the_next_damage_is_repaired_at_once(damaged_begins: bool) -> None:
+    """The pause after an attempt is for differences that remain."""
+    sound, damaged = pair()
+    own_cells(damaged)
+    for _ in range(3):
+        lose_cell(damaged)
+        assert damaged.state_hash != sound.state_hash
+        waiting = [(sound, damaged.begin(sound.node_id)) if damaged_begins else (damaged, sound.begin(damaged.node_id))]
+        while waiting:
+            reader, message = waiting.pop(0)
+            waiting += [(damaged if reader is sound else sound, each) for each in reader.receive(wire(message)).responses]
+        assert damaged.state_hash == sound.state_hash
+
+
+def test_sums_of_a_peer_are_evidence_of_its_hash_to_a_node_that_mended_itself() -> None:
+    sound, damaged = pair()
+    own_cells(damaged)
+    damaged.forget_peers()
+    wrong_sum(damaged)
+    buckets = only(sound.receive(wire(damaged.begin(sound.node_id))))
+    result = damaged.receive(wire(buckets))
+    assert isinstance(only(result), Ack)
+    assert (result.mended, result.converged) == (True, True)
+    assert damaged.tracker.hash(sound.node_id) == sound.state_hash
+
+
 # --- the end of a node -----------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +293,14 @@ def test_a_retired_node_is_told_with_all_that_is_known_and_is_no_peer() -> None:
     assert b.receive(wire(a.ping())).responses == []
 
 
+def test_the_time_of_a_retired_node_does_not_count_any_more() -> None:
+    a, b = node("a"), node("b", 1)
+    exchange(b, a)
+    assert a.time.offset("b") == 0
+    a.retire("b")
+    assert a.time.offset("b") is None
+
+
 def test_who_hears_of_a_retirement_from_others_or_from_a_file_forgets_that_peer() -> None:
     a, b = node("a", 1), node("b", 1)
     others = [node("c"), node("d")]
@@ -278,6 +332,20 @@ def test_a_file_that_knows_more_of_a_life_than_it_does_ends_that_life() -> None:
     assert copy.replica == Replica("a", 2)
     peer.record(1)
     assert copy.merge(peer.state).outlived is None
+
+
+def test_mutations_of_others_end_no_life() -> None:
+    a, b = node("a", 1), node("b", 1)
+    result = b.receive(wire(a.delta_since(VectorClock())))
+    assert (result.state_changed, result.outlived) == (True, None)
+
+
+def test_an_ack_handed_over_as_an_object_has_the_state_it_confirms() -> None:
+    a, b = node("a", 1), node("b")
+    exchange(a, b)
+    ack = only(b.receive(a.ping("b")))
+    assert isinstance(ack, Ack)
+    assert (ack.clock, ack.state_hash) == (b.clock, b.state_hash)
 
 
 # --- syncs, and what is worked out from them -------------------------------------------------------------------------------

@@ -215,3 +215,56 @@ async def test_rounds_go_to_the_near_and_leave_nobody_out() -> None:
     asked = Counter(peer.name for peer, _ in script.requests)
     assert set(asked) == {node.node_id for node in nodes}
     assert sum(asked[node.node_id] for node in nodes[:4]) > 200
+
+
+def leave(script: Script, carrying: ExchangeLoop, peer: Peer) -> GossipNode:
+    """The peer leaves the transport, which says so."""
+    node = script.nodes.pop(peer)
+    carrying.gone(peer)
+    return node
+
+
+async def test_a_request_merged_after_its_sender_left_does_not_keep_the_sender_live() -> None:
+    """The handler of a request is a task: its sender may leave before the task runs, and no failure ends its life after that."""
+    me, other = GossipNode("me"), GossipNode("other")
+    peer, script = Peer("other", "1"), Script([other])
+    carrying = exchanger(me, script)
+    other.add_constraint("max_speed")
+    (request,) = other.encoded(other.begin("me"), "me")
+    leave(script, carrying, peer)
+    await carrying.answer(request)
+    assert carrying.live == set()
+    script.nodes[peer] = other
+    await carrying.answer(request)
+    assert carrying.live == {"other"}
+
+
+async def test_an_answer_merged_after_its_sender_left_does_not_keep_the_sender_live() -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    peer, script = Peer("other", "1"), Script([other])
+    carrying, answering = exchanger(me, script), script.request
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        replies = await answering(peer, payload, timeout)
+        if peer in script.nodes:
+            leave(script, carrying, peer)
+        return replies
+
+    script.request = request  # type: ignore[method-assign]  # the same, and the link falls after the answer
+    assert await carrying.exchange(peer)
+    assert carrying.live == set()
+
+
+async def test_a_peer_that_left_during_its_exchange_is_asked_as_soon_as_it_comes_again() -> None:
+    me, other = GossipNode("me"), GossipNode("other")
+    peer, script = Peer("other", "1"), Script([other])
+    carrying = exchanger(me, script)
+
+    def lost(peer: Peer) -> bool:
+        leave(script, carrying, peer)
+        return True
+
+    script.lost = lost
+    assert not await carrying.exchange(peer)
+    script.nodes[peer] = other
+    assert carrying.willing({"other"}) == [peer]

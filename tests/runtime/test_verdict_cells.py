@@ -528,3 +528,15 @@ async def test_a_count_near_the_largest_stops_no_other_on_a_running_node(caplog:
             await eventually(lambda: b.gossip.state.metrics.constraint("y").violated == 1)
         assert a.gossip.state.metrics.constraint("x").violated == 2**63 - 1
         assert "'x'" in caplog.text
+
+
+async def test_a_full_count_does_not_stop_the_other_count_of_its_constraint() -> None:
+    """The defect: a full satisfied count dropped the violated one of the same interval, which `top` counted."""
+    async with fleet("a", settings=msgspec.structs.replace(QUICK, count_every=3600.0)) as [a]:
+        await a.add_constraint("x", when="x < 1.0")
+        await a.record(satisfied=2**63 - 1, constraint="x")
+        await a.measure({"x": 0.5})
+        await a.measure({"x": 2.0})
+        await a._runtime.evaluator.write_counts()
+        assert a.gossip.state.metrics.constraint("x") == (2**63 - 1, 1)
+        assert a.approximate.top().total == 1

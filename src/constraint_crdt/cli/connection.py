@@ -15,7 +15,7 @@ from constraint_crdt.client import NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.blocking import Client
 from constraint_crdt.client.wire import TIMEOUT, AddressError, read_token
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.operations.command import AnyCommand, Command, UsageError
+from constraint_crdt.operations.command import AnyCommand, Command, Flag, UsageError
 from constraint_crdt.operations.operation import AnyOperation
 
 
@@ -68,6 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
     return present(response, view)
 
 
+def _converted(flag: Flag, value: object) -> object:
+    """The value of a field of a flag. Raises `UsageError`, which names the flag."""
+    try:
+        return value if flag.convert is None else flag.convert(value)
+    except UsageError as error:
+        raise UsageError(f"{flag.names[0]}: {error}" if flag.names else str(error)) from None
+
+
 def request_of(arguments: argparse.Namespace) -> Any:
     """The request of the flags. Raises `ConstraintCrdtError` for a value out of bounds."""
     operation: AnyOperation = arguments.operation
@@ -77,7 +85,7 @@ def request_of(arguments: argparse.Namespace) -> Any:
         value = getattr(arguments, FIELD + name, None)
         flag = command.flags.get(name)
         if value is not None:
-            fields[name] = value if flag is None or flag.convert is None else flag.convert(value)
+            fields[name] = value if flag is None else _converted(flag, value)
     request = operation.request(**fields)
     if command.check is not None:
         command.check(request)

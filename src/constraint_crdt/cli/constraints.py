@@ -6,7 +6,7 @@ acknowledged the change; a wait that fails is told after the answer, with exit c
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,7 @@ def apply(arguments: argparse.Namespace) -> int:
     if arguments.prune and not wanted:
         raise MisuseError(f"{arguments.file} lists no constraint, so --prune would remove all of them: use `remove` for that")
     client = connect(arguments)
+    _check_expressions(client, arguments.file, wanted)
     done: list[Changed] = []
     active = client.constraints() if arguments.prune or arguments.dry_run else []
     for id_, each in wanted.items():
@@ -134,6 +135,19 @@ def apply(arguments: argparse.Namespace) -> int:
     if report is not None and not report.met:
         raise not_enough("it is done here", report)
     return 0
+
+
+def _check_expressions(client: Client, file: str, wanted: Mapping[str, "WantedConstraint"]) -> None:
+    """Raise `MisuseError` with a line for each expression that the node would refuse, which knows the kinds of the variables."""
+    texts = {text for each in wanted.values() for text in (each.definition.when, each.definition.clear_when) if text}
+    refused = {text: error for text in sorted(texts) if (error := client.check_expression(text).error) is not None}
+    mistakes = []
+    for each in wanted.values():
+        for field, text in (("when", each.definition.when), ("clear_when", each.definition.clear_when)):
+            if text in refused:
+                mistakes.append(f"{file}: {each.place}: `{field}`: {refused[text]}")
+    if mistakes:
+        raise MisuseError("\n".join(map(printable, mistakes)))
 
 
 def _foreseen(id_: str, wanted: "WantedConstraint", active: list[ConstraintReport]) -> str:

@@ -55,7 +55,7 @@ from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
@@ -288,6 +288,8 @@ class WantedConstraint(NamedTuple):
     ttl: float | None
     """Seconds."""
     until: datetime | None
+    place: str = ""
+    """The place in the file, for people."""
 
     def change_of(self, in_force: Iterable[DefinitionReport]) -> str:
         """The change that adding it makes to the definitions in force."""
@@ -320,12 +322,12 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         entries = []
     wanted: dict[str, WantedConstraint] = {}
     for place, entry in zip(_places(text, len(entries)), entries, strict=True):
+        named = f"{place} ({entry['id']})" if isinstance(entry.get("id"), str) else place
         try:
             id_, each = _read_entry(entry, wanted)
-            wanted[id_] = each
+            wanted[id_] = each._replace(place=named)
         except (ConstraintCrdtError, ExpressionError, MisuseError) as error:
-            named = f" ({entry['id']})" if isinstance(entry.get("id"), str) else ""
-            mistakes.append(f"{place}{named}: {error}")
+            mistakes.append(f"{named}: {error}")
     if mistakes:
         raise MisuseError("\n".join(printable(f"{file}: {mistake}") for mistake in mistakes))
     return wanted
@@ -372,7 +374,10 @@ def _read_duration(entry: dict[str, object], key: str) -> float | None:
         return value
     if not isinstance(value, str):
         raise MisuseError(f'`{key}` must be a length of time, as in "30m", not {value!r}')
-    return parse_duration(value)
+    try:
+        return parse_duration(value)
+    except UsageError as error:
+        raise MisuseError(f"`{key}`: {error}") from None
 
 
 def _read_until(value: object) -> datetime | None:

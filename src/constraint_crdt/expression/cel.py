@@ -67,7 +67,9 @@ ENVIRONMENTS_KEPT = 64
 MAX_ITERATIONS = 10_000
 """The steps of all macros of one evaluation together, a budget of the library."""
 
-TYPE_NAMES = frozenset({"bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type"})
+TYPE_NAMES = frozenset(
+    {"bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "optional_type", "dyn"}
+)
 ALIAS = "__measured_"
 """Prefix of a variable that has the name of a type. The library resolves the bare name to the type if nothing is measured."""
 

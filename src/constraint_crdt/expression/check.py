@@ -120,7 +120,7 @@ def only_numeric(message: str) -> bool:
     overload = _OVERLOAD.match(message)
     if overload is None:
         return False
-    name, kinds = overload[1], [_NUMERIC.sub("double", kind) for kind in _split(overload[2])]
+    name, kinds = overload[1], [_NUMERIC.sub("double", kind) for kind in _operands(overload)]
     if name == "_?_:_":
         return kinds[0] in ("bool", "dyn") and kinds[1] == kinds[2]
     if name == "@in":
@@ -201,7 +201,11 @@ def refuse_type(source: str, message: str, start: int, tree: Tree) -> NoReturn:
     """Raise an `ExpressionError` for an error of the type checker, about the part of the tree at this offset."""
     overload = _OVERLOAD.match(message)
     if overload:
-        _refuse_overload(source, overload[1], _split(overload[2]), start, tree)
+        name, hint = overload[1], ""
+        if name in _PLACES and only_numeric(message):
+            at = next((node for node in tree.root.walk() if node.name == name and tree.positions.get(node.id) == start), None)
+            hint = f": write `dyn({unparse(at.nodes[_PLACES[name]])})`" if at else ""
+        _refuse_overload(source, name, _operands(overload), start, tree, hint)
     undeclared = re.match(r"undeclared reference to '(.*?)'", message)
     if undeclared:
         _refuse_undeclared(source, undeclared[1], start, tree)
@@ -212,6 +216,24 @@ def refuse_type(source: str, message: str, start: int, tree: Tree) -> NoReturn:
     if ranged:
         refuse(source, f"{describe(ranged[1])} has no items for a macro", start)
     refuse(source, printable(message), start)
+
+
+_PLACES = {"@in": 0, "_[_]": 1, "_[?_]": 1}
+"""The operand that finds its place among numbers, by function."""
+
+
+def _operands(overload: re.Match[str]) -> list[str]:
+    """The types of the operands. The type checker gives a refused comparison of numbers another type, and it is a bool."""
+    kinds = _split(overload[2])
+    if overload[1] in ("_&&_", "_||_", "!_"):
+        return ["bool" if kind == _REFUSED else kind for kind in kinds]
+    if overload[1] == "_?_:_" and kinds[0] == _REFUSED:
+        return ["bool", *kinds[1:]]
+    return kinds
+
+
+_REFUSED = "*error*"
+"""The type of an expression that the type checker refused."""
 
 
 def _split(kinds: str) -> list[str]:
@@ -231,7 +253,8 @@ _NUMBERS = frozenset({"int", "uint", "double"})
 _NUMERIC = re.compile(r"\b(?:int|uint)\b")
 
 
-def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree: Tree) -> NoReturn:
+def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree: Tree, hint: str) -> NoReturn:
+    """`hint`: the fix for an operand of `_PLACES`."""
     mark = OPERATORS.get(name)
     node = next((node for node in tree.root.walk() if node.name == name and tree.positions.get(node.id) == start), None)
     left, right = (describe(kind) for kind in (kinds + kinds)[:2])
@@ -239,8 +262,8 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
         left, right = (f"a {kind}" for kind in kinds[:2])
     if mark and mark in _COMPARISONS:
         first = tree.start(node.nodes[0]) if node else start
-        hint = _comparison_hint(mark, kinds, node, negated=source[first : first + 1] == "!")
-        refuse(source, f"`{mark}` cannot compare {left} with {right}{hint}", start)
+        fix = _comparison_hint(mark, kinds, node, negated=source[first : first + 1] == "!")
+        refuse(source, f"`{mark}` cannot compare {left} with {right}{fix}", start)
     if mark in ("+", "-", "*", "/", "%") and set(kinds) <= _NUMBERS and node:
         if mark == "%":
             fix = " % ".join(
@@ -264,10 +287,10 @@ def _refuse_overload(source: str, name: str, kinds: list[str], start: int, tree:
             tree.start(node.nodes[wrong]) if node else start,
         )
     if mark == "in":
-        refuse(source, f"{right} has no items for `in` that {left} could be among", start)
+        refuse(source, f"{right} has no items for `in` that {left} could be among{hint}", start)
     if mark:
         refuse(source, f"`{mark}` does not work on {left} and {right}", start)
-    _refuse_call(source, name, kinds, start)
+    _refuse_call(source, name, kinds, start, hint)
 
 
 def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated: bool) -> str:
@@ -282,7 +305,7 @@ def _comparison_hint(mark: str, kinds: list[str], node: Node | None, *, negated:
     return ""
 
 
-def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoReturn:
+def _refuse_call(source: str, name: str, kinds: list[str], start: int, hint: str) -> NoReturn:
     given = " and ".join(map(describe, kinds))
     if name == "_?_:_":
         if kinds[0] not in ("bool", "dyn"):
@@ -291,7 +314,7 @@ def _refuse_call(source: str, name: str, kinds: list[str], start: int) -> NoRetu
         refuse(source, f"the branches of `?` give {one} or {other}: convert one of them, or write `dyn(...)` around it", start)
     if name in ("_[_]", "_[?_]"):
         if kinds[0].startswith(("list(", "map(")):
-            refuse(source, f"{describe(kinds[-1])} cannot be an index of {describe(kinds[0])}", start)
+            refuse(source, f"{describe(kinds[-1])} cannot be an index of {describe(kinds[0])}{hint}", start)
         refuse(source, f"{describe(kinds[0])} has no items", start)
     if name in ("!_", "-_"):
         refuse(source, f"`{name[0]}` does not take {given}", start)
@@ -330,14 +353,19 @@ def _refuse_undeclared(source: str, name: str, start: int, tree: Tree) -> NoRetu
     refuse(source, f"CEL has no {'method' if call.member else 'function'} {quote(name)}{hint}", start)
 
 
+_INNER = {"<iter_range>": "a macro", "<jump_condition>": "a condition"}
+"""The names of the library for steps of an evaluation that no function of an expression stands for."""
+
+
 def failure(text: str) -> str:
     """The library's message on a failed evaluation, as part of a sentence."""
     text = re.sub(r"^[A-Z_]+: ", "", text)
     text = re.sub(r" \[[A-Z_]+\]$", "", text)
     overload = re.match(r"No matching overloads found : (?:\([\w.]+\)\.)?([^( ]+)", text)
     if overload:
-        name = OPERATORS.get(overload[1], overload[1].strip("_@")) or overload[1]
-        return f"`{name}` does not take the kind of value measured"
+        name = _INNER.get(overload[1]) or OPERATORS.get(overload[1], overload[1].strip("_@")) or overload[1]
+        subject = name if overload[1] in _INNER else f"`{name}`"
+        return f"{subject} does not take the kind of value measured"
     if text.startswith("Key not found in map"):
         field = text.rsplit(" : ", 1)[-1].strip('"')
         return f"there is no field {field}"
@@ -349,6 +377,10 @@ def failure(text: str) -> str:
         return "a timestamp is written as `2026-01-01T00:00:00Z`"
     if text.startswith("Iteration budget"):
         return f"the macros take more than {MAX_ITERATIONS} steps"
+    if text.startswith("Invalid map key type"):
+        return "the keys of a map are texts, bools and ints, not doubles"
+    if text.startswith("Index error: expected"):
+        return "the index of a list is a number without fraction"
     index = re.match(r"Index error: index=(\S+) size=(\d+)", text)
     if index:
         return f"item {index[1]} is out of bounds of {index[2]}"
@@ -469,14 +501,27 @@ def check_tree(source: str, tree: Tree, kinds: Mapping[str, str]) -> None:
             refuse(source, f"{quote(node.name)} is a message, which a constraint cannot use", tree.start(node))
         if node.sort == "constant" and node.value in (float("inf"), float("-inf")):
             refuse(source, "this number is too large for a double", tree.start(node))
+        if node.sort == "map":
+            _check_keys(source, tree, node)
         if node.sort == "call":
             _check_constants(source, tree, node)
         if is_window(node):
             _check_samples(source, tree, node, kinds)
     for node, bound in _calls(root, frozenset()):
-        _check_measured(source, tree, node, bound)
+        _check_measured(source, tree, node, bound, kinds)
     if not any(root.free()) and not any(map(is_window, root.walk())):
         _check_decided(source)
+
+
+def _check_keys(source: str, tree: Tree, node: Node) -> None:
+    """Refuse a map with a key of a type that no map has."""
+    for key in node.nodes[::2]:
+        kind = tree.types.get(key.id, "dyn")
+        if kind not in _KEYS:
+            refuse(source, f"the keys of a map are texts, bools and ints, and this is {describe(kind)}", tree.start(key))
+
+
+_KEYS = frozenset({"string", "bool", "int", "uint", "dyn"})
 
 
 def _check_samples(source: str, tree: Tree, node: Node, kinds: Mapping[str, str]) -> None:
@@ -528,7 +573,8 @@ def _leftmost(node: Node) -> Iterator[Node]:
         node = node.nodes[0]
 
 
-def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str]) -> None:
+def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], sampled: Mapping[str, str]) -> None:
+    """Refuse a call that takes no measured value in the place of its measured operands. `sampled`: the kinds of some samples."""
     measured = [tree.types.get(each.id, "dyn") == "dyn" and _is_measured(each, loops) for each in node.nodes]
     kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
     if not any(measured) or not _readable(node) or node.name == "@in":
@@ -536,7 +582,7 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str]) 
     mark = OPERATORS.get(node.name)
     if mark in _COMPARISONS:  # numbers are one line for comparisons of dynamic values
         kinds = ["double" if kind in ("int", "uint") else kind for kind in kinds]
-    choices = [_MEASURED if of else (kind,) for of, kind in zip(measured, kinds, strict=True)]
+    choices = [_sampled(each, sampled) if of else (kind,) for each, of, kind in zip(node.nodes, measured, kinds, strict=True)]
     if _takes_any(node, choices):
         return
     start = tree.positions.get(node.id, 0)
@@ -546,11 +592,21 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str]) 
         given = next(kind for of, kind in zip(measured, kinds, strict=True) if not of)
         fix = unparse(node._replace(nodes=nodes))
         refuse(source, f"`{mark}` cannot mix a measurement with {describe(given)} ({_DOUBLES}): write `{fix}`", start)
+    mark = mark or {"-_": "-", "!_": "!"}.get(node.name, node.name)
     ints = _as_ints(node, measured, choices)
     if ints:
-        refuse(source, f"`{mark or node.name}` is for ints ({_DOUBLES}): write `{unparse(ints)}`", start)
-    given = " and ".join(describe(each[0] if len(each) == 1 else "dyn") for each in choices)
-    refuse(source, f"`{mark or node.name}` does not take {given}", start)
+        refuse(source, f"`{mark}` is for ints ({_DOUBLES}): write `{unparse(ints)}`", start)
+    kinds = [tree.types.get(each.id, "dyn") if not of else kind for each, of, kind in zip(node.nodes, measured, kinds, strict=True)]
+    shown = [each[0] if len(each) == 1 and of else kind for each, of, kind in zip(choices, measured, kinds, strict=True)]
+    refuse(source, f"`{mark}` does not take {' and '.join(map(describe, shown))}", start)
+
+
+def _sampled(node: Node, kinds: Mapping[str, str]) -> Sequence[str]:
+    """The types that a measured value can have. `kinds`: those of some samples, for `last`."""
+    if node.name == "last" and is_window(node) and isinstance(node.nodes[0].value, str):
+        kind = kinds.get(node.nodes[0].value)
+        return _MEASURED if kind is None else (kind,)
+    return _MEASURED
 
 
 def _takes_any(node: Node, choices: Sequence[Sequence[str]]) -> bool:
@@ -559,7 +615,9 @@ def _takes_any(node: Node, choices: Sequence[Sequence[str]]) -> bool:
 
 def _as_ints(node: Node, measured: Sequence[bool], choices: Sequence[Sequence[str]]) -> Node | None:
     """The call with `int()` around the measured arguments, all or one of them, if it is taken then."""
-    every = frozenset(index for index, of in enumerate(measured) if of)
+    every = frozenset(index for index, of in enumerate(measured) if of and "double" in choices[index])
+    if not every:
+        return None
     for chosen in (every, *(frozenset([index]) for index in every)):
         if _takes_any(node, [("int",) if index in chosen else kinds for index, kinds in enumerate(choices)]):
             nodes = tuple(_call("int", each) if index in chosen else each for index, each in enumerate(node.nodes))

@@ -246,21 +246,26 @@ class Judge:
         """Read the definitions of a constraint. True if one of them is new here."""
         before = self._drop(id_, now)
         labels = self._labels()
-        keyed = {_key(each): each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)}
+        applying = [each for each in self._constraints.definitions(id_) if evaluable(each) and each.applies_to(labels)]
+        keyed = {(_key(each), each.max_age): each for each in applying}
         if not keyed:
             self._leave(id_, before)
             return False
-        known = {_key(rule.definition): rule for rule in before.rules} if before else {}
-        rules = []
-        for key, definition in keyed.items():
-            rule = known.get(key)
+        known = {(_key(rule.definition), rule.definition.max_age): rule for rule in before.rules} if before else {}
+        edited = {key: rule for (key, max_age), rule in known.items() if (key, max_age) not in keyed}
+        rules, anew = [], before is None or {key for key, _ in keyed} != {key for key, _ in known}
+        for (key, max_age), definition in keyed.items():
+            rule = known.get((key, max_age)) or edited.pop(key, None)
             if rule is None:
                 rule = _Rule(definition, self._saved.resume(id_, key, now, self._wall()), self._compiled(definition))
+                anew = True
             rule.definition = definition
             rules.append(rule)
         judged = _Judged(id_, tuple(rules))
         self._index(judged, before)
-        return before is None or keyed.keys() != known.keys()
+        if not anew and keyed.keys() != known.keys():
+            self._checked[id_] = None  # by the edited maximum age, a value can be there again
+        return anew
 
     def _compiled(self, definition: Definition) -> Expression | None:
         if definition.meaning or len(self._judged) >= COMPILED_EXPRESSIONS_KEPT:
@@ -364,8 +369,9 @@ class Judge:
         return evaluations
 
     def take_checked(self) -> list[str]:
-        """The constraints judged by given values since the last call. The caller has them looked at again by the node's values, or
-        the interval after a check would have its outcome without end.
+        """The constraints judged by given values since the last call, and those with an edited maximum age.
+
+        The caller looks at them again by the node's values, or the interval after a check would have its outcome without end.
         """
         checked, self._checked = list(self._checked), {}
         return checked
@@ -427,19 +433,15 @@ class Judge:
 
     def _combine(self, judged: _Judged) -> None:
         """Combine the definitions of a constraint after a look."""
-        rules, last, before = judged.rules, judged.evaluation, judged.since
-        if len(rules) == 1:
-            rule = rules[0]
-            state, judged.since = rule.spell.state, rule.spell.since
-        else:
-            rule = min(rules, key=_gravity)
-            state, judged.since = together(each.spell for each in rules)
-        judged.verdict = rule.verdict
-        if judged.since != before:
-            judged.began = None
-        if rule.verdict is not last.verdict or state is not last.state or rule.outcome.reason != last.reason:
-            self._note(judged, Evaluation(judged.id, rule.verdict, rule.outcome.reason, state, rule.by_default))
-        elif judged.since != before:  # another spell, of an edited definition or of another of several
+        rules, last, since = judged.rules, judged.evaluation, judged.since
+        rule = rules[0] if len(rules) == 1 else min(rules, key=_gravity)
+        now = rule.spell if len(rules) == 1 else together(each.spell for each in rules)
+        judged.verdict = verdict = rule.verdict
+        if now.since != since:
+            judged.since, judged.began = now.since, None
+        if verdict is not last.verdict or now.state is not last.state or rule.outcome.reason != last.reason:
+            self._note(judged, Evaluation(judged.id, verdict, rule.outcome.reason, now.state, rule.by_default))
+        elif now.since != since:  # another spell, of an edited definition or of another of several
             self._changed[judged.id] = None
             self.turns += 1
 

@@ -120,7 +120,8 @@ def parse_duration(text: str) -> float:
     found = _DURATION.fullmatch(text.strip())
     seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
     if not seconds:
-        raise UsageError(f"{text!r} is not a length of time: give seconds, or a number with s, m, h or d, as in 30m")
+        above = " above 0" if found else ""
+        raise UsageError(f"{text!r} is not a length of time{above}: give seconds, or a number with s, m, h or d, as in 30m")
     return seconds
 
 

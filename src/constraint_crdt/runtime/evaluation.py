@@ -258,12 +258,22 @@ class Evaluator:
     # --- writing -----------------------------------------------------------------------------------------------------------
 
     async def write_counts(self) -> None:
-        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped."""
+        """Write the counts. A count beyond 2**63 - 1 is refused alone, and dropped: the other count of its constraint goes on."""
         if self._feed.writable and (counts := self.judge.take_counts()):
-            for error in self._feed.write(lambda: self._gossip.record_each(counts)).values():
-                _log.warning("a judgement is not counted: %s", error)
-            self._sketches.note(counts)
-            self._rates.note(counts)
+            counted = self._record(counts)
+            self._sketches.note(counted)
+            self._rates.note(counted)
+
+    def _record(self, counts: Mapping[str | None, tuple[int, int]]) -> dict[str | None, tuple[int, int]]:
+        """Write counts, and return those with room."""
+        refused = self._feed.write(lambda: self._gossip.record_each(counts))
+        counted = {constraint: both for constraint, both in counts.items() if constraint not in refused}
+        for constraint, error in refused.items():
+            _log.warning("a judgement is not counted: %s", error)
+            satisfied, violated = counts[constraint]
+            if satisfied and violated:
+                counted |= self._record({constraint: (satisfied, 0)}) | self._record({constraint: (0, violated)})
+        return counted
 
     async def write_verdicts(self, *, final: bool = False) -> None:
         """Write the verdicts that waited. `final`: before their time."""

@@ -3,7 +3,8 @@
 Rules of exchanges:
 
 - A node begins a single exchange at a time, and answers others meanwhile.
-- A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint.
+- A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
+  outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
@@ -268,7 +269,7 @@ class ExchangeLoop:
         """A peer left the transport."""
         self._resting.pop(peer, None)
         self._selector.gone(peer)
-        if not any(other.name == peer.name for other in self._transport.peers()):
+        if not self._is_listed(peer.name):
             self._live.discard(peer.name)
 
     def push(self) -> None:
@@ -384,12 +385,16 @@ class ExchangeLoop:
             self._refuse(str(error))
             return "", []
         name = message.node.node_id
-        if name != self._gossip.node_id:
+        if name not in self._live and name != self._gossip.node_id and self._is_listed(name):
             self._live.add(name)
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
         self._received(name, result)
         return name, result.responses
+
+    def _is_listed(self, name: str) -> bool:
+        """Whether a session of this node is on the transport. O(peers)."""
+        return any(peer.name == name for peer in self._transport.peers())
 
     def _refuse(self, why: str) -> None:
         self.refused += 1
@@ -406,7 +411,8 @@ class ExchangeLoop:
         now = asyncio.get_running_loop().time()
         before = self._resting.get(peer, (0.0, 0.0))[1]
         pause = min(before * 2 or FIRST_BACKOFF, LONGEST_BACKOFF)
-        self._resting[peer] = (now + pause, pause)
+        if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
+            self._resting[peer] = (now + pause, pause)
         if peer.name in self._live:
             self._live.discard(peer.name)
             _log.info("%s does not answer (%s); asking it again in %.1f s", peer.name, why, pause)

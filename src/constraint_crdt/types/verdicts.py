@@ -14,7 +14,7 @@ by default. Trailing defaults are left out. Rules kept here:
 - Of several lives of a node, one cell counts per constraint: the highest `life`, then the latest `since`, then the order of the
   replicas. `life` is the number of takeovers: a writer takes the cells of other lives over with their highest number plus 1.
   The order thus needs no clock, and a life without knowledge of the former ones (a lost store) takes over as soon as it hears of
-  them. `restated` lists the verdicts to take over; the node writes them before its other verdicts.
+  them. `restated` lists the verdicts to take over, `told_by` all that the node told.
 - Verdicts of retired nodes are left out, and inside a state also those of constraints without a standing add. A constraint after
   its expiry is left out once its adds are removed, or as soon as its nodes have nothing to tell of the constraint.
 - Readings are updated with each cell, and never recomputed.
