@@ -86,14 +86,14 @@ class Cost(NamedTuple):
 
 @asynccontextmanager
 async def pair(folders: dict[str, Path] | None, *, idle: bool) -> AsyncIterator[tuple[Node, Node, Relay]]:
-    """Two nodes with a relay between them. `idle`: with the default intervals, else without rounds and checks."""
+    """Two nodes with a relay between them. `idle`: with the default intervals, else with few rounds and no checks."""
 
     def node(name: str, connect: tuple[str, ...]) -> Node:
         identity = "" if folders is None else str(folders[name])
         settings = NodeSettings(name=name, fleet=FLEET, identity=identity, connect=connect, discover=False)
         if not idle:
-            never = dict.fromkeys(("check_every", "count_every", "rate_every", "gossip_every"), 3600.0)
-            settings = msgspec.structs.replace(settings, **never)
+            rare = dict.fromkeys(("check_every", "count_every", "rate_every"), 3600.0)
+            settings = msgspec.structs.replace(settings, gossip_every=2.0, **rare)
         return Node(settings=settings)
 
     relay = Relay()

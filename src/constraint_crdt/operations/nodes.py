@@ -105,7 +105,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cells_repaired: int
     endpoints: tuple[str, ...]
     links: LinkProtection = "none"
-    """How the links to other nodes are protected. `none`: whoever reaches the port of a node can read and change everything."""
+    """How the links to other nodes are protected. `none`: every machine that reaches the port of a node can read and change
+    everything.
+    """
     uptime: float
     """Seconds since the start."""
 

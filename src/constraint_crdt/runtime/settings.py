@@ -100,7 +100,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     insecure: bool = False
-    """Listen beyond loopback without an identity: whoever reaches the port can read and change everything in the fleet."""
+    """Listen beyond loopback without an identity: every machine that reaches the port can change everything."""
 
     discover: bool = True
     """Link also to nodes known to the connected nodes. Without discovery, link only to those in `connect`, for networks with chosen
