@@ -4,7 +4,8 @@
 
 One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of this process,
 in which both nodes run, and bytes of the connection between them, counted by a relay. At rest: the bytes of ten seconds without a
-change, with the default settings. Start-up: CPU and time of a process until it serves, the median of runs in turn.
+change, with the default settings. Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is on the
+CPU, as a busy machine changes the time.
 """
 
 import argparse
@@ -35,7 +36,7 @@ AT_REST = 10.0
 """Seconds for which an idle pair is watched."""
 
 MORE_BYTES, MORE_CPU, MORE_START, MORE_IDLE = 110, 0.3, 150, 1.3
-"""At most so many bytes and ms of CPU more for a change, ms more for a start, and times the bytes at rest."""
+"""At most so many bytes and ms of CPU more for a change, ms of CPU more for a start, and times the bytes at rest."""
 
 _READY = re.compile(r" ready name=")
 
@@ -120,18 +121,18 @@ async def cost(folders: dict[str, Path] | None, constraints: int, changes: int) 
         await forge.add_constraint("last")
         await until(lambda: "last" in anvil.gossip.state.constraints)
         cpu: list[float] = []
-        before = relay.bytes
+        moved: list[int] = []
         for number in range(changes):
-            began = time.process_time()
+            began, before = time.process_time(), relay.bytes
             await forge.add_constraint(f"x{number}")
             await until(partial(anvil.gossip.state.constraints.__contains__, f"x{number}"))
             cpu.append(time.process_time() - began)
-        moved = (relay.bytes - before) / changes
+            moved.append(relay.bytes - before)
     async with pair(folders, idle=True) as (_, _, relay):
         before = relay.bytes
         await asyncio.sleep(AT_REST)
         idle = (relay.bytes - before) / AT_REST
-    return Cost(statistics.median(cpu) * 1e3, moved, idle)
+    return Cost(statistics.median(cpu) * 1e3, statistics.median(moved), idle)
 
 
 def start_up(folder: Path | None) -> tuple[float, float]:
@@ -169,9 +170,9 @@ def rows(constraints: int, changes: int, starts: int) -> list[Row]:
         Row(f"{what}: more bytes", secured.bytes - plain.bytes, "B", MORE_BYTES, note=f"{plain.bytes:.0f} B without"),
         Row(f"{what}: bytes, ratio", secured.bytes / plain.bytes, "x"),
         Row("at rest: bytes, ratio", secured.idle / plain.idle, "x", MORE_IDLE, note=f"{plain.idle:.0f} B/s without"),
-        Row("start-up: more time", took, "ms", MORE_START, note=f"{without[1]:.0f} ms without"),
-        Row("start-up: time, ratio", (without[1] + took) / without[1], "x"),
-        Row("start-up: more CPU", cpu, "ms", note=f"{without[0]:.0f} ms without"),
+        Row("start-up: more CPU", cpu, "ms", MORE_START, note=f"{without[0]:.0f} ms without"),
+        Row("start-up: CPU, ratio", (without[0] + cpu) / without[0], "x"),
+        Row("start-up: more time", took, "ms", note=f"{without[1]:.0f} ms without"),
     ]
 
 
