@@ -36,6 +36,14 @@ def test_the_rules_of_a_file(tmp_path: Path) -> None:
     assert [shown_place(place) for place in hot.to] == ["log", "https://ops.example:8443/…"]
 
 
+def test_lengths_of_time_are_written_as_in_constraints(tmp_path: Path) -> None:
+    """The defect: *Expected `float | null`, got `str` - at `$.for`*."""
+    file = tmp_path / "node.toml"
+    file.write_text(FILE.replace("half_life = 60", "half_life = '1m'").replace("for = 30", "for = '30s'"))
+    hot = load_settings({}, {}, file).alert[0]
+    assert (hot.half_life, hot.lasts) == (60.0, 30.0)
+
+
 def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
     file = tmp_path / "node.toml"
     (block,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / "how-to" / "answers.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -48,8 +56,16 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
     [
         ("[alert]\nname = 'x'", "double brackets"),
         ("alert = 3", "double brackets"),
-        ("[[alert]]\nkind = 'silence'", "alert 1.*name"),
-        ("[[alert]]\nname = 'x'\nkind = 'noise'", r"alert 1 \(x\): Invalid enum value 'noise' - at `\$\.kind`"),
+        ("[[alert]]\nkind = 'silence'", "alert 1: `name` is missing"),
+        ("[[alert]]\nname = 'x'", r"alert 1 \(x\): `kind` is missing"),
+        ("[[alert]]\nname = 5\nkind = 'silence'", "alert 1: `name` must be a text"),
+        ("[[alert]]\nname = 'x'\nkind = 'unknwon'", r"alert 1 \(x\): there is no kind 'unknwon': 'unknown' may be meant"),
+        (
+            "[[alert]]\nname = 'x'\nkind = 'noise'",
+            "there is no kind 'noise': there are rate, coverage, divergence, silence, unknown",
+        ),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = [5]", r"alert 1 \(x\): `for` must be a number"),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nto = 'log'", r"`to` must be a list of texts, as in \[\"log\"\]"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabov = 1", "no field `abov`: `above` may be meant"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nabove = 1", "`above` means nothing to kind silence, which takes node"),
         ("[[alert]]\nname = 'x'\nkind = 'rate'", "takes one of `above`"),
@@ -61,6 +77,7 @@ def test_the_rules_that_the_docs_show(tmp_path: Path) -> None:
             "`half_life` must be one that is tracked: 60, 300, 3600",
         ),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = -1", "`for` must be"),
+        ("[[alert]]\nname = 'x'\nkind = 'silence'\nfor = '1h30m'", r"alert 1 \(x\): '1h30m' is not a length of time: give"),
         ("[[alert]]\nname = ''\nkind = 'silence'", "`name` must have"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\nto = []", "`to` takes 1 to 8"),
         ("[[alert]]\nname = 'x'\nkind = 'silence'\n[[alert]]\nname = 'x'\nkind = 'silence'", "two alerts are called 'x'"),

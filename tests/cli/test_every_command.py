@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -99,3 +100,45 @@ def test_colour_is_for_terminals_that_want_it(
     assert "violated" in out
     assert ("\x1b[1;31m" in out) == (not variable)
     assert not variable or "31m" not in out
+
+
+WIDE = [Column("id"), Column("when"), Column("judged satisfied", right=True), Column("for"), Column("violated on")]
+ROWS = [
+    ["speed", "speed_mps <= 1.5", "3", "10s", "forge since 39 s ago: speed_mps = 1.7, 0.2 above the limit (13.3 %)"],
+    ["near", "distance_m > 0.8", "0", "-", "-"],
+]
+
+
+def on_terminal(columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The lines of a table on a terminal of so many columns."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    print_table(WIDE, ROWS)
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100])
+def test_a_table_breaks_no_word_on_a_narrow_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = on_terminal(columns, capsys, monkeypatch)
+    assert max(map(len, lines)) <= columns
+    assert lines[-1].endswith("┘")
+    words = {word for line in lines for word in line.replace("│", " ").replace("┃", " ").split()}
+    assert {"satisfied", "speed_mps", "distance_m", "violated", "39"} <= words
+
+
+def test_rows_stand_below_each_other_where_no_table_fits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [line.rstrip() for line in on_terminal(50, capsys, monkeypatch)]
+    assert lines[:4] == [
+        "id                speed",
+        "when              speed_mps <= 1.5",
+        "judged satisfied  3",
+        "for               10s",
+    ]
+    assert max(map(len, lines)) <= 50
+    assert lines[-4:] == ["", "id                near", "when              distance_m > 0.8", "judged satisfied  0"]

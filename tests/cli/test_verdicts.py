@@ -166,11 +166,11 @@ def reported(node: str, state: str | None, **fields: Any) -> ViolationReport:
     return ViolationReport(node=node, state=state, **(told | fields))
 
 
-def explained(*violations: ViolationReport) -> tuple[list[str], dict[str, str]]:
+def explained(*violations: ViolationReport, clear_when: str | None = None) -> tuple[list[str], dict[str, str]]:
     """The sentences on verdicts, and the column `now` by node."""
     definition = StandingDefinition(
         dot="a~1:1", when="x < 1", severity="warning", about=None, on={}, added_by="a", added_at=None, known_since=None,
-        expires_at=None, expired=False, for_=30.0,
+        expires_at=None, expired=False, for_=30.0, clear_when=clear_when,
     )  # fmt: skip
     report = ExplainReport(
         id="x", active=True, conflict=False, definitions=(definition,), removals=(), violations=violations, lately=(), coverage=None
@@ -180,6 +180,19 @@ def explained(*violations: ViolationReport) -> tuple[list[str], dict[str, str]]:
     _, _, *sentences, table = view
     assert isinstance(table, Table)
     return [str(each) for each in sentences], {str(line[0]): str(line[1]) for line in table.rows}
+
+
+def test_a_violation_within_the_limit_is_explained_by_hysteresis() -> None:
+    within = {"values": {"x": "0.9"}, "margin": 0.1, "margin_share": 0.1, "margin_variable": "x"}
+    beyond = {"values": {"x": "1.5"}, "margin": -0.5, "margin_share": -0.5, "margin_variable": "x"}
+    told = [reported("a", "violated", **within), reported("b", "violated", **beyond), reported("c", "clearing", **within)]
+    sentences, _ = explained(*told, clear_when="x < 0.8")
+    assert sentences == [
+        "violated on a: x = 0.9, 0.1 below the limit (10 %); `clear_when` does not hold",
+        "violated on b: x = 1.5, 0.5 above the limit (50 %)",
+        "clearing on c: x = 0.9, 0.1 below the limit (10 %)",
+    ]
+    assert not any("clear_when" in sentence for sentence in explained(*told)[0])
 
 
 def test_an_explanation_has_a_sentence_for_what_needs_an_eye_the_most_severe_and_longest_first() -> None:

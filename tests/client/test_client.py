@@ -1,12 +1,13 @@
 """Both clients against a real server: every operation, and everything that can go wrong in between."""
 
 import asyncio
+import contextlib
 import inspect
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -75,6 +76,13 @@ class Both:
         self.asynchronous.close()
 
 
+@pytest.fixture
+async def both(api: ApiServer) -> AsyncIterator[Both]:
+    """Without a token; closed also after a failure, else another test would be told of the open connections."""
+    with contextlib.closing(Both(api.url)) as asking:
+        yield asking
+
+
 def test_there_is_a_method_for_every_operation() -> None:
     for operation in OPERATIONS:
         if operation.name not in NOT_A_METHOD:
@@ -84,8 +92,7 @@ def test_there_is_a_method_for_every_operation() -> None:
 
 
 @pytest.mark.slow
-async def test_every_operation_answers_with_its_report(api: ApiServer) -> None:
-    both = Both(api.url)
+async def test_every_operation_answers_with_its_report(both: Both) -> None:
     asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         ("add", ("a/1 é",), {"when": "t < 1.0", "severity": "critical", "on": {}, "ttl": 3600.0}),
         ("check", ({"t": 2.0},), {}),
@@ -126,19 +133,15 @@ async def test_every_operation_answers_with_its_report(api: ApiServer) -> None:
     assert [await aside(lambda: both.blocking.remove("a/1 é").id), (await both.asynchronous.remove("b")).id] == ["a/1 é", "b"]
     await aside(lambda: both.blocking.delete_tile("hall/1", "map"))
     assert (await both.asynchronous.restore_tile("hall/1", "map")).tags == ["x", "y"]
-    both.close()
 
 
-async def test_connections_are_kept(api: ApiServer) -> None:
-    both = Both(api.url)
+async def test_connections_are_kept(both: Both) -> None:
     for _ in range(3):
         await both.ask("status")
     assert len(both.blocking._idle) == len(both.asynchronous._idle) == 1
-    both.close()
 
 
-async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: ApiServer) -> None:
-    both = Both(api.url)
+async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: ApiServer, both: Both) -> None:
     await both.ask("status")
     server = api._server
     assert server is not None
@@ -147,21 +150,17 @@ async def test_a_connection_that_the_node_closed_is_replaced(node: Node, api: Ap
     while server.server_state.connections:  # noqa: ASYNC110 - the server has no event for it
         await asyncio.sleep(0.001)
     assert (await both.ask("add", "x")).id == "x"
-    both.close()
 
 
-async def test_all_pages_are_one_answer(node: Node, api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_pages_are_one_answer(node: Node, both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("constraint_crdt.operations.operation.PAGE", 2)
     for number in range(5):
         await node.add_constraint(f"c{number}")
-    both = Both(api.url)
     assert [each.id for each in await both.ask("constraints")] == ["c0", "c1", "c2", "c3", "c4"]
     assert [each.constraint for each in (await both.ask("rates")).constraints] == ["c0", "c1", "c2", "c3", "c4"]
-    both.close()
 
 
-async def test_problems_are_errors_of_one_family(api: ApiServer) -> None:
-    both = Both(api.url)
+async def test_problems_are_errors_of_one_family(both: Both) -> None:
     missing = await both.fail(NotFound, "remove", "nope")
     assert "'nope'" in str(missing)
     wrong = await both.fail(WrongInput, "add", "")
@@ -169,7 +168,6 @@ async def test_problems_are_errors_of_one_family(api: ApiServer) -> None:
     assert (wrong.status, wrong.field) == (422, "id")
     large = await both.fail(WrongInput, "check_expression", "x" * 2_000_000)
     assert large.status == 413  # type: ignore[attr-defined]
-    both.close()
 
 
 async def test_tokens_are_sent_and_never_shown(node: Node) -> None:

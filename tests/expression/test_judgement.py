@@ -603,3 +603,20 @@ def test_an_edit_of_the_maximum_age_keeps_the_state(bench: Bench) -> None:
     assert bench.state_of("x") is VerdictState.PENDING
     bench.wait(8)
     assert bench.state_of("x") is VerdictState.VIOLATED
+
+
+def test_the_time_before_a_removal_stays_in_each_reading_and_is_taken_once(bench: Bench) -> None:
+    """The defects: after a removal the time not taken yet was in no reading, and a second removal lost that of the first."""
+    for seconds in (1, 2):
+        bench.add("x", "x < 1.0")
+        bench.measure(x=2.0)
+        bench.wait(seconds)
+        before = bench.judge.times("x", bench.now)
+        bench.remove("x")
+        assert bench.judge.times("x", bench.now) == before
+    bench.add("x", "x < 1.0")
+    assert bench.judge.times("x", bench.now) == (0, 3_000, 0)
+    bench.wait(1)
+    assert bench.judge.times("x", bench.now) == (0, 4_000, 0)
+    assert bench.judge.take_times(bench.now) == {"x": (0, 4_000, 0)}
+    assert bench.judge.times("x", bench.now) == (0, 0, 0)

@@ -92,7 +92,7 @@ def test_a_stopped_node_is_named_until_it_goes_on_and_has_heard(trio: list[NodeP
     seconds_until(lambda: holders(forge, "cool") == holders(forge, "late") == ALL)
     assert of(forge.ask("coverage", "late"), "nodes", "tongs")["since"] > returned
     seconds_until(lambda: of(forge.get("convergence"), "peers", "tongs")["state"] == "same")
-    assert forge.ask("convergence")["staleness_p99"] == 0
+    seconds_until(lambda: forge.get("convergence")["staleness_p99"] == 0)  # a change of the fleet's own may be on its way
     assert "3 of 3 nodes have it" in forge.run("coverage")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 
 import msgspec
@@ -151,6 +152,41 @@ async def test_a_constraint_that_no_node_can_decide_is_reported_with_the_nearest
         assert found(a)["undecidable"].level == "ok"
 
 
+async def test_a_constraint_that_can_be_decided_without_a_variable_is_decidable() -> None:
+    """The defect: `doctor` said that no node can decide what a node had just judged."""
+    async with fleet("a") as (a,):
+        describe(a, "x", "flag")
+        for id_, when in {
+            "or": "x < 1.0 || y < 1.0",
+            "and": "x < 1.0 && y < 1.0",
+            "branch": "flag > 0.0 ? x < 1.0 : y < 1.0",
+            "loop": "[1.0].exists(i, i > x || y < i)",
+        }.items():
+            await a.add_constraint(id_, when=when)
+        assert found(a)["undecidable"].level == "ok"
+        for id_, when in {
+            "both": "y < 1.0 || avg_over('y', duration('5m')) < 1.0",
+            "condition": "y < 1.0 ? x < 1.0 : x > 1.0",
+            "range": "y.all(i, i > x)",
+            "sum": "x + y < 1.0",
+        }.items():
+            await a.add_constraint(id_, when=when)
+        await a.add_constraint("stuck", when="x < 1.0", clear_when="y < 1.0")
+        assert found(a)["undecidable"].what == "no node can decide " + ", ".join(
+            [f"{id_} (no node measures y)" for id_ in ("both", "condition", "range")]
+            + ["stuck (no node measures y, which its `clear_when` reads)", "sum (no node measures y)"]
+        )
+
+
+async def test_what_a_node_told_a_state_of_is_decidable() -> None:
+    async with fleet("a") as (a,):
+        await a.add_constraint("aged", when='age("z") < duration("0s")')
+        await a.measure({"z": 1.0})
+        await eventually(lambda: a.gossip.state.verdicts.of("aged"))
+        describe(a, "x")
+        assert found(a)["undecidable"].level == "ok"
+
+
 async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_yet() -> None:
     async with fleet("a", "b") as (a, b):
         await a.add_constraint("slow", when="speed_mps < 1.0")
@@ -161,6 +197,21 @@ async def test_nothing_is_reported_of_nodes_that_did_not_tell_their_variables_ye
         describe(b, *(f"x{number}" for number in range(1001)))
         await eventually(lambda: a.gossip.state.variables.left_out("b"))
         assert found(a)["undecidable"].level == "ok", "b may measure it"
+
+
+async def test_a_variable_of_this_node_counts_before_its_cell_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "VARIABLES_EVERY", 10**15)
+    async with fleet("a") as (a,):
+        await a.measure({"load": 1})
+        await eventually(lambda: a.gossip.state.variables.told("a"))
+        await a.add_constraint("slow", when="speed_mps < 1.0 && robot.speed < 1.0")
+        assert a.notes_on("slow") == ("no node measures robot", "no node measures speed_mps")
+        await a.measure({"speed_mps": 0.5, "robot": {"speed": 0.5}})
+        assert "speed_mps" not in a.gossip.state.variables.of("a")
+        assert a.notes_on("slow") == ()
+        assert found(a)["undecidable"].level == "ok"
+        await a.measure({"speed_mps": None})
+        assert a.notes_on("slow") == ("no node measures speed_mps",)
 
 
 async def test_of_many_undecidable_constraints_some_are_named() -> None:
@@ -179,3 +230,13 @@ async def test_a_node_without_variables_tells_that_after_a_while(monkeypatch: py
         monkeypatch.setattr(evaluation, "VARIABLES_NONE", 0)
         await eventually(lambda: found(a)["undecidable"].level == "warn")
         assert a.gossip.state.variables.of("a") == {}
+
+
+async def test_a_variable_that_this_node_measures_now_is_measured() -> None:
+    """The defect: up to ten seconds after the first sample, `add` said that no node measures the variable."""
+    async with fleet("a") as (a,):
+        describe(a, "speed_mps")
+        a._runtime.evaluator._described = time.monotonic_ns()  # the variables were told just now
+        await a.measure({"name": "x"})
+        await a.add_constraint("named", when="name == 'x' && nam == 'x'")
+        assert a.notes_on("named") == ("no node measures nam (name may be meant)",)

@@ -1,12 +1,14 @@
 """Comparing two clocks: what takes a short cut comes to the same as looking at every row."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import Replica
+from constraint_crdt import ConstraintCrdtError, Replica
+from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.protocol.peer_clocks import behind, changed_entries, lowered
+from constraint_crdt.protocol.peer_clocks import behind, bind_runs, changed_entries, lowered
 
 DIGEST = Digest()
 REPLICAS = [Replica(name, 1) for name in "abcd"]
@@ -41,3 +43,10 @@ def test_lowering_is_measured_only_where_every_entry_lowers(base: ClockMark, low
         assert lowered(base, lower) == base.count - base.changed(lower).count
     else:
         assert lowered(base, lower) is None
+
+
+def test_two_runs_of_one_row_are_refused_in_one_sentence() -> None:
+    runs = [Run(REPLICAS[0], 0, 1, []), Run(REPLICAS[1], 0, 1, [])]
+    assert bind_runs(runs, None) == runs
+    with pytest.raises(ConstraintCrdtError, match=r"^a transfer has two runs of one replica$"):
+        bind_runs([*runs, Run(REPLICAS[0], 1, 2, [])], None)

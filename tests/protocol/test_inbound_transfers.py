@@ -263,6 +263,16 @@ def test_completed_transfers_take_bounded_memory_and_the_least_recent_is_forgott
     assert (len(staging), staging.bytes) == (0, 0)
 
 
+def test_a_late_slice_of_a_completed_transfer_takes_no_memory_after_the_next_question() -> None:
+    staging = InboundTransfers(10_000)
+    staging.add(part(0, 2, b"a", 2))
+    staging.add(part(1, 2, b"b", 2))
+    staging.add(part(0, 2, b"a", 2))
+    assert (len(staging), staging.bytes) == (1, PART_BYTES + 1)
+    assert staging.ask(P, anew=True) is None
+    assert (len(staging), staging.bytes) == (0, 0)
+
+
 def test_a_sender_that_went_away_holds_up_nobody() -> None:
     staging = InboundTransfers(2_000)
     staging.add(part(0, 2, b"x" * 1_000, 1_500))

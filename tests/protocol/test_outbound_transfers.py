@@ -161,6 +161,18 @@ def test_it_is_let_go_once_the_peer_has_all_of_it(last: int) -> None:
     assert (len(on_the_way), on_the_way.bytes) == (0, 0)
 
 
+def test_it_is_kept_for_a_peer_that_knows_nothing_of_its_sender() -> None:
+    """The first mutation of a sender may be as large as it likes: a missing entry is 0, not 1."""
+    node = GossipNode("sender", incarnation=5, now=lambda: 1)
+    node.add_constraint("first", about=scrambled("x") * 9)
+    on_the_way = sending()
+    on_the_way.encoded(node.delta_since(VectorClock()), P, PART)
+    on_the_way.settle("p", {Q: 7})
+    assert len(on_the_way) == 1
+    on_the_way.settle("p", {Q: 7, Replica("sender", 5): 1})
+    assert len(on_the_way) == 0
+
+
 def test_each_cut_of_a_message_has_a_name_of_its_own() -> None:
     """Parts of two cuts with as many parts must not be put together."""
     data = encode_message(MESSAGES[32])

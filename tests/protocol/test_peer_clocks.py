@@ -118,6 +118,22 @@ def test_a_peer_too_many_is_refused_and_those_known_are_not() -> None:
     assert (len(known), list(known), "q" in known) == (1, ["p"], False)
 
 
+def test_forgetting_all_peers_is_a_change_too() -> None:
+    known = tracker()
+    for replica in (P, Q):
+        known.evidence(admitted(known, replica), mark({replica: 1}), ONE)
+    changes = known.changes
+    known.clear()
+    assert known.changes > changes > 2
+
+
+def test_a_tracker_shows_the_hash_of_each_peer() -> None:
+    known = tracker()
+    known.evidence(admitted(known, P), mark({P: 1}), ONE)
+    admitted(known, Q)
+    assert repr(known) == f"DeltaTracker({{'p': '{ONE}', 'q': 'None'}})"
+
+
 # --- conversations -----------------------------------------------------------------------------------------------------
 
 

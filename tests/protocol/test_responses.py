@@ -2,6 +2,7 @@
 
 import itertools
 
+import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock, exchange
@@ -20,6 +21,7 @@ from constraint_crdt.protocol.messages import (
     decode_message,
     encode_message,
 )
+from constraint_crdt.protocol.peer_clocks import bind_runs
 from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest, wrong_sum
 from tests.protocol.scrambled import scrambled
 
@@ -191,6 +193,56 @@ def test_the_rows_of_a_clock_both_know_are_not_spelled_out_again() -> None:
     assert names == [(1, 0), (1, 0), (0, 1)]
 
 
+@pytest.mark.parametrize("first", ["ping", "delta"])
+def test_a_stated_clock_is_enough_for_a_push_though_the_answer_was_lost(first: str) -> None:
+    a, b = node("a", 1), node("b", 1)
+    exchange(a, b)
+    a.record(1)
+    b.record(1)
+    lost = only(b.receive(wire(a.ping("b") if first == "ping" else a.begin("b"))))
+    push = b.begin("a")
+    assert isinstance(lost, Delta)
+    assert isinstance(push, Delta)
+    assert push.base == b.ping("a").base == lost.base
+    exchange(b, a)
+    assert a.state == b.state
+
+
+def test_a_delta_that_begins_below_the_clock_it_names_is_taken() -> None:
+    a, b = node("a", 1), node("b", 1)
+    exchange(a, b)
+    a.record(1)
+    b.record(1)
+    delta = only(a.receive(wire(b.ping("a"))))
+    assert isinstance(delta, Delta)
+    overlapping = msgspec.structs.replace(delta, delta=ConstraintDelta(a.state.rows.runs([(a.replica, 0)])))
+    answer = only(b.receive(overlapping))
+    assert isinstance(answer, Delta)
+    assert [(run.replica, run.lo, run.hi) for run in bind_runs(answer.delta.runs, None)] == [(b.replica, 1, 2)]
+    assert b.tracker.clock("a") == a.clock
+    a.receive(wire(answer))
+    assert a.state == b.state
+
+
+def test_a_delta_without_a_proof_is_evidence_of_a_clock_and_no_alarm() -> None:
+    a, b = node("a", 1), node("b")
+    result = b.receive(wire(a.delta_since(VectorClock())))
+    assert isinstance(only(result), Ack)
+    assert (result.diverged, b.alarms) == (False, 0)
+    assert (b.tracker.clock("a"), b.tracker.hash("a")) == (a.clock, None)
+
+
+def test_a_clock_with_as_many_entries_as_rows_are_allowed_is_taken_and_no_larger_one() -> None:
+    a = node("a", 1)
+    reader = GossipNode("reader", fleet=FLEET, limits=Limits(rows=2))
+    for name in "bc":
+        assert reader.receive(wire(a.ping())).responses
+        exchange(node(name, 1), a)
+    with pytest.raises(ConstraintCrdtError, match=r"^a clock of 3 entries is more than the 2 rows allowed$"):
+        reader.receive(wire(a.ping()))
+    assert reader.tracker.clock("a") == VectorClock({a.replica: 1, Replica("b", 1): 1})
+
+
 # --- alarms and repairs --------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +266,23 @@ def test_a_repair_is_one_alarm_on_each_side_that_saw_the_difference(damage: obje
         assert (sound.alarms, damaged.alarms) == (time, time)
         assert sound.tracker.hash(damaged.node_id) == damaged.tracker.hash(sound.node_id) == sound.state_hash
         assert kinds[2:] in (["Ack"], ["Mend", "Mend", "Mend", "Ping", "Ack"])
+
+
+def test_a_node_that_mends_itself_confirms_the_hash_of_its_peer_at_once() -> None:
+    sound, damaged = pair()
+    own_cells(damaged)
+    wrong_sum(damaged)
+    ack = only(damaged.receive(wire(sound.begin(damaged.node_id))))
+    assert isinstance(ack, Ack)
+    assert sound.receive(wire(ack)).converged
+
+
+def test_a_transfer_that_brings_nothing_shows_damage_too_and_its_repair_is_a_change() -> None:
+    sound, damaged = pair()
+    own_cells(damaged)
+    wrong_sum(damaged)
+    result = damaged.receive(wire(sound._composer.sync(None)))
+    assert (result.state_changed, result.mended, damaged.state_hash == sound.state_hash) == (True, True, True)
 
 
 def test_after_a_repair_the_peer_is_pinged_by_name() -> None:
@@ -431,3 +500,8 @@ def test_a_removal_is_collected_once_all_that_are_waited_for_have_it(waits_for: 
     assert a.collect(waits_for) == collected
     exchange(a, c)
     assert a.collect([*waits_for, "c"] if "unknown" not in waits_for else ["b", "c"]) == 1 - collected
+
+
+def test_a_message_of_no_known_type_is_refused_in_one_sentence() -> None:
+    with pytest.raises(ConstraintCrdtError, match=r"^a node cannot receive a GossipMessage$"):
+        node("a").receive(GossipMessage(node=Replica("b", 1), fleet=FLEET))

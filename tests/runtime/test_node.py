@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -275,3 +276,13 @@ async def test_two_fleets_on_one_network_do_not_mix() -> None:
         await red.add_constraint("only_red")
         await red.check({})
         assert (red.status().peers, blue.status().peers, blue.status().constraints) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("field", ["when", "clear_when"])
+async def test_an_expression_that_is_no_text_is_refused_in_a_sentence(field: str) -> None:
+    """The defect: *object of type 'int' has no len()*."""
+    expressions: dict[str, Any] = {"when": "x < 1.0", field: 3}
+    async with fleet("a") as (a,):
+        with pytest.raises(TypeError, match=f"^{field} is a text, not 3$"):
+            await a.add_constraint("x", **expressions)
+        assert a.constraints() == []

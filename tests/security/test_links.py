@@ -54,7 +54,7 @@ async def test_peers_with_identities_find_and_answer_each_other(members: Members
     anvil = await members.join("anvil", connect=forge.transport.endpoints)
     lathe = await members.join("lathe", connect=forge.transport.endpoints)
     await all_see_all(forge, anvil, lathe)
-    assert await anvil.ask_again(lathe, b"x") == [b"x"], "found by gossip, at an address that its certificate does not name"
+    assert await anvil.ask(lathe, b"x") == [b"x"], "found by gossip, at an address that its certificate does not name"
     assert all(endpoint.startswith("tls/") for endpoint in forge.transport.endpoints)
 
 
@@ -65,7 +65,7 @@ async def test_clients_and_peers_agree_through_a_router(members: Members) -> Non
     peer = await members.join("peer", "peer", router.transport.endpoints)
     await all_see_all(router, client, other, peer)
     for asker, asked in ((client, other), (client, peer), (peer, client), (router, client), (client, router)):
-        assert await asker.ask_again(asked, b"x") == [b"x"]
+        assert await asker.ask(asked, b"x") == [b"x"]
 
 
 async def test_plain_endpoints_mean_tls(members: Members) -> None:
@@ -82,7 +82,7 @@ async def test_a_reopened_transport_proves_its_new_session(members: Members) -> 
     anvil.me = await anvil.transport.reopen()
     await all_see_all(forge, anvil)
     assert anvil.me != before
-    assert await forge.ask_again(anvil, b"x") == [b"x"]
+    assert await forge.ask(anvil, b"x") == [b"x"]
 
 
 async def test_an_identity_opens_only_its_own_name_and_fleet(plant: Fleet) -> None:
@@ -152,7 +152,7 @@ async def test_a_stranger_gets_nothing(
         assert intruder.links() == 0
         anvil = await members.join("anvil", connect=(endpoint,))
         await all_see_all(forge, anvil)
-        assert await forge.ask_again(anvil, b"x") == [b"x"]
+        assert await forge.ask(anvil, b"x") == [b"x"]
         assert [peer.name for peer, _ in forge.changes] == ["anvil"], "nothing of the stranger was told"
         token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
     finally:
@@ -179,7 +179,7 @@ async def test_strangers_do_not_keep_members_from_linking(members: Members, role
         await attempts.ended(2)
         anvil = await members.join("anvil", connect=(endpoint,))
         await all_see_all(forge, anvil)
-        assert await anvil.ask_again(forge, b"x") == [b"x"]
+        assert await anvil.ask(forge, b"x") == [b"x"]
         assert [peer.name for peer, _ in forge.changes] == ["anvil"]
         assert len(tokens) == 200
     finally:

@@ -1,15 +1,13 @@
 """Transports that tests open, watch and wait on: by events with a deadline, never by sleeping."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 
-from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, Peer, Transport, Unreachable
+from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, Peer, Transport
 from constraint_crdt.transport.memory import MemoryNetwork
 from constraint_crdt.transport.zenoh import ZenohTransport
 
 DEADLINE = 15.0
-ATTEMPTS = 4
 
 
 async def echo(request: bytes) -> Sequence[bytes]:
@@ -93,15 +91,6 @@ class Seat:
 
     async def ask(self, other: "Seat", payload: bytes = b"?") -> list[bytes]:
         return await self.transport.request(other.me, payload, DEADLINE)
-
-    async def ask_again(self, other: "Seat", payload: bytes = b"?") -> list[bytes]:
-        """Ask until an answer comes, as an exchange does. Zenoh drops messages that would wait in a full queue, and those that are
-        sent while a link comes up.
-        """
-        for _ in range(ATTEMPTS - 1):
-            with contextlib.suppress(Unreachable):
-                return await self.ask(other, payload)
-        return await self.ask(other, payload)
 
 
 class Network:

@@ -42,8 +42,8 @@ async def test_three_find_each_other_through_the_first(network: Network) -> None
 async def test_replies_come_whole_and_in_order(network: Network, replies: Sequence[bytes]) -> None:
     a, b = await network.join("a"), await network.join("b", handler=always(*replies))
     await a.sees(b)
-    assert await a.ask_again(b, b"x" * 65536) == list(replies)
-    assert await a.ask_again(b) == list(replies)
+    assert await a.ask(b, b"x" * 65536) == list(replies)
+    assert await a.ask(b) == list(replies)
 
 
 async def test_payload_bytes_are_counted_on_both_sides(network: Network) -> None:
@@ -59,7 +59,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(network: Network)
     a, b = await network.join("a"), await network.join("b")
     await a.sees(b)
     asked = [n.to_bytes(2, "big") * 100 for n in range(ANSWERS_AT_ONCE)]
-    assert await asyncio.gather(*(a.ask_again(b, each) for each in asked)) == [[each] for each in asked]
+    assert await asyncio.gather(*(a.ask(b, each) for each in asked)) == [[each] for each in asked]
 
 
 async def test_a_handler_may_start_a_request_to_the_one_who_asks(network: Network) -> None:

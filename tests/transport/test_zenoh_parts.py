@@ -35,6 +35,28 @@ def test_pages_stay_within_bytes_and_number() -> None:
     assert len(shelf.first_page([b""] * (PAGE_REPLIES + 1), 0.0)) == PAGE_REPLIES
 
 
+@pytest.mark.parametrize("size", [1_000, 22_000, 33_000, 60_000, 65_000, 65_536, 100_000, 131_072, 262_144])
+def test_a_page_fits_into_the_queue_of_zenoh_with_room(size: int) -> None:
+    """A reply that does not fit into the rest of a batch begins another, and a longer one takes several."""
+    batch, overhead, queue = 65_535, 200, 16
+    used, rest = 0, 0
+    for header, payload in PendingPages().first_page([bytes(size)] * 1000, 0.0):
+        length = len(header) + len(payload) + overhead
+        if length > rest:
+            used += (batches := -(-length // batch))
+            rest = batches * batch
+        rest -= length
+    assert used <= queue - 3
+
+
+def test_a_page_of_an_older_responder_is_taken_whole() -> None:
+    page = Page(0)
+    for n in range(8):
+        complete = page.add(struct.pack("!8sIII", b"t" * 8, n, 8, 8), bytes(65_536))
+    assert complete
+    assert len(page.payloads) == 8
+
+
 def test_what_is_lost_in_a_page_is_asked_for_again() -> None:
     shelf, replies = PendingPages(), [bytes([n]) * (PAGE_BYTES // 4) for n in range(10)]
     first = collect(shelf.first_page(replies, 0.0), without=2)

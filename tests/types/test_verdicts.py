@@ -1,5 +1,7 @@
 """`ConstraintVerdicts`: the readings, the lives of a node, retired nodes, removed constraints, bounds, and malformed cells."""
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -256,6 +258,8 @@ def test_the_variable_of_the_margin_comes_first_and_long_texts_are_cut() -> None
 
 
 def test_a_value_without_a_text_in_json_has_its_own_and_half_a_character_harms_nothing() -> None:
+    found = {"xs": [1.0, math.nan, None], "m": {"a b": -math.inf, "c": [True, "nüll"]}}
+    assert input_texts(found) == (("m", '{"a b":-inf,"c":[true,"nüll"]}'), ("xs", "[1.0,nan,null]"))
     assert input_texts({"n": 2**70, "s": {1j}}) == (("n", str(2**70)), ("s", "{1j}"))
     view = ConstraintVerdicts()
     view.put("x", NodeVerdict(VIOLATED, 1, (("s", "\ud800"),), reason="\ud800"), node="a")

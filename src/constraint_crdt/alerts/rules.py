@@ -44,6 +44,7 @@ from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode
 
 MOST_RULES = 100
@@ -287,6 +288,10 @@ def check_rules(rules: tuple[AlertRule, ...]) -> tuple[AlertRule, ...]:
     return rules
 
 
+_WANTED: Final[Mapping[object, str]] = {float | None: "a number", tuple[str, ...]: 'a list of texts, as in ["log"]'}
+"""The values of a field by its type, for errors; texts left out."""
+
+
 def _read(number: int, table: Mapping[str, object]) -> AlertRule:
     known = [field.encode_name for field in msgspec.structs.fields(AlertRule)]
     where = f"alert {number}" + (f" ({table['name']})" if isinstance(table.get("name"), str) else "")
@@ -295,17 +300,33 @@ def _read(number: int, table: Mapping[str, object]) -> AlertRule:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"`{near[0]}` may be meant" if near else f"there are {', '.join(known)}"
             raise ConstraintCrdtError(f"{where}: there is no field `{key}`: {hint}")
+    for key in ("name", "kind"):
+        if key not in table:
+            raise ConstraintCrdtError(f"{where}: `{key}` is missing")
     try:
-        rule = msgspec.convert(table, AlertRule, strict=True)
-    except msgspec.ValidationError as error:
+        lengths = {key: parse_duration(value) for key in _LENGTHS if isinstance(value := table.get(key), str)}
+    except UsageError as error:
         raise ConstraintCrdtError(f"{where}: {error}") from None
+    given = {**table, **lengths}
+    for field in msgspec.structs.fields(AlertRule):
+        try:
+            msgspec.convert(given.get(field.encode_name, field.default), field.type, strict=True)
+        except msgspec.ValidationError:
+            raise ConstraintCrdtError(f"{where}: `{field.encode_name}` must be {_WANTED.get(field.type, 'a text')}") from None
+    rule = msgspec.convert(given, AlertRule, strict=True)
     if rule.kind not in KINDS:
         raise ConstraintCrdtError(f"{where}: {_unknown(rule.kind)}")
     return rule
 
 
+_LENGTHS = ("for", "half_life")
+"""The fields that take seconds, or a text as in the fields of constraints."""
+
+
 def _unknown(kind: str) -> str:
-    return f"Invalid enum value {kind!r} - at `$.kind`"
+    near = difflib.get_close_matches(kind, KINDS, n=1)
+    hint = f"{near[0]!r} may be meant" if near else f"there are {', '.join(KINDS)}"
+    return f"there is no kind {kind!r}: {hint}"
 
 
 def _check(rule: AlertRule) -> None:

@@ -90,7 +90,22 @@ class _Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, where argparse would print the whole usage first."""
 
     def error(self, message: str) -> NoReturn:
+        choice = _CHOICE.search(message)
+        near = _near(choice[1], choice[2]) if choice else ""
+        if choice and near:
+            message = f"{message[: choice.start(2)]}{near}"
         self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+_CHOICE = re.compile(r"invalid choice: '(.*)'( \(choose from .*\))$")
+
+
+def _near(wrong: str, choices: str) -> str:
+    """The word of `choices` most similar to a wrong one, as a hint; empty if none is similar."""
+    from difflib import get_close_matches  # rarely needed
+
+    near = get_close_matches(wrong, re.findall(r"[\w-]+", choices), n=1)
+    return f" ({near[0]} may be meant)" if near else ""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -101,7 +116,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     found, unknown = parser.parse_known_args(_attached(sys.argv[1:] if argv is None else argv))
     if unknown:  # argparse would say this in the name of the whole program, and show its help instead of the command's
-        parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}; see `{found.prog} --help`\n")
+        wrong = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        near = _near(wrong, found.parser.format_usage()) if wrong else ""
+        parser.exit(2, f"{found.prog}: unrecognized arguments: {' '.join(unknown)}{near}; see `{found.prog} --help`\n")
     return found
 
 
@@ -152,7 +169,7 @@ def _command(commands: _Commands, name: str, run: str, about: str, *parents: _Pa
     parser = commands.add_parser(
         name, help=about, description=about[0].upper() + about[1:] + ".", parents=list(parents), allow_abbrev=False
     )
-    parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog)
+    parser.set_defaults(run=f"constraint_crdt.cli.{run}", prog=parser.prog, parser=parser)
     return parser
 
 

@@ -40,7 +40,7 @@ def as_failure(error: ConstraintCrdtError) -> CommandFailedError:
         case NoAnswer(refused=True):
             return CommandFailedError(f"{error}: start one with `{PROGRAM} node --name NAME`, or name another with --node")
         case NoAnswer(timed_out=True):
-            return CommandFailedError(f"{error}: see what it does")
+            return CommandFailedError(f"{error}: look whether this is the address of its API, and what it does")
         case NoAnswer():
             return CommandFailedError(f"{error}; name another with --node")
         case NotANode():

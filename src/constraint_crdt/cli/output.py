@@ -24,6 +24,12 @@ INTERRUPTED = 130
 NO_READER = 141
 """The exit code when the output has no reader any more."""
 
+LONGEST_WORD = 24
+"""Characters of a word that a column of a drawn table keeps together."""
+
+FRAME = 3
+"""Characters around a cell of a drawn table: two spaces and a line."""
+
 STYLES = {
     "violated": "bold red", "satisfied": "green", "holds": "green", "unknown": "yellow", "pending": "yellow", "clearing": "red",
     "critical": "bold",
@@ -83,7 +89,9 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> 
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(drawn(columns, cells))
+        console = Console()
+        widths = fitted(columns, cells, console.width)
+        console.print(records(columns, cells) if widths is None else drawn(columns, cells, widths))
     else:
         for line in aligned(columns, cells):
             print(line)
@@ -108,14 +116,54 @@ def aligned(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> list[s
     ]
 
 
-def drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> "DrawnTable":
+def fitted(columns: Sequence[Column], cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """The widths of the columns of a drawn table in `room` characters, without a broken word. None if there is no such table."""
+    from rich.cells import cell_len
+
+    titles = [cell_len(column.title) for column in columns]
+    longest = [max((cell_len(line[place]) for line in cells), default=0) for place in range(len(columns))]
+    texts = ([column.title, *(line[place] for line in cells)] for place, column in enumerate(columns))
+    words = (max((cell_len(word) for text in column for word in text.split()), default=0) for column in texts)
+    widths = [max(1, min(word, LONGEST_WORD)) for word in words]
+    spare = room - FRAME * len(columns) - 1 - sum(widths)
+    if spare < 0:
+        return None
+    for _ in range(spare):  # the column with the most lines for a cell gains; then that with the most for its title
+        lines = [(longest[place] / width, titles[place] / width, place) for place, width in enumerate(widths)]
+        short = [each for each in lines if max(each[:2]) > 1]
+        if not short:
+            break
+        widths[max(short)[2]] += 1
+    return widths
+
+
+def drawn(columns: Sequence[Column], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> "DrawnTable":
     """A table for a terminal."""
     from rich.table import Table as DrawnTable
     from rich.text import Text
 
     table = DrawnTable()
-    for column in columns:
-        table.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(Text(column.title), justify="right" if column.right else "left", overflow="fold", width=width)
     for line in cells:
         table.add_row(*(Text(text, style=STYLES.get(text, "")) for text in line))
     return table
+
+
+def records(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> "DrawnTable":
+    """The rows below each other, a line for each value, for a terminal too narrow for the table. Values without content are left
+    out.
+    """
+    from rich.table import Table as DrawnTable
+    from rich.text import Text
+
+    grid = DrawnTable.grid("", "", padding=(0, 2, 0, 0))
+    for number, line in enumerate(cells):
+        if number:
+            grid.add_row("", "")
+        for column, text in zip(columns, line, strict=True):
+            if text not in ("", "-"):
+                grid.add_row(
+                    Text(column.title, style="bold", no_wrap=True), Text(text, style=STYLES.get(text, ""), overflow="fold")
+                )
+    return grid

@@ -551,11 +551,34 @@ def _is_measured(node: Node, loops: frozenset[str]) -> bool:
         return name not in loops and name != "@result"
     if is_window(_base(node)):
         return _base(node).name == "last"
+    sources = _sources(node)
+    if sources:
+        measured = [_is_measured(each, loops) for each in sources]
+        return any(measured) and all(of or isinstance(each.value, float) for each, of in zip(sources, measured, strict=True))
     return (
         node.sort == "call"
         and node.name in ("_+_", "_-_", "_*_", "_/_", "-_")
         and all(_is_measured(each, loops) for each in node.nodes)
     )
+
+
+_CHOICES = frozenset({"math.@max", "math.@min", "math.abs", "optional.of", "optional.ofNonZeroValue"})
+"""Functions that give an argument, its size, or an optional with it."""
+
+
+def _sources(node: Node) -> tuple[Node, ...]:
+    """The operands of which a call gives one, as the branches of `?:`; none for other calls and values."""
+    if node.sort != "call":
+        return ()
+    if node.name == "_?_:_":
+        return node.nodes[1:]
+    if node.name in _CHOICES:
+        return node.nodes[0].nodes if node.nodes[0].sort == "list" else node.nodes
+    if node.member and node.name in ("orValue", "or", "value"):
+        return node.nodes
+    if node.name == "_[_]" and node.nodes[0].sort == "list":
+        return node.nodes[0].nodes
+    return ()
 
 
 def _base(node: Node) -> Node:
@@ -577,9 +600,11 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     """Refuse a call that takes no measured value in the place of its measured operands. `sampled`: the kinds of some samples."""
     measured = [tree.types.get(each.id, "dyn") == "dyn" and _is_measured(each, loops) for each in node.nodes]
     kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
+    mark = OPERATORS.get(node.name)
+    if mark in _ARITHMETIC:
+        _check_mixed(source, tree, node, loops)
     if not any(measured) or not _readable(node) or node.name == "@in":
         return
-    mark = OPERATORS.get(node.name)
     if mark in _COMPARISONS:  # numbers are one line for comparisons of dynamic values
         kinds = ["double" if kind in ("int", "uint") else kind for kind in kinds]
     choices = [_sampled(each, sampled) if of else (kind,) for each, of, kind in zip(node.nodes, measured, kinds, strict=True)]
@@ -599,6 +624,54 @@ def _check_measured(source: str, tree: Tree, node: Node, loops: frozenset[str], 
     kinds = [tree.types.get(each.id, "dyn") if not of else kind for each, of, kind in zip(node.nodes, measured, kinds, strict=True)]
     shown = [each[0] if len(each) == 1 and of else kind for each, of, kind in zip(choices, measured, kinds, strict=True)]
     refuse(source, f"`{mark}` does not take {' and '.join(map(describe, shown))}", start)
+
+
+def _check_mixed(source: str, tree: Tree, node: Node, loops: frozenset[str]) -> None:
+    """Refuse arithmetic with an operand that is a measurement or an int, as `m.?x.orValue(0) * 2.0`: one of them always fails."""
+    kinds = [tree.types.get(each.id, "dyn") for each in node.nodes]
+    mixed = []
+    for each in node.nodes:
+        leaves = _leaves(each)
+        ints = [kind for leaf in leaves if (kind := tree.types.get(leaf.id, "dyn")) in ("int", "uint")]
+        mixed.append(ints[0] if ints and any(_is_measured(leaf, loops) for leaf in leaves) else "")
+    if not any(mixed):
+        return
+    mark, number = OPERATORS[node.name], "int" if node.name == "_%_" else "double"
+    if not _takes(node.name, node.member, tuple(number if kind in _NUMERIC_OR_ANY else kind for kind in kinds)):
+        return
+    if number == "int":
+        nodes = tuple(
+            _call("int", each) if kind in ("dyn", "double") or of else each
+            for each, kind, of in zip(node.nodes, kinds, mixed, strict=True)
+        )
+        says = f"is for ints ({_DOUBLES})"
+    else:
+        nodes = tuple(_doubled(tree, each) for each in node.nodes)
+        says = f"cannot mix a measurement with {describe(next(filter(None, mixed)))} ({_DOUBLES})"
+    refuse(source, f"`{mark}` {says}: write `{unparse(node._replace(nodes=nodes))}`", tree.positions.get(node.id, 0))
+
+
+_NUMERIC_OR_ANY = frozenset({"int", "uint", "double", "dyn"})
+
+
+def _leaves(node: Node) -> tuple[Node, ...]:
+    """The values of which the value of a node is one: the sources of its sources."""
+    sources = _sources(node)
+    return tuple(leaf for each in sources for leaf in _leaves(each)) if sources else (node,)
+
+
+def _doubled(tree: Tree, node: Node) -> Node:
+    """The node with each int of which its value may be one as a double."""
+    sources = _sources(node)
+    if not sources:
+        return _double(node, tree.types.get(node.id, "dyn"))
+    replaced = {id(each): _doubled(tree, each) for each in sources}
+
+    def rebuilt(inner: Node) -> Node:
+        nodes = tuple(replaced.get(id(each)) or (rebuilt(each) if each.sort == "list" else each) for each in inner.nodes)
+        return inner._replace(nodes=nodes)
+
+    return rebuilt(node)
 
 
 def _sampled(node: Node, kinds: Mapping[str, str]) -> Sequence[str]:

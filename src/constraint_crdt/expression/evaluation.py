@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from constraint_crdt.crdt.limits import WHEN_BYTES
+from constraint_crdt.errors import InvalidType
 from constraint_crdt.expression.cel import (
     ALIAS,
     KINDS,
     NO_SAMPLES,
     TYPE_NAMES,
+    WINDOW_FUNCTIONS,
     ExpressionError,
     Measurements,
     Outcome,
@@ -57,6 +59,7 @@ from constraint_crdt.expression.syntax import (
     check_factor,
     decode,
     growth,
+    is_window,
     serialized_part,
     with_names,
 )
@@ -198,6 +201,13 @@ class Expression:
         failed = window or f"the evaluation failed: {failure(error)}"
         return f"{failed}; {values.why_not(missing)}" if missing else failed
 
+    def fails_without(self, missing: frozenset[str]) -> bool:
+        """True if the evaluation fails whatever the other variables are, while none of these, fields of windows included, has a
+        value. Compiles nothing.
+        """
+        found = parts(self)
+        return found.fails_without(found.root, missing)
+
     def parts(self) -> "Parts":
         """The parts of the expression. Not cached: `parts` caches them."""
         return Parts(self._program.serialize())
@@ -240,6 +250,21 @@ class Parts:
         except RuntimeError:
             return None
         return None if result.type() == library.error_type else converted(result)
+
+    def fails_without(self, node: Node, missing: frozenset[str]) -> bool:
+        """True if a part is an error while these variables have no value. See `Expression.fails_without`."""
+        if node.sort == "name":
+            return node.name.removeprefix(ALIAS) in missing
+        if is_window(node):
+            return node.nodes[WINDOW_FUNCTIONS[node.name].index("name")].value in missing
+        if node.sort == "loop":
+            return self.fails_without(node.nodes[0], missing)
+        failing = [self.fails_without(each, missing) for each in node.nodes]
+        if node.name in ("_&&_", "_||_"):
+            return all(failing)
+        if node.name == "_?_:_":
+            return failing[0] or all(failing[1:])
+        return any(failing)
 
     def undecided_by(self, node: Node, values: Measurements, missing: frozenset[str]) -> frozenset[str]:
         """The variables, of those without a value, whose error gets through to this node, which is an error.
@@ -302,7 +327,13 @@ def compile_expression(source: str, *, checked: bool = True, kinds: Mapping[str,
 
 
 def check_expressions(when: str | None, clear_when: str | None, kinds: Mapping[str, str] = NO_KINDS) -> None:
-    """Check the expressions of a definition, as where they are written. Raises `ExpressionError`, whose `field` is at fault."""
+    """Check the expressions of a definition, as where they are written.
+
+    Raises `ExpressionError`, and `TypeError` for another type than text; their `field` is at fault.
+    """
+    for what, text in (("when", when), ("clear_when", clear_when)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidType(f"{what} is a text, not {text!r}", field=what)
     if when:
         compile_expression(when, kinds=kinds)
     if clear_when:

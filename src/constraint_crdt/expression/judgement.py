@@ -322,7 +322,8 @@ class Judge:
         self._unknown.pop(id_, None)
         if judged is not None:
             if judged.known:
-                self._left[id_] = judged.spent
+                before = self._left.get(id_, [0, 0, 0])
+                self._left[id_] = [spent + more for spent, more in zip(before, judged.spent, strict=True)]
             self._note(judged, Evaluation(id_, Verdict.UNKNOWN, "", VerdictState.OFF))
 
     def take_spans(self) -> dict[str, int] | None:
@@ -572,12 +573,12 @@ class Judge:
         return found
 
     def times(self, id_: str, now: int) -> Milliseconds:
-        """The time satisfied, violated and unknown of a constraint that was not taken yet."""
-        judged = self._judged.get(id_)
+        """The time satisfied, violated and unknown of a constraint that was not taken yet, that before its removal included."""
+        left, judged = self._left.get(id_, [0, 0, 0]), self._judged.get(id_)
         if judged is None:
-            return _NO_TIME
+            return _milliseconds(left)
         judged.add_up(now)
-        return _milliseconds(judged.spent)
+        return _milliseconds([spent + before for spent, before in zip(judged.spent, left, strict=True)])
 
 
 _NONE: frozenset[str] = frozenset()

@@ -311,7 +311,11 @@ def _unparse_call(node: Node, binding: int) -> str:
         return f"{unparse(nodes[0], _OPERAND)}.?{nodes[1].value}"
     if node.member:
         return f"{unparse(nodes[0], _OPERAND)}.{node.name}({', '.join(map(unparse, nodes[1:]))})"
-    return f"{node.name}({', '.join(map(unparse, nodes))})"
+    return f"{_WRITTEN.get(node.name, node.name)}({', '.join(map(unparse, nodes))})"
+
+
+_WRITTEN = {"math.@max": "math.greatest", "math.@min": "math.least"}
+"""Functions that have another name where they are written: macros check the number of their arguments."""
 
 
 def _literal(value: object) -> str:

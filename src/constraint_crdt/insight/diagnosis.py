@@ -11,7 +11,7 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 import shutil
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -20,6 +20,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.diagnosis import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -83,6 +84,10 @@ class Inbox(LivePeers, Protocol):
         """Messages refused since the start."""
 
 
+MOST_UNTOLD = 1_000
+"""Variables of this node that are compared with a name, beside those that it told."""
+
+
 class FleetView(Protocol):
     """Compares the writing nodes with the live nodes."""
 
@@ -128,10 +133,11 @@ class _Nodes(NamedTuple):
 class Undecidable:
     """Finds constraints that no node of the fleet can decide, as far as this node knows. Made for a single look."""
 
-    def __init__(self, gossip: GossipNode) -> None:
-        """O(nodes)."""
+    def __init__(self, gossip: GossipNode, measured: Collection[str] = ()) -> None:
+        """`measured`: the variables of this node now, some of which it may not have told yet. O(nodes)."""
         state = gossip.state
-        self._constraints, self._variables = state.constraints, state.variables
+        self._here, self._measured = gossip.node_id, measured
+        self._constraints, self._variables, self._verdicts = state.constraints, state.variables, state.verdicts
         described = {name: dict(each.labels) for name, each in state.nodes.items() if name not in state.retirements}
         self._labels = {**described, gossip.node_id: gossip.labels}
         self._chosen: dict[object, _Nodes] = {}
@@ -143,6 +149,7 @@ class Undecidable:
             variables = self._variables
             names = tuple(sorted(name for name, labels in self._labels.items() if definition.applies_to(labels)))
             measured = frozenset(each for name in names for each in variables.of(name))
+            measured |= frozenset(self._measured if self._here in names else ())
             measured |= {name.partition(".")[0] for name in measured}
             found = _Nodes(names, measured, not any(map(variables.left_out, names)))
             self._chosen[definition.on] = found
@@ -161,7 +168,7 @@ class Undecidable:
             yield f"the expression reads no measurement, so it is always {always}"
         if not nodes.names:
             yield f"no known node has the {_labels(definition)}"
-        elif any(map(self._variables.of, nodes.names)):
+        elif nodes.measured:
             missing = self.missing(definition)
             yield from (self.sentence(definition, name) for name in missing[:NAMED])
 
@@ -180,27 +187,45 @@ class Undecidable:
         """The sentence on a variable that none of the nodes of a definition measures."""
         where = f" with the {_labels(definition)}" if definition.on else ""
         if variable not in self._near and len(self._near) * len(self._variables) < MOST_COMPARED:
-            self._near[variable] = self._variables.near(variable)[:1]
+            from difflib import get_close_matches  # rarely needed: kept out of the start of a node
+
+            untold = get_close_matches(variable, list(self._measured)[:MOST_UNTOLD], 1)
+            self._near[variable] = self._variables.near(variable)[:1] or untold
         near = "".join(f" ({each} may be meant)" for each in self._near.get(variable, ()) if each != variable)
         return f"no node{where} measures {variable}{near}"
+
+    def _failing(self, definition: Definition) -> tuple[str, str] | None:
+        """A variable that no node measures and without which an expression always fails, and words for a `clear_when`."""
+        missing = frozenset(self.missing(definition))
+        for each in expressions_of(definition) if missing else ():
+            read = missing & (each.variables | {name for name, _ in each.windows})
+            if read and each.fails_without(missing):
+                return min(read), "" if each.source == definition.when else ", which its `clear_when` reads"
+        return None
 
     def reasons(self, ids: Iterable[str], live: Set[str]) -> tuple[dict[str, str], set[str]]:
         """The reason of each undecidable constraint of these, and the live nodes whose variables would have to be known for others.
 
-        Reasons name the nearest variable for the first `NAMED` constraints only. O(constraints).
+        A constraint that can be decided without the variables that no node measures, as by the other side of `||`, is none; and
+        none that a node told a state of. Reasons name the nearest variable for the first `NAMED` constraints only. O(constraints).
         """
         found, untold = dict[str, str](), set[str]()
         for id_ in ids:
+            told = [each.state for each in self._verdicts.of(id_).values()]
+            if any(state is not VerdictState.UNKNOWN for state in told):
+                continue
             for definition in self._constraints.definitions(id_):
                 nodes = self._nodes(definition).names
-                missing = self.missing(definition)
+                failing = self._failing(definition) if nodes else ("", "")
                 silent = {name for name in nodes if name in live and not self._variables.told(name)}
                 if not nodes:
                     found[id_] = f"no known node has the {_labels(definition)}"
-                elif missing and silent:
+                elif failing and silent:
                     untold |= silent
-                elif missing and any(map(self._variables.told, nodes)):
-                    found[id_] = self.sentence(definition, missing[0]) if len(found) < NAMED else f"no node measures {missing[0]}"
+                elif failing and any(map(self._variables.told, nodes)):
+                    missing, where = failing
+                    told_of = self.sentence(definition, missing) if len(found) < NAMED else f"no node measures {missing}"
+                    found[id_] = told_of + where
         return found, untold
 
 
@@ -224,14 +249,16 @@ class Diagnosis:
         max_skew: float,
         file: Path | None,
         probes: Sequence[ProbeHealth] = (),
+        measured: Callable[[], Collection[str]] = tuple,
         links: LinkProtection = "loopback",
         identity: "Identity | None" = None,
         folder: str = "",
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
-        store; None if the state is in memory. `links`: how the links are protected. `identity`: that of the node, if any, with
-        its files in `folder`.
+        store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
+        the links are protected. `identity`: that of the node, if any, with its files in `folder`.
         """
+        self._measured = measured
         self._gossip = gossip
         self._evidence = evidence
         self._inbox = inbox
@@ -269,7 +296,7 @@ class Diagnosis:
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
-        undecidable = Undecidable(self._gossip)
+        undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
     def _measuring(self) -> Finding:
@@ -285,7 +312,7 @@ class Diagnosis:
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
         live = {self._gossip.node_id, *self._inbox.live}
-        found, untold = Undecidable(self._gossip).reasons(sorted(self._gossip.state.constraints), live)
+        found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
             advice = (

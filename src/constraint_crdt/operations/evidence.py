@@ -460,8 +460,14 @@ def _verdicts(answer: ExplainReport, now: float) -> list[str]:
     """A sentence for each node with another state than `holds`, and the longest violated first."""
     found = [each for each in answer.violations if each.state in _TOLD]
     found.sort(key=lambda each: (_TOLD.index(each.state or ""), each.since or 0, each.node))
-    sentences = [f"{each.state} on {show_verdict(each, now)}" for each in found[:MOST_TOLD]]
+    sentences = [f"{each.state} on {show_verdict(each, now)}{_held_by(each, answer)}" for each in found[:MOST_TOLD]]
     return [*sentences, f"and on {len(found) - MOST_TOLD} nodes more"] if len(found) > MOST_TOLD else sentences
+
+
+def _held_by(each: ViolationReport, answer: ExplainReport) -> str:
+    """The reason of a violation at values within the limit: hysteresis."""
+    within = each.state == "violated" and not each.reason and (each.margin or 0.0) > 0.0
+    return "; `clear_when` does not hold" if within and any(found.clear_when for found in answer.definitions) else ""
 
 
 def _violations(answer: ExplainReport, now: float) -> Table:

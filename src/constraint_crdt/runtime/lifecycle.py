@@ -285,6 +285,7 @@ class Runtime:
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
+            measured=lambda: self.measurements.fresh(time.monotonic_ns()),
             links=settings.links, identity=self.identity, folder=settings.identity,
         )  # fmt: skip
 

@@ -14,7 +14,8 @@ Replies travel in pages, because Zenoh drops messages beyond its queue, and a lo
    for the page from its next index.
 2. Every reply carries token, position, the end of its page and the length of the list, so gaps are detected. A page counts up to
    its first gap; the rest is requested again. An empty list is a single empty reply of length 0.
-3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number.
+3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number. A requester accepts pages of other sizes
+   than its own: older responders send up to 512 KiB.
 """
 
 import asyncio
@@ -45,7 +46,10 @@ from constraint_crdt.transport.zenoh_startup import (
 if TYPE_CHECKING:
     from constraint_crdt.identity import Identity
 
-PAGE_BYTES = 512 * 1024
+PAGE_BYTES = 384 * 1024
+"""A page has to fit into Zenoh's queue of 16 batches of 64 KiB, with room for other messages. A reply begins a new batch where the
+rest of the last is too short, so a reply of 64 KiB takes two: eight of them filled the queue, and on a busy machine lost their end.
+"""
 PAGE_REPLIES = 256
 SHELF_LISTS = 32
 SHELF_SECONDS = 30.0
@@ -212,8 +216,8 @@ class ZenohSession:
         self._held = (
             raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
             raw.liveliness().declare_subscriber(tokens, Callback(self._on_token, indirect=False), history=True),
-            raw.liveliness().declare_token(alive_key(member.fleet, me, proof)),
         )
+        self._token = raw.liveliness().declare_token(alive_key(member.fleet, me, proof))
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
@@ -246,7 +250,13 @@ class ZenohSession:
             await self._member.handlers.wait()  # first: the handlers' queries are dropped while the session is open
         finally:
             with contextlib.suppress(TimeoutError):
-                await in_daemon_thread(lambda: close_session(self._raw), CLOSE_SECONDS, lambda _: None)
+                await in_daemon_thread(self._leave, CLOSE_SECONDS, lambda _: None)
+
+    def _leave(self) -> None:
+        # The token goes first. Where it goes together with its link, Zenoh does not tell every peer, and it stays listed there.
+        with contextlib.suppress(zenoh.ZError):
+            self._token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+        close_session(self._raw)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
         """Request a page, and return its replies, possibly none."""

@@ -225,7 +225,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
             "unicast": {"max_sessions": 10_000 if router else 1000, "accept_pending": 1000 if router else 100},
             "shared_memory": {"enabled": False},
             "link": {
-                # Requests are dropped rather than wait when this queue is full; 16 x 64 KiB holds two pages of replies.
+                # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
                 "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
                 "rx": {"max_message_size": 16 * 1024 * 1024},
                 **({} if settings.identity is None else _tls(settings.identity)),

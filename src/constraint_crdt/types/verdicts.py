@@ -151,7 +151,7 @@ def shortened_inputs(inputs: Iterable[tuple[str, str]], first: str | None = None
 
 
 def value_text(value: object, max_bytes: int = INPUTS_BYTES) -> str:
-    """A measured value as a JSON text, cut to so many bytes."""
+    """A measured value as a JSON text, cut to so many bytes. NaN and infinities, which JSON does not have, as `nan` and `inf`."""
     return _cut(_text_of(value), max_bytes)
 
 
@@ -159,9 +159,21 @@ def _text_of(value: object) -> str:
     if isinstance(value, float):
         return repr(value)
     try:
-        return msgspec.json.encode(value).decode()
+        text = msgspec.json.encode(value).decode()
+        return _exact_text(value) if "null" in text else text
     except (TypeError, ValueError, OverflowError, RecursionError):
         return str(value)
+
+
+def _exact_text(value: object) -> str:
+    """A value with floats for which JSON has null only."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_exact_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_exact_text(key)}:{_exact_text(each)}" for key, each in value.items()) + "}"
+    return msgspec.json.encode(value).decode()
 
 
 def _encoded(text: str) -> bytes:
