@@ -22,7 +22,7 @@ ROOMS = [
     ("expression",),
     ("state",),
     ("protocol", "state_file", "plato"),
-    ("edge", "gossip"),
+    ("edge", "gossip", "identity"),
     ("simulation", "transport", "store", "testing"),
     ("operations",),
     ("insight",),

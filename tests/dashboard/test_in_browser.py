@@ -14,6 +14,7 @@ from constraint_crdt.operations.operation import Right
 from tests.dashboard.chromium import Chromium, chromium, need_browser
 from tests.dashboard.large_fleet import Size, large_fleet
 from tests.dashboard.live_fleet import LiveFleet, live_fleet
+from tests.fleet.processes import processes
 
 SOON = 1.0
 """Seconds within which a change elsewhere is to be on the screen."""
@@ -410,3 +411,11 @@ def test_of_a_large_fleet_only_what_is_in_sight_is_in_the_document(browser: Chro
         browser.until(lambda: "/60" in browser.text('#constraints-table tr[data-id="cell-0100/battery"]'), "who has heard of it")
         browser.click("#as-table")
         browser.until(lambda: 5 < browser.count("#nodes-table tr[data-id]") < 60, "some of the nodes")
+
+
+def test_links_without_protection_are_named(browser: Chromium) -> None:
+    with processes() as start:
+        node = start("forge", "--listen", "tcp/0.0.0.0:0", "--insecure")
+        browser.open(node.api)
+        browser.until(lambda: browser.text("#fleet-name") == f"fleet {node.fleet}: links are not protected", "the warning")
+        browser.open("about:blank")

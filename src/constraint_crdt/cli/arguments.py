@@ -30,7 +30,7 @@ GROUPS: Final = {
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("tile", "counter", "tally", "seen", "position"),
-    "fleet": (),
+    "fleet": ("fleet",),
     "files": ("merge", "export", "import"),
 }
 """The headings of the help, with the commands that stand first below each. Those of other operations follow."""
@@ -47,10 +47,13 @@ OWN: Final = {
 }
 """The functions of declared commands that wait, follow a stream, or use the files and settings of this machine."""
 
-ACTIONS: Final = {"tile": "put, get or remove a tile: a piece of content that the fleet shares"}
+ACTIONS: Final = {
+    "tile": "put, get or remove a tile: a piece of content that the fleet shares",
+    "fleet": "make the root of a fleet, and the identities of its nodes",
+}
 """The commands that have actions, with their help."""
 
-FILES: Final = frozenset({"FILE", "PATH"})
+FILES: Final = frozenset({"FILE", "PATH", "FOLDER", "NODE|FILE"})
 """Metavariables of values that are names of files."""
 
 _WITH_UNIT = re.compile(r"-\d[\d.]*[^\d.].*")
@@ -145,6 +148,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _node(commands)
+    _fleet(commands)
     client = _client_flags()
     _apply(commands, client)
     _watch(commands, client)
@@ -237,8 +241,11 @@ def _client_flags() -> _Parser:
 
 def _node(commands: _Commands) -> None:
     node = _command(commands, "node", "node:run_node", "run a node until SIGTERM or Ctrl-C")
-    node.add_argument("--name", help="name of the node, unique in its fleet; default: the host's name")
-    node.add_argument("--fleet", metavar="NAME", help="the fleet to belong to; default: default")
+    node.add_argument("--name", help="name of the node, unique in its fleet; default: that of the identity, or the host's name")
+    node.add_argument("--fleet", metavar="NAME", help="the fleet to belong to; default: that of the identity, or default")
+    node.add_argument("--identity", metavar="FOLDER", help="the node's key and certificate, for links that strangers cannot open")
+    node.add_argument("--insecure", action="store_const", const=True, help="listen beyond this machine without an identity")
+    node.add_argument("--request", metavar="FILE", help="make a key, write a request for a certificate there, and end")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
     node.add_argument("--listen", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT for other nodes; may be repeated")
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
@@ -263,6 +270,18 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
+
+
+def _fleet(commands: _Commands) -> None:
+    actions = _actions(commands, "fleet")
+    create = _command(actions, "create", "fleet:create", "make the root of a fleet: its key and its certificate")
+    create.add_argument("name", metavar="NAME", help="name of the fleet")
+    create.add_argument("--dir", metavar="FOLDER", help="where to write them; default: a folder of that name")
+    certify = _command(actions, "certify", "fleet:certify", "make the identities of nodes, certify nodes again, or answer requests")
+    certify.add_argument("nodes", nargs="+", metavar="NODE|FILE", help="name of a node, or the file of its request")
+    certify.add_argument("--role", default="member", metavar="ROLE", help="observer, member or operator; default: member")
+    certify.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
+    certify.add_argument("--dir", metavar="FOLDER", help="where the root is; default: here, or the only folder here that has one")
 
 
 def _apply(commands: _Commands, client: _Parser) -> None:

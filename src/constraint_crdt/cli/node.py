@@ -69,6 +69,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
 
     Raises `CommandFailedError` if it cannot start.
     """
+    if arguments.request is not None:
+        sys.exit(_write_request(arguments))
     settings = _settings(arguments)
     if arguments.rejoin and settings.store == MEMORY_STORE:
         raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
@@ -91,12 +93,26 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     os._exit(0 if over is None else CommandFailedError.exit_code)
 
 
+def _write_request(arguments: argparse.Namespace) -> int:
+    from constraint_crdt.cli.fleet import request
+
+    return request(arguments)
+
+
+def _names_of(folder: str) -> tuple[str, str]:
+    """The names of node and fleet in an identity. Raises `IdentityError`."""
+    from constraint_crdt.identity.directory import load_identity
+
+    subject = load_identity(Path(folder), time.time_ns()).subject
+    return subject.node, subject.fleet
+
+
 def _settings(arguments: argparse.Namespace) -> NodeSettings:
     given = vars(arguments)
     flags = {key: given[key] for key in NodeSettings.__struct_fields__ if key in given}
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        return load_settings(flags, os.environ, Path(config) if config else None)
+        return load_settings(flags, os.environ, Path(config) if config else None, names_of=_names_of)
     except SettingsError as error:
         raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
 
@@ -224,8 +240,8 @@ def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, 
     """The settings of a node that is started here, and the findings on them."""
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        settings = load_settings({}, os.environ, Path(config) if config else None)
-    except SettingsError as error:
+        settings = load_settings({}, os.environ, Path(config) if config else None, names_of=_names_of)
+    except ConstraintCrdtError as error:
         return None, [Finding(check="settings", level="fail", what=str(error), advice="mend it: a node does not start with it")]
     source = config or "the environment and the defaults"
     return settings, [Finding(check="settings", level="ok", what=f"those in {source} can be used")]
@@ -234,7 +250,7 @@ def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, 
 def _without_node(settings: NodeSettings | None) -> list[Finding]:
     settings = settings or NodeSettings()
     path = store_path(settings)
-    return [_check_port(settings.api), check_seeds(settings.connect), *_check_store(path), check_disk(path)]
+    return [_check_port(settings.api), check_seeds(settings.connect, settings.identity), *_check_store(path), check_disk(path)]
 
 
 def _check_port(api: str) -> Finding:

@@ -10,18 +10,26 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 
 import shutil
 import socket
+import ssl
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.model import VerdictState
+from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
+
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
+    from constraint_crdt.identity import Identity
+
+DAY = 86_400 * SECOND
 
 LOW_SPACE = 256 * 1024 * 1024
 NO_SPACE = 16 * 1024 * 1024
@@ -29,6 +37,23 @@ NO_SPACE = 16 * 1024 * 1024
 
 SEED_TIMEOUT = 2.0
 """Seconds for a connection to a seed, at most."""
+
+ALERT_TIMEOUT = 0.3
+"""Seconds for a seed to refuse the certificate of this node."""
+
+ENDS_SOON = 7 * DAY
+"""A certificate that ends sooner is a warning, in ns."""
+
+_TLS_REASONS = {
+    "WRONG_VERSION_NUMBER": "it does not answer by TLS: it has no identity",
+    "RECORD_LAYER_FAILURE": "it does not answer by TLS: it has no identity",
+    "UNEXPECTED_EOF_WHILE_READING": "it closes the connection: it has no identity",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is of another fleet, or not valid now by the clock of this machine",
+    "TLSV1_ALERT_UNKNOWN_CA": "it is of another fleet, and refuses the certificate of this node",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the certificate of this node as ended: compare the clocks",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate",
+}
+"""What the reasons of OpenSSL mean between nodes."""
 
 SEEDS = 16
 """Seeds tried, at most."""
@@ -225,9 +250,13 @@ class Diagnosis:
         file: Path | None,
         probes: Sequence[ProbeHealth] = (),
         measured: Callable[[], Collection[str]] = tuple,
+        links: LinkProtection = "loopback",
+        identity: "Identity | None" = None,
+        folder: str = "",
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
-        store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age.
+        store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
+        the links are protected. `identity`: that of the node, if any, with its files in `folder`.
         """
         self._measured = measured
         self._gossip = gossip
@@ -238,6 +267,9 @@ class Diagnosis:
         self._seeds = seeds
         self._max_skew = max_skew
         self._file = file
+        self._links = links
+        self._own = identity
+        self._folder = folder
         self._probes = probes
         self._namesake_at: int | None = None
 
@@ -252,7 +284,15 @@ class Diagnosis:
 
     def look_outside(self) -> list[Finding]:
         """The findings on seeds and disk. Blocks: call it in a thread."""
-        return [check_seeds(self._seeds), check_disk(self._file)]
+        return [self.seeds(), check_disk(self._file)]
+
+    def seeds(self) -> Finding:
+        """The finding on the seeds. Blocks: call it in a thread."""
+        return check_seeds(self._seeds, self._folder)
+
+    def certificates(self) -> Finding:
+        """The finding on the protection of the links."""
+        return check_certificates(self._links, self._own, self._evidence.now())
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
@@ -364,17 +404,41 @@ class Diagnosis:
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
-        yield Finding(check="certificates", level="ok", what="not looked at: links between nodes use none in this version")
+        yield self.certificates()
 
 
-def check_seeds(endpoints: Sequence[str]) -> Finding:
-    """Try to connect to the seeds. Takes up to `SEED_TIMEOUT` for each."""
+def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:
+    """Whether strangers can open links to the node, and how long its certificate is valid. `now`: in ns since the epoch."""
+    if links == "none":
+        what = "the links are not protected: who reaches the port of a node can read and change everything"
+        advice = "give each node an identity (`constraint-crdt fleet create`, then docs/security.md)"
+        return Finding(check="certificates", level="warn", what=what, advice=advice)
+    if identity is None:
+        return Finding(check="certificates", level="ok", what="none: the node links to nodes of this machine only")
+    left = identity.ends - now
+    trouble = identity.validity(now)
+    if trouble is not None:
+        what, _, advice = trouble.partition(": ")
+        return Finding(check="certificates", level="fail", what=what, advice=advice)
+    days = f"{left / DAY:.0f} days"
+    what = f"the certificate of {identity.subject.node} as {identity.subject.role} of {identity.subject.fleet} is valid for {days}"
+    if left < ENDS_SOON:
+        advice = f"certify it again (`constraint-crdt fleet certify {identity.subject.node}`) and start the node again"
+        return Finding(check="certificates", level="warn", what=what, advice=advice)
+    return Finding(check="certificates", level="ok", what=what)
+
+
+def check_seeds(endpoints: Sequence[str], identity: str = "") -> Finding:
+    """Try to connect to the seeds. Takes up to twice `SEED_TIMEOUT` for each.
+
+    `identity`: the folder of the node's identity, to connect by TLS.
+    """
     tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
     if not endpoints:
         return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")
     if not tried:
         return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
-    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint)) is not None]
+    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity)) is not None]
     if not failed:
         return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
@@ -382,18 +446,47 @@ def check_seeds(endpoints: Sequence[str]) -> Finding:
     return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
 
 
-def _refusal(endpoint: str) -> str | None:
+def _refusal(endpoint: str, identity: str) -> str | None:
     """Why nothing answers there; None if something does."""
     host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), SEED_TIMEOUT):
-            return None
+        with socket.create_connection((host.strip("[]"), int(port)), SEED_TIMEOUT) as connection:
+            return _tls_refusal(connection, identity) if identity else None
     except (ValueError, OverflowError):
         return "that is no host and port"
     except TimeoutError:
         return "no answer"
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _tls_refusal(connection: socket.socket, identity: str) -> str | None:
+    """Why the other end refuses the identity, or this node its certificate; None if both are taken.
+
+    In TLS 1.3 the other end judges the certificate of this node after the handshake: an alert follows, or silence.
+    """
+    from constraint_crdt.identity.directory import tls_context
+
+    try:
+        link = tls_context(Path(identity)).wrap_socket(connection)
+    except TimeoutError:
+        return "it does not answer by TLS: it has no identity"
+    except ConstraintCrdtError as error:
+        return str(error)
+    except ssl.SSLError as error:
+        return _tls_reason(error)
+    with link:
+        link.settimeout(ALERT_TIMEOUT)
+        try:
+            return None if link.recv(1) else "it closes the connection"
+        except TimeoutError:
+            return None
+        except ssl.SSLError as error:
+            return _tls_reason(error)
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    return _TLS_REASONS.get(error.reason, f"TLS: {error.reason}")
 
 
 def check_disk(path: Path | None) -> Finding:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -41,6 +41,10 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 # --- responses --------------------------------------------------------------------------------------------------------------
+
+
+LinkProtection = Literal["certificates", "loopback", "none"]
+"""How the links of a node are protected: by certificates of the fleet; by being on one machine; not at all."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +104,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Repairs after such alarms, and the cells changed by them here."""
     cells_repaired: int
     endpoints: tuple[str, ...]
+    links: LinkProtection = "none"
+    """How the links to other nodes are protected. `none`: every machine that reaches the port of a node can read and change
+    everything.
+    """
     uptime: float
     """Seconds since the start."""
 
@@ -223,6 +231,12 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
     ]
+    if answer.links == "certificates":
+        lines.append(("links", "only with nodes that have a certificate of the fleet"))
+    if answer.links == "none":
+        lines.append(
+            ("LINKS", "not protected: who reaches the port of a node can read and change everything; see docs/security.md")
+        )
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:

@@ -32,7 +32,15 @@ from constraint_crdt.operations.constraints import (
     reported_time,
     reported_verdict,
 )
-from constraint_crdt.operations.nodes import IdentityReport, LifeReport, NodeReport, RetireReport, Status, StorageReport
+from constraint_crdt.operations.nodes import (
+    IdentityReport,
+    LifeReport,
+    LinkProtection,
+    NodeReport,
+    RetireReport,
+    Status,
+    StorageReport,
+)
 from constraint_crdt.operations.variables import MOST_READERS, VariableReport
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
@@ -64,6 +72,7 @@ class Answers:
         persistence: Persistence,
         removals: RemovalSweep,
         measurements: LatestMeasurements,
+        links: LinkProtection,
     ) -> None:
         self._gossip = gossip
         self._feed = feed
@@ -74,6 +83,7 @@ class Answers:
         self._persistence = persistence
         self._removals = removals
         self._measurements = measurements
+        self._links = links
         self._began, self._began_at = time.monotonic(), time.time_ns()
 
     def begin(self) -> None:
@@ -118,6 +128,7 @@ class Answers:
             repairs=gossip.repairs,
             cells_repaired=gossip.cells_repaired,
             endpoints=tuple(self._transport.endpoints),
+            links=self._links,
             uptime=time.monotonic() - self._began,
         )
 

@@ -15,8 +15,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
@@ -44,6 +45,9 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
 
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
+    from constraint_crdt.identity import Identity
+
 VIEW_EVERY = 2.0
 """Seconds between two looks for a partition."""
 
@@ -51,6 +55,10 @@ PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
 REMOVE_EVERY = 1.0
 """Seconds between two sweeps: of deleted tiles, of counts to fold, of removals and of expired constraints."""
+
+FIRST_LINKS = 5.0
+LINKS_EVERY = 60.0
+"""Seconds until the first look at the certificates and at links that do not come up, and between two looks."""
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
@@ -239,7 +247,8 @@ class Runtime:
         self.gossip = self.recorder.node(settings, now) if settings.record else _gossip_node(settings, now)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence)
-        self.transport = transport if transport is not None else _zenoh(settings)
+        self.identity = _load_identity(settings, now) if settings.identity else None
+        self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
             timeout=settings.request_timeout, choice=settings.peer_choice, random=random,
@@ -277,6 +286,7 @@ class Runtime:
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
             measured=lambda: self.measurements.fresh(time.monotonic_ns()),
+            links=settings.links, identity=self.identity, folder=settings.identity,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
@@ -313,6 +323,7 @@ class Runtime:
             self.persistence,
             self.maintenance.removals,
             self.measurements,
+            settings.links,
         )
         self.metrics = RuntimeMetrics(self.gossip, self.exchanges, self.evaluator, self.persistence, self.events, self.lag)
         self._subscribe()
@@ -358,6 +369,10 @@ class Runtime:
         self.answers.begin()
         self.membership.describe()
         self._begin_tasks()
+        if self.settings.links == "none":
+            _log.warning(
+                "the links of %s are not protected: who reaches the port of a node can change everything", self.settings.name
+            )
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
     async def _load(self) -> None:
@@ -387,10 +402,25 @@ class Runtime:
         tasks.repeat("purges", PURGE_EVERY, self.maintenance.purge)
         tasks.repeat("removals", REMOVE_EVERY, self.maintenance.drop_removals)
         tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
+        if settings.identity:
+            tasks.run("links", self._watch_links)
         if settings.discover:
             tasks.repeat("partitions", VIEW_EVERY, self.membership.detect_partition)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
+
+    async def _watch_links(self) -> None:
+        """Log what is wrong with the certificates and with links that do not come up, which Zenoh does not tell. Once each."""
+        said, pause = set[str](), FIRST_LINKS
+        while True:
+            await asyncio.sleep(pause)
+            findings = [self.diagnosis.certificates()]
+            if self.settings.connect and not self.exchanges.live:
+                findings.append(await asyncio.to_thread(self.diagnosis.seeds))
+            wrong = {f"{each.what}: {each.advice}" for each in findings if each.level != "ok"}
+            for sentence in sorted(wrong - said):
+                _log.warning("%s", sentence)
+            said, pause = wrong, LINKS_EVERY
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_retired()
@@ -422,10 +452,22 @@ def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> GossipNode:
     return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
 
 
-def _zenoh(settings: NodeSettings) -> Transport:
+def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
     from constraint_crdt.transport.zenoh import ZenohTransport
 
-    return ZenohTransport(settings.role, listen=settings.listen or None, connect=settings.connect, discover=settings.discover)
+    return ZenohTransport(
+        settings.role,
+        listen=settings.listen or None,
+        connect=settings.connect,
+        discover=settings.discover,
+        identity=identity,
+    )
+
+
+def _load_identity(settings: NodeSettings, now: Callable[[], int]) -> "Identity":
+    from constraint_crdt.identity.directory import load_identity
+
+    return load_identity(Path(settings.identity), now())
 
 
 def _load_expressions() -> None:

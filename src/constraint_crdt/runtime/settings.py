@@ -6,6 +6,7 @@ a known name is refused there.
 """
 
 import difflib
+import ipaddress
 import json
 import socket
 import tomllib
@@ -20,6 +21,7 @@ from constraint_crdt.crdt.replica import check_id
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
@@ -85,11 +87,20 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     listen: tuple[str, ...] = ()
     """Endpoints `tcp/HOST:PORT` for connections from other nodes; port 0 takes a free port. None: a free port on loopback. An
-    address beyond loopback admits other machines.
+    address beyond loopback admits other machines: it needs an `identity`, or `insecure`. With an identity, `tls/HOST:PORT` is the
+    same.
     """
 
     connect: tuple[str, ...] = ()
     """Endpoints of other nodes. A single reachable endpoint finds all nodes; further endpoints survive its loss."""
+
+    identity: str = ""
+    """The folder of the node's identity, made by `constraint-crdt fleet certify`. With an identity every link is TLS, and both ends
+    show certificates of the fleet; name and fleet are those of the certificate. See docs/security.md.
+    """
+
+    insecure: bool = False
+    """Listen beyond loopback without an identity: every machine that reaches the port can change everything."""
 
     discover: bool = True
     """Link also to nodes known to the connected nodes. Without discovery, link only to those in `connect`, for networks with chosen
@@ -205,13 +216,34 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
                 raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
+        reachable = [endpoint for endpoint in self.listen if not is_loopback(endpoint)]
+        if reachable and not self.identity and not self.insecure:
+            raise SettingsError(
+                f"{reachable[0]} can be reached from other machines: give the node an identity (`identity`, --identity FOLDER), "
+                "or `insecure` (--insecure) where only trusted machines reach it"
+            )
+
+    @property
+    def links(self) -> LinkProtection:
+        """How the links to other nodes are protected."""
+        if self.identity:
+            return "certificates"
+        return "loopback" if all(map(is_loopback, (*self.listen, *self.connect))) else "none"
 
 
-def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Path | None = None) -> NodeSettings:
+def load_settings(
+    flags: Mapping[str, object],
+    env: Mapping[str, str],
+    file: Path | None = None,
+    *,
+    names_of: Callable[[str], tuple[str, str]] | None = None,
+) -> NodeSettings:
     """Settings from all sources: a flag overrides the environment, the environment the file, the file the default.
 
-    `flags`: values by setting, None for a missing flag. `env`: the environment. `file`: TOML, a key per setting. Raises
-    `SettingsError`, with `from_flag` set for a wrong flag.
+    `flags`: values by setting, None for a missing flag. `env`: the environment. `file`: TOML, a key per setting. `names_of`: gives
+    the names of node and fleet in an identity, which are their defaults.
+
+    Raises `SettingsError`, with `from_flag` set for a wrong flag.
     """
     values: dict[str, object] = {}
     if file is not None:
@@ -224,10 +256,27 @@ def load_settings(flags: Mapping[str, object], env: Mapping[str, str], file: Pat
             except SettingsError as error:
                 raise SettingsError(str(error), from_flag=True) from None
     values.setdefault("store", DEFAULT_STORE)
+    identity = values.get("identity")
+    if names_of is not None and isinstance(identity, str) and identity:
+        for key, found in zip(("name", "fleet"), names_of(identity), strict=True):
+            if values.setdefault(key, found) != found:
+                what = f"the identity in {identity} is of the {'node' if key == 'name' else 'fleet'} {found}, not {values[key]}"
+                raise SettingsError(f"{what}: leave out `{key}`, or name another identity", from_flag=flags.get(key) is not None)
     try:
         return msgspec.convert(values, NodeSettings)
     except msgspec.ValidationError as error:  # two settings that do not go together
         raise SettingsError(str(error)) from None
+
+
+def is_loopback(endpoint: str) -> bool:
+    """True for an endpoint that other machines cannot reach. A name other than `localhost` may be of any machine. Also True for a
+    malformed endpoint, which the transport refuses.
+    """
+    host = endpoint.partition("/")[2].rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost")
 
 
 def parse_address(text: str) -> tuple[str, int]:

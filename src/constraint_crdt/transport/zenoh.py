@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import zenoh
 
@@ -36,6 +37,9 @@ from constraint_crdt.transport.zenoh_startup import (
     with_more_connects,
 )
 
+if TYPE_CHECKING:
+    from constraint_crdt.identity import Identity
+
 OPEN_SECONDS = 10.0
 _RETRY_SECONDS = (0.2, 2.0)
 
@@ -54,6 +58,7 @@ class ZenohTransport:
         discover: also link to nodes known to connected nodes; otherwise only to nodes in `connect`.
         lease: seconds of silence after which a link, and with it a peer, counts as gone.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
+        identity: the identity of the node, for links by TLS with nodes of its fleet alone.
 
     Raises `TransportError` for an invalid role, endpoint, lease or limit.
     """
@@ -68,14 +73,15 @@ class ZenohTransport:
         lease: float = 4.0,
         discover: bool = True,
         answers_at_once: int = ANSWERS_AT_ONCE,
+        identity: "Identity | None" = None,
     ) -> None:
         """`role`: peer, client or router. `listen` and `connect`: endpoints, such as `tcp/10.0.0.1:7447`. `multicast` and
         `discover`: find peers on the local network, and through other peers. `lease`: seconds until a silent link is closed.
-        `answers_at_once`: requests answered at the same time.
+        `answers_at_once`: requests answered at the same time. `identity`: that of the node, for links by TLS.
 
         Raises `TransportError` for a setting out of bounds.
         """
-        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover)
+        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover, identity=identity)
         self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
         self._member: Registration | None = None
@@ -114,6 +120,10 @@ class ZenohTransport:
             raise TransportError("this transport is open already; close it first")
         if not name or not fleet:
             raise TransportError("a node and its fleet need a name each; give both")
+        identity = self._settings.identity
+        if identity is not None and (name, fleet) != (identity.subject.node, identity.subject.fleet):
+            of = f"{identity.subject.node} in the fleet {identity.subject.fleet}"
+            raise TransportError(f"the identity is of {of}, not of {name} in {fleet}; name the identity of this node")
         self._member = member = Registration(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
@@ -210,7 +220,7 @@ class ZenohTransport:
         if self._member is not member:
             raise TransportError("this transport was closed while it opened")
         try:
-            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic)
+            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic, self._settings.identity)
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints

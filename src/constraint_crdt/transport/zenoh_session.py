@@ -23,16 +23,28 @@ import contextlib
 import logging
 import secrets
 import struct
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zenoh
 from zenoh.handlers import Callback
 
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, Peer, PeerCallback, Unreachable, check_payload
-from constraint_crdt.transport.zenoh_startup import alive_key, alive_keys, close_session, in_daemon_thread, node_key, peer_of
+from constraint_crdt.transport.zenoh_startup import (
+    alive_key,
+    alive_keys,
+    close_session,
+    in_daemon_thread,
+    node_key,
+    peer_of,
+    proof_in,
+)
+
+if TYPE_CHECKING:
+    from constraint_crdt.identity import Identity
 
 PAGE_BYTES = 384 * 1024
 """A page has to fit into Zenoh's queue of 16 batches of 64 KiB, with room for other messages. A reply begins a new batch where the
@@ -148,6 +160,9 @@ def _page(token: bytes, replies: Sequence[bytes], start: int, end: int) -> list[
 
 
 CLOSE_SECONDS = 1.5
+UNPROVEN_EVERY = 60.0
+"""Seconds between two lines of the log on names without a valid certificate, at least."""
+
 ANSWER_BYTES = 256 * 1024 * 1024
 """The longest answer of a request, in bytes."""
 
@@ -175,7 +190,15 @@ class Registration:
 class ZenohSession:
     """A session. Belongs to a single event loop, and owns its Zenoh session."""
 
-    def __init__(self, raw: zenoh.Session, member: Registration, me: Peer, is_me: Callable[[Peer], bool], traffic: Traffic) -> None:
+    def __init__(
+        self,
+        raw: zenoh.Session,
+        member: Registration,
+        me: Peer,
+        is_me: Callable[[Peer], bool],
+        traffic: Traffic,
+        identity: "Identity | None",
+    ) -> None:
         self._raw = raw
         self._member = member
         self._is_me = is_me
@@ -184,13 +207,17 @@ class ZenohSession:
         self._pending = PendingPages()
         self._waiting: set[asyncio.Future[Page]] = set()
         self._closed = False
+        self._identity = identity
+        self._unproven_at = -UNPROVEN_EVERY
         self.peers: set[Peer] = set()
+        proof = "" if identity is None else identity.prove(me.session)
+        tokens = alive_keys(member.fleet, proven=identity is not None)
         # The token comes last: a peer notified of the token finds the answering key declared.
         self._held = (
             raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
-            raw.liveliness().declare_subscriber(alive_keys(member.fleet), Callback(self._on_token, indirect=False), history=True),
+            raw.liveliness().declare_subscriber(tokens, Callback(self._on_token, indirect=False), history=True),
         )
-        self._token = raw.liveliness().declare_token(alive_key(member.fleet, me))
+        self._token = raw.liveliness().declare_token(alive_key(member.fleet, me, proof))
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
@@ -288,8 +315,19 @@ class ZenohSession:
         peer = peer_of(key)
         if self._closed or peer is None or self._is_me(peer) or (peer in self.peers) == up:
             return
+        if up and not self._is_proven(peer, proof_in(key)):
+            return
         (self.peers.add if up else self.peers.discard)(peer)
         self._member.changed(peer, up)
+
+    def _is_proven(self, peer: Peer, proof: str) -> bool:
+        """True if a certificate of the fleet shows that the session of `peer` has its name, or this node has no identity."""
+        if self._identity is None or self._identity.proves(proof, peer.name, peer.session, time.time_ns()):
+            return True
+        if self._loop.time() - self._unproven_at >= UNPROVEN_EVERY:
+            self._unproven_at = self._loop.time()
+            _log.warning("a session calls itself %s and has no valid certificate of that name: ignored", peer.name)
+        return False
 
     def _answer(self, query: zenoh.Query) -> None:
         """Handle a query: a request for the handler, or for the next page of a list."""

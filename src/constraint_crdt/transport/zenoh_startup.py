@@ -4,6 +4,12 @@ Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any na
 
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
+    constraint-crdt/<fleet>/alive/<name>/<session>/<proof>    the same with an identity
+
+With an identity every link is TLS with certificates of both ends, signed by the root of the fleet, and access control takes nothing
+but tokens, queries and replies on keys of the fleet. `tcp/` in an endpoint then means `tls/`: the port is the same, plain TCP is
+neither opened nor accepted, and settings of the time before the certificates go on. Addresses are not compared with certificates:
+nodes are found by gossip at any address, and are known by the name in their proof, see `identity`.
 
 Configuration: loopback and no multicast by default; no shared memory (which leaves files behind, and many clients never open);
 bounded message size and leases; configured links are retried without end.
@@ -29,15 +35,19 @@ import re
 import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 import zenoh
 
 from constraint_crdt.transport import Peer, TransportError
+
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
+    from constraint_crdt.identity import Identity
 
 # --- keys ---------------------------------------------------------------------------------------------------------------
 
@@ -50,20 +60,20 @@ def node_key(fleet: str, peer: Peer) -> str:
     return f"{_ROOT}/{_chunk(fleet)}/node/{_chunk(peer.name)}/{peer.session}"
 
 
-def alive_key(fleet: str, peer: Peer) -> str:
+def alive_key(fleet: str, peer: Peer, proof: str = "") -> str:
     """The liveliness token of `peer`."""
-    return f"{_ROOT}/{_chunk(fleet)}/alive/{_chunk(peer.name)}/{peer.session}"
+    return f"{_ROOT}/{_chunk(fleet)}/alive/{_chunk(peer.name)}/{peer.session}{f'/{proof}' if proof else ''}"
 
 
-def alive_keys(fleet: str) -> str:
-    """The expression matching every token of the fleet."""
-    return f"{_ROOT}/{_chunk(fleet)}/alive/*/*"
+def alive_keys(fleet: str, *, proven: bool = False) -> str:
+    """The expression matching every token of the fleet: those with a proof, or those without."""
+    return f"{_ROOT}/{_chunk(fleet)}/alive/*/*{'/*' if proven else ''}"
 
 
 def peer_of(alive: str) -> Peer | None:
     """The peer of a token's key; None for a key of another form."""
     chunks = alive.split("/")
-    if len(chunks) != 5 or not _SESSION.fullmatch(chunks[4]):
+    if len(chunks) not in (5, 6) or not _SESSION.fullmatch(chunks[4]):
         return None
     try:
         name = unquote(chunks[3], errors="strict")
@@ -72,13 +82,19 @@ def peer_of(alive: str) -> Peer | None:
     return Peer(name, chunks[4]) if name and _chunk(name) == chunks[3] else None
 
 
+def proof_in(alive: str) -> str:
+    """The proof in a token's key; "" without a proof."""
+    chunks = alive.split("/")
+    return chunks[5] if len(chunks) == 6 else ""
+
+
 def _chunk(text: str) -> str:
     return quote(text, safe="")
 
 
 ROLES = ("peer", "router", "client")
 DEFAULT_LISTEN = ("tcp/127.0.0.1:0",)
-_ENDPOINT = re.compile(r"tcp/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<port>[0-9]{1,5})")
+_ENDPOINT = re.compile(r"(?P<scheme>tcp|tls)/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -91,10 +107,18 @@ class Settings:
     multicast: bool
     lease: float
     discover: bool = True
+    identity: "Identity | None" = None
 
 
 def checked(
-    role: str, listen: Sequence[str] | None, connect: Sequence[str], *, multicast: bool, lease: float, discover: bool = True
+    role: str,
+    listen: Sequence[str] | None,
+    connect: Sequence[str],
+    *,
+    multicast: bool,
+    lease: float,
+    discover: bool = True,
+    identity: "Identity | None" = None,
 ) -> Settings:
     """The checked settings. Raises `TransportError` for a wrong value."""
     if role not in ROLES:
@@ -107,12 +131,21 @@ def checked(
         raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
     if listen is None:
         listen = () if role == "client" else DEFAULT_LISTEN
-    for endpoint in listen:
+    for endpoint in (*listen, *connect):
         parse_endpoint(endpoint)
+        if identity is None and endpoint.startswith("tls/"):
+            raise TransportError(
+                f"the endpoint {endpoint!r} needs an identity; give the node one (--identity), or write tcp/HOST:PORT"
+            )
     for endpoint in connect:
         if parse_endpoint(endpoint)[1] == 0:
             raise TransportError(f"cannot connect to {endpoint!r}: port 0 names no listener; give the port of the node")
-    return Settings(role, tuple(listen), tuple(connect), multicast, lease, discover)
+    listen, connect = (tuple(_with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
+    return Settings(role, listen, connect, multicast, lease, discover, identity)
+
+
+def _with_scheme(endpoint: str, identity: "Identity | None") -> str:
+    return f"{'tcp' if identity is None else 'tls'}/{endpoint.partition('/')[2]}"
 
 
 def parse_endpoint(endpoint: str) -> tuple[str, int]:
@@ -123,22 +156,27 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     return match["host"].strip("[]"), int(match["port"])
 
 
-def usable_connects(endpoints: Iterable[str], own: Sequence[str]) -> tuple[str, ...]:
-    """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`."""
+def usable_connects(endpoints: Iterable[str], own: Sequence[str], identity: "Identity | None" = None) -> tuple[str, ...]:
+    """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`. `identity`: that of this node;
+    without it `tls/` endpoints are left out.
+    """
     kept: dict[str, None] = {}
     for endpoint in endpoints:
         try:
             host, port = parse_endpoint(endpoint)
         except TransportError:
             continue
-        if port and not _is_wildcard(host) and endpoint not in own:
-            kept[endpoint] = None
+        if identity is None and endpoint.startswith("tls/"):
+            continue
+        usable = _with_scheme(endpoint, identity)
+        if port and not _is_wildcard(host) and usable not in own:
+            kept[usable] = None
     return tuple(kept)
 
 
 def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
     """`settings` with the usable endpoints of `extra` beside its own connects."""
-    more = (endpoint for endpoint in usable_connects(extra, own) if endpoint not in settings.connect)
+    more = (endpoint for endpoint in usable_connects(extra, own, settings.identity) if endpoint not in settings.connect)
     return replace(settings, connect=(*settings.connect, *more))
 
 
@@ -147,15 +185,16 @@ def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> t
     found: list[str] = []
     for endpoint in listening:
         host, port = parse_endpoint(endpoint)
+        scheme = endpoint.partition("/")[0]
         if not _is_wildcard(host):
             found.append(endpoint)
             continue
         for address in addresses:
             ip = ipaddress.ip_address(address)
             if ip.version == 6 and host == "::":
-                found.append(f"tcp/[{address}]:{port}")
+                found.append(f"{scheme}/[{address}]:{port}")
             elif ip.version == 4:  # the IPv6 wildcard takes IPv4 connections too
-                found.append(f"tcp/{address}:{port}")
+                found.append(f"{scheme}/{address}:{port}")
     return tuple(found)
 
 
@@ -170,7 +209,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
     connect["retry"] = {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2}
     if settings.role == "client":  # its open blocks until a router answers: bounded here, tried again by the transport
         connect = {"endpoints": list(settings.connect), "timeout_ms": 1000}
-    return {
+    config: dict[str, object] = {
         "mode": settings.role,
         "listen": {"endpoints": list(listening)},
         "connect": connect,
@@ -189,7 +228,52 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
                 # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
                 "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
                 "rx": {"max_message_size": 16 * 1024 * 1024},
+                **({} if settings.identity is None else _tls(settings.identity)),
             },
+        },
+    }
+    if settings.identity is not None:
+        config["access_control"] = _access_control(settings.identity)
+    return config
+
+
+_MESSAGES = (
+    "query", "reply", "declare_queryable", "liveliness_token", "liveliness_query", "declare_liveliness_subscriber"
+)  # fmt: skip
+
+
+def _access_control(identity: "Identity") -> Mapping[str, object]:
+    """Take and send only the messages that nodes use, on keys of the fleet."""
+    allowed = {
+        "id": "fleet",
+        "permission": "allow",
+        "messages": list(_MESSAGES),
+        "flows": ["ingress", "egress"],
+        "key_exprs": [f"{_ROOT}/{_chunk(identity.subject.fleet)}/**"],
+    }
+    return {
+        "enabled": True,
+        "default_permission": "deny",
+        "rules": [allowed],
+        "subjects": [{"id": "certified", "link_protocols": ["tls"]}],
+        "policies": [{"rules": ["fleet"], "subjects": ["certified"]}],
+    }
+
+
+def _tls(identity: "Identity") -> Mapping[str, object]:
+    """TLS alone, with certificates of both ends. A link ends with the first of its certificates."""
+    key, certificate = (b64encode(pem).decode() for pem in (identity.key_pem, identity.certificate_pem))
+    return {
+        "protocols": ["tls"],
+        "tls": {
+            "root_ca_certificate_base64": b64encode(identity.root_pem).decode(),
+            "enable_mtls": True,
+            "verify_name_on_connect": False,
+            "close_link_on_expiration": True,
+            "listen_private_key_base64": key,
+            "listen_certificate_base64": certificate,
+            "connect_private_key_base64": key,
+            "connect_certificate_base64": certificate,
         },
     }
 

@@ -123,7 +123,8 @@ function facts() {
     setAttribute(box.children[index], "class", kind || null);
   });
   setText(byId("node-name"), status.node);
-  setText(byId("fleet-name"), status.trouble ? `writes are refused: ${status.trouble}` : `fleet ${status.fleet}`);
+  const open = status.links === "none" ? ": links are not protected" : "";
+  setText(byId("fleet-name"), status.trouble ? `writes are refused: ${status.trouble}` : `fleet ${status.fleet}${open}`);
   document.title = `${violated ? `(${violated}) ` : ""}${status.node} · constraint-crdt`;
 }
 model.on("status nodes rows", perFrame(facts));

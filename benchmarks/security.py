@@ -1,0 +1,194 @@
+"""What identities cost: two nodes on Zenoh on loopback, with identities and without, in the same build.
+
+    python benchmarks/security.py [--constraints 100000] [--changes 200] [--starts 9] [--json] [--check]
+
+One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of this process,
+in which both nodes run, and bytes of the connection between them, counted by a relay. At rest: the bytes of ten seconds without a
+change, with the default settings. Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is
+on the CPU, as a busy machine changes the time.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from report import Row, machine, show
+
+from constraint_crdt import Node
+from constraint_crdt.identity.directory import certify_node, create_fleet
+from constraint_crdt.runtime.settings import NodeSettings
+
+FLEET = "plant"
+AT_REST = 10.0
+"""Seconds for which an idle pair is watched."""
+
+MORE_BYTES, MORE_CPU, MORE_START, MORE_IDLE = 110, 0.3, 150, 1.3
+"""At most so many bytes and ms of CPU more for a change, ms of CPU more for a start, and times the bytes at rest."""
+
+_READY = re.compile(r" ready name=")
+
+
+class Relay:
+    """Passes a connection on, and counts its bytes both ways."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.port = 0
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, target: int) -> None:
+        """Relay to a port of loopback."""
+
+        async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            onward, back = await asyncio.open_connection("127.0.0.1", target)
+            for source, sink in ((reader, back), (onward, writer)):
+                self._tasks.add(asyncio.create_task(self._pass(source, sink)))
+
+        self._server = await asyncio.start_server(accepted, "127.0.0.1")
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """End all connections."""
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            self.bytes += len(data)
+            sink.write(data)
+            await sink.drain()
+        sink.close()
+
+
+class Cost(NamedTuple):
+    """The cost of a pair: ms of CPU and bytes of a change, bytes per second at rest."""
+
+    cpu: float
+    bytes: float
+    idle: float
+
+
+@asynccontextmanager
+async def pair(folders: dict[str, Path] | None, *, idle: bool) -> AsyncIterator[tuple[Node, Node, Relay]]:
+    """Two nodes with a relay between them. `idle`: with the default intervals, else with few rounds and no checks."""
+
+    def node(name: str, connect: tuple[str, ...]) -> Node:
+        identity = "" if folders is None else str(folders[name])
+        settings = NodeSettings(name=name, fleet=FLEET, identity=identity, connect=connect, discover=False)
+        if not idle:
+            rare = dict.fromkeys(("check_every", "count_every", "rate_every"), 3600.0)
+            settings = msgspec.structs.replace(settings, gossip_every=2.0, **rare)
+        return Node(settings=settings)
+
+    relay = Relay()
+    async with node("forge", ()) as forge:
+        await relay.open(int(forge.status().endpoints[0].rpartition(":")[2]))
+        async with node("anvil", (f"tcp/127.0.0.1:{relay.port}",)) as anvil:
+            await until(lambda: forge.status().peers == anvil.status().peers == 1)
+            yield forge, anvil, relay
+        await relay.close()
+
+
+async def until(what: Callable[[], object]) -> None:
+    """Wait until `what()` is true."""
+    async with asyncio.timeout(300):
+        while not what():  # noqa: ASYNC110 - about two nodes, neither of which could set an event
+            await asyncio.sleep(0.0005)
+
+
+async def cost(folders: dict[str, Path] | None, constraints: int, changes: int) -> Cost:
+    """The cost of a pair, with identities or without."""
+    async with pair(folders, idle=False) as (forge, anvil, relay):
+        for number in range(constraints):
+            forge.gossip.add_constraint(f"c{number:06d}", at=time.time_ns())
+        await forge.add_constraint("last")
+        await until(lambda: "last" in anvil.gossip.state.constraints)
+        cpu: list[float] = []
+        moved: list[int] = []
+        for number in range(changes):
+            began, before = time.process_time(), relay.bytes
+            await forge.add_constraint(f"x{number}")
+            await until(partial(anvil.gossip.state.constraints.__contains__, f"x{number}"))
+            cpu.append(time.process_time() - began)
+            moved.append(relay.bytes - before)
+    async with pair(folders, idle=True) as (_, _, relay):
+        before = relay.bytes
+        await asyncio.sleep(AT_REST)
+        idle = (relay.bytes - before) / AT_REST
+    return Cost(statistics.median(cpu) * 1e3, statistics.median(moved), idle)
+
+
+def start_up(folder: Path | None) -> tuple[float, float]:
+    """ms of CPU and of time until a node serves."""
+    names = ["--identity", str(folder)] if folder is not None else ["--name", "forge", "--fleet", FLEET]
+    command = [sys.executable, "-m", "constraint_crdt", "node", "--api", "127.0.0.1:0", "--store", "memory", *names]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("CONSTRAINT_CRDT_")}
+    began = time.monotonic()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if _READY.search(line):
+                break
+        took = time.monotonic() - began
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        process.kill()
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") * 1e3, took * 1e3
+
+
+def rows(constraints: int, changes: int, starts: int) -> list[Row]:
+    """The table."""
+    with tempfile.TemporaryDirectory() as place:
+        now, random = time.time_ns(), secrets.token_bytes
+        root = create_fleet(Path(place), FLEET, now=now, random=random)
+        folders = {name: certify_node(Path(place), root, name, "member", now=now, random=random) for name in ("forge", "anvil")}
+        plain = asyncio.run(cost(None, constraints, changes))
+        secured = asyncio.run(cost(folders, constraints, changes))
+        began = [(start_up(None), start_up(folders["forge"])) for _ in range(starts)]
+    cpu, took = (statistics.median(b[i] - a[i] for a, b in began) for i in (0, 1))
+    without = [statistics.median(a[i] for a, _ in began) for i in (0, 1)]
+    what = f"one change among {constraints:,}"
+    return [
+        Row(f"{what}: more CPU of both sides", secured.cpu - plain.cpu, "ms", MORE_CPU, note=f"{plain.cpu:.2f} ms without"),
+        Row(f"{what}: CPU, ratio", secured.cpu / plain.cpu, "x"),
+        Row(f"{what}: more bytes", secured.bytes - plain.bytes, "B", MORE_BYTES, note=f"{plain.bytes:.0f} B without"),
+        Row(f"{what}: bytes, ratio", secured.bytes / plain.bytes, "x"),
+        Row("at rest: bytes, ratio", secured.idle / plain.idle, "x", MORE_IDLE, note=f"{plain.idle:.0f} B/s without"),
+        Row("start-up: more CPU", cpu, "ms", MORE_START, note=f"{without[0]:.0f} ms without"),
+        Row("start-up: CPU, ratio", (without[0] + cpu) / without[0], "x"),
+        Row("start-up: more time", took, "ms", note=f"{without[1]:.0f} ms without"),
+    ]
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--constraints", type=int, default=100_000)
+    parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--starts", type=int, default=9)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
+    arguments = parser.parse_args()
+    found = rows(arguments.constraints, arguments.changes, arguments.starts)
+    show(machine(), found, as_json=arguments.json)
+    return int(arguments.check and not all(row.met for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
