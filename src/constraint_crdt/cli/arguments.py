@@ -274,10 +274,12 @@ def _node(commands: _Commands) -> None:
 
 def _fleet(commands: _Commands) -> None:
     actions = _actions(commands, "fleet")
-    create = _command(actions, "create", "fleet:create", "make the root of a fleet: its key and its certificate")
+    create = _command(actions, "create", "identities:create", "make the root of a fleet: its key and its certificate")
     create.add_argument("name", metavar="NAME", help="name of the fleet")
     create.add_argument("--dir", metavar="FOLDER", help="where to write them; default: a folder of that name")
-    certify = _command(actions, "certify", "fleet:certify", "make the identities of nodes, certify nodes again, or answer requests")
+    certify = _command(
+        actions, "certify", "identities:certify", "make identities of nodes, certify nodes again, or answer requests"
+    )
     certify.add_argument("nodes", nargs="+", metavar="NODE|FILE", help="name of a node, or the file of its request")
     certify.add_argument("--role", default="member", metavar="ROLE", help="observer, member or operator; default: member")
     certify.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")

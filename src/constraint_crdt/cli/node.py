@@ -94,7 +94,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _write_request(arguments: argparse.Namespace) -> int:
-    from constraint_crdt.cli.fleet import request
+    from constraint_crdt.cli.identities import request
 
     return request(arguments)
 
