@@ -102,6 +102,11 @@ def test_a_removal_fells_a_cell_up_to_its_seq_and_no_later_one() -> None:
         assert both_ways(Side("a", [held], 0), Side("b", [], 0), {slot: 3}) == stands
 
 
+def test_a_cell_that_falls_takes_no_other_with_it() -> None:
+    dead, live = cell("x", 3), cell("y", 4)
+    assert both_ways(Side("a", [dead, live], 0), Side("b", [], 0), {(ADD, "x", A): 3}) == [live]
+
+
 def test_of_a_bucket_that_one_side_doubts_the_other_side_counts() -> None:
     held = cell("x", 1)
     bit = bucket_bit(held)
