@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import Cell, make_cell, make_removal
+from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell, make_removal
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.repair import (
     BUCKETS,
@@ -102,6 +102,11 @@ def test_a_removal_fells_a_cell_up_to_its_seq_and_no_later_one() -> None:
         assert both_ways(Side("a", [held], 0), Side("b", [], 0), {slot: 3}) == stands
 
 
+def test_a_cell_that_falls_takes_no_other_with_it() -> None:
+    dead, live = cell("x", 3), cell("y", 4)
+    assert both_ways(Side("a", [dead, live], 0), Side("b", [], 0), {(ADD, "x", A): 3}) == [live]
+
+
 def test_of_a_bucket_that_one_side_doubts_the_other_side_counts() -> None:
     held = cell("x", 1)
     bit = bucket_bit(held)
@@ -150,3 +155,63 @@ def test_of_several_cells_for_a_slot_the_highest_seq_is_put_in_place() -> None:
     for cells in ([older, last], [last, older]):
         assert rebuild(rows, cells) == 0
         assert list(rows.live_cells()) == [last]
+
+
+# --- audits --------------------------------------------------------------------------------------------------------------------
+
+
+def with_removal() -> tuple[Rows, Cell]:
+    """Rows of `a0`, `a1`, `a2`, a removal of `a0`, and `more`; and the removal."""
+    rows = rows_of(3)
+    removal = rows.write(A, make_removal([("a0", [(A, 1)])]))
+    rows.write(A, make_cell(ADD, "more", None))
+    return rows, removal
+
+
+@pytest.mark.parametrize(("ahead", "floor"), [(0, 4), (1000, 5)])
+def test_a_damaged_removal_goes_as_if_it_was_collected(ahead: int, floor: int) -> None:
+    """Peers below then need a Sync. A damaged seq raises no floor above the clock."""
+    rows, removal = with_removal()
+    assert rows.take_dropped() == []
+    hash_ = rows.state_hash
+    removal.digest ^= 1
+    removal.seq += ahead
+    assert audit(rows) == (True, 0)
+    assert (list(rows.each(REMOVE)), rows.floors, rows.state_hash) == ([], {A: floor}, hash_)
+    assert (rows.serves({A: floor - 1}), rows.serves({A: floor})) == (False, True)
+    assert [(each.kind, each.key, each.data, each.seq, each.replica) for each in rows.take_dropped()] == [(REMOVE, 4, b"", 4, A)]
+    assert audit(rows) == (False, 0)
+
+
+def test_a_damaged_removal_below_a_floor_leaves_the_floor() -> None:
+    rows, removal = with_removal()
+    rows._floors[A] = 5
+    removal.digest ^= 1
+    audit(rows)
+    assert rows.floors == {A: 5}
+
+
+def test_a_cell_that_stands_though_it_was_removed_falls_and_its_bucket_is_in_doubt() -> None:
+    rows, _ = with_removal()
+    hash_, changes = rows.state_hash, list[tuple[str | int | None, str | int | None]]()
+    dead = cell("a0", 1)
+    rebuild(rows, [*rows.each(REMOVE), *rows.live_cells(), dead])
+    rows.take_dropped()
+    rows.watch(ADD, lambda old, new: changes.append((old.key if old else None, new.key if new else None)))
+    assert audit(rows) == (True, bucket_bit(dead))
+    assert (rows.state_hash, rows.held(ADD, "a0"), rows.floors) == (hash_, (), {})
+    assert changes == [("a0", None)]
+    assert [(each.kind, each.key, each.data, each.seq, each.replica) for each in rows.take_dropped()] == [(ADD, "a0", b"", 5, A)]
+
+
+def test_the_doubts_about_several_damaged_cells_add_up() -> None:
+    rows = rows_of(6)
+    damaged = [each for each in rows.live_cells() if each.seq in (2, 4)]
+    for each in damaged:
+        rows._sums[ADD] += 1
+        each.digest += 1
+    found, doubt = audit(rows)
+    assert found
+    for each in damaged:
+        assert doubt & bucket_bit(each)
+    assert [each.seq for each in rows.live_cells()] == [1, 3, 5, 6]
