@@ -1,5 +1,6 @@
 """Certificates and proofs, without files and without a clock."""
 
+import base64
 import dataclasses
 import re
 
@@ -233,3 +234,11 @@ def test_a_proof_is_short() -> None:
     longest = identity_of("n" * 63, create_root("f" * 63, now=NOW, random=seeded(1)))
     assert len(longest.prove(SESSION)) < MAX_PROOF
     assert not longest.proves("A" * (MAX_PROOF + 1), "n" * 63, SESSION, NOW)
+
+
+def test_a_certificate_that_the_library_warns_of_is_no_proof() -> None:
+    """The defect: a serial number of 0 in a stranger's proof raised the library's warning, where warnings are errors."""
+    certificate = base64.urlsafe_b64decode(PROOF + "=" * (-len(PROOF) % 4))
+    at = certificate.index(bytes((2, 19))) + 2
+    changed = certificate[:at] + bytes((0xFF,)) + certificate[at + 1 :]
+    assert not FORGE.proves(base64.urlsafe_b64encode(changed).decode().rstrip("="), "forge", SESSION, NOW)

@@ -1,5 +1,6 @@
 """A disk that takes nothing: the node refuses writes, says why, goes on reading and gossiping, and recovers by itself."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -135,9 +136,12 @@ async def test_so_does_one_that_becomes_read_only(pair: Pair, disk: SmallDisk) -
     await pair.write_until_refused(a)
     disk.free()
     disk.make_read_only()  # at once, with no try of the node in between
-    await eventually(
-        lambda: "is read-only: make the file, its directory and its file system writable" in (a.status().trouble or "")
-    )
+    says = "is read-only: make the file, its directory and its file system writable"
+    async with asyncio.timeout(20):
+        while says not in (a.status().trouble or ""):
+            with contextlib.suppress(WritesRefused):  # its thread may have found the space just before: then only a write finds out
+                await pair.add(a, "onto-the-wall")
+            await asyncio.sleep(0.005)
     await pair.still_serves(a, "read-only")
     disk.make_writable()
     await pair.recovered(a)
