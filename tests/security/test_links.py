@@ -22,6 +22,8 @@ from tests.transport.seats import Network, Seat, all_see_all
 
 from .fleets import FLEET, Attempts, Fleet, Stranger
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Fleet:
