@@ -110,6 +110,16 @@ async def test_a_file_that_says_nothing_of_use_is_passed_over(tmp_path: Path, co
     assert bench.engine.report().alerts == ()
 
 
+async def test_a_file_that_is_too_large_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: the error of the reader that alerts share with other files of the store kept the node from starting."""
+    monkeypatch.setattr(alerting, "FILE_BYTES", 10)
+    file = tmp_path / "alerts.json"
+    file.write_bytes(b"[" + b" " * 20 + b"]")
+    bench = Bench(file)
+    await bench.engine.load()
+    assert bench.engine.report().alerts == ()
+
+
 async def test_a_file_that_cannot_be_written_costs_nothing_else(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "none" / "alerts.json", msgspec.structs.replace(RULE, for_=0.0))
     bench.conditions.found = {"x": True}

@@ -36,6 +36,7 @@ import msgspec
 from constraint_crdt.alerts.rules import LOG, AlertRule, Condition, Conditions, shown_place
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
+from constraint_crdt.errors import StoreError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
 from constraint_crdt.model import VerdictState
@@ -371,7 +372,7 @@ class AlertEngine:
             alerts = await asyncio.to_thread(_read, self._file)
         except FileNotFoundError:
             return
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, StoreError) as error:
             _log.warning("cannot read the alerts in %s (%s): those that hold fire again", self._file, error)
             return
         for alert in alerts[:MOST]:
