@@ -29,14 +29,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import msgspec
 
 from constraint_crdt.alerts.rules import LOG, AlertRule, Condition, Conditions, shown_place
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.errors import StoreError
+from constraint_crdt.errors import InvalidValue, StoreError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.temporal import Spell, TimeRules
 from constraint_crdt.model import VerdictState
@@ -204,10 +204,14 @@ class Alert(msgspec.Struct, kw_only=True):
     fired_at: int | None = None
     """In ns since the epoch; None before the rule's time has passed."""
     detail: str = ""
-    elapsed: Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)] = 0
+    elapsed: int = 0
     """Of an alert about to fire: the counted time of the rule, in ns."""
     untold: list[str] = []
     """Of a fired alert: the places where the message was dropped, by `_digest`."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.elapsed <= MAX_COUNT:
+            raise InvalidValue("the time of an alert is out of bounds")
 
 
 class _Tracked:

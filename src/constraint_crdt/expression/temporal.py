@@ -17,12 +17,12 @@ Rules kept here:
 
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from constraint_crdt.crdt.limits import MAX_COUNT
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.model import IfUnknown, VerdictState
 
@@ -212,17 +212,19 @@ class DefinitionKey(msgspec.Struct, frozen=True, omit_defaults=True):
         return blake2b(_encode(self), digest_size=16, person=b"definition").hexdigest()
 
 
-_Time = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
-
-
 class SavedSpell(msgspec.Struct, frozen=True, gc=False):
     """A spell in a file."""
 
     state: Literal["pending", "violated", "clearing"]
-    since: _Time
+    since: int
     """ns since the epoch."""
-    elapsed: _Time
+    elapsed: int
     """ns counted for `for` or `clear_after`."""
+
+    def __post_init__(self) -> None:
+        for field, time in (("since", self.since), ("elapsed", self.elapsed)):
+            if not 0 <= time <= MAX_COUNT:
+                raise InvalidValue(f"`{field}` of a spell is out of bounds")
 
 
 class _Head(msgspec.Struct):
