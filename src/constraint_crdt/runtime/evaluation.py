@@ -354,8 +354,8 @@ class _VerdictCells:
 
     def _was_judged(self, id_: str) -> bool:
         """True if a life of this node counted judgements of the constraint: its sensor is dead since, not missing."""
-        rows, me = self._gossip.state.rows, self._gossip.node_id
-        return any(each.node_id == me and rows.get(COUNTS, id_, each) is not None for each in rows.clock_entries)
+        me = self._gossip.node_id
+        return any(cell.replica.node_id == me for cell in self._gossip.state.rows.held(COUNTS, id_))
 
     def recall(self) -> None:
         """The state was loaded: go on from the cells of this node in it."""

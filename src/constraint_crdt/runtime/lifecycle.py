@@ -270,12 +270,12 @@ class Runtime:
             self.gossip, self.feed, self.measurements, self.rates, self.sketches,
             push=self.exchanges.push, every=settings.check_every,
         )  # fmt: skip
-        self.spell_file = SpellFile(store_path(settings), self.evaluator.judge)
+        store_file = store_path(settings)
+        self.spell_file = SpellFile(store_file, self.evaluator.judge)
         self.probes = [ProbeReader(probe, self.evaluator.measure, settings.check_every) for probe in probes]
 
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
-        store_file = store_path(settings)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
