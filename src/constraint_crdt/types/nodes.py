@@ -83,6 +83,11 @@ def retire_value(cell: Cell) -> RetireValue:
     return value
 
 
+def retired_nodes(*cells: Cell | None) -> set[str]:
+    """The nodes that these RETIRE cells are about: of a change, those whose readings may move."""
+    return {life.node_id for cell in cells if cell is not None for life in retire_value(cell).lives}
+
+
 class Retirements(IndexedView):
     """The retire cells. Readings are O(1), or O(retired lives) for a clock."""
 

@@ -32,7 +32,7 @@ from constraint_crdt.crdt.limits import CELL_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import InvalidType
-from constraint_crdt.types.nodes import RETIRE, Retirements, retire_value
+from constraint_crdt.types.nodes import RETIRE, Retirements, retired_nodes
 from constraint_crdt.types.view import IndexedView
 
 VARIABLES: Final = 26
@@ -178,9 +178,8 @@ class MeasuredVariables(IndexedView):
         if cell is None:
             return
         if cell.kind == RETIRE:
-            for retirement in (each for each in (old, new) if each is not None):
-                for node in {life.node_id for life in retire_value(retirement).lives}:
-                    self._show(node)
+            for node in retired_nodes(old, new):
+                self._show(node)
             return
         node, before = cell.replica.node_id, self._held.get(cell.replica.node_id)
         after = _standing(new) if new is not None else None

@@ -33,7 +33,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import RETIRE, Retirements, retire_value
+from constraint_crdt.types.nodes import RETIRE, Retirements, retired_nodes
 from constraint_crdt.types.view import IndexedView
 
 VERDICT: Final = 24
@@ -309,10 +309,9 @@ class ConstraintVerdicts(IndexedView):
         if cell is None:
             return
         if cell.kind == RETIRE:
-            for retirement in (each for each in (old, new) if each is not None):
-                for node in {life.node_id for life in retire_value(retirement).lives}:
-                    for id_ in self._ids.get(node, ()):
-                        self._show(id_, node)
+            for node in retired_nodes(old, new):
+                for id_ in self._ids.get(node, ()):
+                    self._show(id_, node)
             return
         id_, replica = str(cell.key), cell.replica
         held = self._held.setdefault(id_, {})
@@ -419,9 +418,8 @@ class ConstraintVerdicts(IndexedView):
         A new life takes them over: it writes each anew, changed or not.
         """
         replica = writer(node)
-        found = {id_: self._held[id_][replica.node_id] for id_ in sorted(self._ids.get(replica.node_id, ()))}
-        others = {id_: each.verdict for id_, each in found.items() if each.replica != replica}
-        return {id_: each for id_, each in others.items() if each is not None and each.state is not VerdictState.HOLDS}
+        told = self.told_by(replica.node_id).items()
+        return {id_: each for id_, (life, each) in told if life != replica and each.state is not VerdictState.HOLDS}
 
     def told_by(self, node_id: str) -> dict[str, tuple[Replica, NodeVerdict]]:
         """The verdicts of a node that count, each with the life that told it, ordered by id; those left out of the readings too."""
