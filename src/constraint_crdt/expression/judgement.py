@@ -281,8 +281,6 @@ class Judge:
             self._readers.setdefault(name, set()).add(judged.id)
         if judged.timed:
             self._timed.add(judged.id)
-        if before is not None and before.evaluation.state in _RUNNING:
-            self._running.add(judged.id)
         self._spans_changed |= bool(judged.spans)
         if before is None:
             self._begin(judged)
@@ -290,17 +288,25 @@ class Judge:
             judged.spent, judged.looked, judged.added_to = before.spent, before.looked, before.added_to
             judged.verdict, judged.evaluation, judged.known = before.verdict, before.evaluation, before.known
             judged.since, judged.began = before.since, before.began
+        self._sort(judged)
 
     def _begin(self, judged: _Judged) -> None:
         """Begin in the states of the spells: a spell that goes on after a restart is no turn."""
         state, judged.since = together(rule.spell for rule in judged.rules)
         judged.evaluation = judged.evaluation._replace(state=state)
-        if state in VIOLATED_STATES:
-            self._violated.add(judged.id)
-        if state in _RUNNING:
-            self._running.add(judged.id)
-        if state is VerdictState.UNKNOWN:
-            self._undecided.add(judged.id)
+
+    def _sort(self, judged: _Judged) -> None:
+        """Put a constraint into the sets of its state, and out of the others."""
+        state = judged.evaluation.state
+        for ids, belongs in (
+            (self._violated, state in VIOLATED_STATES),
+            (self._undecided, state is VerdictState.UNKNOWN),
+            (self._running, state in _RUNNING),
+        ):
+            if belongs:
+                ids.add(judged.id)
+            else:
+                ids.discard(judged.id)
 
     def _drop(self, id_: str, now: int) -> _Judged | None:
         judged = self._judged.pop(id_, None)
@@ -454,20 +460,9 @@ class Judge:
         judged.known |= after not in _UNDECIDED
         if before is after:
             return
-        if after in VIOLATED_STATES:
-            self._violated.add(judged.id)
-        else:
-            self._violated.discard(judged.id)
-        if after is VerdictState.UNKNOWN:
-            self._undecided.add(judged.id)
-        else:
-            self._undecided.discard(judged.id)
+        self._sort(judged)
         self.turns += 1
         self._turns.append(Turn(judged.id, before, after))
-        if after in _RUNNING:
-            self._running.add(judged.id)
-        else:
-            self._running.discard(judged.id)
 
     def _count(self, judged: _Judged) -> None:
         id_, verdict = judged.id, judged.verdict
