@@ -5,12 +5,11 @@
 `common-expression-language` (module `cel`) is compared if it is installed: the same text and values, as 0.1.0 called it.
 """
 
-import argparse
 import contextlib
 import subprocess
 import sys
 
-from report import Row, cpu, machine, show
+from report import Row, cpu, run
 
 from constraint_crdt.expression import compile_expression, measurements
 from constraint_crdt.expression import evaluation as compiler
@@ -79,16 +78,5 @@ def former() -> list[Row]:
     ]
 
 
-def main() -> int:
-    """Print the table; with `--check`, 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    table = rows()
-    show(machine(), table, as_json=args.json)
-    return int(args.check and not all(row.met for row in table))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, rows))

@@ -7,11 +7,10 @@ moves. The bounds are 8 % of a core for 10,000 plain constraints, and 3 % for 1,
 Writing the counts is the same work for any judgement, and is a row of its own.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
 
-from report import Row, machine, median_cpu, show
+from report import Row, median_cpu, run
 
 from constraint_crdt import GossipNode
 from constraint_crdt.expression.judgement import Judge
@@ -85,16 +84,5 @@ def write(counts: Mapping[str | None, tuple[int, int]]) -> float:
     return median_cpu(lambda: node.record_all(counts), JUDGED)
 
 
-def main() -> int:
-    """Print the table; with `--check`, 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    table = rows()
-    show(machine(), table, as_json=args.json)
-    return int(args.check and not all(row.met for row in table))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, rows))

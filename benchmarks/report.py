@@ -3,6 +3,7 @@
 Times are CPU time of this process, so that a busy machine changes them little; the garbage collector stays on, as it is in use.
 """
 
+import argparse
 import hashlib
 import json
 import platform
@@ -76,6 +77,17 @@ def show(heading: str, rows: Iterable[Row], *, as_json: bool) -> None:
         print(f"{what:<{widths[0]}}  {measured:>{widths[1]}}  {bar:>{widths[2]}}  {met:<{widths[3]}}  {note}".rstrip())
         if index == 0:
             print("-" * (sum(widths) + 6))
+
+
+def run(about: str | None, rows: Callable[[], list[Row]]) -> int:
+    """The command of a benchmark with one table: print it; with `--check`, returns 1 if a bound is missed."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    table = rows()
+    show(machine(), table, as_json=args.json)
+    return int(args.check and not all(row.met for row in table))
 
 
 def _value(value: float, unit: str) -> str:

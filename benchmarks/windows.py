@@ -6,10 +6,9 @@ A node has 1,000 such constraints, each over a variable of its own, which is mea
 the evaluation. The bound is 3 % of a core for all, so 30 µs a judgement, of which the state of the verdict takes a part.
 """
 
-import argparse
 import sys
 
-from report import Row, machine, median_cpu, show
+from report import Row, median_cpu, run
 
 from constraint_crdt.expression import Expression, compile_expression, measurements
 from constraint_crdt.expression.windows import Samples, requirements
@@ -73,16 +72,5 @@ def judgement(text: str) -> float:
     return median_cpu(lambda: kept.judge(measured), JUDGED) * 1e6 / CONSTRAINTS
 
 
-def main() -> int:
-    """Print the table; with `--check`, 1 if a bound is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
-    table = rows()
-    show(machine(), table, as_json=args.json)
-    return int(args.check and not all(row.met for row in table))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, rows))
