@@ -122,6 +122,8 @@ class Prediction(NamedTuple):
     """The seqs that the row covers no longer."""
     whole: bool
     """The run is the row from 0, and replaces what is known of it."""
+    superseded: Sequence[Cell] = ()
+    """The standing cells that a dead cell of the run replaced."""
 
 
 Standing = Callable[[Replica, int, int], Sequence[Cell]]
@@ -267,11 +269,13 @@ class SignedRows:
                 seq = tree.by_slot.get((cell.kind, cell.key))
                 if seq is not None:
                     gone.add(seq)
+        superseded: list[Cell] = []
         for each in news:
             slot = _slot(each)
             before = self._find(*slot, run.replica)
             if before is not None:
                 gone.add(before.seq)
+                superseded.append(before)
             if slot in tree.by_slot:
                 gone.add(tree.by_slot[slot])
         added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
@@ -285,7 +289,7 @@ class SignedRows:
         blocks = {block: self._block(run.replica, tree, block, added, gone) for block in touched}
         stretches = _stretches(tree, blocks)
         root = _root({**tree.stretches, **stretches})
-        return Prediction(run, root, blocks, stretches, news, frozenset(gone), False)
+        return Prediction(run, root, blocks, stretches, news, frozenset(gone), False, superseded)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""

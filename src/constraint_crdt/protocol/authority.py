@@ -281,6 +281,7 @@ class Authority:
         for replica in admission.replaced:
             self._rights.members.pop(replica, None)
         for prediction in admission.predictions:
+            self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
         return self.forget_ended()
 
