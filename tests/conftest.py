@@ -8,6 +8,7 @@ Rules kept here:
 - A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
 - A quick run does not import a test module that is marked as a whole.
+- A quick run takes `QUICK_CASES` of the cases of a parametrized test: others in each run, as the seed of the order draws them.
 - In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
   `SLOW_SECONDS` fails. Elapsed time would depend on how busy the machine is.
 """
@@ -18,6 +19,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -32,7 +34,8 @@ FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
-"""In a quick run on a busy machine. On an idle one a test of more than 0.05 s is `slow`."""
+"""In a quick run on a busy machine. On an idle one a test of more than 0.1 s, or with waits of more than 0.4 s, is `slow`."""
+QUICK_CASES = 3
 _PROPERTY = "quick test took too long"
 _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(NOT_QUICK)})$", re.MULTILINE)
 
@@ -52,6 +55,8 @@ settings.register_profile(  # for `mutmut`: the same examples for each mutant, a
 )
 settings.load_profile(BUDGET)
 
+gc.set_threshold(200_000, 10, 100)  # a collection makes thousands of objects that all stay
+
 _started: list[str] = []
 """The programs that were started since the present test began."""
 
@@ -66,14 +71,6 @@ sys.addaudithook(_note_start)
 # A shell starts what runs in the background with SIGINT ignored, and processes inherit that: those of the tests end by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
-# its start. So bytecode is kept, but not beside the sources.
-if sys.dont_write_bytecode:
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,7 +91,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is quick, before `-m` selects. The nightly budget takes longer than any one test may by default."""
     for item in items:
         for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
@@ -103,6 +100,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.quick)
         if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+    if _is_quick_run(config):
+        _leave_out_cases(config, items)
+
+
+def _leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    taken: Counter[str] = Counter()
+    kept, left_out = [], []
+    for item in items:  # pytest-randomly has shuffled them, with the same seed in all workers
+        test, _, _ = item.nodeid.partition("[")
+        taken[test] += 1
+        (kept if taken[test] <= QUICK_CASES else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
 
 
 def pytest_collection_finish() -> None:
