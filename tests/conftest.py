@@ -35,7 +35,7 @@ FIXTURES = {"node_url": "processes", "browser": "browser"}
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
 """In a quick run on a busy machine. On an idle one a test of more than 0.1 s, or with waits of more than 0.4 s, is `slow`."""
-QUICK_CASES = 3
+QUICK_CASES = 2
 _PROPERTY = "quick test took too long"
 _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(NOT_QUICK)})$", re.MULTILINE)
 
@@ -106,15 +106,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
     taken: Counter[str] = Counter()
-    kept, left_out = [], []
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
     for item in items:  # pytest-randomly has shuffled them, with the same seed in all workers
         test, _, _ = item.nodeid.partition("[")
         taken[test] += 1
         (kept if taken[test] <= QUICK_CASES else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
-
-
 
 
 def pytest_collection_finish() -> None:
