@@ -71,8 +71,9 @@ def test_without_loss_one_exchange_is_enough_and_costs_little_more_than_the_cont
 
 
 def test_an_exchange_of_objects_takes_up_what_was_interrupted_and_reads_every_part() -> None:
-    full, blank = node("full", 20), node("blank")
-    [first, *rest] = full.encoded(full.delta_since(VectorClock()), blank.node_id, PART)
+    full, blank = node("full", 200), node("blank")
+    [transfer] = full.receive(blank.ping()).responses
+    [first, *rest] = full.encoded(transfer, blank.node_id, PART)
     assert len(rest) > 1
     blank.receive(decode_message(first))
     assert isinstance(blank.begin(full.node_id), Resume)
