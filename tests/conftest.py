@@ -20,7 +20,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -90,9 +91,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if ignored else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is quick, before `-m` selects. The nightly budget takes longer than any one test may by default."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: two workers a core, as half of the time of a worker is a wait for a process, a socket or a browser. The tests of a
+    quick run wait little.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if _is_quick_run(config) else 2 * cores
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Mark what is quick, before `-m` selects, and order what is left, after pytest-randomly. The nightly budget takes longer than
+    any one test may by default.
+    """
     for item in items:
         for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(FIXTURES[fixture])
@@ -100,20 +113,47 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.quick)
         if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+    yield
     if _is_quick_run(config):
         _leave_out_cases(config, items)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = _for_workers(items, workers)
 
 
 def _leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
     taken: Counter[str] = Counter()
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
-    for item in items:  # pytest-randomly has shuffled them, with the same seed in all workers
+    for item in items:  # shuffled, with the same seed in all workers
         test, _, _ = item.nodeid.partition("[")
         taken[test] += 1
         (kept if taken[test] <= QUICK_CASES else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
+
+
+def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Tests in an order in which no worker waits for another at the end.
+
+    `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
+    part begins with tests that take long, and ends with quick ones. The first part has all tests of the browser, which is started
+    once then, and half as many others as the other parts.
+    """
+    browser = [item for item in items if item.get_closest_marker("browser")]
+    quick = [item for item in items if item.get_closest_marker("quick")]
+    parts: list[list[pytest.Item]] = [browser, *([] for _ in range(workers - 1))]
+    turns = cycle([*range(1, workers), *range(workers)])
+    for item in items:
+        if not item.get_closest_marker("browser") and not item.get_closest_marker("quick"):
+            parts[next(turns)].append(item)
+    ordered: list[pytest.Item] = []
+    for number, part in enumerate(parts):
+        size = (len(items) - len(ordered)) // (workers - number)
+        filling = max(0, size - len(part))
+        ordered += [*part, *quick[:filling]]
+        del quick[:filling]
+    return [*ordered, *quick]
 
 
 def pytest_collection_finish() -> None:
