@@ -107,6 +107,11 @@ class ZenohTransport:
         """See `Transport.bytes_received`."""
         return self._traffic.received
 
+    @property
+    def refused(self) -> int:
+        """See `Transport.refused`."""
+        return self._traffic.refused
+
     def peers(self) -> frozenset[Peer]:
         """See `Transport.peers`."""
         return frozenset(self._session.peers) if self._session else frozenset()
