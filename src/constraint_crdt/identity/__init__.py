@@ -19,12 +19,13 @@ Rules:
 import re
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -38,8 +39,9 @@ ROLES = ("observer", "member", "operator")
 """The roles of a certificate. This version writes the role, and does not enforce it."""
 
 ROOT_VALID = 3650 * DAY
+ISSUER_VALID = 365 * DAY
 NODE_VALID = 30 * DAY
-"""The validity of a root and of a certificate, in ns."""
+"""The validity of a root, of an issuing certificate and of a node's certificate, in ns."""
 
 EARLIER = 3600 * SECOND
 """A certificate is valid from this time before its signature, in ns: the clocks of a fleet differ."""
@@ -54,7 +56,13 @@ RandomBytes = Callable[[int], bytes]
 """Gives so many random bytes, as `secrets.token_bytes` does."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+MAX_CHAIN = 2048
+"""Bytes of a chain, at most."""
+
 _URI = re.compile(r"constraint-crdt://([^/]+)/([^/]+)/([^/]+)", re.ASCII)
+_ISSUER = "issuer"
+_CERTIFIES = "certifies"
+_LONG_FORM = b"\x30\x82"
 _SIGNATURE_BYTES = 64
 
 
@@ -72,10 +80,48 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Member:
+    """A node, as its chain of certificates names it. Build it with `read_chain`."""
+
+    fleet: str
+    node: str
+    role: str
+    public_key: bytes
+    fingerprint: str
+    """SHA-256 of the public key, in hex digits."""
+    issuer: str | None
+    """The fingerprint of the operator's key that signed the certificate; None if the root signed it."""
+    begins: int
+    ends: int
+    """The validity of the certificate, in ns since the epoch."""
+
+
+@dataclass(frozen=True)
 class Root:
     """The root of a fleet."""
 
     fleet: str
+    certificate: x509.Certificate
+    key: Ed25519PrivateKey
+
+    @property
+    def pem(self) -> bytes:
+        """The certificate."""
+        return self.certificate.public_bytes(Encoding.PEM)
+
+    @property
+    def ends(self) -> int:
+        """The end of the certificate, in ns since the epoch."""
+        return _ns(self.certificate.not_valid_after_utc)
+
+
+@dataclass(frozen=True)
+class Issuer:
+    """The issuing certificate of an operator, and its key. It certifies `roles`, and the operator itself in any role."""
+
+    fleet: str
+    node: str
+    roles: tuple[str, ...]
     certificate: x509.Certificate
     key: Ed25519PrivateKey
 
@@ -177,17 +223,44 @@ def key_pem(key: Ed25519PrivateKey) -> bytes:
 def create_root(fleet: str, *, now: int, random: RandomBytes) -> Root:
     """A new root. Raises `IdentityError` for a wrong name."""
     name, key = _common_name(check_name(fleet, "the name of a fleet")), create_key(random)
-    usage = x509.KeyUsage(
-        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-    certificate = (
-        _unsigned(name, name, key.public_key(), key.public_key(), now, ROOT_VALID, random)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(key, None)
-    )
-    return Root(fleet, certificate, key)
+    unsigned = _unsigned(name, name, key.public_key(), key.public_key(), (now - EARLIER, now + ROOT_VALID), random)
+    return Root(fleet, _authority(unsigned, path_length=1).sign(key, None), key)
+
+
+def create_issuer(
+    root: Root, node: str, roles: Sequence[str], key: Ed25519PrivateKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
+) -> Issuer:
+    """The issuing certificate of the operator `node`, for `key`. `roles`: those that it certifies.
+
+    Raises `IdentityError` for a wrong name, role or validity, and for a root that is not valid or that allows no issuers.
+    """
+    check_name(node, "the name of a node")
+    _check_issuers(root.certificate)
+    uris = [
+        f"constraint-crdt://{root.fleet}/{_ISSUER}/{node}",
+        f"constraint-crdt://{root.fleet}/{_CERTIFIES}/{'+'.join(check_role(each) for each in roles)}",
+    ]
+    subject = _common_name(f"/{node}")  # the name of no node
+    validity = _within(root, f"the root of {root.fleet}", now, valid)
+    unsigned = _unsigned(subject, root.certificate.subject, key.public_key(), root.key.public_key(), validity, random)
+    certificate = _authority(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
+    return Issuer(root.fleet, node, tuple(roles), certificate, key)
+
+
+def read_issuer(certificate: bytes, key: bytes, root: x509.Certificate) -> Issuer:
+    """The issuer of two PEM files. Raises `IdentityError` if they do not belong together, or `root` did not sign it."""
+    found, secret = read_certificate(certificate), read_key(key)
+    if _public_key(found) != secret.public_key():
+        raise IdentityError("the issuing certificate and its key do not belong together: copy both from one folder")
+    if not _is_issued_by(found, root):
+        raise IdentityError("the issuing certificate is of another fleet: its root did not sign it")
+    try:
+        fleet, node, roles = _read_issuing(found, root)
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
+        raise IdentityError(
+            "that is no issuing certificate: make one with `constraint-crdt fleet certify --role operator`"
+        ) from None
+    return Issuer(fleet, node, roles, found, secret)
 
 
 def read_root(certificate: bytes, key: bytes) -> Root:
@@ -220,27 +293,27 @@ def read_request(pem: bytes) -> tuple[str, Ed25519PublicKey]:
 
 
 def certify(
-    root: Root, node: str, role: str, key: Ed25519PublicKey, *, now: int, random: RandomBytes, valid: int = NODE_VALID
+    signer: Root | Issuer, node: str, role: str, key: Ed25519PublicKey, *, now: int, random: RandomBytes, valid: int = NODE_VALID
 ) -> x509.Certificate:
-    """A certificate of a node. `valid`: its validity in ns.
+    """A certificate of a node. `valid`: its validity in ns, which ends with that of `signer` at the latest.
 
-    Raises `IdentityError` for a wrong name, role or validity, and for a root that is not valid.
+    Raises `IdentityError` for a wrong name, role or validity, and for a signer that is not valid or may not give the role.
     """
     check_name(node, "the name of a node")
     check_role(role)
-    if not SECOND <= valid <= ROOT_VALID:
-        raise IdentityError(f"a certificate is valid for 1 s to {ROOT_VALID // DAY} days")
-    trouble = _validity(root.certificate, f"the root of {root.fleet}", now)
-    if trouble is not None:
-        raise IdentityError(trouble)
-    unsigned = _unsigned(_common_name(node), root.certificate.subject, key, root.key.public_key(), now, valid, random)
-    uri = x509.UniformResourceIdentifier(f"constraint-crdt://{root.fleet}/{role}/{node}")
+    if isinstance(signer, Issuer):
+        _check_may_certify(signer.node, signer.roles, node, role)
+        of = f"{signer.node} for certifying others"
+    else:
+        of = f"the root of {signer.fleet}"
+    validity = _within(signer, of, now, valid)
+    unsigned = _unsigned(_common_name(node), signer.certificate.subject, key, signer.key.public_key(), validity, random)
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     return (
         unsigned.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
+        .add_extension(_alternative([f"constraint-crdt://{signer.fleet}/{role}/{node}"]), critical=False)
         .add_extension(usage, critical=False)
-        .sign(root.key, None)
+        .sign(signer.key, None)
     )
 
 
@@ -257,19 +330,132 @@ def read_identity(root: bytes, certificate: bytes, key: bytes) -> Identity:
 
 def read_subject(certificate: x509.Certificate, root: x509.Certificate) -> Subject:
     """The names in a certificate. Raises `IdentityError` if `root` did not sign it, or the names do not agree."""
+    if not _is_issued_by(certificate, root):
+        raise IdentityError("the certificate is of another fleet: its root did not sign it")
     try:
-        certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
-        raise IdentityError("the certificate is of another fleet: its root did not sign it") from None
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        uris = _uris(certificate)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         uris = []
     match = _URI.fullmatch(uris[0]) if len(uris) == 1 else None
     if match is None or match[2] not in ROLES or match[3] != _name_in(certificate):
         raise IdentityError("the certificate names no node of a fleet: make one with `constraint-crdt fleet certify`")
     return Subject(match[1], match[2], match[3])
+
+
+def read_chain(chain: bytes, roots: Sequence[x509.Certificate]) -> Member:
+    """The member of a chain: the DER of its certificate, then that of the issuing certificate, unless a root signed the first.
+
+    Raises `IdentityError` for another content, and for a chain that does not end at one of `roots`, names two fleets, gives a role
+    that its issuer may not give, or is valid outside of the validity of its issuer. Does not look at the time.
+    """
+    try:
+        with warnings.catch_warnings():  # the chain may be of a stranger: the library's warnings about it are of no use
+            warnings.simplefilter("ignore")
+            certificate, *issuing = [x509.load_der_x509_certificate(each) for each in _split(chain)]
+            return _member(certificate, issuing[0] if issuing else None, roots)
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        raise IdentityError(f"that is no chain of certificates: {error}") from None
+
+
+def _split(chain: bytes) -> list[bytes]:
+    """The one or two certificates of a chain. Each takes 256 bytes or more, so its length has two bytes."""
+    parts: list[bytes] = []
+    rest = chain
+    while rest:
+        end = 4 + int.from_bytes(rest[2:4], "big")
+        if len(chain) > MAX_CHAIN or len(parts) == 2 or rest[:2] != _LONG_FORM or end > len(rest):
+            raise ValueError("it has other bytes than one or two certificates")
+        parts.append(rest[:end])
+        rest = rest[end:]
+    if not parts:
+        raise ValueError("it is empty")
+    return parts
+
+
+def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roots: Sequence[x509.Certificate]) -> Member:
+    signed = certificate if issuing is None else issuing
+    root = next((each for each in roots if _is_issued_by(signed, each)), None)
+    if root is None:
+        raise IdentityError("the certificate is of another fleet: its root did not sign it")
+    subject = read_subject(certificate, root if issuing is None else issuing)
+    if _constraints(certificate).ca or subject.fleet != _name_in(root):
+        raise IdentityError(f"the certificate of {subject.node} is not that of a node of the fleet {_name_in(root)}")
+    if issuing is not None:
+        _check_issuing(issuing, root, subject)
+    _check_within(certificate, signed if issuing is not None else root, subject.node)
+    key = _public_key(certificate)
+    return Member(
+        fleet=subject.fleet,
+        node=subject.node,
+        role=subject.role,
+        public_key=key.public_bytes_raw(),
+        fingerprint=fingerprint(key),
+        issuer=None if issuing is None else fingerprint(_public_key(issuing)),
+        begins=_ns(certificate.not_valid_before_utc),
+        ends=_ns(certificate.not_valid_after_utc),
+    )
+
+
+def fingerprint(key: Ed25519PublicKey) -> str:
+    """SHA-256 of a public key, in hex digits."""
+    return sha256(key.public_bytes_raw()).hexdigest()
+
+
+def _check_issuing(issuing: x509.Certificate, root: x509.Certificate, subject: Subject) -> None:
+    """Refuse an issuing certificate that the root does not allow, and a `subject` that it may not certify."""
+    fleet, node, roles = _read_issuing(issuing, root)
+    if fleet != subject.fleet:
+        raise IdentityError(f"the certificate of {subject.node} is of the fleet {subject.fleet}, and its issuer of {fleet}")
+    _check_may_certify(node, roles, subject.node, subject.role)
+
+
+def _read_issuing(issuing: x509.Certificate, root: x509.Certificate) -> tuple[str, str, tuple[str, ...]]:
+    """Fleet, node and roles of an issuing certificate, which `root` signed. Raises also the errors of the library."""
+    _check_issuers(root)
+    constraints, usage = _constraints(issuing), issuing.extensions.get_extension_for_class(x509.KeyUsage).value
+    named, certifies = (_URI.fullmatch(uri) for uri in _uris(issuing))
+    if not constraints.ca or constraints.path_length != 0 or not usage.key_cert_sign or named is None or certifies is None:
+        raise ValueError("an issuing certificate has another form")
+    if (named[2], certifies[1], certifies[2]) != (_ISSUER, named[1], _CERTIFIES):
+        raise ValueError("an issuing certificate names a node and its roles")
+    _check_within(issuing, root, f"{named[3]} for certifying others")
+    return named[1], named[3], tuple(certifies[3].split("+"))
+
+
+def _check_issuers(root: x509.Certificate) -> None:
+    if _constraints(root).path_length == 0:
+        fleet = _name_in(root)
+        raise IdentityError(
+            f"the root of {fleet} was made without operators that certify: replace it (`constraint-crdt fleet rotate`)"
+        )
+
+
+def _check_may_certify(issuer: str, roles: Sequence[str], node: str, role: str) -> None:
+    if role not in roles and node != issuer:
+        raise IdentityError(f"the operator {issuer} may not certify {node} as {role}: certify it where the root is")
+
+
+def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _check_within(certificate: x509.Certificate, issuer: x509.Certificate, of: str) -> None:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if begins < issuer.not_valid_before_utc or ends > issuer.not_valid_after_utc:
+        raise IdentityError(f"the certificate of {of} is valid at times when its issuer is not")
+
+
+def _constraints(certificate: x509.Certificate) -> x509.BasicConstraints:
+    return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def read_certificate(pem: bytes) -> x509.Certificate:
@@ -296,13 +482,35 @@ def moment(at: int) -> str:
     return f"{_datetime(at):%Y-%m-%d %H:%M} UTC"
 
 
+def _within(signer: Root | Issuer, of: str, now: int, valid: int) -> tuple[int, int]:
+    """Begin and end of a certificate that `signer` signs now."""
+    if not SECOND <= valid <= ROOT_VALID:
+        raise IdentityError(f"a certificate is valid for 1 s to {ROOT_VALID // DAY} days")
+    trouble = _validity(signer.certificate, of, now)
+    if trouble is not None:
+        raise IdentityError(trouble)
+    return max(now - EARLIER, _ns(signer.certificate.not_valid_before_utc)), min(now + valid, signer.ends)
+
+
+def _authority(unsigned: x509.CertificateBuilder, path_length: int) -> x509.CertificateBuilder:
+    usage = x509.KeyUsage(
+        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    constraints = x509.BasicConstraints(ca=True, path_length=path_length)
+    return unsigned.add_extension(constraints, critical=True).add_extension(usage, critical=True)
+
+
+def _alternative(uris: Sequence[str]) -> x509.SubjectAlternativeName:
+    return x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri) for uri in uris])
+
+
 def _unsigned(
     subject: x509.Name,
     issuer: x509.Name,
     key: Ed25519PublicKey,
     issuer_key: Ed25519PublicKey,
-    now: int,
-    valid: int,
+    validity: tuple[int, int],
     random: RandomBytes,
 ) -> x509.CertificateBuilder:
     return (
@@ -311,8 +519,8 @@ def _unsigned(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(int.from_bytes(random(19), "big") | 1)
-        .not_valid_before(_datetime(now - EARLIER))
-        .not_valid_after(_datetime(now + valid))
+        .not_valid_before(_datetime(validity[0]))
+        .not_valid_after(_datetime(validity[1]))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )
