@@ -152,7 +152,7 @@ async def test_a_stranger_gets_nothing(
     try:
         token = intruder.raw.liveliness().declare_token(alive_key(FLEET, forge.me))
         await attempts.ended(3)
-        assert await asyncio.to_thread(intruder.ask, node_key(FLEET, forge.me)) == []
+        assert await asyncio.to_thread(intruder.ask, node_key(FLEET, forge.me, proven=True)) == []
         assert await asyncio.to_thread(intruder.tokens) == [alive_key(FLEET, forge.me)], "its own token alone"
         assert intruder.links() == 0
         anvil = await members.join("anvil", connect=(endpoint,))
@@ -208,7 +208,7 @@ async def test_with_a_certificate_such_a_session_gets_an_answer(members: Members
         await forge.sees_names("guest")
         (told,) = [key for key in await asyncio.to_thread(guest.tokens) if key.startswith(alive_key(FLEET, forge.me))]
         assert authenticator.learn(*forge.me, identity.proves(proof_in(told), *forge.me, time.time_ns()) or b"")
-        where = node_key(FLEET, forge.me)
+        where = node_key(FLEET, forge.me, proven=True)
         header, _ = authenticator.sign(forge.me.session, b"", b"x")
         assert await asyncio.to_thread(guest.ask, where, payload=b"x", attachment=header) == [b"x"]
         for bad in (None, header, header[:-1] + b"\0", header + b"\0" * 12):

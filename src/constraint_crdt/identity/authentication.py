@@ -32,7 +32,9 @@ WINDOW = 1024
 
 _KEY_BYTES = 32
 _REQUEST, _REPLY = b"Q", b"R"
-_HEADER = struct.Struct("!12sQ16s")
+_NAME_BYTES = 4
+_COUNTER_BYTES = 5
+_HEADER = struct.Struct(f"!{_NAME_BYTES}s{_COUNTER_BYTES}s{TAG_BYTES}s")
 
 
 class Request(NamedTuple):
@@ -44,12 +46,13 @@ class Request(NamedTuple):
 
 
 class _Pair:
-    """The keys of this session with another one, and the counters of the requests that came from there."""
+    """The keys of this session with another one, short names of the keys, and the counters of requests."""
 
-    def __init__(self, name: str, own: bytes, other: bytes) -> None:
-        self.name = name
-        self.own = own
-        self.other = other
+    def __init__(self, peer: tuple[str, str], own: bytes, other: bytes) -> None:
+        self.peer = peer
+        self.own, self.own_name = own[:_KEY_BYTES], own[_KEY_BYTES:]
+        self.other, self.other_name = other[:_KEY_BYTES], other[_KEY_BYTES:]
+        self.sent = 0
         self._highest = -1
         self._seen = 0
 
@@ -74,7 +77,7 @@ class Authenticator:
         self._me = (name, session)
         self._key = X25519PrivateKey.from_private_bytes(random(32))
         self._pairs: dict[str, _Pair] = {}
-        self._next = 0
+        self._named: dict[bytes, list[_Pair]] = {}
         self.public = self._key.public_key().public_bytes_raw()
         """The key for the proof of this session."""
 
@@ -86,14 +89,22 @@ class Authenticator:
             shared = self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
             return False
-        keys = HKDF(SHA256(), 2 * _KEY_BYTES, salt=None, info=about).derive(shared)
-        halves = keys[:_KEY_BYTES], keys[_KEY_BYTES:]
-        self._pairs[session] = _Pair(name, *(halves if low == self._me else halves[::-1]))
+        half = _KEY_BYTES + _NAME_BYTES
+        keys = HKDF(SHA256(), 2 * half, salt=None, info=about).derive(shared)
+        halves = keys[:half], keys[half:]
+        self.forget(session)
+        pair = self._pairs[session] = _Pair((name, session), *(halves if low == self._me else halves[::-1]))
+        self._named.setdefault(pair.other_name, []).append(pair)
         return True
 
     def forget(self, session: str) -> None:
         """Drop the keys of a session that ended."""
-        self._pairs.pop(session, None)
+        pair = self._pairs.pop(session, None)
+        if pair is not None:
+            same = self._named.pop(pair.other_name)
+            same.remove(pair)
+            if same:
+                self._named[pair.other_name] = same
 
     def knows(self, session: str) -> bool:
         """Whether the key of a session was learned."""
@@ -101,30 +112,30 @@ class Authenticator:
 
     def sign(self, session: str, place: bytes, payload: bytes) -> tuple[bytes, Request]:
         """The header of a request to a known session, and the request. `place`: what else the tag covers."""
-        counter, self._next = self._next, self._next + 1
         pair = self._pairs[session]
+        counter, pair.sent = pair.sent, pair.sent + 1
         tag = _tag(pair.own, _REQUEST, counter, place, payload)
-        return _HEADER.pack(bytes.fromhex(self._me[1]), counter, tag), Request(pair.name, session, counter)
+        return _HEADER.pack(pair.own_name, counter.to_bytes(_COUNTER_BYTES), tag), Request(*pair.peer, counter)
 
     def split(self, attachment: bytes) -> tuple[bytes, bytes]:
         """The header of a request and its place. The header is empty where the attachment has none."""
         whole = len(attachment) >= _HEADER.size
         return (attachment[: _HEADER.size], attachment[_HEADER.size :]) if whole else (b"", attachment)
 
-    def unknown(self, header: bytes) -> str | None:
-        """The session that a header names, if its key is not known; else None."""
-        session = header[:12].hex()
-        return session if header and session not in self._pairs else None
+    def knows_sender(self, header: bytes) -> bool:
+        """Whether a header names a key of a known session."""
+        return header[:_NAME_BYTES] in self._named
 
     def verify(self, header: bytes, place: bytes, payload: bytes) -> Request | None:
         """The request, if its tag is of a known session and it came for the first time; else None."""
         if len(header) != _HEADER.size:
             return None
-        sender, counter, tag = _HEADER.unpack(header)
-        pair = self._pairs.get(sender.hex())
-        if pair is None or not hmac.compare_digest(tag, _tag(pair.other, _REQUEST, counter, place, payload)):
-            return None
-        return Request(pair.name, sender.hex(), counter) if pair.is_new(counter) else None
+        name, count, tag = _HEADER.unpack(header)
+        counter = int.from_bytes(count)
+        for pair in self._named.get(name, ()):
+            if hmac.compare_digest(tag, _tag(pair.other, _REQUEST, counter, place, payload)):
+                return Request(*pair.peer, counter) if pair.is_new(counter) else None
+        return None
 
     def sign_reply(self, request: Request, place: bytes, payload: bytes) -> bytes:
         """The tag of a reply to `request`; empty if its session ended."""

@@ -60,6 +60,9 @@ SHELF_LISTS = 32
 SHELF_SECONDS = 30.0
 
 _HEADER = struct.Struct("!8sIII")
+_TOKEN_BYTES = 8
+_WHOLE = _HEADER.pack(bytes(_TOKEN_BYTES), 0, 1, 1)
+"""The header of a list of one reply, which has no tail to ask for."""
 _TURN = struct.Struct("!8sI")
 
 
@@ -229,7 +232,7 @@ class ZenohSession:
         self._identity = identity
         self._accept_plain = accept_plain or identity is None
         self._authenticator = None if identity is None else _authenticator(member.fleet, me)
-        self._early: list[tuple[str, zenoh.Query]] = []
+        self._early: list[zenoh.Query] = []
         self._unproven_at = -UNPROVEN_EVERY
         self._refused_at = -REFUSALS_EVERY
         self.peers: dict[Peer, str] = {}
@@ -237,13 +240,13 @@ class ZenohSession:
         proofs = [""] if self._accept_plain else []
         if identity is not None and self._authenticator is not None:
             proofs.append(identity.prove(me.session, self._authenticator.public))
+        on_query = Callback(self._on_query, indirect=False)
+        on_token = Callback(self._on_token, indirect=False)
         # The tokens come last: a peer notified of a token finds the answering key declared.
         self._held = (
-            raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
+            *(raw.declare_queryable(node_key(member.fleet, me, proven=bool(proof)), on_query) for proof in proofs),
             *(
-                raw.liveliness().declare_subscriber(
-                    alive_keys(member.fleet, proven=bool(proof)), Callback(self._on_token, indirect=False), history=True
-                )
+                raw.liveliness().declare_subscriber(alive_keys(member.fleet, proven=bool(proof)), on_token, history=True)
                 for proof in proofs
             ),
         )
@@ -272,8 +275,8 @@ class ZenohSession:
             return
         self._closed = True
         self.peers.clear()
-        for each in list(self._early):
-            self._give_up(*each)
+        for query in list(self._early):
+            self._give_up(query)
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("this transport closed before the answer came"))
@@ -308,15 +311,18 @@ class ZenohSession:
             if sample is None or sample.attachment is None:  # Zenoh reports a timeout
                 return
             header, content = bytes(sample.attachment), bytes(sample.payload)
-            if not self._is_reply(signed, header, content):
-                self._hand_over(self._refuse, f"a reply in the name of {peer.name}")
-            elif page.add(header[: _HEADER.size], content):
+            if signed is not None:
+                header, tag = _untagged(header)
+                if not self._is_reply(signed, header, content, tag):
+                    self._hand_over(self._refuse, f"a reply in the name of {peer.name}")
+                    return
+            if page.add(header, content):
                 self._hand_over(finish)  # without waiting for Zenoh's closing message, which may be lost
 
         self._waiting.add(fetched)
         try:
             self._raw.get(
-                node_key(self._member.fleet, peer),
+                node_key(self._member.fleet, peer, proven=signed is not None),
                 Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
                 consolidation=zenoh.ConsolidationMode.NONE,  # else replies with the same key count as versions of a single value
                 congestion_control=zenoh.CongestionControl.DROP,
@@ -360,7 +366,9 @@ class ZenohSession:
             self.peers[peer] = proof
             if new:
                 self._member.changed(peer, True)
-            self._answer_early(peer.session)
+            early, self._early = self._early, []
+            for query in early:
+                self._answer(query)
 
     def _forget(self, peer: Peer) -> None:
         del self.peers[peer]
@@ -394,17 +402,17 @@ class ZenohSession:
             raise Unreachable(f"{peer.name} is gone")
         return turn, None
 
-    def _is_reply(self, request: "Request | None", header: bytes, payload: bytes) -> bool:
-        """Whether a reply has a valid tag, or needs none. Called in a network thread: reads only."""
-        if request is None or self._authenticator is None:
-            return True
-        return self._authenticator.is_reply(request, header[: _HEADER.size], payload, header[_HEADER.size :])
+    def _is_reply(self, request: "Request", header: bytes, payload: bytes, tag: bytes) -> bool:
+        """Whether a reply has a valid tag. Called in a network thread: reads only."""
+        return self._authenticator is not None and self._authenticator.is_reply(request, header, payload, tag)
 
-    def _tag_of(self, request: "Request | None", header: bytes, payload: bytes) -> bytes:
-        """The tag of a reply to a request; empty where the request had none."""
+    def _tagged(self, request: "Request | None", header: bytes, payload: bytes) -> bytes:
+        """The attachment of a reply: its header, with a tag if the request had one."""
         if request is None or self._authenticator is None:
-            return b""
-        return self._authenticator.sign_reply(request, header, payload)
+            return header
+        if header[_TOKEN_BYTES:] == _WHOLE[_TOKEN_BYTES:]:  # a list of one reply has no further page: no header travels
+            return self._authenticator.sign_reply(request, _WHOLE, payload)
+        return header + self._authenticator.sign_reply(request, header, payload)
 
     def _refuse(self, what: str) -> None:
         """Count a message without a valid tag. The log has a line for many."""
@@ -413,24 +421,18 @@ class ZenohSession:
             self._refused_at = self._loop.time()
             _log.warning("dropped %s: nothing proves its sender", what)
 
-    def _hold(self, session: str, query: zenoh.Query) -> None:
+    def _hold(self, query: zenoh.Query) -> None:
         """Keep a request whose sender is not known yet."""
         if len(self._early) >= EARLY_REQUESTS:
-            self._give_up(*self._early[0])
-        self._early.append((session, query))
-        self._loop.call_later(EARLY_SECONDS, self._give_up, session, query)
+            self._give_up(self._early[0])
+        self._early.append(query)
+        self._loop.call_later(EARLY_SECONDS, self._give_up, query)
 
-    def _give_up(self, session: str, query: zenoh.Query) -> None:
-        if (session, query) in self._early:
-            self._early.remove((session, query))
+    def _give_up(self, query: zenoh.Query) -> None:
+        if query in self._early:
+            self._early.remove(query)
             self._refuse("a request of an unknown session")
             self._reply(query, [])
-
-    def _answer_early(self, session: str) -> None:
-        ready = [query for sender, query in self._early if sender == session]
-        self._early = [each for each in self._early if each[0] != session]
-        for query in ready:
-            self._answer(query)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -441,9 +443,8 @@ class ZenohSession:
         request, sender = None, None
         if self._authenticator is not None and not self._closed:
             header, turn = self._authenticator.split(turn)
-            early = self._authenticator.unknown(header)
-            if early is not None:
-                self._hold(early, query)
+            if header and not self._authenticator.knows_sender(header):
+                self._hold(query)
                 return
             request = self._authenticator.verify(header, turn, payload)
             if request is not None:
@@ -468,13 +469,18 @@ class ZenohSession:
         """Send a page, if there are replies, and end the query."""
         try:
             for header, payload in page:
-                tag = self._tag_of(request, header, payload)
-                query.reply(query.key_expr, payload, attachment=header + tag)
+                query.reply(query.key_expr, payload, attachment=self._tagged(request, header, payload))
                 self._traffic.sent += len(payload)
         except zenoh.ZError as error:
             _log.debug("a request could not be answered: %s", error)
         finally:
             query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+
+def _untagged(attachment: bytes) -> tuple[bytes, bytes]:
+    """The header and the tag in the attachment of a reply with a tag."""
+    whole = len(attachment) < _HEADER.size
+    return (_WHOLE, attachment) if whole else (attachment[: _HEADER.size], attachment[_HEADER.size :])
 
 
 def _authenticator(fleet: str, me: Peer) -> "Authenticator":

@@ -5,6 +5,7 @@ Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any na
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
     constraint-crdt/<fleet>/alive/<name>/<session>/<proof>    the same with an identity
+    n/<16 last digits of the session>                 such a node answers requests here
 
 With an identity every link is TLS with certificates of both ends, signed by the root of the fleet, and access control takes nothing
 but tokens, queries and replies on keys of the fleet. `tcp/` in an endpoint then means `tls/`: the port is the same, plain TCP is
@@ -55,8 +56,10 @@ _ROOT = "constraint-crdt"
 _SESSION = re.compile(r"[0-9a-f]{24}")
 
 
-def node_key(fleet: str, peer: Peer) -> str:
-    """Where `peer` answers."""
+def node_key(fleet: str, peer: Peer, *, proven: bool = False) -> str:
+    """Where `peer` answers. `proven`: requests with a tag, at a short key, as every reply repeats it."""
+    if proven:
+        return f"n/{peer.session[8:]}"
     return f"{_ROOT}/{_chunk(fleet)}/node/{_chunk(peer.name)}/{peer.session}"
 
 
@@ -249,7 +252,7 @@ def _access_control(identity: "Identity") -> Mapping[str, object]:
         "permission": "allow",
         "messages": list(_MESSAGES),
         "flows": ["ingress", "egress"],
-        "key_exprs": [f"{_ROOT}/{_chunk(identity.subject.fleet)}/**"],
+        "key_exprs": [f"{_ROOT}/{_chunk(identity.subject.fleet)}/**", "n/*"],
     }
     return {
         "enabled": True,
