@@ -365,6 +365,7 @@ class Rows(Tables):
         twin._sums = dict(self._sums)
         twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
+        twin.signed = self.signed and self.signed.copy(twin.between, twin.get)
         return twin
 
     def act(self, removals: Sequence[Cell]) -> None:
@@ -461,10 +462,12 @@ class Rows(Tables):
                 self._settle(cell)
 
     def _settle(self, settled: Cell) -> None:
-        """Delete the cells of a stretch that its writer does not list."""
+        """Delete the cells of a stretch that its writer does not list. Of a removal among them the floor rises, as in `collect`."""
         low = int(settled.key) * STRETCH
-        standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1)}
+        standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1) if cell.kind != SIGNATURE}
         for seq in unsettled(settled, standing):
+            if standing[seq].kind == REMOVE:
+                self._floors[settled.replica] = max(self.floor(settled.replica), seq)
             self._drop(standing[seq])
 
     def _apply_removal(self, removal: Cell) -> None:

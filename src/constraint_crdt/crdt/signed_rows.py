@@ -40,9 +40,6 @@ STRETCH: Final = BLOCK * BLOCK
 """Seqs of a stretch."""
 
 HASH_BYTES: Final = 16
-SETTLE_FROM: Final = 1024
-"""Dead digests of a row from which on its writer settles."""
-
 _TOP: Final = 128
 
 
@@ -148,6 +145,13 @@ class SignedRows:
     def __contains__(self, replica: object) -> bool:
         return replica in self._trees
 
+    def copy(self, standing: Standing, find: Find) -> "SignedRows":
+        """The signed rows of a copy of the rows. O(dead cells)."""
+        twin = SignedRows(standing, find)
+        for replica, tree in self._trees.items():
+            twin.begin(replica, tree.by_seq.values())
+        return twin
+
     def begin(self, replica: Replica, dead: Iterable[Dead] = ()) -> None:
         """Follow a row: a new one, or one from a store, with its dead cells."""
         tree = self._trees[replica] = _Tree()
@@ -223,10 +227,10 @@ class SignedRows:
         self._dirty[replica] = set()
         return _root(tree.stretches)
 
-    def settled_cells(self, replica: Replica) -> list[Cell]:
-        """The SETTLED cells by which the writer ends the dead digests of its row; none while they are few."""
+    def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
+        """The SETTLED cells by which the writer ends the dead cells of its row; none while they are fewer than `least`."""
         tree = self._trees[replica]
-        if len(tree.by_seq) < SETTLE_FROM:
+        if len(tree.by_seq) < least:
             return []
         found = []
         for stretch in sorted({seq // STRETCH for seq in tree.by_seq}):

@@ -159,7 +159,7 @@ class Authority:
         last = rows.get(SIGNATURE, "", replica)
         if not seq or (last is not None and last.seq == seq) or replica not in self._signed:
             return False
-        settled = self._signed.settled_cells(replica)
+        settled = self._signed.settled_cells(replica, rows.limits.dead_cells)
         if settled:
             rows.write_all(replica, settled)
             seq += len(settled)

@@ -309,6 +309,8 @@ class Exchange:
         rows, authority = self._local.state.rows, self._local.authority
         if authority is None:
             return _Taken(rows.apply(runs, whole=whole))
+        if any(run.lo > rows.seq(run.replica) for run in runs):
+            return _Taken(Applied(changed=False, gap=True))
         admission = authority.admit(runs, whole=whole)
         if admission.doubted:
             return _Taken(Applied(changed=False, gap=True), admission.doubted)
