@@ -248,7 +248,9 @@ class Runtime:
 
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
-        credentials = _credentials(self.identity) if self.identity is not None else None
+        # While nodes without an identity write rows without a signature, the others do too.
+        signs = self.identity is not None and not settings.accept_plain
+        credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
         self.gossip = node(settings, now, credentials)
