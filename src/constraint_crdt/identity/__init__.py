@@ -10,8 +10,9 @@ Rules:
    the alternative names. Both must agree.
 3. A certificate names no address. Nodes move, and are found by gossip. A link is accepted for the root's signature, and a node for
    the name in its certificate, never for its address.
-4. A *proof* binds a name to a session of the transport: the certificate, and a signature of fleet, name and session by its key. A
-   proof convinces without a question, and also through routers. A copied proof says only what its first use said.
+4. A *proof* binds a name to a session of the transport and to the session's key for messages: the certificate, and a signature of
+   fleet, name, session and key. A proof convinces without a question, and also through routers. A copied proof says only what its
+   first use said, and is of no use without the key: see `authentication`.
 5. The functions here are pure: time (ns since the epoch) and random bytes are arguments. `directory` has the files.
 """
 
@@ -47,6 +48,9 @@ EARLIER = 3600 * SECOND
 
 MAX_PROOF = 2048
 """Characters of a proof, at most."""
+
+PUBLIC_BYTES = 32
+"""Bytes of a session's public key for messages, of X25519."""
 
 RandomBytes = Callable[[int], bytes]
 """Gives so many random bytes, as `secrets.token_bytes` does."""
@@ -165,26 +169,28 @@ class Identity:
         """Why the certificate is not valid at `now`: a sentence. None if it is valid."""
         return _validity(self.certificate, self.subject.node, now) or _validity(self.root, f"the root of {self.subject.fleet}", now)
 
-    def prove(self, session: str) -> str:
-        """The proof that `session` is of this node, in characters of a file name."""
-        return _text(self.certificate.public_bytes(Encoding.DER) + self.key.sign(_claim(self.subject, session)))
+    def prove(self, session: str, public: bytes) -> str:
+        """The proof that `session` is of this node, in characters of a file name. `public`: the session's key for messages."""
+        signature = self.key.sign(_claim(self.subject, session, public))
+        return _text(self.certificate.public_bytes(Encoding.DER) + public + signature)
 
-    def proves(self, proof: str, name: str, session: str, now: int) -> bool:
-        """True if `proof` shows that `session` is of the node `name` of this fleet."""
+    def proves(self, proof: str, name: str, session: str, now: int) -> bytes | None:
+        """The session's key for messages, if `proof` shows that `session` is of the node `name` of this fleet; else None."""
         if len(proof) > MAX_PROOF:
-            return False
+            return None
         try:
             content = urlsafe_b64decode(proof + "=" * (-len(proof) % 4))
+            public, signature = content[-_SIGNATURE_BYTES - PUBLIC_BYTES : -_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
             with warnings.catch_warnings():  # of a stranger's certificate nothing is to be said
                 warnings.simplefilter("ignore")
-                certificate = x509.load_der_x509_certificate(content[:-_SIGNATURE_BYTES])
+                certificate = x509.load_der_x509_certificate(content[: -_SIGNATURE_BYTES - PUBLIC_BYTES])
             subject = read_subject(certificate, self.root)
             if (subject.fleet, subject.node) != (self.subject.fleet, name) or _validity(certificate, name, now) is not None:
-                return False
-            _public_key(certificate).verify(content[-_SIGNATURE_BYTES:], _claim(subject, session))
+                return None
+            _public_key(certificate).verify(signature, _claim(subject, session, public))
         except (ValueError, InvalidSignature, IdentityError):
-            return False
-        return True
+            return None
+        return public
 
 
 def check_name(name: str, what: str) -> str:
@@ -551,8 +557,8 @@ def _validity(certificate: x509.Certificate, of: str, now: int) -> str | None:
     return None
 
 
-def _claim(subject: Subject, session: str) -> bytes:
-    return f"constraint-crdt session\0{subject.fleet}\0{subject.node}\0{session}".encode()
+def _claim(subject: Subject, session: str, public: bytes) -> bytes:
+    return f"constraint-crdt session\0{subject.fleet}\0{subject.node}\0{session}\0".encode() + public
 
 
 def _text(content: bytes) -> str:

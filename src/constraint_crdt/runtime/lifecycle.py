@@ -248,7 +248,9 @@ class Runtime:
 
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
-        credentials = _credentials(self.identity) if self.identity is not None else None
+        # While nodes without an identity write rows without a signature, the others do too.
+        signs = self.identity is not None and not settings.accept_plain
+        credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
         self.gossip = node(settings, now, credentials)
@@ -375,10 +377,9 @@ class Runtime:
         self.answers.begin()
         self.membership.describe()
         self._begin_tasks()
-        if self.settings.links == "none":
-            _log.warning(
-                "the links of %s are not protected: who reaches the port of a node can change everything", self.settings.name
-            )
+        if self.settings.links in ("none", "mixed"):
+            why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
+            _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
     async def _load(self) -> None:
@@ -473,6 +474,7 @@ def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
         connect=settings.connect,
         discover=settings.discover,
         identity=identity,
+        accept_plain=settings.accept_plain,
     )
 
 
