@@ -186,7 +186,7 @@ class Identity:
     @property
     def renew_from(self) -> int:
         """When a third of the validity is left, in ns since the epoch: the time to renew."""
-        return self.ends - (self.ends - ns_of(self.certificate.not_valid_before_utc) - EARLIER) // 3
+        return self.ends - max(0, self.ends - ns_of(self.certificate.not_valid_before_utc) - EARLIER) // 3
 
     def validity(self, now: int) -> str | None:
         """Why the certificate is not valid at `now`: a sentence. None if it is valid."""

@@ -76,7 +76,7 @@ OPERATORS_CERTIFY: Final[Mapping[str, tuple[str, ...]]] = {"all": ROLES, "member
 """The roles that operators certify, by the word for them. With any but `none` an operator also renews its own certificate."""
 
 MOST_BYTES = 65_536
-"""The longest file read here."""
+"""Bytes read of a file with keys or certificates, at most."""
 
 Content = TypeVar("Content")
 
@@ -387,12 +387,12 @@ def make_folder(folder: Path) -> None:
         raise IdentityError(f"cannot make {folder}: {error.strerror or error}; name another folder, or make room") from None
 
 
-def read_file(file: Path, *, secret: bool = False) -> bytes:
-    """The content of a file. `secret`: others must not be able to read or write it. Raises `IdentityError`."""
+def read_file(file: Path, *, secret: bool = False, most: int = MOST_BYTES) -> bytes:
+    """The content of a file, `most` bytes of it. `secret`: others must not be able to read or write it. Raises `IdentityError`."""
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
-            content = opened.read(MOST_BYTES)
+            content = opened.read(most)
     except OSError as error:
         raise IdentityError(f"cannot read {file}: {error.strerror or error}") from None
     if secret and os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
