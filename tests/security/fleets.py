@@ -40,12 +40,12 @@ class Fleet:
         self.random = random.SystemRandom().randbytes
         self.root = create_fleet(folder, name, now=self.made_at, random=self.random)
 
-    def certify(self, node: str, *, valid: int = NODE_VALID) -> Path:
-        return certify_node(self.folder, self.root, node, "member", now=self.made_at, random=self.random, valid=valid)
+    def certify(self, node: str, *, valid: int = NODE_VALID, role: str = "operator") -> Path:
+        return certify_node(self.folder, self.root, node, role, now=self.made_at, random=self.random, valid=valid)
 
-    def identity(self, node: str, *, valid: int = NODE_VALID) -> Identity:
+    def identity(self, node: str, *, valid: int = NODE_VALID, role: str = "operator") -> Identity:
         """Also one that is not valid now."""
-        return load_identity(self.certify(node, valid=valid), self.made_at)
+        return load_identity(self.certify(node, valid=valid, role=role), self.made_at)
 
 
 class Attempts:

@@ -1,15 +1,19 @@
-"""Nodes: their descriptions, and the retirement of nodes and of single lives.
+"""Nodes: their descriptions, certificates and revocations, and the retirement of nodes and of single lives.
 
 | kind | key | value |
 |---|---|---|
 | 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
+| 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
+| 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
 good (`retire_node`). The cells of an ended life stand, and its counts stay counted. The effects:
 
 - messages of a retired node are refused; its cells relayed by others are taken (refusing them makes replicas diverge);
 - the clock entry of an ended life is left out of messages; `compact_clock` and `expand_clock` implement the rule.
+
+Certificates and revocations are read by `protocol.authority` alone; here are their forms.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +40,15 @@ from constraint_crdt.types.view import IndexedView
 
 NODE: Final = 5
 RETIRE: Final = 6
+CERTIFICATE: Final = 27
+REVOKE: Final = 30
+
+MAX_CERTIFICATES: Final = 4096
+"""Bytes of the certificates of a node, at most."""
+
+FINGERPRINT_CHARACTERS: Final = 64
+MAX_REASON: Final = 200
+"""Bytes of the reason of a revocation, at most."""
 
 
 class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -55,6 +68,14 @@ class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     lives: tuple[WireDot, ...]
 
 
+class RevokeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a REVOKE cell: the last seq that counts of each life of the key. Lives that it does not name do not count."""
+
+    node: str
+    ends: tuple[WireDot, ...]
+    reason: str = ""
+
+
 def _check_node(key: str, value: NodeValue) -> None:
     require(not key, "the key of a node's word on itself")
     require_text(value.software, "the software version of a node")
@@ -67,8 +88,21 @@ def _check_retire(_: str, value: RetireValue) -> None:
     check_dots(value.lives)
 
 
+def _check_certificate(key: str, value: bytes) -> None:
+    require(not key and 0 < len(value) <= MAX_CERTIFICATES, "the certificate of a node")
+
+
+def _check_revoke(key: str, value: RevokeValue) -> None:
+    require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a key")
+    require_text(value.node, "the name of a node")
+    require_text(value.reason, "the reason of a revocation", MAX_REASON)
+    check_dots(value.ends)
+
+
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
 register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
+register(CERTIFICATE, bytes, _check_certificate, key_bytes=ID_BYTES)
+register(REVOKE, RevokeValue, _check_revoke, key_bytes=ID_BYTES, empty_key=False)
 
 
 def node_value(cell: Cell) -> NodeValue:
@@ -80,6 +114,12 @@ def node_value(cell: Cell) -> NodeValue:
 def retire_value(cell: Cell) -> RetireValue:
     """The value of a RETIRE cell."""
     value: RetireValue = value_of(cell)
+    return value
+
+
+def revoke_value(cell: Cell) -> RevokeValue:
+    """The value of a REVOKE cell."""
+    value: RevokeValue = value_of(cell)
     return value
 
 
