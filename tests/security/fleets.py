@@ -111,9 +111,10 @@ class Stranger:
         replies = self.raw.liveliness().get("**", timeout=seconds)
         return [str(reply.ok.key_expr) for reply in replies if reply.ok is not None]
 
-    def ask(self, key: str, seconds: float = 1.0) -> list[bytes]:
+    def ask(self, key: str, seconds: float = 1.0, *, payload: bytes = b"", attachment: bytes | None = None) -> list[bytes]:
         """What the node at `key` answers."""
-        return [bytes(reply.ok.payload) for reply in self.raw.get(key, timeout=seconds) if reply.ok is not None]
+        replies = self.raw.get(key, timeout=seconds, payload=payload, attachment=attachment)
+        return [bytes(reply.ok.payload) for reply in replies if reply.ok is not None]
 
     def links(self) -> int:
         return len(self.raw.info.links())

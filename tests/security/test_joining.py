@@ -429,7 +429,7 @@ async def test_the_secret_is_sent_to_no_other_fleet(operator: Operator) -> None:
 
 async def test_the_secret_is_sent_to_no_member(operator: Operator) -> None:
     """A member of the fleet that listens at the address of the operator."""
-    member = operator.fleet.certify("anvil")
+    member = operator.fleet.certify("anvil", role="member")
     server = JoinServer(operator.admit, operator.greeting, (member / "node.pem", member / "node.key"))
     await server.open("127.0.0.1", 0)
     try:

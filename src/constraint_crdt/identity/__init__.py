@@ -12,8 +12,9 @@ Rules:
    the alternative names. Both must agree.
 3. A certificate names no address. Nodes move, and are found by gossip. A link is accepted for the root's signature, and a node for
    the name in its certificate, never for its address.
-4. A *proof* binds a name to a session of the transport: the chain of certificates, and a signature of fleet, name and session by
-   its key. A proof convinces without a question, and also through routers. A copied proof says only what its first use said.
+4. A *proof* binds a name to a session of the transport and to the session's key for messages: the chain of certificates, and a
+   signature of fleet, name, session and key. A proof convinces without a question, and also through routers. A copied proof says
+   only what its first use said, and is of no use without the key: see `authentication`.
 5. A *rotation* is the statement of two roots that one follows the other: three certificates, of the new root by itself, of the new
    root by the former one, and of the former root by the new one. The second ends when links are no longer accepted for the former
    root. Who knows either root thereby knows the other.
@@ -86,6 +87,7 @@ __all__ = [
     "MAX_PROOF",
     "MAX_ROOTS",
     "NODE_VALID",
+    "PUBLIC_BYTES",
     "ROLES",
     "ROOT_VALID",
     "SECOND",
@@ -123,8 +125,11 @@ __all__ = [
     "split_chain",
 ]
 
-MAX_PROOF = 2816
-"""Characters of a proof, at most: those of the longest chain and a signature."""
+MAX_PROOF = 2880
+"""Characters of a proof, at most: those of the longest chain, a key and a signature."""
+
+PUBLIC_BYTES = 32
+"""Bytes of a session's public key for messages, of X25519."""
 
 MAX_ROOTS = 8
 """Roots of a fleet that a node knows, at most."""
@@ -193,29 +198,29 @@ class Identity:
         trouble = validity_of(self.certificate, self.subject.node, now)
         return trouble or validity_of(self.root, f"the root of {self.subject.fleet}", now)
 
-    def prove(self, session: str) -> str:
-        """The proof that `session` is of this node, in characters of a file name."""
-        signature = self.key.sign(_claim(self.subject.fleet, self.subject.node, session))
-        return urlsafe_b64encode(self.chain + signature).decode().rstrip("=")
+    def prove(self, session: str, public: bytes) -> str:
+        """The proof that `session` is of this node, in characters of a file name. `public`: the session's key for messages."""
+        signature = self.key.sign(_claim(self.subject.fleet, self.subject.node, session, public))
+        return urlsafe_b64encode(self.chain + public + signature).decode().rstrip("=")
 
-    def proven(self, proof: str, name: str, session: str, now: int) -> Member | None:
-        """The node `name` of this fleet, if `proof` shows that `session` is of it; else None."""
+    def proves(self, proof: str, name: str, session: str, now: int) -> bytes | None:
+        """The session's key for messages, if `proof` shows that `session` is of the node `name` of this fleet; else None."""
         if len(proof) > MAX_PROOF:
             return None
         try:
-            content = urlsafe_b64decode(proof + "=" * (-len(proof) % 4))
-            member = read_chain(content[:-_SIGNATURE_BYTES], self.roots)
+            chain, public, signature = _parts(proof)
+            member = read_chain(chain, self.roots)
             if (member.fleet, member.node) != (self.subject.fleet, name) or not member.begins <= now <= member.ends:
                 return None
-            key = Ed25519PublicKey.from_public_bytes(member.public_key)
-            key.verify(content[-_SIGNATURE_BYTES:], _claim(member.fleet, name, session))
+            claim = _claim(member.fleet, name, session, public)
+            Ed25519PublicKey.from_public_bytes(member.public_key).verify(signature, claim)
         except (InvalidSignature, IdentityError, *MALFORMED):
             return None
-        return member
+        return public
 
-    def proves(self, proof: str, name: str, session: str, now: int) -> bool:
-        """True if `proof` shows that `session` is of the node `name` of this fleet."""
-        return self.proven(proof, name, session, now) is not None
+    def member_in(self, proof: str) -> Member:
+        """The member that a checked proof names."""
+        return read_chain(_parts(proof)[0], self.known)
 
 
 def read_identity(root: bytes, certificate: bytes, key: bytes, rotations: Sequence[bytes] = (), now: int = 0) -> Identity:
@@ -329,8 +334,15 @@ def _print(certificate: x509.Certificate) -> str:
     return fingerprint(public_key_of(certificate))
 
 
-def _claim(fleet: str, node: str, session: str) -> bytes:
-    return f"constraint-crdt session\0{fleet}\0{node}\0{session}".encode()
+def _parts(proof: str) -> tuple[bytes, bytes, bytes]:
+    """The chain, the key for messages and the signature of a proof."""
+    content = urlsafe_b64decode(proof + "=" * (-len(proof) % 4))
+    end = len(content) - PUBLIC_BYTES - _SIGNATURE_BYTES
+    return content[:end], content[end:-_SIGNATURE_BYTES], content[-_SIGNATURE_BYTES:]
+
+
+def _claim(fleet: str, node: str, session: str, public: bytes) -> bytes:
+    return f"constraint-crdt session\0{fleet}\0{node}\0{session}\0".encode() + public
 
 
 def _pem(*certificates: x509.Certificate) -> bytes:

@@ -26,7 +26,7 @@ from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownConstraint, UnknownName
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
 from constraint_crdt.protocol.authority import Authority, Credentials
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
@@ -56,6 +56,10 @@ DEFAULT_MAX_SKEW = 10.0
 """Seconds by which the clocks of a fleet may differ."""
 
 Result = TypeVar("Result")
+
+
+class WrongSender(InvalidValue):
+    """A message in the name of another node than its proven sender."""
 
 
 class GossipNode:
@@ -458,12 +462,15 @@ class GossipNode:
         known = self.tracker.peer(peer)
         return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
-    def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
-        """Decode and receive a message; returns the message and its effects.
+    def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
+        """Decode and receive a message; returns the message and its effects. `sender`: the proven sender, if there is a proof.
 
-        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does.
+        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does; `WrongSender` for a
+        message in the name of another node than its proven sender.
         """
         message = decode_message(payload)
+        if sender is not None and message.node.node_id != sender:
+            raise WrongSender(f"{sender} sent a message in the name of {message.node.node_id}")
         return message, self.receive(message)
 
     def receive(self, message: GossipMessage) -> GossipResult:

@@ -375,10 +375,9 @@ class Runtime:
         self.answers.begin()
         self.membership.describe()
         self._begin_tasks()
-        if self.settings.links == "none":
-            _log.warning(
-                "the links of %s are not protected: who reaches the port of a node can change everything", self.settings.name
-            )
+        if self.settings.links in ("none", "mixed"):
+            why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
+            _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
     async def _load(self) -> None:
@@ -473,6 +472,7 @@ def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
         connect=settings.connect,
         discover=settings.discover,
         identity=identity,
+        accept_plain=settings.accept_plain,
     )
 
 
