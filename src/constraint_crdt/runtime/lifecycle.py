@@ -163,6 +163,7 @@ class Membership:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
         if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+            self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
 
     async def over(self) -> str:

@@ -5,6 +5,7 @@
 | 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 | 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
+| 33 VOUCH | a replica as text | `[seq, root]`: this row, written before the fleet had identities, is as it should be |
 | 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
@@ -34,6 +35,7 @@ from constraint_crdt.crdt.cells import (
 )
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica, writer
+from constraint_crdt.crdt.signed_rows import ROOT_BYTES
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import IndexedView
@@ -42,6 +44,7 @@ NODE: Final = 5
 RETIRE: Final = 6
 CERTIFICATE: Final = 27
 REVOKE: Final = 30
+VOUCH: Final = 33
 
 MAX_CERTIFICATES: Final = 4096
 """Bytes of the certificates of a node, at most."""
@@ -76,6 +79,13 @@ class RevokeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str = ""
 
 
+class VouchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a VOUCH cell: the end of a row, and the root of its cells up to there (`crdt.signed_rows`)."""
+
+    seq: int
+    root: bytes
+
+
 def _check_node(key: str, value: NodeValue) -> None:
     require(not key, "the key of a node's word on itself")
     require_text(value.software, "the software version of a node")
@@ -99,10 +109,16 @@ def _check_revoke(key: str, value: RevokeValue) -> None:
     check_dots(value.ends)
 
 
+def _check_vouch(_: str, value: VouchValue) -> None:
+    require_counts((value.seq,), "the end of a row")
+    require(len(value.root) == ROOT_BYTES, "the root of a row")
+
+
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
 register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
 register(CERTIFICATE, bytes, _check_certificate, key_bytes=ID_BYTES)
 register(REVOKE, RevokeValue, _check_revoke, key_bytes=ID_BYTES, empty_key=False)
+register(VOUCH, VouchValue, _check_vouch, empty_key=False)
 
 
 def node_value(cell: Cell) -> NodeValue:
@@ -120,6 +136,12 @@ def retire_value(cell: Cell) -> RetireValue:
 def revoke_value(cell: Cell) -> RevokeValue:
     """The value of a REVOKE cell."""
     value: RevokeValue = value_of(cell)
+    return value
+
+
+def vouch_value(cell: Cell) -> VouchValue:
+    """The value of a VOUCH cell."""
+    value: VouchValue = value_of(cell)
     return value
 
 
