@@ -42,7 +42,7 @@ def test_a_node_on_all_addresses_serves_who_shows_a_token(
             (["status"], "asks for a token"),
             (["add", "y"], "name the file that it is in with --token-file"),
             (["status", "--token-file", wrong], "not known to this node"),
-            (["add", "y", "--token-file", reading], "allows reading only"),
+            (["add", "y", "--token-file", reading], "has the role read; this needs operate"),
         ):
             assert main([*arguments, "--node", url]) == 1
             out, err = capsys.readouterr()

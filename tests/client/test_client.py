@@ -28,8 +28,8 @@ from constraint_crdt.client import (
     WrongInput,
 )
 from constraint_crdt.client.wire import AddressError, encode_request, read_address, read_token
-from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.constraints import ADD, DefinitionReport, new_constraint

@@ -7,7 +7,7 @@ from selenium.webdriver.common.keys import Keys
 
 from constraint_crdt import Definition
 from constraint_crdt.crdt.clock import SECOND
-from constraint_crdt.http.security import Tokens
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.operations.command import show_share, show_values
 from constraint_crdt.operations.operation import Right
@@ -363,7 +363,7 @@ def test_it_says_so_when_its_node_is_gone_and_goes_on_when_it_is_back(browser: C
 
 def test_where_a_token_is_needed_it_is_asked_for_and_kept_out_of_sight(browser: Chromium) -> None:
     reading, writing = "r" * 24, "w" * 24
-    with live_fleet(tokens=Tokens([(Right.READ, reading), (Right.WRITE, writing)])) as fleet:
+    with live_fleet(tokens=Tokens([(Right.READ, reading), (Right.OPERATE, writing)])) as fleet:
         browser.size(1440, 900)
         browser.open(fleet.url)
         browser.requested().clear()

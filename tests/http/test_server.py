@@ -9,8 +9,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.http import server
-from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.node import Node
 
@@ -54,7 +54,7 @@ async def test_a_taken_port_is_named_with_what_to_do(node: Node) -> None:
 
 async def test_an_address_of_another_machine_is_refused(node: Node) -> None:
     with pytest.raises(ConstraintCrdtError, match="no such address"):
-        await ApiServer(node, "192.0.2.1", 0, tokens=Tokens([(Right.WRITE, "t" * 16)])).start()
+        await ApiServer(node, "192.0.2.1", 0, tokens=Tokens([(Right.OPERATE, "t" * 16)])).start()
 
 
 async def test_a_port_above_ones_rights_is_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

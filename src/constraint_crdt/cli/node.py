@@ -1,4 +1,4 @@
-"""The commands on a node of this machine: `node` and `doctor`.
+"""The commands on a node of this machine: `node`, `doctor`, and `token`.
 
 `node` runs a node and its API until SIGTERM or Ctrl-C, or until a fault ends the node, and logs to stderr.
 Rules: nothing on stdout. The port of the API is taken first: a taken port is refused before the fleet hears of the node.
@@ -7,6 +7,8 @@ Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which th
 The log of a node: stderr, a line per event, `time level message`.
 
 `doctor` asks the node for its findings. Without an answer it looks itself: at the settings, port, seeds and store.
+
+`token` changes the token file of a node, which need not run: a running node notices the change.
 """
 
 import argparse
@@ -26,13 +28,14 @@ from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
 from constraint_crdt.client import ClientError, NoAnswer
+from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Token, TokenFile, Tokens, check_token_name, parse_role, show_moment
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.command import View
+from constraint_crdt.operations.command import Column, Table, View, parse_duration
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node
@@ -199,6 +202,83 @@ def log_to_stderr() -> None:
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there
+
+
+# --- token ----------------------------------------------------------------------------------------------------------------------
+
+
+def add_token(arguments: argparse.Namespace) -> int:
+    """`token add`: print a new token on stdout, and a sentence about it on stderr."""
+    file = _token_file(arguments)
+    try:
+        right, name = parse_role(arguments.role), check_token_name(arguments.name)
+        valid = None if arguments.valid is None else round(parse_duration(arguments.valid))
+    except ConstraintCrdtError as error:
+        raise MisuseError(str(error)) from None
+    if valid is not None and not 1 <= valid <= DURATION_MAX:
+        raise MisuseError(f"--valid takes 1s to {DURATION_MAX}s, not {arguments.valid}")
+    now = int(time.time())
+    secret = file.add(name, right, made=now, ends=None if valid is None else now + valid)
+    print(secret, flush=True)
+    until = "until it is removed" if valid is None else f"until {show_moment(now + valid)}"
+    print(
+        f"{file.path}: the token {name} has the role {right.name.lower()}, {until}. It is shown this once: keep it in a file that "
+        "only its user can read, and name this file to commands with --token-file",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def list_tokens(arguments: argparse.Namespace) -> int:
+    """`token list`: a row for each token."""
+    found, now = _token_file(arguments).read(), time.time()
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "name": each.name,
+                    "role": each.right.name.lower(),
+                    "made": each.made,
+                    "ends": each.ends,
+                    "ended": _ended(each, now),
+                }
+                for each in found
+            ]
+        )
+    elif not found:
+        print_view(f"there is no token: `{PROGRAM} token add NAME --role operate` makes one")
+    else:
+        rows = [
+            [
+                each.name,
+                each.right.name.lower(),
+                f"{show_moment(each.ends)}{' (over)' if _ended(each, now) else ''}",
+                show_moment(each.made),
+            ]
+            for each in found
+        ]
+        print_view(Table([*map(Column, ("name", "role", "ends", "made"))], rows))
+    return 0
+
+
+def _ended(token: Token, now: float) -> bool:
+    return token.ends is not None and now >= token.ends
+
+
+def remove_token(arguments: argparse.Namespace) -> int:
+    """`token remove`: withdraw a token."""
+    file = _token_file(arguments)
+    file.remove(arguments.name)
+    print_view(f"{file.path}: the token {arguments.name} is withdrawn; a running node refuses it from now on")
+    return 0
+
+
+def _token_file(arguments: argparse.Namespace) -> TokenFile:
+    """The token file of the node. Raises `CommandFailedError` for wrong settings, `MisuseError` if none is named."""
+    file = arguments.token_file or _settings(argparse.Namespace(config=arguments.config)).token_file
+    if not file:
+        raise MisuseError("name the token file of the node with --token-file, or `token_file` in the settings of --config")
+    return TokenFile(Path(file))
 
 
 # --- doctor ---------------------------------------------------------------------------------------------------------------------

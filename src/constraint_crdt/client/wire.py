@@ -1,8 +1,8 @@
 """The exchange of requests, responses and events, for both clients: addresses, tokens, encoding, decoding, errors.
 
 Rules: no I/O here, except to read a file of tokens. A token goes into a header and nowhere else. A file of tokens has lines
-`read TOKEN` and `write TOKEN`, or a single token. The stream of events is that of the HTML standard, 9.2.6; the server side is
-`GET /v1/events`.
+such as `read TOKEN` and `operate TOKEN`, or a single token. The stream of events is that of the HTML standard, 9.2.6; the server
+side is `GET /v1/events`.
 """
 
 import json
@@ -98,7 +98,7 @@ def read_address(text: str) -> Address:
 
 
 def read_token(file: Path) -> str:
-    """The first token with the role write, or else the first token. Raises `ConstraintCrdtError` without any."""
+    """The first token with the most rights. Raises `ConstraintCrdtError` without any, and for a file of hashes."""
     try:
         with file.open("rb") as opened:
             text = opened.read(MOST_TOKEN_BYTES).decode()
@@ -107,13 +107,18 @@ def read_token(file: Path) -> str:
     except UnicodeDecodeError:
         raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
     lines = [words for line in text.splitlines() if (words := line.split()) and not words[0].startswith("#")]
-    for right in ("write", "read"):
+    for rights in (("operate", "write"), ("measure",), ("read",)):
         for words in lines:
-            if len(words) == 2 and words[0] == right:
+            if len(words) == 2 and words[0] in rights:
                 return words[1]
     if len(lines) == 1 and len(lines[0]) == 1:
         return lines[0][0]
-    raise ConstraintCrdtError(f"there is no token in {file}: write a line `read TOKEN` or `write TOKEN`")
+    if any(words[0] == "token" for words in lines):
+        raise ConstraintCrdtError(
+            f"{file} is the token file of a node and has hashes of tokens: name the file with your own token, "
+            "which `constraint-crdt token add` printed"
+        )
+    raise ConstraintCrdtError(f"there is no token in {file}: write a line with the token alone")
 
 
 # --- requests and responses ------------------------------------------------------------------------------------------------------

@@ -28,11 +28,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
+from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response, session
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, metrics
+from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
-from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, Tokens
+from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, TokenGuard
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
@@ -43,6 +44,7 @@ OWN: Final[Mapping[str, Own]] = {
     "events": events,
     "metrics": metrics,
     "openapi": openapi,
+    "session": session,
 }
 """The operations served from the parts of the server, by name."""
 
@@ -99,17 +101,22 @@ def make_app(
     """The ASGI application that serves `node`, which must be started, in the node's event loop.
 
     `bound_to`: the host of the listening socket, served beside the loopback addresses. `pages`: routes beside
-    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
+    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may do everything.
     """
     feed = EventFeed(node, cut_off)
     routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
-    counts = RequestCounts(routes)
+    counts, denials = RequestCounts(routes), Denials()
+
+    def note(scope: Scope, status: int) -> None:
+        counts.note(scope, status)
+        denials.note(scope, status)
+
     app = Starlette(
         routes=routes,
         middleware=[
             Middleware(
                 Guard,
-                note=counts.note,
+                note=note,
                 checks=(
                     RateLimit(node.settings.api_rate).check,
                     OriginGuard(bound_to, any_host=tokens is not None).check,
@@ -120,8 +127,8 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
-    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed)
-    app.state.document = _document
+    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed, denials)
+    app.state.document, app.state.node = _document, node
     return app
 
 

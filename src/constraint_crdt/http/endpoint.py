@@ -25,18 +25,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import blake2b
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
+    RIGHT_OF_ROLE,
     AnyOperation,
+    Empty,
     Freshness,
     Parameter,
     Problem,
@@ -46,10 +49,12 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
+from constraint_crdt.operations.service import SessionReport
+from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.node import Node
 
-GRANTED: Final = "constraint_crdt.right"
-"""The key of the role of a request in its scope, set by the guard in front of the application."""
+GRANTED: Final = "constraint_crdt.session"
+"""The key of the `Session` of a request in its scope, set by the guard in front of the application."""
 
 BODY_PAUSE = 30.0
 """Seconds: the longest pause within a body."""
@@ -79,6 +84,16 @@ _Asked = tuple[str, bytes]
 BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
 
 _log = logging.getLogger("constraint_crdt.api")
+
+
+class Session(NamedTuple):
+    """Who sends a request."""
+
+    name: str
+    """Of the token; `local` on a node without tokens."""
+    right: Right
+    ends: int | None
+    """The end of the token, in seconds since the epoch; None: none."""
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -220,23 +235,50 @@ class Resource:
         """Serve a request with a method of this resource. Failures become problems."""
         endpoint = self._endpoints["GET" if request.method == "HEAD" else request.method]
         operation = endpoint.operation
-        if request.scope.get(GRANTED, Right.WRITE) < endpoint.right:
-            return problem_response(_reading_only())
+        session: Session = request.scope[GRANTED]
         try:
+            self._check_right(session, endpoint.right)
             if operation.freshness is not None:
                 return await self._cached(endpoint, request)
             asked = await endpoint.decode(request)
+            if operation.right_of is not None:
+                self._check_right(session, operation.right_of(asked))
             if operation.run is None:
                 return await self._own[operation.name](asked, request)
-            return endpoint.encode(request, await operation.run(self._node, asked))
+            with acting_as(session.name):
+                return endpoint.encode(request, await operation.run(self._node, asked))
         except Exception as error:
             return problem_response(problem_of(error, request))
 
+    def _check_right(self, session: Session, needed: Right) -> None:
+        """Raise `Problem` if the token, or the role of this node in its fleet, does not give this right."""
+        if session.right < needed:
+            wanted = needed.name.lower()
+            detail = f"token {session.name} has the role {session.right.name.lower()}; this needs {wanted}"
+            headers = {"www-authenticate": f'Bearer realm="constraint-crdt", error="insufficient_scope", scope="{wanted}"'}
+            raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
+        role = self._node.certified_role
+        if role is not None and RIGHT_OF_ROLE[role] < needed:
+            ask = next(each for each, right in RIGHT_OF_ROLE.items() if right >= needed)
+            article = "an" if role[0] in "aeiou" else "a"
+            other = "an" if ask[0] in "aeiou" else "a"
+            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {article} {role} of the fleet; ask {other} {ask} node")
 
-def _reading_only() -> Problem:
-    detail = "this token allows reading only: use one that allows writing"
-    headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
-    return Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
+
+async def session(_: Empty, request: Request) -> Response:
+    """`GET /v1/session`."""
+    node: Node = request.app.state.node
+    sent: Session = request.scope[GRANTED]
+    role = node.certified_role
+    report = SessionReport(
+        name=sent.name,
+        role=sent.right.name.lower(),
+        ends=None if sent.ends is None else sent.ends * SECOND,
+        node=node.settings.name,
+        node_role=role,
+        may=(sent.right if role is None else min(sent.right, RIGHT_OF_ROLE[role])).name.lower(),
+    )
+    return Response(msgspec.json.encode(report), media_type=JSON, headers=NO_STORE)
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:

@@ -1,13 +1,7 @@
 """The guard in front of the application: the checks of rate limit, host, origin and token, and the count of the responses.
 
-**Tokens.** A file has a line per token, with its role:
-
-    read  a1b2c3d4e5f6a7b8c9d0
-    write 0f9e8d7c6b5a49382716
-
-The role write includes read. Without a file every request may do everything, and the API listens on loopback only. A token is
-sent as `Authorization: Bearer TOKEN` and in no other way. The plain token is never stored, compared character by character, or
-printed.
+**Tokens.** `tokens` has them. Each request has a `Session`: the name and the right of its token. Without a file of tokens every
+request may do everything, under the name `local`, and the API listens on loopback only.
 
 **Host and origin.** Web pages of others must not reach the API through a browser on the same machine. A name under the control
 of an attacker and resolved to 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the bound address
@@ -20,124 +14,25 @@ the least recently used is dropped, and its client starts with a full bucket.
 """
 
 import ipaddress
+import logging
 import math
-import os
-import re
-import secrets
-import stat
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.endpoint import GRANTED, problem_response
+from constraint_crdt.http.endpoint import GRANTED, Session, problem_response
+from constraint_crdt.http.tokens import LOCAL, Tokens, show_moment
 from constraint_crdt.operations.operation import Problem, Right
-
-LEAST_CHARACTERS = 16
-MOST_CHARACTERS = 256
-MOST_TOKENS = 1000
-MOST_BYTES = 512 * 1024
 
 PROTECTED = ("/v1/", "/metrics", "/room")
 """Path prefixes protected by tokens, for existing and other paths."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
-
-
-class Tokens:
-    """The known tokens with their roles."""
-
-    def __init__(self, tokens: Iterable[tuple[Right, str]]) -> None:
-        """Raises `ConstraintCrdtError` for an invalid token."""
-        self._key = secrets.token_bytes(32)
-        self._rights: dict[bytes, Right] = {}
-        for number, (right, token) in enumerate(tokens, 1):
-            if not LEAST_CHARACTERS <= len(token) <= MOST_CHARACTERS or not _TOKEN.fullmatch(token):
-                raise ConstraintCrdtError(
-                    f"token {number}: a token has {LEAST_CHARACTERS} to {MOST_CHARACTERS} letters, digits and -._~+/, "
-                    "for example what `openssl rand -hex 32` prints"
-                )
-            if number > MOST_TOKENS:
-                raise ConstraintCrdtError(f"there are more than {MOST_TOKENS} tokens: keep fewer")
-            digest = self._digest(token)
-            self._rights[digest] = max(right, self._rights.get(digest, right))
-        if not self._rights:
-            raise ConstraintCrdtError("there is no token: write a line `write TOKEN`")
-
-    @classmethod
-    def load(cls, file: Path) -> "Tokens":
-        """The tokens of a file. Raises `ConstraintCrdtError` if the file is unreadable, malformed, or readable by others."""
-        try:
-            with file.open("rb") as opened:
-                mode = os.fstat(opened.fileno()).st_mode
-                content = opened.read(MOST_BYTES + 1)
-            text = content.decode()
-        except OSError as error:
-            raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
-        except UnicodeDecodeError:
-            raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
-        if os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise ConstraintCrdtError(f"anybody on this machine can read or write the tokens in {file}: `chmod 600 {file}` first")
-        if len(content) > MOST_BYTES:
-            raise ConstraintCrdtError(f"the tokens in {file} are more than {MOST_BYTES} bytes: keep fewer")
-        try:
-            return cls(_read_lines(text))
-        except ConstraintCrdtError as error:
-            raise ConstraintCrdtError(f"{file}: {error}") from None
-
-    def right(self, token: str) -> Right:
-        """The role of a token; `NONE` for an unknown token."""
-        return self._rights.get(self._digest(token), Right.NONE)
-
-    def _digest(self, token: str) -> bytes:
-        # Keyed by a secret of this process, so the time of a look-up reveals nothing of the tokens.
-        return blake2b(token.encode(errors="replace"), key=self._key, digest_size=32).digest()
-
-
-def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2 or words[0] not in ("read", "write"):
-            raise ConstraintCrdtError(f"line {number}: write `read TOKEN` or `write TOKEN`")
-        yield Right[words[0].upper()], words[1]
-
-
-METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-OTHER_METHOD: Final = "other"
-NO_ROUTE: Final = "none"
-
-
-class ResponseLabels(NamedTuple):
-    """The labels of a response."""
-
-    method: str
-    route: str
-    status: int
-
-
-class RequestCounts:
-    """The number of responses of an application, by method, route and status."""
-
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """`routes`: those of the application."""
-        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
-        self.answers: Counter[ResponseLabels] = Counter()
-        """The counts by labels."""
-
-    def note(self, scope: Scope, status: int) -> None:
-        """Count a response, after routing."""
-        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
-        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+_log = logging.getLogger("constraint_crdt.api")
 
 
 class Guard:
@@ -146,7 +41,7 @@ class Guard:
     def __init__(
         self, app: ASGIApp, note: Callable[[Scope, int], None], checks: Sequence[Callable[[Scope], Problem | None]]
     ) -> None:
-        """`note(scope, status)` counts a response when its status is sent. `checks` run in this order."""
+        """`note(scope, status)` is called when the status of a response is sent. `checks` run in this order."""
         self._app = app
         self._note = note
         self._checks = checks
@@ -170,32 +65,64 @@ class Guard:
         await self._app(scope, receive, counted)
 
 
-class TokenGuard:
-    """Sets the role of a request, and refuses requests without a token where tokens are needed."""
+class Denials:
+    """Counts the requests refused for lack of a right, and logs one line per minute and address at most."""
 
-    def __init__(self, tokens: Tokens | None) -> None:
-        """`tokens` None: every client has the role write."""
+    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+        """`now`: monotonic seconds."""
+        self.counts: Counter[int] = Counter()
+        """By status, 401 or 403."""
+        self._now = now
+        self._logged: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count the response with this status, if it is a refusal."""
+        if status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return
+        self.counts[status] += 1
+        client, now = client_of(scope), self._now()
+        if now - self._logged.get(client, -LOG_EVERY) < LOG_EVERY:
+            return
+        self._logged[client] = now
+        self._logged.move_to_end(client)
+        if len(self._logged) > MOST_LOGGED:
+            self._logged.popitem(last=False)
+        session = scope.get(GRANTED)
+        name = "" if session is None else f" ({session.name})"
+        host = scope["client"][0] if scope.get("client") else "a client"
+        _log.warning("refused %s%s with %d: %s %s", host, name, status, scope["method"], scope["path"][:LOGGED_CHARACTERS])
+
+
+class TokenGuard:
+    """Sets the session of a request, and refuses requests without a token where tokens are needed."""
+
+    def __init__(self, tokens: Tokens | None, *, now: Callable[[], float] = time.time) -> None:
+        """`tokens` None: every client has the right operate. `now`: seconds since the epoch."""
         self._tokens = tokens
+        self._now = now
 
     def check(self, scope: Scope) -> Problem | None:
-        """Set the role in the scope; returns the problem of a request without a role."""
+        """Set the session in the scope; returns the problem of a request without a valid token."""
         try:
-            scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
+            scope[GRANTED] = Session(LOCAL, Right.OPERATE, None) if self._tokens is None else self._session(scope, self._tokens)
         except Problem as problem:
             return problem
         return None
 
-    def _granted(self, scope: Scope, tokens: Tokens) -> Right:
+    def _session(self, scope: Scope, tokens: Tokens) -> Session:
         if not f"{scope['path']}/".startswith(PROTECTED):
-            return Right.NONE
+            return Session("", Right.NONE, None)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
             raise _unauthorized("this node asks for a token: send `Authorization: Bearer TOKEN`", "")
-        scheme, _, token = given[0].decode("latin-1").strip().partition(" ")
-        right = tokens.right(token.strip()) if len(given) == 1 and scheme.lower() == "bearer" else Right.NONE
-        if right is Right.NONE:
+        scheme, _, text = given[0].decode("latin-1").strip().partition(" ")
+        token = tokens.find(text.strip()) if len(given) == 1 and scheme.lower() == "bearer" else None
+        if token is None:
             raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
-        return right
+        if token.ends is not None and self._now() >= token.ends:
+            ended = f"the token {token.name} ended on {show_moment(token.ends)}: ask for a new one"
+            raise _unauthorized(ended, ', error="invalid_token"')
+        return Session(token.name, token.right, token.ends)
 
 
 def _unauthorized(detail: str, error: str) -> Problem:
@@ -259,6 +186,11 @@ def _is_wildcard(host: str) -> bool:
         return False
 
 
+LOG_EVERY = 60.0
+MOST_LOGGED = 1000
+LOGGED_CHARACTERS = 200
+"""Refusals: seconds between two lines about an address, addresses whose last line is kept, and characters of a path."""
+
 BURST = 2
 """Seconds: a burst is the rate times this."""
 
@@ -278,7 +210,7 @@ class RateLimit:
 
     def check(self, scope: Scope) -> Problem | None:
         """Count a request; returns the problem beyond the rate."""
-        wait = self._take(_client(scope))
+        wait = self._take(client_of(scope))
         if not wait:
             return None
         detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
@@ -297,12 +229,17 @@ class RateLimit:
         return 0.0 if taken else (1.0 - left) / self._rate
 
 
-def _client(scope: Scope) -> str:
-    host = str(scope["client"][0]) if scope.get("client") else ""
+def client_of(scope: Scope) -> str:
+    """The client of a request: see `address_group`."""
+    return address_group(str(scope["client"][0])) if scope.get("client") else ""
+
+
+def address_group(host: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in host:
         return host
     try:
         address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
-    return str(address.ipv4_mapped or int(address) >> 64)
+    return str(address.ipv4_mapped or address if address.is_loopback else address.ipv4_mapped or int(address) >> 64)

@@ -24,7 +24,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
 from constraint_crdt.http import make_app
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import Tokens, is_loopback
+from constraint_crdt.http.security import is_loopback
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.runtime.node import Node
 
 MOST_CONNECTIONS: Final = 2000

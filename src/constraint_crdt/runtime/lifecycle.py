@@ -34,7 +34,7 @@ from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import Auditor, ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -235,9 +235,10 @@ class Runtime:
         random: Random,
         now: Callable[[], int],
         check_call: Callable[[], None],
+        actor: str | None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node.
+        outside of the life, the thread or the loop of the node. `actor`: see `Auditor`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -247,6 +248,7 @@ class Runtime:
         self.gossip = self.recorder.node(settings, now) if settings.record else _gossip_node(settings, now)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence)
+        self.auditor = Auditor(self.gossip, actor)
         self.identity = _load_identity(settings, now) if settings.identity else None
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
@@ -291,7 +293,14 @@ class Runtime:
 
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
-            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+            self.events,
+            self.gossip,
+            self.feed,
+            self.tiles,
+            self.evaluator.verdict,
+            self.evidence.changes.removals,
+            max_skew=settings.max_skew,
+            now=now,
         )
         self.alerts = AlertEngine(
             settings.alert,

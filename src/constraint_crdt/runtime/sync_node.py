@@ -68,13 +68,14 @@ class SyncNode:
         probes: Sequence[Probe] = (),
         transport: Transport | None = None,
         settings: NodeSettings | None = None,
+        actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         """The parameters, and the errors, of `Node`."""
         self._node = Node(
             name=name, fleet=fleet, role=role, listen=listen, connect=connect, labels=labels,
-            probes=probes, transport=transport, settings=settings, random=random, now=now,
+            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now,
         )  # fmt: skip
         self.settings = self._node.settings
         """The settings of the node."""
