@@ -21,6 +21,7 @@ PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
 NODE_VARIABLE = "CONSTRAINT_CRDT_NODE"
 TOKEN_FILE_VARIABLE = "CONSTRAINT_CRDT_TOKEN_FILE"  # noqa: S105 - the name of a variable
+CA_VARIABLE = "CONSTRAINT_CRDT_CA"
 SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
@@ -237,6 +238,11 @@ def _client_flags() -> _Parser:
         "--node", metavar="URL", help=f"the node to ask, as URL or HOST:PORT; default: {NODE_VARIABLE}, or else {DEFAULT_NODE}"
     )
     flags.add_argument("--token-file", metavar="FILE", help=f"where the token is, if the node asks; default: {TOKEN_FILE_VARIABLE}")
+    flags.add_argument(
+        "--ca",
+        metavar="FILE",
+        help=f"the root certificate of the fleet, for https://; default: {CA_VARIABLE}, or the system's roots",
+    )
     flags.add_argument("--json", action="store_true", help="print the node's answer as JSON")
     return flags
 
@@ -253,6 +259,13 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
+    node.add_argument(
+        "--api-tls",
+        nargs="?",
+        const="identity",
+        metavar="CERT.pem,KEY.pem",
+        help="serve the API by TLS, with this certificate and key; default: those of the identity",
+    )
     node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")

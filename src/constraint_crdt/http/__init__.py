@@ -4,8 +4,8 @@ The application is here: all operations, routed and guarded, and the pages besid
 decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi` describe, and
 `server` runs the application beside a node in one event loop.
 
-Refused before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin,
-without the right.
+Refused before they reach an operation, in this order: requests on a connection beyond the bounds, beyond the rate limit, for
+another host, from another origin, without the right.
 
 Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
 id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
@@ -28,11 +28,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
-from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response, session
+from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
 from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
-from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, TokenGuard
+from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, TokenGuard, check_reserved, session
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Problem
@@ -118,6 +118,7 @@ def make_app(
                 Guard,
                 note=note,
                 checks=(
+                    check_reserved,
                     RateLimit(node.settings.api_rate).check,
                     OriginGuard(bound_to, any_host=tokens is not None).check,
                     TokenGuard(tokens).check,

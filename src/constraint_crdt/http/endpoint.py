@@ -32,14 +32,12 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
     RIGHT_OF_ROLE,
     AnyOperation,
-    Empty,
     Freshness,
     Parameter,
     Problem,
@@ -49,7 +47,6 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
-from constraint_crdt.operations.service import SessionReport
 from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.node import Node
 
@@ -58,6 +55,9 @@ GRANTED: Final = "constraint_crdt.session"
 
 BODY_PAUSE = 30.0
 """Seconds: the longest pause within a body."""
+
+BODY_RATE = 4096
+"""Bytes per second of a body, at least: on average, after `BODY_PAUSE` seconds."""
 
 NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 
@@ -76,8 +76,7 @@ waited for each other while a third of the node's core was idle.)"""
 LONGEST_PAUSE = 0.25
 """Seconds between two of them, at most."""
 
-_HEADERS = {"cache-control": "private, no-cache"}
-"""Clients revalidate each time."""
+_HEADERS = {"cache-control": "private, no-cache"}  # clients revalidate each time
 
 _Asked = tuple[str, bytes]
 
@@ -259,26 +258,8 @@ class Resource:
             raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
         role = self._node.certified_role
         if role is not None and RIGHT_OF_ROLE[role] < needed:
-            ask = next(each for each, right in RIGHT_OF_ROLE.items() if right >= needed)
-            article = "an" if role[0] in "aeiou" else "a"
-            other = "an" if ask[0] in "aeiou" else "a"
-            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {article} {role} of the fleet; ask {other} {ask} node")
-
-
-async def session(_: Empty, request: Request) -> Response:
-    """`GET /v1/session`."""
-    node: Node = request.app.state.node
-    sent: Session = request.scope[GRANTED]
-    role = node.certified_role
-    report = SessionReport(
-        name=sent.name,
-        role=sent.right.name.lower(),
-        ends=None if sent.ends is None else sent.ends * SECOND,
-        node=node.settings.name,
-        node_role=role,
-        may=(sent.right if role is None else min(sent.right, RIGHT_OF_ROLE[role])).name.lower(),
-    )
-    return Response(msgspec.json.encode(report), media_type=JSON, headers=NO_STORE)
+            article = "an" if role == "observer" else "a"
+            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {article} {role} of the fleet; ask an operator node")
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:
@@ -344,14 +325,18 @@ async def _read(request: Request, most: int) -> bytes:
         raise _too_large(most)
     body = bytearray()
     try:
+        now = asyncio.get_running_loop().time
+        latest = now() + BODY_PAUSE
         async with asyncio.timeout(BODY_PAUSE) as pause:
             async for chunk in request.stream():
-                pause.reschedule(asyncio.get_running_loop().time() + BODY_PAUSE)
                 body += chunk
+                pause.reschedule(min(now() + BODY_PAUSE, latest + len(body) / BODY_RATE))
                 if len(body) > most:
                     raise _too_large(most)
     except TimeoutError:
-        detail = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        slow = now() - latest >= len(body) / BODY_RATE > 0
+        paused = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        detail = f"the body came with less than {BODY_RATE} bytes per second" if slow else paused
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None

@@ -8,31 +8,151 @@ of an attacker and resolved to 127.0.0.1 (DNS rebinding) shows in the Host heade
 are served. A page of another origin shows in the Origin header, and may not write. Without tokens these two checks alone
 protect a node from the pages visited by its user. With tokens such a page has none to send, and any host name is served.
 
+**TLS.** With the certificate of the node's identity or a given certificate. Its files are looked at in each handshake, so a renewed
+certificate is used without a restart.
+
 **Rate limit.** A token bucket per address, so that a runaway client cannot block the node for the others. Loopback counts too.
 A client is an address, of IPv6 the /64 network, since its owner has all addresses in there. The number of buckets is bounded:
 the least recently used is dropped, and its client starts with a full bucket.
 """
 
+import contextlib
 import ipaddress
 import logging
 import math
+import os
+import resource
+import ssl
+import stat
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from pathlib import Path
 from time import monotonic
+from typing import Final
 
+import msgspec
 from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from constraint_crdt.http.endpoint import GRANTED, Session, problem_response
+from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.http.endpoint import GRANTED, NO_STORE, Session, problem_response
 from constraint_crdt.http.tokens import LOCAL, Tokens, show_moment
-from constraint_crdt.operations.operation import Problem, Right
+from constraint_crdt.operations.operation import JSON, RIGHT_OF_ROLE, Empty, Problem, Right
+from constraint_crdt.operations.service import Finding, SessionReport
+from constraint_crdt.runtime.node import Node
 
 PROTECTED = ("/v1/", "/metrics", "/room")
 """Path prefixes protected by tokens, for existing and other paths."""
 
 _log = logging.getLogger("constraint_crdt.api")
+
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""The paths of the probes of an orchestrator, with connections and a rate of their own."""
+
+MOST_CONNECTIONS = 2000
+FILES_LEFT = 256
+"""Connections at once. The limit of open files of the process may allow fewer: so many files are left for all else."""
+
+LOOPBACK_FACTOR = 5
+"""The bound of a loopback address as a multiple of the bound of others: its clients may be all programs of the machine."""
+
+MOST_RESERVED = 64
+RESERVED_PER_ADDRESS = 16
+"""Reserved connections at once, in all and of an address. A further connection ends the oldest."""
+
+TOO_MANY_CONNECTIONS = "too many connections are open, in all or from this address: close some, or come back later"
+
+RESERVED = "constraint_crdt.reserved"
+"""The key of a reserved connection in the state of the scope of its requests."""
+
+
+class Slot:
+    """The place of a connection within the bounds."""
+
+    def __init__(self, group: str, held: Counter[str], *, reserved: bool) -> None:
+        """`held`: the number of slots by group, and of all under "", which this slot is added to."""
+        self.group = group
+        self.reserved = reserved
+        self.released = False
+        self.end: Callable[[], object] = self.release
+        """Ends the connection."""
+        self._held = held
+        held[group] += 1
+        held[""] += 1
+
+    def release(self) -> None:
+        """The connection is over. Idempotent."""
+        if not self.released:
+            self.released = True
+            self._held[""] -= 1
+            self._held[self.group] -= 1
+            if not self._held[self.group]:
+                del self._held[self.group]
+
+
+class Admission:
+    """Decides on new connections: within the bounds, in all and of an address, or reserved."""
+
+    def __init__(self, per_address: int) -> None:
+        """`per_address`: the bound of an address (see `address_group`) other than loopback."""
+        self._per_address = per_address
+        self._held: Counter[str] = Counter()
+        self._held_reserved: Counter[str] = Counter()
+        self._reserved: list[Slot] = []
+        self._logged = -LOG_EVERY
+
+    @property
+    def open(self) -> int:
+        """The connections, with the reserved ones."""
+        return self._held[""] + self._held_reserved[""]
+
+    def take(self, host: str) -> Slot:
+        """The slot of a connection of this address. Ends an older reserved connection if needed."""
+        group, held = address_group(host), self._held
+        own = self._per_address * (LOOPBACK_FACTOR if is_loopback(host) else 1)
+        if held[""] < _most_connections() and held[group] < own:
+            return Slot(group, held, reserved=False)
+        self._log(group, own)
+        self._reserved = [slot for slot in self._reserved if not slot.released]
+        of_group = [slot for slot in self._reserved if slot.group == group]
+        if len(of_group) >= RESERVED_PER_ADDRESS:
+            self._end(of_group[0])
+        elif len(self._reserved) >= MOST_RESERVED:
+            self._end(self._reserved[0])
+        slot = Slot(group, self._held_reserved, reserved=True)
+        self._reserved.append(slot)
+        return slot
+
+    def _end(self, slot: Slot) -> None:
+        self._reserved.remove(slot)
+        slot.release()
+        slot.end()
+
+    def _log(self, group: str, own: int) -> None:
+        now = monotonic()
+        if now - self._logged >= LOG_EVERY:
+            self._logged = now
+            _log.warning("%d connections are open, %d of %s: the next ones may ask for the health only", self._held[""], own, group)
+
+
+def _most_connections() -> int:
+    """The bound of all connections, within the limit of open files of this process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft - FILES_LEFT))
+
+
+def check_reserved(scope: Scope) -> Problem | None:
+    """The problem with a request on a reserved connection, or None."""
+    if not scope.get("state", {}).get(RESERVED) or scope["path"] in PROBES:
+        return None
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_CONNECTIONS, headers={"retry-after": "1", "connection": "close"})
 
 
 class Guard:
@@ -125,6 +245,22 @@ class TokenGuard:
         return Session(token.name, token.right, token.ends)
 
 
+async def session(_: Empty, request: Request) -> Response:
+    """`GET /v1/session`."""
+    node: Node = request.app.state.node
+    sent: Session = request.scope[GRANTED]
+    role = node.certified_role
+    report = SessionReport(
+        name=sent.name,
+        role=sent.right.name.lower(),
+        ends=None if sent.ends is None else sent.ends * SECOND,
+        node=node.settings.name,
+        node_role=role,
+        may=(sent.right if role is None else min(sent.right, RIGHT_OF_ROLE[role])).name.lower(),
+    )
+    return Response(msgspec.json.encode(report), media_type=JSON, headers=NO_STORE)
+
+
 def _unauthorized(detail: str, error: str) -> Problem:
     return Problem(HTTPStatus.UNAUTHORIZED, detail, headers={"www-authenticate": f'Bearer realm="constraint-crdt"{error}'})
 
@@ -210,7 +346,8 @@ class RateLimit:
 
     def check(self, scope: Scope) -> Problem | None:
         """Count a request; returns the problem beyond the rate."""
-        wait = self._take(client_of(scope))
+        client = client_of(scope)
+        wait = self._take(f"{client} probes" if scope["path"] in PROBES else client)
         if not wait:
             return None
         detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
@@ -243,3 +380,84 @@ def address_group(host: str) -> str:
     except ValueError:
         return host
     return str(address.ipv4_mapped or address if address.is_loopback else address.ipv4_mapped or int(address) >> 64)
+
+
+ENDS_SOON: Final = timedelta(days=7)
+"""A certificate of the API that ends sooner is a warning."""
+
+
+class ApiCertificate:
+    """The certificate of the API and its key, in PEM files. A changed pair of files is used from the next handshake."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises `ConstraintCrdtError` for files that cannot be used, and for a key that others can read."""
+        self.certificate = certificate
+        self.key = key
+        self.trouble: str | None = None
+        """Why the changed files are not used; None if there is no reason."""
+        self._seen = self._signature()
+        self._latest = self._load()
+        self.context = self._load()
+        """For the server."""
+        self.context.sni_callback = self._renew
+
+    def validity(self) -> Finding:
+        """Whether the certificate is valid, and for how long."""
+        from cryptography import x509  # of nodes with TLS only
+
+        try:
+            ends = x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError):
+            return Finding(check="api", level="warn", what=f"{self.certificate} cannot be read", advice="look who owns it")
+        left = ends - datetime.now(UTC)
+        what = f"the certificate of the API, {self.certificate}, is valid until {ends:%Y-%m-%d %H:%M} UTC"
+        if left < timedelta():
+            what = f"the certificate of the API, {self.certificate}, ended on {ends:%Y-%m-%d %H:%M} UTC"
+            return Finding(check="api", level="fail", what=what, advice="renew it: a changed file is used without a restart")
+        if left < ENDS_SOON:
+            return Finding(check="api", level="warn", what=what, advice="renew it: a changed file is used without a restart")
+        return Finding(check="api", level="ok", what=what)
+
+    def _signature(self) -> list[tuple[int, ...]]:
+        found = list[tuple[int, ...]]()
+        for file in (self.certificate, self.key):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return found
+
+    def _renew(self, link: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Have this handshake use the latest certificate."""
+        signature = self._signature()
+        if signature != self._seen:
+            self._seen = signature
+            try:
+                self._latest, self.trouble = self._load(), None
+                _log.info("the API uses the changed certificate %s", self.certificate)
+            except ConstraintCrdtError as error:
+                self.trouble = f"the API goes on with its former certificate: {error}"
+                _log.error("%s", self.trouble)
+        link.context = self._latest
+
+    def _load(self) -> ssl.SSLContext:
+        certificate, key = self.certificate, self.key
+        for file in (certificate, key):
+            try:
+                mode = file.stat().st_mode
+                file.open("rb").close()
+            except OSError as error:
+                raise ConstraintCrdtError(f"cannot read {file} for the TLS of the API: {error.strerror or error}") from None
+        if os.name == "posix" and mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise ConstraintCrdtError(f"others on this machine can read or write the key {key}: `chmod 600 {key}` first")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(certificate, key, password="")
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                why = f"the key {key} is not the key of the certificate {certificate}: name a pair"
+            else:
+                why = f"{certificate} and {key} are no certificate and key in PEM without a passphrase"
+            raise ConstraintCrdtError(f"cannot serve the API by TLS: {why}") from None
+        return context

@@ -280,6 +280,11 @@ class Tokens:
         """The tokens of a file, followed while the node runs. Raises `ConstraintCrdtError` for an unusable file."""
         return cls(file=TokenFile(file))
 
+    @property
+    def count(self) -> int:
+        """The number of known tokens, ended ones included."""
+        return len(self._known)
+
     def find(self, token: str) -> Token | None:
         """The token with its name and right; None for an unknown token. Reads a changed file first."""
         if self._file is not None and (signature := self._signature()) != self._seen:

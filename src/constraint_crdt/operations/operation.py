@@ -200,7 +200,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     group: str = ""
     """reading, writing, or a contract. By default after the method."""
     right: Right | None = None
-    """READ by default for GET. Any other method states the right."""
+    """By default READ for GET, else OPERATE."""
     right_of: Callable[[Request], Right] | None = None
     """The right needed by the content of a request, where that may be more than `right`."""
     parameters: tuple[Parameter, ...] = ()
@@ -238,9 +238,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     def __post_init__(self) -> None:
         """Fill in the defaults after the method."""
         reads = self.method == GET
-        if self.right is None and not reads:
-            raise TypeError(f"the operation {self.name} states no right")
-        msgspec.structs.force_setattr(self, "right", Right.READ if self.right is None else self.right)
+        msgspec.structs.force_setattr(self, "right", (Right.READ if reads else Right.OPERATE) if self.right is None else self.right)
         msgspec.structs.force_setattr(self, "group", self.group or ("reading" if reads else "writing"))
 
     @property

@@ -343,7 +343,7 @@ class Node:
         """
         self._check_call()
         report = await self._runtime.state_files.merge(text, max_bytes)
-        if report.changed:
+        if report.changed and self.gossip.retired_by is None:
             note = partial(self._runtime.auditor.note, "import", f"{report.cells} cells")
             await self._runtime.feed.commit(note)
         return report

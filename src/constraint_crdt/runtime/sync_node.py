@@ -40,6 +40,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
@@ -252,6 +253,10 @@ class SyncNode:
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
+
+    def audit(self) -> list[AuditEntry]:
+        """See `Node.audit`."""
+        return self.read(lambda node: node.audit())
 
     def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """See `Node.retire`."""
