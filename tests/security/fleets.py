@@ -40,8 +40,8 @@ class Fleet:
         self.random = random.SystemRandom().randbytes
         self.root = create_fleet(folder, name, now=self.made_at, random=self.random)
 
-    def certify(self, node: str, *, valid: int = NODE_VALID) -> Path:
-        return certify_node(self.folder, self.root, node, "member", now=self.made_at, random=self.random, valid=valid)
+    def certify(self, node: str, *, role: str = "member", valid: int = NODE_VALID) -> Path:
+        return certify_node(self.folder, self.root, node, role, now=self.made_at, random=self.random, valid=valid)
 
     def identity(self, node: str, *, valid: int = NODE_VALID) -> Identity:
         """Also one that is not valid now."""

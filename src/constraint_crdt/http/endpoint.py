@@ -70,8 +70,7 @@ CHEAP = 0.001
 """Seconds: a response computed faster is computed for each request."""
 
 SHARE_OF_LOOP = 1
-"""After an expensive response, the pause as a multiple of its time: half of the loop stays free. (With 4, reads at 2,000 a second
-waited for each other while a third of the node's core was idle.)"""
+"""After an expensive response, the pause as a multiple of its time: half of the loop stays free."""
 
 LONGEST_PAUSE = 0.25
 """Seconds between two of them, at most."""
@@ -86,10 +85,9 @@ _log = logging.getLogger("constraint_crdt.api")
 
 
 class Session(NamedTuple):
-    """Who sends a request."""
+    """Who sends a request. `name`: of the token; `local` on a node without tokens."""
 
     name: str
-    """Of the token; `local` on a node without tokens."""
     right: Right
     ends: int | None
     """The end of the token, in seconds since the epoch; None: none."""
@@ -244,6 +242,8 @@ class Resource:
                 self._check_right(session, operation.right_of(asked))
             if operation.run is None:
                 return await self._own[operation.name](asked, request)
+            if endpoint.right <= Right.READ:
+                return endpoint.encode(request, await operation.run(self._node, asked))
             with acting_as(session.name):
                 return endpoint.encode(request, await operation.run(self._node, asked))
         except Exception as error:
@@ -258,8 +258,8 @@ class Resource:
             raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
         role = self._node.certified_role
         if role is not None and RIGHT_OF_ROLE[role] < needed:
-            article = "an" if role == "observer" else "a"
-            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {article} {role} of the fleet; ask an operator node")
+            which = f"{'an' if role == 'observer' else 'a'} {role}"
+            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:
@@ -325,8 +325,7 @@ async def _read(request: Request, most: int) -> bytes:
         raise _too_large(most)
     body = bytearray()
     try:
-        now = asyncio.get_running_loop().time
-        latest = now() + BODY_PAUSE
+        now, latest = (clock := asyncio.get_running_loop().time), clock() + BODY_PAUSE
         async with asyncio.timeout(BODY_PAUSE) as pause:
             async for chunk in request.stream():
                 body += chunk

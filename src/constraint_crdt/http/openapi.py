@@ -233,10 +233,10 @@ EVENTS = "text/event-stream"
 ABOUT = """\
 The HTTP API of one node of a fleet. Ask any node: each answers from what it knows.
 
-Where the node has a file of tokens, send `Authorization: Bearer TOKEN`. The role of a token is read, measure or operate; each includes
-the ones before, and an operation names the role that it needs (`POST /v1/batch`: operate, where it changes constraints). What cannot
-be served is answered with problem details (RFC 9457) that name the field at fault. A path that there is not is answered with 404, a
-method that a path does not take with 405 and `Allow`. Answers with an `ETag` can be asked for with `If-None-Match`.
+Where the node has a file of tokens, send `Authorization: Bearer TOKEN`. The role of a token is read, measure or operate; each
+includes the ones before, and an operation names the role that it needs (`POST /v1/batch`: operate, where it changes constraints).
+What cannot be served is answered with problem details (RFC 9457) that name the field at fault. A path that there is not is answered
+with 404, a method that a path does not take with 405 and `Allow`. Answers with an `ETag` can be asked for with `If-None-Match`.
 
 In the stream of events, the data of `event: state` is a `Notice`, that of `gap` and `dropped` an object with `missed` or `reason`,
 and that of all others an `Event`.

@@ -347,7 +347,7 @@ class RateLimit:
     def check(self, scope: Scope) -> Problem | None:
         """Count a request; returns the problem beyond the rate."""
         client = client_of(scope)
-        wait = self._take(f"{client} probes" if scope["path"] in PROBES else client)
+        wait = self._take(f"{client} probes" if scope.get("path") in PROBES else client)
         if not wait:
             return None
         detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
