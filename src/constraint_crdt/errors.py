@@ -14,6 +14,7 @@ __all__ = [
     "InvalidType",
     "InvalidValue",
     "LifecycleError",
+    "NotPermitted",
     "StoreError",
     "UnknownConstraint",
     "UnknownName",
@@ -81,6 +82,10 @@ class CountTooLarge(ConstraintCrdtError):
 
 class LifecycleError(ConstraintCrdtError, RuntimeError):
     """A call came at a wrong time: before the start of a node or server, after its stop, or as a second start."""
+
+
+class NotPermitted(ConstraintCrdtError, PermissionError):
+    """The role of a node in its fleet does not allow a change, or the writer of a row did not have the right to it."""
 
 
 class WrongThread(ConstraintCrdtError, RuntimeError):

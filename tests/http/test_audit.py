@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
+from constraint_crdt.errors import NotPermitted
 from constraint_crdt.http import make_app
 from constraint_crdt.http.tokens import TokenFile, Tokens
 from constraint_crdt.model import EventKind
@@ -16,6 +18,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport.memory import MemoryNetwork
 from tests.http.conftest import BASE, SETTINGS
 from tests.runtime.fleet import eventually, fleet
+from tests.security.fleets import Fleet
 
 
 @pytest.fixture
@@ -159,3 +162,44 @@ async def test_a_retirement_and_an_import_are_noted() -> None:
         assert found(forge)[-1] == ("bob", "retire", "anvil", 1)
         (event,) = [each.event for each in forge.event_stream.log.newest(100) if each.event.kind is EventKind.RETIRED]
         assert (event.node, event.actor, event.by) == ("anvil", "bob", "forge")
+
+
+def certified(folder: Path, role: str) -> Node:
+    """A node with an identity of this role."""
+    made = Fleet(folder / role)
+    settings = msgspec.structs.replace(SETTINGS, identity=str(made.certify("forge", role=role)), fleet=made.root.fleet)
+    return Node(settings=settings, transport=MemoryNetwork().transport(), actor="alice")
+
+
+async def test_in_signed_rows_the_entry_covers_the_change_too(tmp_path: Path) -> None:
+    async with certified(tmp_path, "operator") as node:
+        await node.add_constraint("x")
+        await node.record(1, constraint="x")
+        await node.add_constraint("x", when="a < 1")
+        await node.remove_constraint("x")
+        removal = node.explanations.report("x").removals[-1]
+        assert [entry[:3] for entry in found(node)] == [("alice", "add", "x"), ("alice", "add", "x"), ("alice", "remove", "x")]
+        assert removal.actor == "alice"
+        told = [(each.event.kind, each.event.actor) for each in node.event_stream.log.newest(9) if each.event.constraint == "x"]
+        assert told == [(EventKind.ADDED, "alice"), (EventKind.CHANGED, "alice"), (EventKind.REMOVED, "alice")]
+
+
+@pytest.mark.parametrize(
+    ("role", "says"),
+    [
+        ("member", "this node is a member of the fleet; ask an operator node"),
+        ("observer", "this node is an observer of the fleet; ask an operator node"),
+    ],
+)
+async def test_a_certified_node_refuses_what_its_role_does_not_allow(tmp_path: Path, role: str, says: str) -> None:
+    async with certified(tmp_path, role) as node:
+        assert node.certified_role == role
+        with pytest.raises(NotPermitted):
+            await node.add_constraint("x")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=make_app(node)), base_url=BASE) as asking:
+            answer = await asking.post("/v1/constraints", json={"id": "x"})
+            assert (answer.status_code, answer.json()["detail"]) == (403, says)
+            assert (await asking.post("/v1/record", json={"satisfied": 1})).status_code == (200 if role == "member" else 403)
+            assert (await asking.get("/v1/session")).json()["node_role"] == role
+        assert found(node) == []
+        assert list(node.gossip.state.constraints) == []

@@ -75,7 +75,7 @@ async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.
         assert found(a)["agreement"].level == "warn"
         monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"
-        a._runtime.exchanges.refused = 2
+        a._runtime.exchanges._refused = 2
         assert found(a)["messages"].level == "warn"
 
 
@@ -214,6 +214,7 @@ async def test_a_variable_of_this_node_counts_before_its_cell_tells_it(monkeypat
         assert a.notes_on("slow") == ("no node measures speed_mps",)
 
 
+@pytest.mark.slow
 async def test_of_many_undecidable_constraints_some_are_named() -> None:
     async with fleet("a") as (a,):
         describe(a, "x")

@@ -17,7 +17,7 @@ class Script:
     """A transport to nodes in this process; `lost(peer)` says whether a request gets no answer."""
 
     endpoints: tuple[str, ...] = ()
-    bytes_sent = bytes_received = 0
+    bytes_sent = bytes_received = refused = 0
 
     def __init__(self, nodes: Sequence[GossipNode], lost: Callable[[Peer], bool] = lambda _: False) -> None:
         self.nodes = {Peer(node.node_id, "1"): node for node in nodes}

@@ -13,7 +13,7 @@ import zenoh
 
 from constraint_crdt.identity import NODE_VALID, Identity, Root, create_root
 from constraint_crdt.identity.directory import certify_node, create_fleet, load_identity
-from constraint_crdt.transport.zenoh_startup import checked, close_session, zenoh_config
+from constraint_crdt.transport.zenoh_startup import _with_port, checked, close_session, zenoh_config
 from tests.transport.seats import DEADLINE
 
 NOW = 1_790_000_000_000_000_000
@@ -40,12 +40,12 @@ class Fleet:
         self.random = random.SystemRandom().randbytes
         self.root = create_fleet(folder, name, now=self.made_at, random=self.random)
 
-    def certify(self, node: str, *, role: str = "member", valid: int = NODE_VALID) -> Path:
+    def certify(self, node: str, *, valid: int = NODE_VALID, role: str = "operator") -> Path:
         return certify_node(self.folder, self.root, node, role, now=self.made_at, random=self.random, valid=valid)
 
-    def identity(self, node: str, *, valid: int = NODE_VALID) -> Identity:
+    def identity(self, node: str, *, valid: int = NODE_VALID, role: str = "operator") -> Identity:
         """Also one that is not valid now."""
-        return load_identity(self.certify(node, valid=valid), self.made_at)
+        return load_identity(self.certify(node, valid=valid, role=role), self.made_at)
 
 
 class Attempts:
@@ -100,7 +100,9 @@ class Stranger:
         connect = [endpoint if identity is not None else endpoint.replace("tls/", "tcp/")]
         listens = tls is None or "listen_certificate" in tls
         settings = checked(role, None if listens else (), connect, multicast=False, lease=4.0, identity=identity)
-        config = json.loads(json.dumps(zenoh_config(settings, settings.listen)))
+        listening = [_with_port(each) for each in settings.listen]
+        self.endpoint = listening[0] if listening else ""
+        config = json.loads(json.dumps(zenoh_config(settings, listening)))
         config.pop("access_control", None)
         if tls is not None:
             config["transport"]["link"]["tls"] = tls
@@ -111,9 +113,10 @@ class Stranger:
         replies = self.raw.liveliness().get("**", timeout=seconds)
         return [str(reply.ok.key_expr) for reply in replies if reply.ok is not None]
 
-    def ask(self, key: str, seconds: float = 1.0) -> list[bytes]:
+    def ask(self, key: str, seconds: float = 1.0, *, payload: bytes = b"", attachment: bytes | None = None) -> list[bytes]:
         """What the node at `key` answers."""
-        return [bytes(reply.ok.payload) for reply in self.raw.get(key, timeout=seconds) if reply.ok is not None]
+        replies = self.raw.get(key, timeout=seconds, payload=payload, attachment=attachment)
+        return [bytes(reply.ok.payload) for reply in replies if reply.ok is not None]
 
     def links(self) -> int:
         return len(self.raw.info.links())

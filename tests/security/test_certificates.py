@@ -35,6 +35,7 @@ from constraint_crdt.identity import (
 
 from .fleets import FLEET, NOW, root_of, seeded
 
+PUBLIC = bytes(range(32))
 SESSION = "0123456789abcdef01234567"
 ROOT = root_of()
 
@@ -46,7 +47,7 @@ def identity_of(node: str, root: Root = ROOT, *, seed: int = 7, now: int = NOW, 
 
 
 FORGE = identity_of("forge")
-PROOF = FORGE.prove(SESSION)
+PROOF = FORGE.prove(SESSION, PUBLIC)
 
 
 def test_equal_arguments_make_equal_certificates() -> None:
@@ -200,23 +201,23 @@ def test_another_file_is_no_request(content: bytes) -> None:
 
 def test_a_proof_convinces_the_fleet_of_one_name_and_session() -> None:
     anvil = identity_of("anvil", seed=20)
-    assert anvil.proves(PROOF, "forge", SESSION, NOW)
+    assert anvil.proves(PROOF, "forge", SESSION, NOW) == PUBLIC
     assert not anvil.proves(PROOF, "anvil", SESSION, NOW)
     assert not anvil.proves(PROOF, "forge", SESSION.replace("0", "1"), NOW)
 
 
 def test_a_proof_of_another_name_another_fleet_or_another_time_convinces_nobody() -> None:
     anvil = identity_of("anvil", seed=20)
-    assert not anvil.proves(anvil.prove(SESSION), "forge", SESSION, NOW)
-    assert not anvil.proves(identity_of("forge", root_of(seed=2)).prove(SESSION), "forge", SESSION, NOW)
-    assert not anvil.proves(identity_of("forge", root_of("other")).prove(SESSION), "forge", SESSION, NOW)
+    assert not anvil.proves(anvil.prove(SESSION, PUBLIC), "forge", SESSION, NOW)
+    assert not anvil.proves(identity_of("forge", root_of(seed=2)).prove(SESSION, PUBLIC), "forge", SESSION, NOW)
+    assert not anvil.proves(identity_of("forge", root_of("other")).prove(SESSION, PUBLIC), "forge", SESSION, NOW)
     assert not anvil.proves(PROOF, "forge", SESSION, NOW + 31 * DAY)
     assert not anvil.proves(PROOF, "forge", SESSION, NOW - DAY)
 
 
 def test_a_certificate_without_the_key_proves_nothing() -> None:
     thief = dataclasses.replace(FORGE, key=create_key(seeded(30)))
-    assert not FORGE.proves(thief.prove(SESSION), "forge", SESSION, NOW)
+    assert not FORGE.proves(thief.prove(SESSION, PUBLIC), "forge", SESSION, NOW)
 
 
 @given(st.one_of(st.text(max_size=400), st.binary(max_size=400).map(lambda content: content.hex())))
@@ -227,12 +228,12 @@ def test_any_text_is_no_proof(text: str) -> None:
 @given(st.integers(0, len(PROOF) - 2), st.sampled_from("ABCDxyz09-_"))
 def test_a_changed_proof_is_none(place: int, letter: str) -> None:
     changed = PROOF[:place] + letter + PROOF[place + 1 :]
-    assert FORGE.proves(changed, "forge", SESSION, NOW) == (changed == PROOF)
+    assert FORGE.proves(changed, "forge", SESSION, NOW) == (PUBLIC if changed == PROOF else None)
 
 
 def test_a_proof_is_short() -> None:
     longest = identity_of("n" * 63, create_root("f" * 63, now=NOW, random=seeded(1)))
-    assert len(longest.prove(SESSION)) < MAX_PROOF
+    assert len(longest.prove(SESSION, PUBLIC)) < MAX_PROOF
     assert not longest.proves("A" * (MAX_PROOF + 1), "n" * 63, SESSION, NOW)
 
 

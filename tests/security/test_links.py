@@ -9,17 +9,19 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
+from secrets import token_bytes
 
 import pytest
 
 from constraint_crdt.identity import DAY
+from constraint_crdt.identity.authentication import Authenticator
 from constraint_crdt.identity.directory import load_identity
 from constraint_crdt.insight.diagnosis import check_seeds
 from constraint_crdt.transport import TransportError
 from constraint_crdt.transport.zenoh import ZenohTransport
-from constraint_crdt.transport.zenoh_startup import alive_key, node_key
+from constraint_crdt.transport.zenoh_startup import alive_key, node_key, proof_in
 from tests.runtime.fleet import eventually
-from tests.transport.seats import Network, Seat, all_see_all
+from tests.transport.seats import DEADLINE, Network, Seat, all_see_all
 
 from .fleets import FLEET, Attempts, Fleet, Stranger
 
@@ -150,7 +152,7 @@ async def test_a_stranger_gets_nothing(
     try:
         token = intruder.raw.liveliness().declare_token(alive_key(FLEET, forge.me))
         await attempts.ended(3)
-        assert await asyncio.to_thread(intruder.ask, node_key(FLEET, forge.me)) == []
+        assert await asyncio.to_thread(intruder.ask, node_key(FLEET, forge.me, proven=True)) == []
         assert await asyncio.to_thread(intruder.tokens) == [alive_key(FLEET, forge.me)], "its own token alone"
         assert intruder.links() == 0
         anvil = await members.join("anvil", connect=(endpoint,))
@@ -193,18 +195,25 @@ async def test_strangers_do_not_keep_members_from_linking(members: Members, role
 
 
 async def test_with_a_certificate_such_a_session_gets_an_answer(members: Members) -> None:
-    """So the strangers fail for their certificates, and for nothing else."""
+    """So the strangers fail for their certificates, and for nothing else. Without a tag it gets none."""
     forge = await members.join("forge")
     identity = members.fleet.identity("guest")
     tls = tls_files(members.fleet, members.fleet.folder / "guest")
     guest = await asyncio.to_thread(Stranger, forge.transport.endpoints[0], identity=identity, tls=tls)
     peer = forge.me._replace(name="guest", session="f" * 24)
     try:
-        token = guest.raw.liveliness().declare_token(alive_key(FLEET, peer, identity.prove(peer.session)))
+        authenticator = Authenticator(FLEET, *peer, token_bytes)
+        proof = identity.prove(peer.session, authenticator.public)
+        token = guest.raw.liveliness().declare_token(alive_key(FLEET, peer, proof))
         await forge.sees_names("guest")
-        assert await asyncio.to_thread(guest.ask, node_key(FLEET, forge.me)) == [b""]
-        told = await asyncio.to_thread(guest.tokens)
-        assert any(key.startswith(alive_key(FLEET, forge.me)) for key in told)
+        (told,) = [key for key in await asyncio.to_thread(guest.tokens) if key.startswith(alive_key(FLEET, forge.me))]
+        assert authenticator.learn(*forge.me, identity.proves(proof_in(told), *forge.me, time.time_ns()) or b"")
+        where = node_key(FLEET, forge.me, proven=True)
+        header, _ = authenticator.sign(forge.me.session, b"", b"x")
+        assert await asyncio.to_thread(guest.ask, where, payload=b"x", attachment=header) == [b"x"]
+        for bad in (None, header, header[:-1] + b"\0", header + b"\0" * 12):
+            assert await asyncio.to_thread(guest.ask, where, payload=b"x", attachment=bad) == []
+        assert forge.transport.refused == 4
         token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
     finally:
         await asyncio.to_thread(guest.close)
@@ -222,7 +231,11 @@ async def test_a_member_cannot_take_the_name_of_another(members: Members, role: 
     try:
         held = [
             liar.raw.liveliness().declare_token(alive_key(FLEET, peer, proof))
-            for peer, proof in ((later, anvil.prove(later.session)), (later, "x"), (true, anvil.prove(true.session)))
+            for peer, proof in (
+                (later, anvil.prove(later.session, bytes(range(32)))),
+                (later, "x"),
+                (true, anvil.prove(true.session, bytes(range(32)))),
+            )
         ]
         await forge.sees_names("anvil", "watcher")
         await watcher.sees_names("anvil", "forge")
@@ -232,6 +245,30 @@ async def test_a_member_cannot_take_the_name_of_another(members: Members, role: 
         assert [peer for peer, _ in watcher.changes if peer.name == "forge"] == [forge.me]
         assert sum("calls itself forge" in each.getMessage() for each in caplog.records) == 2, "once on each node"
         assert len(held) == 3
+    finally:
+        await asyncio.to_thread(liar.close)
+
+
+async def test_the_end_of_a_false_token_unlists_nobody(members: Members) -> None:
+    """The defect: the end of any token of a session unlisted the session, whoever had declared the token."""
+    forge = await members.join("forge")
+    anvil = await members.join("anvil", connect=forge.transport.endpoints)
+    await all_see_all(forge, anvil)
+    guest = members.fleet.identity("guest")
+    liar = await asyncio.to_thread(Stranger, forge.transport.endpoints[0], identity=guest)
+    try:
+        last = anvil.me._replace(name="guest", session="e" * 24)
+        own = liar.raw.liveliness().declare_token(alive_key(FLEET, last, guest.prove(last.session, bytes(range(32)))))
+        await forge.sees_names("anvil", "guest")
+        true: list[str] = []
+        async with asyncio.timeout(DEADLINE):
+            while not true:  # a link of its own to anvil comes by gossip
+                true = [key for key in await asyncio.to_thread(liar.tokens, 0.1) if "/anvil/" in key]
+        for token in [liar.raw.liveliness().declare_token(key) for key in (alive_key(FLEET, anvil.me, "x"), *true)] + [own]:
+            token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+        await forge.until(lambda: (last, False) in forge.changes)
+        assert (anvil.me, False) not in forge.changes
+        assert await forge.ask(anvil, b"x") == [b"x"]
     finally:
         await asyncio.to_thread(liar.close)
 

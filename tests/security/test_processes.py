@@ -42,7 +42,7 @@ def test_three_roles_agree_and_say_how_they_link(trio: list[NodeProcess]) -> Non
     seconds_until(lambda: len({node.get("status")["hash"] for node in trio}) == 1)
     assert {node.get("status")["links"] for node in trio} == {"certificates"}
     assert "only with nodes that have a certificate of the fleet" in client.run("status")
-    assert "the certificate of tongs as member of plant-" in finding(peer, "certificates")["what"]
+    assert "the certificate of tongs as operator of plant-" in finding(peer, "certificates")["what"]
     assert finding(peer, "seeds")["level"] == "ok"
 
 

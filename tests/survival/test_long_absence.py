@@ -69,9 +69,13 @@ class TornLine:
     def bytes_received(self) -> int:
         return self._line.bytes_received
 
+    @property
+    def refused(self) -> int:
+        return self._line.refused
+
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
-        async def answer(payload: bytes) -> Sequence[bytes]:
-            replies = await handler(payload)
+        async def answer(payload: bytes, sender: Peer | None) -> Sequence[bytes]:
+            replies = await handler(payload, sender)
             parts = [message.index for reply in replies if isinstance(message := decode_message(reply), Part)]
             if parts and self.cuts:
                 self.broken += 1

@@ -12,10 +12,11 @@ import json
 import sys
 from collections.abc import Sequence
 
+from constraint_crdt.transport import Peer
 from constraint_crdt.transport.zenoh import ZenohTransport
 
 
-async def handler(request: bytes) -> Sequence[bytes]:
+async def handler(request: bytes, _: Peer | None) -> Sequence[bytes]:
     return [bytes(200_000)] * 200 if request == b"long" else [request]
 
 

@@ -10,7 +10,7 @@ from constraint_crdt.transport.zenoh import ZenohTransport
 DEADLINE = 15.0
 
 
-async def echo(request: bytes) -> Sequence[bytes]:
+async def echo(request: bytes, _: Peer | None) -> Sequence[bytes]:
     """Answer with the request."""
     return [request]
 
@@ -18,7 +18,7 @@ async def echo(request: bytes) -> Sequence[bytes]:
 def always(*replies: bytes) -> Handler:
     """A handler that answers every request with `replies`."""
 
-    async def answer(_request: bytes) -> Sequence[bytes]:
+    async def answer(_request: bytes, _: Peer | None) -> Sequence[bytes]:
         return replies
 
     return answer
@@ -33,7 +33,7 @@ class Gate:
         self._open = asyncio.Event()
         self._moved = asyncio.Event()
 
-    async def handler(self, request: bytes) -> Sequence[bytes]:
+    async def handler(self, request: bytes, _: Peer | None) -> Sequence[bytes]:
         self.entered.append(request)
         self._moved.set()
         try:

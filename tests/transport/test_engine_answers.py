@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 import pytest
 
-from constraint_crdt.transport import TransportError, Unreachable
+from constraint_crdt.transport import Peer, TransportError, Unreachable
 
 from .seats import DEADLINE, Gate, Network, Seat, all_see_all
 
@@ -35,8 +35,8 @@ async def test_a_reply_leaves_only_once_its_handler_is_done(network: Network) ->
 async def test_a_handler_that_waits_holds_no_other_up(network: Network) -> None:
     gate = Gate()
 
-    async def slow_or_quick(request: bytes) -> Sequence[bytes]:
-        return await gate.handler(request) if request == b"slow" else [request]
+    async def slow_or_quick(request: bytes, _: Peer | None) -> Sequence[bytes]:
+        return await gate.handler(request, _) if request == b"slow" else [request]
 
     a, b = await network.join("a"), await network.join("b", handler=slow_or_quick)
     await a.sees(b)
@@ -49,7 +49,7 @@ async def test_a_handler_that_waits_holds_no_other_up(network: Network) -> None:
 
 
 async def test_a_handler_may_wait_for_an_answer_of_the_one_who_asks(network: Network) -> None:
-    async def ask_back(request: bytes) -> Sequence[bytes]:
+    async def ask_back(request: bytes, _: Peer | None) -> Sequence[bytes]:
         return await b.ask(a, b"back of " + request)
 
     a, b = await network.join("a"), await network.join("b", handler=ask_back)
@@ -62,7 +62,7 @@ async def test_a_run_is_kept_although_only_the_engine_knows_it(network: Network)
     begun = asyncio.Event()
     awaited: list[weakref.ref[asyncio.Future[bytes]]] = []
 
-    async def wait(_request: bytes) -> Sequence[bytes]:
+    async def wait(_request: bytes, _: Peer | None) -> Sequence[bytes]:
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         awaited.append(weakref.ref(future))
         begun.set()
@@ -134,9 +134,9 @@ class Resisting(Gate):
         self.released = asyncio.Event()
         self.resisting = asyncio.Event()
 
-    async def handler(self, request: bytes) -> Sequence[bytes]:
+    async def handler(self, request: bytes, _: Peer | None) -> Sequence[bytes]:
         try:
-            return await super().handler(request)
+            return await super().handler(request, _)
         except asyncio.CancelledError:
             self.resisting.set()
             await self.released.wait()
@@ -161,7 +161,7 @@ async def test_a_handler_that_resists_does_not_hold_closing_up_and_sends_nothing
 async def test_a_handler_may_close_its_own_transport(network: Network) -> None:
     closed = asyncio.Event()
 
-    async def close_here(request: bytes) -> Sequence[bytes]:
+    async def close_here(request: bytes, _: Peer | None) -> Sequence[bytes]:
         await b.transport.close()
         closed.set()
         return [request]
@@ -192,7 +192,7 @@ async def test_closing_that_is_cancelled_says_so_and_still_closes(network: Netwo
 
 
 async def test_a_handler_cancelled_by_itself_costs_its_answer_only(network: Network, caplog: pytest.LogCaptureFixture) -> None:
-    async def cancelled(request: bytes) -> Sequence[bytes]:
+    async def cancelled(request: bytes, _: Peer | None) -> Sequence[bytes]:
         if request == b"bad":
             raise asyncio.CancelledError
         return [request]
@@ -219,7 +219,7 @@ async def test_a_crash_ends_the_handlers_and_answers_nobody(memory: Network) -> 
 
 
 async def test_answers_in_memory_come_in_the_same_order_every_time(memory: Network) -> None:
-    async def turns(request: bytes) -> Sequence[bytes]:
+    async def turns(request: bytes, __: Peer | None) -> Sequence[bytes]:
         for _ in range(request[0] * 7 % 10):
             await asyncio.sleep(0)  # gives the others turns, as many as the request says
         return [request]

@@ -65,7 +65,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(network: Network)
 async def test_a_handler_may_start_a_request_to_the_one_who_asks(network: Network) -> None:
     asked_back: list[asyncio.Task[list[bytes]]] = []
 
-    async def ask_back(request: bytes) -> Sequence[bytes]:
+    async def ask_back(request: bytes, _: Peer | None) -> Sequence[bytes]:
         asked_back.append(asyncio.get_running_loop().create_task(b.ask(a, b"back")))
         return [b"answer"]
 
@@ -95,7 +95,7 @@ async def test_a_peer_that_never_was_is_unreachable(network: Network) -> None:
 
 
 async def test_a_handler_that_fails_costs_its_answer_only(network: Network, caplog: pytest.LogCaptureFixture) -> None:
-    async def fail_on_bad(request: bytes) -> Sequence[bytes]:
+    async def fail_on_bad(request: bytes, _: Peer | None) -> Sequence[bytes]:
         if request == b"bad":
             raise KeyError(request)
         return [bytes(MAX_PAYLOAD + 1)] if request == b"long" else [b"good"]

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from constraint_crdt.transport import Unreachable
+from constraint_crdt.transport import Peer, Unreachable
 
 from .seats import Network, all_see_all
 
@@ -37,7 +37,7 @@ async def test_a_cut_holds_for_those_who_open_later(memory: Network) -> None:
 
 
 async def test_a_cut_in_the_middle_of_a_request_loses_its_answer(memory: Network) -> None:
-    async def cut_and_answer(request: bytes) -> Sequence[bytes]:
+    async def cut_and_answer(request: bytes, _: Peer | None) -> Sequence[bytes]:
         memory.memory.cut(["a"], ["b"])
         return [b"too late"]
 
@@ -67,7 +67,7 @@ async def test_a_crash_is_seen_by_the_others_and_told_to_nobody_in_it(memory: Ne
 async def test_loss_follows_the_generator_and_strikes_both_legs(memory: Network) -> None:
     served: list[bytes] = []
 
-    async def serve(request: bytes) -> Sequence[bytes]:
+    async def serve(request: bytes, _: Peer | None) -> Sequence[bytes]:
         served.append(request)
         return [request]
 

@@ -252,6 +252,9 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--name", help="name of the node, unique in its fleet; default: that of the identity, or the host's name")
     node.add_argument("--fleet", metavar="NAME", help="the fleet to belong to; default: that of the identity, or default")
     node.add_argument("--identity", metavar="FOLDER", help="the node's key and certificate, for links that strangers cannot open")
+    node.add_argument(
+        "--accept-plain", action="store_const", const=True, help="link also to nodes without an identity, for a while"
+    )
     node.add_argument("--insecure", action="store_const", const=True, help="listen beyond this machine without an identity")
     node.add_argument("--request", metavar="FILE", help="make a key, write a request for a certificate there, and end")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")

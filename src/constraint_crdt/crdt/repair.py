@@ -260,6 +260,11 @@ def _notify(rows: Rows, moved: Iterable[tuple[Slot, Cell | None, Cell | None]]) 
             rows._dropped.append(Cell(kind, key, b"", key if isinstance(key, int) else rows.seq(replica), replica))
         if new is not None and rows._repaired is not None:
             rows._repaired.append(new)
+        if rows.signed is not None:
+            if new is not None:
+                rows.signed.revived(new)
+            elif old is not None:
+                rows.signed.died(old)
         for watcher in rows._watchers.get(kind, ()):
             if watcher not in readings:
                 watcher(old, new)

@@ -12,6 +12,7 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
+- With `follow_signatures`, the dead cells of signed rows are kept and passed on (`crdt.signed_rows`).
 
 Rows are single-writer: two nodes with the same clock for a row have the same row. So a row received or sent whole *is* its `Run`,
 shared by all nodes of the process. A run never changes; a node with a change to make first turns the run into a `Row` of its own
@@ -19,7 +20,7 @@ shared by all nodes of the process. A run never changes; a node with a change to
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, SignedRows, unsettled
 from constraint_crdt.crdt.tables import FEW, Tables
 from constraint_crdt.errors import ConstraintCrdtError
 
@@ -67,11 +69,21 @@ class Row:
         dropped = self._dropped
         return [cell for cell in found if cell.seq not in dropped] if dropped else found
 
+    def between(self, lo: int, hi: int) -> list[Cell]:
+        """The standing cells with lo < seq <= hi, in ascending order. O(cells between)."""
+        found, dropped = _between(self._order, lo, hi), self._dropped
+        return [cell for cell in found if cell.seq not in dropped] if dropped else list(found)
+
     def copy(self) -> "Row":
         """An independent copy; the cells are shared. O(cells)."""
         twin = Row(self._order, self.entry)
         twin._dropped = self._dropped and self._dropped.copy()
         return twin
+
+
+def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
+    start = bisect_right(cells, lo, key=_seq)
+    return cells[start : bisect_right(cells, hi, start, key=_seq)]
 
 
 class Applied(NamedTuple):
@@ -100,6 +112,11 @@ class Rows(Tables):
         self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
         self._mark = ClockMark({}, 0, 0, self.digest)
         self._mark_is_old = False
+        self.signed: SignedRows | None = None
+        """The signed rows; None without signatures."""
+        self.permits: Callable[[Replica, Sequence[Cell]], None] | None = None
+        """Raises an error for cells that the local writer may not write. None: the writer may write all."""
+        self._reset: set[Replica] = set()
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -150,6 +167,19 @@ class Rows(Tables):
         row = self._rows.get(replica)
         return row.above(lo) if row else []
 
+    def between(self, replica: Replica, lo: int, hi: int) -> Sequence[Cell]:
+        """The standing cells of a row with lo < seq <= hi, in ascending order. O(cells between)."""
+        row = self._rows.get(replica)
+        if row is None:
+            return ()
+        return row.between(lo, hi) if isinstance(row, Row) else _between(row.cells, lo, hi)
+
+    def follow_signatures(self) -> SignedRows:
+        """Keep the dead cells of signed rows from now on."""
+        if self.signed is None:
+            self.signed = SignedRows(self.between, self.get)
+        return self.signed
+
     # --- runs for peers -----------------------------------------------------------------------------------------
 
     def serves(self, clock: Mapping[Replica, int]) -> bool:
@@ -179,16 +209,17 @@ class Rows(Tables):
 
     def _run(self, replica: Replica, lo: int) -> Run:
         row, hi = self._rows[replica], self._clock[replica]
+        dead = self.signed.dead(replica, lo) if self.signed is not None else ()
         if lo:
-            return Run(replica, lo, hi, row.above(lo))
+            return Run(replica, lo, hi, row.above(lo), 0, 0, dead)
         if isinstance(row, Row):
-            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry)
+            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry, dead)
         return row
 
     def whole(self) -> list[Run]:
         """Every row from 0, with its floor: the content of a Sync. O(rows + cells not shared yet)."""
         floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
-        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry) for run in runs]
+        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry, run.dead) for run in runs]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -204,6 +235,8 @@ class Rows(Tables):
         """Append several mutations as a transaction. Raises `ConstraintCrdtError` beyond a limit; then none is written."""
         if not cells:
             return
+        if self.permits is not None:
+            self.permits(replica, cells)
         last = self.seq(replica)
         self._check_room(len(cells), 0 if replica in self._rows else 1)
         if last + len(cells) > MAX_COUNT:
@@ -213,6 +246,8 @@ class Rows(Tables):
             if cell.key == 0:
                 cell.key = seq
         self.digest.fill(replica, cells)
+        if self.signed is not None:
+            self.signed.written(replica, cells)
         self._own(replica).extend(cells)
         standing = self._without_pending(cells)
         if len(standing) <= FEW:
@@ -223,11 +258,12 @@ class Rows(Tables):
         self._raise_clock(replica, last + len(cells))
         self._apply_removals(cells)
 
-    def apply(self, runs: Sequence[Run], *, whole: bool = False) -> Applied:
+    def apply(self, runs: Sequence[Run], *, whole: bool = False, replaced: Collection[Replica] = ()) -> Applied:
         """Take in a transfer, all of it or nothing.
 
-        `whole`: the transfer is a Sync. Cells up to `hi` missing in a run are dead, and floors are taken over. Raises
-        `ConstraintCrdtError` beyond a limit; then nothing has changed.
+        `whole`: the transfer is a Sync. Cells up to `hi` missing in a run are dead, and floors are taken over. `replaced`: rows
+        with a run from 0 that takes the place of all cells known of the row. Raises `ConstraintCrdtError` beyond a limit; then
+        nothing has changed.
         """
         clock, rows = self._clock, self._rows
         if [run for run in runs if run.lo and run.lo > clock.get(run.replica, 0)]:
@@ -239,6 +275,12 @@ class Rows(Tables):
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
+        for replica in replaced:
+            self.reset(replica)
+            if self.signed is not None:
+                self.signed.begin(replica)
+        if replaced:
+            return self.apply(runs, whole=whole)._replace(changed=True)
         version = self._clock_sum, self._count
         self._add_rows(new, cells)
         for run, news in more:
@@ -253,6 +295,14 @@ class Rows(Tables):
             self._raise_clock(run.replica, run.hi)
         self._apply_removals(cells)
         return Applied((self._clock_sum, self._count) != version, False, exact)
+
+    def restore(self, runs: Sequence[Run]) -> None:
+        """Take in all rows from a store, with the dead cells of the signed rows. Raises as `apply` does."""
+        self.apply(runs, whole=True)
+        if self.signed is not None:
+            for run in runs:
+                if self.get(SIGNATURE, "", run.replica) is not None:
+                    self.signed.begin(run.replica, run.dead)
 
     def merge(self, other: "Rows") -> bool:
         """Take in everything another set of rows knows. True if the knowledge here changed."""
@@ -283,6 +333,27 @@ class Rows(Tables):
         }
         return len(dropped)
 
+    def reset(self, replica: Replica) -> None:
+        """Forget a row of another writer with all of its cells, as if nothing of it had been received. O(cells of the row)."""
+        if replica not in self._rows:
+            return
+        if self.signed is not None:
+            self.signed.forget(replica)
+        for cell in self.above(replica, 0):
+            self._drop(cell)
+        self._clock_sum -= self._rows.pop(replica).entry
+        self.clock_count -= self._clock[replica]
+        self._clock, self._clock_is_shared = {each: seq for each, seq in self._clock.items() if each != replica}, False
+        self._floors.pop(replica, None)
+        self._mark, self._mark_is_old = ClockMark(self.clock_entries, self._clock_sum, self.clock_count, self.digest), False
+        self._hash = None
+        self._reset.add(replica)
+
+    def take_reset(self) -> set[Replica]:
+        """The rows that were reset since the last call, for a store."""
+        reset, self._reset = self._reset, set()
+        return reset
+
     def copy(self) -> "Rows":
         """An independent copy without watchers; cells and immutable rows are shared. O(cells)."""
         twin = Rows(self.digest, self.limits)
@@ -296,7 +367,18 @@ class Rows(Tables):
         twin._sums = dict(self._sums)
         twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
+        twin.signed = self.signed and self.signed.copy(twin.between, twin.get)
         return twin
+
+    def supersede(self, cells: Iterable[Cell]) -> None:
+        """Take cells out that later cells of their rows replaced, which do not stand either."""
+        for cell in cells:
+            if self.get(cell.kind, cell.key, cell.replica) is cell:
+                self._drop(cell)
+
+    def act(self, removals: Sequence[Cell]) -> None:
+        """Apply removals that a repair put back."""
+        self._apply_removals(removals)
 
     # --- the steps of the rule -----------------------------------------------------------------------------------
 
@@ -346,9 +428,16 @@ class Rows(Tables):
         for cell in cells:
             if self._pending.get((cell.kind, cell.key), {}).get(cell.replica, 0) >= cell.seq:
                 self._discard(cell)
+                if self.signed is not None:
+                    self.signed.died(cell)
             else:
                 standing.append(cell)
         return standing
+
+    def _drop(self, cell: Cell) -> None:
+        super()._drop(cell)
+        if self.signed is not None:
+            self.signed.died(cell)
 
     def _drop_unlisted(self, runs: Iterable[Run]) -> None:
         """Rule 4: cells accounted for by a Sync and not listed in it are dead."""
@@ -373,8 +462,21 @@ class Rows(Tables):
 
     def _apply_removals(self, cells: Iterable[Cell]) -> None:
         """Apply the removals among new cells, after all other cells are in place."""
-        for cell in [cell for cell in cells if cell.kind == REMOVE]:
-            self._apply_removal(cell)
+        acting = [cell for cell in cells if cell.kind in (REMOVE, SETTLED)]
+        for cell in acting:
+            if cell.kind == REMOVE:
+                self._apply_removal(cell)
+            elif self.signed is not None:
+                self._settle(cell)
+
+    def _settle(self, settled: Cell) -> None:
+        """Delete the cells of a stretch that its writer does not list. Of a removal among them the floor rises, as in `collect`."""
+        low = int(settled.key) * STRETCH
+        standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1) if cell.kind != SIGNATURE}
+        for seq in unsettled(settled, standing):
+            if standing[seq].kind == REMOVE:
+                self._floors[settled.replica] = max(self.floor(settled.replica), seq)
+            self._drop(standing[seq])
 
     def _apply_removal(self, removal: Cell) -> None:
         """Delete the targets of a removal; remember targets beyond the clock (sent only by a broken peer)."""

@@ -32,7 +32,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, WritesRefused
+from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, NotPermitted, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
@@ -60,11 +60,9 @@ BODY_RATE = 4096
 """Bytes per second of a body, at least: on average, after `BODY_PAUSE` seconds."""
 
 NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
-
 MOST_ANSWERS = 256
 MOST_BYTES = 32 * 1024 * 1024
-LARGEST = 8 * 1024 * 1024
-"""Bytes of the largest response in the cache."""
+LARGEST = 8 * 1024 * 1024  # bytes of the largest response in the cache
 
 CHEAP = 0.001
 """Seconds: a response computed faster is computed for each request."""
@@ -72,8 +70,7 @@ CHEAP = 0.001
 SHARE_OF_LOOP = 1
 """After an expensive response, the pause as a multiple of its time: half of the loop stays free."""
 
-LONGEST_PAUSE = 0.25
-"""Seconds between two of them, at most."""
+LONGEST_PAUSE = 0.25  # seconds between two of them, at most
 
 _HEADERS = {"cache-control": "private, no-cache"}  # clients revalidate each time
 
@@ -130,6 +127,8 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return error
         case ExpressionError():
             return wrong(f"`when`: {error}" if error.field == "when" else str(error), error.field)
+        case NotPermitted():
+            return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
         case ConstraintCrdtError():

@@ -153,6 +153,12 @@ def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
 BACKLOG = 128
 GRACE = 0.5
 """Seconds for open requests at a stop."""
+LAST_BOUND: Final = 1.0
+"""Seconds after which a stop waits for no request more, not even for one that ignores its cancellation."""
+CLOSED_SECONDS: Final = 0.01
+"""Seconds between two looks at the open connections, during a stop."""
+DATE_SECONDS: Final = 1.0
+"""Seconds between two settings of the header `Date`."""
 
 
 class ApiServer:
@@ -237,7 +243,6 @@ class ApiServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=1,  # a last bound: stop() aborts earlier
         )
         context = None if self._certificate is None else self._certificate.context
         self._server = _Server(config, Admission(self._node.settings.api_connections_per_address), context)
@@ -260,7 +265,7 @@ class ApiServer:
         if self._feed is not None:
             self._feed.close()
         if server is not None and serving is not None:
-            server.should_exit = True
+            server.end()
             await asyncio.wait({serving}, timeout=GRACE)
             if not serving.done():
                 server.cut_off_all()
@@ -281,7 +286,11 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without signal handlers, with an event for its readiness, and with its own way to accept connections."""
+    """uvicorn's server without signal handlers, with events for its readiness and its end, and its own way to accept connections.
+
+    uvicorn looks for its end ten times a second, and waits for another tenth at each stop: `main_loop` and `shutdown` wait for
+    the events themselves.
+    """
 
     def __init__(self, config: uvicorn.Config, admission: Admission, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
@@ -289,6 +298,34 @@ class _Server(uvicorn.Server):
         self._admission = admission
         self._context = context
         self._opening: set[asyncio.Task[None]] = set()
+        self._end = asyncio.Event()
+
+    def end(self) -> None:
+        """Accept no connection more, and end when the open requests are answered."""
+        self.should_exit = True
+        self._end.set()
+
+    async def main_loop(self) -> None:
+        """Keep the header `Date` current until the end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), DATE_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close idle connections, and wait for the others."""
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        if opening:
+            await asyncio.wait(opening, timeout=GRACE)
+        for listening in sockets or ():
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_BOUND):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(CLOSED_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -303,12 +340,6 @@ class _Server(uvicorn.Server):
             self._begin(self._accept(listening))
         self.started = True
         self.ready.set()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See uvicorn."""
-        for task in list(self._opening):
-            task.cancel()
-        await super().shutdown(sockets)
 
     def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name="api connection")
@@ -374,7 +405,6 @@ class _Server(uvicorn.Server):
 
     def cut_off_all(self) -> None:
         """Abort all connections: an unfinished request would keep its connection open for ever."""
-        self.force_exit = True
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()

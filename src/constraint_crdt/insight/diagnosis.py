@@ -416,6 +416,10 @@ def check_certificates(links: LinkProtection, identity: "Identity | None", now: 
         what = "the links are not protected: who reaches the port of a node can read and change everything"
         advice = "give each node an identity (`constraint-crdt fleet create`, then docs/security.md)"
         return Finding(check="certificates", level="warn", what=what, advice=advice)
+    if links == "mixed":
+        what = "the fleet is open: nodes without a certificate are accepted, who can read and change everything"
+        advice = "start the node again without --accept-plain as soon as all nodes have an identity"
+        return Finding(check="certificates", level="warn", what=what, advice=advice)
     if identity is None:
         return Finding(check="certificates", level="ok", what="none: the node links to nodes of this machine only")
     left = identity.ends - now

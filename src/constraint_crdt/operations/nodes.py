@@ -44,8 +44,9 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 # --- responses --------------------------------------------------------------------------------------------------------------
 
 
-LinkProtection = Literal["certificates", "loopback", "none"]
-"""How the links of a node are protected: by certificates of the fleet; by being on one machine; not at all."""
+LinkProtection = Literal["certificates", "mixed", "loopback", "none"]
+"""How the links of a node are protected: by certificates of the fleet; not yet, as nodes without one are accepted; by being on one
+machine; not at all."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,8 +107,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cells_repaired: int
     endpoints: tuple[str, ...]
     links: LinkProtection = "none"
-    """How the links to other nodes are protected. `none`: every machine that reaches the port of a node can read and change
-    everything.
+    """How the links to other nodes are protected. `none` and `mixed`: every machine that reaches the port of a node can read and
+    change everything; `mixed`: the node has an identity and accepts nodes without one.
     """
     uptime: float
     """Seconds since the start."""
@@ -234,6 +235,8 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
     ]
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
+    if answer.links == "mixed":
+        lines.append(("LINKS", "open: nodes without a certificate are accepted (--accept-plain); see docs/security.md"))
     if answer.links == "none":
         lines.append(
             ("LINKS", "not protected: who reaches the port of a node can read and change everything; see docs/security.md")

@@ -22,13 +22,18 @@ Rules kept here:
 - A message for another life of this node is dropped; its sender is told the present life.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import msgspec
+
+from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import SECOND, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
@@ -154,12 +159,22 @@ class Composer:
         delta = ConstraintDelta(rows.since(entries))
         return Delta(node=local.replica, fleet=local.fleet, clock=local.state.rows.clock, delta=delta)
 
-    def restated_clock(self, peer: Peer) -> list[GossipMessage]:
-        """The answer to a message that cannot be applied here: the local clock, spelled out so that nothing is left to infer."""
-        talk = self._tracker.conversation(peer.replica.node_id)
+    def restated_clock(self, peer: Peer, without: Collection[Replica] = ()) -> list[GossipMessage]:
+        """The answer to a message that cannot be applied here: the local clock, spelled out so that nothing is left to infer.
+
+        `without`: rows that the peer is to send from 0, although they are known here.
+        """
+        talk, rows = self._tracker.conversation(peer.replica.node_id), self._local.state.rows
         talk.common = None
-        talk.state(self._local.state.rows.clock_mark, self._local.state.rows.state_hash)
-        return [self.whole_ping(peer, spelled_out=True)]
+        if not without:
+            talk.state(rows.clock_mark, rows.state_hash)
+            return [self.whole_ping(peer, spelled_out=True)]
+        mark = rows.clock_mark.changed([(replica, 0) for replica in without])
+        talk.state(mark, None)
+        ping = self.whole_ping(peer, spelled_out=True)
+        entries = dict(self._local.state.retirements.compact_clock(rows.clock_mark.entries, spelled_out=True))
+        entries |= dict.fromkeys(without, 0)
+        return [msgspec.structs.replace(ping, clock=VectorClock.of(mark), changes=list(entries.items()))]
 
     def transfer(self, peer: Peer, theirs: ClockMark, lacks: Asked | None = None) -> Delta | Sync:
         """The runs `peer` lacks at its clock `theirs`, and the rows that are lacking here.
@@ -256,6 +271,8 @@ class Exchange:
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
+        if self._is_revoked(message.node):
+            result.responses = self._answers_to_revoked(message)
         if peer.mark is not None:
             self._outbound.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
@@ -265,6 +282,55 @@ class Exchange:
         if result.responses and local.retired_by is not None:
             result.responses = []  # other nodes accept nothing from a retired node
         return result
+
+    def _is_revoked(self, sender: Replica) -> bool:
+        authority = self._local.authority
+        member = None if authority is None else authority.member_of(sender)
+        return authority is not None and member is not None and member.fingerprint in authority.revoked
+
+    def _answers_to_revoked(self, message: GossipMessage) -> list[GossipMessage]:
+        """A node of a revoked key is told so, and is no peer. Its message was taken: it may end the revocation, see `authority`."""
+        self._tracker.forget(message.node.node_id)
+        return [self._composer.sync(Peer(message.node))] if isinstance(message, Ping | Delta) else []
+
+    def forget_ended(self) -> None:
+        """Forget the rows beyond the end of a revoked key, and what peers are known to have, which is to be told anew."""
+        if self._local.authority is not None and self._local.authority.forget_ended():
+            self._tracker.clear()
+
+    def merge(self, other: Rows) -> bool:
+        """Take in rows from another source than a message. True if the state changed. Raises as `Rows.merge` and `admit` do."""
+        rows = self._local.state.rows
+        if self._local.authority is None or other.digest != rows.digest:
+            return rows.merge(other)
+        mine = rows.clock_mark.entries
+        whole = not other.serves(mine)
+        return self._apply(other.whole() if whole else other.since(mine), whole=whole).applied.changed
+
+    def _apply(self, runs: Sequence[Run], *, whole: bool = False) -> "_Taken":
+        """Apply the runs of a transfer, after their signatures and rights were checked."""
+        rows, authority = self._local.state.rows, self._local.authority
+        if authority is None:
+            return _Taken(rows.apply(runs, whole=whole))
+        if any(run.lo > rows.seq(run.replica) for run in runs):
+            return _Taken(Applied(changed=False, gap=True))
+        admission = authority.admit(runs, whole=whole)
+        if admission.doubted:
+            return _Taken(Applied(changed=False, gap=True), admission.doubted)
+        authority.prepare(admission)
+        try:
+            applied = rows.apply(admission.runs, whole=whole, replaced=admission.replaced)
+        except ConstraintCrdtError:
+            authority.abandon(admission)
+            raise
+        if applied.gap:
+            authority.abandon(admission)
+            return _Taken(applied)
+        forgot = authority.adopt(admission)
+        if forgot or admission.replaced:
+            self._tracker.clear()
+        plain = not (forgot or admission.replaced or admission.stripped or len(admission.runs) < len(runs))
+        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain))
 
     def forget_retired(self) -> None:
         """Drop the evidence of retired nodes: they are no peers any more, and convergence does not wait for them."""
@@ -393,9 +459,9 @@ class Exchange:
             # A reader at the clock that they were made for has it, and need not compare all rows.
             if {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
                 return self._not_applicable(peer)
-        applied = rows.apply(runs)
+        applied, doubted = self._apply(runs)
         if applied.gap:
-            return self._not_applicable(peer)
+            return self._not_applicable(peer, doubted)
         self._tracker.admit(peer)
         lacks: Asked | None = None
         if theirs is None and applied.exact:
@@ -405,17 +471,17 @@ class Exchange:
         proves = None if delta.proof is None else lambda: delta.proof == rows.state_hash.token(me)
         return self._after_transfer(peer, theirs, applied.changed, proves, lacks)
 
-    def _not_applicable(self, peer: Peer) -> GossipResult:
-        """A transfer cannot be applied here: the answer is the local clock."""
+    def _not_applicable(self, peer: Peer, doubted: Collection[Replica] = ()) -> GossipResult:
+        """A transfer cannot be applied here: the answer is the local clock, without the rows that are asked for from 0."""
         self._tracker.admit(peer)
-        return GossipResult(responses=self._composer.restated_clock(peer))
+        return GossipResult(responses=self._composer.restated_clock(peer, doubted))
 
     def _on_sync(self, sync: Sync, peer: Peer) -> GossipResult:
         rows, runs = self._local.state.rows, bind_runs(sync.state.runs, None)
         if any(run.lo for run in runs):  # cells below `lo` would count as removed
             raise ConstraintCrdtError("a Sync must hold every row from its start")
         theirs = self._bounded(ClockMark.of({run.replica: run.hi for run in runs}, rows.digest))
-        applied = rows.apply(runs, whole=True)
+        applied = self._apply(runs, whole=True).applied
         self._tracker.admit(peer)
         return self._after_transfer(peer, theirs, applied.changed, lambda: sync.state_hash == rows.state_hash)
 
@@ -468,7 +534,9 @@ class Exchange:
         if alarm and diverged:
             self.alarms += 1
         result = GossipResult(state_changed=outcome.mended, mended=outcome.mended, diverged=diverged)
-        if outcome.says is not None:
+        if outcome.asks:
+            result.responses = self._composer.restated_clock(peer, outcome.asks)
+        elif outcome.says is not None:
             result.responses = [outcome.says]
         elif outcome.agrees:
             self.repairs.agreed()
@@ -477,6 +545,13 @@ class Exchange:
         elif outcome.ended:
             result.responses = [self._composer.ping(peer.replica.node_id)]
         return result
+
+
+class _Taken(NamedTuple):
+    """What came of the runs of a transfer."""
+
+    applied: Applied
+    doubted: Collection[Replica] = ()
 
 
 def _clock_of_delta(delta: Delta, base: ClockMark | None, ends: Asked, asked: Asked, digest: Digest) -> ClockMark:

@@ -26,8 +26,9 @@ from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
-from constraint_crdt.errors import ConstraintCrdtError, InvalidType, UnknownConstraint, UnknownName
+from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
+from constraint_crdt.protocol.authority import Authority, Credentials
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
@@ -57,6 +58,10 @@ DEFAULT_MAX_SKEW = 10.0
 Result = TypeVar("Result")
 
 
+class WrongSender(InvalidValue):
+    """A message in the name of another node than its proven sender."""
+
+
 class GossipNode:
     """A replica of a fleet's state. Pass received messages in, and send the returned answers."""
 
@@ -73,17 +78,19 @@ class GossipNode:
         fleet: str = DEFAULT_FLEET,
         limits: Limits = DEFAULT_LIMITS,
         max_skew: float = DEFAULT_MAX_SKEW,
+        credentials: Credentials | None = None,
     ) -> None:
         """`node_id`: the name of the node. `incarnation`: distinguishes this life from all others of the node; from `renew` if
         None.
 
         `now`: the time in ns since the epoch. `renew`: supplies further incarnations, for when a life turns out to be over.
         `fleet`: messages of another fleet are refused. `max_skew`: seconds by which clocks in the fleet may differ; the time of a
-        clock that differs more raises an alarm and is not used. Raises `ConstraintCrdtError` for values out of bounds.
+        clock that differs more raises an alarm and is not used. `credentials`: of this node, in a fleet whose rows are signed.
+        Raises `ConstraintCrdtError` for values out of bounds.
         """
         edge = self._edge(now, renew)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
-        self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew)
+        self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
         self.local.on_new_life = self._drop_transfers
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
@@ -159,6 +166,16 @@ class GossipNode:
     def retired_by(self) -> str | None:
         """The node that retired this node for good; None without retirement."""
         return self.local.retired_by
+
+    @property
+    def authority(self) -> Authority | None:
+        """The signatures and rights of the rows; None without credentials."""
+        return self.local.authority
+
+    @property
+    def revoked_by(self) -> str | None:
+        """The operators that revoked the key of this node; None for a key in use, and without credentials."""
+        return self.local.revoked_by
 
     @property
     def peer_count(self) -> int:
@@ -335,6 +352,24 @@ class GossipNode:
         self._exchange.forget_retired()
         return lives
 
+    def revoke(self, node_id: str, reason: str = "") -> None:
+        """Revoke the keys of a node: nothing that its rows have beyond the present state counts any more, on any node.
+
+        Raises `KeyError` for a node without a certified row, `NotPermitted` without the right, and `ConstraintCrdtError` for this
+        node and without credentials.
+        """
+        authority = self.local.authority
+        if authority is None:
+            raise ConstraintCrdtError("this fleet has no identities, so there is nothing to revoke: `fleet create` makes them")
+        if node_id == self.node_id:
+            raise ConstraintCrdtError(f"{node_id} cannot revoke itself: ask another operator node")
+        keys = {member.fingerprint for member in authority.members().values() if member.node == node_id}
+        if not keys:
+            raise UnknownName(node_id, "member")
+        self.local.seal()
+        self.write(lambda me: authority.revoke(node_id, keys, me, reason))
+        self._exchange.forget_ended()
+
     # --- maintenance ---------------------------------------------------------------------------------------------------
 
     def resume(self, incarnation: int, *, vouched: bool) -> None:
@@ -349,6 +384,8 @@ class GossipNode:
         state, expired = self.local.state, self.local.expired
         others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
         others -= {self.node_id, *state.retirements.nodes}
+        if not self.local.may_change_constraints:
+            return 0
         adds = expired.due(self.node_id, alone=not others, most=limit)
         if adds:
             try:
@@ -374,11 +411,13 @@ class GossipNode:
     def merge(self, other: ConstraintState) -> GossipResult:
         """Merge a state from another source than a message, such as a file. The state is no evidence about any peer.
 
-        Raises `ConstraintCrdtError`, changing nothing, beyond a limit.
+        Raises `ConstraintCrdtError`, changing nothing, beyond a limit, and `NotPermitted` for rows that a fleet with signatures
+        would not take from a message.
         """
         rows = self.local.state.rows
+        self.local.seal()
         before = rows.seq(self.replica)
-        result = GossipResult(state_changed=self.local.state.merge(other))
+        result = GossipResult(state_changed=self._exchange.merge(other.rows))
         if result.state_changed:
             self._exchange.forget_retired()
         if rows.seq(self.replica) != before:
@@ -402,14 +441,17 @@ class GossipNode:
         a
         little behind; else a Ping.
         """
+        self.local.seal()
         return self._composer.begin(peer)
 
     def ping(self, peer: str | None = None) -> Ping:
         """The node's hash and clock; the clock as changes against a clock `peer` is known to have, if any."""
+        self.local.seal()
         return self._composer.ping(peer)
 
     def delta_since(self, clock: VectorClock) -> Delta | Sync:
         """Everything above `clock`, for any reader: a Delta, or a Sync where `clock` is below a floor."""
+        self.local.seal()
         return self._composer.delta_since(clock)
 
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
@@ -420,12 +462,15 @@ class GossipNode:
         known = self.tracker.peer(peer)
         return self._outbound.encoded(message, known.replica if known else None, max_bytes)
 
-    def hear(self, payload: bytes) -> tuple[GossipMessage, GossipResult]:
-        """Decode and receive a message; returns the message and its effects.
+    def hear(self, payload: bytes, sender: str | None = None) -> tuple[GossipMessage, GossipResult]:
+        """Decode and receive a message; returns the message and its effects. `sender`: the proven sender, if there is a proof.
 
-        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does.
+        Raises `ConstraintCrdtError`, changing nothing, for bytes that cannot be decoded, and as `receive` does; `WrongSender` for a
+        message in the name of another node than its proven sender.
         """
         message = decode_message(payload)
+        if sender is not None and message.node.node_id != sender:
+            raise WrongSender(f"{sender} sent a message in the name of {message.node.node_id}")
         return message, self.receive(message)
 
     def receive(self, message: GossipMessage) -> GossipResult:
@@ -434,6 +479,7 @@ class GossipNode:
         Raises `ConstraintCrdtError`, changing nothing, for a message of another fleet, a message that does not fit, or beyond a
         limit.
         """
+        self.local.seal()
         result = self._exchange.receive(message)
         result.converged = self.converged
         return result

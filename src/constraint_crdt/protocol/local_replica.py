@@ -4,6 +4,7 @@ Rules of lives:
 
 - A life of this node of which others know more than the node itself is over: the next write starts a new life.
 - A write that cannot be done raises before anything has changed.
+- A node with credentials begins each life with its certificate, and signs its row before any other node hears of it (`authority`).
 - Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock.
 
 Rules of the removal of expired adds (docs/design/state.md#lifetimes). Expiry itself is only a reading; the cells go by an ordinary
@@ -27,6 +28,7 @@ from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD
 
@@ -104,16 +106,32 @@ class LocalReplica:
     present life is over. It raises `ConstraintCrdtError` if the node is retired.
     """
 
-    def __init__(self, replica: Replica, edge: Edge, *, fleet: str, limits: Limits, max_skew: float) -> None:
-        """`replica`: the present life. `max_skew`: the bound on the skew of clocks, in seconds.
+    def __init__(
+        self,
+        replica: Replica,
+        edge: Edge,
+        *,
+        fleet: str,
+        limits: Limits,
+        max_skew: float,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """`replica`: the present life. `max_skew`: the bound on the skew of clocks, in seconds. `credentials`: of this node, in a
+        fleet whose rows are signed.
 
-        Raises `ConstraintCrdtError` for values out of bounds.
+        Raises `ConstraintCrdtError` for values out of bounds, and for credentials of another node.
         """
         self.replica = replica
         self.fleet = check_id(fleet, "a fleet name")
         self.time = HybridClock(edge.now, max_skew=_skew(max_skew))
         self.state = ConstraintState(Rows(limits=limits), now=self.time.now, own_time=edge.now, max_skew=max_skew)
         self.edge = edge
+        self.authority: Authority | None = None
+        """The signatures and rights of the rows; None in a fleet without."""
+        if credentials is not None:
+            if credentials.member.node != replica.node_id:
+                raise ConstraintCrdtError(f"the identity is that of {credentials.member.node}, not of {replica.node_id}")
+            self.authority = Authority(self.state.rows, self.fleet, credentials)
         self.expired = ExpiredAdds(self.state, self.time)
         self.on_new_life: Callable[[], None] | None = None
         """Called after a new life began."""
@@ -137,23 +155,51 @@ class LocalReplica:
         """The node that retired this node for good; None without retirement."""
         return self.state.retirements.by(self.node_id)
 
+    @property
+    def may_change_constraints(self) -> bool:
+        """The role of this node allows it to add and to remove constraints."""
+        return self.authority is None or self.authority.member.role == OPERATOR
+
+    @property
+    def revoked_by(self) -> str | None:
+        """The operators that revoked the key of this node; None for a key in use."""
+        if self.authority is None:
+            return None
+        return ", ".join(self.authority.revoked_by(self.authority.member.fingerprint)) or None
+
     def resume(self, incarnation: int, *, vouched: bool) -> None:
         """Go on as a life from a store, after its rows were put into the state.
 
-        `vouched`: the rows have everything this life told others. If not, the next write starts another life.
+        `vouched`: the rows have everything this life told others. If not, the next write starts another life; so it does if the
+        life was begun without a signature, under another key, or in another role.
         """
         self.replica = check_replica(self.node_id, incarnation)
-        self._written = self.state.rows.seq(self.replica) if vouched else NEVER
+        seq = self.state.rows.seq(self.replica)
+        goes_on = vouched and (self.authority is None or not seq or self.authority.is_own(self.replica))
+        self._written = seq if goes_on else NEVER
+
+    def seal(self) -> None:
+        """Sign the row up to its last write, if the fleet has signatures. Called before a message is composed."""
+        before = self.state.rows.seq(self.replica)
+        if self.authority is not None and self.goes_on and self.authority.seal(self.replica):
+            self._written = self.state.rows.seq(self.replica)
+            if self.on_write is not None:
+                self.on_write(self.replica, before)
 
     def __enter__(self) -> Replica:
         replica, state = self.replica, self.state
         retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
             raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
+        revoked_by = self.revoked_by
+        if revoked_by is not None:
+            raise ConstraintCrdtError(f"the key of node {replica.node_id} was revoked by {revoked_by}: make it a new identity")
         seq = state.rows.seq(replica)
         self._before = replica, seq
         if seq != self._written:
             self._start_life()
+        elif not seq and self.authority is not None:
+            self.authority.begin(replica)
         return self.replica
 
     def __exit__(self, *_: object) -> None:
@@ -167,6 +213,8 @@ class LocalReplica:
         replica = check_replica(self.node_id, self.edge.renew())
         if replica in rows:
             raise ConstraintCrdtError(f"incarnation {replica.incarnation} of {self.node_id} was used before")
+        if self.authority is not None:
+            self.authority.begin(replica)
         self.state.retirements.end_lives([over], node=replica)
         self.replica, self._written = replica, rows.seq(replica)
         if self.on_new_life is not None:

@@ -15,17 +15,34 @@ Rules kept here:
   many after each attempt that changed nothing: a difference that cannot be repaired stays an alarm and costs little. The other side
   goes along with each attempt, but audits itself no more often than that.
 - A node doubts its damaged buckets until some peer agrees with it.
+- In a fleet whose rows are signed no peer decides for another: each keeps its own cells, and adds those of the peer that their
+  writers signed. A removal counts only as a signed cell, too. A SIGNATURE cell that differs shows two rows of one writer
+  (`authority`, rule 5): the row with the larger signature is asked for.
 - A large repair is done in pieces of bounded size, a piece per attempt.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Run
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, removed_dots
 from constraint_crdt.crdt.limits import REPAIR_BYTES
-from constraint_crdt.crdt.repair import Side, audit, bucket_bit, bucket_sums, cells_in, decide, differing, named_dead, replace
+from constraint_crdt.crdt.repair import (
+    Side,
+    Slot,
+    audit,
+    bucket_bit,
+    bucket_sums,
+    cells_in,
+    decide,
+    differing,
+    named_dead,
+    rebuild,
+    replace,
+)
 from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.signed_rows import SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import Authority
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import Buckets, ConstraintDelta, Mend, MendStep
 from constraint_crdt.protocol.peer_clocks import bind_runs
@@ -49,6 +66,8 @@ class Outcome:
     """The peer is at the local clock and still has another hash."""
     ended: bool = False
     """The last step was taken: the hashes are to be compared."""
+    asks: Collection[Replica] = ()
+    """Rows that the peer is to send from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,8 @@ class Repairs:
         if said.buckets & ~due.buckets:
             raise ConstraintCrdtError("a repair is about buckets that were not asked for")
         theirs = self._cells(said)
+        if self._node.authority is not None:
+            return self._take_signed(said, theirs, self._node.authority)
         if said.step is MendStep.MINE:
             return self._give_evidence(said, theirs)
         if said.step is MendStep.OUTCOME:
@@ -156,6 +177,49 @@ class Repairs:
         says = self._mend(said.node, MendStep.OUTCOME, buckets, outcome)
         self._due = None
         return Outcome(says=says, mended=mended)
+
+    def _take_signed(self, said: Mend, theirs: Sequence[Cell], authority: Authority) -> Outcome:
+        """The same steps where rows are signed: each side adds what it lacks."""
+        rows, self._due = self._node.state.rows, None
+        signed = authority.check_cells(theirs)
+        mended = False
+        if said.step is not MendStep.MINE:
+            revived = [cell for cell in signed if cell.kind == REMOVE and rows.get(REMOVE, cell.key, cell.replica) is None]
+            dead = named_dead([*rows.each(REMOVE), *revived])
+            lacking = [cell for cell in signed if cell.kind != REMOVE and self._lacks(cell, dead)]
+            mended = bool(revived or lacking) and self._add(lacking, revived)
+        if said.step is MendStep.OUTCOME:
+            return Outcome(mended=mended, ended=True, asks=self._forked(signed))
+        step = MendStep.EVIDENCE if said.step is MendStep.MINE else MendStep.OUTCOME
+        mine = cells_in(rows, said.buckets, REPAIR_BYTES)[1] if step is MendStep.EVIDENCE else self._live(said.buckets)
+        named = {(cell.replica, cell.seq) for cell in theirs}
+        removals = [cell for cell in rows.each(REMOVE) if any((dot.replica, dot.seq) in named for dot in removed_dots(cell))]
+        return Outcome(says=self._mend(said.node, step, said.buckets, [*mine, *removals]), mended=mended, asks=self._forked(signed))
+
+    def _lacks(self, cell: Cell, dead: Mapping[Slot, int]) -> bool:
+        slot = (cell.kind, cell.key, cell.replica)
+        standing = self._node.state.rows.get(*slot)
+        return cell.kind != SIGNATURE and cell.seq > dead.get(slot, 0) and (standing is None or standing.seq < cell.seq)
+
+    def _add(self, lacking: Sequence[Cell], revived: Sequence[Cell]) -> bool:
+        rows = self._node.state.rows
+        changed = rebuild(rows, [*rows.live_cells(), *rows.each(REMOVE), *lacking, *revived])
+        rows.act(revived)
+        self.cells += changed
+        self.repairs += bool(changed)
+        return bool(changed)
+
+    def _live(self, buckets: int) -> list[Cell]:
+        return [cell for cell in self._node.state.rows.live_cells() if bucket_bit(cell) & buckets]
+
+    def _forked(self, theirs: Sequence[Cell]) -> list[Replica]:
+        """The rows with a larger signature of the same length at the peer."""
+        rows, found = self._node.state.rows, []
+        for cell in theirs:
+            mine = rows.get(SIGNATURE, "", cell.replica) if cell.kind == SIGNATURE else None
+            if mine is not None and mine.seq == cell.seq and mine.data < cell.data and cell.replica != self._node.replica:
+                found.append(cell.replica)
+        return found
 
     def _begins(self, heard: int) -> bool:
         """Note an attempt; False if it is too early."""
@@ -189,7 +253,10 @@ class Repairs:
             if run.hi > rows.seq(run.replica):
                 raise ConstraintCrdtError(f"a repair has a cell of {run.replica} above the clock that it names")
         cells = [cell for run in runs for cell in run.cells]
-        if any(cell.kind == REMOVE or not bucket_bit(cell) & said.buckets for cell in cells):
+        signed = self._node.authority is not None
+        if any(
+            (cell.kind == REMOVE and not signed) or (cell.kind != REMOVE and not bucket_bit(cell) & said.buckets) for cell in cells
+        ):
             raise ConstraintCrdtError("a repair has a cell that is not in the buckets that it names")
         return cells
 

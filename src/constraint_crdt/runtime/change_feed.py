@@ -32,7 +32,7 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import EventKind
@@ -353,12 +353,11 @@ class Auditor:
         def write() -> Result:
             gossip = self._gossip
             rows, before = gossip.state.rows, gossip.replica
-            seq = rows.seq(before)
+            since = Dot(before, rows.seq(before))
             result = mutate()
-            changes = rows.seq(gossip.replica) - (seq if gossip.replica == before else 0)
-            if changes:
+            if Dot(gossip.replica, rows.seq(gossip.replica)) != since:
                 try:
-                    self.note(operation, subject, changes)
+                    self.note(operation, subject, since)
                 except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
                     _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
             return result
@@ -370,12 +369,15 @@ class Auditor:
         """Who causes a change that is made now."""
         return _actor.get() or self._actor or _user()
 
-    def note(self, operation: str, subject: str, changes: int = 0) -> None:
-        """Write an entry about the last `changes` mutations of this node."""
+    def note(self, operation: str, subject: str, since: Dot | None = None) -> None:
+        """Write an entry about the mutations of this node after `since`; None: of other nodes."""
         gossip, actor = self._gossip, self.actor
-        gossip.write(
-            lambda me: gossip.state.audit.note(actor, operation, subject, changes=changes, time=gossip.time.now(), node=me)
-        )
+
+        def noted(me: Replica) -> None:
+            changes = 0 if since is None else gossip.state.rows.seq(me) - (since.seq if since.replica == me else 0)
+            gossip.state.audit.note(actor, operation, subject, changes=changes, time=gossip.time.now(), node=me)
+
+        gossip.write(noted)
 
 
 @cache

@@ -245,8 +245,7 @@ class ExchangeLoop:
         """Messages, or parts of a message, handed to the transport: requests and replies."""
         self.received = 0
         """Messages, or parts of a message, taken from the transport."""
-        self.refused = 0
-        """Messages refused."""
+        self._refused = 0
         self.learned_bytes = 0
         """Bytes of cells from peers new here."""
         self.receipts = Receipts()
@@ -257,9 +256,14 @@ class ExchangeLoop:
         """The names of the live peers, as a changing view: copy it to keep it."""
         return self._live
 
-    async def answer(self, payload: bytes) -> list[bytes]:
-        """Handle a request of a peer. Returns the replies."""
-        peer, responses = self._receive(payload)
+    @property
+    def refused(self) -> int:
+        """Messages refused, here and by the transport."""
+        return self._refused + self._transport.refused
+
+    async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
+        """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
+        peer, responses = self._receive(payload, sender)
         replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
         await self._durable()
         self.sent += len(replies)
@@ -345,7 +349,7 @@ class ExchangeLoop:
                 for reply in await self._request(peer, data, receipt):
                     receipt.received += len(reply)
                     before = self.learned_bytes
-                    waiting += self._receive(reply)[1]
+                    waiting += self._receive(reply, peer)[1]
                     receipt.learned += self.learned_bytes - before
 
     async def _request(self, peer: Peer, data: bytes, receipt: ExchangeReceipt) -> list[bytes]:
@@ -374,13 +378,13 @@ class ExchangeLoop:
             self._selector.answered(peer, clock.time() - begun)
         return replies
 
-    def _receive(self, payload: bytes) -> tuple[str, list[GossipMessage]]:
-        """Merge a message. Returns its sender and the responses."""
+    def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
+        """Merge a message, if it names its sender. Returns its sender and the responses."""
         rows = self._gossip.state.rows
         self.received += 1
         known = rows.clock_entries
         try:
-            message, result = self._gossip.hear(payload)
+            message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
@@ -397,7 +401,7 @@ class ExchangeLoop:
         return any(peer.name == name for peer in self._transport.peers())
 
     def _refuse(self, why: str) -> None:
-        self.refused += 1
+        self._refused += 1
         if why not in self._refusals and len(self._refusals) < REFUSALS_LOGGED:
             self._refusals.add(why)
             _log.warning("refused a message: %s", why)

@@ -31,6 +31,7 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
+from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -159,9 +160,9 @@ class Membership:
         self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._exchanges.answer, self._peer_changed)
 
     def describe(self) -> None:
-        """Write the software, endpoints and labels of this node, unless retired."""
+        """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
-        if self._gossip.retired_by is None:
+        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
 
     async def over(self) -> str:
@@ -171,7 +172,7 @@ class Membership:
         return await asyncio.shield(self._over)
 
     def changed(self, change: NodeChange) -> None:
-        """End if a merged message retired this node. See `ChangeFeed`."""
+        """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
             self._end_if_retired()
 
@@ -217,6 +218,9 @@ class Membership:
         by = self._gossip.retired_by
         if by is not None:
             self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
+        by = self._gossip.revoked_by
+        if by is not None:
+            self._end(f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key")
 
     def _end(self, why: str) -> None:
         if self._over is not None and not self._over.done():
@@ -244,12 +248,16 @@ class Runtime:
         self._check_call = check_call
 
         # The state, its disk, its peers, and the feed of its changes.
+        self.identity = _load_identity(settings, now) if settings.identity else None
+        # While nodes without an identity write rows without a signature, the others do too.
+        signs = self.identity is not None and not settings.accept_plain
+        credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
-        self.gossip = self.recorder.node(settings, now) if settings.record else _gossip_node(settings, now)
+        node = self.recorder.node if settings.record else _gossip_node
+        self.gossip = node(settings, now, credentials)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence)
         self.auditor = Auditor(self.gossip, actor)
-        self.identity = _load_identity(settings, now) if settings.identity else None
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
@@ -378,10 +386,9 @@ class Runtime:
         self.answers.begin()
         self.membership.describe()
         self._begin_tasks()
-        if self.settings.links == "none":
-            _log.warning(
-                "the links of %s are not protected: who reaches the port of a node can change everything", self.settings.name
-            )
+        if self.settings.links in ("none", "mixed"):
+            why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
+            _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
 
     async def _load(self) -> None:
@@ -457,8 +464,14 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int]) -> GossipNode:
-    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew)
+def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None) -> GossipNode:
+    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
+
+
+def _credentials(identity: "Identity") -> Credentials:
+    from constraint_crdt.identity.credentials import RowCredentials
+
+    return RowCredentials(identity)
 
 
 def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
@@ -470,6 +483,7 @@ def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
         connect=settings.connect,
         discover=settings.discover,
         identity=identity,
+        accept_plain=settings.accept_plain,
     )
 
 

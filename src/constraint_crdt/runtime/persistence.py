@@ -33,6 +33,7 @@ from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
@@ -132,7 +133,7 @@ class Persistence:
         replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
         self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
         self._store = store
-        self._committer = Committer(store, gossip.state.rows, on_health=self._health_changed)
+        self._committer = Committer(store, gossip.state.rows, before=gossip.local.seal, on_health=self._health_changed)
         self._committer.start()
         return aside
 
@@ -206,7 +207,7 @@ class FileRecorder:
         self._written = 0
         self._beginning = False
 
-    def node(self, settings: NodeSettings, now: Callable[[], int]) -> RecordedNode:
+    def node(self, settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None = None) -> RecordedNode:
         """Make the node whose inputs are recorded."""
         self._node = RecordedNode(
             settings.name,
@@ -216,6 +217,7 @@ class FileRecorder:
             renew=fresh_incarnation,
             fleet=settings.fleet,
             max_skew=settings.max_skew,
+            credentials=credentials,
         )
         return self._node
 

@@ -106,6 +106,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     insecure: bool = False
     """Listen beyond loopback without an identity: every machine that reaches the port can change everything."""
 
+    accept_plain: bool = False
+    """With an identity: link also to nodes without one, while a fleet gets its identities node by node. Then `tcp/HOST:PORT` in
+    `listen` is plain TCP, with TLS at a free port beside it: every machine that reaches the port can change everything.
+    """
+
     discover: bool = True
     """Link also to nodes known to the connected nodes. Without discovery, link only to those in `connect`, for networks with chosen
     routes; state travels along these links only.
@@ -235,6 +240,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "`api_tls` takes the certificate of the node's identity, and there is none: give the node an identity "
                 "(`identity`, --identity FOLDER), or name a certificate and its key (--api-tls CERT.pem,KEY.pem)"
             )
+        if self.accept_plain and not self.identity:
+            raise SettingsError("`accept_plain` is for a node with an identity: give it one (--identity FOLDER), or leave this out")
         reachable = [endpoint for endpoint in self.listen if not is_loopback(endpoint)]
         if reachable and not self.identity and not self.insecure:
             raise SettingsError(
@@ -246,7 +253,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def links(self) -> LinkProtection:
         """How the links to other nodes are protected."""
         if self.identity:
-            return "certificates"
+            return "mixed" if self.accept_plain else "certificates"
         return "loopback" if all(map(is_loopback, (*self.listen, *self.connect))) else "none"
 
 

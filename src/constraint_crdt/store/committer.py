@@ -47,8 +47,13 @@ class Changes:
         self._lives: list[Life] = []
         self._life_ends = False
         self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
+        self._reset: set[Replica] = set()
+        self._dead: set[Replica] = set()
         rows.take_dropped()
         rows.take_repaired()
+        rows.take_reset()
+        if rows.signed is not None:
+            rows.signed.take_changed()
 
     @property
     def on_disk(self) -> Mapping[Replica, int]:
@@ -72,15 +77,23 @@ class Changes:
         clock, floors = rows.clock_entries, rows.floors
         self._gather_fallen()
         self._mended += rows.take_repaired()
-        if clock is self._clock and floors == self._floors and not (self._fallen or self._mended or self._lives or self._life_ends):
+        self._reset |= rows.take_reset()
+        if rows.signed is not None:
+            self._dead |= rows.signed.take_changed()
+        others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._dead
+        if clock is self._clock and floors == self._floors and not others:
             return None
         self._tried = clock
         self._taken = clock, floors, len(self._lives)
         changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
+        known = {replica: seq for replica, seq in self._clock.items() if replica not in self._reset} if self._reset else self._clock
+        signed = rows.signed
+        dead = {} if signed is None else {each: signed.dead(each) for each in self._dead if each in clock}
         return CommitBatch(
-            [*self._repaired(), *rows.since(self._clock)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends
-        )
+            [*self._repaired(), *rows.since(known)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends,
+            frozenset(self._reset), dead,
+        )  # fmt: skip
 
     def done(self, batch: CommitBatch) -> None:
         """The last batch is on disk."""
@@ -89,6 +102,8 @@ class Changes:
         self._taken = None
         self._fallen.clear()  # only `take` adds to it
         self._mended.clear()  # the same
+        self._reset.clear()
+        self._dead.clear()
         del self._lives[:lives]
         if batch.life_ends and not self._lives:  # else the end belongs to a life begun meanwhile
             self._life_ends = False
@@ -117,14 +132,16 @@ class Committer:
         store: Store,
         rows: Rows,
         *,
+        before: Callable[[], object] = lambda: None,
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        """`rows` were just restored from `store`. `on_health`: a callback on the loop, with the reason when writes begin to be
-        refused, and None when writes are taken again.
+        """`rows` were just restored from `store`. `before` is called before each commit, and may write. `on_health`: a callback on
+        the loop, with the reason when writes begin to be refused, and None when writes are taken again.
         """
         self._store = store
         self._changes = Changes(rows)
+        self._before = before
         self._on_health = on_health
         self._retry_seconds = retry_seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -216,6 +233,7 @@ class Committer:
         waiters, self._waiters = self._waiters, []
         trouble: str | None = None
         try:
+            self._before()
             batch = self._changes.take()
             if batch is not None:
                 took = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)

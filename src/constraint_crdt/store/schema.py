@@ -9,7 +9,7 @@ the clock of its row. The state hash and the number of cells are checked by the 
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -19,7 +19,7 @@ from zlib import crc32
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Cell, Key, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Dead, Key, Run, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
@@ -46,6 +46,9 @@ TABLES = (
         one INTEGER PRIMARY KEY CHECK (one = 1), state_hash BLOB NOT NULL, hash_key BLOB NOT NULL, cells INTEGER NOT NULL,
         rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
 )
+
+DEAD_TABLE = "CREATE TABLE IF NOT EXISTS dead (row INTEGER PRIMARY KEY, cells BLOB NOT NULL, crc INTEGER NOT NULL)"
+"""The dead cells of signed rows. Made with the first of them, so that a store of a fleet without signatures is as it was."""
 
 Migration = Callable[[sqlite3.Connection], object]
 STEPS: Mapping[int, Migration] = {}
@@ -113,6 +116,10 @@ class CommitBatch(NamedTuple):
     """The lives beginning with this commit."""
     life_ends: bool = False
     """The life on disk must end with this commit, whatever the marker says."""
+    reset: Collection[Replica] = ()
+    """Rows to be deleted first: they were forgotten."""
+    dead: Mapping[Replica, Sequence[Dead]] = {}
+    """The dead cells of the signed rows in which they changed (`crdt.signed_rows`)."""
 
 
 def check_header(path: Path) -> None:
@@ -237,9 +244,31 @@ def _read_runs(connection: sqlite3.Connection) -> list[Run]:
             raise ValueError(f"cell {seq} belongs to row {row}, which is not there")
         cell.replica, cell.seq, cell.key = runs[row].replica, seq, key
         cells[row].append(cell)
+    for row, dead in _read_dead(connection):
+        if row in runs:
+            runs[row].dead = dead
     for run in runs.values():
         _check_order(run)
     return list(runs.values())
+
+
+_encode_dead = msgspec.msgpack.Encoder().encode
+_decode_dead = msgspec.msgpack.Decoder(list[Dead]).decode
+
+
+def dead_row(row: int, dead: Sequence[Dead]) -> tuple[int, bytes, int]:
+    """The dead cells of a row, as a row of their table."""
+    data = _encode_dead(dead)
+    return row, data, checksum(row, 0, data)
+
+
+def _read_dead(connection: sqlite3.Connection) -> Iterator[tuple[int, list[Dead]]]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead'").fetchall():
+        return
+    for row, data, crc in connection.execute("SELECT row, cells, crc FROM dead"):
+        if checksum(row, 0, data) != crc:
+            raise ValueError(f"the dead cells of row {row} have a wrong checksum")
+        yield row, _decode_dead(data)
 
 
 def _check_order(run: Run) -> None:

@@ -33,7 +33,7 @@ from constraint_crdt.store.files import (
     sync_directory,
     unusable,
 )
-from constraint_crdt.store.schema import CommitBatch, Life, Seal, checksum, load
+from constraint_crdt.store.schema import DEAD_TABLE, CommitBatch, Life, Seal, checksum, dead_row, load
 
 NONCE_BYTES = 16
 FIRST_START = "first start"
@@ -146,7 +146,7 @@ class Store:
             raise unusable(error, self.path) from error
         runs, seal = load(connection, self.path)
         try:
-            rows.apply(runs, whole=True)
+            rows.restore(runs)
         except ConstraintCrdtError as error:
             raise StoreError(f"the store {self.path} holds {error}: raise that limit") from error
         found = Seal.of(rows)
@@ -272,13 +272,25 @@ class Store:
     def _write(self, connection: sqlite3.Connection, batch: CommitBatch) -> dict[Replica, int]:
         """Write in a single transaction. Returns the numbers of the rows after the batch."""
         numbers = self._numbers.copy()
+        free = max(numbers.values(), default=0) + 1
         for run in batch.runs:
-            numbers.setdefault(run.replica, len(numbers) + 1)
+            if run.replica not in numbers:
+                numbers[run.replica] = free
+                free += 1
         connection.execute("BEGIN IMMEDIATE")
+        gone = [(numbers[replica],) for replica in batch.reset if replica in numbers]
+        connection.executemany("DELETE FROM cell WHERE row = ?", gone)
+        connection.executemany("DELETE FROM row WHERE id = ?", gone)
+        if batch.dead or (gone and _has_dead(connection)):
+            connection.execute(DEAD_TABLE)
+            connection.executemany("DELETE FROM dead WHERE row = ?", gone)
         fallen = (f for f in batch.fallen if f.replica in numbers)
         connection.executemany(_DELETE, ((numbers[f.replica], f.kind, f.key, f.seq) for f in fallen))
         connection.executemany(_PUT_ROW, ((numbers[run.replica], *run.replica, run.hi) for run in batch.runs))
         connection.executemany(_PUT, _cells(batch, numbers))
+        dead = (dead_row(numbers[replica], cells) for replica, cells in batch.dead.items() if replica in numbers)
+        if batch.dead:
+            connection.executemany("INSERT OR REPLACE INTO dead (row, cells, crc) VALUES (?, ?, ?)", dead)
         connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
         connection.executemany(_LIFE, batch.lives)
         if batch.life_ends:
@@ -292,6 +304,10 @@ class Store:
         seq = next((run.hi for run in batch.runs if run.replica == own), 0)
         if seq or batch.lives:
             self._marker.note(own.incarnation, seq)
+
+
+def _has_dead(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead'").fetchall())
 
 
 def _cells(batch: CommitBatch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:

@@ -36,8 +36,9 @@ class Peer(NamedTuple):
     session: str
 
 
-Handler = Callable[[bytes], Awaitable[Sequence[bytes]]]
+Handler = Callable[[bytes, Peer | None], Awaitable[Sequence[bytes]]]
 """Takes a request and returns its replies, possibly none. Replies are sent after the return, so their content can be on disk first.
+The peer is the proven sender, or None where the transport proves no sender.
 """
 
 PeerCallback = Callable[[Peer, bool], None]
@@ -66,6 +67,10 @@ class Transport(Protocol):
     @property
     def bytes_received(self) -> int:
         """Payload bytes of requests and replies taken from the network since construction."""
+
+    @property
+    def refused(self) -> int:
+        """Requests and replies dropped since construction, because nothing proved their sender."""
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         """Join `fleet` as `name`, and return this transport's peer. `changed` is never called for this peer.
@@ -135,15 +140,15 @@ class HandlerTasks:
         self._running: dict[asyncio.Task[list[bytes] | None], None] = {}  # in order, so cancellation is deterministic
         self._overrun = False
 
-    def begin(self, request: bytes, deliver: ReplyCallback) -> None:
-        """Run the handler on `request`. `deliver` gets None at once when too many run already."""
+    def begin(self, request: bytes, deliver: ReplyCallback, sender: Peer | None = None) -> None:
+        """Run the handler on `request` of the proven `sender`. `deliver` gets None at once when too many run already."""
         if len(self._running) >= self._limit:
             if not self._overrun:
                 self._overrun = True
                 _log.warning("%d requests are being answered; more stay unanswered until some are done", self._limit)
             deliver(None)
             return
-        task = asyncio.get_running_loop().create_task(self._run(request), name="answer")
+        task = asyncio.get_running_loop().create_task(self._run(request, sender), name="answer")
         self._running[task] = None
         task.add_done_callback(lambda done: self._ended(done, deliver))
 
@@ -161,9 +166,9 @@ class HandlerTasks:
         current = asyncio.current_task()
         return [task for task in self._running if task is not current]
 
-    async def _run(self, request: bytes) -> list[bytes] | None:
+    async def _run(self, request: bytes, sender: Peer | None) -> list[bytes] | None:
         try:
-            return [check_payload(reply) for reply in await self._handler(request)]
+            return [check_payload(reply) for reply in await self._handler(request, sender)]
         except Exception:  # a fault of the handler must not end the transport, which serves all other peers
             _log.exception("the handler failed on a request of %d bytes, which stays unanswered", len(request))
             return None

@@ -114,6 +114,7 @@ class MemoryTransport:
         self.fleet = ""
         self.bytes_sent = 0
         self.bytes_received = 0
+        self.refused = 0
 
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         """See `Transport.open`."""

@@ -59,6 +59,7 @@ class ZenohTransport:
         lease: seconds of silence after which a link, and with it a peer, counts as gone.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
         identity: the identity of the node, for links by TLS with nodes of its fleet alone.
+        accept_plain: with an identity, link also to nodes without one.
 
     Raises `TransportError` for an invalid role, endpoint, lease or limit.
     """
@@ -74,14 +75,19 @@ class ZenohTransport:
         discover: bool = True,
         answers_at_once: int = ANSWERS_AT_ONCE,
         identity: "Identity | None" = None,
+        accept_plain: bool = False,
     ) -> None:
         """`role`: peer, client or router. `listen` and `connect`: endpoints, such as `tcp/10.0.0.1:7447`. `multicast` and
         `discover`: find peers on the local network, and through other peers. `lease`: seconds until a silent link is closed.
         `answers_at_once`: requests answered at the same time. `identity`: that of the node, for links by TLS.
+        `accept_plain`: link also to nodes without an identity.
 
         Raises `TransportError` for a setting out of bounds.
         """
-        self._settings = checked(role, listen, connect, multicast=multicast, lease=lease, discover=discover, identity=identity)
+        self._settings = checked(
+            role, listen, connect,
+            multicast=multicast, lease=lease, discover=discover, identity=identity, accept_plain=accept_plain,
+        )  # fmt: skip
         self._answers_at_once = check_answers_at_once(answers_at_once)
         self._lock = asyncio.Lock()
         self._member: Registration | None = None
@@ -106,6 +112,11 @@ class ZenohTransport:
     def bytes_received(self) -> int:
         """See `Transport.bytes_received`."""
         return self._traffic.received
+
+    @property
+    def refused(self) -> int:
+        """See `Transport.refused`."""
+        return self._traffic.refused
 
     def peers(self) -> frozenset[Peer]:
         """See `Transport.peers`."""
@@ -220,7 +231,10 @@ class ZenohTransport:
         if self._member is not member:
             raise TransportError("this transport was closed while it opened")
         try:
-            self._session = ZenohSession(opened.session, member, me, self._is_me, self._traffic, self._settings.identity)
+            self._session = ZenohSession(
+                opened.session, member, me, self._is_me, self._traffic, self._settings.identity,
+                accept_plain=self._settings.accept_plain,
+            )  # fmt: skip
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints

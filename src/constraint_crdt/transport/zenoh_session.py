@@ -16,6 +16,10 @@ Replies travel in pages, because Zenoh drops messages beyond its queue, and a lo
    its first gap; the rest is requested again. An empty list is a single empty reply of length 0.
 3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number. A requester accepts pages of other sizes
    than its own: older responders send up to 512 KiB.
+
+With an identity every request and reply has a tag (`identity.authentication`) in its attachment, before the turn of a request and
+after the header of a reply. Messages without a valid tag are dropped and counted. A request that overtakes the token of its sender
+is held until the token comes, for `EARLY_SECONDS` and up to a number.
 """
 
 import asyncio
@@ -43,8 +47,9 @@ from constraint_crdt.transport.zenoh_startup import (
     proof_in,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
+    from constraint_crdt.identity.authentication import Authenticator, Request
 
 PAGE_BYTES = 384 * 1024
 """A page has to fit into Zenoh's queue of 16 batches of 64 KiB, with room for other messages. A reply begins a new batch where the
@@ -55,6 +60,9 @@ SHELF_LISTS = 32
 SHELF_SECONDS = 30.0
 
 _HEADER = struct.Struct("!8sIII")
+_TOKEN_BYTES = 8
+_WHOLE = _HEADER.pack(bytes(_TOKEN_BYTES), 0, 1, 1)
+"""The header of a list of one reply, which has no tail to ask for."""
 _TURN = struct.Struct("!8sI")
 
 
@@ -163,6 +171,16 @@ CLOSE_SECONDS = 1.5
 UNPROVEN_EVERY = 60.0
 """Seconds between two lines of the log on names without a valid certificate, at least."""
 
+REFUSALS_EVERY = 60.0
+"""Seconds between two lines of the log on messages without a valid tag, at least."""
+
+MOST_SESSIONS = 16
+"""Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
+
+EARLY_SECONDS = 2.0
+EARLY_REQUESTS = 64
+"""Requests that are held until the token of their sender comes: for how long, and how many at most."""
+
 ANSWER_BYTES = 256 * 1024 * 1024
 """The longest answer of a request, in bytes."""
 
@@ -175,6 +193,8 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
+    refused: int = 0
+    """Messages without a valid tag, not bytes."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +218,8 @@ class ZenohSession:
         is_me: Callable[[Peer], bool],
         traffic: Traffic,
         identity: "Identity | None",
+        *,
+        accept_plain: bool = False,
     ) -> None:
         self._raw = raw
         self._member = member
@@ -208,16 +230,27 @@ class ZenohSession:
         self._waiting: set[asyncio.Future[Page]] = set()
         self._closed = False
         self._identity = identity
+        self._accept_plain = accept_plain or identity is None
+        self._authenticator = None if identity is None else _authenticator(member.fleet, me)
+        self._early: list[zenoh.Query] = []
         self._unproven_at = -UNPROVEN_EVERY
-        self.peers: set[Peer] = set()
-        proof = "" if identity is None else identity.prove(me.session)
-        tokens = alive_keys(member.fleet, proven=identity is not None)
-        # The token comes last: a peer notified of the token finds the answering key declared.
+        self._refused_at = -REFUSALS_EVERY
+        self.peers: dict[Peer, str] = {}
+        """The peers, each with the proof in its token."""
+        proofs = [""] if self._accept_plain else []
+        if identity is not None and self._authenticator is not None:
+            proofs.append(identity.prove(me.session, self._authenticator.public))
+        on_query = Callback(self._on_query, indirect=False)
+        on_token = Callback(self._on_token, indirect=False)
+        # The tokens come last: a peer notified of a token finds the answering key declared.
         self._held = (
-            raw.declare_queryable(node_key(member.fleet, me), Callback(self._on_query, indirect=False)),
-            raw.liveliness().declare_subscriber(tokens, Callback(self._on_token, indirect=False), history=True),
+            *(raw.declare_queryable(node_key(member.fleet, me, proven=bool(proof)), on_query) for proof in proofs),
+            *(
+                raw.liveliness().declare_subscriber(alive_keys(member.fleet, proven=bool(proof)), on_token, history=True)
+                for proof in proofs
+            ),
         )
-        self._token = raw.liveliness().declare_token(alive_key(member.fleet, me, proof))
+        self._tokens = [raw.liveliness().declare_token(alive_key(member.fleet, me, proof)) for proof in proofs]
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
@@ -242,6 +275,8 @@ class ZenohSession:
             return
         self._closed = True
         self.peers.clear()
+        for query in list(self._early):
+            self._give_up(query)
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("this transport closed before the answer came"))
@@ -255,7 +290,8 @@ class ZenohSession:
     def _leave(self) -> None:
         # The token goes first. Where it goes together with its link, Zenoh does not tell every peer, and it stays listed there.
         with contextlib.suppress(zenoh.ZError):
-            self._token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+            for token in self._tokens:
+                token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
         close_session(self._raw)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
@@ -264,6 +300,7 @@ class ZenohSession:
             raise Unreachable("this transport is closed")
         page = Page(start)
         fetched: asyncio.Future[Page] = self._loop.create_future()
+        attachment, signed = self._signed(peer, turn or b"", payload)
 
         def finish() -> None:
             if not fetched.done():
@@ -273,19 +310,25 @@ class ZenohSession:
             sample = reply.ok
             if sample is None or sample.attachment is None:  # Zenoh reports a timeout
                 return
-            if page.add(bytes(sample.attachment), bytes(sample.payload)):
+            header, content = bytes(sample.attachment), bytes(sample.payload)
+            if signed is not None:
+                header, tag = _untagged(header)
+                if not self._is_reply(signed, header, content, tag):
+                    self._hand_over(self._refuse, f"a reply in the name of {peer.name}")
+                    return
+            if page.add(header, content):
                 self._hand_over(finish)  # without waiting for Zenoh's closing message, which may be lost
 
         self._waiting.add(fetched)
         try:
             self._raw.get(
-                node_key(self._member.fleet, peer),
+                node_key(self._member.fleet, peer, proven=signed is not None),
                 Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
                 consolidation=zenoh.ConsolidationMode.NONE,  # else replies with the same key count as versions of a single value
                 congestion_control=zenoh.CongestionControl.DROP,
                 timeout=seconds,
                 payload=payload,
-                attachment=turn,
+                attachment=attachment or None,
             )
             async with asyncio.timeout(seconds):
                 return await fetched
@@ -312,45 +355,135 @@ class ZenohSession:
         self._hand_over(self._see, str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
 
     def _see(self, key: str, up: bool) -> None:
-        peer = peer_of(key)
-        if self._closed or peer is None or self._is_me(peer) or (peer in self.peers) == up:
+        peer, proof = peer_of(key), proof_in(key)
+        if self._closed or peer is None or self._is_me(peer):
             return
-        if up and not self._is_proven(peer, proof_in(key)):
-            return
-        (self.peers.add if up else self.peers.discard)(peer)
-        self._member.changed(peer, up)
+        if not up:
+            if self.peers.get(peer) == proof:  # not the end of a false token under the same name
+                self._forget(peer)
+        elif self._admit(peer, proof):
+            new = peer not in self.peers
+            self.peers[peer] = proof
+            if new:
+                self._member.changed(peer, True)
+            early, self._early = self._early, []
+            for query in early:
+                self._answer(query)
 
-    def _is_proven(self, peer: Peer, proof: str) -> bool:
-        """True if a certificate of the fleet shows that the session of `peer` has its name, or this node has no identity."""
-        if self._identity is None or self._identity.proves(proof, peer.name, peer.session, time.time_ns()):
+    def _forget(self, peer: Peer) -> None:
+        del self.peers[peer]
+        if self._authenticator is not None:
+            self._authenticator.forget(peer.session)
+        self._member.changed(peer, False)
+
+    def _admit(self, peer: Peer, proof: str) -> bool:
+        """Whether a session is listed: with an identity here, only for a certificate of the fleet that shows its name."""
+        listed = self.peers.get(peer)
+        if listed or sum(other.name == peer.name for other in self.peers) >= MOST_SESSIONS:
+            return False
+        if self._identity is None or self._authenticator is None or (self._accept_plain and not proof):
+            return listed is None
+        public = None if self._authenticator.knows(peer.session) else self._identity.proves(proof, *peer, time.time_ns())
+        if public is not None and self._authenticator.learn(peer.name, peer.session, public):
             return True
         if self._loop.time() - self._unproven_at >= UNPROVEN_EVERY:
             self._unproven_at = self._loop.time()
             _log.warning("a session calls itself %s and has no valid certificate of that name: ignored", peer.name)
         return False
 
+    # --- authentication of messages -----------------------------------------------------------------------------------
+
+    def _signed(self, peer: Peer, turn: bytes, payload: bytes) -> tuple[bytes, "Request | None"]:
+        """The attachment of a request. Raises `Unreachable` for a peer without a key, where every peer has one."""
+        if self._authenticator is not None and self._authenticator.knows(peer.session):
+            header, request = self._authenticator.sign(peer.session, turn, payload)
+            return header + turn, request
+        if not self._accept_plain:
+            raise Unreachable(f"{peer.name} is gone")
+        return turn, None
+
+    def _is_reply(self, request: "Request", header: bytes, payload: bytes, tag: bytes) -> bool:
+        """Whether a reply has a valid tag. Called in a network thread: reads only."""
+        return self._authenticator is not None and self._authenticator.is_reply(request, header, payload, tag)
+
+    def _tagged(self, request: "Request | None", header: bytes, payload: bytes) -> bytes:
+        """The attachment of a reply: its header, with a tag if the request had one."""
+        if request is None or self._authenticator is None:
+            return header
+        if header[_TOKEN_BYTES:] == _WHOLE[_TOKEN_BYTES:]:  # a list of one reply has no further page: no header travels
+            return self._authenticator.sign_reply(request, _WHOLE, payload)
+        return header + self._authenticator.sign_reply(request, header, payload)
+
+    def _refuse(self, what: str) -> None:
+        """Count a message without a valid tag. The log has a line for many."""
+        self._traffic.refused += 1
+        if self._loop.time() - self._refused_at >= REFUSALS_EVERY:
+            self._refused_at = self._loop.time()
+            _log.warning("dropped %s: nothing proves its sender", what)
+
+    def _hold(self, query: zenoh.Query) -> None:
+        """Keep a request whose sender is not known yet."""
+        if len(self._early) >= EARLY_REQUESTS:
+            self._give_up(self._early[0])
+        self._early.append(query)
+        self._loop.call_later(EARLY_SECONDS, self._give_up, query)
+
+    def _give_up(self, query: zenoh.Query) -> None:
+        if query in self._early:
+            self._early.remove(query)
+            self._refuse("a request of an unknown session")
+            self._reply(query, [])
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
     def _answer(self, query: zenoh.Query) -> None:
         """Handle a query: a request for the handler, or for the next page of a list."""
+        turn = b"" if query.attachment is None else bytes(query.attachment)
+        payload = b"" if query.payload is None else bytes(query.payload)
+        request, sender = None, None
+        if self._authenticator is not None and not self._closed:
+            header, turn = self._authenticator.split(turn)
+            if header and not self._authenticator.knows_sender(header):
+                self._hold(query)
+                return
+            request = self._authenticator.verify(header, turn, payload)
+            if request is not None:
+                sender = Peer(request.name, request.session)
+            elif header or not self._accept_plain:
+                self._refuse("a request")
+                self._reply(query, [])
+                return
         if self._closed:
             self._reply(query, [])
-        elif query.attachment is not None:
-            self._reply(query, self._pending.next_page(bytes(query.attachment), self._loop.time()) or [])
+        elif turn:
+            self._reply(query, self._pending.next_page(turn, self._loop.time()) or [], request)
         else:
-            payload = b"" if query.payload is None else bytes(query.payload)
             self._traffic.received += len(payload)
-            self._member.handlers.begin(payload, lambda replies: self._deliver(query, replies))
+            self._member.handlers.begin(payload, lambda replies: self._deliver(query, request, replies), sender)
 
-    def _deliver(self, query: zenoh.Query, replies: list[bytes] | None) -> None:
+    def _deliver(self, query: zenoh.Query, request: "Request | None", replies: list[bytes] | None) -> None:
         now = self._loop.time()
-        self._reply(query, [] if replies is None or self._closed else self._pending.first_page(replies, now))
+        self._reply(query, [] if replies is None or self._closed else self._pending.first_page(replies, now), request)
 
-    def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]]) -> None:
+    def _reply(self, query: zenoh.Query, page: list[tuple[bytes, bytes]], request: "Request | None" = None) -> None:
         """Send a page, if there are replies, and end the query."""
         try:
             for header, payload in page:
-                query.reply(query.key_expr, payload, attachment=header)
+                query.reply(query.key_expr, payload, attachment=self._tagged(request, header, payload))
                 self._traffic.sent += len(payload)
         except zenoh.ZError as error:
             _log.debug("a request could not be answered: %s", error)
         finally:
             query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+
+
+def _untagged(attachment: bytes) -> tuple[bytes, bytes]:
+    """The header and the tag in the attachment of a reply with a tag."""
+    whole = len(attachment) < _HEADER.size
+    return (_WHOLE, attachment) if whole else (attachment[: _HEADER.size], attachment[_HEADER.size :])
+
+
+def _authenticator(fleet: str, me: Peer) -> "Authenticator":
+    from constraint_crdt.identity.authentication import Authenticator
+
+    return Authenticator(fleet, *me, secrets.token_bytes)

@@ -5,11 +5,15 @@ Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any na
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
     constraint-crdt/<fleet>/alive/<name>/<session>/<proof>    the same with an identity
+    n/<the last 12 digits of the session in base 64>  such a node answers requests here
 
 With an identity every link is TLS with certificates of both ends, signed by the root of the fleet, and access control takes nothing
 but tokens, queries and replies on keys of the fleet. `tcp/` in an endpoint then means `tls/`: the port is the same, plain TCP is
 neither opened nor accepted, and settings of the time before the certificates go on. Addresses are not compared with certificates:
 nodes are found by gossip at any address, and are known by the name in their proof, see `identity`.
+
+While nodes without an identity are accepted too (`accept_plain`), `tcp/` is plain TCP, a TLS endpoint is added at a free port, and
+every seed is tried both ways. Such a node has a token and an answering key of each form.
 
 Configuration: loopback and no multicast by default; no shared memory (which leaves files behind, and many clients never open);
 bounded message size and leases; configured links are retried without end.
@@ -35,7 +39,7 @@ import re
 import socket
 import threading
 import time
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -55,8 +59,10 @@ _ROOT = "constraint-crdt"
 _SESSION = re.compile(r"[0-9a-f]{24}")
 
 
-def node_key(fleet: str, peer: Peer) -> str:
-    """Where `peer` answers."""
+def node_key(fleet: str, peer: Peer, *, proven: bool = False) -> str:
+    """Where `peer` answers. `proven`: requests with a tag, at a short key, as every reply repeats it."""
+    if proven:
+        return f"n/{urlsafe_b64encode(bytes.fromhex(peer.session[12:])).decode()}"
     return f"{_ROOT}/{_chunk(fleet)}/node/{_chunk(peer.name)}/{peer.session}"
 
 
@@ -108,6 +114,12 @@ class Settings:
     lease: float
     discover: bool = True
     identity: "Identity | None" = None
+    accept_plain: bool = False
+
+    @property
+    def protocols(self) -> list[str]:
+        """The protocols of links, with an identity."""
+        return ["tls", "tcp"] if self.accept_plain else ["tls"]
 
 
 def checked(
@@ -119,6 +131,7 @@ def checked(
     lease: float,
     discover: bool = True,
     identity: "Identity | None" = None,
+    accept_plain: bool = False,
 ) -> Settings:
     """The checked settings. Raises `TransportError` for a wrong value."""
     if role not in ROLES:
@@ -140,8 +153,14 @@ def checked(
     for endpoint in connect:
         if parse_endpoint(endpoint)[1] == 0:
             raise TransportError(f"cannot connect to {endpoint!r}: port 0 names no listener; give the port of the node")
-    listen, connect = (tuple(_with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
-    return Settings(role, listen, connect, multicast, lease, discover, identity)
+    if accept_plain and identity is not None:
+        if not any(endpoint.startswith("tls/") for endpoint in listen):
+            hosts = dict.fromkeys(endpoint.partition("/")[2].rpartition(":")[0] for endpoint in listen)
+            listen = (*listen, *(f"tls/{host}:0" for host in hosts))
+        connect = tuple(f"{scheme}/{endpoint.partition('/')[2]}" for endpoint in connect for scheme in ("tls", "tcp"))
+    else:
+        listen, connect = (tuple(_with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
+    return Settings(role, tuple(listen), tuple(dict.fromkeys(connect)), multicast, lease, discover, identity, accept_plain)
 
 
 def _with_scheme(endpoint: str, identity: "Identity | None") -> str:
@@ -156,9 +175,11 @@ def parse_endpoint(endpoint: str) -> tuple[str, int]:
     return match["host"].strip("[]"), int(match["port"])
 
 
-def usable_connects(endpoints: Iterable[str], own: Sequence[str], identity: "Identity | None" = None) -> tuple[str, ...]:
+def usable_connects(
+    endpoints: Iterable[str], own: Sequence[str], identity: "Identity | None" = None, *, accept_plain: bool = False
+) -> tuple[str, ...]:
     """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`. `identity`: that of this node;
-    without it `tls/` endpoints are left out.
+    without it `tls/` endpoints are left out. `accept_plain`: with it, `tcp/` endpoints stay plain.
     """
     kept: dict[str, None] = {}
     for endpoint in endpoints:
@@ -168,7 +189,7 @@ def usable_connects(endpoints: Iterable[str], own: Sequence[str], identity: "Ide
             continue
         if identity is None and endpoint.startswith("tls/"):
             continue
-        usable = _with_scheme(endpoint, identity)
+        usable = endpoint if accept_plain else _with_scheme(endpoint, identity)
         if port and not _is_wildcard(host) and usable not in own:
             kept[usable] = None
     return tuple(kept)
@@ -176,7 +197,8 @@ def usable_connects(endpoints: Iterable[str], own: Sequence[str], identity: "Ide
 
 def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
     """`settings` with the usable endpoints of `extra` beside its own connects."""
-    more = (endpoint for endpoint in usable_connects(extra, own, settings.identity) if endpoint not in settings.connect)
+    usable = usable_connects(extra, own, settings.identity, accept_plain=settings.accept_plain)
+    more = (endpoint for endpoint in usable if endpoint not in settings.connect)
     return replace(settings, connect=(*settings.connect, *more))
 
 
@@ -228,12 +250,12 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
                 # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
                 "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
                 "rx": {"max_message_size": 16 * 1024 * 1024},
-                **({} if settings.identity is None else _tls(settings.identity)),
+                **({} if settings.identity is None else _tls(settings.identity, settings.protocols)),
             },
         },
     }
     if settings.identity is not None:
-        config["access_control"] = _access_control(settings.identity)
+        config["access_control"] = _access_control(settings.identity, settings.protocols)
     return config
 
 
@@ -242,29 +264,29 @@ _MESSAGES = (
 )  # fmt: skip
 
 
-def _access_control(identity: "Identity") -> Mapping[str, object]:
+def _access_control(identity: "Identity", protocols: list[str]) -> Mapping[str, object]:
     """Take and send only the messages that nodes use, on keys of the fleet."""
     allowed = {
         "id": "fleet",
         "permission": "allow",
         "messages": list(_MESSAGES),
         "flows": ["ingress", "egress"],
-        "key_exprs": [f"{_ROOT}/{_chunk(identity.subject.fleet)}/**"],
+        "key_exprs": [f"{_ROOT}/{_chunk(identity.subject.fleet)}/**", "n/*"],
     }
     return {
         "enabled": True,
         "default_permission": "deny",
         "rules": [allowed],
-        "subjects": [{"id": "certified", "link_protocols": ["tls"]}],
+        "subjects": [{"id": "certified", "link_protocols": protocols}],
         "policies": [{"rules": ["fleet"], "subjects": ["certified"]}],
     }
 
 
-def _tls(identity: "Identity") -> Mapping[str, object]:
-    """TLS alone, with certificates of both ends. A link ends with the first of its certificates."""
+def _tls(identity: "Identity", protocols: list[str]) -> Mapping[str, object]:
+    """TLS, with certificates of both ends. A link ends with the first of its certificates."""
     key, certificate = (b64encode(pem).decode() for pem in (identity.key_pem, identity.certificate_pem))
     return {
-        "protocols": ["tls"],
+        "protocols": protocols,
         "tls": {
             "root_ca_certificate_base64": b64encode(identity.root_pem).decode(),
             "enable_mtls": True,

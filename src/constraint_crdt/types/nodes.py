@@ -1,9 +1,11 @@
-"""Nodes: their descriptions, the retirement of nodes and of single lives, and the audit of changes.
+"""Nodes: their descriptions, certificates and revocations, the retirement of nodes and of single lives, and the audit of changes.
 
 | kind | key | value |
 |---|---|---|
 | 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
+| 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
+| 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
 | 31 AUDIT | slot: 0 to 999 | `[time in ns, actor, operation, subject, changes]`: the actor caused the `changes` mutations before |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
@@ -15,6 +17,8 @@ good (`retire_node`). The cells of an ended life stand, and its counts stay coun
 The audit says who caused a change: a person or a token, on which node, when. An audit cell is written with the change, after it, in
 the same row. Each life has `AUDIT_SLOTS` slots and overwrites the oldest, so the audit is bounded. Who wrote is a claim of the node
 of the row: an audit cell proves nothing about the actor.
+
+Certificates and revocations are read by `protocol.authority` alone; here are their forms.
 """
 
 from bisect import bisect_right, insort
@@ -52,6 +56,16 @@ OPERATION_BYTES: Final = 24
 SUBJECT_BYTES: Final = 64
 """Bytes of UTF-8 of the texts of an entry, at most. Longer texts are cut."""
 
+CERTIFICATE: Final = 27
+REVOKE: Final = 30
+
+MAX_CERTIFICATES: Final = 4096
+"""Bytes of the certificates of a node, at most."""
+
+FINGERPRINT_CHARACTERS: Final = 64
+MAX_REASON: Final = 200
+"""Bytes of the reason of a revocation, at most."""
+
 
 class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The value of a NODE cell."""
@@ -70,6 +84,14 @@ class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     lives: tuple[WireDot, ...]
 
 
+class RevokeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a REVOKE cell: the last seq that counts of each life of the key. Lives that it does not name do not count."""
+
+    node: str
+    ends: tuple[WireDot, ...]
+    reason: str = ""
+
+
 def _check_node(key: str, value: NodeValue) -> None:
     require(not key, "the key of a node's word on itself")
     require_text(value.software, "the software version of a node")
@@ -80,6 +102,17 @@ def _check_node(key: str, value: NodeValue) -> None:
 def _check_retire(_: str, value: RetireValue) -> None:
     require(bool(value.lives), "the number of lives retired")
     check_dots(value.lives)
+
+
+def _check_certificate(key: str, value: bytes) -> None:
+    require(not key and 0 < len(value) <= MAX_CERTIFICATES, "the certificate of a node")
+
+
+def _check_revoke(key: str, value: RevokeValue) -> None:
+    require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a key")
+    require_text(value.node, "the name of a node")
+    require_text(value.reason, "the reason of a revocation", MAX_REASON)
+    check_dots(value.ends)
 
 
 class AuditValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -102,6 +135,8 @@ def _check_audit(key: str, value: AuditValue) -> None:
 
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
 register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
+register(CERTIFICATE, bytes, _check_certificate, key_bytes=ID_BYTES)
+register(REVOKE, RevokeValue, _check_revoke, key_bytes=ID_BYTES, empty_key=False)
 register(AUDIT, AuditValue, _check_audit, key_bytes=3, empty_key=False)
 
 
@@ -114,6 +149,12 @@ def node_value(cell: Cell) -> NodeValue:
 def retire_value(cell: Cell) -> RetireValue:
     """The value of a RETIRE cell."""
     value: RetireValue = value_of(cell)
+    return value
+
+
+def revoke_value(cell: Cell) -> RevokeValue:
+    """The value of a REVOKE cell."""
+    value: RevokeValue = value_of(cell)
     return value
 
 

@@ -153,7 +153,7 @@ function facts() {
     setAttribute(box.children[index], "class", kind || null);
   });
   setText(byId("node-name"), status.node);
-  const open = status.links === "none" ? ": links are not protected" : "";
+  const open = { none: ": links are not protected", mixed: ": nodes without a certificate are accepted" }[status.links] || "";
   setText(byId("fleet-name"), status.trouble ? `writes are refused: ${status.trouble}` : `fleet ${status.fleet}${open}`);
   document.title = `${violated ? `(${violated}) ` : ""}${status.node} · constraint-crdt`;
 }

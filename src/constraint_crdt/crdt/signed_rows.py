@@ -1,0 +1,414 @@
+"""Signed rows: what the signature of a writer covers, and the tree of hashes from which it is computed.
+
+| kind | key | value |
+|---|---|---|
+| 28 SIGNATURE | "" | the signature of the row up to this cell |
+| 29 SETTLED | the number of a stretch of `STRETCH` seqs | a bit for each seq of the stretch that the signature still covers |
+
+A row *covers* the cells of its writer that no later cell of the same row replaced, SIGNATURE cells apart. A covered cell may stand,
+or be *dead*: removed by a cell of another row, or dropped by `collect`. Of a dead cell each node keeps the digest, and passes it on
+with the runs of the row (`Run.dead`), so that the signature can be checked against what is left.
+
+The signature is about the replica, the seq, and the root of a tree of hashes (Merkle, 1988): blocks of the digests of 16 seqs, two
+levels of 16 hashes each, and the root over these stretches of 4,096 seqs. A change of a long row computes few hashes again.
+
+Rules kept here:
+
+- What a row covers follows from the row alone, never from removals. So it is the same on every node with the same clock.
+- `predict` computes the root after a run without changing anything; `adopt` takes the prediction over after the run was applied.
+- A SETTLED cell ends dead digests: its writer states which seqs of a stretch are left. Other cells of the stretch are dead.
+- The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from constraint_crdt.crdt.cells import MAX_KIND, Cell, Dead, Key, Run, make_cell, register, require, value_of
+from constraint_crdt.crdt.digest import replica_bytes
+from constraint_crdt.crdt.limits import KEY_BYTES, MAX_COUNT
+from constraint_crdt.crdt.replica import Replica
+
+SIGNATURE: Final = 28
+SETTLED: Final = 29
+
+SIGNATURE_BYTES: Final = 64
+FAN: Final = 16
+"""Digests of a block, and hashes below a hash."""
+
+LEVELS: Final = 3
+STRETCH: Final = FAN**LEVELS
+"""Seqs below a hash of the highest level."""
+
+HASH_BYTES: Final = 16
+_TOP: Final = 128
+
+
+def _check_signature(key: str, value: bytes) -> None:
+    require(not key and len(value) == SIGNATURE_BYTES, "the signature of a row")
+
+
+def _check_settled(key: str, value: bytes) -> None:
+    require(key.isdecimal() and str(int(key)) == key and int(key) <= MAX_COUNT // STRETCH, "the number of a settled stretch")
+    require(len(value) <= STRETCH // 8, "the seqs of a settled stretch")
+
+
+register(SIGNATURE, bytes, _check_signature, key_bytes=1)
+register(SETTLED, bytes, _check_settled, key_bytes=20)
+
+
+def check_dead(dead: Sequence[Dead], lo: int, hi: int) -> None:
+    """Raise `ConstraintCrdtError` unless the dead cells of a run go up from `lo` to `hi`, with digests and keys in bounds."""
+    last = lo
+    for seq, kind, key, digest in dead:
+        require(last < seq <= hi, "the seq of a dead cell")
+        require(0 <= kind <= MAX_KIND and len(digest) == HASH_BYTES, "a dead cell")
+        require(key is None or len(key.encode()) <= KEY_BYTES, "the key of a dead cell")
+        last = seq
+
+
+def signed_text(fleet: str, replica: Replica, seq: int, root: bytes) -> bytes:
+    """The bytes that the writer of a row signs: the row is these cells up to `seq`."""
+    return b"constraint-crdt row\0" + fleet.encode() + b"\0" + replica_bytes(replica) + seq.to_bytes(8) + root
+
+
+def covered_digest(cell: Cell) -> bytes:
+    """The digest by which a row covers a cell."""
+    return (cell.digest >> _TOP).to_bytes(HASH_BYTES)
+
+
+Hashes = Mapping[int, bytes | None]
+"""Changed hashes of a level by their place; None for an empty place."""
+
+
+class _Tree:
+    """The hashes of a row, and its dead cells."""
+
+    __slots__ = ("by_seq", "by_slot", "levels")
+
+    def __init__(self) -> None:
+        self.levels: list[dict[int, bytes]] = [{} for _ in range(LEVELS)]
+        self.by_slot: dict[tuple[int, Key], int] = {}
+        self.by_seq: dict[int, Dead] = {}
+
+    def put(self, dead: Dead) -> None:
+        """Note a dead cell; of several in a slot the highest seq is covered."""
+        slot = _slot(dead)
+        seq = self.by_slot.get(slot)
+        if seq is None or seq <= dead.seq:
+            if seq is not None:
+                del self.by_seq[seq]
+            self.by_slot[slot] = dead.seq
+            self.by_seq[dead.seq] = dead
+
+    def pop(self, seq: int) -> None:
+        """Forget a dead cell."""
+        dead = self.by_seq.pop(seq, None)
+        if dead is not None:
+            del self.by_slot[_slot(dead)]
+
+    def above(self, lo: int) -> list[Dead]:
+        """The dead cells above a seq, in ascending order."""
+        return [self.by_seq[seq] for seq in sorted(self.by_seq) if seq > lo]
+
+
+class Prediction(NamedTuple):
+    """A row after a run, before the run is applied."""
+
+    run: Run
+    root: bytes
+    hashes: Sequence[Hashes]
+    """The changed hashes of each level."""
+    dead: Sequence[Dead]
+    """The dead cells that the run brings."""
+    gone: frozenset[int]
+    """The seqs that the row covers no longer."""
+    whole: bool
+    """The run is the row from 0, and replaces what is known of it."""
+    superseded: Sequence[Cell] = ()
+    """The standing cells that a dead cell of the run replaced."""
+
+
+Standing = Callable[[Replica, int, int], Sequence[Cell]]
+"""Gives the standing cells of a row with lo < seq <= hi, in ascending order."""
+
+Find = Callable[[int, Key, Replica], Cell | None]
+"""Gives the standing cell of a kind and key in a row."""
+
+
+class SignedRows:
+    """The trees of the rows of a node. Rows without a signature have none."""
+
+    def __init__(self, standing: Standing, find: Find) -> None:
+        self._standing = standing
+        self._find = find
+        self._trees: dict[Replica, _Tree] = {}
+        self._dirty: dict[Replica, set[int] | None] = {}
+        """The blocks to be hashed again before the next root; None: all."""
+        self._changed: set[Replica] = set()
+
+    def __contains__(self, replica: object) -> bool:
+        return replica in self._trees
+
+    def copy(self, standing: Standing, find: Find) -> "SignedRows":
+        """The signed rows of a copy of the rows. O(dead cells)."""
+        twin = SignedRows(standing, find)
+        for replica, tree in self._trees.items():
+            twin.begin(replica, tree.by_seq.values())
+        return twin
+
+    def begin(self, replica: Replica, dead: Iterable[Dead] = ()) -> None:
+        """Follow a row: a new one, or one from a store, with its dead cells."""
+        tree = self._trees[replica] = _Tree()
+        for each in dead:
+            tree.put(each)
+        self._dirty[replica] = None
+
+    def forget(self, replica: Replica) -> None:
+        """Follow a row no longer."""
+        self._trees.pop(replica, None)
+        self._dirty.pop(replica, None)
+        self._changed.add(replica)
+
+    def dead(self, replica: Replica, lo: int = 0) -> list[Dead]:
+        """The dead cells of a row above a seq, in ascending order. O(dead cells of the row)."""
+        tree = self._trees.get(replica)
+        return tree.above(lo) if tree is not None and tree.by_seq else []
+
+    def dead_count(self, replica: Replica) -> int:
+        """The number of dead cells of a row."""
+        tree = self._trees.get(replica)
+        return len(tree.by_seq) if tree is not None else 0
+
+    def covers(self, cell: Cell) -> bool:
+        """True if the cell is one of those that the writer signed, standing here or dead."""
+        tree = self._trees.get(cell.replica)
+        if tree is None:
+            return False
+        dead = tree.by_seq.get(cell.seq)
+        if dead is not None:
+            return dead.digest == covered_digest(cell)
+        standing = self._find(cell.kind, cell.key, cell.replica)
+        return standing is not None and standing.seq == cell.seq and standing.digest == cell.digest
+
+    def take_changed(self) -> set[Replica]:
+        """The rows whose dead cells changed since the last call, for a store."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    # --- the writer ------------------------------------------------------------------------------------------------------
+
+    def written(self, replica: Replica, cells: Iterable[Cell]) -> None:
+        """The writer appends cells to its own row: called before they are put."""
+        tree = self._trees.get(replica)
+        if tree is None:
+            return
+        touched: set[int] = set()
+        for cell in cells:
+            if cell.kind == SIGNATURE:
+                continue
+            touched.add(cell.seq)
+            before = self._find(cell.kind, cell.key, replica)
+            if before is not None:
+                touched.add(before.seq)
+            ended = unsettled(cell, tree.by_seq) if cell.kind == SETTLED else []
+            dead = tree.by_slot.get((cell.kind, cell.key)) if tree.by_slot else None
+            for seq in ended if dead is None else (*ended, dead):
+                touched.add(seq)
+                tree.pop(seq)
+                self._changed.add(replica)
+        dirty = self._dirty[replica]
+        if dirty is not None:
+            dirty.update(seq // FAN for seq in touched)
+
+    def root(self, replica: Replica) -> bytes:
+        """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
+        tree, dirty = self._trees[replica], self._dirty[replica]
+        if dirty is None:
+            _put_all(tree, _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0)))
+        elif dirty:
+            blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
+            _put_all(tree, _above(tree, blocks))
+        self._dirty[replica] = set()
+        return _root(tree.levels[-1])
+
+    def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
+        """The SETTLED cells by which the writer ends the dead cells of its row; none while they are fewer than `least`."""
+        tree = self._trees[replica]
+        if len(tree.by_seq) < least:
+            return []
+        found = []
+        for stretch in sorted({seq // STRETCH for seq in tree.by_seq}):
+            low = stretch * STRETCH
+            bits = 0
+            for cell in self._standing(replica, low - 1, low + STRETCH - 1):
+                if cell.kind != SIGNATURE:
+                    bits |= 1 << cell.seq - low
+            found.append(make_cell(SETTLED, str(stretch), bits.to_bytes(STRETCH // 8, "little").rstrip(b"\0")))
+        return found
+
+    # --- the readers -----------------------------------------------------------------------------------------------------
+
+    def predict(self, run: Run, known: int) -> Prediction:
+        """The row after `run`, whose cells have their digests. `known`: the clock of the row here, at least the `lo` of the run.
+
+        Raises `ConstraintCrdtError` for malformed dead cells.
+        """
+        dead = run.dead
+        check_dead(dead, run.lo, run.hi)
+        tree = self._trees.get(run.replica)
+        if run.lo == 0 or tree is None or not known:
+            hashes = _hashes_of(run.cells, dead)
+            return Prediction(run, _root(hashes[-1]), hashes, dead, frozenset(), True)
+        self.root(run.replica)
+        new = [cell for cell in run.cells if cell.seq > known]
+        news = [each for each in dead if each.seq > known]
+        gone: set[int] = set()
+        for cell in new:
+            before = self._find(cell.kind, cell.key, run.replica)
+            if before is not None:
+                gone.add(before.seq)
+            if tree.by_slot:
+                seq = tree.by_slot.get((cell.kind, cell.key))
+                if seq is not None:
+                    gone.add(seq)
+        superseded: list[Cell] = []
+        for each in news:
+            slot = _slot(each)
+            before = self._find(*slot, run.replica)
+            if before is not None:
+                gone.add(before.seq)
+                superseded.append(before)
+            if slot in tree.by_slot:
+                gone.add(tree.by_slot[slot])
+        added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
+        added |= {each.seq: each.digest for each in news}
+        for cell in new:
+            if cell.kind == SETTLED:
+                low = int(cell.key) * STRETCH
+                standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
+                gone.update(unsettled(cell, [*tree.by_seq, *standing, *added]))
+        touched = {seq // FAN for seq in (*gone, *added)}
+        hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
+        root = _root({**tree.levels[-1], **hashes[-1]})
+        return Prediction(run, root, hashes, news, frozenset(gone), False, superseded)
+
+    def adopt(self, prediction: Prediction) -> None:
+        """Take a prediction over, after its run was applied."""
+        replica, run = prediction.run.replica, prediction.run
+        if prediction.whole:
+            before = self._trees.get(replica)
+            tree = self._trees[replica] = _Tree()
+            for each in prediction.dead:
+                tree.put(each)
+            if before is not None:  # cells of the run that died while it was applied
+                covered = {cell.seq for cell in run.cells}
+                for each in before.above(0):
+                    if each.seq in covered:
+                        tree.put(each)
+            self._dirty[replica] = set()
+        else:
+            tree = self._trees[replica]
+            for seq in prediction.gone:
+                tree.pop(seq)
+            for each in prediction.dead:
+                tree.put(each)
+        if tree.by_seq or prediction.gone or prediction.whole:
+            self._changed.add(replica)
+        _put_all(tree, prediction.hashes)
+
+    def died(self, cell: Cell) -> None:
+        """A cell does not stand any more, and no later cell of its row replaced it."""
+        tree = self._trees.get(cell.replica)
+        if tree is None or cell.kind == SIGNATURE:
+            return
+        tree.put(Dead(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell)))
+        self._changed.add(cell.replica)
+
+    def revived(self, cell: Cell) -> None:
+        """A repair lets a dead cell stand again."""
+        tree = self._trees.get(cell.replica)
+        if tree is not None and cell.seq in tree.by_seq:
+            tree.pop(cell.seq)
+            self._changed.add(cell.replica)
+
+    # --- the tree --------------------------------------------------------------------------------------------------------
+
+    def _block(
+        self, replica: Replica, tree: _Tree, block: int, added: Mapping[int, bytes], gone: frozenset[int] | set[int]
+    ) -> bytes | None:
+        low = block * FAN
+        standing = self._standing(replica, low - 1, low + FAN - 1)
+        found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
+        if tree.by_seq or added:
+            for seq in range(low, low + FAN):
+                digest = added.get(seq)
+                if digest is None and seq in tree.by_seq:
+                    digest = tree.by_seq[seq].digest
+                if digest is not None and seq not in gone:
+                    found[seq] = digest
+            return _hash([found[seq] for seq in sorted(found)], 0) if found else None
+        return _hash(list(found.values()), 0) if found else None
+
+
+def _slot(dead: Dead) -> tuple[int, Key]:
+    return dead.kind, dead.seq if dead.key is None else dead.key
+
+
+def unsettled(cell: Cell, seqs: Iterable[int]) -> list[int]:
+    """Those of `seqs` that a SETTLED cell does not list."""
+    low, bits = int(cell.key) * STRETCH, int.from_bytes(value_of(cell), "little")
+    return [seq for seq in seqs if low <= seq < low + STRETCH and seq < cell.seq and not bits >> seq - low & 1]
+
+
+def _hash(parts: Sequence[bytes], level: int) -> bytes:
+    return blake2b(b"".join(parts), digest_size=HASH_BYTES, person=_PERSONS[level]).digest()
+
+
+_PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
+_EMPTY: Final = bytes(HASH_BYTES)
+
+
+def _hashes_of(cells: Sequence[Cell], dead: Sequence[Dead]) -> list[Hashes]:
+    """The hashes of a whole row. O(cells)."""
+    if dead:
+        covered = sorted(
+            [(cell.seq, covered_digest(cell)) for cell in cells if cell.kind != SIGNATURE] + [(d.seq, d.digest) for d in dead]
+        )
+        seqs, digests = [seq for seq, _ in covered], [digest for _, digest in covered]
+    else:
+        seqs = [cell.seq for cell in cells if cell.kind != SIGNATURE]
+        digests = [(cell.digest >> _TOP).to_bytes(HASH_BYTES) for cell in cells if cell.kind != SIGNATURE]
+    blocks: dict[int, bytes | None] = {}
+    start = 0
+    for block, size in Counter([seq // FAN for seq in seqs]).items():  # in ascending order, as the seqs are
+        blocks[block] = _hash(digests[start : start + size], 0)
+        start += size
+    return _above(_Tree(), blocks)
+
+
+def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
+    """The changed hashes of all levels, after some blocks changed."""
+    found = [blocks]
+    for level in range(1, LEVELS):
+        below, before, changed = found[-1], tree.levels[level - 1], dict[int, bytes | None]()
+        for place in {each // FAN for each in below}:
+            parts = [(below[at] if at in below else before.get(at)) or _EMPTY for at in range(place * FAN, (place + 1) * FAN)]
+            changed[place] = _hash(parts, level) if any(part is not _EMPTY for part in parts) else None
+        found.append(changed)
+    return found
+
+
+def _root(stretches: Hashes) -> bytes:
+    parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
+    return blake2b(b"".join(parts), digest_size=32, person=b"row root").digest()
+
+
+def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:
+    for hashes, changed in zip(tree.levels, changes, strict=True):
+        for at, content in changed.items():
+            if content is None:
+                hashes.pop(at, None)
+            else:
+                hashes[at] = content

@@ -1,0 +1,469 @@
+"""Authority: who wrote a row, what its writer may write, and whose rows ended (docs/design/authority.md).
+
+A node with credentials signs its row, and takes rows from others only as their writers signed them, whoever sends them. Without
+credentials nothing here is used.
+
+1. The first cell of a signed row is the CERTIFICATE of its writer. A row belongs to the node that the certificate names.
+2. The last cell is the SIGNATURE of the row up to there (`crdt.signed_rows`). A clock names no other seqs than those of signatures.
+3. The role in the certificate says which kinds of cells the row may have. A row with another cell is refused, with its message.
+4. A REVOKE cell in the row of an operator ends all rows of a key, at the seqs that it names. Longer copies are forgotten, and taken
+   again from nodes that have the row up to its end. A revocation written beyond the end of its own row does not count: of two
+   operators who revoke each other, the one with the earlier certificate wins, on every node.
+5. A row may turn out not to continue what is known here: its writer signed two different cells with one seq, as a lying node or two
+   copies of a machine do. The longer row stands, of equally long ones that with the larger signature: the same on every node.
+
+Rules kept here:
+
+- What is right follows from the row and its certificate alone, never from the time or the sender. So all nodes decide alike.
+- `admit` changes nothing. Its result is applied as a whole, and then `adopt`ed.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
+from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text
+from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, REVOKE, retire_value, revoke_value
+from constraint_crdt.types.variables import VARIABLES
+
+OBSERVER: Final = "observer"
+MEMBER: Final = "member"
+OPERATOR: Final = "operator"
+
+_OF_OPERATORS: Final = frozenset({ADD, REVOKE})
+_OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
+
+
+_SUSPECT: Final = {
+    OPERATOR: frozenset({CERTIFICATE, RETIRE}),
+    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, *_OF_OPERATORS}),
+    OBSERVER: None,
+}
+"""The kinds of cells to be looked at; None: all."""
+
+
+class MemberOfFleet(Protocol):
+    """A certified node. `identity.Member` is one."""
+
+    @property
+    def node(self) -> str:
+        """The name of the node."""
+
+    @property
+    def role(self) -> str:
+        """`observer`, `member` or `operator`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the key, in 64 hex digits."""
+
+    @property
+    def begins(self) -> int:
+        """The begin of the validity, in ns since the epoch."""
+
+
+class Credentials(Protocol):
+    """The identity of a node, for signing and checking rows. `identity.credentials` has those of a certificate."""
+
+    @property
+    def member(self) -> MemberOfFleet:
+        """The node itself."""
+
+    @property
+    def chain(self) -> bytes:
+        """The certificates of the node, for its CERTIFICATE cell."""
+
+    def sign(self, text: bytes) -> bytes:
+        """The signature of a text, 64 bytes."""
+
+    def read(self, chain: bytes) -> MemberOfFleet:
+        """The member that certificates name. Raises `ConstraintCrdtError` for certificates of no member of the fleet."""
+
+    def verifies(self, member: MemberOfFleet, signature: bytes, text: bytes) -> bool:
+        """True if the signature of the text is by the key of the member."""
+
+
+@dataclass(slots=True)
+class Admission:
+    """The runs of a transfer, checked."""
+
+    runs: Sequence[Run]
+    """The runs to apply."""
+    predictions: Sequence[Prediction] = ()
+    replaced: Collection[Replica] = ()
+    """Rows that take the place of other rows of the same writer, see rule 5."""
+    doubted: Collection[Replica] = ()
+    """Rows that do not continue what is known here. The transfer is not to be applied; the sender is asked for them from 0."""
+    stripped: bool = False
+    """Runs beyond the end of a revoked row were left out."""
+
+
+@dataclass(slots=True)
+class Fork:
+    """Two rows of one writer were seen."""
+
+    replica: Replica
+    node: str
+    seqs: tuple[int, int]
+    """The ends of both rows."""
+
+
+@dataclass(slots=True)
+class _Rights:
+    """The members by row, and the ends of revoked keys."""
+
+    members: dict[Replica, MemberOfFleet] = field(default_factory=dict)
+    ends: Mapping[str, Mapping[Replica, int]] = field(default_factory=dict)
+
+
+class Authority:
+    """The signatures and rights of the rows of a node."""
+
+    def __init__(self, rows: Rows, fleet: str, credentials: Credentials) -> None:
+        self._rows = rows
+        self._fleet = fleet
+        self._credentials = credentials
+        self._signed: SignedRows = rows.follow_signatures()
+        self._rights = _Rights()
+        self._moved = False
+        self.forks: dict[Replica, Fork] = {}
+        """The rows of which two versions were seen."""
+        self.refused = 0
+        """Transfers refused for a signature, a certificate or a right."""
+        self.on_fork: Callable[[Fork], None] | None = None
+        rows.permits = self._check_own
+        rows.watch(REVOKE, self._revocation_changed, self._restart)
+
+    # --- the local row -----------------------------------------------------------------------------------------------------
+
+    @property
+    def member(self) -> MemberOfFleet:
+        """This node."""
+        return self._credentials.member
+
+    def certificate(self) -> Cell:
+        """The first cell of a life of this node."""
+        return make_cell(CERTIFICATE, "", self._credentials.chain)
+
+    def is_own(self, replica: Replica) -> bool:
+        """True if a row in the state was begun under the present key and role of this node."""
+        member, own = self.member_of(replica), self.member
+        return member is not None and (member.fingerprint, member.role) == (own.fingerprint, own.role)
+
+    def begin(self, replica: Replica) -> None:
+        """Begin the row of a new life of this node with its certificate."""
+        self._signed.begin(replica)
+        self._rows.write(replica, self.certificate())
+
+    def seal(self, replica: Replica) -> bool:
+        """Sign the row of this node up to its last cell. True if a cell was written, else it was signed already."""
+        rows = self._rows
+        seq = rows.seq(replica)
+        last = rows.get(SIGNATURE, "", replica)
+        if not seq or (last is not None and last.seq == seq) or replica not in self._signed:
+            return False
+        settled = self._signed.settled_cells(replica, rows.limits.dead_cells)
+        if settled:
+            rows.write_all(replica, settled)
+            seq += len(settled)
+        text = signed_text(self._fleet, replica, seq + 1, self._signed.root(replica))
+        rows.write(replica, make_cell(SIGNATURE, "", self._credentials.sign(text)))
+        return True
+
+    def _check_own(self, replica: Replica, cells: Sequence[Cell]) -> None:
+        """Refuse what the role of this node does not allow, before anything is written."""
+        own = self.member
+        if replica.node_id == own.node:
+            self._check_rights(own, replica, cells)
+
+    # --- readings ----------------------------------------------------------------------------------------------------------
+
+    def member_of(self, replica: Replica) -> MemberOfFleet | None:
+        """The writer of a row in the state; None for a row without a valid certificate."""
+        found = self._rights.members.get(replica)
+        if found is None:
+            cell = self._rows.get(CERTIFICATE, "", replica)
+            if cell is None:
+                return None
+            try:
+                found = self._credentials.read(value_of(cell))
+            except ConstraintCrdtError:
+                return None
+            self._rights.members[replica] = found
+        return found
+
+    def members(self) -> dict[Replica, MemberOfFleet]:
+        """The writers of all rows in the state. O(rows)."""
+        found = {replica: self.member_of(replica) for replica in self._rows.clock_entries}
+        return {replica: member for replica, member in found.items() if member is not None}
+
+    @property
+    def revoked(self) -> Collection[str]:
+        """The fingerprints of the revoked keys."""
+        self._refresh()
+        return self._rights.ends.keys()
+
+    def revoked_by(self, fingerprint: str) -> list[str]:
+        """The operators whose revocations of a key count, in order."""
+        self._refresh()
+        if fingerprint not in self._rights.ends:
+            return []
+        return sorted({cell.replica.node_id for cell in self._rows.held(REVOKE, fingerprint) if self._counts(cell)})
+
+    def revoke(self, node_id: str, fingerprints: Collection[str], by: Replica, reason: str = "") -> None:
+        """Revoke keys of a node: their rows end at the present state. Raises `NotPermitted` without the right."""
+        members = self.members()
+        for fingerprint in sorted(fingerprints):
+            ends = [
+                [replica.node_id, replica.incarnation, self._rows.seq(replica)]
+                for replica, member in sorted(members.items())
+                if member.fingerprint == fingerprint
+            ]
+            self._rows.write(by, make_cell(REVOKE, fingerprint, [node_id, ends, reason]))
+
+    # --- transfers ---------------------------------------------------------------------------------------------------------
+
+    def admit(self, runs: Sequence[Run], *, whole: bool = False) -> Admission:
+        """Check the runs of a transfer. `whole`: it is a Sync.
+
+        Raises `NotPermitted` for a row that is not as its writer signed it, or that its writer may not write.
+        """
+        rows = self._rows
+        admission = Admission(runs)
+        predictions: list[Prediction] = []
+        taken: list[Run] = []
+        replaced: set[Replica] = set()
+        doubted: set[Replica] = set()
+        for run in runs:
+            known = rows.seq(run.replica)
+            if run.hi <= known and not whole and run.lo:
+                taken.append(run)
+                continue
+            rows.digest.fill(run.replica, run.cells)
+            prediction = self._checked(run, known)
+            if prediction is None:
+                doubted.add(run.replica)
+                continue
+            if prediction.whole and known and run.hi >= known:
+                continued = self._continues(run, known, prediction.root)
+                if continued is None:
+                    if not self._wins(run, known):
+                        continue
+                    replaced.add(run.replica)
+                elif not whole:
+                    prediction = continued
+            elif prediction.whole and known and not whole:
+                continue
+            taken.append(run)
+            if run.hi >= known:
+                predictions.append(prediction)
+        admission.runs, admission.predictions = taken, predictions
+        admission.replaced, admission.doubted = replaced, doubted
+        self._strip(admission)
+        return admission
+
+    def check_cells(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those cells of a repair that their writers signed."""
+        return [cell for cell in cells if cell.kind == SIGNATURE or self._signed.covers(cell)]
+
+    def prepare(self, admission: Admission) -> None:
+        """Follow the new rows of a checked transfer, right before it is applied."""
+        for prediction in admission.predictions:
+            replica = prediction.run.replica
+            if replica not in self._signed or replica in admission.replaced:
+                self._signed.begin(replica)
+
+    def abandon(self, admission: Admission) -> None:
+        """The transfer could not be applied."""
+        for prediction in admission.predictions:
+            if prediction.run.replica not in self._rows:
+                self._signed.forget(prediction.run.replica)
+
+    def adopt(self, admission: Admission) -> bool:
+        """A checked transfer was applied. True if rows beyond their ends were forgotten."""
+        for replica in admission.replaced:
+            self._rights.members.pop(replica, None)
+        for prediction in admission.predictions:
+            self._rows.supersede(prediction.superseded)
+            self._signed.adopt(prediction)
+        return self.forget_ended()
+
+    def forget_ended(self) -> bool:
+        """Forget the rows that are longer than a revocation allows; nodes with the row up to its end still have it."""
+        self._refresh()
+        if not self._rights.ends:
+            return False
+        longer = [
+            replica
+            for replica, seq in self._rows.clock_entries.items()
+            if seq > self._end(replica, self.member_of(replica), self._rights.ends) and replica.node_id != self.member.node
+        ]
+        for replica in longer:
+            self._rows.reset(replica)
+            self._rights.members.pop(replica, None)
+        return bool(longer)
+
+    # --- checks ------------------------------------------------------------------------------------------------------------
+
+    def _checked(self, run: Run, known: int) -> Prediction | None:
+        """The row after a run; None if the run does not continue the row here, although it may be of its writer."""
+        member = self._writer(run)
+        self._check_rights(member, run.replica, [cell for cell in run.cells if cell.seq > known or not run.lo])
+        last = run.cells[-1] if run.cells else None
+        if last is None or last.kind != SIGNATURE or last.seq != run.hi:
+            raise self._refusal(f"a row of {run.replica} is not signed up to its end")
+        prediction = self._signed.predict(run, known)
+        text = signed_text(self._fleet, run.replica, run.hi, prediction.root)
+        if self._credentials.verifies(member, value_of(last), text):
+            return prediction
+        if prediction.whole:
+            raise self._refusal(f"a row of {run.replica} is not as {member.node} signed it")
+        return None
+
+    def _writer(self, run: Run) -> MemberOfFleet:
+        """The member that wrote a row, by its first cell."""
+        first = run.cells[0] if run.cells and run.lo == 0 else None
+        if first is None:
+            member = self.member_of(run.replica)
+        elif first.kind != CERTIFICATE or first.seq != 1:
+            raise self._refusal(f"a row of {run.replica} has no certificate")
+        else:
+            known = self._rows.get(CERTIFICATE, "", run.replica)
+            if known is not None and known.data == first.data:
+                member = self.member_of(run.replica)
+            else:
+                try:
+                    member = self._credentials.read(value_of(first))
+                except ConstraintCrdtError as error:
+                    raise self._refusal(f"a row of {run.replica}: {error}") from None
+        if member is None:
+            raise self._refusal(f"a row of {run.replica} has no certificate")
+        if member.node != run.replica.node_id:
+            raise self._refusal(f"a row of {run.replica} was written by {member.node}")
+        return member
+
+    def _check_rights(self, member: MemberOfFleet, replica: Replica, cells: Iterable[Cell]) -> None:
+        suspect = _SUSPECT[member.role]
+        for cell in [cell for cell in cells if cell.kind in suspect] if suspect is not None else cells:
+            why = _excess(member.role, replica, cell)
+            if why is not None:
+                own = member.node == self.member.node
+                asks = "ask an operator node of the fleet" if own else f"the row of {replica} is refused"
+                raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
+
+    def _continues(self, run: Run, known: int, root: bytes) -> Prediction | None:
+        """The prediction of a whole row as a continuation of the row here; None if it is another row of the same writer."""
+        if run.replica not in self._signed:
+            return None
+        cells = [cell for cell in run.cells if cell.seq > known]
+        rest = Run(run.replica, known, run.hi, cells, 0, 0, [each for each in run.dead if each.seq > known])
+        prediction = self._signed.predict(rest, known)
+        return prediction if prediction.root == root else None
+
+    def _wins(self, run: Run, known: int) -> bool:
+        """Rule 5, for a row at least as long as the row here."""
+        replica = run.replica
+        mine = self._rows.get(SIGNATURE, "", replica)
+        fork = Fork(replica, replica.node_id, (known, run.hi))
+        if replica not in self.forks:
+            self.forks[replica] = fork
+            if self.on_fork is not None:
+                self.on_fork(fork)
+        if replica.node_id == self.member.node:
+            return False
+        return run.hi > known or mine is None or value_of(run.cells[-1]) > value_of(mine)
+
+    def _refusal(self, sentence: str) -> NotPermitted:
+        self.refused += 1
+        return NotPermitted(sentence)
+
+    # --- revocations -------------------------------------------------------------------------------------------------------
+
+    def _revocation_changed(self, _: Cell | None, __: Cell | None) -> None:
+        self._moved = True
+
+    def _restart(self) -> None:
+        self._moved = True
+
+    def _refresh(self) -> None:
+        if self._moved:
+            self._moved = False
+            self._rights.ends = self._effective({})
+
+    def _strip(self, admission: Admission) -> None:
+        """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
+        writers = {run.replica: self._writer(run) for run in admission.runs if run.hi > self._rows.seq(run.replica)}
+        told = {cell for run in admission.runs if run.replica in writers for cell in run.cells if cell.kind == REVOKE}
+        self._refresh()
+        ends = self._effective(writers, told) if told or admission.replaced else self._rights.ends
+        if not ends:
+            return
+        ended = {replica for replica, member in writers.items() if self._longer(admission.runs, replica, member, ends)}
+        if ended:
+            admission.runs = [run for run in admission.runs if run.replica not in ended]
+            admission.predictions = [each for each in admission.predictions if each.run.replica not in ended]
+            admission.replaced = set(admission.replaced) - ended
+            admission.stripped = True
+
+    def _longer(
+        self, runs: Sequence[Run], replica: Replica, member: MemberOfFleet, ends: Mapping[str, Mapping[Replica, int]]
+    ) -> bool:
+        run = next(run for run in runs if run.replica == replica)
+        return run.hi > self._end(replica, member, ends)
+
+    def _end(self, replica: Replica, member: MemberOfFleet | None, ends: Mapping[str, Mapping[Replica, int]]) -> int:
+        """The seq up to which a row counts."""
+        found = None if member is None else ends.get(member.fingerprint)
+        return 2**63 if found is None else found.get(replica, 0)
+
+    def _counts(self, cell: Cell) -> bool:
+        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends)
+
+    def _effective(self, writers: Mapping[Replica, MemberOfFleet], told: Collection[Cell] = ()) -> dict[str, Mapping[Replica, int]]:
+        """The ends of the rows of each revoked key. `told`: revocations of a transfer, by `writers`.
+
+        In the order of the certificates: what a revoked operator wrote beyond its end does not count.
+        """
+        candidates = []
+        for cell in (*self._rows.each(REVOKE), *told):
+            member = writers.get(cell.replica) or self.member_of(cell.replica)
+            if member is not None:
+                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, cell, member))
+        ends: dict[str, Mapping[Replica, int]] = {}
+        for *_, cell, member in sorted(candidates, key=lambda each: each[:4]):
+            if cell.seq <= self._end(cell.replica, member, ends):
+                named = {dot.replica: dot.seq for dot in revoke_value(cell).ends}
+                before = ends.get(str(cell.key))
+                if before is not None:
+                    named = {replica: min(seq, before[replica]) for replica, seq in named.items() if replica in before}
+                ends[str(cell.key)] = named
+        return ends
+
+
+def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
+    """What a role may not do by a cell, as the end of a sentence; None if it may."""
+    kind = cell.kind
+    if kind == RETIRE:
+        value = retire_value(cell)
+        own = not value.whole_node and all(life.node_id == replica.node_id for life in value.lives)
+        return None if own or role == OPERATOR else "retire nodes"
+    if kind == CERTIFICATE and cell.seq > 1:
+        return "change its certificate"
+    if role == OPERATOR:
+        return None
+    if kind in _OF_OPERATORS:
+        return "change constraints" if kind == ADD else "revoke nodes"
+    if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
+        return "remove constraints"
+    if role == OBSERVER and kind not in _OF_OBSERVERS:
+        return "write, only read"
+    return None
+
+
+def _article(role: str) -> str:
+    return f"an {role}" if role[0] in "aeiou" else f"a {role}"

@@ -1,0 +1,165 @@
+"""Chains: certificates that the root signed, and those that an operator signed with its issuing certificate."""
+
+import dataclasses
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given
+from hypothesis import strategies as st
+
+from constraint_crdt.identity import (
+    DAY,
+    EARLIER,
+    MAX_CHAIN,
+    NODE_VALID,
+    ROLES,
+    IdentityError,
+    Issuer,
+    Member,
+    Root,
+    certify,
+    create_issuer,
+    create_key,
+    create_root,
+    fingerprint,
+    read_chain,
+)
+
+from .fleets import FLEET, NOW, root_of, seeded
+
+ROOT = root_of()
+KEY = create_key(seeded(3))
+
+
+def issuer_of(node: str, roles: tuple[str, ...] = ("observer", "member"), root: Root = ROOT, *, valid: int = 365 * DAY) -> Issuer:
+    return create_issuer(root, node, roles, create_key(seeded(40)), now=NOW, random=seeded(41), valid=valid)
+
+
+def der(*certificates: x509.Certificate) -> bytes:
+    return b"".join(each.public_bytes(Encoding.DER) for each in certificates)
+
+
+def leaf(signer: Root | Issuer, node: str = "lathe", role: str = "member", *, valid: int = NODE_VALID) -> x509.Certificate:
+    return certify(signer, node, role, KEY.public_key(), now=NOW, random=seeded(5), valid=valid)
+
+
+FORGE = issuer_of("forge")
+BY_ROOT = der(leaf(ROOT))
+BY_FORGE = der(leaf(FORGE), FORGE.certificate)
+
+
+def test_the_root_certifies_a_member() -> None:
+    mark = fingerprint(KEY.public_key())
+    begins, ends = NOW - EARLIER, NOW + NODE_VALID
+    expected = Member(FLEET, "lathe", "member", KEY.public_key().public_bytes_raw(), mark, None, begins, ends)
+    assert read_chain(BY_ROOT, [ROOT.certificate]) == expected
+
+
+def test_an_operator_certifies_a_member() -> None:
+    member = read_chain(BY_FORGE, [ROOT.certificate])
+    assert (member.fleet, member.node, member.role) == (FLEET, "lathe", "member")
+    assert member.issuer == fingerprint(FORGE.key.public_key())
+
+
+def test_each_of_the_roots_will_do() -> None:
+    other = root_of(seed=2)
+    assert read_chain(BY_FORGE, [other.certificate, ROOT.certificate]).node == "lathe"
+    with pytest.raises(IdentityError, match="of another fleet: its root did not sign it"):
+        read_chain(BY_FORGE, [other.certificate])
+    with pytest.raises(IdentityError, match="of another fleet"):
+        read_chain(BY_ROOT, [])
+
+
+def test_an_issuing_certificate_alone_is_no_member() -> None:
+    with pytest.raises(IdentityError, match="names no node of a fleet"):
+        read_chain(der(FORGE.certificate), [ROOT.certificate])
+
+
+def test_a_certificate_without_its_issuer_is_refused() -> None:
+    with pytest.raises(IdentityError, match="of another fleet"):
+        read_chain(der(leaf(FORGE)), [ROOT.certificate])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_operator_certifies_its_roles_and_itself(role: str) -> None:
+    assert read_chain(der(leaf(FORGE, "forge", role), FORGE.certificate), [ROOT.certificate]).role == role
+    if role == "operator":
+        with pytest.raises(IdentityError, match="the operator forge may not certify lathe as operator"):
+            leaf(FORGE, "lathe", role)
+    else:
+        assert read_chain(der(leaf(FORGE, "lathe", role), FORGE.certificate), [ROOT.certificate]).role == role
+
+
+def test_a_role_beyond_those_of_the_issuer_is_refused_by_receivers() -> None:
+    lying = dataclasses.replace(FORGE, roles=ROLES)
+    with pytest.raises(IdentityError, match="the operator forge may not certify lathe as operator"):
+        read_chain(der(leaf(lying, "lathe", "operator"), FORGE.certificate), [ROOT.certificate])
+    every = issuer_of("forge", ROLES)
+    assert read_chain(der(leaf(every, "lathe", "operator"), every.certificate), [ROOT.certificate]).role == "operator"
+
+
+def test_a_member_cannot_certify_for_others() -> None:
+    """Its certificate is no authority, also if it is sent as an issuing certificate."""
+    boss = leaf(ROOT, "boss", "operator")
+    forged = certify(Root("plant", boss, KEY), "anvil", "member", create_key(seeded(8)).public_key(), now=NOW, random=seeded(9))
+    with pytest.raises(IdentityError, match="no chain"):
+        read_chain(der(forged, boss), [ROOT.certificate])
+
+
+def test_an_operator_makes_no_further_issuers() -> None:
+    nested = create_issuer(
+        Root(FLEET, ROOT.certificate, FORGE.key), "anvil", ("member",), create_key(seeded(50)), now=NOW, random=seeded(51)
+    )
+    with pytest.raises(IdentityError):
+        read_chain(der(leaf(nested), nested.certificate), [ROOT.certificate])
+
+
+def test_an_issuer_is_of_its_own_fleet() -> None:
+    with pytest.raises(
+        IdentityError, match=r"is of the fleet mill, and its issuer of plant|is not that of a node of the fleet plant"
+    ):
+        read_chain(der(leaf(dataclasses.replace(FORGE, fleet="mill")), FORGE.certificate), [ROOT.certificate])
+
+
+def test_a_certificate_ends_with_its_issuer() -> None:
+    short = issuer_of("forge", valid=3 * DAY)
+    assert read_chain(der(leaf(short), short.certificate), [ROOT.certificate]).ends == NOW + 3 * DAY
+    long = der(leaf(FORGE), short.certificate)  # the same key and name
+    with pytest.raises(IdentityError, match="valid at times when its issuer is not"):
+        read_chain(long, [ROOT.certificate])
+
+
+def test_an_ended_issuer_certifies_nothing() -> None:
+    with pytest.raises(IdentityError, match="of forge for certifying others ended"):
+        certify(FORGE, "lathe", "member", KEY.public_key(), now=NOW + 366 * DAY, random=seeded(5))
+
+
+@pytest.mark.parametrize(
+    "chain", [b"", b"x", BY_ROOT[:-1], BY_ROOT + b"x", BY_FORGE + BY_ROOT, BY_ROOT * 2, bytes(MAX_CHAIN), BY_ROOT[:2]]
+)
+def test_another_content_is_no_chain(chain: bytes) -> None:
+    with pytest.raises(IdentityError):
+        read_chain(chain, [ROOT.certificate])
+
+
+@given(st.binary(max_size=600))
+def test_random_bytes_are_no_chain(content: bytes) -> None:
+    with pytest.raises(IdentityError):
+        read_chain(content, [ROOT.certificate])
+
+
+@given(st.sampled_from([BY_ROOT, BY_FORGE]), st.data())
+def test_a_changed_chain_is_refused(chain: bytes, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(chain) - 1))
+    changed = chain[:at] + bytes([chain[at] ^ data.draw(st.integers(1, 255))]) + chain[at + 1 :]
+    with pytest.raises(IdentityError):
+        read_chain(changed, [ROOT.certificate])
+
+
+def test_the_longest_names_make_a_chain_in_bounds() -> None:
+    root = create_root("f" * 63, now=NOW, random=seeded(1))
+    issuer = issuer_of("n" * 63, ROLES, root)
+    chain = der(leaf(issuer, "m" * 63, "operator"), issuer.certificate)
+    assert len(chain) <= MAX_CHAIN
+    assert read_chain(chain, [root.certificate]).node == "m" * 63
