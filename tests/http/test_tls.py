@@ -290,3 +290,13 @@ def test_another_form_is_refused(value: str) -> None:
 def test_the_identity_must_be_there() -> None:
     with pytest.raises(SettingsError, match="there is none"):
         NodeSettings(api_tls="identity")
+
+
+@pytest.mark.parametrize(("valid", "level"), [(30, "ok"), (3, "warn"), (-1, "fail")])
+def test_the_diagnosis_looks_at_the_end_of_the_certificate(tmp_path: Path, valid: int, level: str) -> None:
+    day = 86_400
+    fleet = Fleet(tmp_path / "plant", age=40 * day)
+    folder = fleet.certify("forge", valid=(40 + valid) * day * 10**9)
+    found = certificate_in(folder).validity()
+    assert (found.check, found.level) == ("api", level)
+    assert str(folder / "node.pem") in found.what

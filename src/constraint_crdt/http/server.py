@@ -29,6 +29,7 @@ import uvicorn
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
 from constraint_crdt.http import make_app
@@ -67,10 +68,13 @@ _log = logging.getLogger("constraint_crdt.api")
 class Connection(H11Protocol):
     """The protocol of a connection."""
 
-    slot: Slot | None = None
-    _look_again: asyncio.TimerHandle | None = None
-    _stalled: asyncio.TimerHandle | None = None
-    _waits_since = 0.0
+    def __init__(self, slot: Slot, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {RESERVED: slot.reserved})
+        self._slot = slot
+        self._patience = RESERVED_SECONDS if slot.reserved else HEAD_SECONDS
+        self._waits_since = self.loop.time()
+        self._look_again: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
 
     @property
     def _waits(self) -> bool:
@@ -80,11 +84,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        if self.slot is not None:
-            self.slot.end = transport.abort
-            if self.slot.reserved:
-                self.app_state = {**self.app_state, RESERVED: True}
-        self._waits_since = self.loop.time()
+        self._slot.end = transport.abort
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -92,15 +92,14 @@ class Connection(H11Protocol):
         for timer in (self._look_again, self._stalled):
             if timer is not None:
                 timer.cancel()
-        if self.slot is not None:
-            self.slot.release()
+        self._slot.release()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
         """A response was sent. Its connection waits for the next request, unless reserved."""
         self._waits_since = self.loop.time()
         super().on_response_complete()
-        if self.slot is not None and self.slot.reserved:
+        if self._slot.reserved:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -130,8 +129,7 @@ class Connection(H11Protocol):
 
     def _look(self) -> None:
         """Abort a connection that has waited too long for a head; else look again."""
-        patience = RESERVED_SECONDS if self.slot is not None and self.slot.reserved else HEAD_SECONDS
-        left = self._waits_since + patience - self.loop.time() if self._waits else patience
+        left = self._waits_since + self._patience - self.loop.time() if self._waits else self._patience
         if left <= 0:
             self.transport.abort()
         else:
@@ -235,7 +233,7 @@ class ApiServer:
         self._feed = app.state.feed
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http="h11",  # the connections are made here, each with its slot
             ws="none",
             lifespan="off",
             log_config=None,
@@ -382,9 +380,7 @@ class _Server(uvicorn.Server):
         """Hand the socket over to asyncio, which closes it from now on."""
 
         def protocol() -> Connection:
-            made = Connection(self.config, self.server_state, self.lifespan.state)
-            made.slot = slot
-            return made
+            return Connection(slot, self.config, self.server_state)
 
         loop = asyncio.get_running_loop()
         if self._context is None:
