@@ -5,6 +5,7 @@
 | 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 | 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
+| 32 ROOT | fingerprint of the new root | the statement of two roots of the fleet that one follows the other, see `identity` |
 | 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
@@ -34,6 +35,7 @@ from constraint_crdt.crdt.cells import (
 )
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica, writer
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import IndexedView
@@ -42,9 +44,13 @@ NODE: Final = 5
 RETIRE: Final = 6
 CERTIFICATE: Final = 27
 REVOKE: Final = 30
+ROOT: Final = 32
 
 MAX_CERTIFICATES: Final = 4096
 """Bytes of the certificates of a node, at most."""
+
+MAX_STATEMENT: Final = 2048
+"""Bytes of a statement on roots, at most."""
 
 FINGERPRINT_CHARACTERS: Final = 64
 MAX_REASON: Final = 200
@@ -92,6 +98,11 @@ def _check_certificate(key: str, value: bytes) -> None:
     require(not key and 0 < len(value) <= MAX_CERTIFICATES, "the certificate of a node")
 
 
+def _check_root(key: str, value: bytes) -> None:
+    require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a root")
+    require(0 < len(value) <= MAX_STATEMENT, "the statement on a root")
+
+
 def _check_revoke(key: str, value: RevokeValue) -> None:
     require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a key")
     require_text(value.node, "the name of a node")
@@ -102,6 +113,7 @@ def _check_revoke(key: str, value: RevokeValue) -> None:
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
 register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
 register(CERTIFICATE, bytes, _check_certificate, key_bytes=ID_BYTES)
+register(ROOT, bytes, _check_root, key_bytes=ID_BYTES, empty_key=False)
 register(REVOKE, RevokeValue, _check_revoke, key_bytes=ID_BYTES, empty_key=False)
 
 
@@ -121,6 +133,16 @@ def revoke_value(cell: Cell) -> RevokeValue:
     """The value of a REVOKE cell."""
     value: RevokeValue = value_of(cell)
     return value
+
+
+def root_statements(rows: Rows) -> list[bytes]:
+    """The statements on roots in the state, unproven, each once. O(statements)."""
+    return list(dict.fromkeys(value_of(cell) for cell in rows.each(ROOT)))
+
+
+def write_root(rows: Rows, by: Replica, root: str, statement: bytes) -> None:
+    """Write a statement on a new root, with the fingerprint of its key."""
+    rows.write(by, make_cell(ROOT, root, statement))
 
 
 def retired_nodes(*cells: Cell | None) -> set[str]:
