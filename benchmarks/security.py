@@ -157,7 +157,7 @@ def rows(constraints: int, changes: int, starts: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         now, random = time.time_ns(), secrets.token_bytes
         root = create_fleet(Path(place), FLEET, now=now, random=random)
-        folders = {name: certify_node(Path(place), root, name, "member", now=now, random=random) for name in ("forge", "anvil")}
+        folders = {name: certify_node(Path(place), root, name, "operator", now=now, random=random) for name in ("forge", "anvil")}
         plain = asyncio.run(cost(None, constraints, changes))
         secured = asyncio.run(cost(folders, constraints, changes))
         began = [(start_up(None), start_up(folders["forge"])) for _ in range(starts)]

@@ -13,7 +13,7 @@ import zenoh
 
 from constraint_crdt.identity import NODE_VALID, Identity, Root, create_root
 from constraint_crdt.identity.directory import certify_node, create_fleet, load_identity
-from constraint_crdt.transport.zenoh_startup import checked, close_session, zenoh_config
+from constraint_crdt.transport.zenoh_startup import _with_port, checked, close_session, zenoh_config
 from tests.transport.seats import DEADLINE
 
 NOW = 1_790_000_000_000_000_000
@@ -100,7 +100,9 @@ class Stranger:
         connect = [endpoint if identity is not None else endpoint.replace("tls/", "tcp/")]
         listens = tls is None or "listen_certificate" in tls
         settings = checked(role, None if listens else (), connect, multicast=False, lease=4.0, identity=identity)
-        config = json.loads(json.dumps(zenoh_config(settings, settings.listen)))
+        listening = [_with_port(each) for each in settings.listen]
+        self.endpoint = listening[0] if listening else ""
+        config = json.loads(json.dumps(zenoh_config(settings, listening)))
         config.pop("access_control", None)
         if tls is not None:
             config["transport"]["link"]["tls"] = tls

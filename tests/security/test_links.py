@@ -21,7 +21,7 @@ from constraint_crdt.transport import TransportError
 from constraint_crdt.transport.zenoh import ZenohTransport
 from constraint_crdt.transport.zenoh_startup import alive_key, node_key, proof_in
 from tests.runtime.fleet import eventually
-from tests.transport.seats import Network, Seat, all_see_all
+from tests.transport.seats import DEADLINE, Network, Seat, all_see_all
 
 from .fleets import FLEET, Attempts, Fleet, Stranger
 
@@ -245,6 +245,30 @@ async def test_a_member_cannot_take_the_name_of_another(members: Members, role: 
         assert [peer for peer, _ in watcher.changes if peer.name == "forge"] == [forge.me]
         assert sum("calls itself forge" in each.getMessage() for each in caplog.records) == 2, "once on each node"
         assert len(held) == 3
+    finally:
+        await asyncio.to_thread(liar.close)
+
+
+async def test_the_end_of_a_false_token_unlists_nobody(members: Members) -> None:
+    """The defect: the end of any token of a session unlisted the session, whoever had declared the token."""
+    forge = await members.join("forge")
+    anvil = await members.join("anvil", connect=forge.transport.endpoints)
+    await all_see_all(forge, anvil)
+    guest = members.fleet.identity("guest")
+    liar = await asyncio.to_thread(Stranger, forge.transport.endpoints[0], identity=guest)
+    try:
+        last = anvil.me._replace(name="guest", session="e" * 24)
+        own = liar.raw.liveliness().declare_token(alive_key(FLEET, last, guest.prove(last.session, bytes(range(32)))))
+        await forge.sees_names("anvil", "guest")
+        true: list[str] = []
+        async with asyncio.timeout(DEADLINE):
+            while not true:  # a link of its own to anvil comes by gossip
+                true = [key for key in await asyncio.to_thread(liar.tokens, 0.1) if "/anvil/" in key]
+        for token in [liar.raw.liveliness().declare_token(key) for key in (alive_key(FLEET, anvil.me, "x"), *true)] + [own]:
+            token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+        await forge.until(lambda: (last, False) in forge.changes)
+        assert (anvil.me, False) not in forge.changes
+        assert await forge.ask(anvil, b"x") == [b"x"]
     finally:
         await asyncio.to_thread(liar.close)
 

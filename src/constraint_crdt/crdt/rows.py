@@ -277,6 +277,8 @@ class Rows(Tables):
         self._check_room(len(cells), len(new))
         for replica in replaced:
             self.reset(replica)
+            if self.signed is not None:
+                self.signed.begin(replica)
         if replaced:
             return self.apply(runs, whole=whole)._replace(changed=True)
         version = self._clock_sum, self._count
@@ -365,7 +367,14 @@ class Rows(Tables):
         twin._sums = dict(self._sums)
         twin._clock_sum, twin.clock_count, twin._count = self._clock_sum, self.clock_count, self._count
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
+        twin.signed = self.signed and self.signed.copy(twin.between, twin.get)
         return twin
+
+    def supersede(self, cells: Iterable[Cell]) -> None:
+        """Take cells out that later cells of their rows replaced, which do not stand either."""
+        for cell in cells:
+            if self.get(cell.kind, cell.key, cell.replica) is cell:
+                self._drop(cell)
 
     def act(self, removals: Sequence[Cell]) -> None:
         """Apply removals that a repair put back."""
@@ -461,10 +470,12 @@ class Rows(Tables):
                 self._settle(cell)
 
     def _settle(self, settled: Cell) -> None:
-        """Delete the cells of a stretch that its writer does not list."""
+        """Delete the cells of a stretch that its writer does not list. Of a removal among them the floor rises, as in `collect`."""
         low = int(settled.key) * STRETCH
-        standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1)}
+        standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1) if cell.kind != SIGNATURE}
         for seq in unsettled(settled, standing):
+            if standing[seq].kind == REMOVE:
+                self._floors[settled.replica] = max(self.floor(settled.replica), seq)
             self._drop(standing[seq])
 
     def _apply_removal(self, removal: Cell) -> None:

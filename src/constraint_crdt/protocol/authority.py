@@ -39,6 +39,14 @@ _OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
+_SUSPECT: Final = {
+    OPERATOR: frozenset({CERTIFICATE, RETIRE}),
+    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, *_OF_OPERATORS}),
+    OBSERVER: None,
+}
+"""The kinds of cells to be looked at; None: all."""
+
+
 class MemberOfFleet(Protocol):
     """A certified node. `identity.Member` is one."""
 
@@ -161,7 +169,7 @@ class Authority:
         last = rows.get(SIGNATURE, "", replica)
         if not seq or (last is not None and last.seq == seq) or replica not in self._signed:
             return False
-        settled = self._signed.settled_cells(replica)
+        settled = self._signed.settled_cells(replica, rows.limits.dead_cells)
         if settled:
             rows.write_all(replica, settled)
             seq += len(settled)
@@ -292,6 +300,7 @@ class Authority:
         for replica in admission.replaced:
             self._rights.members.pop(replica, None)
         for prediction in admission.predictions:
+            self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
         return self.forget_ended()
 
@@ -350,7 +359,8 @@ class Authority:
         return member
 
     def _check_rights(self, member: MemberOfFleet, replica: Replica, cells: Iterable[Cell]) -> None:
-        for cell in cells:
+        suspect = _SUSPECT[member.role]
+        for cell in [cell for cell in cells if cell.kind in suspect] if suspect is not None else cells:
             why = _excess(member.role, replica, cell)
             if why is not None:
                 own = member.node == self.member.node

@@ -108,7 +108,7 @@ class Certificates:
         self,
         settings: NodeSettings,
         identity: Identity,
-        credentials: RowCredentials,
+        credentials: RowCredentials | None,
         gossip: GossipNode,
         transport: Transport,
         *,
@@ -116,7 +116,7 @@ class Certificates:
         reopened: Callable[[Peer], None],
         now: Callable[[], int],
     ) -> None:
-        """`commit` writes cells. `reopened` is told of each new session of this node."""
+        """`credentials`: of the rows, if they are signed. `commit` writes cells. `reopened` is told of each new session."""
         self._settings = settings
         self._folder = Path(settings.identity)
         self._credentials = credentials
@@ -267,7 +267,8 @@ class Certificates:
 
     async def _use(self, identity: Identity, *, reopen: bool) -> None:
         self.identity = identity
-        self._credentials.renew(identity)
+        if self._credentials is not None:
+            self._credentials.renew(identity)
         if reopen and isinstance(self._transport, CertifiedTransport):
             self._reopened(await self._transport.renew(identity))
 
@@ -293,7 +294,8 @@ class Certificates:
             return False
         self._statements.append(statement)
         self.identity = replace(identity, known=known)
-        self._credentials.renew(self.identity)
+        if self._credentials is not None:
+            self._credentials.renew(self.identity)
         return True
 
     async def _spread(self) -> None:

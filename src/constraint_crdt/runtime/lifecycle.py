@@ -264,7 +264,9 @@ class Runtime:
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
         self.certificates: Certificates | None = None
-        credentials = _credentials(self.identity) if self.identity is not None else None
+        # While nodes without an identity write rows without a signature, the others do too.
+        signs = self.identity is not None and not settings.accept_plain
+        credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
         self.gossip = node(settings, now, credentials)
@@ -331,7 +333,7 @@ class Runtime:
             settings, self.gossip, self.transport, self.exchanges, self.feed,
             self.publisher, self.partitions, self.diagnosis, self.tasks.once,
         )  # fmt: skip
-        if self.identity is not None and credentials is not None:
+        if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
         self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
@@ -488,7 +490,9 @@ def _credentials(identity: "Identity") -> "RowCredentials":
     return RowCredentials(identity)
 
 
-def _certificates(runtime: Runtime, identity: "Identity", credentials: "RowCredentials", now: Callable[[], int]) -> "Certificates":
+def _certificates(
+    runtime: Runtime, identity: "Identity", credentials: "RowCredentials | None", now: Callable[[], int]
+) -> "Certificates":
     from constraint_crdt.runtime.certificates import Certificates
 
     return Certificates(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from constraint_crdt.model import IfUnknown
+from constraint_crdt.protocol.authority import OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.simulation.histories import History, settle
 from constraint_crdt.simulation.invariants import Violation
@@ -267,15 +268,16 @@ class HistoryResult:
 class Chaos:
     """A history, drawn while it runs."""
 
-    def __init__(self, seed: int, *, operations: int = OPERATIONS) -> None:
-        """The same seed and number of operations give the same history."""
+    def __init__(self, seed: int, *, operations: int = OPERATIONS, signed: bool = False) -> None:
+        """The same seed and number of operations give the same history. `signed`: the rows are signed."""
         self.seed = seed
         rng = self._rng = SimRng(seed)
         self._left = operations
         self._operations = operations
         self._names = list(NAMES)
         rng.shuffle(self._names)
-        self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS)) for _ in range(rng.between(5, 7))]
+        role = OPERATOR if signed else ""
+        self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS), role) for _ in range(rng.between(5, 7))]
         self._world = World(self.members, rng, quality=self._draw_quality(), pace=Pace(patience_ns=150_000_000), watched=True)
         self._world.harm = Harm(*(self._some(0.06) for _ in range(2)))
         self._down: set[str] = set()

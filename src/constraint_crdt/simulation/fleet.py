@@ -13,13 +13,16 @@ Rules kept here:
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from constraint_crdt.crdt.cells import REMOVE, Run, removed_dots
 from constraint_crdt.crdt.clock import VectorClock
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import OPERATOR, MemberOfFleet
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Part, Ping, Sync, decode_message
 from constraint_crdt.simulation.invariants import Invariants, Violation
@@ -38,10 +41,13 @@ from constraint_crdt.simulation.steps import (
     Write,
 )
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
-from constraint_crdt.types.nodes import RETIRE
+from constraint_crdt.types.nodes import CERTIFICATE, RETIRE
 
-LIMITS = Limits(burst_bytes=1024)
-"""The limits of every node: so small that large transfers pause and have to be resumed."""
+LIMITS = Limits(burst_bytes=1024, dead_cells=6)
+"""The limits of every node: so small that large transfers pause and have to be resumed, and that writers settle."""
+
+OF_LIVES = (RETIRE, CERTIFICATE, SIGNATURE, SETTLED)
+"""The kinds of cells that a write may bring beside what it asks for."""
 
 MAX_SKEW = 1.0
 """The bound on clock skew of the nodes, in seconds."""
@@ -83,6 +89,40 @@ class Host:
     """Others know more of the present life than the node itself, so it must not write any more."""
 
 
+@dataclass(frozen=True)
+class SimulatedMember:
+    """A member of a simulated fleet. Its key is its name."""
+
+    node: str
+    role: str = OPERATOR
+    begins: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for the key."""
+        return blake2b(self.node.encode(), digest_size=32).hexdigest()
+
+
+class SimulatedCredentials:
+    """Signatures as keyed hashes, a thousand times cheaper than real ones. A simulation has no attackers that could make them."""
+
+    def __init__(self, node: str) -> None:
+        self.member = SimulatedMember(node)
+        self.chain = node.encode()
+
+    def sign(self, text: bytes) -> bytes:
+        """The signature of a text."""
+        return blake2b(text, key=self.member.fingerprint.encode(), digest_size=64).digest()
+
+    def read(self, chain: bytes) -> SimulatedMember:
+        """The member that a certificate names."""
+        return SimulatedMember(chain.decode())
+
+    def verifies(self, member: MemberOfFleet, signature: bytes, text: bytes) -> bool:
+        """True if the signature of the text is by the key of the member."""
+        return blake2b(text, key=member.fingerprint.encode(), digest_size=64).digest() == signature
+
+
 @dataclass(frozen=True, slots=True)
 class SentMessage:
     """A message in transit."""
@@ -113,6 +153,7 @@ class Fleet:
         self._messages: dict[MessageName, SentMessage] = {}
         self._clocks: list[VectorClock] = [VectorClock()]
         self._lives = COPIES_OF_OWN_LIFE
+        self._signed = any(member.role for member in members)
         self._sent: list[SentMessage] = []
         for member in members:
             self._begin_life(self._host(member.name), member.incarnation)
@@ -200,6 +241,7 @@ class Fleet:
             fleet="chaos",
             limits=self._limits,
             max_skew=MAX_SKEW,
+            credentials=SimulatedCredentials(host.name) if self._signed else None,
         )
 
     def _begin_life(self, host: Host, incarnation: int) -> None:
@@ -218,7 +260,7 @@ class Fleet:
             self._begin_life(host, step.incarnation)
             return
         node = host.node = self._make(host, disk.replica.incarnation)
-        node.state.rows.apply(disk.rows.whole(), whole=True)
+        node.state.rows.restore(disk.rows.whole())
         host.over = disk.over or step.disk != "kept"
         node.resume(disk.replica.incarnation, vouched=not host.over)
         host.disk, host.unsaved = DiskContent(disk.rows, disk.replica, host.over), False
@@ -270,6 +312,7 @@ class Fleet:
             if _fingerprint(node) != as_it_was:
                 raise Violation("refusal", f"{host.name} refused {step} and changed all the same") from error
             return
+        node.local.seal()
         if node.replica != life:
             lo, host.over = 0, False
         cells = log.wrote(node, lo, due.counted, due.contributions)
@@ -277,7 +320,7 @@ class Fleet:
         removed = {tuple(dot) for cell in cells if cell.kind == REMOVE for dot in removed_dots(cell)}
         if due.named is not None and removed != due.named and not (due.some and removed <= due.named):
             raise Violation("write", f"{host.name} wrote {step} and named {sorted(removed)} instead of {sorted(due.named)}")
-        if due.nothing and any(cell.kind != RETIRE for cell in cells):
+        if due.nothing and any(cell.kind not in OF_LIVES for cell in cells):
             raise Violation("write", f"{host.name} wrote {step}, which was known")
         if cells:
             self._changed(host, node)

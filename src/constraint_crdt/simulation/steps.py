@@ -29,6 +29,8 @@ class NodeStart(msgspec.Struct, frozen=True):
 
     name: str
     incarnation: int
+    role: str = ""
+    """Its role, in a fleet whose rows are signed; empty in a fleet without signatures."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="do"):

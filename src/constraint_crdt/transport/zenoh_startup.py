@@ -5,7 +5,7 @@ Key expressions on Zenoh. Each name is a single percent-encoded chunk, so any na
     constraint-crdt/<fleet>/node/<name>/<session>     a node answers requests here
     constraint-crdt/<fleet>/alive/<name>/<session>    the liveliness token of a node
     constraint-crdt/<fleet>/alive/<name>/<session>/<proof>    the same with an identity
-    n/<16 last digits of the session>                 such a node answers requests here
+    n/<the last 12 digits of the session in base 64>  such a node answers requests here
 
 With an identity every link is TLS with certificates of both ends, signed by the root of the fleet, and access control takes nothing
 but tokens, queries and replies on keys of the fleet. `tcp/` in an endpoint then means `tls/`: the port is the same, plain TCP is
@@ -39,7 +39,7 @@ import re
 import socket
 import threading
 import time
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -62,7 +62,7 @@ _SESSION = re.compile(r"[0-9a-f]{24}")
 def node_key(fleet: str, peer: Peer, *, proven: bool = False) -> str:
     """Where `peer` answers. `proven`: requests with a tag, at a short key, as every reply repeats it."""
     if proven:
-        return f"n/{peer.session[8:]}"
+        return f"n/{urlsafe_b64encode(bytes.fromhex(peer.session[12:])).decode()}"
     return f"{_ROOT}/{_chunk(fleet)}/node/{_chunk(peer.name)}/{peer.session}"
 
 

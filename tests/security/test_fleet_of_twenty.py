@@ -1,0 +1,155 @@
+"""A fleet of processes with identities: twenty in a nightly run, five by default. Nothing is lost, and counts are exact.
+
+Programs count on all nodes all the time, by the API. Each step happens under this load: an operator changes constraints, nodes are
+killed and come back to their stores, and a member that is none stays outside.
+"""
+
+import itertools
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt import ConstraintCrdtError
+from constraint_crdt.client import Client
+from tests.conftest import BUDGET
+from tests.fleet.processes import NodeProcess, processes, seconds_until
+
+from .fleets import Fleet
+
+pytestmark = pytest.mark.processes
+
+NODES = 20 if BUDGET == "nightly" else 5
+KILLED = NODES // 4
+PATIENCE = 180.0
+
+
+class Load:
+    """A program per node that counts 1 at a time, and remembers what the node confirmed."""
+
+    def __init__(self) -> None:
+        self.counted: dict[str, int] = {}
+        self.unsure: dict[str, int] = {}
+        """Counts without an answer, as their node was killed: each is counted once or not at all."""
+        self._running: dict[str, tuple[threading.Event, threading.Thread]] = {}
+
+    def begin(self, node: NodeProcess) -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._count, args=(node.name, node.api, stop), daemon=True)
+        self._running[node.name] = stop, thread
+        thread.start()
+
+    def end(self, *names: str) -> None:
+        """Wait until the last count of these nodes is confirmed or lost."""
+        ending = [self._running.pop(name) for name in names]
+        for stop, _ in ending:
+            stop.set()
+        for _, thread in ending:
+            thread.join()
+
+    def _count(self, name: str, api: str, stop: threading.Event) -> None:
+        with Client(api) as client:
+            while not stop.wait(0.05):
+                try:
+                    client.record(satisfied=1)
+                except (ConstraintCrdtError, OSError):
+                    self.unsure[name] = self.unsure.get(name, 0) + 1
+                    return
+                self.counted[name] = self.counted.get(name, 0) + 1
+
+
+class Running:
+    """The fleet, with the load on it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.plant = Fleet(tmp_path / "plant", f"plant-{tmp_path.name}")
+        self.folder = tmp_path
+        self.load = Load()
+        self.nodes: dict[str, NodeProcess] = {}
+        self.seeds: list[str] = []
+        self.listening: dict[str, str] = {}
+        self._processes = processes(self.plant.root.fleet)
+        self._start = self._processes.__enter__()
+
+    def close(self) -> None:
+        self.load.end(*list(self.load._running))
+        self._processes.__exit__(None, None, None)
+
+    def start(self, name: str, *, role: str = "member") -> NodeProcess:
+        """Start a node, also again: on its store, at its port, and with the load on it."""
+        folder = self.plant.certify(name, role=role)
+        flags = ["--identity", str(folder), "--store", str(self.folder / f"{name}.db")]
+        flags += itertools.chain.from_iterable(("--connect", seed) for seed in self.seeds if seed != self.listening.get(name))
+        if name in self.listening:
+            flags += ["--listen", self.listening[name]]
+        node = self.nodes[name] = self._start(name, *flags)
+        self.listening.setdefault(name, node.endpoints[0])
+        if len(self.seeds) < 2:
+            self.seeds.append(node.endpoints[0])
+        self.load.begin(node)
+        return node
+
+    def kill(self, name: str) -> None:
+        """kill -9, in the middle of the load."""
+        self.nodes.pop(name).kill()
+        self.load.end(name)
+
+    def linked(self) -> None:
+        others = len(self.nodes) - 1
+        seconds_until(lambda: all(node.get("status")["peers"] == others for node in self.nodes.values()), PATIENCE)
+
+    def agree_on(self, constraints: set[str]) -> None:
+        seconds_until(
+            lambda: all({each["id"] for each in node.get("constraints")} == constraints for node in self.nodes.values()), PATIENCE
+        )
+
+    def counts_are_exact(self) -> None:
+        """End the load. All nodes then have the same state, and all that was confirmed is in it."""
+        self.load.end(*list(self.load._running))
+        seconds_until(lambda: len({node.get("status")["hash"] for node in self.nodes.values()}) == 1, PATIENCE)
+        (told,) = {node.get("status")["satisfied"] for node in self.nodes.values()}
+        confirmed, unsure = sum(self.load.counted.values()), sum(self.load.unsure.values())
+        assert confirmed <= told <= confirmed + unsure
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Running]:
+    running = Running(tmp_path)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def test_a_fleet_with_identities_under_load_loses_nothing(fleet: Running, tmp_path: Path) -> None:
+    names = [f"n{number:02d}" for number in range(NODES)]
+    operator = fleet.start(names[0], role="operator")
+    for name in names[1:]:
+        fleet.start(name)
+    fleet.linked()
+
+    operator.run("add", "max_speed", "--when", "speed_mps <= 1.5", "--severity", "critical")
+    operator.run("add", "cool", "--when", "celsius < 90")
+    fleet.agree_on({"max_speed", "cool"})
+
+    for name in names[-KILLED:]:
+        fleet.kill(name)
+    operator.run("remove", "cool")
+    operator.run("add", "while_away")
+    fleet.agree_on({"max_speed", "while_away"})
+    for name in names[-KILLED:]:
+        fleet.start(name)
+    fleet.linked()
+    fleet.agree_on({"max_speed", "while_away"})
+
+    other = Fleet(tmp_path / "other", fleet.plant.root.fleet)
+    with processes(fleet.plant.root.fleet) as start:
+        evil = start("evil", "--identity", str(other.certify("evil")), "--connect", fleet.seeds[0])
+        seconds_until(lambda: any("its certificate is of another fleet" in line for line in evil.log))
+        assert evil.get("status")["peers"] == 0
+
+    fleet.counts_are_exact()
+    assert all(node.process.poll() is None for node in fleet.nodes.values())
+    refusals = [line for node in fleet.nodes.values() for line in node.log if "refused a message" in line or "dropped a" in line]
+    assert refusals == []

@@ -1,0 +1,179 @@
+"""From a plain fleet to one with identities, node by node (docs/security.md)."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from constraint_crdt import Node
+from constraint_crdt.runtime.settings import NodeSettings, SettingsError
+from constraint_crdt.transport.zenoh import ZenohTransport
+from tests.conftest import BUDGET
+from tests.runtime.fleet import agreed, eventually
+from tests.transport.seats import Network, Seat, all_see_all
+
+from .fleets import FLEET, Attempts, Fleet
+
+
+@pytest.fixture
+def plant(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path / "plant")
+
+
+@pytest.fixture
+async def network() -> AsyncIterator[Network]:
+    made = Network("zenoh")
+    yield made
+    await asyncio.gather(*(seat.transport.close() for seat in made.seats))
+
+
+async def join(
+    network: Network, name: str, plant: Fleet | None = None, *, accept_plain: bool = False, seed: Seat | None = None
+) -> Seat:
+    transport = ZenohTransport(
+        identity=plant.identity(name) if plant is not None else None,
+        accept_plain=accept_plain,
+        connect=seed.transport.endpoints if seed is not None else (),
+    )
+    return await network.join(name, fleet=FLEET, transport=transport)
+
+
+def test_plain_nodes_are_accepted_by_nodes_with_an_identity_only() -> None:
+    with pytest.raises(SettingsError, match="`accept_plain` is for a node with an identity: give it one"):
+        NodeSettings(accept_plain=True)
+    assert NodeSettings(accept_plain=True, identity="plant/forge").links == "mixed"
+
+
+@pytest.mark.slow
+async def test_nodes_of_each_kind_link_to_one_that_accepts_both(network: Network, plant: Fleet) -> None:
+    plain = await join(network, "plain")
+    other = await join(network, "other", seed=plain)
+    forge = await join(network, "forge", plant, accept_plain=True, seed=plain)
+    anvil = await join(network, "anvil", plant, accept_plain=True, seed=plain)
+    await all_see_all(plain, other, forge, anvil)
+    for asker in (plain, forge):
+        for asked in (plain, other, forge, anvil):
+            if asker is not asked:
+                assert await asker.ask(asked, b"x") == [b"x"]
+    assert [up for peer, up in forge.changes if peer == anvil.me] == [True], "told once, although it has two tokens"
+    lathe = await join(network, "lathe", plant, seed=forge)
+    await lathe.sees(forge, anvil)
+    await forge.sees(plain, other, anvil, lathe)
+    assert await lathe.ask(anvil, b"x") == [b"x"]
+    assert await anvil.ask(lathe, b"x") == [b"x"]
+    await anvil.transport.close()
+    await forge.sees(plain, other, lathe)
+    assert [up for peer, up in forge.changes if peer == anvil.me] == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", ["both", "plain"])
+async def test_a_node_that_accepts_both_finds_a_seed_of_either_kind(network: Network, plant: Fleet, seeds: str) -> None:
+    forge = await join(network, "forge", plant if seeds == "both" else None)
+    anvil = await join(network, "anvil", plant, accept_plain=True, seed=forge)
+    await all_see_all(forge, anvil)
+    assert await forge.ask(anvil, b"x") == [b"x"]
+
+
+class Changing:
+    """A fleet whose nodes are started again with other settings, while programs count and add constraints on all of them."""
+
+    def __init__(self, plant: Fleet, folder: Path, names: tuple[str, ...]) -> None:
+        self.plant = plant
+        self.folder = folder
+        self.names = names
+        self.running: dict[str, Node] = {}
+        self.seed: tuple[str, ...] = ()
+        self.counted = 0
+        self.added: list[str] = []
+
+    async def start(self, name: str, **how: bool | str) -> None:
+        """Start a node on its store. The first one is the seed of all others, always at the same port."""
+        first = name == self.names[0]
+        node = Node(
+            settings=NodeSettings(
+                name=name,
+                fleet=FLEET,
+                store=str(self.folder / f"{name}.db"),
+                listen=self.seed if first else (),
+                connect=() if first else self.seed,
+                gossip_every=0.1,
+                **how,  # type: ignore[arg-type]  # checked by the settings
+            )
+        )
+        await node.start()
+        if first and not self.seed:
+            self.seed = node.status().endpoints
+        self.running[name] = node
+
+    async def replace(self, name: str, *, accept_plain: bool) -> None:
+        """End a node, start it again with an identity, and wait until it is linked with all others."""
+        await self.running.pop(name).stop()
+        await self.start(name, identity=str(self.plant.folder / name), accept_plain=accept_plain)
+        await self.linked()
+
+    async def linked(self) -> None:
+        nodes = list(self.running.values())
+        await eventually(lambda: all(node.status().peers == len(nodes) - 1 for node in nodes), 30)
+
+    async def load(self) -> None:
+        """Never returns."""
+        for number in itertools.count():
+            for name, node in list(self.running.items()):
+                if name in self.running:
+                    self.counted += 1
+                    await node.record(satisfied=1)
+                    if number % 10 == 0:
+                        self.added.append(f"{name}-{number}")
+                        await node.add_constraint(self.added[-1])
+            await asyncio.sleep(0.01)
+
+    async def takes_a_plain_node(self) -> bool:
+        attempts = Attempts(self.seed[0])
+        endpoint = (await attempts.open()).replace("tls/", "tcp/")
+        async with Node(settings=NodeSettings(name="plain", fleet=FLEET, connect=(endpoint,))) as plain:
+            refused = asyncio.create_task(attempts.ended(2))
+            linked = asyncio.create_task(eventually(lambda: plain.status().peers == len(self.names)))
+            await asyncio.wait([refused, linked], return_when=asyncio.FIRST_COMPLETED)
+            taken = plain.status().peers > 0
+            for task in (refused, linked):
+                task.cancel()
+        await attempts.close()
+        return taken
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self.running.values()))
+
+
+NAMES = ("forge", "anvil", "lathe", "tongs") if BUDGET == "nightly" else ("forge", "anvil", "lathe")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("until", [
+    "mixed",
+    pytest.param("certificates", marks=pytest.mark.xfail(strict=True, reason="rows without a certificate are refused")),
+])  # fmt: skip
+async def test_a_plain_fleet_gets_identities_node_by_node_and_loses_nothing(plant: Fleet, tmp_path: Path, until: str) -> None:
+    fleet = Changing(plant, tmp_path, NAMES)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(fleet.stop)
+        for name in NAMES:
+            plant.certify(name)
+            await fleet.start(name)
+        await fleet.linked()
+        load = asyncio.create_task(fleet.load())
+        for name in NAMES:
+            await fleet.replace(name, accept_plain=True)
+        for name in NAMES if until == "certificates" else ():
+            await fleet.replace(name, accept_plain=False)
+        load.cancel()
+        await asyncio.wait([load])
+        nodes = list(fleet.running.values())
+        await eventually(lambda: agreed(nodes))
+        assert {node.status().satisfied for node in nodes} == {fleet.counted}
+        assert all(node.constraint_ids() == sorted(fleet.added) for node in nodes)
+        assert {node.status().links for node in nodes} == {until}
+        assert await fleet.takes_a_plain_node() == (until == "mixed")
