@@ -7,9 +7,9 @@ says what it made and what comes next.
 
 import argparse
 import asyncio
-import logging
 import secrets
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.connection import connect
 from constraint_crdt.cli.node import default_identity
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
 from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
 from constraint_crdt.identity.directory import (
     AUTHORITY,
@@ -49,8 +49,6 @@ from constraint_crdt.runtime.settings import is_loopback
 
 DEFAULT_LISTEN = "tcp/0.0.0.0:7447"
 """Where a node listens by default that joined a fleet beyond its machine."""
-
-_log = logging.getLogger("constraint_crdt.cli")
 
 
 def create(arguments: argparse.Namespace) -> int:
@@ -191,7 +189,7 @@ def _join(arguments: argparse.Namespace, token: Token, folder: Path) -> None:
                 f"{folder} has the identity of {of}, and the invitation is of another: name a folder with --identity"
             )
         if own.validity(now) is None and arguments.name in (None, own.subject.node):
-            _log.info("%s is of the fleet %s already: the invitation is not used", own.subject.node, own.subject.fleet)
+            _say(f"{own.subject.node} is of the fleet {own.subject.fleet} already: the invitation is not used")
             return
     name = arguments.name or token.name or (own.subject.node if own is not None else socket.gethostname())
     key = own_key(folder, secrets.token_bytes)
@@ -202,7 +200,12 @@ def _join(arguments: argparse.Namespace, token: Token, folder: Path) -> None:
     beyond = not all(map(is_loopback, admission.seeds))
     write_defaults(folder, arguments.listen or ([DEFAULT_LISTEN] if beyond else []), arguments.connect or admission.seeds)
     member = admission.member
-    _log.info("joined the fleet %s as %s (%s), certified until %s", member.fleet, member.node, member.role, moment(member.ends))
+    _say(f"joined the fleet {member.fleet} as {member.node} ({member.role}), certified until {moment(member.ends)}; keys: {folder}")
+
+
+def _say(text: str) -> None:
+    """Nothing of a node goes to stdout."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _checked(name: str, what: str) -> None:

@@ -73,7 +73,6 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     if arguments.request is not None:
         sys.exit(_write_request(arguments))
     if arguments.join is not None:
-        log_to_stderr()
         _join(arguments)
     settings = _settings(arguments)
     if arguments.rejoin and settings.store == MEMORY_STORE:

@@ -197,9 +197,8 @@ class Certificates:
         async for answer in self._answers(request):
             try:
                 chain = read_renewal(answer, identity, now)
-                if not self._is_better(chain, identity, forced=forced):
-                    troubles.append("the operators that answer certify under the former root still")
-                    continue
+                if not forced:
+                    self._check_better(read_chain(chain, identity.known), identity)
                 await asyncio.to_thread(save_certificate, self._folder, chain, identity)
                 await self._reload()
             except ConstraintCrdtError as error:
@@ -216,15 +215,15 @@ class Certificates:
         _log.warning("the certificate of %s is not renewed yet: %s", identity.subject.node, self._trouble)
         return False
 
-    def _is_better(self, chain: bytes, identity: Identity, *, forced: bool) -> bool:
-        """True if a new chain is worth its use: in time to renew, or if it ends at a newer root."""
-        if forced or self._now() >= identity.renew_from:
-            return True
-        try:
-            read_chain(chain, identity.known[: identity.known.index(identity.root)])
-        except IdentityError:
-            return False
-        return True
+    def _check_better(self, member: Member, identity: Identity) -> None:
+        """Refuse a certificate that is not worth its use: it is to end later, or at a newer root. Raises `IdentityError`."""
+        newer = [fingerprint(public_key_of(root)) for root in identity.known[: identity.known.index(identity.root)]]
+        if member.root in newer:
+            return
+        if self._now() < identity.renew_from:
+            raise IdentityError("the operators that answer certify under the former root still")
+        if member.ends <= identity.ends:
+            raise IdentityError(f"the issuing certificate of {member.certified_by} ends on {moment(member.ends)}")
 
     async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
         """The answers to a request for renewal: of this node if it certifies, else of the operators, one after the other."""
