@@ -30,14 +30,24 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, REVOKE, VOUCH, retire_value, revoke_value, vouch_value
+from constraint_crdt.types.nodes import (
+    CERTIFICATE,
+    NODE,
+    RETIRE,
+    REVOKE,
+    ROOT,
+    VOUCH,
+    retire_value,
+    revoke_value,
+    vouch_value,
+)
 from constraint_crdt.types.variables import VARIABLES
 
 OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, REVOKE, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -138,6 +148,8 @@ class Authority:
         self.refused = 0
         """Transfers refused for a signature, a certificate or a right."""
         self.on_fork: Callable[[Fork], None] | None = None
+        self.learn_root: Callable[[bytes], bool] | None = None
+        """Takes the value of a ROOT cell. True if it is proven, and more certificates can be read by it."""
         rows.permits = self._check_own
         rows.watch(REVOKE, self._revocation_changed, self._restart)
 
@@ -235,6 +247,15 @@ class Authority:
 
         Raises `NotPermitted` for a row that is not as its writer signed it, or that its writer may not write.
         """
+        try:
+            return self._admit(runs, whole=whole)
+        except NotPermitted:  # perhaps for a certificate of a new root, which the transfer has the statement on
+            learn = self.learn_root
+            if learn is None or not sum(learn(value_of(cell)) for run in runs for cell in run.cells if cell.kind == ROOT):
+                raise
+            return self._admit(runs, whole=whole)
+
+    def _admit(self, runs: Sequence[Run], *, whole: bool) -> Admission:
         rows = self._rows
         admission = Admission()
         plain: list[Run] = []
@@ -538,7 +559,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
-        return "change constraints" if kind == ADD else "revoke nodes" if kind == REVOKE else "vouch for rows"
+        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root"}.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
         return "remove constraints"
     if role == OBSERVER and kind not in _OF_OBSERVERS:
