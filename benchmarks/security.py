@@ -4,8 +4,8 @@
 
 Every figure is of the same build in the same run, with identities and without.
 
-- One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of this process,
-  in which both nodes run, and bytes of the connection between them, counted by a relay.
+- One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of the process
+  of both nodes, and bytes of the connection between them, counted by a relay.
 - A blank node: it takes so many cells of ten writers from one node; CPU of both sides and bytes of the messages, without a network.
 - At rest: the bytes of ten seconds without a change, with the default settings.
 - Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is on the CPU, as a busy machine changes
