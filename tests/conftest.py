@@ -8,6 +8,7 @@ Rules kept here:
 - A test is `quick` unless it is marked `processes`, `browser` or `slow`, or uses a fixture that is (`FIXTURES`).
 - A quick test that starts a process fails.
 - A quick run does not import a test module that is marked as a whole.
+- A quick run takes `QUICK_CASES` of the cases of a parametrized test: others in each run, as the seed of the order draws them.
 - In a quick run, a test that takes more than `QUICK_SECONDS` of processor time is named at the end, and one that takes more than
   `SLOW_SECONDS` fails. Elapsed time would depend on how busy the machine is.
 """
@@ -18,7 +19,9 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -32,7 +35,8 @@ FIXTURES = {"node_url": "processes", "browser": "browser"}
 """Fixtures, and the mark of the tests that use them."""
 QUICK_SECONDS = 0.25
 SLOW_SECONDS = 2.0
-"""In a quick run on a busy machine. On an idle one a test of more than 0.05 s is `slow`."""
+"""In a quick run on a busy machine. On an idle one a test of more than 0.1 s, or with waits of more than 0.4 s, is `slow`."""
+QUICK_CASES = 2
 _PROPERTY = "quick test took too long"
 _MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(NOT_QUICK)})$", re.MULTILINE)
 
@@ -52,6 +56,8 @@ settings.register_profile(  # for `mutmut`: the same examples for each mutant, a
 )
 settings.load_profile(BUDGET)
 
+gc.set_threshold(200_000, 10, 100)  # a collection makes thousands of objects that all stay
+
 _started: list[str] = []
 """The programs that were started since the present test began."""
 
@@ -66,14 +72,6 @@ sys.addaudithook(_note_start)
 # A shell starts what runs in the background with SIGINT ignored, and processes inherit that: those of the tests end by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-# Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
-# its start. So bytecode is kept, but not beside the sources.
-if sys.dont_write_bytecode:
-    sys.dont_write_bytecode = False
-    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -93,9 +91,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if ignored else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is quick, before `-m` selects. The nightly budget takes longer than any one test may by default."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """`-n auto`: two workers a core, as half of the time of a worker is a wait for a process, a socket or a browser. The tests of a
+    quick run wait little.
+    """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if _is_quick_run(config) else 2 * cores
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Mark what is quick, before `-m` selects, and order what is left, after pytest-randomly. The nightly budget takes longer than
+    any one test may by default.
+    """
     for item in items:
         for fixture in FIXTURES.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(FIXTURES[fixture])
@@ -103,6 +113,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.quick)
         if BUDGET == "nightly":
             item.add_marker(pytest.mark.timeout(NIGHTLY_TIMEOUT))
+    yield
+    if _is_quick_run(config):
+        _leave_out_cases(config, items)
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers > 1:
+        items[:] = _for_workers(items, workers)
+
+
+def _leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
+    taken: Counter[str] = Counter()
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:  # shuffled, with the same seed in all workers
+        test, _, _ = item.nodeid.partition("[")
+        taken[test] += 1
+        (kept if taken[test] <= QUICK_CASES else left_out).append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
+def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Tests in an order in which no worker waits for another at the end.
+
+    `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
+    part begins with tests that take long, and ends with quick ones. The first part has all tests of the browser, which is started
+    once then, and half as many others as the other parts.
+    """
+    browser = [item for item in items if item.get_closest_marker("browser")]
+    quick = [item for item in items if item.get_closest_marker("quick")]
+    parts: list[list[pytest.Item]] = [browser, *([] for _ in range(workers - 1))]
+    turns = cycle([*range(1, workers), *range(workers)])
+    for item in items:
+        if not item.get_closest_marker("browser") and not item.get_closest_marker("quick"):
+            parts[next(turns)].append(item)
+    ordered: list[pytest.Item] = []
+    for number, part in enumerate(parts):
+        size = (len(items) - len(ordered)) // (workers - number)
+        filling = max(0, size - len(part))
+        ordered += [*part, *quick[:filling]]
+        del quick[:filling]
+    return [*ordered, *quick]
 
 
 def pytest_collection_finish() -> None:

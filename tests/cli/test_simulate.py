@@ -261,6 +261,7 @@ def test_a_search_stops_at_a_violation_and_its_file_replays(
     assert json.loads(capsys.readouterr().out)["violation"] is None
 
 
+@pytest.mark.slow
 def test_a_search_in_processes_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = list(searching._parts(60, 4, 1e18, 2))
     assert sum(tally.histories for tally, _ in parts) == 4

@@ -23,7 +23,7 @@ from constraint_crdt.crdt.repair import (
     rebuild,
     replace,
 )
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.rows import Row, Rows
 from constraint_crdt.types.counters import make_counts
 from constraint_crdt.types.definition import ADD
 
@@ -73,6 +73,14 @@ def test_cells_are_sent_bucket_by_bucket_within_a_size(asked: set[int], max_byte
     assert cells_in(ROWS, sum(1 << number for number in asked), max_bytes) == (covered, expected)
 
 
+def test_a_bucket_more_is_sent_where_it_just_fits() -> None:
+    numbers = sorted({each.digest % BUCKETS for each in CELLS})[:2]
+    size = sum(len(each.data) for number in numbers for each in in_bucket(number))
+    asked = sum(1 << number for number in numbers)
+    assert cells_in(ROWS, asked, size) == (asked, in_bucket(numbers[0]) + in_bucket(numbers[1]))
+    assert cells_in(ROWS, asked, size - 1) == (1 << numbers[0], in_bucket(numbers[0]))
+
+
 def test_of_several_removals_of_a_slot_the_highest_seq_counts() -> None:
     removals = [make_removal([("x", [(A, seq), (B, 9 - seq)])]) for seq in (1, 5, 3)]
     assert named_dead(removals) == {(ADD, "x", A): 5, (ADD, "x", B): 8}
@@ -119,6 +127,20 @@ def test_of_two_cells_in_a_slot_the_later_stands() -> None:
     assert both_ways(Side("a", [early], 0), Side("b", [late], 0), {}) == [late]
 
 
+@pytest.mark.parametrize("own", [0, 1])
+def test_of_two_values_with_the_same_seq_that_of_the_writer_stands(own: int) -> None:
+    """Whichever has the larger digest."""
+    values = []
+    for expires_at in (None, 7):
+        made = make_cell(ADD, "x", None if expires_at is None else [None, None, None, None, expires_at])
+        made.replica, made.seq = A, 1
+        ROWS.digest.fill(A, [made])
+        values.append(made)
+    held, other = values[own], values[1 - own]
+    assert both_ways(Side("a", [held], 0), Side("b", [other], 0), {}) == [held]
+    assert both_ways(Side("c", [held], 0), Side("b", [other], 0), {}) == [max(values, key=lambda each: each.digest)]
+
+
 # --- putting cells in place ----------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +177,18 @@ def test_of_several_cells_for_a_slot_the_highest_seq_is_put_in_place() -> None:
     for cells in ([older, last], [last, older]):
         assert rebuild(rows, cells) == 0
         assert list(rows.live_cells()) == [last]
+
+
+def test_a_cell_of_a_kind_or_row_that_was_not_held_is_put_in_place_and_told() -> None:
+    rows, changes = rows_of(2), list[tuple[object, object]]()
+    counts = make_counts("x", 1, 0)
+    counts.replica, counts.seq = A, 2
+    rows.digest.fill(A, [counts])
+    foreign = cell("foreign", 1, B)
+    rows.watch(ADD, lambda old, new: changes.append((old, new)))
+    assert rebuild(rows, [*rows.live_cells(), counts, foreign]) == 2
+    assert (rows.held(counts.kind, "x"), rows.held(ADD, "foreign")) == ((counts,), (foreign,))
+    assert changes == [(None, foreign)]
 
 
 # --- audits --------------------------------------------------------------------------------------------------------------------
@@ -215,3 +249,44 @@ def test_the_doubts_about_several_damaged_cells_add_up() -> None:
     for each in damaged:
         assert doubt & bucket_bit(each)
     assert [each.seq for each in rows.live_cells()] == [1, 3, 5, 6]
+
+
+def test_a_cell_below_the_first_seq_is_damaged_whatever_its_digest() -> None:
+    rows = rows_of(3)
+    before = list(rows.live_cells())
+    zero = cell("zero", 0)
+    rebuild(rows, [*before, zero])
+    assert audit(rows) == (True, bucket_bit(zero))
+    assert list(rows.live_cells()) == before
+
+
+def test_a_sum_without_cells_is_damage_and_a_table_without_cells_is_none() -> None:
+    rows = rows_of(3)
+    hash_, unknown = rows.state_hash, 77
+    rows._tables[unknown] = {}
+    assert audit(rows) == (False, 0)
+    rows._sums[unknown] = 5
+    del rows._tables[unknown]
+    assert audit(rows) == (True, EVERYTHING)
+    assert (rows._sums.get(unknown, 0), rows.state_hash) == (0, hash_)
+
+
+@pytest.mark.parametrize("order", ["a copy", "one too few"])
+def test_a_row_in_another_order_than_its_tables_is_damage(order: str) -> None:
+    rows = rows_of(3)
+    cells = list(rows.live_cells())
+    copies = [Cell(each.kind, each.key, each.data, each.seq, each.replica) for each in cells]
+    rows._rows[A] = Row(copies if order == "a copy" else cells[:-1], rows._rows[A].entry)
+    assert audit(rows) == (True, EVERYTHING)
+    assert audit(rows) == (False, 0)
+    assert [id(each) for each in rows._rows[A].above(0)] == [id(each) for each in cells]
+
+
+def test_a_damaged_sum_of_the_clock_is_corrected_in_its_mark_too() -> None:
+    rows = rows_of(3)
+    right = rows.clock_mark.total
+    rows._clock_sum += 1
+    rows._mark_is_old = True
+    assert rows.clock_mark.total == right + 1
+    assert audit(rows) == (True, 0)
+    assert rows.clock_mark.total == right

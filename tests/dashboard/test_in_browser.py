@@ -16,6 +16,8 @@ from tests.dashboard.large_fleet import Size, large_fleet
 from tests.dashboard.live_fleet import LiveFleet, live_fleet
 from tests.fleet.processes import processes
 
+pytestmark = pytest.mark.browser
+
 SOON = 1.0
 """Seconds within which a change elsewhere is to be on the screen."""
 

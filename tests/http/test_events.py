@@ -156,6 +156,7 @@ async def test_many_that_moved_are_not_named(node: Node, api: ApiServer) -> None
     stream.close()
 
 
+@pytest.mark.slow
 async def test_notices_come_ten_times_a_second_at_most(node: Node, api: ApiServer) -> None:
     stream = await Stream.open(api)
     await stream.notice()

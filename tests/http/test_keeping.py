@@ -46,6 +46,7 @@ async def test_storage_and_identity_are_the_nodes(asking: httpx.AsyncClient, kep
     assert [life.seq for life in identity.lives] == [3]
 
 
+@pytest.mark.slow
 async def test_a_disk_that_takes_nothing_refuses_every_write_and_no_reading(
     asking: httpx.AsyncClient, kept: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

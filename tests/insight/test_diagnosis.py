@@ -214,6 +214,7 @@ async def test_a_variable_of_this_node_counts_before_its_cell_tells_it(monkeypat
         assert a.notes_on("slow") == ("no node measures speed_mps",)
 
 
+@pytest.mark.slow
 async def test_of_many_undecidable_constraints_some_are_named() -> None:
     async with fleet("a") as (a,):
         describe(a, "x")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt import GossipNode, Limits, VectorClock
+from constraint_crdt import GossipNode, Limits, VectorClock, exchange
 from constraint_crdt.protocol.messages import Gone, Part, Resume, decode_message
 from constraint_crdt.protocol.transfers import STALLED
 from tests.protocol.scrambled import scrambled, travelling
@@ -68,6 +68,17 @@ def test_without_loss_one_exchange_is_enough_and_costs_little_more_than_the_cont
     assert log.parts > 20
     assert log.bytes < 1.3 * size(full)
     assert len(full._outbound) == len(blank._inbound) == full._outbound.bytes == 0, "what arrived is not kept"
+
+
+def test_an_exchange_of_objects_takes_up_what_was_interrupted_and_reads_every_part() -> None:
+    full, blank = node("full", 200), node("blank")
+    [transfer] = full.receive(blank.ping()).responses
+    [first, *rest] = full.encoded(transfer, blank.node_id, PART)
+    assert len(rest) > 1
+    blank.receive(decode_message(first))
+    assert isinstance(blank.begin(full.node_id), Resume)
+    assert exchange(blank, full) is True
+    assert full.state == blank.state
 
 
 @pytest.mark.parametrize("full_begins", [False, True])

@@ -83,6 +83,7 @@ async def test_a_constraint_ends_on_five_nodes_within_one_round_though_their_clo
             await node.stop()
 
 
+@pytest.mark.slow
 async def test_an_expiry_is_an_event_and_the_cells_go_later() -> None:
     wall = Wall()
     async with Node(name="a", settings=QUICK, transport=MemoryNetwork().transport(), now=wall) as node:
@@ -201,6 +202,7 @@ async def test_a_batch_takes_ends_and_labels_and_checks_them_first() -> None:
             await node.batch([RemoveConstraint(id="c")])
 
 
+@pytest.mark.slow
 async def test_what_expired_while_a_node_was_down_is_not_in_force_when_it_returns(tmp_path: Path) -> None:
     wall, settings = Wall(), msgspec.structs.replace(QUICK, store=str(tmp_path / "state.db"))
     async with Node(name="a", settings=settings, transport=MemoryNetwork().transport(), now=wall) as node:

@@ -41,7 +41,7 @@ def refusal(folder: Path, now: int | None = None) -> str:
 
 
 def test_keys_are_for_their_owner_alone(plant: Fleet) -> None:
-    forge = plant.certify("forge")
+    forge = plant.certify("forge", role="member")
     assert names_in(forge) == {"ca.pem", "node.pem", "node.key", "identity.toml"}
     assert names_in(plant.folder) == {"ca.pem", "root.key", "forge"}
     for key in (plant.folder / "root.key", forge / "node.key"):
@@ -62,7 +62,7 @@ def test_a_key_that_others_can_read_or_write_is_refused(plant: Fleet, mode: int)
 
 
 def test_an_identity_comes_back(plant: Fleet) -> None:
-    identity = load_identity(plant.certify("forge"), time.time_ns())
+    identity = load_identity(plant.certify("forge", role="member"), time.time_ns())
     assert (identity.subject.fleet, identity.subject.role, identity.subject.node) == ("plant", "member", "forge")
     assert 29 * DAY < identity.ends - time.time_ns() <= 30 * DAY
 
@@ -170,7 +170,7 @@ def test_a_request_makes_an_identity_whose_key_never_left_its_machine(plant: Fle
     write_request(lathe, "lathe", request, random=plant.random)
     assert b"PRIVATE" not in request.read_bytes()
     made = certify_request(plant.folder, plant.root, request, "operator", now=plant.made_at, random=plant.random)
-    assert names_in(made) == {"ca.pem", "node.pem", "identity.toml"}
+    assert names_in(made) == {"ca.pem", "node.pem", "identity.toml", "issuer.pem", "issuer.key"}
     for name in names_in(made):
         shutil.copy(made / name, lathe / name)
     assert load_identity(lathe, plant.made_at).subject.role == "operator"

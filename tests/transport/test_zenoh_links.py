@@ -130,6 +130,7 @@ async def test_a_seed_that_starts_again_on_its_port_is_joined_again(zenoh: Netwo
     assert await a.ask(again, b"x") == [b"x"]
 
 
+@pytest.mark.slow
 async def test_clients_of_a_router_reach_each_other(zenoh: Network) -> None:
     router = await zenoh.join("router", transport=ZenohTransport("router"))
     seats = [await zenoh.join(n, transport=ZenohTransport("client", connect=router.transport.endpoints)) for n in "ab"]

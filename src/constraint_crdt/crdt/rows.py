@@ -277,6 +277,8 @@ class Rows(Tables):
         self._check_room(len(cells), len(new))
         for replica in replaced:
             self.reset(replica)
+            if self.signed is not None:
+                self.signed.begin(replica)
         if replaced:
             return self.apply(runs, whole=whole)._replace(changed=True)
         version = self._clock_sum, self._count
@@ -367,6 +369,12 @@ class Rows(Tables):
         twin._pending = {slot: dict(dots) for slot, dots in self._pending.items()}
         twin.signed = self.signed and self.signed.copy(twin.between, twin.get)
         return twin
+
+    def supersede(self, cells: Iterable[Cell]) -> None:
+        """Take cells out that later cells of their rows replaced, which do not stand either."""
+        for cell in cells:
+            if self.get(cell.kind, cell.key, cell.replica) is cell:
+                self._drop(cell)
 
     def act(self, removals: Sequence[Cell]) -> None:
         """Apply removals that a repair put back."""

@@ -9,8 +9,8 @@ A row *covers* the cells of its writer that no later cell of the same row replac
 or be *dead*: removed by a cell of another row, or dropped by `collect`. Of a dead cell each node keeps the digest, and passes it on
 with the runs of the row (`Run.dead`), so that the signature can be checked against what is left.
 
-The signature is about the replica, the seq, and the root of a tree of hashes (Merkle, 1988): of 64 digests a block, of 64 blocks a
-stretch, of all stretches the root. A change of a row of any length computes few hashes again.
+The signature is about the replica, the seq, and the root of a tree of hashes (Merkle, 1988): blocks of the digests of 16 seqs, two
+levels of 16 hashes each, and the root over these stretches of 4,096 seqs. A change of a long row computes few hashes again.
 
 Rules kept here:
 
@@ -20,6 +20,7 @@ Rules kept here:
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -33,11 +34,12 @@ SIGNATURE: Final = 28
 SETTLED: Final = 29
 
 SIGNATURE_BYTES: Final = 64
-BLOCK: Final = 64
-"""Seqs of a block, and blocks of a stretch."""
+FAN: Final = 16
+"""Digests of a block, and hashes below a hash."""
 
-STRETCH: Final = BLOCK * BLOCK
-"""Seqs of a stretch."""
+LEVELS: Final = 3
+STRETCH: Final = FAN**LEVELS
+"""Seqs below a hash of the highest level."""
 
 HASH_BYTES: Final = 16
 _TOP: Final = 128
@@ -76,14 +78,17 @@ def covered_digest(cell: Cell) -> bytes:
     return (cell.digest >> _TOP).to_bytes(HASH_BYTES)
 
 
+Hashes = Mapping[int, bytes | None]
+"""Changed hashes of a level by their place; None for an empty place."""
+
+
 class _Tree:
     """The hashes of a row, and its dead cells."""
 
-    __slots__ = ("blocks", "by_seq", "by_slot", "stretches")
+    __slots__ = ("by_seq", "by_slot", "levels")
 
     def __init__(self) -> None:
-        self.blocks: dict[int, bytes] = {}
-        self.stretches: dict[int, bytes] = {}
+        self.levels: list[dict[int, bytes]] = [{} for _ in range(LEVELS)]
         self.by_slot: dict[tuple[int, Key], int] = {}
         self.by_seq: dict[int, Dead] = {}
 
@@ -113,15 +118,16 @@ class Prediction(NamedTuple):
 
     run: Run
     root: bytes
-    blocks: Mapping[int, bytes | None]
-    """The changed blocks; None for an empty block."""
-    stretches: Mapping[int, bytes | None]
+    hashes: Sequence[Hashes]
+    """The changed hashes of each level."""
     dead: Sequence[Dead]
     """The dead cells that the run brings."""
     gone: frozenset[int]
     """The seqs that the row covers no longer."""
     whole: bool
     """The run is the row from 0, and replaces what is known of it."""
+    superseded: Sequence[Cell] = ()
+    """The standing cells that a dead cell of the run replaced."""
 
 
 Standing = Callable[[Replica, int, int], Sequence[Cell]]
@@ -214,18 +220,18 @@ class SignedRows:
                 self._changed.add(replica)
         dirty = self._dirty[replica]
         if dirty is not None:
-            dirty.update(seq // BLOCK for seq in touched)
+            dirty.update(seq // FAN for seq in touched)
 
     def root(self, replica: Replica) -> bytes:
         """The root of a followed row as it is. O(changes since the last call); O(cells) the first time."""
         tree, dirty = self._trees[replica], self._dirty[replica]
         if dirty is None:
-            _put_all(tree, *_tree_of(self._standing(replica, 0, MAX_COUNT), tree.above(0)))
+            _put_all(tree, _hashes_of(self._standing(replica, 0, MAX_COUNT), tree.above(0)))
         elif dirty:
             blocks = {block: self._block(replica, tree, block, {}, frozenset()) for block in dirty}
-            _put_all(tree, blocks, _stretches(tree, blocks))
+            _put_all(tree, _above(tree, blocks))
         self._dirty[replica] = set()
-        return _root(tree.stretches)
+        return _root(tree.levels[-1])
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
         """The SETTLED cells by which the writer ends the dead cells of its row; none while they are fewer than `least`."""
@@ -253,8 +259,8 @@ class SignedRows:
         check_dead(dead, run.lo, run.hi)
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
-            blocks, stretches = _tree_of(run.cells, dead)
-            return Prediction(run, _root(stretches), blocks, stretches, dead, frozenset(), True)
+            hashes = _hashes_of(run.cells, dead)
+            return Prediction(run, _root(hashes[-1]), hashes, dead, frozenset(), True)
         self.root(run.replica)
         new = [cell for cell in run.cells if cell.seq > known]
         news = [each for each in dead if each.seq > known]
@@ -267,11 +273,13 @@ class SignedRows:
                 seq = tree.by_slot.get((cell.kind, cell.key))
                 if seq is not None:
                     gone.add(seq)
+        superseded: list[Cell] = []
         for each in news:
             slot = _slot(each)
             before = self._find(*slot, run.replica)
             if before is not None:
                 gone.add(before.seq)
+                superseded.append(before)
             if slot in tree.by_slot:
                 gone.add(tree.by_slot[slot])
         added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
@@ -281,11 +289,10 @@ class SignedRows:
                 low = int(cell.key) * STRETCH
                 standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
                 gone.update(unsettled(cell, [*tree.by_seq, *standing, *added]))
-        touched = {seq // BLOCK for seq in (*gone, *added)}
-        blocks = {block: self._block(run.replica, tree, block, added, gone) for block in touched}
-        stretches = _stretches(tree, blocks)
-        root = _root({**tree.stretches, **stretches})
-        return Prediction(run, root, blocks, stretches, news, frozenset(gone), False)
+        touched = {seq // FAN for seq in (*gone, *added)}
+        hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
+        root = _root({**tree.levels[-1], **hashes[-1]})
+        return Prediction(run, root, hashes, news, frozenset(gone), False, superseded)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -309,7 +316,7 @@ class SignedRows:
                 tree.put(each)
         if tree.by_seq or prediction.gone or prediction.whole:
             self._changed.add(replica)
-        _put_all(tree, prediction.blocks, prediction.stretches)
+        _put_all(tree, prediction.hashes)
 
     def died(self, cell: Cell) -> None:
         """A cell does not stand any more, and no later cell of its row replaced it."""
@@ -331,17 +338,18 @@ class SignedRows:
     def _block(
         self, replica: Replica, tree: _Tree, block: int, added: Mapping[int, bytes], gone: frozenset[int] | set[int]
     ) -> bytes | None:
-        low = block * BLOCK
-        standing = self._standing(replica, low - 1, low + BLOCK - 1)
+        low = block * FAN
+        standing = self._standing(replica, low - 1, low + FAN - 1)
         found = {cell.seq: covered_digest(cell) for cell in standing if cell.kind != SIGNATURE and cell.seq not in gone}
         if tree.by_seq or added:
-            for seq in range(low, low + BLOCK):
-                if seq in added:
-                    if seq not in gone:
-                        found[seq] = added[seq]
-                elif seq in tree.by_seq and seq not in gone:
-                    found[seq] = tree.by_seq[seq].digest
-        return _hash([found[seq] for seq in sorted(found)]) if found else None
+            for seq in range(low, low + FAN):
+                digest = added.get(seq)
+                if digest is None and seq in tree.by_seq:
+                    digest = tree.by_seq[seq].digest
+                if digest is not None and seq not in gone:
+                    found[seq] = digest
+            return _hash([found[seq] for seq in sorted(found)], 0) if found else None
+        return _hash(list(found.values()), 0) if found else None
 
 
 def _slot(dead: Dead) -> tuple[int, Key]:
@@ -354,45 +362,52 @@ def unsettled(cell: Cell, seqs: Iterable[int]) -> list[int]:
     return [seq for seq in seqs if low <= seq < low + STRETCH and seq < cell.seq and not bits >> seq - low & 1]
 
 
-def _hash(parts: Sequence[bytes]) -> bytes:
-    return blake2b(b"".join(parts), digest_size=HASH_BYTES, person=b"row tree").digest()
+def _hash(parts: Sequence[bytes], level: int) -> bytes:
+    return blake2b(b"".join(parts), digest_size=HASH_BYTES, person=_PERSONS[level]).digest()
 
 
-def _tree_of(cells: Sequence[Cell], dead: Sequence[Dead]) -> tuple[dict[int, bytes | None], dict[int, bytes | None]]:
-    """The blocks and the stretches of a whole row. O(cells)."""
-    digests: dict[int, list[tuple[int, bytes]]] = {}
-    for cell in cells:
-        if cell.kind != SIGNATURE:
-            digests.setdefault(cell.seq // BLOCK, []).append((cell.seq, covered_digest(cell)))
-    for each in dead:
-        digests.setdefault(each.seq // BLOCK, []).append((each.seq, each.digest))
-    blocks: dict[int, bytes | None] = {
-        block: _hash([digest for _, digest in (sorted(found) if dead else found)]) for block, found in digests.items()
-    }
-    return blocks, _stretches(_Tree(), blocks)
+_PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
+_EMPTY: Final = bytes(HASH_BYTES)
 
 
-def _stretches(tree: _Tree, blocks: Mapping[int, bytes | None]) -> dict[int, bytes | None]:
-    """The changed stretches, after some blocks changed."""
-    found: dict[int, bytes | None] = {}
-    for stretch in {block // BLOCK for block in blocks}:
-        parts = []
-        for block in range(stretch * BLOCK, (stretch + 1) * BLOCK):
-            content = blocks[block] if block in blocks else tree.blocks.get(block)
-            if content is not None:
-                parts += [(block % BLOCK).to_bytes(1), content]
-        found[stretch] = _hash(parts) if parts else None
+def _hashes_of(cells: Sequence[Cell], dead: Sequence[Dead]) -> list[Hashes]:
+    """The hashes of a whole row. O(cells)."""
+    if dead:
+        covered = sorted(
+            [(cell.seq, covered_digest(cell)) for cell in cells if cell.kind != SIGNATURE] + [(d.seq, d.digest) for d in dead]
+        )
+        seqs, digests = [seq for seq, _ in covered], [digest for _, digest in covered]
+    else:
+        seqs = [cell.seq for cell in cells if cell.kind != SIGNATURE]
+        digests = [(cell.digest >> _TOP).to_bytes(HASH_BYTES) for cell in cells if cell.kind != SIGNATURE]
+    blocks: dict[int, bytes | None] = {}
+    start = 0
+    for block, size in Counter([seq // FAN for seq in seqs]).items():  # in ascending order, as the seqs are
+        blocks[block] = _hash(digests[start : start + size], 0)
+        start += size
+    return _above(_Tree(), blocks)
+
+
+def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
+    """The changed hashes of all levels, after some blocks changed."""
+    found = [blocks]
+    for level in range(1, LEVELS):
+        below, before, changed = found[-1], tree.levels[level - 1], dict[int, bytes | None]()
+        for place in {each // FAN for each in below}:
+            parts = [(below[at] if at in below else before.get(at)) or _EMPTY for at in range(place * FAN, (place + 1) * FAN)]
+            changed[place] = _hash(parts, level) if any(part is not _EMPTY for part in parts) else None
+        found.append(changed)
     return found
 
 
-def _root(stretches: Mapping[int, bytes | None]) -> bytes:
+def _root(stretches: Hashes) -> bytes:
     parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
     return blake2b(b"".join(parts), digest_size=32, person=b"row root").digest()
 
 
-def _put_all(tree: _Tree, blocks: Mapping[int, bytes | None], stretches: Mapping[int, bytes | None]) -> None:
-    for hashes, changes in ((tree.blocks, blocks), (tree.stretches, stretches)):
-        for at, content in changes.items():
+def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:
+    for hashes, changed in zip(tree.levels, changes, strict=True):
+        for at, content in changed.items():
             if content is None:
                 hashes.pop(at, None)
             else:

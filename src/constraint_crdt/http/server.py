@@ -80,6 +80,12 @@ def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
 BACKLOG = 128
 GRACE = 0.5
 """Seconds for open requests at a stop."""
+LAST_BOUND: Final = 1.0
+"""Seconds after which a stop waits for no request more, not even for one that ignores its cancellation."""
+CLOSED_SECONDS: Final = 0.01
+"""Seconds between two looks at the open connections, during a stop."""
+DATE_SECONDS: Final = 1.0
+"""Seconds between two settings of the header `Date`."""
 
 
 class ApiServer:
@@ -144,7 +150,6 @@ class ApiServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=1,  # a last bound: stop() aborts earlier
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve([self._socket] if self._socket else None), name="api")
@@ -161,7 +166,7 @@ class ApiServer:
         if self._feed is not None:
             self._feed.close()
         if server is not None and serving is not None:
-            server.should_exit = True
+            server.end()
             await asyncio.wait({serving}, timeout=GRACE)
             if not serving.done():
                 server.cut_off_all()
@@ -182,11 +187,42 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without signal handlers, and with an event for its readiness."""
+    """uvicorn's server without signal handlers, with events for its readiness and its end.
+
+    uvicorn looks for its end ten times a second, and waits for another tenth at each stop: `main_loop` and `shutdown` wait for
+    the events themselves.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._end = asyncio.Event()
+
+    def end(self) -> None:
+        """Accept no connection more, and end when the open requests are answered."""
+        self.should_exit = True
+        self._end.set()
+
+    async def main_loop(self) -> None:
+        """Keep the header `Date` current until the end."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), DATE_SECONDS)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close idle connections, and wait for the others."""
+        for server in self.servers:
+            server.close()
+        for listening in sockets or ():
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_BOUND):
+                while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
+                    await asyncio.sleep(CLOSED_SECONDS)
+                for server in self.servers:
+                    await server.wait_closed()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -206,7 +242,6 @@ class _Server(uvicorn.Server):
 
     def cut_off_all(self) -> None:
         """Abort all connections: an unfinished request would keep its connection open for ever."""
-        self.force_exit = True
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()

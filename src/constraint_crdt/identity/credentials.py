@@ -6,13 +6,11 @@ Rules kept here:
 - A chain and a key are parsed once. The number of those that are kept is bounded.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt.identity import Identity, Member, read_chain
 from constraint_crdt.protocol.authority import MemberOfFleet
@@ -24,11 +22,10 @@ KEPT = 4096
 class RowCredentials:
     """The identity of a node, for signing its row and checking those of others."""
 
-    def __init__(self, identity: Identity, roots: Sequence[x509.Certificate] = ()) -> None:
-        """`roots`: more roots whose rows count, beside that of the identity."""
+    def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._roots = (identity.root, *roots)
-        self.chain = identity.certificate.public_bytes(Encoding.DER)
+        self._roots = identity.known
+        self.chain = identity.chain
         """The certificates of the node."""
         self.member = self.read(self.chain)
         """The node itself."""

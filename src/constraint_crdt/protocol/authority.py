@@ -39,6 +39,14 @@ _OF_OPERATORS: Final = frozenset({ADD, REVOKE})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
+_SUSPECT: Final = {
+    OPERATOR: frozenset({CERTIFICATE, RETIRE}),
+    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, *_OF_OPERATORS}),
+    OBSERVER: None,
+}
+"""The kinds of cells to be looked at; None: all."""
+
+
 class MemberOfFleet(Protocol):
     """A certified node. `identity.Member` is one."""
 
@@ -281,6 +289,7 @@ class Authority:
         for replica in admission.replaced:
             self._rights.members.pop(replica, None)
         for prediction in admission.predictions:
+            self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
         return self.forget_ended()
 
@@ -339,7 +348,8 @@ class Authority:
         return member
 
     def _check_rights(self, member: MemberOfFleet, replica: Replica, cells: Iterable[Cell]) -> None:
-        for cell in cells:
+        suspect = _SUSPECT[member.role]
+        for cell in [cell for cell in cells if cell.kind in suspect] if suspect is not None else cells:
             why = _excess(member.role, replica, cell)
             if why is not None:
                 own = member.node == self.member.node

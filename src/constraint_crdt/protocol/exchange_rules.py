@@ -34,7 +34,7 @@ from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
-from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
     Ack,
@@ -271,7 +271,8 @@ class Exchange:
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
-        self._refuse_revoked(message.node)
+        if self._is_revoked(message.node):
+            result.responses = self._answers_to_revoked(message)
         if peer.mark is not None:
             self._outbound.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
@@ -282,13 +283,15 @@ class Exchange:
             result.responses = []  # other nodes accept nothing from a retired node
         return result
 
-    def _refuse_revoked(self, sender: Replica) -> None:
-        """Refuse a node by its key, after its message was taken: the message may show that the revocation does not count."""
+    def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority
         member = None if authority is None else authority.member_of(sender)
-        if authority is not None and member is not None and member.fingerprint in authority.revoked:
-            self._tracker.forget(sender.node_id)
-            raise NotPermitted(f"the key of node {sender.node_id} was revoked: it gets no answers")
+        return authority is not None and member is not None and member.fingerprint in authority.revoked
+
+    def _answers_to_revoked(self, message: GossipMessage) -> list[GossipMessage]:
+        """A node of a revoked key is told so, and is no peer. Its message was taken: it may end the revocation, see `authority`."""
+        self._tracker.forget(message.node.node_id)
+        return [self._composer.sync(Peer(message.node))] if isinstance(message, Ping | Delta) else []
 
     def forget_ended(self) -> None:
         """Forget the rows beyond the end of a revoked key, and what peers are known to have, which is to be told anew."""

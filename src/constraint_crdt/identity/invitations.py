@@ -1,0 +1,419 @@
+"""Invitations: how a machine becomes a node of a fleet, and how a node renews its certificate.
+
+An operator's node makes an *invitation*: a role, a number of uses and an end. Its *token* is a text for a person to paste, with the
+addresses of the *join endpoint* of that node, the SHA-256 of the key of the fleet's root, and a secret. `join` has the endpoint, a
+TLS server. A connection to it, in frames of a length and MessagePack:
+
+    operator    greeting    its clock, its issuing certificate, the root
+    node        request     the id and secret of the invitation, a request for a certificate (PKCS #10), its clock
+    operator    answer      the chain of the node, statements on roots, endpoints of the fleet; or an error, a sentence
+
+Rules:
+
+1. The node sends its secret only to a server with the certificate of an operator that ends at the root of the token.
+2. A use of an invitation is on disk before the certificate leaves. It is bound to name and key: the same request again gets another
+   certificate for the same key, without another use, so a lost answer costs nothing, and a replayed request gives nothing.
+3. Only a hash of the secret is kept. An invitation ends after `WRONG_SECRETS` requests with another secret.
+"""
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from constraint_crdt.identity import (
+    DAY,
+    EARLIER,
+    NODE_VALID,
+    SECOND,
+    IdentityError,
+    Issuer,
+    RandomBytes,
+    certify,
+    check_name,
+    check_role,
+    fingerprint,
+    moment,
+    read_chain,
+    read_request,
+)
+from constraint_crdt.identity.directory import read_file, write_file
+
+VERSION = 1
+PREFIX = "join-"
+
+MAX_INVITATIONS = 1000
+MAX_USES = 1000
+MAX_VALID = 30 * DAY
+"""Invitations kept, uses of an invitation, and its validity in ns, at most."""
+
+KEEP_ENDED = DAY
+"""How long an ended invitation is kept, in ns, to say that it ended."""
+
+WRONG_SECRETS = 20
+"""Requests with a wrong secret after which an invitation ends."""
+
+MAX_REQUEST = 8192
+"""Bytes of a request, at most."""
+
+MAX_BOOK = 8 * 1024 * 1024
+"""Bytes of the file of invitations, at most."""
+
+SEEDS = 8
+"""Endpoints in an answer, at most."""
+
+RENEWAL = b"constraint-crdt renewal\0"
+"""How a request for renewal begins, unlike all messages of the gossip."""
+
+
+# --- messages -------------------------------------------------------------------------------------------------------------------
+
+
+class Token(msgspec.Struct, array_like=True, frozen=True):
+    """The content of a token."""
+
+    version: int
+    addresses: tuple[str, ...]
+    root: bytes
+    id: bytes
+    secret: bytes
+    ends: int
+    """In ns since the epoch, by the clock of the operator."""
+    name: str = ""
+
+
+class Greeting(msgspec.Struct, array_like=True, frozen=True):
+    """What the operator sends first."""
+
+    version: int
+    now: int
+    issuing: bytes
+    root: bytes
+
+
+class JoinRequest(msgspec.Struct, array_like=True, frozen=True):
+    """The request of a node."""
+
+    version: int
+    id: bytes
+    secret: bytes
+    request: bytes
+    now: int
+
+
+class JoinAnswer(msgspec.Struct, array_like=True, frozen=True):
+    """The answer of the operator."""
+
+    error: str = ""
+    chain: bytes = b""
+    rotations: tuple[bytes, ...] = ()
+    seeds: tuple[str, ...] = ()
+
+
+class RenewalRequest(msgspec.Struct, array_like=True, frozen=True):
+    """The request of a node that has a certificate."""
+
+    chain: bytes
+    request: bytes
+
+
+Message = TypeVar("Message", Greeting, JoinAnswer)
+
+
+def encode_token(token: Token) -> str:
+    """The text of a token: without spaces, with a check sum."""
+    content = msgspec.msgpack.encode(token)
+    return PREFIX + urlsafe_b64encode(content + sha256(content).digest()[:4]).decode().rstrip("=")
+
+
+def read_token(text: str) -> Token:
+    """The token of a text. Raises `IdentityError` for another text."""
+    text = text.strip()
+    try:
+        content = urlsafe_b64decode(text.removeprefix(PREFIX).encode() + b"=" * (-len(text.removeprefix(PREFIX)) % 4))
+        token = msgspec.msgpack.decode(content[:-4], type=Token)
+        sizes = len(token.root), len(token.id), len(token.secret)
+        whole = text.startswith(PREFIX) and sha256(content[:-4]).digest()[:4] == content[-4:]
+        whole &= token.version == VERSION and sizes == (32, 8, 16) and 1 <= len(token.addresses) <= SEEDS
+        for address in token.addresses:
+            host_and_port(address)
+        if token.name:
+            check_name(token.name, "the name of a node")
+    except (ValueError, msgspec.DecodeError, IdentityError):
+        whole = False
+    if not whole:
+        raise IdentityError("that is no invitation: paste the whole token that `constraint-crdt fleet invite` printed")
+    return token
+
+
+def read_join_request(content: bytes) -> JoinRequest:
+    """The request in a frame. Raises `IdentityError` for another content."""
+    try:
+        request = msgspec.msgpack.decode(content, type=JoinRequest)
+    except (msgspec.DecodeError, ValueError):
+        raise IdentityError("the request to join is malformed: use the same version of constraint-crdt on both sides") from None
+    if (request.version, len(request.id), len(request.secret)) != (VERSION, 8, 16) or len(content) > MAX_REQUEST:
+        raise IdentityError("the request to join is of another version: use the same version of constraint-crdt on both sides")
+    return request
+
+
+def decoded(content: bytes, kind: type[Message]) -> Message:
+    """A message of the operator. Raises `IdentityError` for another content."""
+    try:
+        return msgspec.msgpack.decode(content, type=kind)
+    except (msgspec.DecodeError, ValueError):
+        raise IdentityError(
+            "the answer to the invitation is malformed: use the same version of constraint-crdt on both sides"
+        ) from None
+
+
+def address_of(host: str, port: int) -> str:
+    """HOST:PORT, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of an address. Raises `ValueError` for another text."""
+    host, _, port = address.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise ValueError("not an address")
+    return host.strip("[]"), int(port)
+
+
+# --- the operator's side --------------------------------------------------------------------------------------------------------
+
+
+class Use(msgspec.Struct, array_like=True, frozen=True):
+    """A use of an invitation."""
+
+    name: str
+    key: str
+    """The fingerprint of the key that was certified."""
+
+
+class Invitation(msgspec.Struct):
+    """An invitation, as the operator's node keeps it."""
+
+    id: str
+    secret: str
+    """SHA-256 of the secret, in hex digits."""
+    role: str
+    uses: int
+    ends: int
+    name: str = ""
+    wrong: int = 0
+    """Requests with another secret."""
+    used: list[Use] = []
+
+    def is_open(self, now: int) -> bool:
+        """True until the end."""
+        return now < self.ends and self.wrong < WRONG_SECRETS
+
+
+class _Book(msgspec.Struct):
+    invitations: list[Invitation] = []
+    port: int = 0
+
+
+class Invitations:
+    """The invitations of an operator's node, in a file. Each change is on disk when its method returns."""
+
+    def __init__(self, file: Path) -> None:
+        """Raises `IdentityError` if the file cannot be read."""
+        self._file = file
+        self._book = _Book()
+        if file.exists():
+            try:
+                self._book = msgspec.json.decode(read_file(file, secret=True, most=MAX_BOOK), type=_Book)
+            except (msgspec.DecodeError, ValueError):
+                raise IdentityError(f"{file} is damaged: delete it, and invite again") from None
+
+    @property
+    def port(self) -> int:
+        """The port that the endpoint had last; 0 if it had none."""
+        return self._book.port
+
+    def keep_port(self, port: int) -> None:
+        """Remember the port of the endpoint, so that tokens stay valid over a restart. Raises `IdentityError`."""
+        if port != self._book.port:
+            self._book.port = port
+            self._save()
+
+    def listed(self, now: int) -> list[Invitation]:
+        """The open invitations, the first to end first."""
+        return sorted((each for each in self._book.invitations if each.is_open(now)), key=lambda each: (each.ends, each.id))
+
+    def find(self, id_: str) -> Invitation | None:
+        """The invitation, also an ended one for a while."""
+        return next((each for each in self._book.invitations if each.id == id_), None)
+
+    def add(self, invitation: Invitation, now: int) -> None:
+        """Keep an invitation. Raises `IdentityError` if there are too many, or the disk takes none."""
+        kept = [each for each in self._book.invitations if now < each.ends + KEEP_ENDED]
+        if len(kept) >= MAX_INVITATIONS:
+            kept = [each for each in kept if each.is_open(now)]
+        if len(kept) >= MAX_INVITATIONS:
+            raise IdentityError(
+                f"{MAX_INVITATIONS} invitations are open: withdraw some (`constraint-crdt fleet invite --withdraw ID`)"
+            )
+        self._replace([*kept, invitation])
+
+    def withdraw(self, id_: str) -> Invitation:
+        """Forget an invitation. Raises `IdentityError` for an unknown id."""
+        found = self.find(id_)
+        if found is None:
+            raise IdentityError(f"there is no invitation {id_}: `constraint-crdt fleet invitations` lists the open ones")
+        self._replace([each for each in self._book.invitations if each.id != id_])
+        return found
+
+    def use(self, invitation: Invitation, use: Use) -> None:
+        """Count a use. Raises `IdentityError` if the disk does not take it; the use is not counted then."""
+        invitation.used.append(use)
+        try:
+            self._save()
+        except IdentityError:
+            invitation.used.remove(use)
+            raise
+
+    def miss(self, invitation: Invitation) -> None:
+        """Count a wrong secret. Raises `IdentityError`."""
+        invitation.wrong += 1
+        self._save()
+
+    def _replace(self, invitations: list[Invitation]) -> None:
+        before, self._book.invitations = self._book.invitations, invitations
+        try:
+            self._save()
+        except IdentityError:
+            self._book.invitations = before
+            raise
+
+    def _save(self) -> None:
+        write_file(self._file, msgspec.json.encode(self._book), secret=True)
+
+
+class Registrar:
+    """Certifies nodes for an operator: those with an invitation, and those with a certificate to renew."""
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        invitations: Invitations,
+        *,
+        refusal: Callable[[str, str, bool], str | None],
+        is_revoked: Callable[[str], bool],
+        fleet: Callable[[], tuple[Sequence[bytes], Sequence[str]]],
+        random: RandomBytes,
+    ) -> None:
+        """`refusal(name, fingerprint, invited)`: why the key may not have the name; `invited`: the invitation names it.
+        `fleet`: the statements on roots, and endpoints, for a node that joins.
+        """
+        self.issuer = issuer
+        self.invitations = invitations
+        self._refusal = refusal
+        self._is_revoked = is_revoked
+        self._fleet = fleet
+        self._random = random
+
+    def invite(self, role: str, name: str, uses: int, valid: int, now: int) -> tuple[Invitation, bytes]:
+        """A new invitation, and its secret. `valid`: in ns. Raises `IdentityError` for a value out of bounds."""
+        check_role(role)
+        if name:
+            check_name(name, "the name of a node")
+        if role not in self.issuer.roles:
+            roles = " and ".join(self.issuer.roles)
+            raise IdentityError(f"operators of this fleet certify {roles}: certify a node of role {role} where the root is")
+        if not 1 <= uses <= (1 if name else MAX_USES):
+            raise IdentityError("an invitation for a name has one use" if name else f"an invitation has 1 to {MAX_USES} uses")
+        if not SECOND <= valid <= MAX_VALID:
+            raise IdentityError(f"an invitation is valid for 1 s to {MAX_VALID // DAY} days")
+        secret = self._random(16)
+        made = Invitation(self._random(8).hex(), sha256(secret).hexdigest(), role, uses, now + valid, name)
+        self.invitations.add(made, now)
+        return made, secret
+
+    def admit(self, content: bytes, now: int) -> bytes:
+        """The answer to a request to join."""
+        try:
+            return msgspec.msgpack.encode(self._admit(read_join_request(content), now))
+        except IdentityError as error:
+            return msgspec.msgpack.encode(JoinAnswer(error=str(error)))
+
+    def _admit(self, request: JoinRequest, now: int) -> JoinAnswer:
+        invitation = self.invitations.find(request.id.hex())
+        if invitation is not None and not hmac.compare_digest(sha256(request.secret).hexdigest(), invitation.secret):
+            if invitation.is_open(now):
+                self.invitations.miss(invitation)
+            invitation = None
+        if invitation is None:
+            raise IdentityError("the operator knows no such invitation, or withdrew it: ask for a new one")
+        if not invitation.is_open(now):
+            raise IdentityError(f"the invitation ended on {moment(invitation.ends)}: ask for a new one")
+        if abs(request.now - now) > EARLIER:
+            raise IdentityError(clocks(request.now, now))
+        node, key = read_request(request.request)
+        if invitation.name not in ("", node):
+            raise IdentityError(f"the invitation is for {invitation.name}, not for {node}: join with --name {invitation.name}")
+        use = Use(node, fingerprint(key))
+        taken = any(each.name == node and each != use for each in invitation.used)
+        if self._is_revoked(use.key):
+            raise IdentityError(f"the key of {node} is revoked: delete its folder of keys, and join under another name")
+        refusal = (
+            f"the name {node} is taken: join with --name OTHER" if taken else self._refusal(node, use.key, bool(invitation.name))
+        )
+        if refusal is not None:
+            raise IdentityError(refusal)
+        if use not in invitation.used:
+            if len(invitation.used) >= invitation.uses:
+                raise IdentityError(f"the invitation was used by {_named(invitation.used)}: ask for a new one")
+            self.invitations.use(invitation, use)
+        rotations, seeds = self._fleet()
+        return JoinAnswer(
+            chain=self._certify(node, invitation.role, key, now), rotations=tuple(rotations), seeds=tuple(seeds)[:SEEDS]
+        )
+
+    def renew(self, content: bytes, present: Sequence[x509.Certificate], now: int) -> bytes:
+        """The answer to a request for renewal. `present`: the roots that certificates are accepted for now."""
+        try:
+            return msgspec.msgpack.encode(JoinAnswer(chain=self._renew(content, present, now)))
+        except IdentityError as error:
+            return msgspec.msgpack.encode(JoinAnswer(error=str(error)))
+
+    def _renew(self, content: bytes, present: Sequence[x509.Certificate], now: int) -> bytes:
+        try:
+            request = msgspec.msgpack.decode(content.removeprefix(RENEWAL), type=RenewalRequest)
+        except (msgspec.DecodeError, ValueError):
+            raise IdentityError("the request for renewal is malformed") from None
+        if len(content) > MAX_REQUEST:
+            raise IdentityError("the request for renewal is too long")
+        member = read_chain(request.chain, present)
+        node, key = read_request(request.request)
+        if (node, key.public_bytes_raw()) != (member.node, member.public_key):
+            raise IdentityError("the request for renewal is of another node or key than its certificate")
+        if not member.begins <= now <= member.ends:
+            raise IdentityError(f"the certificate of {node} is not valid on {moment(now)}: join again by an invitation")
+        if self._is_revoked(member.fingerprint):
+            raise IdentityError(f"{node} is revoked, and its certificate is not renewed")
+        valid = min(NODE_VALID, max(SECOND, member.ends - member.begins - EARLIER))
+        return self._certify(node, member.role, key, now, valid)
+
+    def _certify(self, node: str, role: str, key: Ed25519PublicKey, now: int, valid: int = NODE_VALID) -> bytes:
+        certificate = certify(self.issuer, node, role, key, now=now, random=self._random, valid=valid)
+        return certificate.public_bytes(Encoding.DER) + self.issuer.certificate.public_bytes(Encoding.DER)
+
+
+def _named(used: Sequence[Use]) -> str:
+    names = [each.name for each in used]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def clocks(here: int, operator: int) -> str:
+    """The sentence on two clocks that differ."""
+    return f"the clock of this machine says {moment(here)}, and that of the operator {moment(operator)}: set the one that is wrong"

@@ -1,0 +1,16 @@
+"""Keeps bytecode where the environment asks for none, and not beside the sources.
+
+Where PYTHONDONTWRITEBYTECODE is set, each process that a test starts would compile the package again, which is more than half of
+its start, and each pytest would compile its plugins again, which are a hundred modules. pytest loads this module before its
+plugins (`-p` in pyproject.toml).
+"""
+
+import os
+import sys
+from pathlib import Path
+
+if sys.dont_write_bytecode:
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
