@@ -86,22 +86,23 @@ class Item:
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
+        self.path = Path("tests/test_it.py")
 
     def get_closest_marker(self, name: str) -> bool:
         return name == self.mark
 
 
-@given(st.lists(st.sampled_from(["browser", "processes", "slow", "quick"])), st.integers(2, 5))
-def test_no_test_is_lost_and_those_of_the_browser_come_first(marks: list[str], workers: int) -> None:
+@given(st.lists(st.sampled_from(["one_worker", "processes", "slow", "quick"])), st.integers(2, 5))
+def test_no_test_is_lost_and_those_of_a_module_stay_together(marks: list[str], workers: int) -> None:
     items = [Item(mark) for mark in marks]
     ordered = _for_workers(cast("list[pytest.Item]", items), workers)
     assert sorted(map(id, ordered)) == sorted(map(id, items))
-    assert [each for each in ordered if each.get_closest_marker("browser")] == ordered[: marks.count("browser")]
+    together = marks.count("one_worker")
+    assert all(each.get_closest_marker("one_worker") for each in ordered[:together])
 
 
 def test_each_worker_begins_with_what_takes_long() -> None:
-    marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["browser"] * 2
+    marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["one_worker"] * 2
     ordered = _for_workers(cast("list[pytest.Item]", [Item(mark) for mark in marks]), 2)
-    kinds = ["".join(mark[0] for mark in NOT_QUICK if each.get_closest_marker(mark)) or "q" for each in ordered]
-    assert ["".join(sorted(kinds[:4])), "".join(kinds[4:10])] == ["bbps", "qqqqqq"]
-    assert ["".join(sorted(kinds[10:14])), "".join(kinds[14:])] == ["ppss", "qqqqqq"]
+    kinds = ["quick" if each.get_closest_marker("quick") else "long" for each in ordered]
+    assert kinds == [*["long"] * 4, *["quick"] * 6] * 2
