@@ -152,6 +152,7 @@ class Membership:
         self._over: asyncio.Future[str] | None = None
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
+        self._revoked: Set[str] = frozenset()
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -171,15 +172,19 @@ class Membership:
     def reopened(self, me: Peer) -> None:
         """The transport has a new session of this node."""
         self.me = me
-        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+        if self._may_write():
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
-        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+        if self._may_write():
             self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+
+    def _may_write(self) -> bool:
+        local = self._gossip.local
+        return local.retired_by is None and local.revoked_by is None and local.issuer_revoked_by is None
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -191,6 +196,14 @@ class Membership:
         """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
             self._end_if_retired()
+            self.shut_out_revoked()
+
+    def shut_out_revoked(self) -> None:
+        """Link no longer with nodes that were revoked since the last call."""
+        authority, certificates = self._gossip.authority, self.certificates
+        if authority is not None and certificates is not None and authority.revoked != self._revoked:
+            self._revoked = frozenset(authority.revoked)
+            self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
@@ -408,6 +421,7 @@ class Runtime:
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
+            self.membership.shut_out_revoked()
         if self.settings.links in ("none", "mixed"):
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
