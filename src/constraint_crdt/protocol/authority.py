@@ -20,7 +20,7 @@ Rules kept here:
 - `admit` changes nothing. Its result is applied as a whole, and then `adopt`ed.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -221,7 +221,7 @@ class Authority:
         return {replica: member for replica, member in found.items() if member is not None}
 
     @property
-    def revoked(self) -> Collection[str]:
+    def revoked(self) -> Set[str]:
         """The fingerprints of the revoked keys."""
         self._refresh()
         return self._rights.ends.keys()

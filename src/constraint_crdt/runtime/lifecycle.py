@@ -31,7 +31,7 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
-from constraint_crdt.protocol.authority import Credentials
+from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -45,6 +45,7 @@ from constraint_crdt.runtime.persistence import FileRecorder, Persistence, Spell
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
+from constraint_crdt.types.nodes import REVOKE, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -186,6 +187,19 @@ class Membership:
         local = self._gossip.local
         return local.retired_by is None and local.revoked_by is None and local.issuer_revoked_by is None
 
+    def _tell_revocation(self, key: str) -> None:
+        told = [revoke_value(cell) for cell in self._gossip.state.rows.held(REVOKE, key)]
+        by = ", ".join(self._gossip.authority.revoked_by(key)) if self._gossip.authority is not None else ""
+        reason = next((each.reason for each in told if each.reason), "")
+        for node in sorted({each.node for each in told}):
+            _log.warning("a key of %s was revoked by %s%s", node, by, f": {reason}" if reason else "")
+            self._publisher.publish(EventKind.REVOKED, node=node, detail=f"by {by}: {reason}" if reason else f"by {by}")
+
+    def tell_fork(self, fork: Fork) -> None:
+        """Two rows of a writer were seen."""
+        _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
+        self._publisher.publish(EventKind.FORKED, node=fork.node)
+
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
         if self._over is None:
@@ -202,6 +216,8 @@ class Membership:
         """Link no longer with nodes that were revoked since the last call."""
         authority, certificates = self._gossip.authority, self.certificates
         if authority is not None and certificates is not None and authority.revoked != self._revoked:
+            for key in sorted(authority.revoked - self._revoked):
+                self._tell_revocation(key)
             self._revoked = frozenset(authority.revoked)
             self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
@@ -356,6 +372,8 @@ class Runtime:
             settings, self.gossip, self.transport, self.exchanges, self.feed,
             self.publisher, self.partitions, self.diagnosis, self.tasks.once,
         )  # fmt: skip
+        if self.gossip.authority is not None:
+            self.gossip.authority.on_fork = self.membership.tell_fork
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
