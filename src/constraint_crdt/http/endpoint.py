@@ -86,8 +86,8 @@ class Session(NamedTuple):
 
     name: str
     right: Right
-    ends: int | None
-    """The end of the token, in seconds since the epoch; None: none."""
+    ends: int | None  # of the token, in seconds since the epoch
+    valid: Callable[[], bool]  # False once the token has ended or is withdrawn
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

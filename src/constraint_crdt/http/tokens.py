@@ -287,15 +287,24 @@ class Tokens:
 
     def find(self, token: str) -> Token | None:
         """The token with its name and right; None for an unknown token. Reads a changed file first."""
-        if self._file is not None and (signature := self._signature()) != self._seen:
-            self._seen = signature
-            self._renew(self._file)
+        self._look()
         return self._known.get(self._digest(_hash(token)))
+
+    def knows(self, token: Token) -> bool:
+        """True as long as a found token is valid as it was."""
+        self._look()
+        return self._known.get(self._digest(token.hash)) == token
 
     def right(self, token: str) -> Right:
         """The right of a token; `NONE` for an unknown token."""
         found = self.find(token)
         return Right.NONE if found is None else found.right
+
+    def _look(self) -> None:
+        """Read the file if it changed."""
+        if self._file is not None and (signature := self._signature()) != self._seen:
+            self._seen = signature
+            self._renew(self._file)
 
     def _renew(self, file: TokenFile) -> None:
         """Take the changed file. An empty file is unusable: an editor may be about to write it."""
