@@ -50,7 +50,7 @@ OWN: Final = {
 
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
-    "fleet": "make the root of a fleet, and the identities of its nodes",
+    "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
     "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
@@ -149,10 +149,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    client = _client_flags()
     _node(commands)
     _token(commands)
-    _fleet(commands)
-    client = _client_flags()
+    fleet = _fleet(commands, client)
     _apply(commands, client)
     _watch(commands, client)
     _merge(commands)
@@ -160,7 +160,7 @@ def make_parser() -> argparse.ArgumentParser:
     _simulate(commands)
     _demo(commands)
     _completion(commands)
-    _operations(commands, client)
+    _operations(commands, client, {"fleet": fleet})
     return parser
 
 
@@ -180,9 +180,8 @@ FIELD = "request."
 """How the name of a field of the request begins among the parsed arguments."""
 
 
-def _operations(commands: _Commands, client: _Parser) -> None:
-    """The commands of operations, in the order of `OPERATIONS`."""
-    actions: dict[str, _Commands] = {}
+def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Commands]) -> None:
+    """The commands of operations, in the order of `OPERATIONS`. `actions`: of commands that have some already."""
     for operation in OPERATIONS:
         for command in operation.commands:
             name, _, action = command.name.partition(" ")
@@ -256,6 +255,8 @@ def _node(commands: _Commands) -> None:
         "--accept-plain", action="store_const", const=True, help="link also to nodes without an identity, for a while"
     )
     node.add_argument("--insecure", action="store_const", const=True, help="listen beyond this machine without an identity")
+    node.add_argument("--join", metavar="TOKEN", help="join the fleet of an invitation first; later starts need no token")
+    node.add_argument("--join-listen", metavar="HOST:PORT", help="where machines that join are answered; default: port 7448")
     node.add_argument("--request", metavar="FILE", help="make a key, write a request for a certificate there, and end")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
     node.add_argument("--listen", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT for other nodes; may be repeated")
@@ -307,18 +308,35 @@ def _token(commands: _Commands) -> None:
     remove.add_argument("name", metavar="NAME", help="its name, as `token list` shows it")
 
 
-def _fleet(commands: _Commands) -> None:
+def _fleet(commands: _Commands, client: _Parser) -> _Commands:
     actions = _actions(commands, "fleet")
     create = _command(actions, "create", "identities:create", "make the root of a fleet: its key and its certificate")
     create.add_argument("name", metavar="NAME", help="name of the fleet")
     create.add_argument("--dir", metavar="FOLDER", help="where to write them; default: a folder of that name")
+    create.add_argument(
+        "--operators-certify",
+        default="members",
+        choices=("all", "members", "none"),
+        help="the roles that nodes of operators may certify: all, members and observers, or none; default: members",
+    )
     certify = _command(
         actions, "certify", "identities:certify", "make identities of nodes, certify nodes again, or answer requests"
     )
     certify.add_argument("nodes", nargs="+", metavar="NODE|FILE", help="name of a node, or the file of its request")
     certify.add_argument("--role", default="member", metavar="ROLE", help="observer, member or operator; default: member")
-    certify.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
-    certify.add_argument("--dir", metavar="FOLDER", help="where the root is; default: here, or the only folder here that has one")
+    renew = _command(
+        actions, "renew", "identities:renew", "renew the certificate of a node now: by its fleet, or by the root", client
+    )
+    renew.add_argument(
+        "nodes", nargs="*", metavar="NODE|FILE", help="certify these again where the root is; default: ask the node of --node"
+    )
+    rotate = _command(actions, "rotate", "identities:rotate", "replace the root of a fleet by a new one, while the fleet runs")
+    rotate.add_argument("--both", default="7d", metavar="TIME", help="how long both roots are accepted; default: 7d")
+    for each in (certify, renew):
+        each.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
+    for each in (certify, renew, rotate):
+        each.add_argument("--dir", metavar="FOLDER", help="where the root is; default: here, or the only folder here that has one")
+    return actions
 
 
 def _apply(commands: _Commands, client: _Parser) -> None:

@@ -22,7 +22,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,6 +53,7 @@ from constraint_crdt.runtime.settings import (
     load_settings,
     parse_address,
 )
+from constraint_crdt.store import default_path
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -82,6 +83,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     """
     if arguments.request is not None:
         sys.exit(_write_request(arguments))
+    if arguments.join is not None:
+        _join(arguments)
     settings = _settings(arguments)
     if arguments.rejoin and settings.store == MEMORY_STORE:
         raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
@@ -96,6 +99,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         api.bind()
         log_to_stderr()
         _allow_open_files()
+        if settings.identity:
+            _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
@@ -134,6 +139,31 @@ def _write_request(arguments: argparse.Namespace) -> int:
     return request(arguments)
 
 
+def _join(arguments: argparse.Namespace) -> None:
+    """Join a fleet by an invitation. The node then has an identity, as with `--identity`."""
+    from constraint_crdt.cli.identities import join
+
+    arguments.identity = str(join(arguments))
+
+
+def _defaults_of(folder: str) -> Mapping[str, Sequence[str]]:
+    """Where the node of an identity listens and connects by default. Raises `IdentityError`."""
+    from constraint_crdt.identity.directory import read_defaults
+
+    return read_defaults(Path(folder))
+
+
+def default_identity() -> Path:
+    """The folder of the identity of a node that joined by an invitation."""
+    return default_path("node", "fleet").parents[1] / "identity"
+
+
+def _remembered_identity() -> str:
+    """The same, if there is one; else ""."""
+    folder = default_identity()
+    return str(folder) if (folder / "node.pem").exists() else ""
+
+
 def _names_of(folder: str) -> tuple[str, str]:
     """The names of node and fleet in an identity. Raises `IdentityError`."""
     from constraint_crdt.identity.directory import load_identity
@@ -147,9 +177,16 @@ def _settings(arguments: argparse.Namespace) -> NodeSettings:
     flags = {key: given[key] for key in NodeSettings.__struct_fields__ if key in given}
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        return load_settings(flags, os.environ, Path(config) if config else None, names_of=_names_of)
+        return _load(flags, config)
     except SettingsError as error:
         raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+
+
+def _load(flags: Mapping[str, object], config: str | None) -> NodeSettings:
+    return load_settings(
+        flags, os.environ, Path(config) if config else None,
+        names_of=_names_of, defaults_of=_defaults_of, default_identity=_remembered_identity(),
+    )  # fmt: skip
 
 
 async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
@@ -365,7 +402,7 @@ def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, 
     """The settings of a node that is started here, and the findings on them."""
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        settings = load_settings({}, os.environ, Path(config) if config else None, names_of=_names_of)
+        settings = _load({}, config)
     except ConstraintCrdtError as error:
         return None, [Finding(check="settings", level="fail", what=str(error), advice="mend it: a node does not start with it")]
     source = config or "the environment and the defaults"

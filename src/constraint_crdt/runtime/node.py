@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
@@ -48,6 +48,9 @@ from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
+    from constraint_crdt.runtime.certificates import Certificates
 
 Result = TypeVar("Result")
 
@@ -433,6 +436,14 @@ class Node:
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""
         return self._runtime.answers.storage()
+
+    @property
+    def certificates(self) -> "Certificates":
+        """The certificates of this node: members, invitations, renewal. Raises `ConstraintCrdtError` without an identity."""
+        found = self._runtime.certificates
+        if found is None:
+            raise ConstraintCrdtError("this node has no identity: make one by `constraint-crdt fleet create` and `fleet certify`")
+        return found
 
     def identity(self) -> IdentityReport:
         """The identity of this node, with its former incarnations."""

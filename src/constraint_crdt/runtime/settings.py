@@ -10,7 +10,7 @@ import ipaddress
 import json
 import socket
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -101,6 +101,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     identity: str = ""
     """The folder of the node's identity, made by `constraint-crdt fleet certify`. With an identity every link is TLS, and both ends
     show certificates of the fleet; name and fleet are those of the certificate. See docs/security.md.
+    """
+
+    join_listen: str = ""
+    """`HOST:PORT` of the join endpoint of an operator's node, which listens while an invitation is open; port 0 takes a free one.
+    By default the host of the first endpoint in `listen` (loopback without one), and port 7448, or a free port if that is taken.
     """
 
     insecure: bool = False
@@ -263,11 +268,14 @@ def load_settings(
     file: Path | None = None,
     *,
     names_of: Callable[[str], tuple[str, str]] | None = None,
+    defaults_of: Callable[[str], Mapping[str, Sequence[str]]] | None = None,
+    default_identity: str = "",
 ) -> NodeSettings:
     """Settings from all sources: a flag overrides the environment, the environment the file, the file the default.
 
     `flags`: values by setting, None for a missing flag. `env`: the environment. `file`: TOML, a key per setting. `names_of`: gives
-    the names of node and fleet in an identity, which are their defaults.
+    the names of node and fleet in an identity, which are their defaults. `defaults_of`: gives the defaults of `listen` and
+    `connect` that it remembers. `default_identity`: the identity to use where none is given, unless another name or fleet is.
 
     Raises `SettingsError`, with `from_flag` set for a wrong flag.
     """
@@ -282,16 +290,31 @@ def load_settings(
             except SettingsError as error:
                 raise SettingsError(str(error), from_flag=True) from None
     values.setdefault("store", DEFAULT_STORE)
-    identity = values.get("identity")
-    if names_of is not None and isinstance(identity, str) and identity:
-        for key, found in zip(("name", "fleet"), names_of(identity), strict=True):
-            if values.setdefault(key, found) != found:
-                what = f"the identity in {identity} is of the {'node' if key == 'name' else 'fleet'} {found}, not {values[key]}"
-                raise SettingsError(f"{what}: leave out `{key}`, or name another identity", from_flag=flags.get(key) is not None)
+    if names_of is not None:
+        _add_identity(values, flags, names_of, default_identity)
+    if defaults_of is not None and values.get("identity"):
+        for key, remembered in defaults_of(str(values["identity"])).items():
+            values.setdefault(key, tuple(remembered))
     try:
         return msgspec.convert(values, NodeSettings)
     except msgspec.ValidationError as error:  # two settings that do not go together
         raise SettingsError(str(error)) from None
+
+
+def _add_identity(
+    values: dict[str, object], flags: Mapping[str, object], names_of: Callable[[str], tuple[str, str]], default: str
+) -> None:
+    """Take name and fleet from the identity, which may be `default`. Raises `SettingsError` for other names."""
+    if default and "identity" not in values and not values.get("insecure"):
+        names = dict(zip(("name", "fleet"), names_of(default), strict=True))
+        if all(values.get(key, name) == name for key, name in names.items()):
+            values["identity"] = default
+    identity = values.get("identity")
+    if isinstance(identity, str) and identity:
+        for key, found in zip(("name", "fleet"), names_of(identity), strict=True):
+            if values.setdefault(key, found) != found:
+                what = f"the identity in {identity} is of the {'node' if key == 'name' else 'fleet'} {found}, not {values[key]}"
+                raise SettingsError(f"{what}: leave out `{key}`, or name another identity", from_flag=flags.get(key) is not None)
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -513,7 +536,7 @@ def _check(key: str, value: object) -> None:
         raise SettingsError("store must name a file, or be `default` or `memory`")
     elif key in _WORDS and value not in _WORDS[key]:
         raise SettingsError(f"{value!r} is not {_wanted(key)}")
-    elif key == "api":
+    elif key == "api" or (key == "join_listen" and value):
         try:
             parse_address(str(value))
         except ValueError as error:

@@ -5,6 +5,8 @@
 | 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 | 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
+| 33 VOUCH | a replica as text | `[seq, root]`: this row, written before the fleet had identities, is as it should be |
+| 32 ROOT | fingerprint of the new root | the statement of two roots of the fleet that one follows the other, see `identity` |
 | 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
 | 31 AUDIT | slot: 0 to 999 | `[time in ns, actor, operation, subject, changes]`: the actor caused the `changes` mutations before |
 
@@ -40,6 +42,8 @@ from constraint_crdt.crdt.cells import (
 )
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica, writer
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.signed_rows import ROOT_BYTES
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import IndexedView
@@ -58,9 +62,14 @@ SUBJECT_BYTES: Final = 64
 
 CERTIFICATE: Final = 27
 REVOKE: Final = 30
+VOUCH: Final = 33
+ROOT: Final = 32
 
 MAX_CERTIFICATES: Final = 4096
 """Bytes of the certificates of a node, at most."""
+
+MAX_STATEMENT: Final = 2048
+"""Bytes of a statement on roots, at most."""
 
 FINGERPRINT_CHARACTERS: Final = 64
 MAX_REASON: Final = 200
@@ -92,6 +101,13 @@ class RevokeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     reason: str = ""
 
 
+class VouchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The value of a VOUCH cell: the end of a row, and the root of its cells up to there (`crdt.signed_rows`)."""
+
+    seq: int
+    root: bytes
+
+
 def _check_node(key: str, value: NodeValue) -> None:
     require(not key, "the key of a node's word on itself")
     require_text(value.software, "the software version of a node")
@@ -108,11 +124,21 @@ def _check_certificate(key: str, value: bytes) -> None:
     require(not key and 0 < len(value) <= MAX_CERTIFICATES, "the certificate of a node")
 
 
+def _check_root(key: str, value: bytes) -> None:
+    require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a root")
+    require(0 < len(value) <= MAX_STATEMENT, "the statement on a root")
+
+
 def _check_revoke(key: str, value: RevokeValue) -> None:
     require(len(key) == FINGERPRINT_CHARACTERS and not set(key) - set("0123456789abcdef"), "the fingerprint of a key")
     require_text(value.node, "the name of a node")
     require_text(value.reason, "the reason of a revocation", MAX_REASON)
     check_dots(value.ends)
+
+
+def _check_vouch(_: str, value: VouchValue) -> None:
+    require_counts((value.seq,), "the end of a row")
+    require(len(value.root) == ROOT_BYTES, "the root of a row")
 
 
 class AuditValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -136,7 +162,9 @@ def _check_audit(key: str, value: AuditValue) -> None:
 register(NODE, NodeValue, _check_node, key_bytes=ID_BYTES)
 register(RETIRE, RetireValue, _check_retire, key_bytes=ID_BYTES)
 register(CERTIFICATE, bytes, _check_certificate, key_bytes=ID_BYTES)
+register(ROOT, bytes, _check_root, key_bytes=ID_BYTES, empty_key=False)
 register(REVOKE, RevokeValue, _check_revoke, key_bytes=ID_BYTES, empty_key=False)
+register(VOUCH, VouchValue, _check_vouch, empty_key=False)
 register(AUDIT, AuditValue, _check_audit, key_bytes=3, empty_key=False)
 
 
@@ -156,6 +184,22 @@ def revoke_value(cell: Cell) -> RevokeValue:
     """The value of a REVOKE cell."""
     value: RevokeValue = value_of(cell)
     return value
+
+
+def vouch_value(cell: Cell) -> VouchValue:
+    """The value of a VOUCH cell."""
+    value: VouchValue = value_of(cell)
+    return value
+
+
+def root_statements(rows: Rows) -> list[bytes]:
+    """The statements on roots in the state, unproven, each once. O(statements)."""
+    return list(dict.fromkeys(value_of(cell) for cell in rows.each(ROOT)))
+
+
+def write_root(rows: Rows, by: Replica, root: str, statement: bytes) -> None:
+    """Write a statement on a new root, with the fingerprint of its key."""
+    rows.write(by, make_cell(ROOT, root, statement))
 
 
 def retired_nodes(*cells: Cell | None) -> set[str]:
