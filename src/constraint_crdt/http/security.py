@@ -42,7 +42,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.endpoint import GRANTED, NO_STORE, Session, problem_response
-from constraint_crdt.http.tokens import LOCAL, Token, Tokens, show_moment
+from constraint_crdt.http.tokens import LOCAL, ApiToken, Tokens, show_moment
 from constraint_crdt.operations.operation import JSON, RIGHT_OF_ROLE, Empty, Problem, Right
 from constraint_crdt.operations.service import Finding, SessionReport
 from constraint_crdt.runtime.node import Node
@@ -256,7 +256,7 @@ class TokenGuard:
             raise _unauthorized(ended, ', error="invalid_token"')
         return Session(token.name, token.right, token.ends, lambda: tokens.knows(token) and not self._ended(token))
 
-    def _ended(self, token: Token) -> bool:
+    def _ended(self, token: ApiToken) -> bool:
         return token.ends is not None and self._now() >= token.ends
 
 
