@@ -452,7 +452,9 @@ class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
 async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
     with _with_certificates():
         certificates = node.certificates
-    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
+    made = await certificates.invite(request.role, request.name, request.uses, request.valid)
+    await node.note_in_audit("invite", f"{request.name or 'any name'} as {made.role}")
+    return Reply(made, created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
@@ -465,9 +467,11 @@ async def _withdraw(node: "Node", request: WithdrawInvitation) -> InvitationRepo
         certificates = node.certificates
         certificates.invitations()
     try:
-        return certificates.withdraw(request.id)
+        withdrawn = certificates.withdraw(request.id)
     except ConstraintCrdtError as error:
         raise not_found(str(error)) from None
+    await node.note_in_audit("withdraw", request.id)
+    return withdrawn
 
 
 def _invite_or_withdraw(client: "Client", flags: "Namespace") -> InvitationReport:
@@ -501,6 +505,7 @@ INVITE: Final = Operation(
     name="invite",
     method=POST,
     path="/v1/invitations",
+    right=Right.OPERATE,
     summary="Invite a machine to the fleet.",
     request=Inviting,
     response=InvitationReport,
@@ -539,6 +544,7 @@ WITHDRAW_INVITATION: Final = Operation(
     name="withdraw_invitation",
     method=DELETE,
     path="/v1/invitations/{id}",
+    right=Right.OPERATE,
     summary="End an open invitation.",
     request=WithdrawInvitation,
     response=InvitationReport,
@@ -638,7 +644,9 @@ class RenewalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _renew(node: "Node", _: Empty) -> RenewalReport:
     with _with_certificates():
-        return await node.certificates.renew()
+        renewed = await node.certificates.renew()
+    await node.note_in_audit("renew", renewed.node)
+    return renewed
 
 
 def show_renewal(answer: RenewalReport, _: "Namespace") -> View:
@@ -650,6 +658,8 @@ RENEW: Final = Operation(
     name="renew",
     method=POST,
     path="/v1/renew",
+    right=Right.OPERATE,
+    own_node=True,
     summary="Renew the certificate of the node now.",
     request=Empty,
     response=RenewalReport,

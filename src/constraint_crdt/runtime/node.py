@@ -16,6 +16,7 @@ event loop, and other threads, use `SyncNode`.
 
 import asyncio
 import enum
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -53,6 +54,8 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 class _Life(enum.Enum):
@@ -372,6 +375,13 @@ class Node:
             await self._runtime.feed.commit(note)
         return report
 
+    async def note_in_audit(self, operation: str, subject: str) -> None:
+        """Note a change that is no write of this node, such as an invitation. Refused writes are logged, and raise nothing."""
+        try:
+            await self._runtime.feed.commit(partial(self._runtime.auditor.note, operation, subject))
+        except ConstraintCrdtError as error:
+            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+
     async def _commit(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
         """Commit a change of constraints or membership, with its entry in the audit."""
         return await self._runtime.feed.commit(self._runtime.auditor.audited(mutate, operation, subject))
@@ -394,8 +404,8 @@ class Node:
     @property
     def certified_role(self) -> str | None:
         """The role in the certificate of this node; None without an identity."""
-        identity = self._runtime.identity
-        return None if identity is None else identity.subject.role
+        certificates = self._runtime.certificates
+        return None if certificates is None else certificates.identity.subject.role
 
     def audit(self) -> list[AuditEntry]:
         """Who changed constraints and membership, on all nodes, by time, the newest last. O(entries)."""
