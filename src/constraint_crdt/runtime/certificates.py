@@ -130,7 +130,7 @@ class Certificates:
         self._server: JoinServer | None = None
         self._statements: list[bytes] = []
         self._retry_at, self._pause = 0, 0
-        self._trouble = ""
+        self._trouble, self._said = "", ""
         self._lock = asyncio.Lock()
         self.identity = identity
         """The present identity of the node."""
@@ -143,7 +143,7 @@ class Certificates:
         """The node has joined: read the folder, and listen again for open invitations. Faults are logged."""
         await self.look()
         if self._invitations is not None and self._invitations.listed(self._now()):
-            with _logged():
+            with self._logged():
                 await self._listen()
 
     async def close(self) -> None:
@@ -155,7 +155,7 @@ class Certificates:
     async def look(self) -> None:
         """Take what is new in the folder and in the state, and renew the certificate if it is time."""
         async with self._lock:
-            with _logged():
+            with self._logged():
                 await self._reload()
                 await self._spread()
                 if self._now() >= self._retry_at and self._renewal_is_due(self.identity):
@@ -172,6 +172,18 @@ class Certificates:
             if not await self._renew(forced=True):
                 raise IdentityError(f"the certificate of {identity.subject.node} could not be renewed: {self._trouble}")
         return RenewalReport(node=identity.subject.node, ends=self.identity.ends)
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Log an error about certificates, which ends nothing. The same error again is not logged."""
+        try:
+            yield
+        except ConstraintCrdtError as error:
+            if str(error) != self._said:
+                _log.warning("%s", error)
+            self._said = str(error)
+        else:
+            self._said = ""
 
     # --- renewal ----------------------------------------------------------------------------------------------------------
 
@@ -478,12 +490,3 @@ def _report(invitation: Invitation, token: str = "") -> InvitationReport:
         ends=invitation.ends,
         token=token,
     )
-
-
-@contextlib.contextmanager
-def _logged() -> Iterator[None]:
-    """Log an error about certificates, which ends nothing."""
-    try:
-        yield
-    except ConstraintCrdtError as error:
-        _log.warning("%s", error)
