@@ -25,7 +25,7 @@ def trio(plant: Fleet) -> Iterator[list[NodeProcess]]:
     with processes(plant.root.fleet) as start:
         router = start("forge", "--identity", str(plant.certify("forge")), "--role", "router")
         seed = ("--connect", router.endpoints[0])
-        client = start("anvil", "--identity", str(plant.certify("anvil")), "--role", "client", *seed)
+        client = start("anvil", "--identity", str(plant.certify("anvil", role="operator")), "--role", "client", *seed)
         yield [router, client, start("tongs", "--identity", str(plant.certify("tongs")), *seed)]
 
 

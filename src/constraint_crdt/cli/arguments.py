@@ -21,12 +21,13 @@ PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
 NODE_VARIABLE = "CONSTRAINT_CRDT_NODE"
 TOKEN_FILE_VARIABLE = "CONSTRAINT_CRDT_TOKEN_FILE"  # noqa: S105 - the name of a variable
+CA_VARIABLE = "CONSTRAINT_CRDT_CA"
 SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "demo", "simulate", "replay", "completion"),
+    "run": ("node", "token", "demo", "simulate", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("tile", "counter", "tally", "seen", "position"),
@@ -50,6 +51,7 @@ OWN: Final = {
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
     "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
+    "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
 
@@ -149,6 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     client = _client_flags()
     _node(commands)
+    _token(commands)
     fleet = _fleet(commands, client)
     _apply(commands, client)
     _watch(commands, client)
@@ -234,6 +237,11 @@ def _client_flags() -> _Parser:
         "--node", metavar="URL", help=f"the node to ask, as URL or HOST:PORT; default: {NODE_VARIABLE}, or else {DEFAULT_NODE}"
     )
     flags.add_argument("--token-file", metavar="FILE", help=f"where the token is, if the node asks; default: {TOKEN_FILE_VARIABLE}")
+    flags.add_argument(
+        "--ca",
+        metavar="FILE",
+        help=f"the root certificate of the fleet, for https://; default: {CA_VARIABLE}, or the system's roots",
+    )
     flags.add_argument("--json", action="store_true", help="print the node's answer as JSON")
     return flags
 
@@ -255,7 +263,14 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
-    node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes: lines `read TOKEN` or `write TOKEN`")
+    node.add_argument(
+        "--api-tls",
+        nargs="?",
+        const="identity",
+        metavar="CERT.pem,KEY.pem",
+        help="serve the API by TLS, with this certificate and key; default: those of the identity",
+    )
+    node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
@@ -274,6 +289,23 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--record", metavar="FILE", help="record every input of the node there, for `replay`; bounded in size")
     # For programs that start nodes and must leave none behind: the system closes the pipe when such a program ends.
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
+
+
+def _token(commands: _Commands) -> None:
+    actions = _actions(commands, "token")
+    file = _Parser(add_help=False, allow_abbrev=False)
+    file.add_argument(
+        "--token-file", metavar="FILE", help=f"the file of the node; default: {TOKEN_FILE_VARIABLE}, or that of the settings"
+    )
+    file.add_argument("--config", metavar="FILE", help="the settings of the node, which name its token file")
+    add = _command(actions, "add", "node:add_token", "make a token, print it once, and keep its hash in the token file", file)
+    add.add_argument("name", metavar="NAME", help="who or what uses it: the name stands in the audit")
+    add.add_argument("--role", required=True, metavar="ROLE", help="read, measure or operate")
+    add.add_argument("--valid", metavar="TIME", help="how long it is valid, as in 30d; default: until it is removed")
+    listing = _command(actions, "list", "node:list_tokens", "list the tokens: name, role, end, and when they were made", file)
+    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    remove = _command(actions, "remove", "node:remove_token", "withdraw a token: running nodes refuse it from now on", file)
+    remove.add_argument("name", metavar="NAME", help="its name, as `token list` shows it")
 
 
 def _fleet(commands: _Commands, client: _Parser) -> _Commands:

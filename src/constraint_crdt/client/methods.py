@@ -41,7 +41,7 @@ from constraint_crdt.operations.fleet import (
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.service import AlertsReport, DiagnosisReport, Health, ImportReport
+from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import VariableReport
@@ -101,6 +101,14 @@ class BlockingMethods(ABC):
     def import_state(self, content: bytes) -> ImportReport:
         """Merge a state file into the node."""
         return self.do(service.IMPORT_STATE, service.ImportState(content=content))
+
+    def session(self) -> SessionReport:
+        """Who is signed in, with which role."""
+        return self.do(service.SESSION, Empty())
+
+    def audit(self, *, since: float | None = None, actor: str | None = None) -> list[AuditReport]:
+        """Who changed constraints and membership, where and when: the last 1,000 changes of each node, the newest last."""
+        return self.do(service.AUDIT, service.ReadAudit(since=since, actor=actor))
 
     def diagnosis(self) -> DiagnosisReport:
         """The faults of the node, each with advice."""
@@ -356,6 +364,14 @@ class AsyncMethods(ABC):
     async def import_state(self, content: bytes) -> ImportReport:
         """Merge a state file into the node."""
         return await self.do(service.IMPORT_STATE, service.ImportState(content=content))
+
+    async def session(self) -> SessionReport:
+        """Who is signed in, with which role."""
+        return await self.do(service.SESSION, Empty())
+
+    async def audit(self, *, since: float | None = None, actor: str | None = None) -> list[AuditReport]:
+        """Who changed constraints and membership, where and when: the last 1,000 changes of each node, the newest last."""
+        return await self.do(service.AUDIT, service.ReadAudit(since=since, actor=actor))
 
     async def diagnosis(self) -> DiagnosisReport:
         """The faults of the node, each with advice."""

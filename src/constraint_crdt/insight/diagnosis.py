@@ -283,6 +283,8 @@ class Diagnosis:
         self._folder = folder
         self._probes = probes
         self._namesake_at: int | None = None
+        self.further: list[Callable[[], Iterable[Finding]]] = []
+        """Checks of parts beside the node, such as its API."""
 
     def met_namesake(self) -> None:
         """Another live node has this node's name."""
@@ -291,6 +293,7 @@ class Diagnosis:
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
         findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
+        findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:

@@ -35,7 +35,7 @@ from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import Auditor, ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -178,6 +178,7 @@ class Membership:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
         if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+            self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
 
     async def over(self) -> str:
@@ -254,9 +255,10 @@ class Runtime:
         random: Random,
         now: Callable[[], int],
         check_call: Callable[[], None],
+        actor: str | None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node.
+        outside of the life, the thread or the loop of the node. `actor`: see `Auditor`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -272,6 +274,7 @@ class Runtime:
         self.gossip = node(settings, now, credentials)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence)
+        self.auditor = Auditor(self.gossip, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
@@ -315,7 +318,14 @@ class Runtime:
 
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
-            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+            self.events,
+            self.gossip,
+            self.feed,
+            self.tiles,
+            self.evaluator.verdict,
+            self.evidence.changes.removals,
+            max_skew=settings.max_skew,
+            now=now,
         )
         self.alerts = AlertEngine(
             settings.alert,

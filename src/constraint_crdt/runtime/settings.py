@@ -30,6 +30,9 @@ Role = Literal["peer", "router", "client"]
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
+IDENTITY_TLS = "identity"
+"""The API has the certificate of the node's identity."""
+
 MEMORY_STORE = "memory"
 DEFAULT_STORE = "default"
 
@@ -51,6 +54,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
+    "api_connections_per_address": (1, 100_000, " connections"),
 }
 """Lowest and highest value of each other number, and its unit."""
 
@@ -129,6 +133,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     api_rate: float = 5000.0
     """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
+
+    api_connections_per_address: int = 200
+    """Connections of an address to the API at once: of an IPv4 address, or of the /64 network of an IPv6 address; five times as
+    many of a loopback address. Beyond, an address may ask for the health of the node only.
+    """
+
+    api_tls: str = ""
+    """TLS for the API: `identity` (in a file also `true`) with the certificate of the node's identity, or `CERT.pem,KEY.pem` with a
+    certificate and its key. Without TLS tokens and answers travel unprotected.
+    """
 
     probe: tuple[str, ...] = ()
     """Probes read by the node: `system` or installed probes. Each costs a reading per `check_every`."""
@@ -226,6 +240,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
                 raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
+        if self.api_tls == IDENTITY_TLS and not self.identity:
+            raise SettingsError(
+                "`api_tls` takes the certificate of the node's identity, and there is none: give the node an identity "
+                "(`identity`, --identity FOLDER), or name a certificate and its key (--api-tls CERT.pem,KEY.pem)"
+            )
         if self.accept_plain and not self.identity:
             raise SettingsError("`accept_plain` is for a node with an identity: give it one (--identity FOLDER), or leave this out")
         reachable = [endpoint for endpoint in self.listen if not is_loopback(endpoint)]
@@ -376,6 +395,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = _read_alerts(value)
         if key == "variables":
             value = _read_variables(value)
+        if key == "api_tls":
+            value = _read_api_tls(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
@@ -387,6 +408,16 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
+
+
+def _read_api_tls(value: object) -> object:
+    if value in (True, "true", "1", IDENTITY_TLS):
+        return IDENTITY_TLS
+    if value in (False, "false", "0", ""):
+        return ""
+    if isinstance(value, str) and len(parts := [part.strip() for part in value.split(",")]) == 2 and all(parts):
+        return ",".join(parts)
+    raise SettingsError(f"{value!r} is neither `true` nor CERT.pem,KEY.pem")
 
 
 def _read_labels(texts: list[object]) -> dict[str, str]:
