@@ -574,5 +574,6 @@ RENEW: Final = Operation(
     request=Empty,
     response=RenewalReport,
     run=_renew,
+    of_node=True,
     errors=frozenset({409}),
 )

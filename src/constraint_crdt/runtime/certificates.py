@@ -41,6 +41,7 @@ from constraint_crdt.identity import (
     public_key_of,
     read_chain,
     read_rotation,
+    useful_statements,
 )
 from constraint_crdt.identity.credentials import RowCredentials
 from constraint_crdt.identity.directory import (
@@ -69,6 +70,7 @@ from constraint_crdt.identity.join import JoinServer, read_renewal, renewal_requ
 from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback, parse_address
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.nodes import root_statements, write_root
@@ -113,16 +115,20 @@ class Certificates:
         transport: Transport,
         *,
         commit: Callable[[Callable[[], None]], Awaitable[None]],
+        note: Callable[[str, str], None],
         reopened: Callable[[Peer], None],
         now: Callable[[], int],
     ) -> None:
-        """`credentials`: of the rows, if they are signed. `commit` writes cells. `reopened` is told of each new session."""
+        """`credentials`: of the rows, if they are signed. `commit` writes cells. `note(operation, subject)` writes an entry of the
+        audit. `reopened` is told of each new session.
+        """
         self._settings = settings
         self._folder = Path(settings.identity)
         self._credentials = credentials
         self._gossip = gossip
         self._transport = transport
         self._commit = commit
+        self._note = note
         self._reopened = reopened
         self._now = now
         self._registrar: Registrar | None = None
@@ -292,6 +298,7 @@ class Certificates:
             refusal=self._refusal,
             is_revoked=self._is_revoked,
             fleet=lambda: (self._statements, self._seeds()),
+            admitted=self._admitted,
             random=secrets.token_bytes,
         )
 
@@ -313,17 +320,16 @@ class Certificates:
         """Take the statements in the state into the folder, and those of the folder of an operator into the state."""
         identity, told = self.identity, root_statements(self._gossip.state.rows)
         kept = await asyncio.to_thread(read_rotations, self._folder)
-        useful = [each for each in dict.fromkeys([*kept, *self._statements, *told]) if _leads(each, identity)]
+        useful = useful_statements([*kept, *self._statements, *told], identity.known)
         if set(useful) - set(kept):
             await asyncio.to_thread(save_rotations, self._folder, useful, known_roots(identity.known, useful))
             await self._reload()
             _log.warning("the fleet %s has a new root, and both are accepted now", identity.subject.fleet)
         for statement in set(useful) - set(told) if identity.subject.role == "operator" else ():
             root = fingerprint(public_key_of(read_rotation(statement, self.identity.known).root))
-            await self._commit(partial(self._write_root, root, statement))
-
-    def _write_root(self, root: str, statement: bytes) -> None:
-        self._gossip.write(lambda me: write_root(self._gossip.state.rows, me, root, statement))
+            write = partial(write_root, self._gossip.state.rows, root=root, statement=statement)
+            await self._commit(partial(self._gossip.write, write))
+            self._note("rotate", f"root {root[:16]}")
 
     # --- invitations ------------------------------------------------------------------------------------------------------
 
@@ -332,17 +338,23 @@ class Certificates:
         registrar, identity = self._certifying(), self.identity
         await self._listen()
         made, secret = registrar.invite(role, name, uses, round(valid * SECOND), self._now())
+        self._note("invite", f"{made.id} {name}".rstrip())
         token = Token(VERSION, self._addresses(), root_hash(identity.root), bytes.fromhex(made.id), secret, made.ends, name)
         return _report(made, token=encode_token(token))
 
     def invitations(self) -> list[InvitationReport]:
         """The open invitations. Raises `IdentityError`."""
-        self._certifying()
-        return [] if self._invitations is None else [_report(each) for each in self._invitations.listed(self._now())]
+        return [_report(each) for each in self._certifying().invitations.listed(self._now())]
 
     def withdraw(self, id_: str) -> InvitationReport:
         """Forget an invitation. Raises `IdentityError` for an unknown id."""
-        return _report(self._certifying().invitations.withdraw(id_))
+        withdrawn = self._certifying().invitations.withdraw(id_)
+        self._note("withdraw invitation", id_)
+        return _report(withdrawn)
+
+    def _admitted(self, invitation: Invitation, node: str) -> None:
+        with acting_as(f"invitation {invitation.id}"):
+            self._note("join", f"{node} as {invitation.role}")
 
     def _certifying(self) -> Registrar:
         if self._registrar is None:
@@ -383,9 +395,10 @@ class Certificates:
         """The addresses of the join endpoint, for other machines."""
         host = self._join_address()[0]
         port = 0 if self._server is None else self._server.port
-        wildcard = host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
-        hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] if wildcard else [host]
-        return tuple(dict.fromkeys(address_of(each, port) for each in hosts or ["127.0.0.1"]))[:SEEDS]
+        hosts = [host]
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+            hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] or ["127.0.0.1"]
+        return tuple(dict.fromkeys(address_of(each, port) for each in hosts))[:SEEDS]
 
     def _greeting(self) -> Greeting:
         identity = self.identity
@@ -469,15 +482,6 @@ class Certificates:
             what = f"the fleet has a new root, and these have certificates of the former one: {', '.join(old[:10])}"
             advice = "they renew by themselves while both roots are accepted; `constraint-crdt fleet members` shows how far it is"
             yield Finding(check="root", level="warn", what=what, advice=advice)
-
-
-def _leads(statement: bytes, identity: Identity) -> bool:
-    """True if a statement is on roots of the fleet."""
-    try:
-        read_rotation(statement, identity.known)
-    except IdentityError:
-        return False
-    return True
 
 
 def _report(invitation: Invitation, token: str = "") -> InvitationReport:
