@@ -24,6 +24,7 @@ from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode as MachineNode
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -415,6 +416,13 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
+    def note(self, operation: str, subject: str) -> None:
+        """Write an entry of the audit about a change that has no cells of its own. Beyond a limit there is none."""
+        try:
+            self.feed.write(lambda: self.auditor.note(operation, subject))
+        except ConstraintCrdtError as error:
+            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool) -> None:
@@ -539,7 +547,7 @@ def _certificates(
 
     return Certificates(
         runtime.settings, identity, credentials, runtime.gossip, runtime.transport,
-        commit=runtime.feed.commit, reopened=runtime.membership.reopened, now=now,
+        commit=runtime.feed.commit, note=runtime.note, reopened=runtime.membership.reopened, now=now,
     )  # fmt: skip
 
 
