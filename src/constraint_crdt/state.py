@@ -17,7 +17,7 @@ from constraint_crdt.types.counters import ConstraintGCounter, PNCounters
 from constraint_crdt.types.decay import MAX_SKEW, Ages, DecayCounter
 from constraint_crdt.types.definition import ADD, Labels, check_labels
 from constraint_crdt.types.increments import RoomIncrements
-from constraint_crdt.types.nodes import NODE, NodeValue, Retirements, node_value
+from constraint_crdt.types.nodes import NODE, AuditLog, NodeValue, Retirements, node_value
 from constraint_crdt.types.orset import ConstraintORSet
 from constraint_crdt.types.rates import DecayConstraintState
 from constraint_crdt.types.register import EisensteinRegister, Position
@@ -102,6 +102,11 @@ class ConstraintState(Merge):
     def variables(self) -> MeasuredVariables:
         """The variables that each node in service measures, with their kinds."""
         return MeasuredVariables(self.rows, retirements=self.retirements)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """Who caused the changes, where and when."""
+        return AuditLog(self.rows)
 
     @property
     def position(self) -> Position | None:

@@ -107,7 +107,7 @@ def test_addresses_are_taken_in_any_usual_form(given: str, url: str) -> None:
 
 
 def flags(node: str | None) -> argparse.Namespace:
-    return argparse.Namespace(node=node, token_file=None)
+    return argparse.Namespace(node=node, token_file=None, ca=None)
 
 
 def test_the_default_is_the_nodes_default(monkeypatch: pytest.MonkeyPatch) -> None:

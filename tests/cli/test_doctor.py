@@ -85,12 +85,12 @@ def test_waiting_and_what_is_known_of_a_constraint(node_url: str, capsys: Captur
     code, out, _ = run(capsys, "explain", "w1", *asked)
     assert code == 0
     assert "x < 2.0 (warning)" in out
-    assert "added by     forge, 0 s ago, known here 0 s ago; kept alive by forge~" in out
+    assert "added by     local on forge, 0 s ago, known here 0 s ago; kept alive by forge~" in out
     assert run(capsys, "convergence", *asked)[1].startswith("0 of 0 live peers have the same as forge; staleness p50 -")
     assert run(capsys, "remove", "w1", *asked, "--wait", "majority")[:2] == (0, "w1: removed; 1 of 1 nodes have it\n")
     code, out, _ = run(capsys, "explain", "w1", *asked)
     assert (code, out.splitlines()[0]) == (0, "w1: not active")
-    assert "removal      by forge" in out
+    assert "removal      by local on forge (forge~" in out
     assert run(capsys, "coverage", "nope", *asked)[0] == 1
     assert "this node has no alerts" in run(capsys, "alerts", *asked)[1]
 

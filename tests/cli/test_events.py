@@ -20,8 +20,8 @@ def test_what_happened_is_printed(node_url: str, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["events", "--node", node_url, "--last", "2"]) == 0
     added, removed = capsys.readouterr().out.splitlines()
-    assert added.endswith("  added           seen: x < 1.0")
-    assert removed.endswith("  removed         seen")
+    assert added.endswith("  added           seen: x < 1.0 (by local on forge)")
+    assert removed.endswith("  removed         seen (by local on forge)")
     assert main(["events", "--node", node_url, "--last", "2", "--kind", "removed", "--json"]) == 0
     (event,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert (event["kind"], event["constraint"]) == ("removed", "seen")
@@ -34,9 +34,9 @@ def test_what_happens_is_followed_until_it_is_interrupted(node_url: str, capsys:
     main(["add", "before", "--node", node_url])
     with fork_server.start(following, stdout=subprocess.PIPE, env=environment()) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().endswith("added           before\n")
+        assert process.stdout.readline().endswith("added           before (by local on forge)\n")
         main(["add", "meanwhile", "--node", node_url])
-        assert process.stdout.readline().endswith("added           meanwhile\n")
+        assert process.stdout.readline().endswith("added           meanwhile (by local on forge)\n")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
 

@@ -33,7 +33,7 @@ CLIENT_COMMANDS = "add", "apply", "remove", "record", "check", "status", "constr
         (["check", "=3"], "VAR=VALUE"),
         (["check", "x=1", "x=2"], "two values"),
         (["check", "x=1e999"], "too large for a number"),
-        (["status", "--node", "https://127.0.0.1:1"], "http://HOST:PORT"),
+        (["status", "--node", "ftp://127.0.0.1:1"], "http://HOST:PORT"),
         (["status", "--node", "127.0.0.1:x"], "HOST:PORT"),
         (["status", "--node", "127.0.0.1:0"], "HOST:PORT"),
         (["status", "--node", "127.0.0.1:99999"], "HOST:PORT"),

@@ -28,8 +28,8 @@ from constraint_crdt.client import (
     WrongInput,
 )
 from constraint_crdt.client.wire import AddressError, encode_request, read_address, read_token
-from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.constraints import ADD, DefinitionReport, new_constraint
@@ -284,7 +284,7 @@ async def test_who_follows_may_lose_patience() -> None:
             await anext(client.events(patience=0.01))
 
 
-@pytest.mark.parametrize("text", ["", "http://", "https://forge", "forge:0", "forge:99999", "[::1", "a@b", "forge/x", "x" * 300])
+@pytest.mark.parametrize("text", ["", "http://", "ftp://forge", "forge:0", "forge:99999", "[::1", "a@b", "forge/x", "x" * 300])
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(AddressError):
         read_address(text)

@@ -16,7 +16,8 @@ async def test_coverage_of_a_constraint_and_of_all(node: Node, client: httpx.Asy
     assert (one["id"], one["have"], one["lack"], one["unknown"], one["met"]) == ("a/b %", 1, 0, 0, None)
     (each,) = one["nodes"]
     assert (each["node"], each["holds"], each["live"], each["behind"]) == ("forge", True, True, 0)
-    assert one["dots"] == [f"{node.gossip.replica}:{node.gossip.state.rows.seq(node.gossip.replica)}"]
+    (added,) = node.gossip.state.constraints.additions("a/b %")
+    assert one["dots"] == [f"{node.gossip.replica}:{added.dot.seq}"]
     every = (await client.get("/v1/coverage")).json()
     assert (every["id"], every["change"], every["have"]) == (None, "definitions", 1)
 

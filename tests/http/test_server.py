@@ -9,9 +9,10 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.http import server
-from constraint_crdt.http.security import Tokens
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations.operation import Right
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
 
 FAR = 60.0
@@ -54,7 +55,7 @@ async def test_a_taken_port_is_named_with_what_to_do(node: Node) -> None:
 
 async def test_an_address_of_another_machine_is_refused(node: Node) -> None:
     with pytest.raises(ConstraintCrdtError, match="no such address"):
-        await ApiServer(node, "192.0.2.1", 0, tokens=Tokens([(Right.WRITE, "t" * 16)])).start()
+        await ApiServer(node, "192.0.2.1", 0, tokens=Tokens([(Right.OPERATE, "t" * 16)])).start()
 
 
 async def test_a_port_above_ones_rights_is_refused(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,3 +113,24 @@ async def test_it_ends_twice_and_leaves_signals_alone(node: Node) -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     await api.stop()
     await api.stop()
+
+
+async def test_an_api_beyond_loopback_without_tls_says_so_once(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = Tokens([(Right.OPERATE, "t" * 16)])
+    async with ApiServer(node, "0.0.0.0", 0, tokens=tokens) as api:
+        said = f"tokens and answers travel unprotected to and from the API at {api.url}"
+        assert [record.getMessage() for record in caplog.records if "unprotected" in record.getMessage()] == [
+            f"{said}: serve it by TLS (--api-tls), or put a proxy with TLS in front of it"
+        ]
+        (finding,) = findings(node, "api")
+        assert (finding.level, finding.what) == ("warn", said)
+        assert [each.level for each in findings(node, "tokens")] == ["ok"]
+        tokens.trouble = "the tokens known before stay valid"
+        assert [each.level for each in findings(node, "tokens")] == ["fail"]
+    assert findings(node, "api") == findings(node, "tokens") == []
+    async with ApiServer(node, "127.0.0.1", 0) as api:
+        assert [(each.level, each.what) for each in findings(node, "api")] == [("ok", f"{api.url} serves this machine only")]
+
+
+def findings(node: Node, check: str) -> list[Finding]:
+    return [each for each in node.diagnosis.look().findings if each.check == check]

@@ -233,7 +233,7 @@ async def test_a_violation_is_told_with_its_values_and_its_end_with_its_length()
     async with single() as (node, told):
         runtime = node._runtime
         publisher = EventPublisher(
-            runtime.events, node.gossip, runtime.feed, runtime.tiles, verdicts.get, max_skew=1.0, now=lambda: clock[0]
+            runtime.events, node.gossip, runtime.feed, runtime.tiles, verdicts.get, lambda _: [], max_skew=1.0, now=lambda: clock[0]
         )
 
         def turn(id_: str, *states: VerdictState) -> list[tuple[EventKind, str]]:

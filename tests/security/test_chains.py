@@ -52,14 +52,15 @@ BY_FORGE = der(leaf(FORGE), FORGE.certificate)
 def test_the_root_certifies_a_member() -> None:
     mark = fingerprint(KEY.public_key())
     begins, ends = NOW - EARLIER, NOW + NODE_VALID
-    expected = Member(FLEET, "lathe", "member", KEY.public_key().public_bytes_raw(), mark, None, begins, ends)
+    root = fingerprint(ROOT.key.public_key())
+    expected = Member(FLEET, "lathe", "member", KEY.public_key().public_bytes_raw(), mark, None, begins, ends, "", root)
     assert read_chain(BY_ROOT, [ROOT.certificate]) == expected
 
 
 def test_an_operator_certifies_a_member() -> None:
     member = read_chain(BY_FORGE, [ROOT.certificate])
     assert (member.fleet, member.node, member.role) == (FLEET, "lathe", "member")
-    assert member.issuer == fingerprint(FORGE.key.public_key())
+    assert (member.issuer, member.certified_by) == (fingerprint(FORGE.key.public_key()), "forge")
 
 
 def test_each_of_the_roots_will_do() -> None:

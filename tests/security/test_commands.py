@@ -1,11 +1,19 @@
 """The commands on fleets and identities: what they say, and their exit codes."""
 
+import argparse
 import re
+import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from constraint_crdt.cli.identities import join
 from constraint_crdt.cli.main import main
+from constraint_crdt.cli.node import default_identity
+from constraint_crdt.identity import DAY
+from constraint_crdt.identity.directory import load_identity, open_root
+from constraint_crdt.identity.invitations import Token, encode_token, root_hash
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, is_loopback, load_settings
 
 from .fleets import Fleet
@@ -128,3 +136,116 @@ def test_the_names_of_an_identity_are_the_defaults() -> None:
     with pytest.raises(SettingsError, match="is of the fleet plant, not factory") as refused:
         load_settings({}, {"CONSTRAINT_CRDT_IDENTITY": "x", "CONSTRAINT_CRDT_FLEET": "factory"}, names_of=lambda _: ("a", "plant"))
     assert not refused.value.from_flag
+
+
+# --- renewal, rotation and joining ----------------------------------------------------------------------------------------------
+
+
+def test_a_certificate_of_an_operator_says_what_it_is_for(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    run(capsys, "fleet", "create", "plant")
+    _, said = run(capsys, "fleet", "certify", "forge", "--role", "operator")
+    assert "a node of an operator certifies others: run `constraint-crdt fleet invite` there" in said
+    run(capsys, "fleet", "create", "mill", "--operators-certify", "none")
+    _, said = run(capsys, "fleet", "certify", "forge", "--role", "operator", "--dir", "mill")
+    assert "certifies others" not in said
+    assert not (here / "mill" / "forge" / "issuer.pem").exists()
+
+
+def test_a_node_is_certified_again_with_its_key_and_role(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    run(capsys, "fleet", "create", "plant")
+    run(capsys, "fleet", "certify", "forge", "--role", "operator")
+    key, certificate = (here / "plant" / "forge" / name for name in ("node.key", "node.pem"))
+    before = key.read_bytes(), certificate.read_bytes()
+    code, said = run(capsys, "fleet", "renew", "forge", "--valid", "3d")
+    assert code == 0
+    assert said.startswith("plant/forge: forge is operator of the fleet plant until ")
+    assert "copy the certificates (*.pem) into the folders of the nodes, which take them without a restart" in said
+    assert key.read_bytes() == before[0]
+    assert certificate.read_bytes() != before[1]
+    code, said = run(capsys, "fleet", "renew", "anvil")
+    assert (code, said.count("\n")) == (1, 1)
+    assert "plant/anvil has no certificate to renew: make one with `constraint-crdt fleet certify anvil`" in said
+
+
+def test_a_rotation_says_what_to_copy(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    run(capsys, "fleet", "create", "plant")
+    code, said = run(capsys, "fleet", "rotate")
+    assert code == 0
+    assert "no operator certifies: run `constraint-crdt fleet renew NODE` for each node" in said
+    run(capsys, "fleet", "certify", "forge", "--role", "operator")
+    code, said = run(capsys, "fleet", "rotate", "--both", "2d")
+    assert code == 0
+    assert said.startswith("plant: a new root of the fleet plant, valid until ")
+    assert "next: copy ca.pem, rotations.pem and issuer.pem of plant/forge into the folder of forge, which needs no restart" in said
+    assert len(list((here / "plant").glob("root-*.key"))) == 2
+    code, said = run(capsys, "fleet", "certify", "lathe")
+    assert code == 0
+    assert load_identity(here / "plant" / "lathe", time.time_ns()).root == open_root(here / "plant").certificate
+
+
+def token_for(fleet: Fleet, *, ends: int = DAY, name: str = "") -> str:
+    """An invitation to an address where nothing answers."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    root = root_hash(fleet.root.certificate)
+    return encode_token(Token(1, (address,), root, bytes(8), bytes(16), time.time_ns() + ends, name))
+
+
+def test_a_text_that_is_no_token_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("x", token_for(Fleet(Path("plant")))[:-3]):
+        code, said = run(capsys, "node", "--join", text)
+        assert (code, said.count("\n")) == (2, 1)
+        assert "that is no invitation: paste the whole token that `constraint-crdt fleet invite` printed" in said
+
+
+def test_joining_fails_in_one_sentence(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    plant, other = Fleet(here / "plant"), Fleet(here / "other")
+    readable = here / "readable"
+    readable.mkdir()
+    (readable / "node.key").write_bytes((plant.certify("anvil") / "node.key").read_bytes())
+    (readable / "node.key").chmod(0o644)
+    (here / "file").write_text("")
+    for folder, token, says in [
+        ("new", token_for(plant), r"no answer from the operator at 127.0.0.1:\d+ \(.*\): look whether its node runs"),
+        (
+            "new",
+            token_for(plant, ends=-DAY),
+            "the invitation ended on .*, and the clock of this machine says .*: ask for a new one",
+        ),
+        ("plant", token_for(plant), "plant has the root of a fleet: name another folder with --identity"),
+        (
+            "plant/anvil",
+            token_for(other),
+            "plant/anvil has the identity of anvil in the fleet plant, and the invitation is of another",
+        ),
+        ("readable", token_for(plant), "others on this machine can read or write the key readable/node.key: `chmod 600"),
+        ("file", token_for(plant), "cannot make file: File exists; name another folder, or make room"),
+    ]:
+        code, said = run(capsys, "node", "--join", token, "--identity", folder, "--name", "lathe")
+        assert code == 1, said
+        assert re.search(says, said.splitlines()[-1]), said
+    key = (here / "new" / "node.key").read_bytes()
+    run(capsys, "node", "--join", token_for(plant), "--identity", "new", "--name", "lathe")
+    assert (here / "new" / "node.key").read_bytes() == key, "another try is for the same key"
+
+
+def test_a_node_that_belongs_already_uses_no_invitation(here: Path) -> None:
+    plant = Fleet(here / "plant")
+    arguments = argparse.Namespace(
+        join=token_for(plant), identity=str(plant.certify("forge")), name=None, listen=None, connect=None
+    )
+    assert join(arguments) == here / "plant" / "forge"
+
+
+def test_the_identity_of_a_joined_node_is_used_by_later_starts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
+    folder = default_identity()
+    assert folder == here / "state" / "constraint-crdt" / "identity"
+    defaults = {"listen": ["tcp/127.0.0.1:7447"], "connect": ["tls/127.0.0.1:7448"]}
+    read = {"names_of": lambda _: ("lathe", "plant"), "defaults_of": lambda _: defaults, "default_identity": str(folder)}
+    settings = load_settings({}, {}, **read)  # type: ignore[arg-type]
+    assert (settings.identity, settings.name, settings.connect) == (str(folder), "lathe", ("tls/127.0.0.1:7448",))
+    assert load_settings({"listen": ["tcp/127.0.0.1:1"]}, {}, **read).listen == ("tcp/127.0.0.1:1",)  # type: ignore[arg-type]
+    for other in ({"name": "anvil"}, {"fleet": "mill"}, {"insecure": True}):
+        assert load_settings(other, {}, **read).identity == ""  # type: ignore[arg-type]

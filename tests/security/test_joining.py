@@ -45,6 +45,7 @@ from constraint_crdt.identity.invitations import (
     encode_token,
     read_join_request,
     read_token,
+    root_hash,
 )
 from constraint_crdt.identity.join import (
     CONNECTIONS_EACH,
@@ -52,7 +53,6 @@ from constraint_crdt.identity.join import (
     join,
     read_renewal,
     renewal_request,
-    root_hash,
 )
 
 from .fleets import NOW, Fleet, root_of, seeded

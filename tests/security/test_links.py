@@ -13,9 +13,19 @@ from secrets import token_bytes
 
 import pytest
 
-from constraint_crdt.identity import DAY
+from constraint_crdt.identity import DAY, known_roots
 from constraint_crdt.identity.authentication import Authenticator
-from constraint_crdt.identity.directory import load_identity
+from constraint_crdt.identity.directory import (
+    certify_again,
+    load_identity,
+    load_issuer,
+    read_rotations,
+    rotate_root,
+    save_certificate,
+    save_rotations,
+)
+from constraint_crdt.identity.invitations import Invitations, Registrar
+from constraint_crdt.identity.join import read_renewal, renewal_request
 from constraint_crdt.insight.diagnosis import check_seeds
 from constraint_crdt.transport import TransportError
 from constraint_crdt.transport.zenoh import ZenohTransport
@@ -333,3 +343,56 @@ async def test_a_link_ends_with_its_certificate(tmp_path: Path) -> None:
     await all_see_all(forge)
     assert [up for peer, up in forge.changes if peer == brief.me] == [True, False]
     await members.network.close()
+
+
+# --- certificates of operators, and roots that follow each other ---------------------------------------------------------------
+
+
+async def test_a_certificate_of_an_operator_links_and_a_renewed_one_replaces_it(plant: Fleet) -> None:
+    """The session is opened again; the name, and whom it sees, stay."""
+    network = Network("zenoh")
+    forge_identity = plant.identity("forge")
+    anvil_folder = plant.certify("anvil", role="member")
+    issuer = load_issuer(plant.folder / "forge", forge_identity)
+    assert issuer is not None
+    registrar = Registrar(
+        issuer, Invitations(anvil_folder / "invitations.json"),
+        refusal=lambda *_: None, is_revoked=lambda _: False, fleet=lambda: ((), ()), random=plant.random,
+    )  # fmt: skip
+    now = time.time_ns()
+    try:
+        listening = ZenohTransport(identity=forge_identity)
+        forge = await network.join("forge", fleet=FLEET, transport=listening)
+        before = load_identity(anvil_folder, now)
+        transport = ZenohTransport(connect=forge.transport.endpoints, identity=before)
+        anvil = await network.join("anvil", fleet=FLEET, transport=transport)
+        await all_see_all(forge, anvil)
+        chain = read_renewal(registrar.renew(renewal_request(before), before.roots, now), before, now)
+        save_certificate(anvil_folder, chain, before)
+        anvil.me = await transport.renew(load_identity(anvil_folder, now))
+        await all_see_all(forge, anvil)
+        assert await forge.ask(anvil, b"x") == [b"x"]
+        assert [forge_identity.member_in(proof).certified_by for proof in listening.proofs.values()] == ["forge"]
+    finally:
+        await network.close()
+
+
+async def test_nodes_of_two_roots_link_while_both_are_accepted(plant: Fleet) -> None:
+    network = Network("zenoh")
+    for name in ("forge", "anvil"):
+        plant.certify(name, role="member")
+    old = plant.folder / "forge"
+    root, _ = rotate_root(plant.folder, both=DAY, now=time.time_ns(), random=plant.random)
+    statements = read_rotations(plant.folder)
+    save_rotations(old, statements, known_roots(load_identity(old, time.time_ns()).known, statements))
+    new, _ = certify_again(plant.folder, root, "anvil", now=time.time_ns(), random=plant.random)
+    identities = [load_identity(folder, time.time_ns()) for folder in (old, new)]
+    assert identities[0].root.public_key() != identities[1].root.public_key()
+    try:
+        forge = await network.join("forge", fleet=FLEET, transport=ZenohTransport(identity=identities[0]))
+        transport = ZenohTransport(connect=forge.transport.endpoints, identity=identities[1])
+        await all_see_all(forge, await network.join("anvil", fleet=FLEET, transport=transport))
+        later = load_identity(new, time.time_ns() + 2 * DAY)
+        assert len(later.roots) == 1, "a node of the former root is a stranger then"
+    finally:
+        await network.close()

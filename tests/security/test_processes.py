@@ -25,7 +25,7 @@ def trio(plant: Fleet) -> Iterator[list[NodeProcess]]:
     with processes(plant.root.fleet) as start:
         router = start("forge", "--identity", str(plant.certify("forge")), "--role", "router")
         seed = ("--connect", router.endpoints[0])
-        client = start("anvil", "--identity", str(plant.certify("anvil")), "--role", "client", *seed)
+        client = start("anvil", "--identity", str(plant.certify("anvil", role="operator")), "--role", "client", *seed)
         yield [router, client, start("tongs", "--identity", str(plant.certify("tongs")), *seed)]
 
 
@@ -85,3 +85,37 @@ def test_a_node_on_loopback_needs_neither_and_says_nothing(tmp_path: Path) -> No
         assert "links" not in node.run("status").lower()
         assert finding(node, "certificates")["level"] == "ok"
         assert not [line for line in node.log if "protected" in line]
+
+
+# --- invitations and renewal ----------------------------------------------------------------------------------------------------
+
+
+def test_a_fleet_grows_by_invitations_and_remembers(tmp_path: Path) -> None:
+    """The story of docs/security.md. A joined node starts again without the token, also while the operator is away."""
+    plant = Fleet(tmp_path / "plant", f"plant-{secrets.token_hex(4)}")
+    forge_folder, lathe_folder = plant.certify("forge"), tmp_path / "lathe"
+    with processes(plant.root.fleet) as start:
+        forge = start("forge", "--identity", str(forge_folder), "--join-listen", "127.0.0.1:0")
+        token = forge.run("fleet", "invite").split()[-1]
+        lathe = start("lathe", "--identity", str(lathe_folder), "--join", token)
+        assert any("joined the fleet" in line and "as lathe (member)" in line for line in lathe.log)
+        seconds_until(lambda: lathe.get("status")["peers"] == 1)
+        assert [(each["node"], each["role"], each["certified_by"]) for each in forge.ask("fleet", "members")] == [
+            ("forge", "operator", ""),
+            ("lathe", "member", "forge"),
+        ]
+        assert "1 of 1" in forge.run("fleet", "invitations")
+
+        before = (lathe_folder / "node.pem").read_bytes()
+        replica = lathe.get("status")["replica"]
+        assert lathe.run("fleet", "renew").startswith("lathe has a certificate until ")
+        assert (lathe_folder / "node.pem").read_bytes() != before
+        seconds_until(lambda: lathe.get("status")["peers"] == forge.get("status")["peers"] == 1)
+        assert lathe.get("status")["replica"] == replica
+
+        again = run_to_its_end("--name", "anvil", "--identity", str(tmp_path / "anvil"), "--join", token)
+        assert (again.returncode, again.stderr.count("\n")) == (1, 1)
+        assert "the invitation was used by lathe: ask for a new one" in again.stderr
+        assert lathe.terminate() == 0
+        lathe = start("lathe", "--identity", str(lathe_folder))
+        seconds_until(lambda: lathe.get("status")["peers"] == 1)

@@ -21,12 +21,13 @@ PROGRAM = "constraint-crdt"
 DEFAULT_NODE = "http://127.0.0.1:8470"
 NODE_VARIABLE = "CONSTRAINT_CRDT_NODE"
 TOKEN_FILE_VARIABLE = "CONSTRAINT_CRDT_TOKEN_FILE"  # noqa: S105 - the name of a variable
+CA_VARIABLE = "CONSTRAINT_CRDT_CA"
 SHELLS = ("bash", "zsh", "fish")
 LEAST_DEMO_NODES = 2
 MOST_DEMO_NODES = 20
 LEAST_DEMO_SECONDS = 8.0
 GROUPS: Final = {
-    "run": ("node", "demo", "simulate", "replay", "completion"),
+    "run": ("node", "token", "demo", "simulate", "replay", "completion"),
     "constraints": ("apply", "coverage"),
     "observe": ("watch", "events", "doctor"),
     "state": ("tile", "counter", "tally", "seen", "position"),
@@ -49,7 +50,8 @@ OWN: Final = {
 
 ACTIONS: Final = {
     "tile": "put, get or remove a tile: a piece of content that the fleet shares",
-    "fleet": "make the root of a fleet, and the identities of its nodes",
+    "fleet": "make the root of a fleet and the identities of its nodes, invite machines, list members",
+    "token": "make, list or withdraw the tokens of the API of a node",
 }
 """The commands that have actions, with their help."""
 
@@ -147,9 +149,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    _node(commands)
-    _fleet(commands)
     client = _client_flags()
+    _node(commands)
+    _token(commands)
+    fleet = _fleet(commands, client)
     _apply(commands, client)
     _watch(commands, client)
     _merge(commands)
@@ -157,7 +160,7 @@ def make_parser() -> argparse.ArgumentParser:
     _simulate(commands)
     _demo(commands)
     _completion(commands)
-    _operations(commands, client)
+    _operations(commands, client, {"fleet": fleet})
     return parser
 
 
@@ -177,9 +180,8 @@ FIELD = "request."
 """How the name of a field of the request begins among the parsed arguments."""
 
 
-def _operations(commands: _Commands, client: _Parser) -> None:
-    """The commands of operations, in the order of `OPERATIONS`."""
-    actions: dict[str, _Commands] = {}
+def _operations(commands: _Commands, client: _Parser, actions: dict[str, _Commands]) -> None:
+    """The commands of operations, in the order of `OPERATIONS`. `actions`: of commands that have some already."""
     for operation in OPERATIONS:
         for command in operation.commands:
             name, _, action = command.name.partition(" ")
@@ -235,6 +237,11 @@ def _client_flags() -> _Parser:
         "--node", metavar="URL", help=f"the node to ask, as URL or HOST:PORT; default: {NODE_VARIABLE}, or else {DEFAULT_NODE}"
     )
     flags.add_argument("--token-file", metavar="FILE", help=f"where the token is, if the node asks; default: {TOKEN_FILE_VARIABLE}")
+    flags.add_argument(
+        "--ca",
+        metavar="FILE",
+        help=f"the root certificate of the fleet, for https://; default: {CA_VARIABLE}, or the system's roots",
+    )
     flags.add_argument("--json", action="store_true", help="print the node's answer as JSON")
     return flags
 
@@ -248,13 +255,22 @@ def _node(commands: _Commands) -> None:
         "--accept-plain", action="store_const", const=True, help="link also to nodes without an identity, for a while"
     )
     node.add_argument("--insecure", action="store_const", const=True, help="listen beyond this machine without an identity")
+    node.add_argument("--join", metavar="TOKEN", help="join the fleet of an invitation first; later starts need no token")
+    node.add_argument("--join-listen", metavar="HOST:PORT", help="where machines that join are answered; default: port 7448")
     node.add_argument("--request", metavar="FILE", help="make a key, write a request for a certificate there, and end")
     node.add_argument("--role", metavar="ROLE", help="peer, router or client; default: peer")
     node.add_argument("--listen", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT for other nodes; may be repeated")
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")
     node.add_argument("--no-discover", dest="discover", action="store_const", const=False, help="link to no others than these")
     node.add_argument("--api", metavar="HOST:PORT", help="where to serve the HTTP API; default: 127.0.0.1:8470")
-    node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes: lines `read TOKEN` or `write TOKEN`")
+    node.add_argument(
+        "--api-tls",
+        nargs="?",
+        const="identity",
+        metavar="CERT.pem,KEY.pem",
+        help="serve the API by TLS, with this certificate and key; default: those of the identity",
+    )
+    node.add_argument("--token-file", metavar="FILE", help="tokens that the API takes; `token add` makes them")
     node.add_argument("--store", metavar="PATH", help="file for the state, memory, or default: one below the XDG state directory")
     node.add_argument("--rejoin", action="store_true", help="set a damaged store aside, and take everything from the peers again")
     node.add_argument("--probe", action="append", metavar="PROBE", help="system, none or an installed one; may be repeated")
@@ -275,18 +291,52 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--while-stdin-open", action="store_true", help=argparse.SUPPRESS)
 
 
-def _fleet(commands: _Commands) -> None:
+def _token(commands: _Commands) -> None:
+    actions = _actions(commands, "token")
+    file = _Parser(add_help=False, allow_abbrev=False)
+    file.add_argument(
+        "--token-file", metavar="FILE", help=f"the file of the node; default: {TOKEN_FILE_VARIABLE}, or that of the settings"
+    )
+    file.add_argument("--config", metavar="FILE", help="the settings of the node, which name its token file")
+    add = _command(actions, "add", "node:add_token", "make a token, print it once, and keep its hash in the token file", file)
+    add.add_argument("name", metavar="NAME", help="who or what uses it: the name stands in the audit")
+    add.add_argument("--role", required=True, metavar="ROLE", help="read, measure or operate")
+    add.add_argument("--valid", metavar="TIME", help="how long it is valid, as in 30d; default: until it is removed")
+    listing = _command(actions, "list", "node:list_tokens", "list the tokens: name, role, end, and when they were made", file)
+    listing.add_argument("--json", action="store_true", help="print them as JSON")
+    remove = _command(actions, "remove", "node:remove_token", "withdraw a token: running nodes refuse it from now on", file)
+    remove.add_argument("name", metavar="NAME", help="its name, as `token list` shows it")
+
+
+def _fleet(commands: _Commands, client: _Parser) -> _Commands:
     actions = _actions(commands, "fleet")
     create = _command(actions, "create", "identities:create", "make the root of a fleet: its key and its certificate")
     create.add_argument("name", metavar="NAME", help="name of the fleet")
     create.add_argument("--dir", metavar="FOLDER", help="where to write them; default: a folder of that name")
+    create.add_argument(
+        "--operators-certify",
+        default="members",
+        choices=("all", "members", "none"),
+        help="the roles that nodes of operators may certify: all, members and observers, or none; default: members",
+    )
     certify = _command(
         actions, "certify", "identities:certify", "make identities of nodes, certify nodes again, or answer requests"
     )
     certify.add_argument("nodes", nargs="+", metavar="NODE|FILE", help="name of a node, or the file of its request")
     certify.add_argument("--role", default="member", metavar="ROLE", help="observer, member or operator; default: member")
-    certify.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
-    certify.add_argument("--dir", metavar="FOLDER", help="where the root is; default: here, or the only folder here that has one")
+    renew = _command(
+        actions, "renew", "identities:renew", "renew the certificate of a node now: by its fleet, or by the root", client
+    )
+    renew.add_argument(
+        "nodes", nargs="*", metavar="NODE|FILE", help="certify these again where the root is; default: ask the node of --node"
+    )
+    rotate = _command(actions, "rotate", "identities:rotate", "replace the root of a fleet by a new one, while the fleet runs")
+    rotate.add_argument("--both", default="7d", metavar="TIME", help="how long both roots are accepted; default: 7d")
+    for each in (certify, renew):
+        each.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
+    for each in (certify, renew, rotate):
+        each.add_argument("--dir", metavar="FOLDER", help="where the root is; default: here, or the only folder here that has one")
+    return actions
 
 
 def _apply(commands: _Commands, client: _Parser) -> None:

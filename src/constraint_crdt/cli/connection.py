@@ -1,7 +1,8 @@
 """The node that a command asks, the call of a declared command, and the errors of the client as the end of the command.
 
-The node is taken from the flag, the environment or the default, in this order; the token file likewise, without a default. A
-declared command calls its operation with the request of its flags, or makes the calls of its declaration, and prints the response.
+The node is taken from the flag, the environment or the default, in this order; the token file and the root certificate likewise,
+without a default. A declared command calls its operation with the request of its flags, or makes the calls of its declaration, and
+prints the response.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from constraint_crdt.cli.arguments import DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
+from constraint_crdt.cli.arguments import CA_VARIABLE, DEFAULT_NODE, FIELD, NODE_VARIABLE, PROGRAM, TOKEN_FILE_VARIABLE
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present
 from constraint_crdt.client import NoAnswer, NotANode, Unauthorized, WrongInput
 from constraint_crdt.client.blocking import Client
@@ -22,12 +23,13 @@ from constraint_crdt.operations.operation import AnyOperation
 def connect(arguments: argparse.Namespace, timeout: float = TIMEOUT) -> Client:
     """A client of the node that `arguments` name. Opens no connection yet. `timeout`: seconds.
 
-    Raises `MisuseError` for a wrong address, token or token file. The methods of the client raise `ClientError`.
+    Raises `MisuseError` for a wrong address, token, token file or root certificate. The methods of the client raise `ClientError`.
     """
     node = arguments.node if arguments.node is not None else os.environ.get(NODE_VARIABLE) or DEFAULT_NODE
     file = arguments.token_file or os.environ.get(TOKEN_FILE_VARIABLE)
+    ca = arguments.ca or os.environ.get(CA_VARIABLE)
     try:
-        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout)
+        return Client(node, token=read_token(Path(file)) if file else None, timeout=timeout, ca=ca or None)
     except AddressError as error:
         raise MisuseError(f"{error} (--node, {NODE_VARIABLE})") from None
     except (ConstraintCrdtError, ValueError) as error:

@@ -1,34 +1,64 @@
-"""The commands on the root of a fleet and on identities: `fleet create`, `fleet certify`, and the requests of `node --request`.
+"""The commands on the root of a fleet and on identities: `fleet create`, `certify`, `renew` and `rotate`, and the requests of
+`node --request` and `node --join`.
 
-They work on files of this machine, and ask no node. Rule: each says what it made and what comes next.
+They work on files of this machine; `renew` without a name asks a node, and `node --join` the operator of the invitation. Rule: each
+says what it made and what comes next.
 """
 
 import argparse
+import asyncio
 import secrets
 import socket
+import sys
 import time
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from constraint_crdt.cli.arguments import PROGRAM
-from constraint_crdt.cli.output import MisuseError, print_view
-from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, moment
+from constraint_crdt.cli.connection import connect
+from constraint_crdt.cli.node import default_identity
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_view, printable
+from constraint_crdt.identity import SECOND, IdentityError, check_name, check_role, fingerprint, moment, public_key_of, read_request
 from constraint_crdt.identity.directory import (
+    AUTHORITY,
+    CERTIFICATE,
+    ISSUER,
     ROOT_KEY,
+    ROTATIONS,
+    certify_again,
     certify_node,
     certify_request,
     create_fleet,
     find_fleet,
     open_root,
+    own_key,
+    read_file,
+    read_identity_of,
+    rotate_root,
+    save_certificate,
+    write_defaults,
     write_request,
+    write_rotations,
 )
+from constraint_crdt.identity.invitations import Token, read_token, root_hash
+from constraint_crdt.identity.join import join as ask_to_join
 from constraint_crdt.operations.command import parse_duration
+from constraint_crdt.operations.fleet import show_renewal
+from constraint_crdt.runtime.settings import is_loopback
+
+DEFAULT_LISTEN = "tcp/0.0.0.0:7447"
+"""Where a node listens by default that joined a fleet beyond its machine."""
 
 
 def create(arguments: argparse.Namespace) -> int:
     """`fleet create`: make the root of a fleet."""
     _checked(arguments.name, "the name of a fleet")
     folder = Path(arguments.dir or arguments.name)
-    root = create_fleet(folder, arguments.name, now=time.time_ns(), random=secrets.token_bytes)
+    root = create_fleet(
+        folder, arguments.name,
+        now=time.time_ns(), random=secrets.token_bytes, operators_certify=arguments.operators_certify,
+    )  # fmt: skip
     where = "" if arguments.dir is None else f" --dir {folder}"
     print_view(
         [
@@ -58,6 +88,8 @@ def certify(arguments: argparse.Namespace) -> int:
     lines = [f"{each}: {each.name} is {role} of the fleet {root.fleet} until {moment(now + valid)}" for each in made]
     if names:
         lines.append("next: copy each folder to the machine of its node, where only the user of the node may read it")
+    if any((each / ISSUER).exists() for each in made):
+        lines.append(f"a node of an operator certifies others: run `{PROGRAM} fleet invite` there for each further machine")
     if requests:
         lines.append("next: copy the files of a request into the folder of its key, on the machine that made the request")
     print_view([*lines, f"then start each node with `{PROGRAM} node --identity FOLDER`"])
@@ -80,6 +112,100 @@ def request(arguments: argparse.Namespace) -> int:
         ]
     )
     return 0
+
+
+def renew(arguments: argparse.Namespace) -> int:
+    """`fleet renew`: have a node renew its certificate now, or certify nodes again where the root is."""
+    if not arguments.nodes:
+        with connect(arguments) as client:
+            answer = client.renew()
+        return present(answer, None if arguments.json else show_renewal(answer, arguments))
+    valid = round(parse_duration(arguments.valid) * SECOND)
+    names = [read_request(read_file(Path(each)))[0] if Path(each).is_file() else each for each in arguments.nodes]
+    for name in names:
+        _checked(name, "the name of a node")
+    folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    root, now = open_root(folder), time.time_ns()
+    made = [certify_again(folder, root, each, now=now, random=secrets.token_bytes, valid=valid) for each in names]
+    lines = [f"{own}: {own.name} is {role} of the fleet {root.fleet} until {moment(now + valid)}" for own, role in made]
+    print_view([*lines, "next: copy the certificates (*.pem) into the folders of the nodes, which take them without a restart"])
+    return 0
+
+
+def rotate(arguments: argparse.Namespace) -> int:
+    """`fleet rotate`: make a new root, which follows the present one."""
+    both = round(parse_duration(arguments.both) * SECOND)
+    folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    former, now = open_root(folder), time.time_ns()
+    root, operators = rotate_root(folder, both=both, now=now, random=secrets.token_bytes)
+    kept = folder / f"root-{fingerprint(public_key_of(former.certificate))[:8]}.key"
+    lines = [
+        f"{folder}: a new root of the fleet {root.fleet}, valid until {moment(root.ends)}",
+        f"the former root is accepted for links until {moment(now + both)}; its key is kept as {kept}: delete it then",
+    ]
+    told = [own for own in operators if (own / ISSUER).exists()]
+    files = f"{AUTHORITY}, {ROTATIONS} and {ISSUER}"
+    lines += [f"next: copy {files} of {own} into the folder of {own.name}, which needs no restart" for own in told]
+    if told:
+        lines.append(
+            f"their nodes tell the fleet, and all nodes renew by themselves: `{PROGRAM} fleet members` shows how far it is"
+        )
+    else:
+        lines.append(
+            f"no operator certifies: run `{PROGRAM} fleet renew NODE` for each node, and copy its *.pem files, before that"
+        )
+    print_view(lines)
+    return 0
+
+
+def join(arguments: argparse.Namespace) -> Path:
+    """`node --join TOKEN`: make a key, and have it certified by the operator who made the invitation. Returns the folder.
+
+    Raises `CommandFailedError`, and `MisuseError` for a text that is no token.
+    """
+    try:
+        token = read_token(arguments.join)
+    except IdentityError as error:
+        raise MisuseError(str(error)) from None
+    if arguments.name is not None:
+        _checked(arguments.name, "the name of a node")
+    folder = Path(arguments.identity) if arguments.identity else default_identity()
+    try:
+        _join(arguments, token, folder)
+    except IdentityError as error:
+        raise CommandFailedError(str(error)) from None
+    return folder
+
+
+def _join(arguments: argparse.Namespace, token: Token, folder: Path) -> None:
+    now, own = time.time_ns(), None
+    if (folder / ROOT_KEY).exists():
+        raise IdentityError(f"{folder} has the root of a fleet: name another folder with --identity")
+    if (folder / CERTIFICATE).exists():
+        own = read_identity_of(folder, now)
+        if token.root not in map(root_hash, own.known):
+            of = f"{own.subject.node} in the fleet {own.subject.fleet}"
+            raise IdentityError(
+                f"{folder} has the identity of {of}, and the invitation is of another: name a folder with --identity"
+            )
+        if own.validity(now) is None and arguments.name in (None, own.subject.node):
+            _say(f"{own.subject.node} is of the fleet {own.subject.fleet} already: the invitation is not used")
+            return
+    name = arguments.name or token.name or (own.subject.node if own is not None else socket.gethostname())
+    key = own_key(folder, secrets.token_bytes)
+    admission = asyncio.run(ask_to_join(token, check_name(name, "the name of a node"), key, time.time_ns))
+    write_rotations(folder, admission.rotations)
+    pem = b"".join(each.public_bytes(Encoding.PEM) for each in admission.roots)
+    save_certificate(folder, admission.chain, roots=pem)
+    beyond = not all(map(is_loopback, admission.seeds))
+    write_defaults(folder, arguments.listen or ([DEFAULT_LISTEN] if beyond else []), arguments.connect or admission.seeds)
+    member = admission.member
+    _say(f"joined the fleet {member.fleet} as {member.node} ({member.role}), certified until {moment(member.ends)}; keys: {folder}")
+
+
+def _say(text: str) -> None:
+    """Nothing of a node goes to stdout."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def _checked(name: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands on a node of this machine: `node` and `doctor`.
+"""The commands on a node of this machine: `node`, `doctor`, and `token`.
 
 `node` runs a node and its API until SIGTERM or Ctrl-C, or until a fault ends the node, and logs to stderr.
 Rules: nothing on stdout. The port of the API is taken first: a taken port is refused before the fleet hears of the node.
@@ -7,44 +7,53 @@ Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which th
 The log of a node: stderr, a line per event, `time level message`.
 
 `doctor` asks the node for its findings. Without an answer it looks itself: at the settings, port, seeds and store.
+
+`token` changes the token file of a node, which need not run: a running node notices the change.
 """
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from constraint_crdt.cli.arguments import PROGRAM
+from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
 from constraint_crdt.client import ClientError, NoAnswer
+from constraint_crdt.client.wire import read_token
+from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.security import Tokens
+from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
+from constraint_crdt.http.tokens import Token, TokenFile, Tokens, check_token_name, parse_role, show_moment
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
-from constraint_crdt.operations.command import View
+from constraint_crdt.operations.command import Column, Table, View, parse_duration
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime.measurement import find_probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.persistence import store_path
 from constraint_crdt.runtime.settings import (
     ENVIRONMENT_PREFIX,
+    IDENTITY_TLS,
     MEMORY_STORE,
     NodeSettings,
     SettingsError,
     load_settings,
     parse_address,
 )
+from constraint_crdt.store import default_path
 
 _LOGGED = {
     EventKind.ADDED: logging.INFO,
@@ -57,6 +66,9 @@ _LOGGED = {
     EventKind.MISSED: logging.WARNING,
 }
 """The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""
+
+OPEN_FILES = 4096
+"""Open files that a node may need: connections of the API, links, and the store."""
 
 DIAGNOSIS_TIMEOUT = 30.0
 """Seconds of silence, beyond those that the client grants a diagnosis, as the node tries its seeds."""
@@ -71,6 +83,8 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     """
     if arguments.request is not None:
         sys.exit(_write_request(arguments))
+    if arguments.join is not None:
+        _join(arguments)
     settings = _settings(arguments)
     if arguments.rejoin and settings.store == MEMORY_STORE:
         raise MisuseError("--rejoin sets a store aside, and this node keeps its state in memory: leave it out, or name a --store")
@@ -79,9 +93,14 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
         ahead = round(arguments.clock_offset * 1e9)
         node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
-        api = ApiServer(node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens)
+        api = ApiServer(
+            node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)
+        )
         api.bind()
         log_to_stderr()
+        _allow_open_files()
+        if settings.identity:
+            _log.info("identity %s: %s of the fleet %s", settings.identity, settings.name, settings.fleet)
         over = asyncio.run(_serve(node, api, rejoin=arguments.rejoin, while_stdin_open=arguments.while_stdin_open))
     except ConstraintCrdtError as error:
         raise CommandFailedError(str(error)) from None
@@ -93,10 +112,56 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     os._exit(0 if over is None else CommandFailedError.exit_code)
 
 
+def _allow_open_files() -> None:
+    """Raise the limit of open files for the connections of the API, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard):
+        return
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, OPEN_FILES)), hard))
+
+
+def _api_certificate(settings: NodeSettings) -> ApiCertificate | None:
+    """The certificate of the API; None for plain HTTP. Raises `ConstraintCrdtError` if it cannot be used."""
+    if not settings.api_tls:
+        return None
+    if settings.api_tls == IDENTITY_TLS:
+        from constraint_crdt.identity.directory import CERTIFICATE, KEY
+
+        return ApiCertificate(Path(settings.identity) / CERTIFICATE, Path(settings.identity) / KEY)
+    certificate, _, key = settings.api_tls.partition(",")
+    return ApiCertificate(Path(certificate), Path(key))
+
+
 def _write_request(arguments: argparse.Namespace) -> int:
     from constraint_crdt.cli.identities import request
 
     return request(arguments)
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    """Join a fleet by an invitation. The node then has an identity, as with `--identity`."""
+    from constraint_crdt.cli.identities import join
+
+    arguments.identity = str(join(arguments))
+
+
+def _defaults_of(folder: str) -> Mapping[str, Sequence[str]]:
+    """Where the node of an identity listens and connects by default. Raises `IdentityError`."""
+    from constraint_crdt.identity.directory import read_defaults
+
+    return read_defaults(Path(folder))
+
+
+def default_identity() -> Path:
+    """The folder of the identity of a node that joined by an invitation."""
+    return default_path("node", "fleet").parents[1] / "identity"
+
+
+def _remembered_identity() -> str:
+    """The same, if there is one; else ""."""
+    folder = default_identity()
+    return str(folder) if (folder / "node.pem").exists() else ""
 
 
 def _names_of(folder: str) -> tuple[str, str]:
@@ -112,9 +177,16 @@ def _settings(arguments: argparse.Namespace) -> NodeSettings:
     flags = {key: given[key] for key in NodeSettings.__struct_fields__ if key in given}
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        return load_settings(flags, os.environ, Path(config) if config else None, names_of=_names_of)
+        return _load(flags, config)
     except SettingsError as error:
         raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+
+
+def _load(flags: Mapping[str, object], config: str | None) -> NodeSettings:
+    return load_settings(
+        flags, os.environ, Path(config) if config else None,
+        names_of=_names_of, defaults_of=_defaults_of, default_identity=_remembered_identity(),
+    )  # fmt: skip
 
 
 async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: bool) -> str | None:
@@ -171,7 +243,8 @@ async def _log_events(node: Node) -> None:
 
 
 def _line(event: Event) -> str:
-    return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "")
+    cause = f" (by {event.actor} on {event.by})" if event.actor else ""
+    return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "") + cause
 
 
 class LineFormatter(logging.Formatter):
@@ -201,6 +274,83 @@ def log_to_stderr() -> None:
     logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there
 
 
+# --- token ----------------------------------------------------------------------------------------------------------------------
+
+
+def add_token(arguments: argparse.Namespace) -> int:
+    """`token add`: print a new token on stdout, and a sentence about it on stderr."""
+    file = _token_file(arguments)
+    try:
+        right, name = parse_role(arguments.role), check_token_name(arguments.name)
+        valid = None if arguments.valid is None else round(parse_duration(arguments.valid))
+    except ConstraintCrdtError as error:
+        raise MisuseError(str(error)) from None
+    if valid is not None and not 1 <= valid <= DURATION_MAX:
+        raise MisuseError(f"--valid takes 1s to {DURATION_MAX}s, not {arguments.valid}")
+    now = int(time.time())
+    secret = file.add(name, right, made=now, ends=None if valid is None else now + valid)
+    print(secret, flush=True)
+    until = "until it is removed" if valid is None else f"until {show_moment(now + valid)}"
+    print(
+        f"{file.path}: the token {name} has the role {right.name.lower()}, {until}. It is shown this once: keep it in a file that "
+        "only its user can read, and name this file to commands with --token-file",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def list_tokens(arguments: argparse.Namespace) -> int:
+    """`token list`: a row for each token."""
+    found, now = _token_file(arguments).read(), time.time()
+    if arguments.json:
+        print_json(
+            [
+                {
+                    "name": each.name,
+                    "role": each.right.name.lower(),
+                    "made": each.made,
+                    "ends": each.ends,
+                    "ended": _ended(each, now),
+                }
+                for each in found
+            ]
+        )
+    elif not found:
+        print_view(f"there is no token: `{PROGRAM} token add NAME --role operate` makes one")
+    else:
+        rows = [
+            [
+                each.name,
+                each.right.name.lower(),
+                f"{show_moment(each.ends)}{' (over)' if _ended(each, now) else ''}",
+                show_moment(each.made),
+            ]
+            for each in found
+        ]
+        print_view(Table([*map(Column, ("name", "role", "ends", "made"))], rows))
+    return 0
+
+
+def _ended(token: Token, now: float) -> bool:
+    return token.ends is not None and now >= token.ends
+
+
+def remove_token(arguments: argparse.Namespace) -> int:
+    """`token remove`: withdraw a token."""
+    file = _token_file(arguments)
+    file.remove(arguments.name)
+    print_view(f"{file.path}: the token {arguments.name} is withdrawn; a running node refuses it from now on")
+    return 0
+
+
+def _token_file(arguments: argparse.Namespace) -> TokenFile:
+    """The token file of the node. Raises `CommandFailedError` for wrong settings, `MisuseError` if none is named."""
+    file = arguments.token_file or _settings(argparse.Namespace(config=arguments.config)).token_file
+    if not file:
+        raise MisuseError("name the token file of the node with --token-file, or `token_file` in the settings of --config")
+    return TokenFile(Path(file))
+
+
 # --- doctor ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -209,9 +359,12 @@ def doctor(arguments: argparse.Namespace) -> int:
     settings, findings = _read_settings(arguments)
     node = arguments.node
     if node is None and settings is not None and not settings.api.endswith(":0") and arguments.config is not None:
-        node = settings.api
-    token_file = arguments.token_file or (settings.token_file if settings is not None else None)
-    client = connect(argparse.Namespace(node=node, token_file=token_file), DIAGNOSIS_TIMEOUT)
+        node = f"https://{settings.api}" if settings.api_tls else settings.api
+    token_file = arguments.token_file or (_own_token_file(settings) if settings is not None else None)
+    ca = arguments.ca
+    if settings is not None and settings.api_tls == IDENTITY_TLS:
+        ca = ca or os.environ.get(CA_VARIABLE) or Path(settings.identity) / "ca.pem"
+    client = connect(argparse.Namespace(node=node, token_file=token_file, ca=ca), DIAGNOSIS_TIMEOUT)
     try:
         answer = client.diagnosis()
         findings.append(Finding(check="node", level="ok", what=f"{answer.node} answers at {client.address.url}"))
@@ -229,6 +382,15 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 1 if worst_of(findings) == "fail" else 0
 
 
+def _own_token_file(settings: NodeSettings) -> str | None:
+    """The token file of the node, if a command can use a token of it: not if it has hashes only."""
+    try:
+        read_token(Path(settings.token_file))
+    except ConstraintCrdtError:
+        return None
+    return settings.token_file
+
+
 def show_findings(findings: Iterable[Finding]) -> View:
     """A line for each finding."""
     return [
@@ -240,7 +402,7 @@ def _read_settings(arguments: argparse.Namespace) -> tuple[NodeSettings | None, 
     """The settings of a node that is started here, and the findings on them."""
     config = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     try:
-        settings = load_settings({}, os.environ, Path(config) if config else None, names_of=_names_of)
+        settings = _load({}, config)
     except ConstraintCrdtError as error:
         return None, [Finding(check="settings", level="fail", what=str(error), advice="mend it: a node does not start with it")]
     source = config or "the environment and the defaults"

@@ -52,6 +52,7 @@ __all__ = [
     "PlatoClient",
     "PlatoError",
     "Refused",
+    "TlsError",
     "Unauthorized",
     "WrongInput",
 ]
@@ -69,6 +70,10 @@ class NoAnswer(ClientError):
         super().__init__(message)
         self.refused = refused
         self.timed_out = timed_out
+
+
+class TlsError(ClientError):
+    """The server does not speak TLS, or its certificate is not trusted."""
 
 
 class NotANode(ClientError):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,6 +24,7 @@ from constraint_crdt.client.wire import (
     Heard,
     RawResponse,
     StreamReader,
+    Trust,
     authorization,
     check_answer,
     check_token,
@@ -53,8 +55,17 @@ class _Connection:
         self.idle_since = 0.0
 
     @classmethod
-    async def open(cls, address: Address) -> "_Connection":
-        return cls(*await asyncio.open_connection(address.host, address.port))
+    async def open(cls, address: Address, trust: Trust | None) -> "_Connection":
+        """Connect; by TLS, and check the certificate of the server, where `trust` is given."""
+        if trust is None:
+            return cls(*await asyncio.open_connection(address.host, address.port))
+        while True:
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=trust.context(), server_hostname=address.host
+            )
+            if trust.accepts(writer.get_extra_info("peercert")):
+                return cls(reader, writer)
+            writer.close()
 
     @property
     def usable(self) -> bool:
@@ -103,9 +114,10 @@ class _Connection:
 class AsyncClient(AsyncMethods):
     """The API of a node. Use a context manager, or call `close`. Operations raise `ClientError` only."""
 
-    def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT, ca: str | Path | None = None) -> None:
         """As of `Client`."""
         self.address = read_address(node)
+        self._trust = Trust(ca) if self.address.secure else None
         self._token = check_token(token)
         self._timeout = timeout
         self._idle: list[_Connection] = []
@@ -151,7 +163,7 @@ class AsyncClient(AsyncMethods):
                         if method not in REPEATABLE:
                             sentence = f"the node at {self.address.url} ended the connection before it answered"
                             raise NoAnswer(sentence) from None
-                return await self._exchange(await _Connection.open(self.address), method, path, headers, body)
+                return await self._exchange(await _Connection.open(self.address, self._trust), method, path, headers, body)
         except OSError as error:  # a TimeoutError, too
             raise no_answer(self.address, error, timeout) from None
         except h11.RemoteProtocolError:
@@ -217,7 +229,7 @@ class AsyncClient(AsyncMethods):
         connection: _Connection | None = None
         try:
             async with asyncio.timeout(SILENCE) as silence:
-                connection = await _Connection.open(self.address)
+                connection = await _Connection.open(self.address, self._trust)
                 await connection.send("GET", f"/v1/events?last={last}&follow={int(follow)}", headers, None)
                 response = await connection.receive()
                 if response.status_code >= 400:

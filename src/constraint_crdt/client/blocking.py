@@ -6,8 +6,10 @@ a connection for each call; each of its failures is a `PlatoError` with a senten
 
 import http.client
 import select
+import ssl
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -24,9 +26,11 @@ from constraint_crdt.client.wire import (
     REPEATABLE,
     SILENCE,
     TIMEOUT,
+    Address,
     Heard,
     RawResponse,
     StreamReader,
+    Trust,
     authorization,
     check_answer,
     check_token,
@@ -49,15 +53,40 @@ Request = TypeVar("Request", bound=msgspec.Struct)
 Response = TypeVar("Response")
 
 
+class _TlsConnection(http.client.HTTPConnection):
+    """A connection by TLS."""
+
+    def __init__(self, address: Address, timeout: float, trust: Trust) -> None:
+        super().__init__(address.host, address.port, timeout=timeout)
+        self._trust = trust
+
+    def connect(self) -> None:
+        """Connect, and check the certificate of the server."""
+        while not self._trust.accepts((link := self._link()).getpeercert()):
+            link.close()
+
+    def _link(self) -> ssl.SSLSocket:
+        super().connect()
+        plain = self.sock
+        try:
+            self.sock = link = self._trust.context().wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
+        return link
+
+
 class Client(BlockingMethods):
     """The API of a node. Use a context manager, or call `close`. Operations raise `ClientError` only."""
 
-    def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT) -> None:
-        """`node`: URL or HOST:PORT. `timeout`: seconds without data after which a request fails.
+    def __init__(self, node: str, *, token: str | None = None, timeout: float = TIMEOUT, ca: str | Path | None = None) -> None:
+        """`node`: URL or HOST:PORT. `timeout`: seconds without data after which a request fails. `ca`: a file with the root
+        certificate of the fleet, for `https://`; None: the roots of the system.
 
-        Raises `AddressError` for an invalid address, `ValueError` for an invalid token.
+        Raises `AddressError` for an invalid address, `ValueError` for an invalid token, `ConstraintCrdtError` for an unusable file.
         """
         self.address = read_address(node)
+        self._trust = Trust(ca) if self.address.secure else None
         self._token = check_token(token)
         self._timeout = timeout
         self._idle: list[tuple[float, http.client.HTTPConnection]] = []
@@ -108,7 +137,7 @@ class Client(BlockingMethods):
                 raise no_answer(self.address, error, timeout) from None
             except http.client.HTTPException:
                 raise not_a_node(self.address) from None
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
+        connection = self._connection(timeout)
         try:
             return self._exchange(connection, method, path, body, headers, timeout)
         except OSError as error:
@@ -139,6 +168,12 @@ class Client(BlockingMethods):
         else:
             self._idle.append((time.monotonic(), connection))
         return answered
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        """A new connection, not opened yet."""
+        if self._trust is None:
+            return http.client.HTTPConnection(self.address.host, self.address.port, timeout=timeout)
+        return _TlsConnection(self.address, timeout, self._trust)
 
     def _kept_connection(self) -> http.client.HTTPConnection | None:
         """An open connection from the pool, or None."""
@@ -180,7 +215,7 @@ class Client(BlockingMethods):
     def _stream(self, reader: StreamReader, last: int, *, follow: bool) -> Iterator[Heard]:
         """A stream, until the connection breaks."""
         reader.restart()
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=SILENCE)
+        connection = self._connection(SILENCE)
         headers = {"Accept": "text/event-stream", **authorization(self._token)}
         if reader.last_id is not None:
             headers["Last-Event-ID"] = reader.last_id

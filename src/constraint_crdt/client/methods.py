@@ -30,11 +30,18 @@ from constraint_crdt.operations import (
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
-from constraint_crdt.operations.fleet import CounterReport, LabelReport, PositionReport
+from constraint_crdt.operations.fleet import (
+    CounterReport,
+    InvitationReport,
+    LabelReport,
+    MemberReport,
+    PositionReport,
+    RenewalReport,
+)
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
 from constraint_crdt.operations.plato import DeltaTaken, TileSubmitted
-from constraint_crdt.operations.service import AlertsReport, DiagnosisReport, Health, ImportReport
+from constraint_crdt.operations.service import AlertsReport, AuditReport, DiagnosisReport, Health, ImportReport, SessionReport
 from constraint_crdt.operations.sketches import InsertReport, SeenReport, TallyReport, TopReport
 from constraint_crdt.operations.tiles import TileContent, TileRemoved, TileReport
 from constraint_crdt.operations.variables import VariableReport
@@ -94,6 +101,14 @@ class BlockingMethods(ABC):
     def import_state(self, content: bytes) -> ImportReport:
         """Merge a state file into the node."""
         return self.do(service.IMPORT_STATE, service.ImportState(content=content))
+
+    def session(self) -> SessionReport:
+        """Who is signed in, with which role."""
+        return self.do(service.SESSION, Empty())
+
+    def audit(self, *, since: float | None = None, actor: str | None = None) -> list[AuditReport]:
+        """Who changed constraints and membership, where and when: the last 1,000 changes of each node, the newest last."""
+        return self.do(service.AUDIT, service.ReadAudit(since=since, actor=actor))
 
     def diagnosis(self) -> DiagnosisReport:
         """The faults of the node, each with advice."""
@@ -262,6 +277,26 @@ class BlockingMethods(ABC):
         """The labels in use, with their nodes and constraints."""
         return self.do(fleet.LABELS, Paged())
 
+    def members(self) -> list[MemberReport]:
+        """The nodes with certificates of the fleet."""
+        return self.do(fleet.MEMBERS, Empty())
+
+    def invite(self, *, role: str = "member", name: str = "", uses: int = 1, valid: float = 3600.0) -> InvitationReport:
+        """Invite a machine to the fleet."""
+        return self.do(fleet.INVITE, fleet.Inviting(role=role, name=name, uses=uses, valid=valid))
+
+    def invitations(self) -> list[InvitationReport]:
+        """The open invitations of the node."""
+        return self.do(fleet.INVITATIONS, Empty())
+
+    def withdraw_invitation(self, id_: str) -> InvitationReport:
+        """End an open invitation."""
+        return self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
+
+    def renew(self) -> RenewalReport:
+        """Renew the certificate of the node now."""
+        return self.do(fleet.RENEW, Empty())
+
     def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""
         return self.do(plato.ROOMS, plato.ListRooms(prefix=prefix))
@@ -329,6 +364,14 @@ class AsyncMethods(ABC):
     async def import_state(self, content: bytes) -> ImportReport:
         """Merge a state file into the node."""
         return await self.do(service.IMPORT_STATE, service.ImportState(content=content))
+
+    async def session(self) -> SessionReport:
+        """Who is signed in, with which role."""
+        return await self.do(service.SESSION, Empty())
+
+    async def audit(self, *, since: float | None = None, actor: str | None = None) -> list[AuditReport]:
+        """Who changed constraints and membership, where and when: the last 1,000 changes of each node, the newest last."""
+        return await self.do(service.AUDIT, service.ReadAudit(since=since, actor=actor))
 
     async def diagnosis(self) -> DiagnosisReport:
         """The faults of the node, each with advice."""
@@ -496,6 +539,26 @@ class AsyncMethods(ABC):
     async def labels(self) -> list[LabelReport]:
         """The labels in use, with their nodes and constraints."""
         return await self.do(fleet.LABELS, Paged())
+
+    async def members(self) -> list[MemberReport]:
+        """The nodes with certificates of the fleet."""
+        return await self.do(fleet.MEMBERS, Empty())
+
+    async def invite(self, *, role: str = "member", name: str = "", uses: int = 1, valid: float = 3600.0) -> InvitationReport:
+        """Invite a machine to the fleet."""
+        return await self.do(fleet.INVITE, fleet.Inviting(role=role, name=name, uses=uses, valid=valid))
+
+    async def invitations(self) -> list[InvitationReport]:
+        """The open invitations of the node."""
+        return await self.do(fleet.INVITATIONS, Empty())
+
+    async def withdraw_invitation(self, id_: str) -> InvitationReport:
+        """End an open invitation."""
+        return await self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
+
+    async def renew(self) -> RenewalReport:
+        """Renew the certificate of the node now."""
+        return await self.do(fleet.RENEW, Empty())
 
     async def rooms(self, prefix: str = "") -> list[str]:
         """The rooms that have a tile."""

@@ -1,12 +1,13 @@
 """The exchange of requests, responses and events, for both clients: addresses, tokens, encoding, decoding, errors.
 
-Rules: no I/O here, except to read a file of tokens. A token goes into a header and nowhere else. A file of tokens has lines
-`read TOKEN` and `write TOKEN`, or a single token. The stream of events is that of the HTML standard, 9.2.6; the server side is
-`GET /v1/events`.
+Rules: no I/O here, except to read a file of tokens or of root certificates. A token goes into a header and nowhere else. A file of
+tokens has lines such as `read TOKEN` and `operate TOKEN`, or a single token. The stream of events is that of the HTML standard,
+9.2.6; the server side is `GET /v1/events`.
 """
 
 import json
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -14,7 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from constraint_crdt.client import Busy, NoAnswer, NotANode, NotFound, Refused, Unauthorized, WrongInput
+from constraint_crdt.client import Busy, NoAnswer, NotANode, NotFound, Refused, TlsError, Unauthorized, WrongInput
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.model import Event, Notice
 from constraint_crdt.operations.operation import JSON, AnyOperation, Operation
@@ -54,6 +55,12 @@ KINDS: dict[int, type[Refused]] = {
 }  # fmt: skip
 """The error by status; `Refused` for others."""
 
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""The reasons of OpenSSL for an answer in plain HTTP."""
+
+_OTHER_HOST = frozenset({62, 64})
+"""The codes of OpenSSL for a certificate of another host name, or address."""
+
 _NEXT = re.compile(r'<([^>]*)>;\s*rel="next"')
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 _PATH_FIELD = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -71,11 +78,13 @@ class Address(NamedTuple):
 
     host: str
     port: int
+    secure: bool = False
+    """By TLS."""
 
     @property
     def url(self) -> str:
         """As a URL."""
-        return f"http://{self.authority}"
+        return f"http{'s' if self.secure else ''}://{self.authority}"
 
     @property
     def authority(self) -> str:
@@ -84,21 +93,28 @@ class Address(NamedTuple):
 
 
 def read_address(text: str) -> Address:
-    """The address in `http://HOST:PORT` or `HOST:PORT`. Raises `AddressError`."""
-    wrong = AddressError(f"{text!r} is no address of a node: give http://HOST:PORT or HOST:PORT")
+    """The address in `http://HOST:PORT`, `https://HOST:PORT` or `HOST:PORT`. Raises `AddressError`."""
+    wrong = AddressError(f"{text!r} is no address of a node: give http://HOST:PORT, https://HOST:PORT or HOST:PORT")
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         port = parts.port
         (parts.hostname or "").encode("idna")
     except ValueError:  # a port out of range, an unclosed bracket; or UnicodeError, a host that no resolver could take
         raise wrong from None
-    if parts.scheme != "http" or not parts.hostname or port == 0 or parts.path not in ("", "/") or parts.query or parts.username:
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or port == 0
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.username
+    ):
         raise wrong
-    return Address(parts.hostname, DEFAULT_PORT if port is None else port)
+    return Address(parts.hostname, DEFAULT_PORT if port is None else port, parts.scheme == "https")
 
 
 def read_token(file: Path) -> str:
-    """The first token with the role write, or else the first token. Raises `ConstraintCrdtError` without any."""
+    """The first token with the most rights. Raises `ConstraintCrdtError` without any, and for a file of hashes."""
     try:
         with file.open("rb") as opened:
             text = opened.read(MOST_TOKEN_BYTES).decode()
@@ -107,13 +123,66 @@ def read_token(file: Path) -> str:
     except UnicodeDecodeError:
         raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
     lines = [words for line in text.splitlines() if (words := line.split()) and not words[0].startswith("#")]
-    for right in ("write", "read"):
+    for rights in (("operate", "write"), ("measure",), ("read",)):
         for words in lines:
-            if len(words) == 2 and words[0] == right:
+            if len(words) == 2 and words[0] in rights:
                 return words[1]
     if len(lines) == 1 and len(lines[0]) == 1:
         return lines[0][0]
-    raise ConstraintCrdtError(f"there is no token in {file}: write a line `read TOKEN` or `write TOKEN`")
+    if any(words[0] == "token" for words in lines):
+        raise ConstraintCrdtError(
+            f"{file} is the token file of a node and has hashes of tokens: name the file with your own token, "
+            "which `constraint-crdt token add` printed"
+        )
+    raise ConstraintCrdtError(f"there is no token in {file}: write a line with the token alone")
+
+
+class Trust:
+    """The certificates that a client trusts, for TLS."""
+
+    def __init__(self, ca: str | Path | None) -> None:
+        """`ca`: a file with root certificates, in PEM; None: those of the system. Raises `ConstraintCrdtError` if unusable.
+
+        A certificate that the root of a fleet signed for a node names no address: then the name of the fleet is checked, and the
+        host is not. Any other certificate must name the host.
+        """
+        self._ca = None if ca is None else Path(ca)
+        self._context: ssl.SSLContext | None = None
+        self._by_host = ca is None
+        if self._ca is not None:
+            self._context = self._make(self._ca)
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        if self._context is None:
+            self._context = ssl.create_default_context()  # reads the roots of the system, some hundred files
+        self._context.check_hostname = self._by_host
+        return self._context
+
+    def accepts(self, certificate: Mapping[str, Any] | None) -> bool:
+        """True for a certificate whose signature was checked. False: connect again, and the host is checked, too."""
+        if self._by_host or _of_fleet(certificate or {}):
+            return True
+        self._by_host = True
+        return False
+
+    @staticmethod
+    def _make(file: Path) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(file)
+        except ssl.SSLError:
+            raise ConstraintCrdtError(f"{file} has no certificate in PEM: name the ca.pem of the fleet") from None
+        except OSError as error:
+            raise ConstraintCrdtError(f"cannot read the root certificate {file}: {error.strerror or error}") from None
+        return context
+
+
+def _of_fleet(certificate: Mapping[str, Any]) -> bool:
+    """True for a certificate of a node, of the fleet that its issuer names."""
+    issuer = [value for part in certificate.get("issuer", ()) for key, value in part if key == "commonName"]
+    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+    return len(issuer) == len(uris) == 1 and uris[0].startswith(f"constraint-crdt://{issuer[0]}/")
 
 
 # --- requests and responses ------------------------------------------------------------------------------------------------------
@@ -257,8 +326,22 @@ def not_a_node(address: Address) -> NotANode:
     return NotANode(f"what answers at {address.url} is no node of constraint-crdt")
 
 
-def no_answer(address: Address, error: OSError, timeout: float) -> NoAnswer:
+def _tls_error(address: Address, error: ssl.SSLError) -> TlsError:
+    if error.reason in _NO_TLS:
+        return TlsError(f"the port at {address.url} speaks no TLS: use http:// in place of https://")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message
+        if error.verify_code in _OTHER_HOST:
+            return TlsError(f"the certificate of {address.url} is for another host: {why}")
+        advice = "name the root certificate of its fleet (ca.pem) with --ca FILE, CONSTRAINT_CRDT_CA or `ca`"
+        return TlsError(f"the certificate of {address.url} is not trusted ({why}): {advice}")
+    return TlsError(f"TLS with {address.url} failed: {error.reason or error}")
+
+
+def no_answer(address: Address, error: OSError, timeout: float) -> NoAnswer | TlsError:
     """The error of a request without an answer."""
+    if isinstance(error, ssl.SSLError):
+        return _tls_error(address, error)
     if isinstance(error, TimeoutError):
         return NoAnswer(f"the node at {address.url} did not answer within {timeout:g} s", timed_out=True)
     if isinstance(error, ConnectionRefusedError):

@@ -301,8 +301,7 @@ class Rows(Tables):
         self.apply(runs, whole=True)
         if self.signed is not None:
             for run in runs:
-                if self.get(SIGNATURE, "", run.replica) is not None:
-                    self.signed.begin(run.replica, run.dead)
+                self.signed.begin(run.replica, run.dead)
 
     def merge(self, other: "Rows") -> bool:
         """Take in everything another set of rows knows. True if the knowledge here changed."""

@@ -42,6 +42,7 @@ STRETCH: Final = FAN**LEVELS
 """Seqs below a hash of the highest level."""
 
 HASH_BYTES: Final = 16
+ROOT_BYTES: Final = 32
 _TOP: Final = 128
 
 
@@ -402,7 +403,7 @@ def _above(tree: _Tree, blocks: Hashes) -> list[Hashes]:
 
 def _root(stretches: Hashes) -> bytes:
     parts = [stretch.to_bytes(8) + content for stretch, content in sorted(stretches.items()) if content is not None]
-    return blake2b(b"".join(parts), digest_size=32, person=b"row root").digest()
+    return blake2b(b"".join(parts), digest_size=ROOT_BYTES, person=b"row root").digest()
 
 
 def _put_all(tree: _Tree, changes: Sequence[Hashes]) -> None:

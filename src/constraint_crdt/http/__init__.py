@@ -4,8 +4,8 @@ The application is here: all operations, routed and guarded, and the pages besid
 decodes them, runs the operation, and encodes and caches the response. `event_stream` streams, `metrics` and `openapi` describe, and
 `server` runs the application beside a node in one event loop.
 
-Refused before they reach an operation, in this order: requests beyond the rate limit, for another host, from another origin,
-without the right.
+Refused before they reach an operation, in this order: requests on a connection beyond the bounds, beyond the rate limit, for
+another host, from another origin, without the right.
 
 Paths. An id at the end of a path is matched decoded (`any_text`), slashes included. Where a path has several ids, or more after an
 id, each id is a segment of the path as sent, percent-encoded: matched decoded, an encoded slash would be ambiguous, and two
@@ -30,9 +30,10 @@ from starlette.types import Scope
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, metrics
+from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
-from constraint_crdt.http.security import Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, Tokens
+from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, TokenGuard, check_reserved, session
+from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Problem
 from constraint_crdt.operations.tiles import TILES_PATH
@@ -43,6 +44,7 @@ OWN: Final[Mapping[str, Own]] = {
     "events": events,
     "metrics": metrics,
     "openapi": openapi,
+    "session": session,
 }
 """The operations served from the parts of the server, by name."""
 
@@ -99,18 +101,24 @@ def make_app(
     """The ASGI application that serves `node`, which must be started, in the node's event loop.
 
     `bound_to`: the host of the listening socket, served beside the loopback addresses. `pages`: routes beside
-    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may read and write.
+    the API, such as the dashboard. `cut_off` ends the connection of a request. `tokens`: without, every client may do everything.
     """
     feed = EventFeed(node, cut_off)
     routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
-    counts = RequestCounts(routes)
+    counts, denials = RequestCounts(routes), Denials()
+
+    def note(scope: Scope, status: int) -> None:
+        counts.note(scope, status)
+        denials.note(scope, status)
+
     app = Starlette(
         routes=routes,
         middleware=[
             Middleware(
                 Guard,
-                note=counts.note,
+                note=note,
                 checks=(
+                    check_reserved,
                     RateLimit(node.settings.api_rate).check,
                     OriginGuard(bound_to, any_host=tokens is not None).check,
                     TokenGuard(tokens).check,
@@ -120,8 +128,8 @@ def make_app(
         exception_handlers={HTTPException: _not_routed},
     )
     app.router.redirect_slashes = False
-    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed)
-    app.state.document = _document
+    app.state.feed, app.state.metrics = feed, NodeMetrics(node, counts, feed, denials)
+    app.state.document, app.state.node = _document, node
     return app
 
 

@@ -25,17 +25,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from hashlib import blake2b
 from http import HTTPStatus
 from time import monotonic
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, TypeVar, get_args, get_type_hints
 from urllib.parse import quote, unquote, unquote_to_bytes, urlencode
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, WritesRefused
+from constraint_crdt.errors import ConstraintCrdtError, LifecycleError, NotPermitted, WritesRefused
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.operations.operation import (
     JSON,
+    RIGHT_OF_ROLE,
     AnyOperation,
     Freshness,
     Parameter,
@@ -46,39 +47,47 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
+from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.node import Node
 
-GRANTED: Final = "constraint_crdt.right"
-"""The key of the role of a request in its scope, set by the guard in front of the application."""
+GRANTED: Final = "constraint_crdt.session"
+"""The key of the `Session` of a request in its scope, set by the guard in front of the application."""
 
 BODY_PAUSE = 30.0
 """Seconds: the longest pause within a body."""
 
-NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
+BODY_RATE = 4096
+"""Bytes per second of a body, at least: on average, after `BODY_PAUSE` seconds."""
 
+NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 MOST_ANSWERS = 256
 MOST_BYTES = 32 * 1024 * 1024
-LARGEST = 8 * 1024 * 1024
-"""Bytes of the largest response in the cache."""
+LARGEST = 8 * 1024 * 1024  # bytes of the largest response in the cache
 
 CHEAP = 0.001
 """Seconds: a response computed faster is computed for each request."""
 
 SHARE_OF_LOOP = 1
-"""After an expensive response, the pause as a multiple of its time: half of the loop stays free. (With 4, reads at 2,000 a second
-waited for each other while a third of the node's core was idle.)"""
+"""After an expensive response, the pause as a multiple of its time: half of the loop stays free."""
 
-LONGEST_PAUSE = 0.25
-"""Seconds between two of them, at most."""
+LONGEST_PAUSE = 0.25  # seconds between two of them, at most
 
-_HEADERS = {"cache-control": "private, no-cache"}
-"""Clients revalidate each time."""
+_HEADERS = {"cache-control": "private, no-cache"}  # clients revalidate each time
 
 _Asked = tuple[str, bytes]
 
 BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
 
 _log = logging.getLogger("constraint_crdt.api")
+
+
+class Session(NamedTuple):
+    """Who sends a request. `name`: of the token; `local` on a node without tokens."""
+
+    name: str
+    right: Right
+    ends: int | None
+    """The end of the token, in seconds since the epoch; None: none."""
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,6 +127,8 @@ def problem_of(error: Exception, request: Request) -> Problem:
             return error
         case ExpressionError():
             return wrong(f"`when`: {error}" if error.field == "when" else str(error), error.field)
+        case NotPermitted():
+            return Problem(HTTPStatus.FORBIDDEN, str(error))
         case WritesRefused() | LifecycleError():  # the node tries again every second, or stops
             return busy(str(error))
         case ConstraintCrdtError():
@@ -220,23 +231,34 @@ class Resource:
         """Serve a request with a method of this resource. Failures become problems."""
         endpoint = self._endpoints["GET" if request.method == "HEAD" else request.method]
         operation = endpoint.operation
-        if request.scope.get(GRANTED, Right.WRITE) < endpoint.right:
-            return problem_response(_reading_only())
+        session: Session = request.scope[GRANTED]
         try:
+            self._check_right(session, endpoint.right)
             if operation.freshness is not None:
                 return await self._cached(endpoint, request)
             asked = await endpoint.decode(request)
+            if operation.right_of is not None:
+                self._check_right(session, operation.right_of(asked))
             if operation.run is None:
                 return await self._own[operation.name](asked, request)
-            return endpoint.encode(request, await operation.run(self._node, asked))
+            if endpoint.right <= Right.READ:
+                return endpoint.encode(request, await operation.run(self._node, asked))
+            with acting_as(session.name):
+                return endpoint.encode(request, await operation.run(self._node, asked))
         except Exception as error:
             return problem_response(problem_of(error, request))
 
-
-def _reading_only() -> Problem:
-    detail = "this token allows reading only: use one that allows writing"
-    headers = {"www-authenticate": 'Bearer realm="constraint-crdt", error="insufficient_scope", scope="write"'}
-    return Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
+    def _check_right(self, session: Session, needed: Right) -> None:
+        """Raise `Problem` if the token, or the role of this node in its fleet, does not give this right."""
+        if session.right < needed:
+            wanted = needed.name.lower()
+            detail = f"token {session.name} has the role {session.right.name.lower()}; this needs {wanted}"
+            headers = {"www-authenticate": f'Bearer realm="constraint-crdt", error="insufficient_scope", scope="{wanted}"'}
+            raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
+        role = self._node.certified_role
+        if role is not None and RIGHT_OF_ROLE[role] < needed:
+            which = f"{'an' if role == 'observer' else 'a'} {role}"
+            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:
@@ -302,14 +324,17 @@ async def _read(request: Request, most: int) -> bytes:
         raise _too_large(most)
     body = bytearray()
     try:
+        now, latest = (clock := asyncio.get_running_loop().time), clock() + BODY_PAUSE
         async with asyncio.timeout(BODY_PAUSE) as pause:
             async for chunk in request.stream():
-                pause.reschedule(asyncio.get_running_loop().time() + BODY_PAUSE)
                 body += chunk
+                pause.reschedule(min(now() + BODY_PAUSE, latest + len(body) / BODY_RATE))
                 if len(body) > most:
                     raise _too_large(most)
     except TimeoutError:
-        detail = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        slow = now() - latest >= len(body) / BODY_RATE > 0
+        paused = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        detail = f"the body came with less than {BODY_RATE} bytes per second" if slow else paused
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None

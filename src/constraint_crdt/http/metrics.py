@@ -11,9 +11,10 @@ constraint gets a series, nor jump when such a constraint disappears. So its fir
 and later counts without a series add to this value.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -23,10 +24,12 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
 from constraint_crdt.alerts.rules import KINDS
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import RequestCounts
+from constraint_crdt.http.security import Denials
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
@@ -36,6 +39,34 @@ from constraint_crdt.runtime.answers import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
+
+METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+OTHER_METHOD: Final = "other"
+NO_ROUTE: Final = "none"
+
+
+class ResponseLabels(NamedTuple):
+    """The labels of a response."""
+
+    method: str
+    route: str
+    status: int
+
+
+class RequestCounts:
+    """The number of responses of an application, by method, route and status."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """`routes`: those of the application."""
+        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
+        self.answers: Counter[ResponseLabels] = Counter()
+        """The counts by labels."""
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count a response, after routing."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+
 
 MOST: Final = 100
 """Constraints with a series of their own."""
@@ -98,9 +129,9 @@ PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unrea
 class NodeMetrics:
     """The metrics of a node and of the application around it."""
 
-    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed, denials: Denials) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_NodeCollector(node, requests, feed))
+        self._registry.register(_NodeCollector(node, requests, feed, denials))
         ProcessCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
@@ -122,10 +153,11 @@ async def metrics(_: Empty, request: Request) -> Response:
 
 
 class _NodeCollector(Collector):
-    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed) -> None:
+    def __init__(self, node: Node, requests: RequestCounts, feed: EventFeed, denials: Denials) -> None:
         self._node = node
         self._requests = requests
         self._feed = feed
+        self._denials = denials
         self._most_violated = MostViolated()
 
     def collect(self) -> Iterator[Metric]:
@@ -141,7 +173,7 @@ class _NodeCollector(Collector):
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
         yield from _alerts(alerts)
-        yield from _serving(figures, self._feed, self._requests)
+        yield from _serving(figures, self._feed, self._requests, self._denials)
 
 
 def _about(status: Status) -> Iterator[Metric]:
@@ -238,13 +270,17 @@ def _alerts(alerts: AlertsReport) -> Iterator[Metric]:
     yield _counter("alert_messages_dropped", "Messages to webhooks that could not be delivered.", alerts.dropped)
 
 
-def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts) -> Iterator[Metric]:
+def _serving(figures: MetricsReport, feed: EventFeed, requests: RequestCounts, denials: Denials) -> Iterator[Metric]:
     yield _gauge("event_readers", "Clients that follow the events.", feed.readers)
     yield _counter("event_readers_dropped", "Such clients that were cut off since they did not keep up.", feed.dropped)
     answers = CounterMetricFamily(f"{PREFIX}http_requests", "Requests answered.", labels=["method", "route", "status"])
     for (method, route, status), count in sorted(requests.answers.items()):
         answers.add_metric([method, route, str(status)], count)
     yield answers
+    denied = CounterMetricFamily(f"{PREFIX}http_denied", "Requests refused for lack of a right.", labels=["status"])
+    for status, count in sorted(denials.counts.items()):
+        denied.add_metric([str(status)], count)
+    yield denied
     yield _histogram("event_loop_lag_seconds", "How late the event loop ran what was due.", figures.loop_lag)
 
 

@@ -233,9 +233,10 @@ EVENTS = "text/event-stream"
 ABOUT = """\
 The HTTP API of one node of a fleet. Ask any node: each answers from what it knows.
 
-Where the node has a file of tokens, send `Authorization: Bearer TOKEN`; a token allows reading, or reading and writing. What cannot
-be served is answered with problem details (RFC 9457) that name the field at fault. A path that there is not is answered with 404, a
-method that a path does not take with 405 and `Allow`. Answers with an `ETag` can be asked for with `If-None-Match`.
+Where the node has a file of tokens, send `Authorization: Bearer TOKEN`. The role of a token is read, measure or operate; each
+includes the ones before, and an operation names the role that it needs (`POST /v1/batch`: operate, where it changes constraints).
+What cannot be served is answered with problem details (RFC 9457) that name the field at fault. A path that there is not is answered
+with 404, a method that a path does not take with 405 and `Allow`. Answers with an `ETag` can be asked for with `If-None-Match`.
 
 In the stream of events, the data of `event: state` is a `Notice`, that of `gap` and `dropped` an object with `missed` or `reason`,
 and that of all others an `Event`.
@@ -243,8 +244,8 @@ and that of all others an `Event`.
 
 WHY: Mapping[int, str] = {
     400: "The request, or its body, is not well-formed.",
-    401: "There is no token, or none that is known.",
-    403: "The token allows reading only, or a page of another origin asks.",
+    401: "There is no token, or none that is known, or it has ended.",
+    403: "The role of the token, or of this node in its fleet, is too small; or a page of another origin asks.",
     404: "What the request names is not there.",
     408: "The body stopped coming.",
     409: "It cannot be done as things are.",
@@ -254,7 +255,7 @@ WHY: Mapping[int, str] = {
     422: "A field or parameter is wrong.",
     429: "This client asks too often.",
     500: "The node failed; its log says more.",
-    503: "Not at present: the disk takes no writes, or too many ask at once.",
+    503: "Not at present: the disk takes no writes, or too many ask or are connected at once.",
 }
 
 _CONVERTOR = re.compile(r"\{(\w+):\w+\}")

@@ -1,143 +1,158 @@
 """The guard in front of the application: the checks of rate limit, host, origin and token, and the count of the responses.
 
-**Tokens.** A file has a line per token, with its role:
-
-    read  a1b2c3d4e5f6a7b8c9d0
-    write 0f9e8d7c6b5a49382716
-
-The role write includes read. Without a file every request may do everything, and the API listens on loopback only. A token is
-sent as `Authorization: Bearer TOKEN` and in no other way. The plain token is never stored, compared character by character, or
-printed.
+**Tokens.** `tokens` has them. Each request has a `Session`: the name and the right of its token. Without a file of tokens every
+request may do everything, under the name `local`, and the API listens on loopback only.
 
 **Host and origin.** Web pages of others must not reach the API through a browser on the same machine. A name under the control
 of an attacker and resolved to 127.0.0.1 (DNS rebinding) shows in the Host header, so only loopback names and the bound address
 are served. A page of another origin shows in the Origin header, and may not write. Without tokens these two checks alone
 protect a node from the pages visited by its user. With tokens such a page has none to send, and any host name is served.
 
+**TLS.** With the certificate of the node's identity or a given certificate. Its files are looked at in each handshake, so a renewed
+certificate is used without a restart.
+
 **Rate limit.** A token bucket per address, so that a runaway client cannot block the node for the others. Loopback counts too.
 A client is an address, of IPv6 the /64 network, since its owner has all addresses in there. The number of buckets is bounded:
 the least recently used is dropped, and its client starts with a full bucket.
 """
 
+import contextlib
 import ipaddress
+import logging
 import math
 import os
-import re
-import secrets
+import resource
+import ssl
 import stat
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Route
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.http.endpoint import GRANTED, problem_response
-from constraint_crdt.operations.operation import Problem, Right
-
-LEAST_CHARACTERS = 16
-MOST_CHARACTERS = 256
-MOST_TOKENS = 1000
-MOST_BYTES = 512 * 1024
+from constraint_crdt.http.endpoint import GRANTED, NO_STORE, Session, problem_response
+from constraint_crdt.http.tokens import LOCAL, Tokens, show_moment
+from constraint_crdt.operations.operation import JSON, RIGHT_OF_ROLE, Empty, Problem, Right
+from constraint_crdt.operations.service import Finding, SessionReport
+from constraint_crdt.runtime.node import Node
 
 PROTECTED = ("/v1/", "/metrics", "/room")
 """Path prefixes protected by tokens, for existing and other paths."""
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750, 2.1
+_log = logging.getLogger("constraint_crdt.api")
 
 
-class Tokens:
-    """The known tokens with their roles."""
+PROBES = frozenset({"/healthz", "/readyz"})
+"""The paths of the probes of an orchestrator, with connections and a rate of their own."""
 
-    def __init__(self, tokens: Iterable[tuple[Right, str]]) -> None:
-        """Raises `ConstraintCrdtError` for an invalid token."""
-        self._key = secrets.token_bytes(32)
-        self._rights: dict[bytes, Right] = {}
-        for number, (right, token) in enumerate(tokens, 1):
-            if not LEAST_CHARACTERS <= len(token) <= MOST_CHARACTERS or not _TOKEN.fullmatch(token):
-                raise ConstraintCrdtError(
-                    f"token {number}: a token has {LEAST_CHARACTERS} to {MOST_CHARACTERS} letters, digits and -._~+/, "
-                    "for example what `openssl rand -hex 32` prints"
-                )
-            if number > MOST_TOKENS:
-                raise ConstraintCrdtError(f"there are more than {MOST_TOKENS} tokens: keep fewer")
-            digest = self._digest(token)
-            self._rights[digest] = max(right, self._rights.get(digest, right))
-        if not self._rights:
-            raise ConstraintCrdtError("there is no token: write a line `write TOKEN`")
+MOST_CONNECTIONS = 2000
+FILES_LEFT = 256
+"""Connections at once. The limit of open files of the process may allow fewer: so many files are left for all else."""
 
-    @classmethod
-    def load(cls, file: Path) -> "Tokens":
-        """The tokens of a file. Raises `ConstraintCrdtError` if the file is unreadable, malformed, or readable by others."""
-        try:
-            with file.open("rb") as opened:
-                mode = os.fstat(opened.fileno()).st_mode
-                content = opened.read(MOST_BYTES + 1)
-            text = content.decode()
-        except OSError as error:
-            raise ConstraintCrdtError(f"cannot read the tokens in {file}: {error.strerror or error}") from None
-        except UnicodeDecodeError:
-            raise ConstraintCrdtError(f"the tokens in {file} are no text") from None
-        if os.name == "posix" and mode & (stat.S_IROTH | stat.S_IWOTH):
-            raise ConstraintCrdtError(f"anybody on this machine can read or write the tokens in {file}: `chmod 600 {file}` first")
-        if len(content) > MOST_BYTES:
-            raise ConstraintCrdtError(f"the tokens in {file} are more than {MOST_BYTES} bytes: keep fewer")
-        try:
-            return cls(_read_lines(text))
-        except ConstraintCrdtError as error:
-            raise ConstraintCrdtError(f"{file}: {error}") from None
+LOOPBACK_FACTOR = 5
+"""The bound of a loopback address as a multiple of the bound of others: its clients may be all programs of the machine."""
 
-    def right(self, token: str) -> Right:
-        """The role of a token; `NONE` for an unknown token."""
-        return self._rights.get(self._digest(token), Right.NONE)
+MOST_RESERVED = 64
+RESERVED_PER_ADDRESS = 16
+"""Reserved connections at once, in all and of an address. A further connection ends the oldest."""
 
-    def _digest(self, token: str) -> bytes:
-        # Keyed by a secret of this process, so the time of a look-up reveals nothing of the tokens.
-        return blake2b(token.encode(errors="replace"), key=self._key, digest_size=32).digest()
+TOO_MANY_CONNECTIONS = "too many connections are open, in all or from this address: close some, or come back later"
+
+RESERVED = "constraint_crdt.reserved"
+"""The key of a reserved connection in the state of the scope of its requests."""
 
 
-def _read_lines(text: str) -> Iterable[tuple[Right, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2 or words[0] not in ("read", "write"):
-            raise ConstraintCrdtError(f"line {number}: write `read TOKEN` or `write TOKEN`")
-        yield Right[words[0].upper()], words[1]
+class Slot:
+    """The place of a connection within the bounds."""
+
+    def __init__(self, group: str, held: Counter[str], *, reserved: bool) -> None:
+        """`held`: the number of slots by group, and of all under "", which this slot is added to."""
+        self.group = group
+        self.reserved = reserved
+        self.released = False
+        self.end: Callable[[], object] = self.release
+        """Ends the connection."""
+        self._held = held
+        held[group] += 1
+        held[""] += 1
+
+    def release(self) -> None:
+        """The connection is over. Idempotent."""
+        if not self.released:
+            self.released = True
+            self._held[""] -= 1
+            self._held[self.group] -= 1
+            if not self._held[self.group]:
+                del self._held[self.group]
 
 
-METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-OTHER_METHOD: Final = "other"
-NO_ROUTE: Final = "none"
+class Admission:
+    """Decides on new connections: within the bounds, in all and of an address, or reserved."""
+
+    def __init__(self, per_address: int) -> None:
+        """`per_address`: the bound of an address (see `address_group`) other than loopback."""
+        self._per_address = per_address
+        self._held: Counter[str] = Counter()
+        self._held_reserved: Counter[str] = Counter()
+        self._reserved: list[Slot] = []
+        self._logged = -LOG_EVERY
+
+    @property
+    def open(self) -> int:
+        """The connections, with the reserved ones."""
+        return self._held[""] + self._held_reserved[""]
+
+    def take(self, host: str) -> Slot:
+        """The slot of a connection of this address. Ends an older reserved connection if needed."""
+        group, held = address_group(host), self._held
+        own = self._per_address * (LOOPBACK_FACTOR if is_loopback(host) else 1)
+        if held[""] < _most_connections() and held[group] < own:
+            return Slot(group, held, reserved=False)
+        self._log(group, own)
+        self._reserved = [slot for slot in self._reserved if not slot.released]
+        of_group = [slot for slot in self._reserved if slot.group == group]
+        if len(of_group) >= RESERVED_PER_ADDRESS:
+            self._end(of_group[0])
+        elif len(self._reserved) >= MOST_RESERVED:
+            self._end(self._reserved[0])
+        slot = Slot(group, self._held_reserved, reserved=True)
+        self._reserved.append(slot)
+        return slot
+
+    def _end(self, slot: Slot) -> None:
+        self._reserved.remove(slot)
+        slot.release()
+        slot.end()
+
+    def _log(self, group: str, own: int) -> None:
+        now = monotonic()
+        if now - self._logged >= LOG_EVERY:
+            self._logged = now
+            _log.warning("%d connections are open, %d of %s: the next ones may ask for the health only", self._held[""], own, group)
 
 
-class ResponseLabels(NamedTuple):
-    """The labels of a response."""
-
-    method: str
-    route: str
-    status: int
+def _most_connections() -> int:
+    """The bound of all connections, within the limit of open files of this process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft - FILES_LEFT))
 
 
-class RequestCounts:
-    """The number of responses of an application, by method, route and status."""
-
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """`routes`: those of the application."""
-        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
-        self.answers: Counter[ResponseLabels] = Counter()
-        """The counts by labels."""
-
-    def note(self, scope: Scope, status: int) -> None:
-        """Count a response, after routing."""
-        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
-        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+def check_reserved(scope: Scope) -> Problem | None:
+    """The problem with a request on a reserved connection, or None."""
+    if not scope.get("state", {}).get(RESERVED) or scope["path"] in PROBES:
+        return None
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_CONNECTIONS, headers={"retry-after": "1", "connection": "close"})
 
 
 class Guard:
@@ -146,7 +161,7 @@ class Guard:
     def __init__(
         self, app: ASGIApp, note: Callable[[Scope, int], None], checks: Sequence[Callable[[Scope], Problem | None]]
     ) -> None:
-        """`note(scope, status)` counts a response when its status is sent. `checks` run in this order."""
+        """`note(scope, status)` is called when the status of a response is sent. `checks` run in this order."""
         self._app = app
         self._note = note
         self._checks = checks
@@ -170,32 +185,80 @@ class Guard:
         await self._app(scope, receive, counted)
 
 
-class TokenGuard:
-    """Sets the role of a request, and refuses requests without a token where tokens are needed."""
+class Denials:
+    """Counts the requests refused for lack of a right, and logs one line per minute and address at most."""
 
-    def __init__(self, tokens: Tokens | None) -> None:
-        """`tokens` None: every client has the role write."""
+    def __init__(self, *, now: Callable[[], float] = monotonic) -> None:
+        """`now`: monotonic seconds."""
+        self.counts: Counter[int] = Counter()
+        """By status, 401 or 403."""
+        self._now = now
+        self._logged: OrderedDict[str, float] = OrderedDict()
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count the response with this status, if it is a refusal."""
+        if status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return
+        self.counts[status] += 1
+        client, now = client_of(scope), self._now()
+        if now - self._logged.get(client, -LOG_EVERY) < LOG_EVERY:
+            return
+        self._logged[client] = now
+        self._logged.move_to_end(client)
+        if len(self._logged) > MOST_LOGGED:
+            self._logged.popitem(last=False)
+        session = scope.get(GRANTED)
+        name = "" if session is None else f" ({session.name})"
+        host = scope["client"][0] if scope.get("client") else "a client"
+        _log.warning("refused %s%s with %d: %s %s", host, name, status, scope["method"], scope["path"][:LOGGED_CHARACTERS])
+
+
+class TokenGuard:
+    """Sets the session of a request, and refuses requests without a token where tokens are needed."""
+
+    def __init__(self, tokens: Tokens | None, *, now: Callable[[], float] = time.time) -> None:
+        """`tokens` None: every client has the right operate. `now`: seconds since the epoch."""
         self._tokens = tokens
+        self._now = now
 
     def check(self, scope: Scope) -> Problem | None:
-        """Set the role in the scope; returns the problem of a request without a role."""
+        """Set the session in the scope; returns the problem of a request without a valid token."""
         try:
-            scope[GRANTED] = Right.WRITE if self._tokens is None else self._granted(scope, self._tokens)
+            scope[GRANTED] = Session(LOCAL, Right.OPERATE, None) if self._tokens is None else self._session(scope, self._tokens)
         except Problem as problem:
             return problem
         return None
 
-    def _granted(self, scope: Scope, tokens: Tokens) -> Right:
+    def _session(self, scope: Scope, tokens: Tokens) -> Session:
         if not f"{scope['path']}/".startswith(PROTECTED):
-            return Right.NONE
+            return Session("", Right.NONE, None)
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
             raise _unauthorized("this node asks for a token: send `Authorization: Bearer TOKEN`", "")
-        scheme, _, token = given[0].decode("latin-1").strip().partition(" ")
-        right = tokens.right(token.strip()) if len(given) == 1 and scheme.lower() == "bearer" else Right.NONE
-        if right is Right.NONE:
+        scheme, _, text = given[0].decode("latin-1").strip().partition(" ")
+        token = tokens.find(text.strip()) if len(given) == 1 and scheme.lower() == "bearer" else None
+        if token is None:
             raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
-        return right
+        if token.ends is not None and self._now() >= token.ends:
+            ended = f"the token {token.name} ended on {show_moment(token.ends)}: ask for a new one"
+            raise _unauthorized(ended, ', error="invalid_token"')
+        return Session(token.name, token.right, token.ends)
+
+
+async def session(_: Empty, request: Request) -> Response:
+    """`GET /v1/session`."""
+    node: Node = request.app.state.node
+    sent: Session = request.scope[GRANTED]
+    role = node.certified_role
+    report = SessionReport(
+        name=sent.name,
+        role=sent.right.name.lower(),
+        ends=None if sent.ends is None else sent.ends * SECOND,
+        node=node.settings.name,
+        node_role=role,
+        may=(sent.right if role is None else min(sent.right, RIGHT_OF_ROLE[role])).name.lower(),
+    )
+    return Response(msgspec.json.encode(report), media_type=JSON, headers=NO_STORE)
 
 
 def _unauthorized(detail: str, error: str) -> Problem:
@@ -259,6 +322,11 @@ def _is_wildcard(host: str) -> bool:
         return False
 
 
+LOG_EVERY = 60.0
+MOST_LOGGED = 1000
+LOGGED_CHARACTERS = 200
+"""Refusals: seconds between two lines about an address, addresses whose last line is kept, and characters of a path."""
+
 BURST = 2
 """Seconds: a burst is the rate times this."""
 
@@ -278,7 +346,8 @@ class RateLimit:
 
     def check(self, scope: Scope) -> Problem | None:
         """Count a request; returns the problem beyond the rate."""
-        wait = self._take(_client(scope))
+        client = client_of(scope)
+        wait = self._take(f"{client} probes" if scope.get("path") in PROBES else client)
         if not wait:
             return None
         detail = f"more than {self._rate:g} requests per second: ask again in {wait:.1f} s"
@@ -297,12 +366,98 @@ class RateLimit:
         return 0.0 if taken else (1.0 - left) / self._rate
 
 
-def _client(scope: Scope) -> str:
-    host = str(scope["client"][0]) if scope.get("client") else ""
+def client_of(scope: Scope) -> str:
+    """The client of a request: see `address_group`."""
+    return address_group(str(scope["client"][0])) if scope.get("client") else ""
+
+
+def address_group(host: str) -> str:
+    """What counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in host:
         return host
     try:
         address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
-    return str(address.ipv4_mapped or int(address) >> 64)
+    return str(address.ipv4_mapped or address if address.is_loopback else address.ipv4_mapped or int(address) >> 64)
+
+
+ENDS_SOON: Final = timedelta(days=7)
+"""A certificate of the API that ends sooner is a warning."""
+
+
+class ApiCertificate:
+    """The certificate of the API and its key, in PEM files. A changed pair of files is used from the next handshake."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises `ConstraintCrdtError` for files that cannot be used, and for a key that others can read."""
+        self.certificate = certificate
+        self.key = key
+        self.trouble: str | None = None
+        """Why the changed files are not used; None if there is no reason."""
+        self._seen = self._signature()
+        self._latest = self._load()
+        self.context = self._load()
+        """For the server."""
+        self.context.sni_callback = self._renew
+
+    def validity(self) -> Finding:
+        """Whether the certificate is valid, and for how long."""
+        from cryptography import x509  # of nodes with TLS only
+
+        try:
+            ends = x509.load_pem_x509_certificate(self.certificate.read_bytes()).not_valid_after_utc
+        except (OSError, ValueError):
+            return Finding(check="api", level="warn", what=f"{self.certificate} cannot be read", advice="look who owns it")
+        left = ends - datetime.now(UTC)
+        what = f"the certificate of the API, {self.certificate}, is valid until {ends:%Y-%m-%d %H:%M} UTC"
+        if left < timedelta():
+            what = f"the certificate of the API, {self.certificate}, ended on {ends:%Y-%m-%d %H:%M} UTC"
+            return Finding(check="api", level="fail", what=what, advice="renew it: a changed file is used without a restart")
+        if left < ENDS_SOON:
+            return Finding(check="api", level="warn", what=what, advice="renew it: a changed file is used without a restart")
+        return Finding(check="api", level="ok", what=what)
+
+    def _signature(self) -> list[tuple[int, ...]]:
+        found = list[tuple[int, ...]]()
+        for file in (self.certificate, self.key):
+            with contextlib.suppress(OSError):
+                status = file.stat()
+                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return found
+
+    def _renew(self, link: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Have this handshake use the latest certificate."""
+        signature = self._signature()
+        if signature != self._seen:
+            self._seen = signature
+            try:
+                self._latest, self.trouble = self._load(), None
+                _log.info("the API uses the changed certificate %s", self.certificate)
+            except ConstraintCrdtError as error:
+                self.trouble = f"the API goes on with its former certificate: {error}"
+                _log.error("%s", self.trouble)
+        link.context = self._latest
+
+    def _load(self) -> ssl.SSLContext:
+        certificate, key = self.certificate, self.key
+        for file in (certificate, key):
+            try:
+                mode = file.stat().st_mode
+                file.open("rb").close()
+            except OSError as error:
+                raise ConstraintCrdtError(f"cannot read {file} for the TLS of the API: {error.strerror or error}") from None
+        if os.name == "posix" and mode & (stat.S_IRWXO | stat.S_IWGRP):
+            raise ConstraintCrdtError(f"others on this machine can read or write the key {key}: `chmod 600 {key}` first")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(certificate, key, password="")
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                why = f"the key {key} is not the key of the certificate {certificate}: name a pair"
+            else:
+                why = f"{certificate} and {key} are no certificate and key in PEM without a passphrase"
+            raise ConstraintCrdtError(f"cannot serve the API by TLS: {why}") from None
+        return context

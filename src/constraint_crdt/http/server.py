@@ -1,17 +1,26 @@
-"""The HTTP server beside a node, in the same event loop: uvicorn with h11, and bounds of connections.
+"""The HTTP server beside a node, in the same event loop: uvicorn with h11, TLS, and bounds of connections.
 
 Rules: the port is bound before the node starts, so a taken port is refused at once, and early connections wait. Signals belong
-to the process, not to the server. A stop takes at most 2 s, whatever clients do. Beyond `MOST_CONNECTIONS` a new connection
-receives 503 and is closed. Without the head of a request within `HEAD_SECONDS` a connection is aborted; later requests are
-bounded by the keep-alive timeout. Bytes other than HTTP receive a problem, too.
+to the process, not to the server. A stop takes at most 2 s, whatever clients do. Bytes other than HTTP receive a problem, too.
+
+Connections are accepted here, so that the bounds hold before a TLS handshake: see `Admission`. A connection beyond the bounds is
+*reserved*: it may ask for the health of the node, and any other request receives 503. So a probe is answered while others hold all
+connections.
+
+A connection waits for each head for `HEAD_SECONDS`, idle or dribbling, and for a client that reads nothing for `WRITE_SECONDS`;
+then it is aborted. (`endpoint` bounds bodies.)
+
+TLS: version 1.2 or later. A client that speaks plain HTTP to the port receives a problem in plain HTTP.
 """
 
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import ssl
+from collections.abc import Coroutine, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -20,42 +29,78 @@ import uvicorn
 from starlette.routing import BaseRoute
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from constraint_crdt.errors import ConstraintCrdtError, LifecycleError
 from constraint_crdt.http import make_app
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import Tokens, is_loopback
+from constraint_crdt.http.security import RESERVED, Admission, ApiCertificate, Slot, is_loopback
+from constraint_crdt.http.tokens import Tokens
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.node import Node
 
-MOST_CONNECTIONS: Final = 2000
 HEAD_SECONDS: Final = 15.0
+"""Seconds to send the head of a request, from the begin of the connection or the end of the response before."""
+
+RESERVED_SECONDS: Final = 5.0
+"""The same for a reserved connection."""
+
+HANDSHAKE_SECONDS: Final = 10.0
+"""Seconds for the TLS handshake."""
+
+WRITE_SECONDS: Final = 60.0
+"""Seconds for which a client may read nothing of a response."""
+
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds before the next connection is accepted, after the system had no room for one."""
+
+TLS_RECORD: Final = b"\x16"
+"""The first byte of a TLS handshake."""
+
+UNPROTECTED: Final = "tokens and answers travel unprotected to and from the API at {}"
+USE_API_TLS: Final = "serve it by TLS (--api-tls), or put a proxy with TLS in front of it"
+
+USE_TLS: Final = "this port speaks TLS: use https:// in place of http://"
+
+_log = logging.getLogger("constraint_crdt.api")
 
 
 class Connection(H11Protocol):
     """The protocol of a connection."""
 
-    _deadline: asyncio.TimerHandle | None = None
+    def __init__(self, slot: Slot, config: uvicorn.Config, state: ServerState) -> None:
+        super().__init__(config, state, {RESERVED: slot.reserved})
+        self._slot = slot
+        self._patience = RESERVED_SECONDS if slot.reserved else HEAD_SECONDS
+        self._waits_since = self.loop.time()
+        self._look_again: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
 
     @property
-    def _asked(self) -> bool:
-        """True after the head of a request."""
-        return bool(self.cycle)  # never None by its type
+    def _waits(self) -> bool:
+        """True before the head of a request."""
+        return not self.cycle or self.cycle.response_complete  # never None by its type
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as its base does
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            detail = f"{MOST_CONNECTIONS} connections are open: close some, or come back later"
-            transport.write(_raw_problem(HTTPStatus.SERVICE_UNAVAILABLE, detail))
-            transport.close()
-            return
-        self._deadline = self.loop.call_later(HEAD_SECONDS, self._cut_off_if_silent)
+        self._slot.end = transport.abort
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._look_again, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self._slot.release()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """A response was sent. Its connection waits for the next request, unless reserved."""
+        self._waits_since = self.loop.time()
+        super().on_response_complete()
+        if self._slot.reserved:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         """The client sent no HTTP."""
@@ -63,9 +108,32 @@ class Connection(H11Protocol):
             self.transport.write(_raw_problem(HTTPStatus.BAD_REQUEST, f"{msg[:1].lower()}{msg[1:].rstrip('.')}"))
             self.transport.close()
 
-    def _cut_off_if_silent(self) -> None:
-        if not self._asked:
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        super().resume_writing()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection. A client that did not read the last response is not waited for."""
+        if self.transport.get_write_buffer_size():
             self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _look(self) -> None:
+        """Abort a connection that has waited too long for a head; else look again."""
+        left = self._waits_since + self._patience - self.loop.time() if self._waits else self._patience
+        if left <= 0:
+            self.transport.abort()
+        else:
+            self._look_again = self.loop.call_later(left, self._look)
 
 
 def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
@@ -75,6 +143,9 @@ def _raw_problem(status: HTTPStatus, detail: str) -> bytes:
         f"content-length: {len(body)}\r\ncache-control: no-store\r\nconnection: close\r\n\r\n"
     )
     return head.encode() + body
+
+
+# --- the server -------------------------------------------------------------------------------------------------------------
 
 
 BACKLOG = 128
@@ -99,8 +170,10 @@ class ApiServer:
         *,
         pages: Sequence[BaseRoute] = (),
         tokens: Tokens | None = None,
+        certificate: ApiCertificate | None = None,
     ) -> None:
         """`pages`: routes beside the API, such as the dashboard. `tokens`: the accepted tokens; None: no token is needed.
+        `certificate`: for TLS; None: plain HTTP.
 
         Raises `ConstraintCrdtError` for an address beyond loopback without tokens.
         """
@@ -111,6 +184,7 @@ class ApiServer:
             )
         self._node = node
         self._tokens = tokens
+        self._certificate = certificate
         self._pages = tuple(pages)
         self._host = host
         self._port = port
@@ -125,7 +199,24 @@ class ApiServer:
         if self._socket is None:
             raise LifecycleError("the API is not bound to a port: call bind or start first")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._socket.getsockname()[1]}"
+        scheme = "http" if self._certificate is None else "https"
+        return f"{scheme}://{host}:{self._socket.getsockname()[1]}"
+
+    def _findings(self) -> Iterator[Finding]:
+        """For the diagnosis: how the API is protected, and whether its files are used."""
+        certificate, tokens = self._certificate, self._tokens
+        if certificate is None and not is_loopback(self._host):
+            yield Finding(check="api", level="warn", what=UNPROTECTED.format(self.url), advice=USE_API_TLS)
+        elif certificate is not None and certificate.trouble is not None:
+            yield Finding(check="api", level="fail", what=certificate.trouble, advice="mend the files, which are used then")
+        elif certificate is not None:
+            yield certificate.validity()
+        else:
+            yield Finding(check="api", level="ok", what=f"{self.url} serves this machine only")
+        if tokens is not None and tokens.trouble is not None:
+            yield Finding(check="tokens", level="fail", what=tokens.trouble, advice="mend the file, which is used then")
+        elif tokens is not None:
+            yield Finding(check="tokens", level="ok", what=f"{tokens.count} tokens are known")
 
     def bind(self) -> None:
         """Bind the port, without serving yet. Raises `ConstraintCrdtError` if that fails. `start` calls this if needed."""
@@ -142,7 +233,7 @@ class ApiServer:
         self._feed = app.state.feed
         config = uvicorn.Config(
             app,
-            http=Connection,
+            http="h11",  # the connections are made here, each with its slot
             ws="none",
             lifespan="off",
             log_config=None,
@@ -151,7 +242,11 @@ class ApiServer:
             server_header=False,
             proxy_headers=False,
         )
-        self._server = _Server(config)
+        context = None if self._certificate is None else self._certificate.context
+        self._server = _Server(config, Admission(self._node.settings.api_connections_per_address), context)
+        self._node.diagnosis.further.append(self._findings)
+        if self._certificate is None and not is_loopback(self._host):
+            _log.warning("%s: %s", UNPROTECTED.format(self.url), USE_API_TLS)
         self._serving = asyncio.create_task(self._server.serve([self._socket] if self._socket else None), name="api")
         ready = asyncio.create_task(self._server.ready.wait())
         await asyncio.wait({self._serving, ready}, return_when=asyncio.FIRST_COMPLETED)
@@ -162,6 +257,8 @@ class ApiServer:
     async def stop(self) -> None:
         """Let open requests end, for half a second; then abort them. Idempotent."""
         server, serving, taken = self._server, self._serving, self._socket
+        with contextlib.suppress(ValueError):
+            self._node.diagnosis.further.remove(self._findings)
         self._server = self._serving = self._socket = None
         if self._feed is not None:
             self._feed.close()
@@ -187,15 +284,18 @@ class ApiServer:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without signal handlers, with events for its readiness and its end.
+    """uvicorn's server without signal handlers, with events for its readiness and its end, and its own way to accept connections.
 
     uvicorn looks for its end ten times a second, and waits for another tenth at each stop: `main_loop` and `shutdown` wait for
     the events themselves.
     """
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, admission: Admission, context: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._admission = admission
+        self._context = context
+        self._opening: set[asyncio.Task[None]] = set()
         self._end = asyncio.Event()
 
     def end(self) -> None:
@@ -211,8 +311,11 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close idle connections, and wait for the others."""
-        for server in self.servers:
-            server.close()
+        opening = list(self._opening)
+        for task in opening:
+            task.cancel()
+        if opening:
+            await asyncio.wait(opening, timeout=GRACE)
         for listening in sockets or ():
             listening.close()
         for connection in list(self.server_state.connections):
@@ -221,16 +324,72 @@ class _Server(uvicorn.Server):
             async with asyncio.timeout(LAST_BOUND):
                 while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110  # uvicorn has no event for it
                     await asyncio.sleep(CLOSED_SECONDS)
-                for server in self.servers:
-                    await server.wait_closed()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept connections, in place of the servers of asyncio."""
+        await self.lifespan.startup()
+        self.servers = []
+        for listening in sockets or ():
+            listening.setblocking(False)
+            self._begin(self._accept(listening))
+        self.started = True
         self.ready.set()
+
+    def _begin(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name="api connection")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+        return task
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connected, address = await loop.sock_accept(listening)
+            except OSError as error:  # no room for files or memory, or the client is gone
+                await asyncio.sleep(ACCEPT_PAUSE if error.errno in _NO_ROOM else 0)
+                continue
+            slot = self._admission.take(str(address[0]))
+            slot.end = self._begin(self._open(connected, slot)).cancel
+            await asyncio.sleep(0)  # a flood of connections leaves time for those that are open
+
+    async def _open(self, connected: socket.socket, slot: Slot) -> None:
+        """Make a connection of an accepted socket, by TLS if the API has a certificate."""
+        try:
+            try:
+                speaks = self._context is None or await _speaks_tls(connected)
+            except BaseException:
+                connected.close()
+                raise
+            if speaks:
+                await self._connect(connected, slot)
+                return
+            connected.close()
+        except (OSError, TimeoutError):  # the handshake failed, or took too long
+            pass
+        except asyncio.CancelledError:
+            slot.release()
+            raise
+        slot.release()
+
+    async def _connect(self, connected: socket.socket, slot: Slot) -> None:
+        """Hand the socket over to asyncio, which closes it from now on."""
+
+        def protocol() -> Connection:
+            return Connection(slot, self.config, self.server_state)
+
+        loop = asyncio.get_running_loop()
+        if self._context is None:
+            await loop.connect_accepted_socket(protocol, connected)
+        else:
+            await loop.connect_accepted_socket(
+                protocol, connected, ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS, ssl_shutdown_timeout=GRACE,
+            )  # fmt: skip
 
     def cut_off(self, client: tuple[str, int]) -> None:
         """End the connection of a client, with a moment to receive the last data."""
@@ -247,6 +406,32 @@ class _Server(uvicorn.Server):
                 connection.transport.abort()
         for task in list(self.server_state.tasks):
             task.cancel()
+
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+async def _speaks_tls(connected: socket.socket) -> bool:
+    """True for a client that begins with TLS. Another client is told so in plain HTTP."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(HANDSHAKE_SECONDS):
+        readable = loop.create_future()
+        loop.add_reader(connected, _done, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(connected)
+        first = connected.recv(1, socket.MSG_PEEK)
+        if first in (TLS_RECORD, b""):
+            return bool(first)
+        await loop.sock_recv(connected, 65536)  # or the system resets the connection, and the client does not get the answer
+        await loop.sock_sendall(connected, _raw_problem(HTTPStatus.BAD_REQUEST, USE_TLS))
+        return False
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

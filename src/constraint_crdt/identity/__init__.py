@@ -111,6 +111,8 @@ __all__ = [
     "key_pem",
     "known_roots",
     "moment",
+    "ns_of",
+    "public_key_of",
     "read_certificate",
     "read_certificates",
     "read_chain",

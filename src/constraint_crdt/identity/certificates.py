@@ -80,6 +80,10 @@ class Member:
     begins: int
     ends: int
     """The validity of the certificate, in ns since the epoch."""
+    certified_by: str
+    """The operator that signed the certificate; "" if the root did."""
+    root: str
+    """The fingerprint of the root."""
 
 
 @dataclass(frozen=True)
@@ -294,8 +298,7 @@ def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roo
     subject = read_subject(certificate, issuing or root)
     if _constraints(certificate).ca or subject.fleet != name_in(root):
         raise IdentityError(f"the certificate of {subject.node} is not that of a node of the fleet {name_in(root)}")
-    if issuing is not None:
-        _check_issuing(issuing, root, subject)
+    operator = "" if issuing is None else _check_issuing(issuing, root, subject)
     _check_within(certificate, issuing or root, subject.node)
     key = public_key_of(certificate)
     return Member(
@@ -307,6 +310,8 @@ def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roo
         issuer=None if issuing is None else fingerprint(public_key_of(issuing)),
         begins=ns_of(certificate.not_valid_before_utc),
         ends=ns_of(certificate.not_valid_after_utc),
+        certified_by=operator,
+        root=fingerprint(public_key_of(root)),
     )
 
 
@@ -315,12 +320,13 @@ def fingerprint(key: Ed25519PublicKey) -> str:
     return sha256(key.public_bytes_raw()).hexdigest()
 
 
-def _check_issuing(issuing: x509.Certificate, root: x509.Certificate, subject: Subject) -> None:
-    """Refuse an issuing certificate that the root does not allow, and a `subject` that it may not certify."""
+def _check_issuing(issuing: x509.Certificate, root: x509.Certificate, subject: Subject) -> str:
+    """The operator. Refuses an issuing certificate that the root does not allow, and a `subject` that it may not certify."""
     fleet, node, roles = _read_issuing(issuing, root)
     if fleet != subject.fleet:
         raise IdentityError(f"the certificate of {subject.node} is of the fleet {subject.fleet}, and its issuer of {fleet}")
     _check_may_certify(node, roles, subject.node, subject.role)
+    return node
 
 
 def _read_issuing(issuing: x509.Certificate, root: x509.Certificate) -> tuple[str, str, tuple[str, ...]]:
@@ -484,7 +490,8 @@ def validity_of(certificate: x509.Certificate, of: str, now: int) -> str | None:
     if now > ends:
         return (
             f"the certificate of {of} ended on {moment(ends)}, and the clock of this machine says {moment(now)}: "
-            "certify it again (`constraint-crdt fleet certify`), or set the clock if it is wrong"
+            "certify it again (`constraint-crdt node --join` with a new invitation, or `fleet renew` where the root is), "
+            "or set the clock if it is wrong"
         )
     return None
 

@@ -23,6 +23,10 @@ class RowCredentials:
     """The identity of a node, for signing its row and checking those of others."""
 
     def __init__(self, identity: Identity) -> None:
+        self.renew(identity)
+
+    def renew(self, identity: Identity) -> None:
+        """Go on with a new certificate for the same key, or with more roots."""
         self._identity = identity
         self._roots = identity.known
         self.chain = identity.chain

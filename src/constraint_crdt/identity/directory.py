@@ -159,9 +159,9 @@ def certify_again(
 
 
 def rotate_root(folder: Path, *, both: int, now: int, random: RandomBytes) -> tuple[Root, list[Path]]:
-    """Replace the root in `folder` by a new one, and certify its operators again. `both`: how long both roots are accepted, in ns.
+    """Replace the root in `folder` by a new one, with new issuing certificates of its operators.
 
-    Returns the new root and the folders of the operators. Raises `IdentityError`.
+    `both`: how long both roots are accepted, in ns. Returns the new root and the folders of the operators. Raises `IdentityError`.
     """
     former = open_root(folder)
     root, statement = rotate(former, both=both, now=now, random=random)
@@ -174,8 +174,10 @@ def rotate_root(folder: Path, *, both: int, now: int, random: RandomBytes) -> tu
     write_file(folder / AUTHORITY, root.pem + roots)  # in this order: the key in root.key has its certificate at any time
     write_file(folder / ROOT_KEY, key_pem(root.key), secret=True)
     operators = [file.parent for file in sorted(folder.glob(f"*/{CERTIFICATE}")) if _certified(file.parent)[1] == "operator"]
-    for own in operators:
-        certify_again(folder, root, own.name, now=now, random=random)
+    for own in operators:  # the certificate of the node stays: others know the new root only once this node has told them
+        write_rotations(own, statements)
+        write_file(own / AUTHORITY, root.pem + roots)
+        _write_issuer(folder, own, root, own.name, now=now, random=random)
     return root, operators
 
 
@@ -203,12 +205,19 @@ def certified_roles(folder: Path) -> tuple[str, ...]:
 
 def _write_certified(folder: Path, own: Path, root: Root, certificate: x509.Certificate, *, now: int, random: RandomBytes) -> None:
     """Write a certificate that the root made, and the issuing certificate of an operator."""
-    subject, roles = read_subject(certificate, root.certificate), certified_roles(folder)
+    subject = read_subject(certificate, root.certificate)
     write_rotations(own, read_rotations(folder))
     _write_certificates(own, read_file(folder / AUTHORITY), [certificate], subject.fleet, subject.node, subject.role)
-    if subject.role == "operator" and roles:
+    if subject.role == "operator":
+        _write_issuer(folder, own, root, subject.node, now=now, random=random)
+
+
+def _write_issuer(folder: Path, own: Path, root: Root, node: str, *, now: int, random: RandomBytes) -> None:
+    """Make the issuing certificate of an operator, if operators of the fleet certify any role."""
+    roles = certified_roles(folder)
+    if roles:
         key = read_key(read_file(own / ISSUER_KEY, secret=True)) if (own / ISSUER_KEY).exists() else create_key(random)
-        issuer = create_issuer(root, subject.node, roles, key, now=now, random=random)
+        issuer = create_issuer(root, node, roles, key, now=now, random=random)
         if not (own / ISSUER_KEY).exists():
             write_file(own / ISSUER_KEY, key_pem(key), secret=True)
         write_file(own / ISSUER, issuer.pem)
@@ -228,7 +237,7 @@ def load_identity(folder: Path, now: int) -> Identity:
     """The identity in `folder`. Raises `IdentityError` if it cannot be used at `now`."""
     if not (folder / CERTIFICATE).exists():
         raise IdentityError(_no_identity(folder))
-    identity = _at(folder, lambda: _read_identity(folder, now))
+    identity = read_identity_of(folder, now)
     _check_about(folder, identity)
     trouble = identity.validity(now)
     if trouble is not None:
@@ -236,8 +245,12 @@ def load_identity(folder: Path, now: int) -> Identity:
     return identity
 
 
+def read_identity_of(folder: Path, now: int) -> Identity:
+    """The identity in `folder`, also one that is not valid at `now`. Raises `IdentityError`."""
+    return _at(folder, lambda: _read_identity(folder, now))
+
+
 def _read_identity(folder: Path, now: int) -> Identity:
-    """Also one that is not valid now."""
     roots, certificate = read_file(folder / AUTHORITY), read_file(folder / CERTIFICATE)
     return read_identity(roots, certificate, read_file(folder / KEY, secret=True), read_rotations(folder), now)
 

@@ -44,6 +44,7 @@ from constraint_crdt.identity import (
     read_chain,
     read_request,
 )
+from constraint_crdt.identity.certificates import public_key_of
 from constraint_crdt.identity.directory import read_file, write_file
 
 VERSION = 1
@@ -131,6 +132,11 @@ def encode_token(token: Token) -> str:
     """The text of a token: without spaces, with a check sum."""
     content = msgspec.msgpack.encode(token)
     return PREFIX + urlsafe_b64encode(content + sha256(content).digest()[:4]).decode().rstrip("=")
+
+
+def root_hash(root: x509.Certificate) -> bytes:
+    """SHA-256 of the key of a root, as a token has it."""
+    return bytes.fromhex(fingerprint(public_key_of(root)))
 
 
 def read_token(text: str) -> Token:

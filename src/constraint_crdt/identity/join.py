@@ -26,12 +26,11 @@ from constraint_crdt.identity import (
     IdentityError,
     Member,
     create_request,
-    fingerprint,
     known_roots,
     moment,
     read_chain,
 )
-from constraint_crdt.identity.certificates import MALFORMED, public_key_of
+from constraint_crdt.identity.certificates import MALFORMED
 from constraint_crdt.identity.invitations import (
     MAX_REQUEST,
     RENEWAL,
@@ -45,6 +44,7 @@ from constraint_crdt.identity.invitations import (
     clocks,
     decoded,
     host_and_port,
+    root_hash,
 )
 
 MAX_ANSWER = 65_536
@@ -243,8 +243,3 @@ def read_renewal(answer: bytes, identity: Identity, now: int) -> bytes:
     if not member.begins <= now <= member.ends:
         raise IdentityError(clocks(now, member.begins))
     return found.chain
-
-
-def root_hash(root: x509.Certificate) -> bytes:
-    """SHA-256 of the key of a root, as a token has it."""
-    return bytes.fromhex(fingerprint(public_key_of(root)))

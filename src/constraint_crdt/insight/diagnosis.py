@@ -108,6 +108,17 @@ class StoreHealth(Protocol):
         """Why writes are refused; None if they are taken."""
 
 
+class CertifiedNode(Protocol):
+    """The certificates of a node with an identity."""
+
+    @property
+    def identity(self) -> "Identity":
+        """The present identity."""
+
+    def findings(self) -> Iterator[Finding]:
+        """What is to be done about certificates, beside the validity of that of this node."""
+
+
 class ProbeHealth(Protocol):
     """A probe of the node."""
 
@@ -251,12 +262,11 @@ class Diagnosis:
         probes: Sequence[ProbeHealth] = (),
         measured: Callable[[], Collection[str]] = tuple,
         links: LinkProtection = "loopback",
-        identity: "Identity | None" = None,
         folder: str = "",
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
-        the links are protected. `identity`: that of the node, if any, with its files in `folder`.
+        the links are protected. `folder`: that of the node's identity, if any.
         """
         self._measured = measured
         self._gossip = gossip
@@ -268,10 +278,13 @@ class Diagnosis:
         self._max_skew = max_skew
         self._file = file
         self._links = links
-        self._own = identity
+        self.certified: CertifiedNode | None = None
+        """The certificates of the node, if it has any."""
         self._folder = folder
         self._probes = probes
         self._namesake_at: int | None = None
+        self.further: list[Callable[[], Iterable[Finding]]] = []
+        """Checks of parts beside the node, such as its API."""
 
     def met_namesake(self) -> None:
         """Another live node has this node's name."""
@@ -280,6 +293,7 @@ class Diagnosis:
     def look(self) -> DiagnosisReport:
         """All findings available at once. O(nodes + constraints)."""
         findings = [*self._identity(), *self._fleet(), *self._state(), self._measuring(), self._constraints()]
+        findings += [finding for check in self.further for finding in check()]
         return DiagnosisReport(node=self._gossip.node_id, worst=worst_of(findings), findings=tuple(findings))
 
     def look_outside(self) -> list[Finding]:
@@ -290,9 +304,12 @@ class Diagnosis:
         """The finding on the seeds. Blocks: call it in a thread."""
         return check_seeds(self._seeds, self._folder)
 
-    def certificates(self) -> Finding:
-        """The finding on the protection of the links."""
-        return check_certificates(self._links, self._own, self._evidence.now())
+    def certificates(self) -> Iterator[Finding]:
+        """The findings on the protection of the links, and on the certificates of the fleet."""
+        certified = self.certified
+        yield check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
+        if certified is not None:
+            yield from certified.findings()
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
@@ -404,7 +421,7 @@ class Diagnosis:
             yield Finding(check="store", level="fail", what=f"writes are refused: {trouble}", advice=advice)
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
-        yield self.certificates()
+        yield from self.certificates()
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:
@@ -427,7 +444,10 @@ def check_certificates(links: LinkProtection, identity: "Identity | None", now: 
     days = f"{left / DAY:.0f} days"
     what = f"the certificate of {identity.subject.node} as {identity.subject.role} of {identity.subject.fleet} is valid for {days}"
     if left < ENDS_SOON:
-        advice = f"certify it again (`constraint-crdt fleet certify {identity.subject.node}`) and start the node again"
+        advice = (
+            f"look at the finding on renewal, or run `constraint-crdt fleet renew {identity.subject.node}` where the root is, "
+            "and copy its files here"
+        )
         return Finding(check="certificates", level="warn", what=what, advice=advice)
     return Finding(check="certificates", level="ok", what=what)
 

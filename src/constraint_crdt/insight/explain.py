@@ -16,8 +16,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
 from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
@@ -27,6 +26,7 @@ from constraint_crdt.operations.constraints import reported_fields, reported_tim
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport
 from constraint_crdt.operations.evidence import ExplainReport, RecentRates, Removal, StandingDefinition, ViolationReport
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Seconds, Times
 from constraint_crdt.types.definition import Addition, Definition
 from constraint_crdt.types.verdicts import VIOLATED_STATES, ConstraintVerdicts, NodeVerdict
@@ -90,7 +90,7 @@ class Explanations:
             active=bool(in_force),
             conflict=len({each.definition.without_end() for each in in_force}) > 1,
             definitions=tuple(definitions),
-            removals=tuple(_removal(change, id_, state.rows) for change in self._evidence.changes.removals(id_)),
+            removals=tuple(_removal(change, id_, state) for change in self._evidence.changes.removals(id_)),
             violations=self._violations(id_),
             lately=self._lately(id_),
             coverage=coverage,
@@ -105,6 +105,7 @@ class Explanations:
             about=definition.about,
             on=dict(definition.on),
             added_by=addition.dot.replica.node_id,
+            actor=_actor(self._gossip.state, addition.dot),
             added_at=addition.added_at,
             known_since=None if change is None else change.known_at,
             expires_at=definition.expires_at,
@@ -190,11 +191,17 @@ def _is_violated(verdict: NodeVerdict | None, *, otherwise: bool | None) -> bool
     return None if verdict.state in (VerdictState.UNKNOWN, VerdictState.OFF) else verdict.state in VIOLATED_STATES
 
 
-def _removal(change: LoggedChange, id_: str, rows: Rows) -> Removal:
-    dot = change.dot
+def _actor(state: ConstraintState, dot: Dot) -> str | None:
+    entry = state.audit.of(dot)
+    return None if entry is None else entry.actor
+
+
+def _removal(change: LoggedChange, id_: str, state: ConstraintState) -> Removal:
+    dot, rows = change.dot, state.rows
     return Removal(
         dot=dot_text(dot),
         by=dot.replica.node_id,
+        actor=_actor(state, dot),
         ended=tuple(map(dot_text, sorted((change.removed or {}).get(id_, ())))),
         known_since=change.known_at,
         held=any(cell.seq == dot.seq for cell in rows.above(dot.replica, dot.seq - 1)[:1]),

@@ -116,6 +116,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     room: str = ""
     tile: str = ""
     detail: str = ""
+    actor: str = ""
+    """Who caused the change, by the audit: a person, a token, a program; empty if unknown."""
+    by: str = ""
+    """The node on which the actor caused the change."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):

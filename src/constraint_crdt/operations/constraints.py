@@ -568,6 +568,7 @@ ADD: Final = Operation(
     name="add",
     method=POST,
     path="/v1/constraints",
+    right=Right.OPERATE,
     summary="Make a constraint active, or give it this definition.",
     about="Make a constraint active, or give it this definition. Durations in seconds.",
     request=NewConstraint,
@@ -635,6 +636,7 @@ REMOVE: Final = Operation(
     name="remove",
     method=DELETE,
     path="/v1/constraints/{id:any_text}",
+    right=Right.OPERATE,
     summary="End a constraint in the fleet.",
     about="End a constraint in the fleet. Raises `NotFound` for an inactive constraint.",
     request=RemovedConstraint,
@@ -657,6 +659,11 @@ def batch_of(changes: Iterable[Mapping[str, Mapping[str, object]]]) -> Batch:
     return Batch(changes=cast("list[BatchEntry]", list(changes)))
 
 
+def right_of_batch(request: Batch) -> Right:
+    """A batch of counts alone needs the role measure. A batch with additions or removals needs operate."""
+    return Right.MEASURE if all(each.add is None and each.remove is None for each in request.changes) else Right.OPERATE
+
+
 async def _batch(node: "Node", request: Batch) -> Batched:
     try:
         results = await node.batch(request.flat())
@@ -676,8 +683,10 @@ BATCH: Final = Operation(
     name="batch",
     method=POST,
     path="/v1/batch",
+    right=Right.MEASURE,
     summary="Make up to 10,000 changes in one go, or none.",
     about='Make up to 10,000 changes in one go, or none: each `{"add": {…}}`, `{"remove": {…}}` or `{"record": {…}}`.',
+    right_of=right_of_batch,
     request=Batch,
     response=Batched,
     run=_batch,

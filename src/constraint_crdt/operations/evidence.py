@@ -137,6 +137,8 @@ class StandingDefinition(msgspec.Struct, frozen=True, kw_only=True):
     max_age: float | None = None
     meaning: int = 0
     """The meaning version of a later version of constraint-crdt, which this node reads as unknown; else 0."""
+    actor: str | None = None
+    """Who caused the mutation, by the audit of the adding node; null if unknown."""
 
 
 class Removal(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +151,8 @@ class Removal(msgspec.Struct, frozen=True, kw_only=True):
     known_since: int | None
     held: bool
     """The cell is still stored here. If not, the cell was dropped after all acknowledgements, and only this record is left."""
+    actor: str | None = None
+    """Who caused the mutation, by the audit of that node; null if unknown."""
 
 
 class ViolationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -427,15 +431,19 @@ def _definition(each: StandingDefinition, now: float) -> list[tuple[str, object]
     added = "at an unknown time" if each.added_at is None else show_time(each.added_at, now)
     lines: list[tuple[str, object]] = [
         ("definition", f"{text} ({each.severity}{f', on {labels}' if labels else ''}){ends}"),
-        ("added by", f"{each.added_by}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
+        ("added by", f"{_by(each.actor, each.added_by)}, {added}{_known(each.known_since, now)}; kept alive by {each.dot}"),
     ]
     lines += show_fields(each).items()
     return [*lines, ("about", each.about)] if each.about else lines
 
 
+def _by(actor: str | None, node: str) -> str:
+    return node if actor is None else f"{actor} on {node}"
+
+
 def _removal(each: Removal, now: float) -> str:
     state = "" if each.held else "; forgotten since, as all live nodes have heard of it or it was kept long enough"
-    return f"by {each.by} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
+    return f"by {_by(each.actor, each.by)} ({each.dot}){_known(each.known_since, now)}, of {', '.join(each.ended)}{state}"
 
 
 def _known(since: int | None, now: float) -> str:

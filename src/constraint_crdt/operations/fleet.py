@@ -1,15 +1,28 @@
 """The operations on values of the whole fleet: its counters, which go up and down, its position, and the labels in use."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
-from constraint_crdt.operations.command import Column, Command, CompositeCommand, Flag, Lines, Table, UsageError, View
+from constraint_crdt.operations.command import (
+    Column,
+    Command,
+    CompositeCommand,
+    Flag,
+    Lines,
+    Table,
+    UsageError,
+    View,
+    parse_duration,
+)
 from constraint_crdt.operations.operation import (
+    DELETE,
     GET,
     PAGED,
     POST,
@@ -19,7 +32,9 @@ from constraint_crdt.operations.operation import (
     Freshness,
     Operation,
     Paged,
+    Problem,
     Reply,
+    Right,
     concatenated,
     in_field,
     not_found,
@@ -153,6 +168,7 @@ MOVE_COUNTER: Final = Operation(
     name="move_counter",
     method=POST,
     path="/v1/counters/{name:any_text}",
+    right=Right.MEASURE,
     summary="Move it up or down.",
     about="Move a counter up, or down by a negative number.",
     request=MoveCounter,
@@ -262,6 +278,7 @@ MOVE: Final = Operation(
     name="move",
     method=PUT,
     path="/v1/position",
+    right=Right.MEASURE,
     summary="Move the fleet.",
     request=Moving,
     response=PositionReport,
@@ -323,4 +340,239 @@ LABELS: Final = Operation(
     command=Command(
         name="labels", help="the labels of the nodes, and the constraints that select them", group="fleet", show=show_labels
     ),
+)
+
+# --- members and invitations ------------------------------------------------------------------------------------------------------
+
+
+class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A node with a certificate of the fleet, as far as this node knows."""
+
+    node: str
+    role: str
+    fingerprint: str
+    """SHA-256 of its key, in hex digits."""
+    certified_by: str
+    """The operator that signed its latest certificate known here; empty if the root did."""
+    ends: int
+    """The end of that certificate, in ns since the epoch. A node that is not live may have renewed it since."""
+    live: bool
+    newest_root: bool
+    """That certificate ends at the newest root of the fleet."""
+    revoked: bool
+
+
+@contextmanager
+def _with_certificates() -> Iterator[None]:
+    """Turn an error about certificates, of a node without an identity as well, into a conflict with the state of the node."""
+    try:
+        yield
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from None
+
+
+async def _members(node: "Node", _: Empty) -> list[MemberReport]:
+    with _with_certificates():
+        return node.certificates.member_reports()
+
+
+SHOWN_FINGERPRINT = 12
+"""Digits of a fingerprint in a table."""
+
+
+def show_members(answer: list[MemberReport], _: Empty, __: "Namespace") -> View:
+    """A row for each member. The root has a column while the fleet has two."""
+    columns = [Column(title) for title in ("node", "role", "key", "certified by", "certificate ends", "live")]
+    rotating = not all(each.newest_root for each in answer)
+    columns += [Column("root")] if rotating else []
+    rows = [
+        [
+            each.node,
+            each.role,
+            each.fingerprint[:SHOWN_FINGERPRINT],
+            each.certified_by or "the root",
+            _day(each.ends),
+            "revoked" if each.revoked else "yes" if each.live else "no",
+            *(["new" if each.newest_root else "former"] if rotating else []),
+        ]
+        for each in answer
+    ]
+    return Table(columns, rows)
+
+
+def _day(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1e9, tz=UTC):%Y-%m-%d %H:%M} UTC"
+
+
+MEMBERS: Final = Operation(
+    name="members",
+    method=GET,
+    path="/v1/members",
+    summary="The nodes with certificates of the fleet.",
+    request=Empty,
+    response=list[MemberReport],
+    run=_members,
+    errors=frozenset({409}),
+    command=Command(name="fleet members", help="the nodes with certificates of the fleet", group="fleet", show=show_members),
+)
+
+
+class Inviting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/invitations`."""
+
+    role: str = "member"
+    name: str = ""
+    """The only name that may join by it; empty: any that is free."""
+    uses: int = 1
+    valid: float = 3600.0
+    """Seconds."""
+
+
+class InvitationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """An invitation of this node."""
+
+    id: str
+    role: str
+    name: str
+    uses: int
+    used: tuple[str, ...]
+    """The nodes that joined by it."""
+    ends: int
+    """In ns since the epoch."""
+    token: str = ""
+    """What to paste on the machine that joins; told once, when the invitation is made."""
+
+
+class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
+    """`DELETE /v1/invitations/{id}`."""
+
+    id: str
+
+
+async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
+    with _with_certificates():
+        certificates = node.certificates
+    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
+
+
+async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
+    with _with_certificates():
+        return node.certificates.invitations()
+
+
+async def _withdraw(node: "Node", request: WithdrawInvitation) -> InvitationReport:
+    with _with_certificates():
+        certificates = node.certificates
+        certificates.invitations()
+    try:
+        return certificates.withdraw(request.id)
+    except ConstraintCrdtError as error:
+        raise not_found(str(error)) from None
+
+
+def _invite_or_withdraw(client: "Client", flags: "Namespace") -> InvitationReport:
+    if flags.withdraw is not None:
+        return client.withdraw_invitation(flags.withdraw)
+    return client.invite(role=flags.role, name=flags.name, uses=flags.uses, valid=parse_duration(flags.valid))
+
+
+def show_invitation(answer: InvitationReport, _: "Namespace") -> View:
+    """The command that joins by a new invitation."""
+    if not answer.token:
+        return f"the invitation {answer.id} is withdrawn"
+    who = f"as {answer.name}" if answer.name else f"{answer.uses} machines" if answer.uses > 1 else "one machine"
+    return [
+        f"invitation {answer.id}: {who} may join as {answer.role} until {_day(answer.ends)}; on that machine, run",
+        "",
+        f"constraint-crdt node --join {answer.token}",
+    ]
+
+
+def show_invitations(answer: list[InvitationReport], _: Empty, __: "Namespace") -> View:
+    """A row for each open invitation."""
+    columns = [Column(title) for title in ("invitation", "role", "for", "used", "ends")]
+    return Table(
+        columns,
+        [[each.id, each.role, each.name or "any name", f"{len(each.used)} of {each.uses}", _day(each.ends)] for each in answer],
+    )
+
+
+INVITE: Final = Operation(
+    name="invite",
+    method=POST,
+    path="/v1/invitations",
+    summary="Invite a machine to the fleet.",
+    request=Inviting,
+    response=InvitationReport,
+    run=_invite,
+    errors=frozenset({409}),
+    body=Body(shape=Inviting),
+    command=CompositeCommand(
+        name="fleet invite",
+        help="invite a machine to the fleet: prints the command to run there",
+        group="fleet",
+        options={
+            "role": Flag("--role", default="member", metavar="ROLE", help="observer or member; default: member"),
+            "valid": Flag("--valid", default="1h", metavar="TIME", help="how long it may join; default: 1h"),
+            "name": Flag("--name", default="", metavar="NAME", help="the only name that may join"),
+            "uses": Flag("--uses", type=int, default=1, metavar="N", help="how many machines may join; default: 1"),
+            "withdraw": Flag("--withdraw", metavar="ID", help="end an open invitation instead"),
+        },
+        call=_invite_or_withdraw,
+        show=show_invitation,
+    ),
+)
+
+INVITATIONS: Final = Operation(
+    name="invitations",
+    method=GET,
+    path="/v1/invitations",
+    summary="The open invitations of the node.",
+    request=Empty,
+    response=list[InvitationReport],
+    run=_invitations,
+    errors=frozenset({409}),
+    command=Command(name="fleet invitations", help="the open invitations of the node", group="fleet", show=show_invitations),
+)
+
+WITHDRAW_INVITATION: Final = Operation(
+    name="withdraw_invitation",
+    method=DELETE,
+    path="/v1/invitations/{id}",
+    summary="End an open invitation.",
+    request=WithdrawInvitation,
+    response=InvitationReport,
+    run=_withdraw,
+    errors=frozenset({409}),
+    positional=("id",),
+)
+
+
+class RenewalReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The certificate of the node."""
+
+    node: str
+    ends: int
+    """In ns since the epoch."""
+
+
+async def _renew(node: "Node", _: Empty) -> RenewalReport:
+    with _with_certificates():
+        return await node.certificates.renew()
+
+
+def show_renewal(answer: RenewalReport, _: "Namespace") -> View:
+    """The new end."""
+    return f"{answer.node} has a certificate until {_day(answer.ends)}"
+
+
+RENEW: Final = Operation(
+    name="renew",
+    method=POST,
+    path="/v1/renew",
+    summary="Renew the certificate of the node now.",
+    request=Empty,
+    response=RenewalReport,
+    run=_renew,
+    errors=frozenset({409}),
 )

@@ -22,6 +22,7 @@ from constraint_crdt.operations.operation import (
     Paged,
     Problem,
     Reply,
+    Right,
     concatenated,
     not_found,
 )
@@ -463,6 +464,7 @@ RETIRE: Final = Operation(
     name="retire",
     method=POST,
     path="/v1/retire",
+    right=Right.OPERATE,
     summary="End another node for good.",
     about="End another node for good; `dry_run` only reports the effect.",
     request=Retiring,

@@ -55,7 +55,14 @@ class Right(enum.IntEnum):
 
     NONE = 0
     READ = 1
-    WRITE = 2
+    MEASURE = 2
+    """Also post measurements, counts, positions and tiles."""
+    OPERATE = 3
+    """Also change constraints and membership."""
+
+
+RIGHT_OF_ROLE: Final[Mapping[str, Right]] = {"observer": Right.READ, "member": Right.MEASURE, "operator": Right.OPERATE}
+"""The right that the role in the certificate of a node gives to the clients of this node, at most."""
 
 
 class Freshness(enum.Enum):
@@ -193,7 +200,9 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     group: str = ""
     """reading, writing, or a contract. By default after the method."""
     right: Right | None = None
-    """By default after the method."""
+    """By default READ for GET, else OPERATE."""
+    right_of: Callable[[Request], Right] | None = None
+    """The right needed by the content of a request, where that may be more than `right`."""
     parameters: tuple[Parameter, ...] = ()
     ignores_others: bool = False
     """Undeclared parameters are ignored."""
@@ -229,7 +238,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     def __post_init__(self) -> None:
         """Fill in the defaults after the method."""
         reads = self.method == GET
-        msgspec.structs.force_setattr(self, "right", (Right.READ if reads else Right.WRITE) if self.right is None else self.right)
+        msgspec.structs.force_setattr(self, "right", (Right.READ if reads else Right.OPERATE) if self.right is None else self.right)
         msgspec.structs.force_setattr(self, "group", self.group or ("reading" if reads else "writing"))
 
     @property
@@ -272,7 +281,7 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
         }
         if self.needs is not Right.NONE:
             found |= {HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY}
-        if self.method != GET:
+        if self.method != GET or self.needs > Right.READ:
             found.add(HTTPStatus.FORBIDDEN)
         if "{" in self.path:
             found.add(HTTPStatus.NOT_FOUND)

@@ -16,6 +16,7 @@ from constraint_crdt.operations.operation import (
     Body,
     Operation,
     Parameter,
+    Right,
     not_found,
     not_json,
 )
@@ -115,6 +116,7 @@ SUBMIT_TILE: Final = Operation(
     name="submit_tile",
     method=POST,
     path="/room/{room:any_text}/tile",
+    right=Right.MEASURE,
     summary="Merge a tile.",
     about="Merge a tile of the contract.",
     request=SubmitTile,
@@ -141,6 +143,7 @@ SEND_DELTA: Final = Operation(
     name="send_delta",
     method=POST,
     path="/room/{room:any_text}/delta",
+    right=Right.MEASURE,
     summary="Take a delta in.",
     about="Take a delta of the contract in.",
     request=SendDelta,

@@ -6,17 +6,21 @@ server answers metrics, documents and events from its own parts. The clients hav
 
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
+from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.model import KEPT
-from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, show_time
+from constraint_crdt.operations.command import Column, Command, Flag, Table, View, parse_count, parse_duration, show_time
 from constraint_crdt.operations.operation import (
     GET,
     JSON,
+    PAGED,
     POST,
+    SECONDS,
     TEXT,
     WHOLE,
     YES_NO,
@@ -24,9 +28,13 @@ from constraint_crdt.operations.operation import (
     Body,
     Empty,
     Operation,
+    Paged,
     Parameter,
     Problem,
+    Reply,
     Right,
+    concatenated,
+    number,
     parse_flag,
     parse_whole,
 )
@@ -234,6 +242,7 @@ IMPORT_STATE: Final = Operation(
     name="import_state",
     method=POST,
     path="/v1/import",
+    right=Right.OPERATE,
     summary="Merge a state file into the node.",
     request=ImportState,
     response=ImportReport,
@@ -251,6 +260,132 @@ IMPORT_STATE: Final = Operation(
 )
 
 
+# --- sessions and the audit ----------------------------------------------------------------------------------------------------
+
+
+class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Who sends the request, and what this node does for the sender."""
+
+    name: str
+    """Of the token; `local` on a node without tokens."""
+    role: str
+    """Of the token: read, measure, operate."""
+    ends: int | None
+    """The end of the token, in ns since the epoch; null: none."""
+    node: str
+    node_role: str | None
+    """The role in the certificate of the node: observer, member, operator; null without an identity."""
+    may: str
+    """The role that counts here: that of the token, within that of the node."""
+
+
+SESSION: Final = Operation(
+    name="session",
+    method=GET,
+    path="/v1/session",
+    summary="Who is signed in, with which role.",
+    request=Empty,
+    response=SessionReport,
+    run=None,
+)
+
+
+class ReadAudit(Paged, frozen=True, kw_only=True):
+    """`GET /v1/audit`."""
+
+    since: float | None = None
+    actor: str | None = None
+
+
+class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of constraints or membership, and who caused it."""
+
+    id: str
+    """For `after`: the entries are in this order."""
+    time: int
+    """In ns since the epoch, by the clock of the node."""
+    actor: str
+    """A person, a token or a program, as the node says; `local`: a client of a node without tokens."""
+    node: str
+    """The node on which the change was made."""
+    operation: str
+    subject: str
+    """The constraint, the node, or the number of them."""
+    changes: int
+    """Mutations of the change."""
+
+
+async def _audit(node: "Node", request: ReadAudit) -> Reply[list[AuditReport]]:
+    since = 0 if request.since is None else node.gossip.time.now() - round(request.since * 1e9)
+    found = {
+        f"{each.time:019d}-{each.dot.replica}-{each.dot.seq}": each
+        for each in node.audit()
+        if each.time >= since and request.actor in (None, each.actor)
+    }
+    page, following = request.page(sorted(found))
+    reports = [
+        AuditReport(
+            id=id_, time=each.time, actor=each.actor, node=each.dot.replica.node_id,
+            operation=each.operation, subject=each.subject, changes=each.changes,
+        )
+        for id_, each in ((id_, found[id_]) for id_ in page)
+    ]  # fmt: skip
+    return Reply(reports, next_after=following)
+
+
+def show_audit(answer: list[AuditReport], _: ReadAudit, __: "Namespace") -> View:
+    """A row for each change."""
+    if not answer:
+        return "the audit has no such change"
+    rows = [[_local_time(each.time), each.actor, each.node, each.operation, each.subject, each.changes] for each in answer]
+    columns = [*map(Column, ("when", "who", "on", "what", "of")), Column("mutations", right=True)]
+    return Table(columns, rows)
+
+
+def _local_time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _parse_seconds(text: str) -> float:
+    seconds = number(text)
+    if seconds is None or not 0 <= seconds <= DURATION_MAX:
+        raise ValueError(f": seconds from 0 to {DURATION_MAX}, not {text!r}")
+    return seconds
+
+
+AUDIT: Final = Operation(
+    name="audit",
+    method=GET,
+    path="/v1/audit",
+    summary="Who changed constraints and membership, where and when.",
+    about="Who changed constraints and membership, where and when: the last 1,000 changes of each node, the newest last.",
+    request=ReadAudit,
+    response=list[AuditReport],
+    run=_audit,
+    parameters=(
+        *PAGED,
+        Parameter(
+            name="since",
+            about="only changes of so many seconds before now",
+            schema={**SECONDS, "maximum": DURATION_MAX},
+            parse=_parse_seconds,
+        ),
+        Parameter(name="actor", about="only changes of this person, token or program"),
+    ),
+    join=concatenated,
+    command=Command(
+        name="audit",
+        help="who changed constraints and membership, where and when",
+        group="observe",
+        flags={
+            "since": Flag("--since", metavar="TIME", convert=parse_duration, help="only the changes of this time, as in 1h"),
+            "actor": Flag("--actor", metavar="NAME", help="only the changes of this person, token or program"),
+        },
+        show=show_audit,
+    ),
+)
+
+
 Level = Literal["ok", "warn", "fail"]
 
 # --- responses --------------------------------------------------------------------------------------------------------------
@@ -261,7 +396,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     check: str
     """The check: name, clock, seeds, peers, view, silent, store, disk, agreement, messages, software, certificates,
-    undecidable, retired; by the command line also node, settings, port."""
+    undecidable, retired, api, tokens; by the command line also node, settings, port."""
     level: Level
     what: str
     """The finding, a sentence."""

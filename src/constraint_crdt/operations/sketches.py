@@ -24,6 +24,7 @@ from constraint_crdt.operations.operation import (
     Operation,
     Parameter,
     Problem,
+    Right,
     not_found,
     wrong,
 )
@@ -243,6 +244,7 @@ TALLY: Final = Operation(
     name="tally",
     method=POST,
     path="/v1/sketches/{name:any_text}",
+    right=Right.MEASURE,
     summary="Count items in a sketch.",
     about="Count items in a sketch: how often each occurred.",
     request=CountItems,
@@ -331,6 +333,7 @@ INSERT: Final = Operation(
     name="insert",
     method=POST,
     path="/v1/seen/{name:any_text}",
+    right=Right.MEASURE,
     summary="Put items into a Bloom filter.",
     about="Put items into a Bloom filter. The first insertion creates the filter.",
     request=InsertItems,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from constraint_crdt.operations.command import Command, CompositeCommand, Flag, UsageError
-from constraint_crdt.operations.operation import DELETE, PATCH, POST, Body, Operation, not_found
+from constraint_crdt.operations.operation import DELETE, PATCH, POST, Body, Operation, Right, not_found
 from constraint_crdt.operations.tiles import (
     CONSTRAINT_FLAG,
     PLACE_FLAGS,
@@ -39,6 +39,7 @@ DELETE_TILE: Final = Operation(
     name="delete_tile",
     method=DELETE,
     path=TILE_PATH,
+    right=Right.MEASURE,
     summary="Take a tile away.",
     about="Delete a tile, restorable for a while.",
     request=AtTile,
@@ -71,6 +72,7 @@ RESTORE_TILE: Final = Operation(
     name="restore_tile",
     method=POST,
     path=TILE_PATH + "/restore",
+    right=Right.MEASURE,
     summary="Undo its deletion.",
     about="Undo the deletion of a tile.",
     request=AtTile,
@@ -134,6 +136,7 @@ EDIT_TILE: Final = Operation(
     name="edit_tile",
     method=PATCH,
     path=TILE_PATH,
+    right=Right.MEASURE,
     summary="Add tags and constraints, or take some away.",
     about="Add tags and constraints to a tile, or take some away, at once.",
     request=EditTile,

@@ -9,7 +9,9 @@ credentials nothing here is used.
 4. A REVOKE cell in the row of an operator ends all rows of a key, at the seqs that it names. Longer copies are forgotten, and taken
    again from nodes that have the row up to its end. A revocation written beyond the end of its own row does not count: of two
    operators who revoke each other, the one with the earlier certificate wins, on every node.
-5. A row may turn out not to continue what is known here: its writer signed two different cells with one seq, as a lying node or two
+5. A row without a certificate was written before the fleet had identities. It counts as far as a VOUCH cell of an operator says so;
+   longer copies are left out of a transfer.
+6. A row may turn out not to continue what is known here: its writer signed two different cells with one seq, as a lying node or two
    copies of a machine do. The longer row stands, of equally long ones that with the larger signature: the same on every node.
 
 Rules kept here:
@@ -23,19 +25,29 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, REVOKE, retire_value, revoke_value
+from constraint_crdt.types.nodes import (
+    CERTIFICATE,
+    NODE,
+    RETIRE,
+    REVOKE,
+    ROOT,
+    VOUCH,
+    retire_value,
+    revoke_value,
+    vouch_value,
+)
 from constraint_crdt.types.variables import VARIABLES
 
 OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, REVOKE})
+_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -92,12 +104,12 @@ class Credentials(Protocol):
 class Admission:
     """The runs of a transfer, checked."""
 
-    runs: Sequence[Run]
+    runs: list[Run] = field(default_factory=list)
     """The runs to apply."""
-    predictions: Sequence[Prediction] = ()
-    replaced: Collection[Replica] = ()
-    """Rows that take the place of other rows of the same writer, see rule 5."""
-    doubted: Collection[Replica] = ()
+    predictions: list[Prediction] = field(default_factory=list)
+    replaced: set[Replica] = field(default_factory=set)
+    """Rows that take the place of other rows of the same writer, see rule 6."""
+    doubted: set[Replica] = field(default_factory=set)
     """Rows that do not continue what is known here. The transfer is not to be applied; the sender is asked for them from 0."""
     stripped: bool = False
     """Runs beyond the end of a revoked row were left out."""
@@ -136,6 +148,8 @@ class Authority:
         self.refused = 0
         """Transfers refused for a signature, a certificate or a right."""
         self.on_fork: Callable[[Fork], None] | None = None
+        self.learn_root: Callable[[bytes], bool] | None = None
+        """Takes the value of a ROOT cell. True if it is proven, and more certificates can be read by it."""
         rows.permits = self._check_own
         rows.watch(REVOKE, self._revocation_changed, self._restart)
 
@@ -233,39 +247,58 @@ class Authority:
 
         Raises `NotPermitted` for a row that is not as its writer signed it, or that its writer may not write.
         """
+        try:
+            return self._admit(runs, whole=whole)
+        except NotPermitted:  # perhaps for a certificate of a new root, which the transfer has the statement on
+            learn = self.learn_root
+            if learn is None or not sum(learn(value_of(cell)) for run in runs for cell in run.cells if cell.kind == ROOT):
+                raise
+            return self._admit(runs, whole=whole)
+
+    def _admit(self, runs: Sequence[Run], *, whole: bool) -> Admission:
         rows = self._rows
-        admission = Admission(runs)
-        predictions: list[Prediction] = []
-        taken: list[Run] = []
-        replaced: set[Replica] = set()
-        doubted: set[Replica] = set()
+        admission = Admission()
+        plain: list[Run] = []
         for run in runs:
             known = rows.seq(run.replica)
             if run.hi <= known and not whole and run.lo:
-                taken.append(run)
+                admission.runs.append(run)
                 continue
             rows.digest.fill(run.replica, run.cells)
-            prediction = self._checked(run, known)
-            if prediction is None:
-                doubted.add(run.replica)
-                continue
-            if prediction.whole and known and run.hi >= known:
-                continued = self._continues(run, known, prediction.root)
-                if continued is None:
-                    if not self._wins(run, known):
-                        continue
-                    replaced.add(run.replica)
-                elif not whole:
-                    prediction = continued
-            elif prediction.whole and known and not whole:
-                continue
-            taken.append(run)
-            if run.hi >= known:
-                predictions.append(prediction)
-        admission.runs, admission.predictions = taken, predictions
-        admission.replaced, admission.doubted = replaced, doubted
+            if self._is_plain(run):
+                plain.append(run)
+            else:
+                self._admit_run(run, known, admission, whole=whole)
+        self._admit_plain(plain, admission)
+        admission.stripped = len(admission.runs) + len(admission.doubted) < len(runs)
         self._strip(admission)
         return admission
+
+    def _admit_run(self, run: Run, known: int, admission: Admission, *, whole: bool) -> None:
+        prediction = self._checked(run, known)
+        if prediction is None:
+            admission.doubted.add(run.replica)
+            return
+        if prediction.whole and known and run.hi >= known:
+            continued = self._continues(run, known, prediction.root)
+            if continued is None:
+                if not self._wins(run, known):
+                    return
+                admission.replaced.add(run.replica)
+            elif not whole:
+                prediction = continued
+        elif prediction.whole and known and not whole:
+            return
+        admission.runs.append(run)
+        if run.hi >= known:
+            admission.predictions.append(prediction)
+
+    def check_proven(self, runs: Sequence[Run]) -> None:
+        """Refuse rows without a certificate for which no operator vouches: for a file, whose rows are not to be left out unsaid."""
+        admission = self.admit(runs)
+        left_out = {run.replica for run in runs if self._is_plain(run)} - {run.replica for run in admission.runs}
+        if left_out:
+            raise self._refusal(f"the row of {min(left_out)} has no certificate, and no operator of the fleet vouches for it")
 
     def check_cells(self, cells: Iterable[Cell]) -> list[Cell]:
         """Those cells of a repair that their writers signed."""
@@ -291,7 +324,8 @@ class Authority:
         for prediction in admission.predictions:
             self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
-        return self.forget_ended()
+        disproved = self._forget_disproved(admission)
+        return self.forget_ended() or disproved
 
     def forget_ended(self) -> bool:
         """Forget the rows that are longer than a revocation allows; nodes with the row up to its end still have it."""
@@ -307,6 +341,73 @@ class Authority:
             self._rows.reset(replica)
             self._rights.members.pop(replica, None)
         return bool(longer)
+
+    # --- rows of a time before identities ------------------------------------------------------------------------------------
+
+    def vouch(self, by: Replica) -> int:
+        """Vouch for the rows without a certificate as they are here; returns their number. For the end of a transition.
+
+        Raises `NotPermitted` without the right.
+        """
+        cells = [
+            make_cell(VOUCH, str(replica), [seq, self._signed.root(replica)])
+            for replica, seq in self._rows.clock_entries.items()
+            if self._is_unproven(replica, seq)
+        ]
+        self._rows.write_all(by, cells)
+        return len(cells)
+
+    @property
+    def unproven(self) -> list[Replica]:
+        """The rows in the state with neither a certificate nor an operator that vouches for them. O(rows)."""
+        return [replica for replica, seq in self._rows.clock_entries.items() if self._is_unproven(replica, seq)]
+
+    def _is_unproven(self, replica: Replica, seq: int) -> bool:
+        if replica not in self._signed or self._rows.get(CERTIFICATE, "", replica) is not None:
+            return False
+        return (seq, self._signed.root(replica)) not in self._vouches(replica, self._rows.held(VOUCH, str(replica)))
+
+    def _vouches(self, replica: Replica, cells: Iterable[Cell]) -> set[tuple[int, bytes]]:
+        values = [vouch_value(cell) for cell in cells if cell.kind == VOUCH and cell.key == str(replica)]
+        return {(value.seq, value.root) for value in values}
+
+    def _is_plain(self, run: Run) -> bool:
+        """True if the row of a run has no certificate."""
+        if run.lo == 0:
+            return not run.cells or run.cells[0].kind != CERTIFICATE
+        return self._rows.get(CERTIFICATE, "", run.replica) is None
+
+    def _admit_plain(self, plain: Sequence[Run], admission: Admission) -> None:
+        """Of runs without a certificate those from 0 for which an operator vouches, in the state or in a run taken with them.
+
+        A row of which only the end came is doubted: it is to be sent from 0.
+        """
+        told = [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH] if plain else []
+        for run in plain:
+            replica, known = run.replica, self._rows.seq(run.replica)
+            vouches = self._vouches(replica, [*self._rows.held(VOUCH, str(replica)), *told])
+            if run.lo and any(seq == run.hi for seq, _ in vouches):
+                admission.doubted.add(replica)
+            if run.lo or run.hi < known:
+                continue
+            prediction = self._signed.predict(run, 0)
+            if (run.hi, prediction.root) in vouches:
+                admission.runs.append(run)
+                admission.predictions.append(prediction)
+                if known and (known, self._signed.root(replica)) != (run.hi, prediction.root):
+                    admission.replaced.add(replica)
+
+    def _forget_disproved(self, admission: Admission) -> bool:
+        """Forget rows without a certificate that differ from what an operator newly vouched for: they are taken again, whole."""
+        forgot = False
+        for cell in [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH]:
+            replica, value = parse_replica(str(cell.key)), vouch_value(cell)
+            if replica is None or replica not in self._signed or self._rows.seq(replica) > value.seq:
+                continue
+            if self._is_unproven(replica, self._rows.seq(replica)):
+                self._rows.reset(replica)
+                forgot = True
+        return forgot
 
     # --- checks ------------------------------------------------------------------------------------------------------------
 
@@ -366,7 +467,7 @@ class Authority:
         return prediction if prediction.root == root else None
 
     def _wins(self, run: Run, known: int) -> bool:
-        """Rule 5, for a row at least as long as the row here."""
+        """Rule 6, for a row at least as long as the row here."""
         replica = run.replica
         mine = self._rows.get(SIGNATURE, "", replica)
         fork = Fork(replica, replica.node_id, (known, run.hi))
@@ -397,7 +498,8 @@ class Authority:
 
     def _strip(self, admission: Admission) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
-        writers = {run.replica: self._writer(run) for run in admission.runs if run.hi > self._rows.seq(run.replica)}
+        longer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) and not self._is_plain(run)]
+        writers = {run.replica: self._writer(run) for run in longer}
         told = {cell for run in admission.runs if run.replica in writers for cell in run.cells if cell.kind == REVOKE}
         self._refresh()
         ends = self._effective(writers, told) if told or admission.replaced else self._rights.ends
@@ -407,7 +509,7 @@ class Authority:
         if ended:
             admission.runs = [run for run in admission.runs if run.replica not in ended]
             admission.predictions = [each for each in admission.predictions if each.run.replica not in ended]
-            admission.replaced = set(admission.replaced) - ended
+            admission.replaced -= ended
             admission.stripped = True
 
     def _longer(
@@ -457,7 +559,7 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
-        return "change constraints" if kind == ADD else "revoke nodes"
+        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root"}.get(kind, "vouch for rows")
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
         return "remove constraints"
     if role == OBSERVER and kind not in _OF_OBSERVERS:

@@ -305,7 +305,9 @@ class Exchange:
             return rows.merge(other)
         mine = rows.clock_mark.entries
         whole = not other.serves(mine)
-        return self._apply(other.whole() if whole else other.since(mine), whole=whole).applied.changed
+        runs = other.whole() if whole else other.since(mine)
+        self._local.authority.check_proven(runs)
+        return self._apply(runs, whole=whole).applied.changed
 
     def _apply(self, runs: Sequence[Run], *, whole: bool = False) -> "_Taken":
         """Apply the runs of a transfer, after their signatures and rights were checked."""
@@ -330,7 +332,7 @@ class Exchange:
         if forgot or admission.replaced:
             self._tracker.clear()
         plain = not (forgot or admission.replaced or admission.stripped or len(admission.runs) < len(runs))
-        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain))
+        return _Taken(Applied(applied.changed or forgot, False, applied.exact and plain), stripped=admission.stripped)
 
     def forget_retired(self) -> None:
         """Drop the evidence of retired nodes: they are no peers any more, and convergence does not wait for them."""
@@ -459,7 +461,7 @@ class Exchange:
             # A reader at the clock that they were made for has it, and need not compare all rows.
             if {replica for replica, _ in behind(before, theirs)}.difference([run.replica for run in runs]):
                 return self._not_applicable(peer)
-        applied, doubted = self._apply(runs)
+        applied, doubted, stripped = self._apply(runs)
         if applied.gap:
             return self._not_applicable(peer, doubted)
         self._tracker.admit(peer)
@@ -469,7 +471,7 @@ class Exchange:
         elif theirs is None:
             theirs = _clock_of_delta(delta, base, [(run.replica, run.hi) for run in runs], asked, rows.digest)
         proves = None if delta.proof is None else lambda: delta.proof == rows.state_hash.token(me)
-        return self._after_transfer(peer, theirs, applied.changed, proves, lacks)
+        return self._after_transfer(peer, theirs, applied.changed, proves, lacks, stripped=stripped)
 
     def _not_applicable(self, peer: Peer, doubted: Collection[Replica] = ()) -> GossipResult:
         """A transfer cannot be applied here: the answer is the local clock, without the rows that are asked for from 0."""
@@ -481,9 +483,10 @@ class Exchange:
         if any(run.lo for run in runs):  # cells below `lo` would count as removed
             raise ConstraintCrdtError("a Sync must hold every row from its start")
         theirs = self._bounded(ClockMark.of({run.replica: run.hi for run in runs}, rows.digest))
-        applied = self._apply(runs, whole=True).applied
+        taken = self._apply(runs, whole=True)
         self._tracker.admit(peer)
-        return self._after_transfer(peer, theirs, applied.changed, lambda: sync.state_hash == rows.state_hash)
+        proves = lambda: sync.state_hash == rows.state_hash  # noqa: E731 - as in `_on_delta`
+        return self._after_transfer(peer, theirs, taken.applied.changed, proves, stripped=taken.stripped)
 
     def _after_transfer(
         self,
@@ -492,16 +495,21 @@ class Exchange:
         changed: bool,
         proves: Callable[[], bool] | None,
         lacks: Asked | None = None,
+        *,
+        stripped: bool = False,
     ) -> GossipResult:
         """The sender's state was applied: send the runs it lacks, or confirm equality.
 
-        `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known.
+        `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known. `stripped`: runs
+        were left out, so a sender that lacks nothing gets no answer, which would only ask for them again.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs != rows.clock_mark:
             talk.state(theirs, None)
             talk.common = theirs
             self._tracker.evidence(peer, theirs, None)
+            if stripped and not rows.ahead_of(theirs.entries):
+                return GossipResult(state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)
@@ -552,6 +560,8 @@ class _Taken(NamedTuple):
 
     applied: Applied
     doubted: Collection[Replica] = ()
+    stripped: bool = False
+    """Runs were left out, since they do not count here."""
 
 
 def _clock_of_delta(delta: Delta, base: ClockMark | None, ends: Asked, asked: Asked, digest: Digest) -> ClockMark:

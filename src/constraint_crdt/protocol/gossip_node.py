@@ -28,7 +28,7 @@ from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.protocol.authority import Authority, Credentials
+from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
@@ -369,6 +369,13 @@ class GossipNode:
         self.local.seal()
         self.write(lambda me: authority.revoke(node_id, keys, me, reason))
         self._exchange.forget_ended()
+
+    def vouch(self) -> int:
+        """Vouch for the rows from the time before the fleet had identities, if this node is an operator; returns their number."""
+        authority = self.local.authority
+        if authority is None or authority.member.role != OPERATOR or not authority.unproven:
+            return 0
+        return self.write(authority.vouch)
 
     # --- maintenance ---------------------------------------------------------------------------------------------------
 

@@ -16,16 +16,24 @@ back within a transfer. A transfer may change more constraints than can be publi
 An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
 force again for a moment: neither this nor the second expiry is published. An extension is published, because the definition
 differs.
+
+`Auditor` notes who caused a change, in a cell of the same write. The actor is that of `acting_as`, else that of the node.
 """
 
 import enum
+import getpass
+import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
-from constraint_crdt.crdt.replica import Replica
+from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -75,6 +83,8 @@ class NodeChange:
         """True if the message showed this node's clock and another state."""
         return self.result is not None and self.result.diverged
 
+
+_log = logging.getLogger("constraint_crdt.node")
 
 _COMMIT = NodeChange(ChangeOrigin.COMMITTED, state_changed=False, push=True)
 
@@ -314,6 +324,69 @@ class DefinitionChanges:
             return None
         self._expired[id_] = before
         return DefinitionChange(EventKind.EXPIRED, id_, "")
+
+
+_actor: ContextVar[str | None] = ContextVar("actor", default=None)
+
+
+@contextmanager
+def acting_as(actor: str) -> Iterator[None]:
+    """Note this actor in the audit for the changes made in the block: a person, a token, a program."""
+    before = _actor.set(actor)
+    try:
+        yield
+    finally:
+        _actor.reset(before)
+
+
+class Auditor:
+    """Notes who causes the changes of a node."""
+
+    def __init__(self, gossip: GossipNode, actor: str | None = None) -> None:
+        """`actor`: of changes outside of `acting_as`; None: the user of this process."""
+        self._gossip = gossip
+        self._actor = actor
+
+    def audited(self, mutate: Callable[[], Result], operation: str, subject: str) -> Callable[[], Result]:
+        """The same write, followed by the entry about it. A write without a mutation has no entry."""
+
+        def write() -> Result:
+            gossip = self._gossip
+            rows, before = gossip.state.rows, gossip.replica
+            since = Dot(before, rows.seq(before))
+            result = mutate()
+            if Dot(gossip.replica, rows.seq(gossip.replica)) != since:
+                try:
+                    self.note(operation, subject, since)
+                except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
+                    _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+            return result
+
+        return write
+
+    @property
+    def actor(self) -> str:
+        """Who causes a change that is made now."""
+        return _actor.get() or self._actor or _user()
+
+    def note(self, operation: str, subject: str, since: Dot | None = None) -> None:
+        """Write an entry about the mutations of this node after `since`; None: of other nodes."""
+        gossip, actor = self._gossip, self.actor
+
+        def noted(me: Replica) -> None:
+            changes = 0 if since is None else gossip.state.rows.seq(me) - (since.seq if since.replica == me else 0)
+            gossip.state.audit.note(actor, operation, subject, changes=changes, time=gossip.time.now(), node=me)
+
+        gossip.write(noted)
+
+
+@cache
+def _user() -> str:
+    """The user of this process, or `python`, in a container without users."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "python"
 
 
 def _hash(definitions: Sequence[Definition]) -> int | None:

@@ -22,7 +22,7 @@ import logging
 import re
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -31,7 +31,9 @@ from constraint_crdt.alerts.rules import AlertRule
 from constraint_crdt.crdt.cells import Cell, registered
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import StateHash
+from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.expression.judgement import Turn
+from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -120,7 +122,7 @@ class EventLog:
 
 
 def _size(event: Event) -> int:
-    texts = (event.constraint, event.node, event.room, event.tile, event.detail)
+    texts = (event.constraint, event.node, event.room, event.tile, event.detail, event.actor, event.by)
     return EVENT_BYTES + 4 * sum(map(len, texts))  # a character has at most 4 bytes
 
 
@@ -218,18 +220,21 @@ class EventPublisher:
         feed: ChangeFeed,
         tiles: TileChanges,
         verdict: Callable[[str], NodeVerdict | None],
+        removals: Callable[[str], Sequence[LoggedChange]],
         *,
         max_skew: float,
         now: Callable[[], int],
     ) -> None:
-        """`verdict`: that of this node on a constraint. `max_skew`: the tolerated difference of clocks, in seconds. `now`: the time
-        in ns since the epoch.
+        """`verdict`: that of this node on a constraint. `removals`: those of a constraint, the newest last. `max_skew`: the
+        tolerated difference of clocks, in seconds. `now`: the time in ns since the epoch.
         """
         self._events = events
         self._gossip = gossip
         self._definitions = feed.definitions
         self._tiles = tiles
         self._verdict = verdict
+        self._removals = removals
+        self._audit = gossip.state.audit
         self._violated: dict[str, int] = {}
         """The constraints in a violated state, with the beginning in ns since the epoch."""
         self._max_skew = max_skew
@@ -237,11 +242,14 @@ class EventPublisher:
         self._more = asyncio.Event()
         self._behind = False
 
-    def publish(self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "") -> None:
+    def publish(
+        self, kind: EventKind, *, constraint: str = "", node: str = "", detail: str = "", actor: str = "", by: str = ""
+    ) -> None:
         """Publish an event, after an unpublished change of its constraint."""
         if constraint and (change := self._definitions.take_of(constraint)) is not None:
             self._publish_definition(change)
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail))
+        event = Event(kind=kind, time=self._now(), constraint=constraint, node=node, detail=detail, actor=actor, by=by)
+        self._events.publish(event)
 
     def changed(self, change: NodeChange) -> None:
         """Publish the events of a change. See `ChangeFeed`."""
@@ -339,7 +347,19 @@ class EventPublisher:
 
     def _publish_definition(self, change: DefinitionChange) -> None:
         kind, id_, when = change
-        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when))
+        actor, by = self._cause(kind, id_)
+        self._events.publish(Event(kind=kind, time=self._now(), constraint=id_, detail=when, actor=actor, by=by))
+
+    def _cause(self, kind: EventKind, id_: str) -> tuple[str, str]:
+        """The actor of a change of a constraint, and the node of the actor; empty if unknown."""
+        if kind is EventKind.REMOVED:
+            dots = [change.dot for change in self._removals(id_)[-1:]]
+        elif kind is EventKind.EXPIRED:
+            return "", ""
+        else:
+            dots = [Dot(cell.replica, cell.seq) for cell in self._gossip.state.rows.held(ADD, id_)]
+        entry = max((entry for dot in dots if (entry := self._audit.of(dot)) is not None), default=None)
+        return ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
 
 
 MOST_NAMED = 100

@@ -35,7 +35,7 @@ from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import Auditor, ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -48,6 +48,8 @@ from constraint_crdt.transport import Peer, Transport, Unreachable
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
+    from constraint_crdt.identity.credentials import RowCredentials
+    from constraint_crdt.runtime.certificates import Certificates
 
 VIEW_EVERY = 2.0
 """Seconds between two looks for a partition."""
@@ -148,6 +150,8 @@ class Membership:
         self._diagnosis = diagnosis
         self._once = once
         self._over: asyncio.Future[str] | None = None
+        self.certificates: Certificates | None = None
+        """Answers requests for renewal."""
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -157,12 +161,24 @@ class Membership:
 
     async def join(self) -> None:
         """Open the transport. Raises `TransportError`."""
-        self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._exchanges.answer, self._peer_changed)
+        self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._answer, self._peer_changed)
+
+    async def _answer(self, payload: bytes, sender: Peer | None = None) -> Sequence[bytes]:
+        """The replies to a request of a peer: for renewal of its certificate, or a message of the gossip."""
+        replies = None if self.certificates is None else self.certificates.answer(payload)
+        return await self._exchanges.answer(payload, sender) if replies is None else replies
+
+    def reopened(self, me: Peer) -> None:
+        """The transport has a new session of this node."""
+        self.me = me
+        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
         if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+            self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
 
     async def over(self) -> str:
@@ -239,15 +255,17 @@ class Runtime:
         random: Random,
         now: Callable[[], int],
         check_call: Callable[[], None],
+        actor: str | None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node.
+        outside of the life, the thread or the loop of the node. `actor`: see `Auditor`.
         """
         self.settings = settings
         self._check_call = check_call
 
         # The state, its disk, its peers, and the feed of its changes.
         self.identity = _load_identity(settings, now) if settings.identity else None
+        self.certificates: Certificates | None = None
         # While nodes without an identity write rows without a signature, the others do too.
         signs = self.identity is not None and not settings.accept_plain
         credentials = _credentials(self.identity) if self.identity is not None and signs else None
@@ -256,6 +274,7 @@ class Runtime:
         self.gossip = node(settings, now, credentials)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence)
+        self.auditor = Auditor(self.gossip, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
@@ -294,12 +313,19 @@ class Runtime:
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
             measured=lambda: self.measurements.fresh(time.monotonic_ns()),
-            links=settings.links, identity=self.identity, folder=settings.identity,
+            links=settings.links, folder=settings.identity,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
         self.publisher = EventPublisher(
-            self.events, self.gossip, self.feed, self.tiles, self.evaluator.verdict, max_skew=settings.max_skew, now=now
+            self.events,
+            self.gossip,
+            self.feed,
+            self.tiles,
+            self.evaluator.verdict,
+            self.evidence.changes.removals,
+            max_skew=settings.max_skew,
+            now=now,
         )
         self.alerts = AlertEngine(
             settings.alert,
@@ -317,6 +343,9 @@ class Runtime:
             settings, self.gossip, self.transport, self.exchanges, self.feed,
             self.publisher, self.partitions, self.diagnosis, self.tasks.once,
         )  # fmt: skip
+        if self.identity is not None:
+            self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
+            self.diagnosis.certified = self.certificates
         self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
         self.lag = LoopLag()
 
@@ -377,6 +406,8 @@ class Runtime:
         self.answers.begin()
         self.membership.describe()
         self._begin_tasks()
+        if self.certificates is not None:
+            await self.certificates.begin()
         if self.settings.links in ("none", "mixed"):
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
@@ -411,6 +442,8 @@ class Runtime:
         tasks.repeat("alerts", LOOK_EVERY, self._check_alerts)
         if settings.identity:
             tasks.run("links", self._watch_links)
+        if self.certificates is not None:
+            tasks.repeat("certificates", LINKS_EVERY, self.certificates.look)
         if settings.discover:
             tasks.repeat("partitions", VIEW_EVERY, self.membership.detect_partition)
         for probe in self.probes:
@@ -421,7 +454,7 @@ class Runtime:
         said, pause = set[str](), FIRST_LINKS
         while True:
             await asyncio.sleep(pause)
-            findings = [self.diagnosis.certificates()]
+            findings = [*self.diagnosis.certificates()]
             if self.settings.connect and not self.exchanges.live:
                 findings.append(await asyncio.to_thread(self.diagnosis.seeds))
             wrong = {f"{each.what}: {each.advice}" for each in findings if each.level != "ok"}
@@ -448,6 +481,8 @@ class Runtime:
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.alerts.close()
+        if self.certificates is not None:
+            await self.certificates.close()
         await self.transport.close()
         await self.persistence.close()
         self.recorder.close()
@@ -459,10 +494,21 @@ def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Cr
     return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
 
 
-def _credentials(identity: "Identity") -> Credentials:
+def _credentials(identity: "Identity") -> "RowCredentials":
     from constraint_crdt.identity.credentials import RowCredentials
 
     return RowCredentials(identity)
+
+
+def _certificates(
+    runtime: Runtime, identity: "Identity", credentials: "RowCredentials | None", now: Callable[[], int]
+) -> "Certificates":
+    from constraint_crdt.runtime.certificates import Certificates
+
+    return Certificates(
+        runtime.settings, identity, credentials, runtime.gossip, runtime.transport,
+        commit=runtime.feed.commit, reopened=runtime.membership.reopened, now=now,
+    )  # fmt: skip
 
 
 def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
@@ -45,8 +45,14 @@ from constraint_crdt.runtime.shared import position_report
 from constraint_crdt.state_file import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
+
+if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
+    from constraint_crdt.runtime.certificates import Certificates
+
+Result = TypeVar("Result")
 
 
 class _Life(enum.Enum):
@@ -81,11 +87,12 @@ class Node:
         probes: Sequence[Probe] = (),
         transport: Transport | None = None,
         settings: NodeSettings | None = None,
+        actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Keyword settings override those in `settings`. `transport`: Zenoh if left out. `random`: selects peers. `now`: the time
-        in ns since the epoch.
+        """Keyword settings override those in `settings`. `transport`: Zenoh if left out. `actor`: who makes the changes of this
+        program, for the audit; the user of the process if left out. `random`: selects peers. `now`: the time in ns since the epoch.
 
         Raises `ConstraintCrdtError` for a name or fleet out of bounds, and `InvalidType` for an object that is no transport.
         """
@@ -100,7 +107,7 @@ class Node:
         self._life = _Life.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         random = random or Random()  # noqa: S311 - selects peers, protects nothing
-        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now, self._check_call)
+        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now, self._check_call, actor)
         self._now = now
         self.gossip = runtime.gossip
         """The state, and the protocol of the node."""
@@ -234,12 +241,12 @@ class Node:
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
         )  # fmt: skip
-        return await self._runtime.feed.commit(partial(add, at=self._now()))
+        return await self._commit(partial(add, at=self._now()), "add", id_)
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_))
+        await self._commit(partial(self.gossip.remove_constraint, id_), "remove", id_)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -267,7 +274,13 @@ class Node:
         else:
             check_definitions(changes)
         self._check_call()
-        results = await self._runtime.feed.commit(partial(apply_changes, self.gossip, changes, at=self._now()))
+        apply = partial(apply_changes, self.gossip, changes, at=self._now())
+        redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
+        if redefined:
+            subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
+            results = await self._commit(apply, "batch", subject)
+        else:
+            results = await self._runtime.feed.commit(apply)
         for change in changes:
             if isinstance(change, RecordCounts):
                 self._runtime.evaluator.recorded(change.constraint, change.satisfied, change.violations)
@@ -318,8 +331,8 @@ class Node:
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.retire, node))
-        self._runtime.publisher.publish(EventKind.RETIRED, node=node)
+        await self._commit(partial(self.gossip.retire, node), "retire", node)
+        self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.auditor.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
 
     async def export_state(self) -> str:
@@ -332,7 +345,15 @@ class Node:
         Raises `StateFileError` for other texts, and `ConstraintCrdtError` beyond a limit; nothing changes then.
         """
         self._check_call()
-        return await self._runtime.state_files.merge(text, max_bytes)
+        report = await self._runtime.state_files.merge(text, max_bytes)
+        if report.changed and self.gossip.retired_by is None:
+            note = partial(self._runtime.auditor.note, "import", f"{report.cells} cells")
+            await self._runtime.feed.commit(note)
+        return report
+
+    async def _commit(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
+        """Commit a change of constraints or membership, with its entry in the audit."""
+        return await self._runtime.feed.commit(self._runtime.auditor.audited(mutate, operation, subject))
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
@@ -348,6 +369,16 @@ class Node:
     def position(self) -> PositionReport:
         """The positions of the fleet and of its nodes. O(rows with a position)."""
         return position_report(self.gossip.state)
+
+    @property
+    def certified_role(self) -> str | None:
+        """The role in the certificate of this node; None without an identity."""
+        identity = self._runtime.identity
+        return None if identity is None else identity.subject.role
+
+    def audit(self) -> list[AuditEntry]:
+        """Who changed constraints and membership, on all nodes, by time, the newest last. O(entries)."""
+        return list(self.gossip.state.audit)
 
     def status(self) -> Status:
         """The state of this node, and of the fleet as seen from here. O(peers x rows)."""
@@ -405,6 +436,14 @@ class Node:
     def storage(self) -> StorageReport:
         """The cells of this node's state, and the removals held back by peers. O(cells)."""
         return self._runtime.answers.storage()
+
+    @property
+    def certificates(self) -> "Certificates":
+        """The certificates of this node: members, invitations, renewal. Raises `ConstraintCrdtError` without an identity."""
+        found = self._runtime.certificates
+        if found is None:
+            raise ConstraintCrdtError("this node has no identity: make one by `constraint-crdt fleet create` and `fleet certify`")
+        return found
 
     def identity(self) -> IdentityReport:
         """The identity of this node, with its former incarnations."""

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import socket
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -29,6 +29,9 @@ from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 Role = Literal["peer", "router", "client"]
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
+
+IDENTITY_TLS = "identity"
+"""The API has the certificate of the node's identity."""
 
 MEMORY_STORE = "memory"
 DEFAULT_STORE = "default"
@@ -51,6 +54,7 @@ NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
+    "api_connections_per_address": (1, 100_000, " connections"),
 }
 """Lowest and highest value of each other number, and its unit."""
 
@@ -99,6 +103,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     show certificates of the fleet; name and fleet are those of the certificate. See docs/security.md.
     """
 
+    join_listen: str = ""
+    """`HOST:PORT` of the join endpoint of an operator's node, which listens while an invitation is open; port 0 takes a free one.
+    By default the host of the first endpoint in `listen` (loopback without one), and port 7448, or a free port if that is taken.
+    """
+
     insecure: bool = False
     """Listen beyond loopback without an identity: every machine that reaches the port can change everything."""
 
@@ -124,6 +133,16 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     api_rate: float = 5000.0
     """Requests per second of a client, with bursts of twice this number. A lower rate protects other clients from a faulty one."""
+
+    api_connections_per_address: int = 200
+    """Connections of an address to the API at once: of an IPv4 address, or of the /64 network of an IPv6 address; five times as
+    many of a loopback address. Beyond, an address may ask for the health of the node only.
+    """
+
+    api_tls: str = ""
+    """TLS for the API: `identity` (in a file also `true`) with the certificate of the node's identity, or `CERT.pem,KEY.pem` with a
+    certificate and its key. Without TLS tokens and answers travel unprotected.
+    """
 
     probe: tuple[str, ...] = ()
     """Probes read by the node: `system` or installed probes. Each costs a reading per `check_every`."""
@@ -221,6 +240,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
                 raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
+        if self.api_tls == IDENTITY_TLS and not self.identity:
+            raise SettingsError(
+                "`api_tls` takes the certificate of the node's identity, and there is none: give the node an identity "
+                "(`identity`, --identity FOLDER), or name a certificate and its key (--api-tls CERT.pem,KEY.pem)"
+            )
         if self.accept_plain and not self.identity:
             raise SettingsError("`accept_plain` is for a node with an identity: give it one (--identity FOLDER), or leave this out")
         reachable = [endpoint for endpoint in self.listen if not is_loopback(endpoint)]
@@ -244,11 +268,14 @@ def load_settings(
     file: Path | None = None,
     *,
     names_of: Callable[[str], tuple[str, str]] | None = None,
+    defaults_of: Callable[[str], Mapping[str, Sequence[str]]] | None = None,
+    default_identity: str = "",
 ) -> NodeSettings:
     """Settings from all sources: a flag overrides the environment, the environment the file, the file the default.
 
     `flags`: values by setting, None for a missing flag. `env`: the environment. `file`: TOML, a key per setting. `names_of`: gives
-    the names of node and fleet in an identity, which are their defaults.
+    the names of node and fleet in an identity, which are their defaults. `defaults_of`: gives the defaults of `listen` and
+    `connect` that it remembers. `default_identity`: the identity to use where none is given, unless another name or fleet is.
 
     Raises `SettingsError`, with `from_flag` set for a wrong flag.
     """
@@ -263,16 +290,31 @@ def load_settings(
             except SettingsError as error:
                 raise SettingsError(str(error), from_flag=True) from None
     values.setdefault("store", DEFAULT_STORE)
-    identity = values.get("identity")
-    if names_of is not None and isinstance(identity, str) and identity:
-        for key, found in zip(("name", "fleet"), names_of(identity), strict=True):
-            if values.setdefault(key, found) != found:
-                what = f"the identity in {identity} is of the {'node' if key == 'name' else 'fleet'} {found}, not {values[key]}"
-                raise SettingsError(f"{what}: leave out `{key}`, or name another identity", from_flag=flags.get(key) is not None)
+    if names_of is not None:
+        _add_identity(values, flags, names_of, default_identity)
+    if defaults_of is not None and values.get("identity"):
+        for key, remembered in defaults_of(str(values["identity"])).items():
+            values.setdefault(key, tuple(remembered))
     try:
         return msgspec.convert(values, NodeSettings)
     except msgspec.ValidationError as error:  # two settings that do not go together
         raise SettingsError(str(error)) from None
+
+
+def _add_identity(
+    values: dict[str, object], flags: Mapping[str, object], names_of: Callable[[str], tuple[str, str]], default: str
+) -> None:
+    """Take name and fleet from the identity, which may be `default`. Raises `SettingsError` for other names."""
+    if default and "identity" not in values and not values.get("insecure"):
+        names = dict(zip(("name", "fleet"), names_of(default), strict=True))
+        if all(values.get(key, name) == name for key, name in names.items()):
+            values["identity"] = default
+    identity = values.get("identity")
+    if isinstance(identity, str) and identity:
+        for key, found in zip(("name", "fleet"), names_of(identity), strict=True):
+            if values.setdefault(key, found) != found:
+                what = f"the identity in {identity} is of the {'node' if key == 'name' else 'fleet'} {found}, not {values[key]}"
+                raise SettingsError(f"{what}: leave out `{key}`, or name another identity", from_flag=flags.get(key) is not None)
 
 
 def is_loopback(endpoint: str) -> bool:
@@ -353,6 +395,8 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
             value = _read_alerts(value)
         if key == "variables":
             value = _read_variables(value)
+        if key == "api_tls":
+            value = _read_api_tls(value)
         if key == "labels" and isinstance(value, list):
             value = _read_labels(value)
         converted: object = msgspec.convert(value, _TYPES[key], strict=strict)
@@ -364,6 +408,16 @@ def _converted(key: str, value: object, source: str, *, strict: bool = False) ->
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}") from None
     return converted
+
+
+def _read_api_tls(value: object) -> object:
+    if value in (True, "true", "1", IDENTITY_TLS):
+        return IDENTITY_TLS
+    if value in (False, "false", "0", ""):
+        return ""
+    if isinstance(value, str) and len(parts := [part.strip() for part in value.split(",")]) == 2 and all(parts):
+        return ",".join(parts)
+    raise SettingsError(f"{value!r} is neither `true` nor CERT.pem,KEY.pem")
 
 
 def _read_labels(texts: list[object]) -> dict[str, str]:
@@ -482,7 +536,7 @@ def _check(key: str, value: object) -> None:
         raise SettingsError("store must name a file, or be `default` or `memory`")
     elif key in _WORDS and value not in _WORDS[key]:
         raise SettingsError(f"{value!r} is not {_wanted(key)}")
-    elif key == "api":
+    elif key == "api" or (key == "join_listen" and value):
         try:
             parse_address(str(value))
         except ValueError as error:

@@ -40,6 +40,7 @@ from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.state_file import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
+from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.orset import Change
 from constraint_crdt.types.register import Position
 
@@ -68,13 +69,14 @@ class SyncNode:
         probes: Sequence[Probe] = (),
         transport: Transport | None = None,
         settings: NodeSettings | None = None,
+        actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         """The parameters, and the errors, of `Node`."""
         self._node = Node(
             name=name, fleet=fleet, role=role, listen=listen, connect=connect, labels=labels,
-            probes=probes, transport=transport, settings=settings, random=random, now=now,
+            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now,
         )  # fmt: skip
         self.settings = self._node.settings
         """The settings of the node."""
@@ -251,6 +253,10 @@ class SyncNode:
     def update_position(self, position: Position) -> None:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
+
+    def audit(self) -> list[AuditEntry]:
+        """See `Node.audit`."""
+        return self.read(lambda node: node.audit())
 
     def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """See `Node.retire`."""

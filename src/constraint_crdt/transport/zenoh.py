@@ -10,7 +10,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -162,6 +163,16 @@ class ZenohTransport:
             for peer in sorted(gone):
                 asyncio.get_running_loop().call_soon(self._report_gone, member, peer)
             return await self._join(member, settings)
+
+    @property
+    def proofs(self) -> Mapping[Peer, str]:
+        """The present peers, each with the proof of its session; "" for a peer without one."""
+        return self._session.peers if self._session else {}
+
+    async def renew(self, identity: "Identity") -> Peer:
+        """Open the session again, with a new certificate. Raises `TransportError`."""
+        self._settings = replace(self._settings, identity=identity)
+        return await self.reopen()
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`. Raises `Unreachable`, and `ValueError` for a payload above `MAX_PAYLOAD`."""

@@ -17,8 +17,15 @@ export class Api {
   #asking = null;
 
   // `askToken(why, optional)` resolves to a token that somebody typed; or to null, where that is allowed, if they would not.
-  constructor(askToken) {
+  // `signedIn()`: another token is used from now on.
+  constructor(askToken, signedIn) {
     this.askToken = askToken;
+    this.signedIn = signedIn;
+  }
+
+  // Forget the token.
+  signOut() {
+    sessionStorage.removeItem(KEPT);
   }
 
   // What is at `path`; null if `known` and it is what it was at the last call for this path.
@@ -55,10 +62,12 @@ export class Api {
         throw new Problem("the node does not answer", 0);
       }
       if (response.ok || response.status === 304) return response;
-      const lacking = response.status === 403 && token !== null; // it may read, and this is a write
-      if (response.status !== 401 && !lacking) throw await problem(response);
-      const why = lacking ? "This token may only read. Give one that may write." : token ? "The node does not know this token." : "";
-      if (!(await this.#ask(token, why, lacking))) throw await problem(response);
+      const found = await problem(response);
+      const lacking = response.status === 403 && (response.headers.get("www-authenticate") ?? "").includes("insufficient_scope");
+      if (response.status !== 401 && !lacking) throw found;
+      const ended = found.message.includes(" ended on ");
+      const why = lacking || ended ? `${sentence(found.message)} Give another token.` : token ? "The node does not know this token." : "";
+      if (!(await this.#ask(token, why, lacking))) throw found;
     }
   }
 
@@ -67,10 +76,15 @@ export class Api {
     if (refused !== sessionStorage.getItem(KEPT)) return true; // somebody typed another one meanwhile
     this.#asking ??= this.askToken(why, optional).finally(() => (this.#asking = null));
     const token = await this.#asking;
-    if (token !== null) sessionStorage.setItem(KEPT, token);
+    if (token !== null && token !== sessionStorage.getItem(KEPT)) {
+      sessionStorage.setItem(KEPT, token);
+      this.signedIn();
+    }
     return token !== null;
   }
 }
+
+export const sentence = (text) => `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`;
 
 async function problem(response) {
   try {

@@ -18,7 +18,7 @@ export class Detail {
   // `act`: {edit(row), remove(id), close()}
   constructor(api, model, act) {
     Object.assign(this, { api, model, act, box: byId("detail") });
-    model.on("connection", () => this.refresh());
+    model.on("connection session", () => this.refresh());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !this.box.hidden && !document.querySelector("dialog[open]")) this.act.close();
     });
@@ -81,14 +81,14 @@ export class Detail {
       "div",
       { class: "body" },
       row ? this.#head(row, explained) : h("p", { class: "error" }, "It is not active."),
-      row && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Remove…", "remove", () => this.act.remove(id), "danger quiet")),
+      row && this.model.mayOperate && h("div", { class: "buttons left" }, this.#button("Edit", "edit", () => this.act.edit(row)), this.#button("Remove…", "remove", () => this.act.remove(id), "danger quiet")),
       row && section(`Time: held ${ofTime(row.data.held)} of the time`, timeBar(row.data), timeWords(row.data)),
       section("Recently violated, of the judgements", canvas, ...lately(explained)),
       section(`Where${row?.data.violated_now ? `: violated on ${count(row.data.violated_now)} now` : ""}`, where(explained)),
       explained.coverage && section(heardTitle(explained.coverage), coverage(explained.coverage)),
       section("History", history(explained)),
     );
-    box.from = [explained, rows];
+    box.from = [explained, rows, this.model.mayOperate];
     box.drawn = () => row && drawSparkline(canvas, row.samples);
     return box;
   }
@@ -255,10 +255,13 @@ function coverage({ nodes, lack, unknown }) {
 }
 
 function history({ definitions, removals }) {
-  const added = definitions.map((each) => h("li", null, link("node", each.added_by), h("small", null, `added it ${each.added_at ? ago(each.added_at) : ""}${each.expired ? ", expired" : ""}`), h("code", null, each.dot)));
-  const removed = removals.map((each) => h("li", null, link("node", each.by), h("small", null, `ended ${plural(each.ended.length, "definition", "definitions")}${each.known_since ? ` ${ago(each.known_since)}` : ""}`), h("code", null, each.dot)));
+  const added = definitions.map((each) => h("li", null, link("node", each.added_by), h("small", null, `added it ${each.added_at ? ago(each.added_at) : ""}${by(each)}${each.expired ? ", expired" : ""}`), h("code", null, each.dot)));
+  const removed = removals.map((each) => h("li", null, link("node", each.by), h("small", null, `ended ${plural(each.ended.length, "definition", "definitions")}${each.known_since ? ` ${ago(each.known_since)}` : ""}${by(each)}`), h("code", null, each.dot)));
   return h("ul", { class: "pairs three" }, added, removed);
 }
+
+// Who caused a mutation, if the audit has it.
+const by = ({ actor }) => (actor ? `, by ${actor}` : "");
 
 function convergence(peer) {
   return facts([

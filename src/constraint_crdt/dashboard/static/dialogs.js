@@ -1,7 +1,7 @@
 // Changing the fleet: adding, editing and removing a constraint; and the token, where the node asks for one.
 
 import { announce, byId, h, setText } from "./dom.js";
-import { Problem } from "./api.js";
+import { Problem, sentence } from "./api.js";
 import { shownFields } from "./format.js";
 
 const CHECK_AFTER = 200; // ms without a key
@@ -83,7 +83,7 @@ export class Dialogs {
       event.target.closest("dialog").close();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
-      setText(byId(place), `${error.message.slice(0, 1).toUpperCase()}${error.message.slice(1)}.`);
+      setText(byId(place), sentence(error.message));
       const field = byId(`add-${error.field}`);
       if (field?.closest("details")) byId("add-more").open = true;
       field?.focus();

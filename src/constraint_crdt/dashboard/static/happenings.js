@@ -101,6 +101,6 @@ function line(event) {
     { class: kind, "data-kind": event.kind },
     h("time", { datetime: new Date(event.time / 1e6).toISOString() }, at(event.time)),
     h("i", { "aria-hidden": "true" }, glyph),
-    h("span", null, ...parts, tile, event.detail ? h("small", null, event.detail) : null),
+    h("span", null, ...parts, tile, event.detail ? h("small", null, event.detail) : null, event.actor ? h("small", null, `by ${event.actor} on ${event.by}`) : null),
   );
 }

@@ -18,7 +18,7 @@ const MOST_WAITING = 500; // events
 startTheme();
 const model = new Model();
 const dialogs = new Dialogs((id) => refresher.moved({ constraints: [id] }));
-const api = new Api((why, optional) => dialogs.askToken(why, optional));
+const api = new Api((why, optional) => dialogs.askToken(why, optional), () => signedIn());
 dialogs.api = api;
 const go = (kind, id) => (location.hash = kind === null ? "#/" : `#/${kind}/${encodeURIComponent(id)}`);
 const listing = new Listing(model, (id) => go("constraint", id), () => refresher.look());
@@ -54,9 +54,39 @@ const feed = new Feed(
   (connection) => {
     const returned = connection.connected && !model.connection.connected;
     model.setConnection(connection);
-    if (returned) refresher.everything();
+    if (returned) {
+      refresher.everything();
+      signedIn();
+    }
   },
 );
+
+// --- who is signed in ------------------------------------------------------------------------------------------------
+
+async function signedIn() {
+  try {
+    model.setSession(await api.get("/v1/session"));
+  } catch (error) {
+    if (error.status === undefined) throw error; // else the connection is lost, and this is asked again with the next one
+  }
+}
+
+const MAY = { read: "may read", measure: "may read and measure", operate: "may change constraints" };
+
+model.on("session", () => {
+  const { name, role, node_role: nodeRole, may } = model.session;
+  const alone = name === "local"; // a node without tokens
+  const limit = may === role ? "" : `; this node is ${nodeRole === "observer" ? "an" : "a"} ${nodeRole} of the fleet`;
+  byId("session").hidden = alone && !limit;
+  setText(byId("session-name"), `${name}: ${MAY[may]}${limit}`);
+  byId("sign-out").hidden = alone;
+  byId("add").disabled = !model.mayOperate;
+  setAttribute(byId("add"), "title", model.mayOperate ? null : `${name} ${MAY[may]} only${limit}`);
+});
+byId("sign-out").addEventListener("click", () => {
+  api.signOut();
+  location.reload(); // what was shown is not for the next reader
+});
 
 // --- what the address says -------------------------------------------------------------------------------------------
 
@@ -150,6 +180,7 @@ async function begin() {
   for (let pause = 500; ; pause = Math.min(pause * 2, 8000)) {
     try {
       await refresher.begin();
+      await signedIn();
       break;
     } catch (error) {
       if (error.status === undefined) throw error;

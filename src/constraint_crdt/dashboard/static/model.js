@@ -1,7 +1,7 @@
 // What this page knows of the fleet, and what it makes of it. It asks nobody: `refreshing` brings what is new, views listen.
 //
 // Rules: a row, once known, stays the same object, so that whoever holds it sees it move. Listeners are told what moved ("status",
-// "nodes", "rows", "events", "connection") and read the rest here.
+// "nodes", "rows", "events", "connection", "session") and read the rest here.
 
 const MOST_EVENTS = 500;
 const MOST_SAMPLES = 48;
@@ -29,6 +29,7 @@ export class Model {
   shape = 0; // moves when a row comes, goes, or is in another state
   events = [];
   connection = { connected: false, since: null, next: null, why: "" };
+  session = null; // who is signed in, and may do what; null: not known yet
   #listeners = new Map();
 
   on(kinds, listener) {
@@ -42,6 +43,16 @@ export class Model {
   setConnection(connection) {
     this.connection = connection;
     this.#tell("connection");
+  }
+
+  setSession(session) {
+    this.session = session;
+    this.#tell("session");
+  }
+
+  // True if whoever is signed in may change constraints on this node.
+  get mayOperate() {
+    return this.session?.may === "operate";
   }
 
   setStatus(status) {

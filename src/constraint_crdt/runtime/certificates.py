@@ -1,0 +1,489 @@
+"""The certificates of a running node: renewal, invitations, and the replacement of the root.
+
+- *Renewal.* When a third of its validity is left, a node asks the operators for a new certificate of the same key, name and role,
+  by a request over the transport. An operator with an issuing certificate answers, and renews its own. The new certificate is put
+  to use by opening the session of the transport again: the life and the row of the node go on.
+- *Invitations.* An operator's node keeps them in its folder, and listens at the join endpoint while one is open.
+- *Rotation.* `fleet rotate` makes a new root and a statement of the former one about it. An operator's node finds the statement in
+  its folder and writes it as a ROOT cell. Each node takes it into its own folder, and accepts both roots from then on. After a
+  quarter of the time for which both are accepted, nodes ask for certificates of the new root; operators after three quarters, so
+  that a node that was away still finds some that it accepts, and learns of the new root from them.
+
+Rules: the folder is read again at each look, so copied files need no restart. A file is written before its content is used. A
+failed renewal is tried again, at growing intervals.
+"""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.identity import (
+    DAY,
+    EARLIER,
+    SECOND,
+    Identity,
+    IdentityError,
+    Issuer,
+    Member,
+    fingerprint,
+    known_roots,
+    moment,
+    ns_of,
+    public_key_of,
+    read_chain,
+    read_rotation,
+)
+from constraint_crdt.identity.credentials import RowCredentials
+from constraint_crdt.identity.directory import (
+    CERTIFICATE,
+    KEY,
+    load_identity,
+    load_issuer,
+    read_rotations,
+    save_certificate,
+    save_rotations,
+)
+from constraint_crdt.identity.invitations import (
+    RENEWAL,
+    SEEDS,
+    VERSION,
+    Greeting,
+    Invitation,
+    Invitations,
+    Registrar,
+    Token,
+    address_of,
+    encode_token,
+    root_hash,
+)
+from constraint_crdt.identity.join import JoinServer, read_renewal, renewal_request
+from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport
+from constraint_crdt.operations.service import Finding
+from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.settings import NodeSettings, is_loopback, parse_address
+from constraint_crdt.transport import Peer, Transport, Unreachable
+from constraint_crdt.types.nodes import root_statements, write_root
+
+JOIN_PORT = 7448
+INVITATIONS = "invitations.json"
+
+LOOK_EVERY = 60.0
+"""Seconds between two looks at the certificates."""
+
+FIRST_RETRY = 60 * SECOND
+LAST_RETRY = 6 * 3600 * SECOND
+"""The pause after a failed renewal, the first and the longest, in ns. A short validity has shorter pauses."""
+
+ISSUER_ENDS_SOON = 30 * DAY
+"""An issuing certificate that ends sooner is a warning, in ns."""
+
+_log = logging.getLogger("constraint_crdt.node")
+
+
+@runtime_checkable
+class CertifiedTransport(Protocol):
+    """A transport whose sessions show certificates."""
+
+    @property
+    def proofs(self) -> Mapping[Peer, str]:
+        """The proofs of the present peers."""
+
+    async def renew(self, identity: Identity) -> Peer:
+        """Open the session again, with a new certificate. Raises `TransportError`."""
+
+
+class Certificates:
+    """The certificates of a node with an identity."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        identity: Identity,
+        credentials: RowCredentials | None,
+        gossip: GossipNode,
+        transport: Transport,
+        *,
+        commit: Callable[[Callable[[], None]], Awaitable[None]],
+        reopened: Callable[[Peer], None],
+        now: Callable[[], int],
+    ) -> None:
+        """`credentials`: of the rows, if they are signed. `commit` writes cells. `reopened` is told of each new session."""
+        self._settings = settings
+        self._folder = Path(settings.identity)
+        self._credentials = credentials
+        self._gossip = gossip
+        self._transport = transport
+        self._commit = commit
+        self._reopened = reopened
+        self._now = now
+        self._registrar: Registrar | None = None
+        self._invitations: Invitations | None = None
+        self._server: JoinServer | None = None
+        self._statements: list[bytes] = []
+        self._retry_at, self._pause = 0, 0
+        self._trouble = ""
+        self._lock = asyncio.Lock()
+        self.identity = identity
+        """The present identity of the node."""
+        if gossip.authority is not None:
+            gossip.authority.learn_root = self._learn
+
+    # --- life -------------------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """The node has joined: read the folder, and listen again for open invitations. Faults are logged."""
+        await self.look()
+        if self._invitations is not None and self._invitations.listed(self._now()):
+            with _logged():
+                await self._listen()
+
+    async def close(self) -> None:
+        """Close the join endpoint. Idempotent."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
+
+    async def look(self) -> None:
+        """Take what is new in the folder and in the state, and renew the certificate if it is time."""
+        async with self._lock:
+            with _logged():
+                await self._reload()
+                await self._spread()
+                if self._now() >= self._retry_at and self._renewal_is_due(self.identity):
+                    await self._renew()
+            if self._server is not None and self._invitations is not None and not self._invitations.listed(self._now()):
+                await self.close()
+
+    async def renew(self) -> RenewalReport:
+        """Renew the certificate now. Raises `ConstraintCrdtError` if no operator does."""
+        identity = self.identity
+        async with self._lock:
+            await self._reload()
+            await self._spread()
+            if not await self._renew(forced=True):
+                raise IdentityError(f"the certificate of {identity.subject.node} could not be renewed: {self._trouble}")
+        return RenewalReport(node=identity.subject.node, ends=self.identity.ends)
+
+    # --- renewal ----------------------------------------------------------------------------------------------------------
+
+    def _renewal_is_due(self, identity: Identity) -> bool:
+        now = self._now()
+        return now >= identity.renew_from or (identity.root != identity.known[0] and now >= self._change_root_at(identity))
+
+    def _change_root_at(self, identity: Identity) -> int:
+        """When this node takes a certificate of the newest root, in ns."""
+        parts = 3 if identity.subject.role == "operator" else 1
+        found = 0
+        for statement in self._statements:
+            with contextlib.suppress(IdentityError):
+                rotation = read_rotation(statement, identity.known)
+                begins = ns_of(rotation.root.not_valid_before_utc) + EARLIER
+                found = max(found, begins + (rotation.ends - begins) * parts // 4)
+        return found
+
+    async def _renew(self, *, forced: bool = False) -> bool:
+        """Ask for a new certificate and put it to use. True if there is one; else the reason is kept, and a retry is planned."""
+        identity, now = self.identity, self._now()
+        request, troubles = renewal_request(identity), list[str]()
+        async for answer in self._answers(request):
+            try:
+                chain = read_renewal(answer, identity, now)
+                if not forced:
+                    self._check_better(read_chain(chain, identity.known), identity)
+                await asyncio.to_thread(save_certificate, self._folder, chain, identity)
+                await self._reload()
+            except ConstraintCrdtError as error:
+                troubles.append(str(error))
+            else:
+                self._retry_at, self._pause, self._trouble = 0, 0, ""
+                _log.info("the certificate of %s is renewed until %s", identity.subject.node, moment(self.identity.ends))
+                return True
+        operators = ", ".join(sorted(self._operators())) or "none is known"
+        self._trouble = troubles[-1] if troubles else f"no operator answers ({operators})"
+        longest = max(SECOND, min(LAST_RETRY, (identity.ends - identity.renew_from) // 20))
+        self._pause = min(longest, 2 * self._pause or FIRST_RETRY)
+        self._retry_at = now + self._pause
+        _log.warning("the certificate of %s is not renewed yet: %s", identity.subject.node, self._trouble)
+        return False
+
+    def _check_better(self, member: Member, identity: Identity) -> None:
+        """Refuse a certificate that is not worth its use: it is to end later, or at a newer root. Raises `IdentityError`."""
+        newer = [fingerprint(public_key_of(root)) for root in identity.known[: identity.known.index(identity.root)]]
+        if member.root in newer:
+            return
+        if self._now() < identity.renew_from:
+            raise IdentityError("the operators that answer certify under the former root still")
+        if member.ends <= identity.ends:
+            raise IdentityError(f"the issuing certificate of {member.certified_by} ends on {moment(member.ends)}")
+
+    async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
+        """The answers to a request for renewal: of this node if it certifies, else of the operators, one after the other."""
+        if self._registrar is not None and self.identity.subject.role == "operator":
+            yield self._registrar.renew(request, self.identity.roots, self._now())
+            return
+        operators = self._operators()
+        for peer in sorted(self._transport.peers()):
+            if peer.name in operators:
+                with contextlib.suppress(Unreachable):
+                    for answer in (await self._transport.request(peer, request, self._settings.request_timeout))[:1]:
+                        yield answer
+
+    def _operators(self) -> set[str]:
+        return {member.node for member in self.members().values() if member.role == "operator"}
+
+    def answer(self, request: bytes) -> list[bytes] | None:
+        """The answer to a request of a peer for renewal, none from a node that does not certify; None for another message."""
+        if not request.startswith(RENEWAL):
+            return None
+        return [] if self._registrar is None else [self._registrar.renew(request, self.identity.roots, self._now())]
+
+    # --- the folder -------------------------------------------------------------------------------------------------------
+
+    async def _reload(self) -> None:
+        """Read the folder, and use what is new. Raises `IdentityError`."""
+        before = self.identity
+        found = await asyncio.to_thread(load_identity, self._folder, self._now())
+        if found.subject != before.subject:
+            names = f"{found.subject.node} as {found.subject.role} of {found.subject.fleet}"
+            raise IdentityError(f"{self._folder} is of {names} now: start the node again to change that")
+        self._statements = list(dict.fromkeys([*self._statements, *await asyncio.to_thread(read_rotations, self._folder)]))
+        issuer = load_issuer(self._folder, found)
+        if issuer is None or found.subject.role != "operator":
+            self._registrar = None
+        elif self._registrar is None or self._registrar.issuer.certificate != issuer.certificate:
+            self._registrar = self._make_registrar(issuer)
+        if (found.chain, found.roots, found.known) != (before.chain, before.roots, before.known):
+            await self._use(found, reopen=(found.chain, found.roots) != (before.chain, before.roots))
+
+    async def _use(self, identity: Identity, *, reopen: bool) -> None:
+        self.identity = identity
+        if self._credentials is not None:
+            self._credentials.renew(identity)
+        if reopen and isinstance(self._transport, CertifiedTransport):
+            self._reopened(await self._transport.renew(identity))
+
+    def _make_registrar(self, issuer: Issuer) -> Registrar:
+        if self._invitations is None:
+            self._invitations = Invitations(self._folder / INVITATIONS)
+        return Registrar(
+            issuer,
+            self._invitations,
+            refusal=self._refusal,
+            is_revoked=self._is_revoked,
+            fleet=lambda: (self._statements, self._seeds()),
+            random=secrets.token_bytes,
+        )
+
+    # --- rotation ---------------------------------------------------------------------------------------------------------
+
+    def _learn(self, statement: bytes) -> bool:
+        """Take a statement on roots out of a message, before its rows are checked. True if it leads to a new root."""
+        identity = self.identity
+        known = known_roots(identity.known, [statement])
+        if len(known) == len(identity.known):
+            return False
+        self._statements.append(statement)
+        self.identity = replace(identity, known=known)
+        if self._credentials is not None:
+            self._credentials.renew(self.identity)
+        return True
+
+    async def _spread(self) -> None:
+        """Take the statements in the state into the folder, and those of the folder of an operator into the state."""
+        identity, told = self.identity, root_statements(self._gossip.state.rows)
+        kept = await asyncio.to_thread(read_rotations, self._folder)
+        useful = [each for each in dict.fromkeys([*kept, *self._statements, *told]) if _leads(each, identity)]
+        if set(useful) - set(kept):
+            await asyncio.to_thread(save_rotations, self._folder, useful, known_roots(identity.known, useful))
+            await self._reload()
+            _log.warning("the fleet %s has a new root, and both are accepted now", identity.subject.fleet)
+        for statement in set(useful) - set(told) if identity.subject.role == "operator" else ():
+            root = fingerprint(public_key_of(read_rotation(statement, self.identity.known).root))
+            await self._commit(partial(self._write_root, root, statement))
+
+    def _write_root(self, root: str, statement: bytes) -> None:
+        self._gossip.write(lambda me: write_root(self._gossip.state.rows, me, root, statement))
+
+    # --- invitations ------------------------------------------------------------------------------------------------------
+
+    async def invite(self, role: str, name: str, uses: int, valid: float) -> InvitationReport:
+        """Make an invitation, and listen at the join endpoint. `valid`: in seconds. Raises `ConstraintCrdtError`."""
+        registrar, identity = self._certifying(), self.identity
+        await self._listen()
+        made, secret = registrar.invite(role, name, uses, round(valid * SECOND), self._now())
+        token = Token(VERSION, self._addresses(), root_hash(identity.root), bytes.fromhex(made.id), secret, made.ends, name)
+        return _report(made, token=encode_token(token))
+
+    def invitations(self) -> list[InvitationReport]:
+        """The open invitations. Raises `IdentityError`."""
+        self._certifying()
+        return [] if self._invitations is None else [_report(each) for each in self._invitations.listed(self._now())]
+
+    def withdraw(self, id_: str) -> InvitationReport:
+        """Forget an invitation. Raises `IdentityError` for an unknown id."""
+        return _report(self._certifying().invitations.withdraw(id_))
+
+    def _certifying(self) -> Registrar:
+        if self._registrar is None:
+            name = self.identity.subject.node
+            raise IdentityError(
+                f"{name} certifies no other nodes: ask a node of an operator (--node URL), or make this one an operator where the "
+                f"root is (`constraint-crdt fleet certify {name} --role operator`)"
+            )
+        return self._registrar
+
+    async def _listen(self) -> None:
+        """Open the join endpoint. Raises `IdentityError` if the address cannot be had."""
+        if self._server is not None:
+            return
+        host, port = self._join_address()
+        invitations = self._certifying().invitations
+        files = self._folder / CERTIFICATE, self._folder / KEY
+        server = JoinServer(lambda content: self._certifying().admit(content, self._now()), self._greeting, files)
+        ports = dict.fromkeys((invitations.port or port, port, *(() if self._settings.join_listen else (0,))))
+        for each in ports:
+            try:
+                await server.open(host, each)
+                break
+            except OSError as error:
+                why = error.strerror or str(error)
+        else:
+            raise IdentityError(f"the join endpoint cannot listen at {host}:{port}: {why}; name another address with --join-listen")
+        self._server = server
+        invitations.keep_port(server.port)
+
+    def _join_address(self) -> tuple[str, int]:
+        if self._settings.join_listen:
+            return parse_address(self._settings.join_listen)
+        listen = self._settings.listen[:1] or ("tcp/127.0.0.1:0",)
+        return parse_address(listen[0].partition("/")[2])[0], JOIN_PORT
+
+    def _addresses(self) -> tuple[str, ...]:
+        """The addresses of the join endpoint, for other machines."""
+        host = self._join_address()[0]
+        port = 0 if self._server is None else self._server.port
+        wildcard = host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+        hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] if wildcard else [host]
+        return tuple(dict.fromkeys(address_of(each, port) for each in hosts or ["127.0.0.1"]))[:SEEDS]
+
+    def _greeting(self) -> Greeting:
+        identity = self.identity
+        issuing = b"" if identity.issuing is None else identity.issuing.public_bytes(Encoding.DER)
+        return Greeting(VERSION, self._now(), issuing, identity.root.public_bytes(Encoding.DER))
+
+    def _seeds(self) -> list[str]:
+        """Endpoints for a node that joins: of this node first."""
+        described, live = self._gossip.state.nodes, {peer.name for peer in self._transport.peers()}
+        others = [endpoint for name in sorted(live) if name in described for endpoint in described[name].endpoints]
+        own = list(self._transport.endpoints)
+        return [*own, *(each for each in others if not is_loopback(each) or all(map(is_loopback, own)))]
+
+    def _refusal(self, name: str, key: str, invited: bool) -> str | None:
+        """Why `key` may not have a name: None if it may."""
+        state = self._gossip.state
+        if name in state.retirements:
+            return f"the node {name} was retired, and its name is not used again: join with --name OTHER"
+        keys = {member.fingerprint for member in self._members() if member.node == name}
+        known = name in state.nodes or any(replica.node_id == name for replica in state.rows.clock_entries)
+        if key in keys or (not keys and (invited or not known)):
+            return None
+        return f"the name {name} is taken: join with --name OTHER"
+
+    # --- members ----------------------------------------------------------------------------------------------------------
+
+    def _members(self) -> list[Member]:
+        """The members of all certificates known: in rows, in proofs of live sessions, and of this node."""
+        authority, identity = self._gossip.authority, self.identity
+        rows = [] if authority is None else [each for each in authority.members().values() if isinstance(each, Member)]
+        proofs = self._transport.proofs.values() if isinstance(self._transport, CertifiedTransport) else ()
+        shown = [identity.member_in(proof) for proof in proofs if proof]
+        return [*rows, *shown, identity.member]
+
+    def members(self) -> dict[str, Member]:
+        """The members by name, each by its latest certificate known."""
+        found: dict[str, Member] = {}
+        for member in sorted(self._members(), key=lambda each: (each.begins, each.ends)):
+            found[member.node] = member
+        return dict(sorted(found.items()))
+
+    def member_reports(self) -> list[MemberReport]:
+        """The members of the fleet, by name."""
+        live = {peer.name for peer in self._transport.peers()} | {self.identity.subject.node}
+        newest = fingerprint(public_key_of(self.identity.known[0]))
+        return [
+            MemberReport(
+                node=member.node,
+                role=member.role,
+                fingerprint=member.fingerprint,
+                certified_by=member.certified_by,
+                ends=member.ends,
+                live=member.node in live,
+                newest_root=member.root == newest,
+                revoked=self._is_revoked(member.fingerprint),
+            )
+            for member in self.members().values()
+        ]
+
+    def _is_revoked(self, key: str) -> bool:
+        authority = self._gossip.authority
+        return authority is not None and key in authority.revoked
+
+    def findings(self) -> Iterator[Finding]:
+        """What is to be done about certificates, beside the validity of that of this node."""
+        identity, now = self.identity, self._now()
+        node = identity.subject.node
+        if self._trouble:
+            advice = (
+                f"see whether an operator's node is live; else, where the root is, run `constraint-crdt fleet renew {node}`, "
+                "and copy its files here"
+            )
+            yield Finding(check="renewal", level="warn", what=f"the certificate is not renewed: {self._trouble}", advice=advice)
+        issuer = None if self._registrar is None else self._registrar.issuer
+        if issuer is not None and issuer.ends - now < ISSUER_ENDS_SOON:
+            what = f"the issuing certificate of {node} is valid until {moment(issuer.ends)}"
+            advice = f"where the root is, run `constraint-crdt fleet renew {node}`, and copy issuer.pem here"
+            yield Finding(check="issuer", level="warn", what=what, advice=advice)
+        old = [each.node for each in self.member_reports() if not each.newest_root and not each.revoked]
+        if len(identity.roots) > 1 and old:
+            what = f"the fleet has a new root, and these have certificates of the former one: {', '.join(old[:10])}"
+            advice = "they renew by themselves while both roots are accepted; `constraint-crdt fleet members` shows how far it is"
+            yield Finding(check="root", level="warn", what=what, advice=advice)
+
+
+def _leads(statement: bytes, identity: Identity) -> bool:
+    """True if a statement is on roots of the fleet."""
+    try:
+        read_rotation(statement, identity.known)
+    except IdentityError:
+        return False
+    return True
+
+
+def _report(invitation: Invitation, token: str = "") -> InvitationReport:
+    return InvitationReport(
+        id=invitation.id,
+        role=invitation.role,
+        name=invitation.name,
+        uses=invitation.uses,
+        used=tuple(each.name for each in invitation.used),
+        ends=invitation.ends,
+        token=token,
+    )
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    """Log an error about certificates, which ends nothing."""
+    try:
+        yield
+    except ConstraintCrdtError as error:
+        _log.warning("%s", error)

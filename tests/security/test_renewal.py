@@ -1,0 +1,285 @@
+"""Certificates of running nodes over months, by a clock that a test moves: renewal, rotation of the root, invitations."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.identity import DAY, SECOND, IdentityError, create_key, fingerprint
+from constraint_crdt.identity.directory import certify_again, certify_node, load_identity, open_root, rotate_root
+from constraint_crdt.identity.invitations import read_token
+from constraint_crdt.identity.join import join
+from constraint_crdt.operations.service import Finding
+from tests.runtime.fleet import QUICK, agreed, eventually
+
+from .fleets import FLEET, Fleet, seeded
+
+KEY = create_key(seeded(42))
+
+
+class Fleets:
+    """Nodes with identities on a network in memory, with one clock for all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.plant = Fleet(folder / "plant")
+        self.now = -(-self.plant.made_at // SECOND) * SECOND
+        self.network = MemoryNetwork()
+        self.stack = AsyncExitStack()
+        self.nodes: dict[str, Node] = {}
+
+    def folder(self, name: str, role: str) -> Path:
+        return certify_node(
+            self.plant.folder, open_root(self.plant.folder), name, role, now=self.now, random=self.plant.random
+        )  # fmt: skip
+
+    async def start(self, name: str, role: str = "member", folder: Path | None = None) -> Node:
+        own = folder or self.folder(name, role)
+        settings = msgspec.structs.replace(QUICK, name=name, fleet=FLEET, identity=str(own), join_listen="127.0.0.1:0")
+        node = Node(settings=settings, transport=self.network.transport(), random=Random(1), now=lambda: self.now)
+        self.nodes[name] = await self.stack.enter_async_context(node)
+        await eventually(lambda: all(each.status().peers == len(self.nodes) - 1 for each in self.nodes.values()))
+        return node
+
+    async def stop(self, name: str) -> None:
+        await self.nodes.pop(name).stop()
+
+    async def after(self, time_: int) -> None:
+        """Move the clock, and have each node look at its certificates."""
+        self.now += time_
+        for node in self.nodes.values():
+            await node.certificates.look()
+
+
+@pytest.fixture
+async def fleets(tmp_path: Path) -> AsyncIterator[Fleets]:
+    made = Fleets(tmp_path)
+    async with made.stack:
+        yield made
+
+
+def findings(node: Node) -> dict[str, Finding]:
+    return {each.check: each for each in node.diagnosis.look().findings}
+
+
+def ends(node: Node) -> int:
+    return node.certificates.identity.ends
+
+
+# --- renewal --------------------------------------------------------------------------------------------------------------------
+
+
+async def test_certificates_renew_themselves_for_a_year_and_no_life_ends(fleets: Fleets) -> None:
+    """Steps of two days, with a count on each: nothing is lost, and no certificate comes near its end."""
+    await fleets.start("forge", "operator")
+    lathe = await fleets.start("lathe")
+    await eventually(lambda: "forge" in lathe.certificates.members())
+    life, chains = lathe.gossip.replica, {lathe.certificates.identity.chain}
+    for step in range(180):
+        if step == 150:  # the issuing certificate is valid for a year
+            certify_again(fleets.plant.folder, open_root(fleets.plant.folder), "forge", now=fleets.now, random=fleets.plant.random)
+        await fleets.after(2 * DAY)
+        chains.add(lathe.certificates.identity.chain)
+        await lathe.record(satisfied=1)
+        assert all(ends(node) - fleets.now > 7 * DAY for node in fleets.nodes.values())
+    assert lathe.gossip.replica == life
+    assert len(chains) > 12
+    await eventually(lambda: agreed(list(fleets.nodes.values())))
+    assert fleets.nodes["forge"].status().satisfied == 180
+    assert load_identity(fleets.plant.folder / "lathe", fleets.now).chain == lathe.certificates.identity.chain
+
+
+async def test_no_certificate_is_renewed_early_unless_someone_asks(fleets: Fleets) -> None:
+    await fleets.start("forge", "operator")
+    lathe = await fleets.start("lathe")
+    before = ends(lathe)
+    await fleets.after(19 * DAY)
+    assert ends(lathe) == before
+    assert (await lathe.certificates.renew()).ends == ends(lathe) > before
+
+
+async def test_without_an_operator_the_node_says_so_and_tries_again(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    lathe = await fleets.start("lathe")
+    await eventually(lambda: "forge" in lathe.certificates.members())
+    await fleets.stop("forge")
+    await fleets.after(21 * DAY)
+    found = findings(lathe)["renewal"]
+    assert (found.level, found.what) == ("warn", "the certificate is not renewed: no operator answers (forge)")
+    assert "run `constraint-crdt fleet renew lathe`, and copy its files here" in found.advice
+    with pytest.raises(IdentityError, match="the certificate of lathe could not be renewed: no operator answers"):
+        await lathe.certificates.renew()
+    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    await fleets.after(SECOND)
+    assert "renewal" in findings(lathe), "the pause before a retry is not over"
+    await fleets.after(DAY)
+    assert "renewal" not in findings(lathe)
+    assert ends(lathe) - fleets.now == 30 * DAY
+
+
+async def test_files_that_a_person_copied_are_used_without_a_restart(fleets: Fleets) -> None:
+    lathe = await fleets.start("lathe")
+    fleets.now += 22 * DAY
+    certify_again(fleets.plant.folder, open_root(fleets.plant.folder), "lathe", now=fleets.now, random=fleets.plant.random)
+    await fleets.after(0)
+    assert ends(lathe) - fleets.now == 30 * DAY
+
+
+async def test_an_operator_warns_of_the_end_of_its_issuing_certificate(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    assert "issuer" not in findings(forge)
+    for _ in range(34):
+        await fleets.after(10 * DAY)
+    assert (
+        "where the root is, run `constraint-crdt fleet renew forge`, and copy issuer.pem here" in findings(forge)["issuer"].advice
+    )
+    assert ends(forge) - fleets.now > 10 * DAY
+
+
+async def test_a_node_without_an_identity_says_so() -> None:
+    async with Node(settings=QUICK, transport=MemoryNetwork().transport()) as node:
+        with pytest.raises(ConstraintCrdtError, match="this node has no identity: make one by"):
+            node.certificates.member_reports()
+
+
+# --- rotation -------------------------------------------------------------------------------------------------------------------
+
+
+def newest(node: Node) -> dict[str, bool]:
+    return {each.node: each.newest_root for each in node.certificates.member_reports()}
+
+
+async def test_the_root_is_replaced_while_the_fleet_runs(fleets: Fleets) -> None:
+    forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
+    both = [forge, lathe]
+    await eventually(lambda: all(len(newest(node)) == 2 for node in both))
+    lives = [node.gossip.replica for node in both]
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=8 * DAY, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(60 * SECOND)
+    await eventually(lambda: agreed(both))
+    await fleets.after(60 * SECOND)
+    assert [len(node.certificates.identity.roots) for node in both] == [2, 2]
+    assert set(newest(forge).values()) == {False}
+    assert "the fleet has a new root, and these have certificates of the former one: forge, lathe" in findings(lathe)["root"].what
+
+    await fleets.after(2 * DAY)
+    assert lathe.certificates.identity.root == lathe.certificates.identity.known[0]
+    assert forge.certificates.identity.root != forge.certificates.identity.known[0], "others may have been away until now"
+    await fleets.after(4 * DAY)
+    assert forge.certificates.identity.root == forge.certificates.identity.known[0]
+    await fleets.after(2 * DAY)
+    assert [len(node.certificates.identity.roots) for node in both] == [1, 1]
+    assert [len(node.certificates.identity.known) for node in both] == [2, 2]
+    assert [node.gossip.replica for node in both] == lives
+    await lathe.record(satisfied=1)
+    await eventually(lambda: forge.status().satisfied == 1 and agreed(both))
+
+
+async def test_a_new_life_under_the_new_root_reaches_a_node_that_never_heard_of_it(fleets: Fleets) -> None:
+    """The row and the statement that proves it come in one message."""
+    await fleets.start("forge", "operator")
+    await fleets.start("anvil")
+    lathe = await fleets.start("lathe")
+    await eventually(lambda: agreed(list(fleets.nodes.values())))
+    fleets.network.cut(["lathe"], ["forge", "anvil"])
+    others = [fleets.nodes["forge"], fleets.nodes["anvil"]]
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=8 * DAY, now=fleets.now, random=fleets.plant.random)
+    for _ in range(3):
+        fleets.now += 2 * DAY
+        for node in others:
+            await node.certificates.look()
+        await eventually(lambda: len({node.gossip.state_hash for node in others}) == 1)
+    folder = Path(fleets.nodes["anvil"].settings.identity)
+    await fleets.stop("anvil")
+    del fleets.nodes["lathe"]
+    anvil = await fleets.start("anvil", folder=folder)
+    fleets.nodes["lathe"] = lathe
+    await anvil.record(satisfied=3)
+    before = lathe.certificates.identity
+    assert len(before.known) == 1
+    fleets.network.heal()
+    await eventually(lambda: lathe.status().satisfied == 3)
+    assert len(lathe.certificates.identity.known) == 2
+    await fleets.after(SECOND)
+    assert len(load_identity(Path(lathe.settings.identity), fleets.now).roots) == 2
+
+
+# --- invitations ----------------------------------------------------------------------------------------------------------------
+
+
+async def joined(fleets: Fleets, token: str, name: str, seed: int = 42) -> str:
+    admission = await join(read_token(token), name, create_key(seeded(seed)), lambda: fleets.now)
+    return admission.member.role
+
+
+async def test_a_node_of_an_operator_invites_and_stops_listening_when_nobody_is_invited(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    made = await forge.certificates.invite("observer", "", 1, 3600.0)
+    assert await joined(fleets, made.token, "lathe") == "observer"
+    assert [(each.id, each.used, each.token) for each in forge.certificates.invitations()] == [(made.id, ("lathe",), "")]
+    assert forge.certificates.withdraw(made.id).id == made.id
+    await fleets.after(0)
+    with pytest.raises(IdentityError, match=r"no answer from the operator at 127.0.0.1:\d+"):
+        await joined(fleets, made.token, "anvil", 43)
+
+
+async def test_an_open_invitation_is_answered_at_the_same_address_after_a_restart(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    made = await forge.certificates.invite("member", "", 2, 3600.0)
+    assert await joined(fleets, made.token, "lathe") == "member"
+    await fleets.stop("forge")
+    forge = await fleets.start("forge", folder=Path(forge.settings.identity))
+    assert await joined(fleets, made.token, "anvil", 43) == "member"
+    with pytest.raises(IdentityError, match="the invitation was used by lathe, anvil"):
+        await joined(fleets, made.token, "mill", 44)
+
+
+async def test_the_name_of_another_key_is_taken_and_the_own_key_comes_back(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    lathe = await fleets.start("lathe")
+    await eventually(lambda: "lathe" in forge.certificates.members())
+    made = await forge.certificates.invite("member", "", 3, 3600.0)
+    for name in ("lathe", "forge"):
+        with pytest.raises(IdentityError, match=f"the name {name} is taken: join with --name OTHER"):
+            await joined(fleets, made.token, name)
+    own = lathe.certificates.identity.key
+    assert (await join(read_token(made.token), "lathe", own, lambda: fleets.now)).member.node == "lathe"
+    await fleets.stop("lathe")
+    await eventually(lambda: not forge.status().peers)
+    await forge.retire("lathe")
+    with pytest.raises(IdentityError, match="the node lathe was retired, and its name is not used again"):
+        await join(read_token(made.token), "lathe", own, lambda: fleets.now)
+
+
+async def test_a_node_that_certifies_nothing_says_who_does(fleets: Fleets) -> None:
+    lathe = await fleets.start("lathe")
+    with pytest.raises(IdentityError, match=r"lathe certifies no other nodes: ask a node of an operator \(--node URL\)"):
+        await lathe.certificates.invite("member", "", 1, 3600.0)
+
+
+async def test_an_address_that_cannot_be_had_is_said(fleets: Fleets) -> None:
+    taken = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    forge = await fleets.start("forge", "operator")
+    forge.certificates._settings = msgspec.structs.replace(forge.settings, join_listen=f"127.0.0.1:{port}")
+    with pytest.raises(IdentityError, match=f"the join endpoint cannot listen at 127.0.0.1:{port}: .*--join-listen"):
+        await forge.certificates.invite("member", "", 1, 3600.0)
+    taken.close()
+
+
+async def test_a_token_that_joins_during_a_rotation_learns_both_roots(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=8 * DAY, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(60 * SECOND)
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    admission = await join(read_token(made.token), "lathe", KEY, lambda: fleets.now)
+    assert len(admission.roots) == 2
+    assert admission.member.root == fingerprint(open_root(fleets.plant.folder).key.public_key())
