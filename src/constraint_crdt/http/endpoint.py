@@ -233,7 +233,7 @@ class Resource:
         operation = endpoint.operation
         session: Session = request.scope[GRANTED]
         try:
-            self._check_right(session, endpoint.right)
+            self._check_right(session, endpoint.right, of_fleet=not operation.of_node)
             if operation.freshness is not None:
                 return await self._cached(endpoint, request)
             asked = await endpoint.decode(request)
@@ -248,7 +248,7 @@ class Resource:
         except Exception as error:
             return problem_response(problem_of(error, request))
 
-    def _check_right(self, session: Session, needed: Right) -> None:
+    def _check_right(self, session: Session, needed: Right, *, of_fleet: bool = True) -> None:
         """Raise `Problem` if the token, or the role of this node in its fleet, does not give this right."""
         if session.right < needed:
             wanted = needed.name.lower()
@@ -256,7 +256,7 @@ class Resource:
             headers = {"www-authenticate": f'Bearer realm="constraint-crdt", error="insufficient_scope", scope="{wanted}"'}
             raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
         role = self._node.certified_role
-        if role is not None and RIGHT_OF_ROLE[role] < needed:
+        if role is not None and of_fleet and RIGHT_OF_ROLE[role] < needed:
             which = f"{'an' if role == 'observer' else 'a'} {role}"
             raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")
 

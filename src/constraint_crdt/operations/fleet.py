@@ -570,6 +570,7 @@ RENEW: Final = Operation(
     name="renew",
     method=POST,
     path="/v1/renew",
+    of_node=True,
     summary="Renew the certificate of the node now.",
     request=Empty,
     response=RenewalReport,
