@@ -664,6 +664,5 @@ RENEW: Final = Operation(
     request=Empty,
     response=RenewalReport,
     run=_renew,
-    own_node=True,
     errors=frozenset({409}),
 )
