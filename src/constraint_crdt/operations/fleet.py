@@ -554,6 +554,86 @@ WITHDRAW_INVITATION: Final = Operation(
 )
 
 
+class Revoking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/revocations`."""
+
+    node: str
+    reason: str = ""
+    undo: bool = False
+    """Also remove the constraints whose standing definitions the node wrote."""
+    dry_run: bool = False
+    """Only report what it would mean."""
+
+
+class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The revocation of a node."""
+
+    node: str
+    keys: tuple[str, ...]
+    """The fingerprints of its keys."""
+    revoked: bool
+    """All of its keys are revoked."""
+    constraints: tuple[str, ...]
+    """The constraints with a standing definition by the node, for review."""
+    certified: tuple[str, ...]
+    """The nodes that it certified: they need a certificate of another operator, and ask for it by themselves."""
+
+
+async def _revoke(node: "Node", request: Revoking) -> RevocationReport:
+    with _with_certificates():
+        node.certificates  # noqa: B018 - raises without an identity
+    try:
+        return await node.revoke(request.node, reason=request.reason, undo=request.undo, dry_run=request.dry_run)
+    except KeyError:
+        raise not_found(f"no member {request.node!r} is known here: `constraint-crdt fleet members` lists them", "node") from None
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from None
+
+
+def show_revocation(answer: RevocationReport, request: Revoking, _: "Namespace") -> View:
+    """What was revoked, and what is left to look at."""
+    done = f"{answer.node} is revoked" if answer.revoked else f"{answer.node} would be revoked"
+    lines = [f"{done}: its links end, and what it writes from now on counts nowhere"]
+    if answer.constraints:
+        told = ", ".join(answer.constraints)
+        lines.append(f"removed, as it wrote them: {told}" if request.undo and answer.revoked else f"it wrote: {told}")
+        if not request.undo:
+            lines.append(f"next: look at them; `constraint-crdt fleet revoke {answer.node} --undo` removes them")
+    if answer.certified:
+        lines.append(f"it certified {', '.join(answer.certified)}: they ask other operators for new certificates by themselves")
+    return lines
+
+
+REVOKE: Final = Operation(
+    name="revoke",
+    method=POST,
+    path="/v1/revocations",
+    right=Right.OPERATE,
+    summary="Revoke the keys of a node.",
+    about="Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports.",
+    request=Revoking,
+    response=RevocationReport,
+    run=_revoke,
+    body=Body(shape=Revoking),
+    errors=frozenset({404, 409}),
+    positional=("node",),
+    command=Command(
+        name="fleet revoke",
+        help="end the links and the rights of a node, as of a stolen machine",
+        group="fleet",
+        flags={
+            "node": Flag(metavar="NODE", help="its name, as `fleet members` shows it"),
+            "reason": Flag("--reason", default="", metavar="TEXT", help="stands in the state, 200 bytes at most"),
+            "undo": Flag("--undo", action="store_true", help="also remove the constraints that it wrote"),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+        },
+        show=show_revocation,
+    ),
+)
+
+
 class RenewalReport(msgspec.Struct, frozen=True, kw_only=True):
     """The certificate of the node."""
 

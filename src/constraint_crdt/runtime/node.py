@@ -33,7 +33,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
-from constraint_crdt.operations.fleet import PositionReport
+from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
@@ -337,6 +337,27 @@ class Node:
         await self._commit(partial(self.gossip.retire, node), "retire", node)
         self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.auditor.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
+
+    async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
+        """Revoke the keys of a node: its links end, and nothing that it wrote beyond the present state counts any more.
+
+        `undo`: also remove the constraints whose standing definitions it wrote; the report names them. `dry_run`: only report.
+        Raises `UnknownName` for a node without a certificate, `NotPermitted` on a node that is no operator, and
+        `ConstraintCrdtError` for this node and for a node without an identity.
+        """
+        certificates = self.certificates
+        report = certificates.revocation(node)
+        if dry_run:
+            return report
+        self._check_call()
+        if not report.revoked:
+            await self._commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
+            self._runtime.membership.shut_out_revoked()
+        if undo:
+            for id_ in report.constraints:
+                if id_ in self.gossip.state.constraints:
+                    await self.remove_constraint(id_)
+        return msgspec.structs.replace(report, revoked=True)
 
     async def export_state(self) -> str:
         """The whole state as JSON: see docs/reference/state-files.md. O(cells)."""
