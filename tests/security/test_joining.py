@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_der_x509_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ from constraint_crdt.identity import (
     create_request,
     fingerprint,
     read_chain,
+    split_chain,
 )
 from constraint_crdt.identity import invitations as messages
 from constraint_crdt.identity.directory import certify_node, load_identity, load_issuer
@@ -59,7 +61,10 @@ from .fleets import NOW, Fleet, root_of, seeded
 from .test_certificates import identity_of
 
 ROOT = root_of()
-FORGE = create_issuer(ROOT, "forge", ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41))
+OWN = identity_of("forge", ROOT, role="operator", seed=39)
+FORGE = create_issuer(
+    ROOT, "forge", OWN.key.public_key(), ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41)
+)  # fmt: skip
 KEY = create_key(seeded(42))
 REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000
 
@@ -335,6 +340,15 @@ def test_a_revoked_key_is_not_renewed(tmp_path: Path) -> None:
         renewed(registrar_of(tmp_path, revoked=LATHE.member.fingerprint), renewal_request(LATHE), NOW)
 
 
+def test_a_certificate_of_a_revoked_operator_is_not_renewed(tmp_path: Path) -> None:
+    """Else a stolen issuing key would make certificates that an honest operator keeps alive."""
+    chain = renewed(registrar_of(tmp_path), renewal_request(LATHE), NOW)
+    issuing = load_der_x509_certificate(split_chain(chain)[1])
+    by_forge = dataclasses.replace(LATHE, certificate=load_der_x509_certificate(split_chain(chain)[0]), issuing=issuing)
+    with pytest.raises(IdentityError, match="forge, which certified lathe, is revoked: join again by an invitation"):
+        renewed(registrar_of(tmp_path, revoked=OWN.member.fingerprint), renewal_request(by_forge), NOW)
+
+
 def test_a_copied_certificate_without_its_key_is_not_renewed(tmp_path: Path) -> None:
     thief = dataclasses.replace(LATHE, key=create_key(seeded(61)))
     with pytest.raises(IdentityError, match="of another node or key than its certificate"):
@@ -354,9 +368,8 @@ def test_an_operator_is_renewed_by_itself_alone(tmp_path: Path) -> None:
     answer = registrar_of(tmp_path).renew(renewal_request(operator), [ROOT.certificate], NOW)
     with pytest.raises(IdentityError, match="the operator forge may not certify anvil as operator"):
         read_renewal(answer, operator, NOW)
-    forge = identity_of("forge", ROOT, role="operator")
-    answer = registrar_of(tmp_path).renew(renewal_request(forge), [ROOT.certificate], NOW)
-    assert read_chain(read_renewal(answer, forge, NOW), [ROOT.certificate]).role == "operator"
+    answer = registrar_of(tmp_path).renew(renewal_request(OWN), [ROOT.certificate], NOW)
+    assert read_chain(read_renewal(answer, OWN, NOW), [ROOT.certificate]).role == "operator"
 
 
 def test_an_answer_for_another_key_is_not_taken(tmp_path: Path) -> None:

@@ -217,7 +217,8 @@ def _write_issuer(folder: Path, own: Path, root: Root, node: str, *, now: int, r
     roles = certified_roles(folder)
     if roles:
         key = read_key(read_file(own / ISSUER_KEY, secret=True)) if (own / ISSUER_KEY).exists() else create_key(random)
-        issuer = create_issuer(root, node, roles, key, now=now, random=random)
+        own_public = public_key_of(read_certificates(read_file(own / CERTIFICATE))[0])
+        issuer = create_issuer(root, node, own_public, roles, key, now=now, random=random)
         if not (own / ISSUER_KEY).exists():
             write_file(own / ISSUER_KEY, key_pem(key), secret=True)
         write_file(own / ISSUER, issuer.pem)
@@ -262,10 +263,9 @@ def load_issuer(folder: Path, identity: Identity) -> Issuer | None:
     issuer = _at(
         folder, lambda: read_issuer(read_file(folder / ISSUER), read_file(folder / ISSUER_KEY, secret=True), identity.known)
     )
-    if issuer.node != identity.subject.node:
-        raise IdentityError(
-            f"{folder / ISSUER} is of {issuer.node}, and the identity of {identity.subject.node}: copy those of one node"
-        )
+    if issuer.powers.key != fingerprint(identity.key.public_key()):
+        of, node = issuer.powers.operator, identity.subject.node
+        raise IdentityError(f"{folder / ISSUER} is of {of} with another key than {node} has: copy the files of one identity")
     return issuer
 
 

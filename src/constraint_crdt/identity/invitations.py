@@ -335,8 +335,8 @@ class Registrar:
         check_role(role)
         if name:
             check_name(name, "the name of a node")
-        if role not in self.issuer.roles:
-            roles = " and ".join(self.issuer.roles)
+        if role not in self.issuer.powers.roles:
+            roles = " and ".join(self.issuer.powers.roles)
             raise IdentityError(f"operators of this fleet certify {roles}: certify a node of role {role} where the root is")
         if not 1 <= uses <= (1 if name else MAX_USES):
             raise IdentityError("an invitation for a name has one use" if name else f"an invitation has 1 to {MAX_USES} uses")
@@ -410,6 +410,8 @@ class Registrar:
             raise IdentityError(f"the certificate of {node} is not valid on {moment(now)}: join again by an invitation")
         if self._is_revoked(member.fingerprint):
             raise IdentityError(f"{node} is revoked, and its certificate is not renewed")
+        if member.issuer is not None and self._is_revoked(member.issuer):
+            raise IdentityError(f"{member.certified_by}, which certified {node}, is revoked: join again by an invitation")
         valid = min(NODE_VALID, max(SECOND, member.ends - member.begins - EARLIER))
         return self._certify(node, member.role, key, now, valid)
 
