@@ -15,7 +15,7 @@ nox.options.sessions = ["lint", "test"]
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """All tests on all cores. Arguments go to pytest."""
+    """All tests, with two workers a core. Arguments go to pytest."""
     session.run("pytest", "-n", "auto", *session.posargs)
 
 

@@ -1,11 +1,15 @@
 """What identities cost: two nodes on Zenoh on loopback, with identities and without, in the same build.
 
-    python benchmarks/security.py [--constraints 100000] [--changes 200] [--starts 9] [--json] [--check]
+    python benchmarks/security.py [--constraints 100000] [--changes 200] [--cells 100000] [--starts 9] [--json] [--check]
 
-One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of this process,
-in which both nodes run, and bytes of the connection between them, counted by a relay. At rest: the bytes of ten seconds without a
-change, with the default settings. Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is
-on the CPU, as a busy machine changes the time.
+Every figure is of the same build in the same run, with identities and without.
+
+- One change: a constraint is added on one node and is known on the other, both with so many constraints before; CPU of the process
+  of both nodes, and bytes of the connection between them, counted by a relay.
+- A blank node: it takes so many cells of ten writers from one node; CPU of both sides and bytes of the messages, without a network.
+- At rest: the bytes of ten seconds without a change, with the default settings.
+- Start-up: CPU and time of a process until it serves, the median of runs in turn; the bar is on the CPU, as a busy machine changes
+  the time.
 """
 
 import argparse
@@ -18,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -27,8 +31,9 @@ from typing import NamedTuple
 import msgspec
 from report import Row, machine, show
 
-from constraint_crdt import Node
-from constraint_crdt.identity.directory import certify_node, create_fleet
+from constraint_crdt import GossipNode, Node
+from constraint_crdt.identity.credentials import RowCredentials
+from constraint_crdt.identity.directory import certify_node, create_fleet, load_identity
 from constraint_crdt.runtime.settings import NodeSettings
 
 FLEET = "plant"
@@ -37,6 +42,12 @@ AT_REST = 10.0
 
 MORE_BYTES, MORE_CPU, MORE_START, MORE_IDLE = 110, 0.3, 150, 1.3
 """At most so many bytes and ms of CPU more for a change, ms of CPU more for a start, and times the bytes at rest."""
+
+BLANK_CPU, BLANK_BYTES = 1.3, 1.1
+"""At most so many times the CPU and the bytes for a blank node."""
+
+WRITERS = 10
+BLANK_RUNS = 3
 
 _READY = re.compile(r" ready name=")
 
@@ -135,6 +146,48 @@ async def cost(folders: dict[str, Path] | None, constraints: int, changes: int) 
     return Cost(statistics.median(cpu) * 1e3, statistics.median(moved), idle)
 
 
+class Blank:
+    """Blank nodes that take all cells of a node."""
+
+    def __init__(self, folders: Sequence[Path] | None, cells: int) -> None:
+        """`folders`: the identities of the writers, and of a blank node. The node with all cells is the first writer."""
+        now = time.time_ns()
+        self._credentials = [
+            None if folders is None else RowCredentials(load_identity(folders[number], now)) for number in range(WRITERS + 1)
+        ]
+        self._full, *others = [self._node(number) for number in range(WRITERS)]
+        for number, writer in enumerate([self._full, *others]):
+            for cell in range(cells // WRITERS):
+                writer.add_constraint(f"{number}-{cell}", when="x < 1")
+        for writer in others:
+            carry(self._full, writer)
+
+    def take(self) -> tuple[float, int]:
+        """CPU seconds and bytes until a new blank node has everything."""
+        blank = self._node(WRITERS)
+        began = time.process_time()
+        moved = carry(blank, self._full)
+        took = time.process_time() - began
+        assert blank.state_hash == self._full.state_hash
+        self._full.forget_peers()
+        return took, moved
+
+    def _node(self, number: int) -> GossipNode:
+        return GossipNode(f"w{number}", fleet=FLEET, credentials=self._credentials[number])
+
+
+def carry(asker: GossipNode, asked: GossipNode) -> int:
+    """Exchange until neither has more to say. Returns the bytes of the messages."""
+    moved = 0
+    waiting = [(asked, asker, data) for data in asker.encoded(asker.begin(asked.node_id), asked.node_id)]
+    while waiting:
+        reader, sender, data = waiting.pop(0)
+        moved += len(data)
+        for response in reader.hear(data, sender.node_id)[1].responses:
+            waiting += [(sender, reader, each) for each in reader.encoded(response, sender.node_id)]
+    return moved
+
+
 def start_up(folder: Path | None) -> tuple[float, float]:
     """ms of CPU and of time until a node serves."""
     names = ["--identity", str(folder)] if folder is not None else ["--name", "forge", "--fleet", FLEET]
@@ -152,7 +205,7 @@ def start_up(folder: Path | None) -> tuple[float, float]:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK") * 1e3, took * 1e3
 
 
-def rows(constraints: int, changes: int, starts: int) -> list[Row]:
+def rows(constraints: int, changes: int, cells: int, starts: int) -> list[Row]:
     """The table."""
     with tempfile.TemporaryDirectory() as place:
         now, random = time.time_ns(), secrets.token_bytes
@@ -160,15 +213,23 @@ def rows(constraints: int, changes: int, starts: int) -> list[Row]:
         folders = {name: certify_node(Path(place), root, name, "operator", now=now, random=random) for name in ("forge", "anvil")}
         plain = asyncio.run(cost(None, constraints, changes))
         secured = asyncio.run(cost(folders, constraints, changes))
+        writers = [certify_node(Path(place), root, f"w{n}", "operator", now=now, random=random) for n in range(WRITERS + 1)]
+        blanks = Blank(None, cells), Blank(writers, cells)
+        taken = [tuple(blank.take() for blank in blanks) for _ in range(BLANK_RUNS)]
         began = [(start_up(None), start_up(folders["forge"])) for _ in range(starts)]
     cpu, took = (statistics.median(b[i] - a[i] for a, b in began) for i in (0, 1))
     without = [statistics.median(a[i] for a, _ in began) for i in (0, 1)]
+    blank_cpu, blank_bytes = (statistics.median(b[i] / a[i] for a, b in taken) for i in (0, 1))
+    seconds, size = taken[0][0]
+    blank = f"a blank node takes {cells:,} cells"
     what = f"one change among {constraints:,}"
     return [
         Row(f"{what}: more CPU of both sides", secured.cpu - plain.cpu, "ms", MORE_CPU, note=f"{plain.cpu:.2f} ms without"),
         Row(f"{what}: CPU, ratio", secured.cpu / plain.cpu, "x"),
         Row(f"{what}: more bytes", secured.bytes - plain.bytes, "B", MORE_BYTES, note=f"{plain.bytes:.0f} B without"),
         Row(f"{what}: bytes, ratio", secured.bytes / plain.bytes, "x"),
+        Row(f"{blank}: CPU, ratio", blank_cpu, "x", BLANK_CPU, note=f"{seconds:.2f} s without"),
+        Row(f"{blank}: bytes, ratio", blank_bytes, "x", BLANK_BYTES, note=f"{size:,} B without"),
         Row("at rest: bytes, ratio", secured.idle / plain.idle, "x", MORE_IDLE, note=f"{plain.idle:.0f} B/s without"),
         Row("start-up: more CPU", cpu, "ms", MORE_START, note=f"{without[0]:.0f} ms without"),
         Row("start-up: CPU, ratio", (without[0] + cpu) / without[0], "x"),
@@ -181,11 +242,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--constraints", type=int, default=100_000)
     parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--starts", type=int, default=9)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a bar is missed")
     arguments = parser.parse_args()
-    found = rows(arguments.constraints, arguments.changes, arguments.starts)
+    found = rows(arguments.constraints, arguments.changes, arguments.cells, arguments.starts)
     show(machine(), found, as_json=arguments.json)
     return int(arguments.check and not all(row.met for row in found))
 

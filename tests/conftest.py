@@ -38,7 +38,7 @@ SLOW_SECONDS = 2.0
 """In a quick run on a busy machine. On an idle one a test of more than 0.1 s, or with waits of more than 0.4 s, is `slow`."""
 QUICK_CASES = 2
 _PROPERTY = "quick test took too long"
-_MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = pytest\.mark\.({'|'.join(NOT_QUICK)})$", re.MULTILINE)
+_MARKED_AS_A_WHOLE = re.compile(rf"^pytestmark = \[?pytest\.mark\.({'|'.join(NOT_QUICK)})\b", re.MULTILINE)
 
 # A slow machine is no finding (deadline), and neither is a state machine whose example takes long to draw (too_slow).
 _ANY_SPEED = settings(deadline=None, print_blob=True, derandomize=False, suppress_health_check=[HealthCheck.too_slow])
@@ -93,12 +93,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """`-n auto`: two workers a core, as half of the time of a worker is a wait for a process, a socket or a browser. The tests of a
-    quick run wait little.
+    quick run wait little, and with the nightly budget most of the time is computing.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if _is_quick_run(config) else 2 * cores
+    return cores if _is_quick_run(config) or BUDGET == "nightly" else 2 * cores
 
 
 @pytest.hookimpl(wrapper=True)
@@ -137,16 +137,22 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
     """Tests in an order in which no worker waits for another at the end.
 
     `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
-    part begins with tests that take long, and ends with quick ones. The first part has all tests of the browser, which is started
-    once then, and half as many others as the other parts.
+    part begins with tests that take long, and ends with quick ones. The tests of a module that is marked `one_worker` are in one
+    part, at its beginning; the first part, with those of the browser, has half as many others as the other parts.
     """
-    browser = [item for item in items if item.get_closest_marker("browser")]
-    quick = [item for item in items if item.get_closest_marker("quick")]
-    parts: list[list[pytest.Item]] = [browser, *([] for _ in range(workers - 1))]
+    quick: list[pytest.Item] = []
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    together: dict[Path, list[pytest.Item]] = {}
     turns = cycle([*range(1, workers), *range(workers)])
     for item in items:
-        if not item.get_closest_marker("browser") and not item.get_closest_marker("quick"):
+        if item.get_closest_marker("one_worker"):
+            together.setdefault(item.path, []).append(item)
+        elif item.get_closest_marker("quick"):
+            quick.append(item)
+        else:
             parts[next(turns)].append(item)
+    for number, path in enumerate(sorted(together)):
+        parts[number % workers][:0] = together[path]
     ordered: list[pytest.Item] = []
     for number, part in enumerate(parts):
         size = (len(items) - len(ordered)) // (workers - number)

@@ -1,12 +1,20 @@
-"""`pytest -m quick` reaches each package: one that nothing quick imports would be checked by nobody after an edit."""
+"""Which tests are quick, and the order of all tests: the rules of `tests/conftest.py`.
+
+Quick tests reach each package: a package that no quick test imports would not be checked after an edit.
+"""
 
 import ast
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import constraint_crdt
-from tests.conftest import FIXTURES, NOT_QUICK
+from tests.conftest import FIXTURES, NOT_QUICK, _for_workers
 
 TESTS = Path(__file__).parent
 PACKAGES = sorted(path.parent.name for path in Path(constraint_crdt.__file__).parent.glob("*/__init__.py"))
@@ -32,28 +40,32 @@ def has_quick_tests(module: ast.Module) -> bool:
     return any(each.name.startswith("test_") and is_quick(each) for each in functions)
 
 
-def imported(module: ast.Module) -> set[str]:
-    """The packages of `constraint_crdt` that a module imports."""
-    found = {each.module or "" for each in ast.walk(module) if isinstance(each, ast.ImportFrom)}
-    return {name.split(".")[1] for name in found if name.startswith("constraint_crdt.")}
+def imports(source: str, package: str) -> bool:
+    return re.search(rf"^ *from {constraint_crdt.__name__}\.{package}\b", source, re.MULTILINE) is not None
+
+
+def any_quick(sources: Iterable[str]) -> bool:
+    """True for the first with a quick test: parsing all files takes a second."""
+    return any(has_quick_tests(ast.parse(source)) for source in sources)
 
 
 @pytest.fixture(scope="module")
-def quick_modules() -> dict[Path, ast.Module]:
-    parsed = {path: ast.parse(path.read_text()) for path in TESTS.rglob("test_*.py")}
-    return {path: module for path, module in parsed.items() if has_quick_tests(module)}
+def sources() -> dict[Path, str]:
+    return {path: path.read_text() for path in TESTS.rglob("test_*.py")}
 
 
 @pytest.mark.slow
-def test_each_package_is_imported_by_a_quick_test(quick_modules: dict[Path, ast.Module]) -> None:
-    reached = {package for module in quick_modules.values() for package in imported(module)}
-    assert [package for package in PACKAGES if package not in reached] == []
+def test_each_package_is_imported_by_a_quick_test(sources: dict[Path, str]) -> None:
+    missed = [package for package in PACKAGES if not any_quick(each for each in sources.values() if imports(each, package))]
+    assert missed == []
 
 
 @pytest.mark.slow
-def test_each_folder_of_tests_has_quick_ones(quick_modules: dict[Path, ast.Module]) -> None:
-    reached = {path.parent.name for path in quick_modules}
-    assert [folder for folder in FOLDERS if folder not in reached] == []
+def test_each_folder_of_tests_has_quick_ones(sources: dict[Path, str]) -> None:
+    missed = [
+        folder for folder in FOLDERS if not any_quick(source for path, source in sources.items() if path.parent.name == folder)
+    ]
+    assert missed == []
 
 
 def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
@@ -62,4 +74,35 @@ def test_what_is_marked_or_starts_a_process_is_not_quick() -> None:
     assert not has_quick_tests(ast.parse(f"pytestmark = pytest.mark.slow\n{quick}"))
     assert not has_quick_tests(ast.parse(f"@pytest.mark.parametrize('x', [1])\n@pytest.mark.processes\n{quick}"))
     assert not has_quick_tests(ast.parse("async def test_it(node_url): ..."))
-    assert imported(ast.parse("from constraint_crdt.crdt.rows import Rows")) == {"crdt"}
+    assert imports("import ast\nfrom constraint_crdt.crdt.rows import Rows", "crdt")
+    assert not imports("from constraint_crdt.crdt.rows import Rows", "cr")
+
+
+# --- the order for several workers ------------------------------------------------------------------------------------------------
+
+
+class Item:
+    """As much of a test as its order goes by."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.path = Path("tests/test_it.py")
+
+    def get_closest_marker(self, name: str) -> bool:
+        return name == self.mark
+
+
+@given(st.lists(st.sampled_from(["one_worker", "processes", "slow", "quick"])), st.integers(2, 5))
+def test_no_test_is_lost_and_those_of_a_module_stay_together(marks: list[str], workers: int) -> None:
+    items = [Item(mark) for mark in marks]
+    ordered = _for_workers(cast("list[pytest.Item]", items), workers)
+    assert sorted(map(id, ordered)) == sorted(map(id, items))
+    together = marks.count("one_worker")
+    assert all(each.get_closest_marker("one_worker") for each in ordered[:together])
+
+
+def test_each_worker_begins_with_what_takes_long() -> None:
+    marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["one_worker"] * 2
+    ordered = _for_workers(cast("list[pytest.Item]", [Item(mark) for mark in marks]), 2)
+    kinds = ["quick" if each.get_closest_marker("quick") else "long" for each in ordered]
+    assert kinds == [*["long"] * 4, *["quick"] * 6] * 2

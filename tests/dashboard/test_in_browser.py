@@ -16,7 +16,7 @@ from tests.dashboard.large_fleet import Size, large_fleet
 from tests.dashboard.live_fleet import LiveFleet, live_fleet
 from tests.fleet.processes import processes
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.one_worker]
 
 SOON = 1.0
 """Seconds within which a change elsewhere is to be on the screen."""

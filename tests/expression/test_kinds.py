@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import ExpressionError, Verdict, compile_expression
-from tests.expression.test_properties import GENERATED
+from tests.expression.test_properties import EXAMPLES, GENERATED
 
 KINDS = {"x": "double", "y": "double", "name": "string", "label": "string", "flag": "bool", "xs": "list", "robot": "map"}
 
@@ -181,7 +181,7 @@ NAMES = ("x", "y", "flag", "name", "xs", "robot", "double")
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED, st.fixed_dictionaries({name: st.sampled_from(list(VALUES)) for name in NAMES}), st.data())
 def test_what_is_refused_for_the_kinds_of_variables_is_never_decided(
     source: str, kinds: dict[str, str], data: st.DataObject

@@ -10,7 +10,7 @@ from constraint_crdt.expression import ExpressionError, Verdict, compile_express
 from constraint_crdt.expression.margin import Margin, margin
 from constraint_crdt.expression.windows import Samples, requirements
 from tests.expression.cases import VALUES
-from tests.expression.test_properties import GENERATED, SOME_VALUES
+from tests.expression.test_properties import EXAMPLES, GENERATED, SOME_VALUES
 
 SIGNS = {Verdict.SATISFIED: 1, Verdict.VIOLATED: -1}
 
@@ -221,7 +221,7 @@ SOME = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5 * EXAMPLES // 2, deadline=None)
 @given(LOGIC, SOME)
 def test_a_margin_other_than_0_has_the_sign_of_the_verdict(source: str, values: dict[str, object]) -> None:
     expression = compile_expression(source, checked=False)
@@ -236,7 +236,7 @@ def test_a_margin_other_than_0_has_the_sign_of_the_verdict(source: str, values: 
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED, SOME_VALUES)
 def test_the_margin_of_any_expression_raises_nothing(source: str, values: dict[str, object]) -> None:
     try:
@@ -261,7 +261,7 @@ NUDGES = st.fixed_dictionaries(dict.fromkeys("xyz", st.floats(-0.999, 0.999)))
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * EXAMPLES // 2, deadline=None)
 @given(THRESHOLDS, THREE, NUDGES)
 def test_no_change_of_the_values_by_less_than_the_margin_changes_the_verdict(
     source: str, values: dict[str, int], nudges: dict[str, float]

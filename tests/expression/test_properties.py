@@ -10,7 +10,7 @@ from constraint_crdt.expression import Expression, ExpressionError, Verdict, com
 from tests.conftest import BUDGET
 from tests.expression.cases import VALUES
 
-EXAMPLES = 2000 if BUDGET == "nightly" else 120
+EXAMPLES = 2000 if BUDGET == "nightly" else 60
 
 FRAGMENTS = [
     *"()[]{}.,:?!<>+-*/%=&|'\"\\ \n0123ux\x00é",
@@ -138,7 +138,7 @@ def named(reason: str) -> set[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(LOGIC, st.fixed_dictionaries({}, optional=LOGIC_VALUES), st.fixed_dictionaries(LOGIC_VALUES))
 def test_the_variables_that_unknown_names_are_those_on_which_it_depends(
     source: str, values: dict[str, object], others: dict[str, object]

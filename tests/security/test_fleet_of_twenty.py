@@ -1,11 +1,13 @@
 """A fleet of processes with identities: twenty in a nightly run, five by default. Nothing is lost, and counts are exact.
 
 Programs count on all nodes all the time, by the API. Each step happens under this load: an operator changes constraints, nodes are
-killed and come back to their stores, and a member that is none stays outside.
+killed and come back to their stores, certificates are renewed, the root is replaced, and a node of another root stays outside.
 """
 
 import itertools
+import secrets
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import pytest
 
 from constraint_crdt import ConstraintCrdtError
 from constraint_crdt.client import Client
+from constraint_crdt.identity import DAY
+from constraint_crdt.identity.directory import rotate_root
 from tests.conftest import BUDGET
 from tests.fleet.processes import NodeProcess, processes, seconds_until
 
@@ -22,7 +26,9 @@ pytestmark = pytest.mark.processes
 
 NODES = 20 if BUDGET == "nightly" else 5
 KILLED = NODES // 4
-PATIENCE = 180.0
+PAUSE = 0.02 * NODES
+"""Seconds between two counts of a program: some 50 per second in the fleet, for any number of nodes."""
+PATIENCE = 300.0
 
 
 class Load:
@@ -50,7 +56,7 @@ class Load:
 
     def _count(self, name: str, api: str, stop: threading.Event) -> None:
         with Client(api) as client:
-            while not stop.wait(0.05):
+            while not stop.wait(PAUSE):
                 try:
                     client.record(satisfied=1)
                 except (ConstraintCrdtError, OSError):
@@ -104,6 +110,22 @@ class Running:
             lambda: all({each["id"] for each in node.get("constraints")} == constraints for node in self.nodes.values()), PATIENCE
         )
 
+    def renew(self, operator: str) -> None:
+        """Have all nodes renew their certificates, the operator first, which certifies the others. Each opens its session again."""
+        for name in (operator, *(name for name in self.nodes if name != operator)):
+            with Client(self.nodes[name].api) as client:
+                client.renew()
+            if name == operator:
+                self.linked()
+        self.linked()
+
+    def rotate(self, operator: str) -> None:
+        """Replace the root, and wait until all nodes have certificates that end at the new one."""
+        rotate_root(self.plant.folder, both=DAY, now=time.time_ns(), random=secrets.token_bytes)
+        self.renew(operator)
+        node = self.nodes[operator]
+        seconds_until(lambda: all(each["newest_root"] for each in node.get("members") if each["live"]), PATIENCE)
+
     def counts_are_exact(self) -> None:
         """End the load. All nodes then have the same state, and all that was confirmed is in it."""
         self.load.end(*list(self.load._running))
@@ -142,6 +164,11 @@ def test_a_fleet_with_identities_under_load_loses_nothing(fleet: Running, tmp_pa
         fleet.start(name)
     fleet.linked()
     fleet.agree_on({"max_speed", "while_away"})
+
+    fleet.renew(names[0])
+    fleet.rotate(names[0])
+    operator.run("add", "rotated")
+    fleet.agree_on({"max_speed", "while_away", "rotated"})
 
     other = Fleet(tmp_path / "other", fleet.plant.root.fleet)
     with processes(fleet.plant.root.fleet) as start:

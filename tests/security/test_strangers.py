@@ -5,14 +5,18 @@ transports, and `test_routers` what a router with a certificate can do.
 """
 
 import asyncio
+import ipaddress
+import logging
 import random
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 import zenoh
@@ -21,7 +25,7 @@ from constraint_crdt import Node
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.transport import Peer
-from constraint_crdt.transport.zenoh_startup import alive_key, node_key
+from constraint_crdt.transport.zenoh_startup import _own_addresses, alive_key, node_key
 from tests.conftest import BUDGET
 from tests.fleet.processes import processes, seconds_until
 from tests.runtime.fleet import agreed, eventually
@@ -32,7 +36,6 @@ from .test_links import tls_files
 pytestmark = pytest.mark.slow
 
 NAMES = 65_536 if BUDGET == "nightly" else 2_000
-HANDSHAKES = 1_000 if BUDGET == "nightly" else 100
 
 
 @pytest.fixture
@@ -189,6 +192,51 @@ async def test_random_bytes_and_forged_messages_are_dropped(plant: Fleet) -> Non
             assert await asyncio.to_thread(stranger.tokens, 0.1) == []
         assert await seconds_of_a_change(forge, anvil) < 1.0
         assert forge._runtime.exchanges.refused == 0, "nothing came so far"
+
+
+FLOOD = """
+import socket, ssl, sys, threading
+host, port = sys.argv[1], int(sys.argv[2])
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+def run():
+    while True:
+        try:
+            with socket.create_connection((host, port), 1) as connection:
+                connection.settimeout(0.3)
+                context.wrap_socket(connection).recv(1)
+        except OSError:
+            pass
+for _ in range(40):
+    threading.Thread(target=run).start()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is there on Linux only")
+async def test_a_flood_of_handshakes_keeps_no_member_out(plant: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    """40 threads of another address open connections without a certificate, as fast as they can.
+
+    Without the limit: no member could link (not in 15 s), and open files grew by 60 to 450 per second without end. Now: a member
+    links after some 3 s, there are some 100 more open files for a while, and the log has a line.
+    """
+    own = next((each for each in _own_addresses() if not ipaddress.ip_address(each).is_loopback), None)
+    if own is None:
+        pytest.skip("this machine has no address beside loopback")
+    listening = msgspec.structs.replace(settings("forge", plant.certify("forge")), listen=("tcp/0.0.0.0:0",))
+    async with Node(settings=listening) as forge:
+        before = psutil.Process().num_fds()
+        port = forge.status().endpoints[0].rpartition(":")[2]
+        flood = await asyncio.create_subprocess_exec(sys.executable, "-c", FLOOD, own, port)
+        try:
+            await eventually(lambda: any("shut out" in each.getMessage() for each in caplog.records), 30)
+            async with Node(settings=settings("anvil", plant.certify("anvil"), f"tcp/127.0.0.1:{port}")) as anvil:
+                await eventually(lambda: forge.status().peers == anvil.status().peers == 1, 60)
+                assert await seconds_of_a_change(forge, anvil) < 1.0
+            assert psutil.Process().num_fds() < before + 1000
+            assert sum(each.levelno >= logging.WARNING for each in caplog.records) <= 3
+        finally:
+            flood.kill()
+            await flood.wait()
 
 
 # --- with certificates, but not of a living member ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.conftest import BUDGET
 from tests.store.disk import Account, account, copy_store, open_store, reopened, taken, write_history
 
 SEED = Random().getrandbits(32)
-CUTS = 4000 if BUDGET == "nightly" else 120
+CUTS = 4000 if BUDGET == "nightly" else 60
 FRAME, LOG_HEADER = 24 + 4096, 32
 
 

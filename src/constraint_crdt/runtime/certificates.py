@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.identity import (
     DAY,
     EARLIER,
@@ -67,7 +67,7 @@ from constraint_crdt.identity.invitations import (
     root_hash,
 )
 from constraint_crdt.identity.join import JoinServer, read_renewal, renewal_request
-from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport
+from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport, RevocationReport
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import acting_as
@@ -101,6 +101,9 @@ class CertifiedTransport(Protocol):
 
     async def renew(self, identity: Identity) -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
+
+    def shut_out(self, is_shut_out: Callable[[str], bool]) -> None:
+        """List no sessions whose proof this function names."""
 
 
 class Certificates:
@@ -195,6 +198,8 @@ class Certificates:
 
     def _renewal_is_due(self, identity: Identity) -> bool:
         now = self._now()
+        if self._gossip.local.issuer_revoked_by is not None:
+            return True
         return now >= identity.renew_from or (identity.root != identity.known[0] and now >= self._change_root_at(identity))
 
     def _change_root_at(self, identity: Identity) -> int:
@@ -238,6 +243,11 @@ class Certificates:
         newer = [fingerprint(public_key_of(root)) for root in identity.known[: identity.known.index(identity.root)]]
         if member.root in newer:
             return
+        authority = self._gossip.authority
+        if authority is not None and authority.is_revoked(identity.member):
+            if not authority.is_revoked(member):
+                return
+            raise IdentityError("the operators that answer were revoked")
         if self._now() < identity.renew_from:
             raise IdentityError("the operators that answer certify under the former root still")
         if member.ends <= identity.ends:
@@ -457,6 +467,44 @@ class Certificates:
             )
             for member in self.members().values()
         ]
+
+    # --- revocation -------------------------------------------------------------------------------------------------------
+
+    def revocation(self, node: str) -> RevocationReport:
+        """What a revocation of a node means now, or meant. Raises `KeyError` for a node without a certificate."""
+        keys = self.keys_of(node)
+        if not keys:
+            raise UnknownName(node, "member")
+        constraints = self._gossip.state.constraints
+        own = [id_ for id_ in sorted(constraints) if any(each.dot.replica.node_id == node for each in constraints.additions(id_))]
+        return RevocationReport(
+            node=node,
+            keys=tuple(sorted(keys)),
+            revoked=all(map(self._is_revoked, keys)),
+            constraints=tuple(own),
+            certified=tuple(sorted({each.node for each in self._members() if each.issuer in keys} - {node})),
+        )
+
+    def keys_of(self, node: str) -> set[str]:
+        """The fingerprints of the keys of a node, as far as they are known here."""
+        return {member.fingerprint for member in self._members() if member.node == node}
+
+    async def shut_out_revoked(self, tell: Callable[[Peer], Awaitable[object]]) -> None:
+        """Link no longer with revoked nodes, after a last exchange that tells them; and renew, if that concerns this node."""
+        transport, authority = self._transport, self._gossip.authority
+        if authority is None or not isinstance(transport, CertifiedTransport):
+            return
+        for peer, proof in list(transport.proofs.items()):
+            if self._is_shut_out(proof):
+                await tell(peer)
+        transport.shut_out(self._is_shut_out)
+        if self._gossip.local.issuer_revoked_by is not None:
+            self._retry_at = 0
+            await self.look()
+
+    def _is_shut_out(self, proof: str) -> bool:
+        authority = self._gossip.authority
+        return bool(proof) and authority is not None and authority.is_revoked(self.identity.member_in(proof))
 
     def _is_revoked(self, key: str) -> bool:
         authority = self._gossip.authority

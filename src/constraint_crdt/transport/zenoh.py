@@ -10,8 +10,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import zenoh
@@ -26,6 +27,7 @@ from constraint_crdt.transport import (
     Unreachable,
     check_answers_at_once,
 )
+from constraint_crdt.transport.address_limit import AddressLimit
 from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Registration, Traffic, ZenohSession
 from constraint_crdt.transport.zenoh_startup import (
     Opened,
@@ -34,7 +36,10 @@ from constraint_crdt.transport.zenoh_startup import (
     checked,
     close_session,
     in_daemon_thread,
+    linked_addresses,
     open_session,
+    parse_endpoint,
+    start_daemon_thread,
     with_more_connects,
 )
 
@@ -98,6 +103,8 @@ class ZenohTransport:
         self._endpoints: tuple[str, ...] = ()
         self._joining: asyncio.Task[None] | None = None
         self._traffic = Traffic()
+        self._limit: AddressLimit | None = None
+        self._shut_out: Callable[[str], bool] = lambda _: False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -163,6 +170,15 @@ class ZenohTransport:
         """The present peers, each with the proof of its session; "" for a peer without one."""
         return self._session.peers if self._session else {}
 
+    def shut_out(self, is_shut_out: Callable[[str], bool]) -> None:
+        """List no sessions whose proof this function names, from now on. Their requests get no answer."""
+        self._shut_out = is_shut_out
+        if self._session is not None:
+            self._session.shut_out()
+
+    def _is_shut_out(self, proof: str) -> bool:
+        return self._shut_out(proof)
+
     async def renew(self, identity: "Identity") -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
         self._settings = replace(self._settings, identity=identity)
@@ -190,11 +206,14 @@ class ZenohTransport:
     async def _leave(self) -> None:
         joining, self._joining = self._joining, None
         session, self._session = self._session, None
+        limit, self._limit = self._limit, None
         self._endpoints = ()
         if joining is not None:
             joining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await joining
+        if limit is not None:
+            limit.stop()
         if session is not None:
             await session.close()
 
@@ -244,8 +263,13 @@ class ZenohTransport:
         try:
             self._session = ZenohSession(
                 opened.session, member, me, self._is_me, self._traffic, self._settings.identity,
-                accept_plain=self._settings.accept_plain,
+                accept_plain=self._settings.accept_plain, is_shut_out=self._is_shut_out,
             )  # fmt: skip
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listening, self._endpoints = opened.listening, opened.endpoints
+        if self._settings.identity is not None:
+            self._limit = AddressLimit(
+                {parse_endpoint(each)[1] for each in opened.listening}, partial(linked_addresses, opened.session)
+            )
+            start_daemon_thread(self._limit.run)

@@ -425,6 +425,11 @@ def close_session(session: zenoh.Session) -> None:
         session.close()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
 
 
+def linked_addresses(session: zenoh.Session) -> list[str]:
+    """The IP addresses at the other ends of the links."""
+    return [link.dst.partition("/")[2].rpartition(":")[0].strip("[]").partition("%")[0] for link in session.info.links()]
+
+
 _open: set[zenoh.Session] = set()
 _exiting = threading.Event()
 atexit.register(_exiting.set)  # runs before the wait for daemon threads, which was registered earlier
