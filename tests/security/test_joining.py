@@ -70,7 +70,11 @@ REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" e
 
 
 def registrar_of(
-    folder: Path, *, refusal: Callable[[str, str, bool], str | None] = lambda *_: None, revoked: str = ""
+    folder: Path,
+    *,
+    refusal: Callable[[str, str, bool], str | None] = lambda *_: None,
+    revoked: str = "",
+    known: tuple[str, ...] = (),
 ) -> Registrar:
     folder.mkdir(exist_ok=True)
     return Registrar(
@@ -78,6 +82,7 @@ def registrar_of(
         Invitations(folder / "invitations.json"),
         refusal=refusal,
         is_revoked=lambda mark: mark == revoked,
+        is_known=lambda member: member.node in known,
         fleet=lambda: ((), ("tls/10.0.0.1:7447",)),
         admitted=lambda *_: None,
         random=seeded(50),
@@ -340,13 +345,14 @@ def test_a_revoked_key_is_not_renewed(tmp_path: Path) -> None:
         renewed(registrar_of(tmp_path, revoked=LATHE.member.fingerprint), renewal_request(LATHE), NOW)
 
 
-def test_a_certificate_of_a_revoked_operator_is_not_renewed(tmp_path: Path) -> None:
+def test_what_a_revoked_operator_certified_later_is_not_renewed(tmp_path: Path) -> None:
     """Else a stolen issuing key would make certificates that an honest operator keeps alive."""
     chain = renewed(registrar_of(tmp_path), renewal_request(LATHE), NOW)
     issuing = load_der_x509_certificate(split_chain(chain)[1])
     by_forge = dataclasses.replace(LATHE, certificate=load_der_x509_certificate(split_chain(chain)[0]), issuing=issuing)
     with pytest.raises(IdentityError, match="forge, which certified lathe, is revoked: join again by an invitation"):
         renewed(registrar_of(tmp_path, revoked=OWN.member.fingerprint), renewal_request(by_forge), NOW)
+    assert renewed(registrar_of(tmp_path, revoked=OWN.member.fingerprint, known=("lathe",)), renewal_request(by_forge), NOW)
 
 
 def test_a_copied_certificate_without_its_key_is_not_renewed(tmp_path: Path) -> None:
@@ -397,6 +403,7 @@ class Operator:
             Invitations(self.own / "invitations.json"),
             refusal=lambda *_: None,
             is_revoked=lambda _: False,
+            is_known=lambda _: False,
             fleet=lambda: ((), ()),
             admitted=lambda *_: None,
             random=random.SystemRandom().randbytes,

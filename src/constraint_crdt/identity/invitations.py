@@ -35,6 +35,7 @@ from constraint_crdt.identity import (
     SECOND,
     IdentityError,
     Issuer,
+    Member,
     RandomBytes,
     certify,
     check_name,
@@ -315,17 +316,20 @@ class Registrar:
         *,
         refusal: Callable[[str, str, bool], str | None],
         is_revoked: Callable[[str], bool],
+        is_known: Callable[[Member], bool],
         fleet: Callable[[], tuple[Sequence[bytes], Sequence[str]]],
         admitted: Callable[[Invitation, str], None],
         random: RandomBytes,
     ) -> None:
         """`refusal(name, fingerprint, invited)`: why the key may not have the name; `invited`: the invitation names it.
+        `is_known`: a member whose operator is revoked was there before that.
         `fleet`: the statements on roots, and endpoints, for a node that joins. `admitted` is told of each use, and of the node.
         """
         self.issuer = issuer
         self.invitations = invitations
         self._refusal = refusal
         self._is_revoked = is_revoked
+        self._is_known = is_known
         self._fleet = fleet
         self._admitted = admitted
         self._random = random
@@ -410,7 +414,7 @@ class Registrar:
             raise IdentityError(f"the certificate of {node} is not valid on {moment(now)}: join again by an invitation")
         if self._is_revoked(member.fingerprint):
             raise IdentityError(f"{node} is revoked, and its certificate is not renewed")
-        if member.issuer is not None and self._is_revoked(member.issuer):
+        if member.issuer is not None and self._is_revoked(member.issuer) and not self._is_known(member):
             raise IdentityError(f"{member.certified_by}, which certified {node}, is revoked: join again by an invitation")
         valid = min(NODE_VALID, max(SECOND, member.ends - member.begins - EARLIER))
         return self._certify(node, member.role, key, now, valid)
