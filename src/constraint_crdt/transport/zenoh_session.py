@@ -275,8 +275,9 @@ class ZenohSession:
             return
         self._closed = True
         self.peers.clear()
-        for query in list(self._early):
-            self._give_up(query)
+        early, self._early = self._early, []
+        for query in early:
+            self._reply(query, [])
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("this transport closed before the answer came"))
