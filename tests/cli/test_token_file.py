@@ -175,7 +175,7 @@ def test_a_node_with_tls_takes_and_withdraws_tokens_while_it_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet = Fleet(tmp_path / "plant")
-    identity, ca, file = fleet.certify("forge"), str(fleet.folder / "ca.pem"), str(tmp_path / "tokens")
+    identity, ca, file = fleet.certify("forge", role="member"), str(fleet.folder / "ca.pem"), str(tmp_path / "tokens")
 
     def token(name: str, role: str) -> str:
         capsys.readouterr()

@@ -5,6 +5,7 @@ import contextlib
 import json
 import shutil
 import ssl
+import time
 import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,8 @@ from constraint_crdt.client import AsyncClient, Client, ClientError, Happened, T
 from constraint_crdt.http import server
 from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.identity import key_pem
+from constraint_crdt.identity import certify, key_pem
+from constraint_crdt.identity.directory import load_issuer
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings, SettingsError, load_settings
 from tests.security.fleets import Fleet
@@ -172,6 +174,22 @@ async def test_a_certificate_of_a_fleet_of_another_name_counts_for_nothing(node:
     certificate = ApiCertificate(tmp_path / "c.pem", tmp_path / "c.key")
     async with ApiServer(node, "127.0.0.1", 0, certificate=certificate) as api:
         assert "is for another host" in await refused(api.url, fleet.folder / "ca.pem")
+
+
+async def test_a_certificate_that_an_operator_signed_is_of_the_fleet(node: Node, fleet: Fleet, tmp_path: Path) -> None:
+    forge = fleet.certify("forge", role="operator")
+    issuer = load_issuer(forge, fleet.identity("forge"))
+    assert issuer is not None
+    key, now = Ed25519PrivateKey.generate(), time.time_ns()
+    own = certify(issuer, "lathe", "member", key.public_key(), now=now, random=fleet.random)
+    (tmp_path / "node.pem").write_bytes(own.public_bytes(Encoding.PEM) + issuer.pem)
+    (tmp_path / "node.key").write_bytes(key_pem(key))
+    (tmp_path / "node.key").chmod(0o600)
+    async with (
+        ApiServer(node, "127.0.0.1", 0, certificate=certificate_in(tmp_path)) as api,
+        AsyncClient(api.url, ca=fleet.folder / "ca.pem") as client,
+    ):
+        assert (await client.status()).node == "forge"
 
 
 async def shown(api: ApiServer) -> bytes | None:

@@ -1,5 +1,6 @@
 """Tokens: who may read, who may write, where there have to be some, and that none shows anywhere."""
 
+import asyncio
 import errno
 import logging
 from collections.abc import AsyncIterator
@@ -11,7 +12,9 @@ import httpx
 import pytest
 
 from constraint_crdt import ConstraintCrdtError
-from constraint_crdt.http import make_app
+from constraint_crdt.client import AsyncClient, Happened, Unauthorized
+from constraint_crdt.http import event_stream, make_app
+from constraint_crdt.http.security import MOST_LINES, Denials
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import TokenFile, Tokens
 from constraint_crdt.operations import OPERATIONS
@@ -22,6 +25,12 @@ from tests.http.conftest import BASE
 READ, MEASURE, WRITE = "r" * 16, "m" * 16, "w.w-w_w~w+w/w123="
 FAR = "http://192.0.2.7:8470"
 TOKENS = Tokens([(Right.READ, READ), (Right.MEASURE, MEASURE), (Right.OPERATE, WRITE)])
+
+OPERATING = {"add", "remove", "retire", "import_state", "invite", "withdraw_invitation", "renew"}
+"""The operations that need the right to operate, whatever their request says."""
+
+
+OPERATING = {"add", "remove", "retire", "import_state", "invite", "withdraw_invitation", "renew"}
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -68,7 +77,7 @@ def test_what_changes_anything_needs_a_token_that_allows_writing() -> None:
     for operation in OPERATIONS:
         changes_nothing = operation.method == "GET" or operation.name == "check_expression"
         assert (operation.needs > Right.READ) is not changes_nothing, operation.name
-        assert (operation.right is Right.OPERATE) is (operation.name in {"add", "remove", "retire", "import_state"})
+        assert (operation.right is Right.OPERATE) is (operation.name in OPERATING)
         assert (operation.right is Right.NONE) is (operation.name in {"alive", "ready", "openapi", "docs"})
 
 
@@ -367,3 +376,38 @@ async def test_an_ended_token_is_refused_with_its_end(node: Node, managed: Token
 
 async def test_without_tokens_an_authorization_header_does_no_harm(client: httpx.AsyncClient) -> None:
     assert (await client.get(f"{BASE}/v1/status", headers=bearer("anything"))).status_code == 200
+
+
+async def test_a_stream_ends_with_its_token(node: Node, managed: TokenFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "VALID_EVERY", 0.01)
+    going, staying = managed.add("going", Right.READ, made=MADE), managed.add("staying", Right.READ, made=MADE)
+    async with (
+        ApiServer(node, "127.0.0.1", 0, tokens=Tokens.load(managed.path)) as api,
+        AsyncClient(api.url, token=going) as first,
+        AsyncClient(api.url, token=staying) as second,
+    ):
+        kept = aiter(second.events())
+        async with asyncio.timeout(10):
+            await anext(kept)
+            ending = aiter(first.events())
+            await anext(ending)
+            managed.remove("going")
+            with pytest.raises(Unauthorized, match="not known"):
+                await anext(ending)
+            await node.add_constraint("x")
+            async for heard in kept:
+                if isinstance(heard, Happened):
+                    break
+
+
+def test_refusals_of_many_addresses_are_logged_at_a_bounded_rate(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    denials = Denials(now=lambda: now[0])
+    for number in range(5000):
+        denials.note({"client": (f"10.0.{number // 250}.{number % 250}", 1), "method": "GET", "path": "/v1/status"}, 401)
+    assert len(caplog.records) == MOST_LINES
+    now[0] = 60.0
+    denials.note({"client": ("10.0.0.0", 1), "method": "GET", "path": "/v1/status"}, 403)
+    denials.note({"client": ("10.0.0.0", 1), "method": "GET", "path": "/v1/status"}, 200)
+    assert len(caplog.records) == MOST_LINES + 1
+    assert denials.counts == {401: 5000, 403: 1}

@@ -28,6 +28,7 @@ class Person:
     role: str
     fingerprint: str
     begins: int = 0
+    issuer: str | None = None
 
 
 _KEYS: dict[str, Key] = {}
@@ -35,15 +36,17 @@ _KEYS: dict[str, Key] = {}
 
 
 def certificate(person: Person, root: bytes = ROOT) -> bytes:
-    text = msgspec.msgpack.encode([person.node, person.role, person.fingerprint, person.begins])
+    text = msgspec.msgpack.encode([person.node, person.role, person.fingerprint, person.begins, person.issuer])
     return blake2b(text, key=root, digest_size=16).digest() + text
 
 
 class FastCredentials:
-    def __init__(self, node: str, role: str = "operator", *, key: Key | None = None, begins: int = 0) -> None:
+    def __init__(
+        self, node: str, role: str = "operator", *, key: Key | None = None, begins: int = 0, issuer: str | None = None
+    ) -> None:
         self.key = key or Key(node.encode())
         _KEYS[self.key.fingerprint] = self.key
-        self.member = Person(node, role, self.key.fingerprint, begins)
+        self.member = Person(node, role, self.key.fingerprint, begins, issuer)
         self.chain = certificate(self.member)
 
     def with_role(self, role: str) -> "FastCredentials":

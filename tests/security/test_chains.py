@@ -158,6 +158,15 @@ def test_a_changed_chain_is_refused(chain: bytes, data: st.DataObject) -> None:
         read_chain(changed, [ROOT.certificate])
 
 
+@pytest.mark.parametrize("unused", range(1, 8))
+def test_a_chain_has_one_encoding(unused: int) -> None:
+    """The defect: unused bits declared at the end of a signature were taken, where the bits are 0."""
+    for chain, signature in ((BY_ROOT, BY_ROOT[-64:]), (BY_FORGE, BY_FORGE[-64:]), (BY_FORGE, leaf(FORGE).signature)):
+        at = chain.index(signature) - 1
+        with pytest.raises(IdentityError):
+            read_chain(chain[:at] + bytes([unused]) + chain[at + 1 :], [ROOT.certificate])
+
+
 def test_the_longest_names_make_a_chain_in_bounds() -> None:
     root = create_root("f" * 63, now=NOW, random=seeded(1))
     issuer = issuer_of("n" * 63, ROLES, root)

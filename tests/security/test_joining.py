@@ -74,6 +74,7 @@ def registrar_of(
         refusal=refusal,
         is_revoked=lambda mark: mark == revoked,
         fleet=lambda: ((), ("tls/10.0.0.1:7447",)),
+        admitted=lambda *_: None,
         random=seeded(50),
     )
 
@@ -384,6 +385,7 @@ class Operator:
             refusal=lambda *_: None,
             is_revoked=lambda _: False,
             fleet=lambda: ((), ()),
+            admitted=lambda *_: None,
             random=random.SystemRandom().randbytes,
         )
         self.requests: list[bytes] = []

@@ -46,6 +46,34 @@ def test_three_roles_agree_and_say_how_they_link(trio: list[NodeProcess]) -> Non
     assert finding(peer, "seeds")["level"] == "ok"
 
 
+def test_a_stolen_machine_is_revoked(plant: Fleet) -> None:
+    """What an operator does: revoke, look at what it wrote, undo. The node is told, ends, and finds no way back."""
+    with processes(plant.root.fleet) as start:
+        forge = start("forge", "--identity", str(plant.certify("forge", role="operator")))
+        seed = ("--connect", forge.endpoints[0])
+        anvil = start("anvil", "--identity", str(plant.certify("anvil", role="member")), *seed)
+        stolen = start("lathe", "--identity", str(plant.certify("lathe", role="operator")), *seed)
+        stolen.run("add", "harmful", "--when", "v > 100.0")
+        seconds_until(lambda: [each["id"] for each in anvil.get("constraints")] == ["harmful"])
+        with pytest.raises(AssertionError, match="this node is a member of the fleet; ask an operator node"):
+            anvil.run("fleet", "revoke", "lathe")
+        assert "lathe would be revoked" in forge.run("fleet", "revoke", "lathe", "--dry-run")
+        said = forge.run("fleet", "revoke", "lathe", "--reason", "stolen")
+        assert "lathe is revoked: its links end, and what it writes from now on counts nowhere" in said
+        assert "it wrote: harmful" in said
+        seconds_until(lambda: stolen.process.poll() is not None)
+        assert any("the key of node lathe was revoked by forge: make it a new identity" in line for line in stolen.log)
+        assert "removed, as it wrote them: harmful" in forge.run("fleet", "revoke", "lathe", "--undo")
+        seconds_until(lambda: all(node.get("constraints") == [] for node in (forge, anvil)))
+        assert [each["node"] for each in anvil.get("members") if each["revoked"]] == ["lathe"]
+        again = start("lathe", "--identity", str(plant.certify("lathe", role="operator")), *seed)
+        again.run("add", "again", "--when", "v > 1.0")
+        forge.run("add", "after", "--when", "v > 1.0")
+        seconds_until(lambda: [each["id"] for each in anvil.get("constraints")] == ["after"])
+        assert forge.get("status")["peers"] == anvil.get("status")["peers"] == 1
+        assert "revoke" in forge.run("audit")
+
+
 def test_a_name_that_is_not_the_own_is_refused(plant: Fleet) -> None:
     done = run_to_its_end("--identity", str(plant.certify("anvil")), "--name", "forge")
     assert done.returncode == 2

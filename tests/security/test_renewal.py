@@ -16,6 +16,7 @@ from constraint_crdt.identity.directory import certify_again, certify_node, load
 from constraint_crdt.identity.invitations import read_token
 from constraint_crdt.identity.join import join
 from constraint_crdt.operations.service import Finding
+from constraint_crdt.runtime.change_feed import acting_as
 from tests.runtime.fleet import QUICK, agreed, eventually
 
 from .fleets import FLEET, Fleet, seeded
@@ -228,6 +229,22 @@ async def test_a_node_of_an_operator_invites_and_stops_listening_when_nobody_is_
     await fleets.after(0)
     with pytest.raises(IdentityError, match=r"no answer from the operator at 127.0.0.1:\d+"):
         await joined(fleets, made.token, "anvil", 43)
+
+
+async def test_the_audit_says_who_invited_and_who_joined(fleets: Fleets) -> None:
+    forge = await fleets.start("forge", "operator")
+    with acting_as("alice"):
+        made = await forge.certificates.invite("member", "lathe", 1, 3600.0)
+    await joined(fleets, made.token, "lathe")
+    await joined(fleets, made.token, "lathe")  # the answer may have been lost
+    forge.certificates.withdraw(made.id)
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=8 * DAY, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(0)
+    told = [(each.operation, each.subject) for each in forge.audit()]
+    assert told[:3] == [("invite", f"{made.id} lathe"), ("join", "lathe as member"), ("withdraw invitation", made.id)]
+    assert told[3][0] == "rotate"
+    assert [each.actor for each in forge.audit()[:2]] == ["alice", f"invitation {made.id}"]
 
 
 async def test_an_open_invitation_is_answered_at_the_same_address_after_a_restart(fleets: Fleets) -> None:

@@ -36,7 +36,7 @@ from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.http.tokens import Token, TokenFile, Tokens, check_token_name, parse_role, show_moment
+from constraint_crdt.http.tokens import ApiToken, TokenFile, Tokens, check_token_name, parse_role, show_moment
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.operations.command import Column, Table, View, parse_duration
@@ -331,7 +331,7 @@ def list_tokens(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _ended(token: Token, now: float) -> bool:
+def _ended(token: ApiToken, now: float) -> bool:
     return token.ends is not None and now >= token.ends
 
 

@@ -37,6 +37,7 @@ from constraint_crdt.operations.fleet import (
     MemberReport,
     PositionReport,
     RenewalReport,
+    RevocationReport,
 )
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.operation import Empty, Operation, Paged
@@ -292,6 +293,10 @@ class BlockingMethods(ABC):
     def withdraw_invitation(self, id_: str) -> InvitationReport:
         """End an open invitation."""
         return self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
+
+    def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
+        """Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports."""
+        return self.do(fleet.REVOKE, fleet.Revoking(node=node, reason=reason, undo=undo, dry_run=dry_run))
 
     def renew(self) -> RenewalReport:
         """Renew the certificate of the node now."""
@@ -555,6 +560,10 @@ class AsyncMethods(ABC):
     async def withdraw_invitation(self, id_: str) -> InvitationReport:
         """End an open invitation."""
         return await self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
+
+    async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
+        """Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports."""
+        return await self.do(fleet.REVOKE, fleet.Revoking(node=node, reason=reason, undo=undo, dry_run=dry_run))
 
     async def renew(self) -> RenewalReport:
         """Renew the certificate of the node now."""

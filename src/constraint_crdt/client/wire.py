@@ -149,8 +149,13 @@ class Trust:
         self._ca = None if ca is None else Path(ca)
         self._context: ssl.SSLContext | None = None
         self._by_host = ca is None
+        self._fleets: tuple[str, ...] = ()
+        """How the URIs begin in the certificates of nodes of the trusted fleets."""
         if self._ca is not None:
             self._context = self._make(self._ca)
+            roots: list[Any] = self._context.get_ca_certs()
+            subjects = [part for root in roots for part in root["subject"]]
+            self._fleets = tuple(f"constraint-crdt://{value}/" for part in subjects for key, value in part if key == "commonName")
 
     def context(self) -> ssl.SSLContext:
         """For the next connection."""
@@ -161,14 +166,20 @@ class Trust:
 
     def accepts(self, certificate: Mapping[str, Any] | None) -> bool:
         """True for a certificate whose signature was checked. False: connect again, and the host is checked, too."""
-        if self._by_host or _of_fleet(certificate or {}):
+        if self._by_host or self._is_of_fleet(certificate or {}):
             return True
         self._by_host = True
         return False
 
+    def _is_of_fleet(self, certificate: Mapping[str, Any]) -> bool:
+        """True for a certificate of a node, of a fleet whose root is trusted."""
+        uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
+        return len(uris) == 1 and uris[0].startswith(self._fleets)
+
     @staticmethod
     def _make(file: Path) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a root may be known by the certificate of the root that follows it
         try:
             context.load_verify_locations(file)
         except ssl.SSLError:
@@ -176,13 +187,6 @@ class Trust:
         except OSError as error:
             raise ConstraintCrdtError(f"cannot read the root certificate {file}: {error.strerror or error}") from None
         return context
-
-
-def _of_fleet(certificate: Mapping[str, Any]) -> bool:
-    """True for a certificate of a node, of the fleet that its issuer names."""
-    issuer = [value for part in certificate.get("issuer", ()) for key, value in part if key == "commonName"]
-    uris = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
-    return len(issuer) == len(uris) == 1 and uris[0].startswith(f"constraint-crdt://{issuer[0]}/")
 
 
 # --- requests and responses ------------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ class Session(NamedTuple):
 
     name: str
     right: Right
-    ends: int | None
-    """The end of the token, in seconds since the epoch; None: none."""
+    ends: int | None  # of the token, in seconds since the epoch
+    valid: Callable[[], bool]  # False once the token has ended or is withdrawn
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -233,12 +233,12 @@ class Resource:
         operation = endpoint.operation
         session: Session = request.scope[GRANTED]
         try:
-            self._check_right(session, endpoint.right, of_fleet=not operation.of_node)
+            self._check_right(session, operation, endpoint.right)
             if operation.freshness is not None:
                 return await self._cached(endpoint, request)
             asked = await endpoint.decode(request)
             if operation.right_of is not None:
-                self._check_right(session, operation.right_of(asked))
+                self._check_right(session, operation, operation.right_of(asked))
             if operation.run is None:
                 return await self._own[operation.name](asked, request)
             if endpoint.right <= Right.READ:
@@ -248,7 +248,7 @@ class Resource:
         except Exception as error:
             return problem_response(problem_of(error, request))
 
-    def _check_right(self, session: Session, needed: Right, *, of_fleet: bool = True) -> None:
+    def _check_right(self, session: Session, operation: AnyOperation, needed: Right) -> None:
         """Raise `Problem` if the token, or the role of this node in its fleet, does not give this right."""
         if session.right < needed:
             wanted = needed.name.lower()
@@ -256,7 +256,7 @@ class Resource:
             headers = {"www-authenticate": f'Bearer realm="constraint-crdt", error="insufficient_scope", scope="{wanted}"'}
             raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
         role = self._node.certified_role
-        if role is not None and of_fleet and RIGHT_OF_ROLE[role] < needed:
+        if role is not None and RIGHT_OF_ROLE[role] < needed and not operation.own_node:
             which = f"{'an' if role == 'observer' else 'a'} {role}"
             raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")
 

@@ -28,6 +28,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from constraint_crdt.http.endpoint import GRANTED, Session
 from constraint_crdt.operations.operation import busy
 from constraint_crdt.operations.service import FollowEvents
 from constraint_crdt.runtime.event_log import KeptEvent
@@ -57,6 +58,9 @@ _RETRY = b"retry: 1000\n\n"
 _HEARTBEAT = b": heartbeat\n\n"
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no", "x-content-type-options": "nosniff"}
 
+VALID_EVERY = 1.0
+"""Seconds between two looks whether the tokens of readers are still valid."""
+
 CutOff = Callable[[Scope], None]
 """Ends the connection of a request, buffered data included."""
 
@@ -70,6 +74,7 @@ class EventFeed:
         self._readers: set[_Reader] = set()
         self._noticing: asyncio.Task[None] | None = None
         self._closed = False
+        self._valid_until = 0.0
         self.dropped = 0
         """Readers disconnected for slowness."""
 
@@ -86,9 +91,9 @@ class EventFeed:
         for reader in self._readers:
             reader.end()
 
-    def open(self, resume: str | None, newest: int, *, follow: bool) -> Response:
+    def open(self, resume: str | None, newest: int, valid: Callable[[], bool], *, follow: bool) -> Response:
         """A stream: the events after the id `resume`, or else the `newest` events of the log; with `follow`, new events after
-        these.
+        these, as long as `valid()`.
 
         Raises `Problem` for too many readers.
         """
@@ -106,7 +111,7 @@ class EventFeed:
         backlog = deque([*frames, *map(_event_frame, events)])
         if follow:
             backlog.append(_frame("state", self._node.notices.now()))
-        return _Stream(self, backlog, follow=follow)
+        return _Stream(self, backlog, valid, follow=follow)
 
     def enter(self, reader: "_Reader") -> None:
         """Send new events to a reader from now on."""
@@ -140,6 +145,7 @@ class EventFeed:
             if notice is not None:
                 self._give(_frame("state", notice))
             self._give_up_on_the_slow()
+            self._end_the_invalid()
             await asyncio.sleep(max(NOTICE_EVERY, NOTICE_PER_READER * len(self._readers)))
 
     def _give_up_on_the_slow(self) -> None:
@@ -147,6 +153,15 @@ class EventFeed:
         for reader in self._readers:
             if reader.sending_since is not None and reader.sending_since < longest:
                 reader.give_up()
+
+    def _end_the_invalid(self) -> None:
+        """End the streams of tokens that have ended, or are withdrawn."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._valid_until:
+            self._valid_until = now + VALID_EVERY
+            for reader in self._readers:
+                if not reader.valid():
+                    reader.end()
 
     def _give(self, frame: bytes) -> None:
         for reader in self._readers:
@@ -156,7 +171,9 @@ class EventFeed:
 class _Reader:
     """The queue of a reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, valid: Callable[[], bool]) -> None:
+        """`valid()`: the reader may read on."""
+        self.valid = valid
         self._frames: deque[bytes] = deque()
         self._bytes = 0
         self._moved = asyncio.Event()
@@ -202,12 +219,12 @@ class _Reader:
 class _Stream(Response):
     """The streaming response to a reader."""
 
-    def __init__(self, feed: EventFeed, backlog: deque[bytes], *, follow: bool) -> None:
+    def __init__(self, feed: EventFeed, backlog: deque[bytes], valid: Callable[[], bool], *, follow: bool) -> None:
         super().__init__(media_type="text/event-stream", headers=_HEADERS)
         del self.headers["content-length"]
         self._feed = feed
         self._backlog = backlog
-        self._reader = _Reader()
+        self._reader = _Reader(valid)
         if follow:
             feed.enter(self._reader)  # at once, so that no event falls between the backlog and the queue
         else:
@@ -275,4 +292,5 @@ def _frame(kind: str, data: object) -> bytes:
 async def events(asked: FollowEvents, request: Request) -> Response:
     """`GET /v1/events?last=0&follow=1`."""
     feed: EventFeed = request.app.state.feed
-    return feed.open(asked.last_event_id_header or asked.last_event_id, asked.last, follow=asked.follow)
+    session: Session = request.scope[GRANTED]
+    return feed.open(asked.last_event_id_header or asked.last_event_id, asked.last, session.valid, follow=asked.follow)

@@ -25,7 +25,7 @@ import resource
 import ssl
 import stat
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -42,7 +42,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.http.endpoint import GRANTED, NO_STORE, Session, problem_response
-from constraint_crdt.http.tokens import LOCAL, Tokens, show_moment
+from constraint_crdt.http.tokens import LOCAL, ApiToken, Tokens, show_moment
 from constraint_crdt.operations.operation import JSON, RIGHT_OF_ROLE, Empty, Problem, Right
 from constraint_crdt.operations.service import Finding, SessionReport
 from constraint_crdt.runtime.node import Node
@@ -51,7 +51,6 @@ PROTECTED = ("/v1/", "/metrics", "/room")
 """Path prefixes protected by tokens, for existing and other paths."""
 
 _log = logging.getLogger("constraint_crdt.api")
-
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """The paths of the probes of an orchestrator, with connections and a rate of their own."""
@@ -194,6 +193,7 @@ class Denials:
         """By status, 401 or 403."""
         self._now = now
         self._logged: OrderedDict[str, float] = OrderedDict()
+        self._lines: deque[float] = deque(maxlen=MOST_LINES)
 
     def note(self, scope: Scope, status: int) -> None:
         """Count the response with this status, if it is a refusal."""
@@ -203,6 +203,9 @@ class Denials:
         client, now = client_of(scope), self._now()
         if now - self._logged.get(client, -LOG_EVERY) < LOG_EVERY:
             return
+        if len(self._lines) == MOST_LINES and now - self._lines[0] < LOG_EVERY:
+            return
+        self._lines.append(now)
         self._logged[client] = now
         self._logged.move_to_end(client)
         if len(self._logged) > MOST_LOGGED:
@@ -211,6 +214,15 @@ class Denials:
         name = "" if session is None else f" ({session.name})"
         host = scope["client"][0] if scope.get("client") else "a client"
         _log.warning("refused %s%s with %d: %s %s", host, name, status, scope["method"], scope["path"][:LOGGED_CHARACTERS])
+
+
+def _always() -> bool:
+    return True
+
+
+_OF_LOOPBACK: Final = Session(LOCAL, Right.OPERATE, None, _always)
+_OF_NOBODY: Final = Session("", Right.NONE, None, _always)
+"""The session of each request to a node without tokens, and to a path without protection."""
 
 
 class TokenGuard:
@@ -224,14 +236,14 @@ class TokenGuard:
     def check(self, scope: Scope) -> Problem | None:
         """Set the session in the scope; returns the problem of a request without a valid token."""
         try:
-            scope[GRANTED] = Session(LOCAL, Right.OPERATE, None) if self._tokens is None else self._session(scope, self._tokens)
+            scope[GRANTED] = _OF_LOOPBACK if self._tokens is None else self._session(scope, self._tokens)
         except Problem as problem:
             return problem
         return None
 
     def _session(self, scope: Scope, tokens: Tokens) -> Session:
         if not f"{scope['path']}/".startswith(PROTECTED):
-            return Session("", Right.NONE, None)
+            return _OF_NOBODY
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if not given:
             raise _unauthorized("this node asks for a token: send `Authorization: Bearer TOKEN`", "")
@@ -239,10 +251,13 @@ class TokenGuard:
         token = tokens.find(text.strip()) if len(given) == 1 and scheme.lower() == "bearer" else None
         if token is None:
             raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
-        if token.ends is not None and self._now() >= token.ends:
+        if self._ended(token):
             ended = f"the token {token.name} ended on {show_moment(token.ends)}: ask for a new one"
             raise _unauthorized(ended, ', error="invalid_token"')
-        return Session(token.name, token.right, token.ends)
+        return Session(token.name, token.right, token.ends, lambda: tokens.knows(token) and not self._ended(token))
+
+    def _ended(self, token: ApiToken) -> bool:
+        return token.ends is not None and self._now() >= token.ends
 
 
 async def session(_: Empty, request: Request) -> Response:
@@ -326,6 +341,9 @@ LOG_EVERY = 60.0
 MOST_LOGGED = 1000
 LOGGED_CHARACTERS = 200
 """Refusals: seconds between two lines about an address, addresses whose last line is kept, and characters of a path."""
+
+MOST_LINES = 60
+"""Lines about refusals in `LOG_EVERY` seconds, over all addresses."""
 
 BURST = 2
 """Seconds: a burst is the rate times this."""

@@ -58,7 +58,7 @@ _ROLES = {right.name.lower(): right for right in (Right.READ, Right.MEASURE, Rig
 _log = logging.getLogger("constraint_crdt.api")
 
 
-class Token(NamedTuple):
+class ApiToken(NamedTuple):
     """A token of a file, without the token itself. Times in seconds since the epoch."""
 
     name: str
@@ -90,9 +90,9 @@ def _hash(token: str) -> str:
     return blake2b(token.encode(errors="replace"), digest_size=32, person=b"crdt api token").hexdigest()
 
 
-def parse_tokens(text: str) -> list[Token]:
+def parse_tokens(text: str) -> list[ApiToken]:
     """The tokens of the text of a file. Raises `ConstraintCrdtError` naming the line, without the token."""
-    found: dict[str, Token] = {}
+    found: dict[str, ApiToken] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -106,26 +106,26 @@ def parse_tokens(text: str) -> list[Token]:
     return list(found.values())
 
 
-def _read_plain(number: int, words: Sequence[str]) -> Token:
+def _read_plain(number: int, words: Sequence[str]) -> ApiToken:
     if len(words) != 2 or words[0] not in _PLAIN:
         raise ConstraintCrdtError(f"line {number}: write `read TOKEN`, `measure TOKEN` or `operate TOKEN`")
     return plain_token(_PLAIN[words[0]], words[1], f"line {number}")
 
 
-def plain_token(right: Right, token: str, name: str) -> Token:
+def plain_token(right: Right, token: str, name: str) -> ApiToken:
     """A token that is known itself. Raises `ConstraintCrdtError` for an invalid token."""
     if not LEAST_CHARACTERS <= len(token) <= MOST_CHARACTERS or not _TOKEN.fullmatch(token):
         raise ConstraintCrdtError(
             f"{name}: a token has {LEAST_CHARACTERS} to {MOST_CHARACTERS} letters, digits and -._~+/, "
             "for example what `openssl rand -hex 32` prints"
         )
-    return Token(name, right, None, None, _hash(token))
+    return ApiToken(name, right, None, None, _hash(token))
 
 
-def _read_managed(number: int, words: Sequence[str]) -> Token:
+def _read_managed(number: int, words: Sequence[str]) -> ApiToken:
     try:
         _, name, role, made, ends, digest = words
-        token = Token(check_token_name(name), parse_role(role), _time(made), _time(ends), digest)
+        token = ApiToken(check_token_name(name), parse_role(role), _time(made), _time(ends), digest)
     except (ValueError, ConstraintCrdtError):
         token = None
     if token is None or not _HASH.fullmatch(token.hash):
@@ -148,7 +148,7 @@ class TokenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, *, empty: bool = True) -> list[Token]:
+    def read(self, *, empty: bool = True) -> list[ApiToken]:
         """The tokens. Raises if the file is unreadable, malformed, or readable by others; and if empty, unless allowed."""
         text = self._text()
         if not text and not empty:
@@ -187,7 +187,7 @@ class TokenFile:
                     lines[number] = f"# {name} was removed"
             self._write("".join(f"{line}\n" for line in lines))
 
-    def _parsed(self, text: str) -> list[Token]:
+    def _parsed(self, text: str) -> list[ApiToken]:
         try:
             return parse_tokens(text)
         except ConstraintCrdtError as error:
@@ -285,17 +285,26 @@ class Tokens:
         """The number of known tokens, ended ones included."""
         return len(self._known)
 
-    def find(self, token: str) -> Token | None:
+    def find(self, token: str) -> ApiToken | None:
         """The token with its name and right; None for an unknown token. Reads a changed file first."""
-        if self._file is not None and (signature := self._signature()) != self._seen:
-            self._seen = signature
-            self._renew(self._file)
+        self._look()
         return self._known.get(self._digest(_hash(token)))
+
+    def knows(self, token: ApiToken) -> bool:
+        """True as long as a found token is valid as it was."""
+        self._look()
+        return self._known.get(self._digest(token.hash)) == token
 
     def right(self, token: str) -> Right:
         """The right of a token; `NONE` for an unknown token."""
         found = self.find(token)
         return Right.NONE if found is None else found.right
+
+    def _look(self) -> None:
+        """Read the file if it changed."""
+        if self._file is not None and (signature := self._signature()) != self._seen:
+            self._seen = signature
+            self._renew(self._file)
 
     def _renew(self, file: TokenFile) -> None:
         """Take the changed file. An empty file is unusable: an editor may be about to write it."""
@@ -321,9 +330,9 @@ class Tokens:
             return ()
         return found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
-    def _index(self, tokens: Iterable[Token]) -> dict[bytes, Token]:
+    def _index(self, tokens: Iterable[ApiToken]) -> dict[bytes, ApiToken]:
         """The tokens by digest. Of a token with two lines, the line with more rights counts."""
-        known: dict[bytes, Token] = {}
+        known: dict[bytes, ApiToken] = {}
         for token in sorted((*self._fixed, *tokens), key=lambda each: each.right):
             known[self._digest(token.hash)] = token
         return known

@@ -22,6 +22,7 @@ Rules:
    the way of a new node into the fleet.
 """
 
+import contextlib
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -65,7 +66,6 @@ from constraint_crdt.identity.certificates import (
     name_in,
     ns_of,
     public_key_of,
-    read_certificate,
     read_certificates,
     read_chain,
     read_issuer,
@@ -113,7 +113,6 @@ __all__ = [
     "moment",
     "ns_of",
     "public_key_of",
-    "read_certificate",
     "read_certificates",
     "read_chain",
     "read_identity",
@@ -125,6 +124,7 @@ __all__ = [
     "read_subject",
     "rotate",
     "split_chain",
+    "useful_statements",
 ]
 
 MAX_PROOF = 2880
@@ -304,6 +304,17 @@ def known_roots(anchors: Sequence[x509.Certificate], statements: Sequence[bytes]
             known.setdefault(_print(root), root)
     newest = sorted(known.values(), key=lambda root: (ns_of(root.not_valid_before_utc), _print(root)), reverse=True)
     return tuple(newest[:MAX_ROOTS])
+
+
+def useful_statements(statements: Sequence[bytes], known: Sequence[x509.Certificate]) -> list[bytes]:
+    """Those of `statements` that are on roots of `known`, or on roots that these lead to, each once and in order."""
+    roots = known_roots(known, statements)
+    found: list[bytes] = []
+    for statement in dict.fromkeys(statements):
+        with contextlib.suppress(IdentityError):
+            read_rotation(statement, roots)
+            found.append(statement)
+    return found
 
 
 def accepted_roots(known: Sequence[x509.Certificate], statements: Sequence[bytes], now: int) -> tuple[x509.Certificate, ...]:

@@ -50,6 +50,7 @@ _URI = re.compile(r"constraint-crdt://([^/]+)/([^/]+)/([^/]+)", re.ASCII)
 _ISSUER = "issuer"
 _CERTIFIES = "certifies"
 _LONG_FORM = b"\x30\x82"
+_SIGNATURE = b"\x03\x41\x00"
 
 
 class IdentityError(ConstraintCrdtError):
@@ -174,7 +175,7 @@ def create_issuer(
 
 def read_issuer(certificate: bytes, key: bytes, roots: Sequence[x509.Certificate]) -> Issuer:
     """The issuer of two PEM files. Raises `IdentityError` if they do not belong together, or none of `roots` signed it."""
-    found, secret = read_certificate(certificate), read_key(key)
+    found, secret = read_certificates(certificate)[0], read_key(key)
     if public_key_of(found) != secret.public_key():
         raise IdentityError("the issuing certificate and its key do not belong together: copy both from one folder")
     root = next((each for each in roots if is_issued_by(found, each)), None)
@@ -284,6 +285,8 @@ def split_chain(chain: bytes, most: int = 2) -> list[bytes]:
         end = 4 + int.from_bytes(rest[2:4], "big")
         if len(chain) > MAX_CHAIN or len(parts) == most or rest[:2] != _LONG_FORM or end > len(rest):
             raise ValueError(f"it has other bytes than 1 to {most} certificates")
+        if rest[end - 67 : end - 64] != _SIGNATURE:  # else the same signature would have several encodings
+            raise ValueError("a certificate does not end in a signature of Ed25519")
         parts.append(rest[:end])
         rest = rest[end:]
     if not parts:
@@ -379,11 +382,6 @@ def _uris(certificate: x509.Certificate) -> list[str]:
     return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
-def read_certificate(pem: bytes) -> x509.Certificate:
-    """The first certificate. Raises `IdentityError` for another content."""
-    return read_certificates(pem)[0]
-
-
 def read_certificates(pem: bytes) -> list[x509.Certificate]:
     """All certificates, one at least. Raises `IdentityError` for another content."""
     try:
@@ -426,10 +424,7 @@ def issuers_below(certificate: x509.Certificate) -> int | None:
 
 def authority_of(unsigned: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
     """The certificate made one that signs others. `path_length`: how many of these may sign others in turn, in a row."""
-    usage = x509.KeyUsage(
-        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+    usage = x509.KeyUsage(*(each in (5, 6) for each in range(9)))  # the sixth and seventh: signing certificates and their lists
     constraints = x509.BasicConstraints(ca=True, path_length=path_length)
     return unsigned.add_extension(constraints, critical=True).add_extension(usage, critical=True)
 

@@ -316,16 +316,18 @@ class Registrar:
         refusal: Callable[[str, str, bool], str | None],
         is_revoked: Callable[[str], bool],
         fleet: Callable[[], tuple[Sequence[bytes], Sequence[str]]],
+        admitted: Callable[[Invitation, str], None],
         random: RandomBytes,
     ) -> None:
         """`refusal(name, fingerprint, invited)`: why the key may not have the name; `invited`: the invitation names it.
-        `fleet`: the statements on roots, and endpoints, for a node that joins.
+        `fleet`: the statements on roots, and endpoints, for a node that joins. `admitted` is told of each use, and of the node.
         """
         self.issuer = issuer
         self.invitations = invitations
         self._refusal = refusal
         self._is_revoked = is_revoked
         self._fleet = fleet
+        self._admitted = admitted
         self._random = random
 
     def invite(self, role: str, name: str, uses: int, valid: int, now: int) -> tuple[Invitation, bytes]:
@@ -380,6 +382,7 @@ class Registrar:
             if len(invitation.used) >= invitation.uses:
                 raise IdentityError(f"the invitation was used by {_named(invitation.used)}: ask for a new one")
             self.invitations.use(invitation, use)
+            self._admitted(invitation, node)
         rotations, seeds = self._fleet()
         return JoinAnswer(
             chain=self._certify(node, invitation.role, key, now), rotations=tuple(rotations), seeds=tuple(seeds)[:SEEDS]

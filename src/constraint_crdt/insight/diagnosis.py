@@ -353,7 +353,30 @@ class Diagnosis:
         if by is not None:
             advice = "start it under another name: this one cannot come back"
             yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
+        yield from self._writers()
         yield self._clock()
+
+    def _writers(self) -> Iterator[Finding]:
+        """What is wrong with signed rows."""
+        authority, local = self._gossip.authority, self._gossip.local
+        if authority is None:
+            return
+        by = local.revoked_by or local.issuer_revoked_by
+        if by is not None:
+            of = "this node" if local.revoked_by else "the operator that certified this node"
+            advice = (
+                "make it a new identity, with a new key" if local.revoked_by else "it asks other operators by itself: see *renewal*"
+            )
+            yield Finding(check="revoked", level="fail", what=f"the key of {of} was revoked by {by}", advice=advice)
+        for node in sorted({fork.node for fork in authority.forks.values()}):
+            what = f"two different rows of {node} were seen: it runs twice, or lies; the longer row stands"
+            advice = f"stop its copies; if there are none, `constraint-crdt fleet revoke {node}`"
+            yield Finding(check="writers", level="fail", what=what, advice=advice)
+        unproven = sorted({replica.node_id for replica in authority.unproven})
+        if unproven:
+            what = f"no operator vouches for what these wrote before the fleet had identities: {named(unproven)}"
+            advice = "start the node of an operator that has all of it again, last of all and without --accept-plain"
+            yield Finding(check="writers", level="warn", what=what, advice=advice)
 
     def _clock(self) -> Finding:
         time, most = self._gossip.time, self._max_skew

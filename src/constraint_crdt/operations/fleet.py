@@ -452,7 +452,9 @@ class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
 async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
     with _with_certificates():
         certificates = node.certificates
-    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
+    made = await certificates.invite(request.role, request.name, request.uses, request.valid)
+    await node.note_in_audit("invite", f"{request.name or 'any name'} as {made.role}")
+    return Reply(made, created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
@@ -465,9 +467,11 @@ async def _withdraw(node: "Node", request: WithdrawInvitation) -> InvitationRepo
         certificates = node.certificates
         certificates.invitations()
     try:
-        return certificates.withdraw(request.id)
+        withdrawn = certificates.withdraw(request.id)
     except ConstraintCrdtError as error:
         raise not_found(str(error)) from None
+    await node.note_in_audit("withdraw", request.id)
+    return withdrawn
 
 
 def _invite_or_withdraw(client: "Client", flags: "Namespace") -> InvitationReport:
@@ -501,6 +505,7 @@ INVITE: Final = Operation(
     name="invite",
     method=POST,
     path="/v1/invitations",
+    right=Right.OPERATE,
     summary="Invite a machine to the fleet.",
     request=Inviting,
     response=InvitationReport,
@@ -539,12 +544,93 @@ WITHDRAW_INVITATION: Final = Operation(
     name="withdraw_invitation",
     method=DELETE,
     path="/v1/invitations/{id}",
+    right=Right.OPERATE,
     summary="End an open invitation.",
     request=WithdrawInvitation,
     response=InvitationReport,
     run=_withdraw,
     errors=frozenset({409}),
     positional=("id",),
+)
+
+
+class Revoking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/revocations`."""
+
+    node: str
+    reason: str = ""
+    undo: bool = False
+    """Also remove the constraints whose standing definitions the node wrote."""
+    dry_run: bool = False
+    """Only report what it would mean."""
+
+
+class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The revocation of a node."""
+
+    node: str
+    keys: tuple[str, ...]
+    """The fingerprints of its keys."""
+    revoked: bool
+    """All of its keys are revoked."""
+    constraints: tuple[str, ...]
+    """The constraints with a standing definition by the node, for review."""
+    certified: tuple[str, ...]
+    """The nodes that it certified: they need a certificate of another operator, and ask for it by themselves."""
+
+
+async def _revoke(node: "Node", request: Revoking) -> RevocationReport:
+    with _with_certificates():
+        node.certificates  # noqa: B018 - raises without an identity
+    try:
+        return await node.revoke(request.node, reason=request.reason, undo=request.undo, dry_run=request.dry_run)
+    except KeyError:
+        raise not_found(f"no member {request.node!r} is known here: `constraint-crdt fleet members` lists them", "node") from None
+    except WritesRefused:
+        raise
+    except ConstraintCrdtError as error:
+        raise Problem(HTTPStatus.CONFLICT, str(error)) from None
+
+
+def show_revocation(answer: RevocationReport, request: Revoking, _: "Namespace") -> View:
+    """What was revoked, and what is left to look at."""
+    done = f"{answer.node} is revoked" if answer.revoked else f"{answer.node} would be revoked"
+    lines = [f"{done}: its links end, and what it writes from now on counts nowhere"]
+    if answer.constraints:
+        told = ", ".join(answer.constraints)
+        lines.append(f"removed, as it wrote them: {told}" if request.undo and answer.revoked else f"it wrote: {told}")
+        if not request.undo:
+            lines.append(f"next: look at them; `constraint-crdt fleet revoke {answer.node} --undo` removes them")
+    if answer.certified:
+        lines.append(f"it certified {', '.join(answer.certified)}: they ask other operators for new certificates by themselves")
+    return lines
+
+
+REVOKE: Final = Operation(
+    name="revoke",
+    method=POST,
+    path="/v1/revocations",
+    right=Right.OPERATE,
+    summary="Revoke the keys of a node.",
+    about="Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports.",
+    request=Revoking,
+    response=RevocationReport,
+    run=_revoke,
+    body=Body(shape=Revoking),
+    errors=frozenset({404, 409}),
+    positional=("node",),
+    command=Command(
+        name="fleet revoke",
+        help="end the links and the rights of a node, as of a stolen machine",
+        group="fleet",
+        flags={
+            "node": Flag(metavar="NODE", help="its name, as `fleet members` shows it"),
+            "reason": Flag("--reason", default="", metavar="TEXT", help="stands in the state, 200 bytes at most"),
+            "undo": Flag("--undo", action="store_true", help="also remove the constraints that it wrote"),
+            "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+        },
+        show=show_revocation,
+    ),
 )
 
 
@@ -558,7 +644,9 @@ class RenewalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _renew(node: "Node", _: Empty) -> RenewalReport:
     with _with_certificates():
-        return await node.certificates.renew()
+        renewed = await node.certificates.renew()
+    await node.note_in_audit("renew", renewed.node)
+    return renewed
 
 
 def show_renewal(answer: RenewalReport, _: "Namespace") -> View:
@@ -570,7 +658,8 @@ RENEW: Final = Operation(
     name="renew",
     method=POST,
     path="/v1/renew",
-    of_node=True,
+    right=Right.OPERATE,
+    own_node=True,
     summary="Renew the certificate of the node now.",
     request=Empty,
     response=RenewalReport,

@@ -201,8 +201,8 @@ class Operation(msgspec.Struct, Generic[Request, Response], frozen=True, kw_only
     """reading, writing, or a contract. By default after the method."""
     right: Right | None = None
     """By default READ for GET, else OPERATE."""
-    of_node: bool = False
-    """It is about the node alone: the role of the node in its fleet is not asked."""
+    own_node: bool = False
+    """It is about the node that is asked alone, so the role of the node in its fleet does not limit it."""
     right_of: Callable[[Request], Right] | None = None
     """The right needed by the content of a request, where that may be more than `right`."""
     parameters: tuple[Parameter, ...] = ()

@@ -6,9 +6,9 @@ credentials nothing here is used.
 1. The first cell of a signed row is the CERTIFICATE of its writer. A row belongs to the node that the certificate names.
 2. The last cell is the SIGNATURE of the row up to there (`crdt.signed_rows`). A clock names no other seqs than those of signatures.
 3. The role in the certificate says which kinds of cells the row may have. A row with another cell is refused, with its message.
-4. A REVOKE cell in the row of an operator ends all rows of a key, at the seqs that it names. Longer copies are forgotten, and taken
-   again from nodes that have the row up to its end. A revocation written beyond the end of its own row does not count: of two
-   operators who revoke each other, the one with the earlier certificate wins, on every node.
+4. A REVOKE cell in the row of an operator ends all rows of a key, and of the keys that it certified, at the seqs that it names.
+   Longer copies are forgotten, and taken again from nodes that have the row up to its end. A revocation beyond the end of its own
+   row does not count: of two operators who revoke each other, the one with the earlier certificate wins, on every node.
 5. A row without a certificate was written before the fleet had identities. It counts as far as a VOUCH cell of an operator says so;
    longer copies are left out of a transfer.
 6. A row may turn out not to continue what is known here: its writer signed two different cells with one seq, as a lying node or two
@@ -20,7 +20,7 @@ Rules kept here:
 - `admit` changes nothing. Its result is applied as a whole, and then `adopt`ed.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -73,6 +73,10 @@ class MemberOfFleet(Protocol):
     @property
     def fingerprint(self) -> str:
         """Stands for the key, in 64 hex digits."""
+
+    @property
+    def issuer(self) -> str | None:
+        """The fingerprint of the operator's key that signed the certificate; None if the root did."""
 
     @property
     def begins(self) -> int:
@@ -217,10 +221,20 @@ class Authority:
         return {replica: member for replica, member in found.items() if member is not None}
 
     @property
-    def revoked(self) -> Collection[str]:
+    def revoked(self) -> Set[str]:
         """The fingerprints of the revoked keys."""
         self._refresh()
         return self._rights.ends.keys()
+
+    def is_revoked(self, member: MemberOfFleet) -> bool:
+        """True if the key of a member was revoked, or the key that certified it."""
+        self._refresh()
+        return member.fingerprint in self._rights.ends or member.issuer in self._rights.ends
+
+    def has_ended(self, replica: Replica) -> bool:
+        """True if a row of this node may not go on: what it writes beyond its end counts nowhere."""
+        self._refresh()
+        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends)
 
     def revoked_by(self, fingerprint: str) -> list[str]:
         """The operators whose revocations of a key count, in order."""
@@ -236,7 +250,7 @@ class Authority:
             ends = [
                 [replica.node_id, replica.incarnation, self._rows.seq(replica)]
                 for replica, member in sorted(members.items())
-                if member.fingerprint == fingerprint
+                if fingerprint in (member.fingerprint, member.issuer)
             ]
             self._rows.write(by, make_cell(REVOKE, fingerprint, [node_id, ends, reason]))
 
@@ -520,8 +534,8 @@ class Authority:
 
     def _end(self, replica: Replica, member: MemberOfFleet | None, ends: Mapping[str, Mapping[Replica, int]]) -> int:
         """The seq up to which a row counts."""
-        found = None if member is None else ends.get(member.fingerprint)
-        return 2**63 if found is None else found.get(replica, 0)
+        keys = () if member is None else (member.fingerprint, member.issuer or "")
+        return min([ends[key].get(replica, 0) for key in keys if key in ends], default=2**63)
 
     def _counts(self, cell: Cell) -> bool:
         return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends)

@@ -19,7 +19,7 @@ Rules kept here:
 - Every mutation is a write of the `LocalReplica`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
@@ -352,22 +352,22 @@ class GossipNode:
         self._exchange.forget_retired()
         return lives
 
-    def revoke(self, node_id: str, reason: str = "") -> None:
+    def revoke(self, node_id: str, reason: str = "", keys: Collection[str] = ()) -> None:
         """Revoke the keys of a node: nothing that its rows have beyond the present state counts any more, on any node.
 
-        Raises `KeyError` for a node without a certified row, `NotPermitted` without the right, and `ConstraintCrdtError` for this
-        node and without credentials.
+        `keys`: the fingerprints of further keys of the node. Raises `KeyError` for a node without a certified row or key,
+        `NotPermitted` without the right, and `ConstraintCrdtError` for this node and without credentials.
         """
         authority = self.local.authority
         if authority is None:
-            raise ConstraintCrdtError("this fleet has no identities, so there is nothing to revoke: `fleet create` makes them")
+            raise ConstraintCrdtError("the rows of this fleet are not signed, so there is nothing to revoke: see docs/security.md")
         if node_id == self.node_id:
             raise ConstraintCrdtError(f"{node_id} cannot revoke itself: ask another operator node")
-        keys = {member.fingerprint for member in authority.members().values() if member.node == node_id}
-        if not keys:
+        found = {member.fingerprint for member in authority.members().values() if member.node == node_id}.union(keys)
+        if not found:
             raise UnknownName(node_id, "member")
         self.local.seal()
-        self.write(lambda me: authority.revoke(node_id, keys, me, reason))
+        self.write(lambda me: authority.revoke(node_id, found, me, reason))
         self._exchange.forget_ended()
 
     def vouch(self) -> int:

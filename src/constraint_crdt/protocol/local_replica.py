@@ -167,6 +167,14 @@ class LocalReplica:
             return None
         return ", ".join(self.authority.revoked_by(self.authority.member.fingerprint)) or None
 
+    @property
+    def issuer_revoked_by(self) -> str | None:
+        """The operators that revoked the key which certified this node, so that it needs a new certificate; else None."""
+        issuer = None if self.authority is None else self.authority.member.issuer
+        if self.authority is None or issuer is None:
+            return None
+        return ", ".join(self.authority.revoked_by(issuer)) or None
+
     def resume(self, incarnation: int, *, vouched: bool) -> None:
         """Go on as a life from a store, after its rows were put into the state.
 
@@ -194,9 +202,15 @@ class LocalReplica:
         revoked_by = self.revoked_by
         if revoked_by is not None:
             raise ConstraintCrdtError(f"the key of node {replica.node_id} was revoked by {revoked_by}: make it a new identity")
+        revoked_by = self.issuer_revoked_by
+        if revoked_by is not None:
+            raise ConstraintCrdtError(
+                f"the operator that certified {replica.node_id} was revoked by {revoked_by}: writes go on with a certificate of "
+                "another operator, for which this node asks by itself"
+            )
         seq = state.rows.seq(replica)
         self._before = replica, seq
-        if seq != self._written:
+        if seq != self._written or (seq and self.authority is not None and self.authority.has_ended(replica)):
             self._start_life()
         elif not seq and self.authority is not None:
             self.authority.begin(replica)

@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, UnknownName
 from constraint_crdt.identity import (
     DAY,
     EARLIER,
@@ -41,6 +41,7 @@ from constraint_crdt.identity import (
     public_key_of,
     read_chain,
     read_rotation,
+    useful_statements,
 )
 from constraint_crdt.identity.credentials import RowCredentials
 from constraint_crdt.identity.directory import (
@@ -66,9 +67,10 @@ from constraint_crdt.identity.invitations import (
     root_hash,
 )
 from constraint_crdt.identity.join import JoinServer, read_renewal, renewal_request
-from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport
+from constraint_crdt.operations.fleet import InvitationReport, MemberReport, RenewalReport, RevocationReport
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback, parse_address
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.nodes import root_statements, write_root
@@ -100,6 +102,9 @@ class CertifiedTransport(Protocol):
     async def renew(self, identity: Identity) -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
 
+    def shut_out(self, is_shut_out: Callable[[str], bool]) -> None:
+        """List no sessions whose proof this function names."""
+
 
 class Certificates:
     """The certificates of a node with an identity."""
@@ -113,16 +118,20 @@ class Certificates:
         transport: Transport,
         *,
         commit: Callable[[Callable[[], None]], Awaitable[None]],
+        note: Callable[[str, str], None],
         reopened: Callable[[Peer], None],
         now: Callable[[], int],
     ) -> None:
-        """`credentials`: of the rows, if they are signed. `commit` writes cells. `reopened` is told of each new session."""
+        """`credentials`: of the rows, if they are signed. `commit` writes cells. `note(operation, subject)` writes an entry of the
+        audit. `reopened` is told of each new session.
+        """
         self._settings = settings
         self._folder = Path(settings.identity)
         self._credentials = credentials
         self._gossip = gossip
         self._transport = transport
         self._commit = commit
+        self._note = note
         self._reopened = reopened
         self._now = now
         self._registrar: Registrar | None = None
@@ -130,7 +139,7 @@ class Certificates:
         self._server: JoinServer | None = None
         self._statements: list[bytes] = []
         self._retry_at, self._pause = 0, 0
-        self._trouble = ""
+        self._trouble, self._said = "", ""
         self._lock = asyncio.Lock()
         self.identity = identity
         """The present identity of the node."""
@@ -143,7 +152,7 @@ class Certificates:
         """The node has joined: read the folder, and listen again for open invitations. Faults are logged."""
         await self.look()
         if self._invitations is not None and self._invitations.listed(self._now()):
-            with _logged():
+            with self._logged():
                 await self._listen()
 
     async def close(self) -> None:
@@ -155,7 +164,7 @@ class Certificates:
     async def look(self) -> None:
         """Take what is new in the folder and in the state, and renew the certificate if it is time."""
         async with self._lock:
-            with _logged():
+            with self._logged():
                 await self._reload()
                 await self._spread()
                 if self._now() >= self._retry_at and self._renewal_is_due(self.identity):
@@ -183,10 +192,24 @@ class Certificates:
         if old:
             raise IdentityError(f"the fleet has a new root: have the other nodes renew first ({', '.join(old)})")
 
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Log an error about certificates, which ends nothing. The same error again is not logged."""
+        try:
+            yield
+        except ConstraintCrdtError as error:
+            if str(error) != self._said:
+                _log.warning("%s", error)
+            self._said = str(error)
+        else:
+            self._said = ""
+
     # --- renewal ----------------------------------------------------------------------------------------------------------
 
     def _renewal_is_due(self, identity: Identity) -> bool:
         now = self._now()
+        if self._gossip.local.issuer_revoked_by is not None:
+            return True
         return now >= identity.renew_from or (identity.root != identity.known[0] and now >= self._change_root_at(identity))
 
     def _change_root_at(self, identity: Identity) -> int:
@@ -230,6 +253,11 @@ class Certificates:
         newer = [fingerprint(public_key_of(root)) for root in identity.known[: identity.known.index(identity.root)]]
         if member.root in newer:
             return
+        authority = self._gossip.authority
+        if authority is not None and authority.is_revoked(identity.member):
+            if not authority.is_revoked(member):
+                return
+            raise IdentityError("the operators that answer were revoked")
         if self._now() < identity.renew_from:
             raise IdentityError("the operators that answer certify under the former root still")
         if member.ends <= identity.ends:
@@ -290,6 +318,7 @@ class Certificates:
             refusal=self._refusal,
             is_revoked=self._is_revoked,
             fleet=lambda: (self._statements, self._seeds()),
+            admitted=self._admitted,
             random=secrets.token_bytes,
         )
 
@@ -311,17 +340,16 @@ class Certificates:
         """Take the statements in the state into the folder, and those of the folder of an operator into the state."""
         identity, told = self.identity, root_statements(self._gossip.state.rows)
         kept = await asyncio.to_thread(read_rotations, self._folder)
-        useful = [each for each in dict.fromkeys([*kept, *self._statements, *told]) if _leads(each, identity)]
+        useful = useful_statements([*kept, *self._statements, *told], identity.known)
         if set(useful) - set(kept):
             await asyncio.to_thread(save_rotations, self._folder, useful, known_roots(identity.known, useful))
             await self._reload()
             _log.warning("the fleet %s has a new root, and both are accepted now", identity.subject.fleet)
         for statement in set(useful) - set(told) if identity.subject.role == "operator" else ():
             root = fingerprint(public_key_of(read_rotation(statement, self.identity.known).root))
-            await self._commit(partial(self._write_root, root, statement))
-
-    def _write_root(self, root: str, statement: bytes) -> None:
-        self._gossip.write(lambda me: write_root(self._gossip.state.rows, me, root, statement))
+            write = partial(write_root, self._gossip.state.rows, root=root, statement=statement)
+            await self._commit(partial(self._gossip.write, write))
+            self._note("rotate", f"root {root[:16]}")
 
     # --- invitations ------------------------------------------------------------------------------------------------------
 
@@ -330,17 +358,23 @@ class Certificates:
         registrar, identity = self._certifying(), self.identity
         await self._listen()
         made, secret = registrar.invite(role, name, uses, round(valid * SECOND), self._now())
+        self._note("invite", f"{made.id} {name}".rstrip())
         token = Token(VERSION, self._addresses(), root_hash(identity.root), bytes.fromhex(made.id), secret, made.ends, name)
         return _report(made, token=encode_token(token))
 
     def invitations(self) -> list[InvitationReport]:
         """The open invitations. Raises `IdentityError`."""
-        self._certifying()
-        return [] if self._invitations is None else [_report(each) for each in self._invitations.listed(self._now())]
+        return [_report(each) for each in self._certifying().invitations.listed(self._now())]
 
     def withdraw(self, id_: str) -> InvitationReport:
         """Forget an invitation. Raises `IdentityError` for an unknown id."""
-        return _report(self._certifying().invitations.withdraw(id_))
+        withdrawn = self._certifying().invitations.withdraw(id_)
+        self._note("withdraw invitation", id_)
+        return _report(withdrawn)
+
+    def _admitted(self, invitation: Invitation, node: str) -> None:
+        with acting_as(f"invitation {invitation.id}"):
+            self._note("join", f"{node} as {invitation.role}")
 
     def _certifying(self) -> Registrar:
         if self._registrar is None:
@@ -381,9 +415,10 @@ class Certificates:
         """The addresses of the join endpoint, for other machines."""
         host = self._join_address()[0]
         port = 0 if self._server is None else self._server.port
-        wildcard = host in ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
-        hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] if wildcard else [host]
-        return tuple(dict.fromkeys(address_of(each, port) for each in hosts or ["127.0.0.1"]))[:SEEDS]
+        hosts = [host]
+        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
+            hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] or ["127.0.0.1"]
+        return tuple(dict.fromkeys(address_of(each, port) for each in hosts))[:SEEDS]
 
     def _greeting(self) -> Greeting:
         identity = self.identity
@@ -443,6 +478,44 @@ class Certificates:
             for member in self.members().values()
         ]
 
+    # --- revocation -------------------------------------------------------------------------------------------------------
+
+    def revocation(self, node: str) -> RevocationReport:
+        """What a revocation of a node means now, or meant. Raises `KeyError` for a node without a certificate."""
+        keys = self.keys_of(node)
+        if not keys:
+            raise UnknownName(node, "member")
+        constraints = self._gossip.state.constraints
+        own = [id_ for id_ in sorted(constraints) if any(each.dot.replica.node_id == node for each in constraints.additions(id_))]
+        return RevocationReport(
+            node=node,
+            keys=tuple(sorted(keys)),
+            revoked=all(map(self._is_revoked, keys)),
+            constraints=tuple(own),
+            certified=tuple(sorted({each.node for each in self._members() if each.issuer in keys} - {node})),
+        )
+
+    def keys_of(self, node: str) -> set[str]:
+        """The fingerprints of the keys of a node, as far as they are known here."""
+        return {member.fingerprint for member in self._members() if member.node == node}
+
+    async def shut_out_revoked(self, tell: Callable[[Peer], Awaitable[object]]) -> None:
+        """Link no longer with revoked nodes, after a last exchange that tells them; and renew, if that concerns this node."""
+        transport, authority = self._transport, self._gossip.authority
+        if authority is None or not isinstance(transport, CertifiedTransport):
+            return
+        for peer, proof in list(transport.proofs.items()):
+            if self._is_shut_out(proof):
+                await tell(peer)
+        transport.shut_out(self._is_shut_out)
+        if self._gossip.local.issuer_revoked_by is not None:
+            self._retry_at = 0
+            await self.look()
+
+    def _is_shut_out(self, proof: str) -> bool:
+        authority = self._gossip.authority
+        return bool(proof) and authority is not None and authority.is_revoked(self.identity.member_in(proof))
+
     def _is_revoked(self, key: str) -> bool:
         authority = self._gossip.authority
         return authority is not None and key in authority.revoked
@@ -469,15 +542,6 @@ class Certificates:
             yield Finding(check="root", level="warn", what=what, advice=advice)
 
 
-def _leads(statement: bytes, identity: Identity) -> bool:
-    """True if a statement is on roots of the fleet."""
-    try:
-        read_rotation(statement, identity.known)
-    except IdentityError:
-        return False
-    return True
-
-
 def _report(invitation: Invitation, token: str = "") -> InvitationReport:
     return InvitationReport(
         id=invitation.id,
@@ -488,12 +552,3 @@ def _report(invitation: Invitation, token: str = "") -> InvitationReport:
         ends=invitation.ends,
         token=token,
     )
-
-
-@contextlib.contextmanager
-def _logged() -> Iterator[None]:
-    """Log an error about certificates, which ends nothing."""
-    try:
-        yield
-    except ConstraintCrdtError as error:
-        _log.warning("%s", error)

@@ -24,6 +24,7 @@ from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode as MachineNode
+from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -31,7 +32,7 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.rates import NodeRates
 from constraint_crdt.model import EventKind
-from constraint_crdt.protocol.authority import Credentials
+from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -45,6 +46,7 @@ from constraint_crdt.runtime.persistence import FileRecorder, Persistence, Spell
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
+from constraint_crdt.types.nodes import REVOKE, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -152,6 +154,7 @@ class Membership:
         self._over: asyncio.Future[str] | None = None
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
+        self._revoked: Set[str] = frozenset()
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -171,15 +174,32 @@ class Membership:
     def reopened(self, me: Peer) -> None:
         """The transport has a new session of this node."""
         self.me = me
-        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+        if self._may_write():
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
         self._end_if_retired()
-        if self._gossip.retired_by is None and self._gossip.revoked_by is None:
+        if self._may_write():
             self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+
+    def _may_write(self) -> bool:
+        local = self._gossip.local
+        return local.retired_by is None and local.revoked_by is None and local.issuer_revoked_by is None
+
+    def _tell_revocation(self, key: str) -> None:
+        told = [revoke_value(cell) for cell in self._gossip.state.rows.held(REVOKE, key)]
+        by = ", ".join(self._gossip.authority.revoked_by(key)) if self._gossip.authority is not None else ""
+        reason = next((each.reason for each in told if each.reason), "")
+        for node in sorted({each.node for each in told}):
+            _log.warning("a key of %s was revoked by %s%s", node, by, f": {reason}" if reason else "")
+            self._publisher.publish(EventKind.REVOKED, node=node, detail=f"by {by}: {reason}" if reason else f"by {by}")
+
+    def tell_fork(self, fork: Fork) -> None:
+        """Two rows of a writer were seen."""
+        _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
+        self._publisher.publish(EventKind.FORKED, node=fork.node)
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -191,6 +211,16 @@ class Membership:
         """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
             self._end_if_retired()
+            self.shut_out_revoked()
+
+    def shut_out_revoked(self) -> None:
+        """Link no longer with nodes that were revoked since the last call."""
+        authority, certificates = self._gossip.authority, self.certificates
+        if authority is not None and certificates is not None and authority.revoked != self._revoked:
+            for key in sorted(authority.revoked - self._revoked):
+                self._tell_revocation(key)
+            self._revoked = frozenset(authority.revoked)
+            self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
@@ -343,6 +373,8 @@ class Runtime:
             settings, self.gossip, self.transport, self.exchanges, self.feed,
             self.publisher, self.partitions, self.diagnosis, self.tasks.once,
         )  # fmt: skip
+        if self.gossip.authority is not None:
+            self.gossip.authority.on_fork = self.membership.tell_fork
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
@@ -384,6 +416,13 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
+    def note(self, operation: str, subject: str) -> None:
+        """Write an entry of the audit about a change that has no cells of its own. Beyond a limit there is none."""
+        try:
+            self.feed.write(lambda: self.auditor.note(operation, subject))
+        except ConstraintCrdtError as error:
+            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool) -> None:
@@ -408,6 +447,7 @@ class Runtime:
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
+            self.membership.shut_out_revoked()
         if self.settings.links in ("none", "mixed"):
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
@@ -507,7 +547,7 @@ def _certificates(
 
     return Certificates(
         runtime.settings, identity, credentials, runtime.gossip, runtime.transport,
-        commit=runtime.feed.commit, reopened=runtime.membership.reopened, now=now,
+        commit=runtime.feed.commit, note=runtime.note, reopened=runtime.membership.reopened, now=now,
     )  # fmt: skip
 
 

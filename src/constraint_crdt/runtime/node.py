@@ -16,6 +16,7 @@ event loop, and other threads, use `SyncNode`.
 
 import asyncio
 import enum
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, EventKind, IfUnknown, Severity, html_fields
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport, RecordCounts
 from constraint_crdt.operations.counts import single_violated
-from constraint_crdt.operations.fleet import PositionReport
+from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
@@ -53,6 +54,8 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
 
 Result = TypeVar("Result")
+
+_log = logging.getLogger("constraint_crdt.node")
 
 
 class _Life(enum.Enum):
@@ -335,6 +338,27 @@ class Node:
         self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.auditor.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
 
+    async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
+        """Revoke the keys of a node: its links end, and nothing that it wrote beyond the present state counts any more.
+
+        `undo`: also remove the constraints whose standing definitions it wrote; the report names them. `dry_run`: only report.
+        Raises `UnknownName` for a node without a certificate, `NotPermitted` on a node that is no operator, and
+        `ConstraintCrdtError` for this node and for a node without an identity.
+        """
+        certificates = self.certificates
+        report = certificates.revocation(node)
+        if dry_run:
+            return report
+        self._check_call()
+        if not report.revoked:
+            await self._commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
+            self._runtime.membership.shut_out_revoked()
+        if undo:
+            for id_ in report.constraints:
+                if id_ in self.gossip.state.constraints:
+                    await self.remove_constraint(id_)
+        return msgspec.structs.replace(report, revoked=True)
+
     async def export_state(self) -> str:
         """The whole state as JSON: see docs/reference/state-files.md. O(cells)."""
         return await self._runtime.state_files.export()
@@ -350,6 +374,13 @@ class Node:
             note = partial(self._runtime.auditor.note, "import", f"{report.cells} cells")
             await self._runtime.feed.commit(note)
         return report
+
+    async def note_in_audit(self, operation: str, subject: str) -> None:
+        """Note a change that is no write of this node, such as an invitation. Refused writes are logged, and raise nothing."""
+        try:
+            await self._runtime.feed.commit(partial(self._runtime.auditor.note, operation, subject))
+        except ConstraintCrdtError as error:
+            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
 
     async def _commit(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
         """Commit a change of constraints or membership, with its entry in the audit."""
@@ -373,8 +404,8 @@ class Node:
     @property
     def certified_role(self) -> str | None:
         """The role in the certificate of this node; None without an identity."""
-        identity = self._runtime.identity
-        return None if identity is None else identity.subject.role
+        certificates = self._runtime.certificates
+        return None if certificates is None else certificates.identity.subject.role
 
     def audit(self) -> list[AuditEntry]:
         """Who changed constraints and membership, on all nodes, by time, the newest last. O(entries)."""

@@ -29,7 +29,7 @@ from constraint_crdt.errors import InvalidType, LifecycleError, WrongThread
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.model import Event, IfUnknown, Severity
 from constraint_crdt.operations.constraints import BatchChange, ConstraintReport
-from constraint_crdt.operations.fleet import PositionReport
+from constraint_crdt.operations.fleet import PositionReport, RevocationReport
 from constraint_crdt.operations.nodes import IdentityReport, NodeReport, RetireReport, Status, StorageReport
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.operations.variables import VariableReport
@@ -254,6 +254,10 @@ class SyncNode:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
 
+    def note_in_audit(self, operation: str, subject: str) -> None:
+        """See `Node.note_in_audit`."""
+        self._wait(self._node.note_in_audit(operation, subject))
+
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())
@@ -261,6 +265,10 @@ class SyncNode:
     def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
         """See `Node.retire`."""
         return self._wait(self._node.retire(node, dry_run=dry_run, force=force))
+
+    def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
+        """See `Node.revoke`."""
+        return self._wait(self._node.revoke(node, reason=reason, undo=undo, dry_run=dry_run))
 
     def export_state(self) -> str:
         """See `Node.export_state`."""

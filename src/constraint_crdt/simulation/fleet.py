@@ -96,6 +96,7 @@ class SimulatedMember:
     node: str
     role: str = OPERATOR
     begins: int = 0
+    issuer: str | None = None
 
     @property
     def fingerprint(self) -> str:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -104,6 +104,7 @@ class ZenohTransport:
         self._joining: asyncio.Task[None] | None = None
         self._traffic = Traffic()
         self._limit: AddressLimit | None = None
+        self._shut_out: Callable[[str], bool] = lambda _: False
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -168,6 +169,15 @@ class ZenohTransport:
     def proofs(self) -> Mapping[Peer, str]:
         """The present peers, each with the proof of its session; "" for a peer without one."""
         return self._session.peers if self._session else {}
+
+    def shut_out(self, is_shut_out: Callable[[str], bool]) -> None:
+        """List no sessions whose proof this function names, from now on. Their requests get no answer."""
+        self._shut_out = is_shut_out
+        if self._session is not None:
+            self._session.shut_out()
+
+    def _is_shut_out(self, proof: str) -> bool:
+        return self._shut_out(proof)
 
     async def renew(self, identity: "Identity") -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
@@ -253,7 +263,7 @@ class ZenohTransport:
         try:
             self._session = ZenohSession(
                 opened.session, member, me, self._is_me, self._traffic, self._settings.identity,
-                accept_plain=self._settings.accept_plain,
+                accept_plain=self._settings.accept_plain, is_shut_out=self._is_shut_out,
             )  # fmt: skip
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None

@@ -220,7 +220,9 @@ class ZenohSession:
         identity: "Identity | None",
         *,
         accept_plain: bool = False,
+        is_shut_out: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """`is_shut_out(proof)`: a session with this proof is not listed."""
         self._raw = raw
         self._member = member
         self._is_me = is_me
@@ -231,6 +233,7 @@ class ZenohSession:
         self._closed = False
         self._identity = identity
         self._accept_plain = accept_plain or identity is None
+        self._is_shut_out = is_shut_out
         self._authenticator = None if identity is None else _authenticator(member.fleet, me)
         self._early: list[zenoh.Query] = []
         self._unproven_at = -UNPROVEN_EVERY
@@ -371,6 +374,12 @@ class ZenohSession:
             for query in early:
                 self._answer(query)
 
+    def shut_out(self) -> None:
+        """List the sessions no longer that are shut out by now."""
+        for peer, proof in list(self.peers.items()):
+            if proof and self._is_shut_out(proof):
+                self._forget(peer)
+
     def _forget(self, peer: Peer) -> None:
         del self.peers[peer]
         if self._authenticator is not None:
@@ -385,6 +394,8 @@ class ZenohSession:
         if self._identity is None or self._authenticator is None or (self._accept_plain and not proof):
             return listed is None
         public = None if self._authenticator.knows(peer.session) else self._identity.proves(proof, *peer, time.time_ns())
+        if public is not None and self._is_shut_out(proof):
+            return False
         if public is not None and self._authenticator.learn(peer.name, peer.session, public):
             return True
         if self._loop.time() - self._unproven_at >= UNPROVEN_EVERY:

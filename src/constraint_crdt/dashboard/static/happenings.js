@@ -23,6 +23,8 @@ const WORDS = {
   "clock skew": ["!", "warn", "the clock of {n} differs"],
   "new life": ["•", "calm", "{n} began a new life"],
   retired: ["–", "calm", "{n} was retired for good"],
+  revoked: ["!", "warn", "the keys of {n} were revoked"],
+  forked: ["!", "bad", "{n} runs twice, or lies"],
   "tile put": ["+", "new", "a tile was written:"],
   "tile deleted": ["–", "calm", "a tile was deleted:"],
   trouble: ["!", "bad", "writes are refused"],
