@@ -1,7 +1,8 @@
 """A fleet of processes with identities: twenty in a nightly run, five by default. Nothing is lost, and counts are exact.
 
 Programs count on all nodes all the time, by the API. Each step happens under this load: an operator changes constraints, nodes are
-killed and come back to their stores, certificates are renewed, the root is replaced, and a node of another root stays outside.
+killed and come back to their stores, certificates are renewed, the root is replaced, a node is revoked, and a node of another root
+stays outside.
 """
 
 import itertools
@@ -142,6 +143,16 @@ class Running:
             self.renew(name, linked=False)
         return all(each["newest_root"] for each in self.nodes[operator].get("members") if each["node"] == name)
 
+    def revoke(self, name: str, operator: str) -> None:
+        """Revoke a node under the load of the others, when the operator has all that it counted. The node hears of it, and ends."""
+        self.load.end(name)
+        counted = self.load.counted[name]
+        node, revoked = self.nodes[operator], self.nodes.pop(name)
+        seconds_until(lambda: {each["node"]: each["satisfied"] for each in node.get("nodes")}[name] == counted, PATIENCE)
+        node.run("fleet", "revoke", name)
+        revoked.process.wait(timeout=PATIENCE)
+        self.linked()
+
     def counts_are_exact(self) -> None:
         """End the load. All nodes then have the same state, and all that was confirmed is in it."""
         self.load.end(*list(self.load._running))
@@ -185,6 +196,10 @@ def test_a_fleet_with_identities_under_load_loses_nothing(fleet: Running, tmp_pa
     fleet.rotate(names[0])
     fleet.nodes[names[0]].run("add", "rotated")
     fleet.agree_on({"max_speed", "while_away", "rotated"})
+
+    fleet.revoke(names[-1], names[0])
+    fleet.nodes[names[0]].run("add", "revoked")
+    fleet.agree_on({"max_speed", "while_away", "rotated", "revoked"})
 
     other = Fleet(tmp_path / "other", fleet.plant.root.fleet)
     with processes(fleet.plant.root.fleet) as start:
