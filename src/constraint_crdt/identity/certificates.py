@@ -156,9 +156,18 @@ def create_root(fleet: str, *, now: int, random: RandomBytes) -> Root:
 def create_issuer(
     root: Root, node: str, roles: Sequence[str], key: Ed25519PrivateKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
 ) -> Issuer:
-    """The issuing certificate of the operator `node`, for `key`. `roles`: those that it certifies.
+    """The issuer that the operator `node` is with an issuing certificate for its key. Raises as `certify_issuer` does."""
+    certificate = certify_issuer(root, node, roles, key.public_key(), now=now, random=random, valid=valid)
+    return Issuer(root.fleet, certificate, key, node, tuple(roles))
 
-    Raises `IdentityError` for a wrong name, role or validity, and for a root that is not valid or that allows no issuers.
+
+def certify_issuer(
+    root: Root, node: str, roles: Sequence[str], key: Ed25519PublicKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
+) -> x509.Certificate:
+    """The issuing certificate of the operator `node`, for its key. `roles`: those that it certifies.
+
+    The key is that of the node, so that one revocation ends both. Raises `IdentityError` for a wrong name, role or validity, and
+    for a root that is not valid or that allows no issuers.
     """
     check_name(node, "the name of a node")
     _check_issuers(root.certificate)
@@ -168,9 +177,8 @@ def create_issuer(
     ]
     subject = common_name(f"/{node}")  # the name of no node
     validity = within(root, f"the root of {root.fleet}", now, valid)
-    unsigned = unsigned_certificate(subject, root.certificate.subject, key.public_key(), root.key.public_key(), validity, random)
-    certificate = authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
-    return Issuer(root.fleet, certificate, key, node, tuple(roles))
+    unsigned = unsigned_certificate(subject, root.certificate.subject, key, root.key.public_key(), validity, random)
+    return authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
 
 
 def read_issuer(certificate: bytes, key: bytes, roots: Sequence[x509.Certificate]) -> Issuer:
