@@ -133,6 +133,33 @@ def test_the_same_name_with_a_new_key_goes_on() -> None:
     assert fleet["b"].state.metrics.total.satisfied == 3
 
 
+def test_a_revoked_operator_takes_its_certificates_with_it_and_their_nodes_go_on_with_others() -> None:
+    fleet = Fleet("a", "thief", "b")
+    thief = FastCredentials("thief", begins=1)
+    certified = FastCredentials("m", "member", issuer=thief.member.fingerprint)
+    fleet.nodes["m"] = m = GossipNode("m", now=lambda: 10**18, renew=lambda: next(fleet.lives), credentials=certified)
+    m.record(3, constraint="x")
+    fleet["thief"].record(1)
+    fleet.settle("a", "thief", "b", "m")
+    fleet["a"].revoke("thief")
+    forged = FastCredentials("mole", "operator", issuer=thief.member.fingerprint)
+    mole = GossipNode("mole", now=lambda: 1, renew=lambda: next(fleet.lives), credentials=forged)
+    mole.add_constraint("forged", when="v < 1.0")
+    fleet.nodes["mole"] = mole
+    fleet.exchange("mole", "b")
+    fleet.exchange("a", "b")
+    assert not len(fleet["b"].state.constraints)
+    fleet.exchange("a", "m")
+    with pytest.raises(ConstraintCrdtError, match="the operator that certified m was revoked by a: writes go on with"):
+        m.record(1, constraint="x")
+    m.authority._credentials = FastCredentials("m", "member")  # type: ignore[union-attr]  # as a renewal does
+    before = m.replica
+    m.record(4, constraint="x")
+    assert m.replica != before
+    fleet.settle("a", "b", "m")
+    assert fleet["b"].state.metrics.constraint("x").satisfied == 7
+
+
 def test_a_member_cannot_revoke_and_nobody_itself() -> None:
     fleet = Fleet("a", "m", members=("m",))
     fleet["m"].record(1)

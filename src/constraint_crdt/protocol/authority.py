@@ -231,6 +231,13 @@ class Authority:
         self._refresh()
         return member.fingerprint in self._rights.ends or member.issuer in self._rights.ends
 
+    def is_revoked_node(self, node_id: str) -> bool:
+        """True for a node whose keys are all revoked. O(rows) after a revocation, else O(1)."""
+        if not self.revoked:
+            return False
+        keys = [member for replica, member in self.members().items() if replica.node_id == node_id]
+        return bool(keys) and all(map(self.is_revoked, keys))
+
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: what it writes beyond its end counts nowhere."""
         self._refresh()

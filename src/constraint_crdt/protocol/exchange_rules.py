@@ -291,7 +291,7 @@ class Exchange:
     def _answers_to_revoked(self, message: GossipMessage) -> list[GossipMessage]:
         """A node of a revoked key is told so, and is no peer. Its message was taken: it may end the revocation, see `authority`."""
         self._tracker.forget(message.node.node_id)
-        return [self._composer.sync(Peer(message.node))] if isinstance(message, Ping | Delta) else []
+        return [self._composer.sync(Peer(message.node))] if isinstance(message, Ping) else []
 
     def forget_ended(self) -> None:
         """Forget the rows beyond the end of a revoked key, and what peers are known to have, which is to be told anew."""

@@ -449,6 +449,8 @@ class GossipNode:
         little behind; else a Ping.
         """
         self.local.seal()
+        if self.local.authority is not None and self.local.authority.is_revoked_node(peer):
+            return self._composer.sync(None)  # it is told, and gets no answer to what it says
         return self._composer.begin(peer)
 
     def ping(self, peer: str | None = None) -> Ping:
