@@ -37,7 +37,7 @@ OWN = create_key(seeded(39))
 
 
 def issuer_of(node: str, roles: tuple[str, ...] = ("observer", "member"), root: Root = ROOT, *, valid: int = 365 * DAY) -> Issuer:
-    return create_issuer(root, node, roles, OWN, now=NOW, random=seeded(41), valid=valid)
+    return create_issuer(root, node, OWN.public_key(), roles, create_key(seeded(40)), now=NOW, random=seeded(41), valid=valid)
 
 
 def der(*certificates: x509.Certificate) -> bytes:
@@ -125,6 +125,7 @@ def test_an_operator_makes_no_further_issuers() -> None:
     nested = create_issuer(
         Root(FLEET, ROOT.certificate, FORGE.key),
         "anvil",
+        KEY.public_key(),
         ("member",),
         create_key(seeded(50)),
         now=NOW,

@@ -1,7 +1,8 @@
 """A fleet of processes with identities: twenty in a nightly run, five by default. Nothing is lost, and counts are exact.
 
 Programs count on all nodes all the time, by the API. Each step happens under this load: an operator changes constraints, nodes are
-killed and come back to their stores, certificates are renewed, the root is replaced, and a node of another root stays outside.
+killed and come back to their stores, certificates are renewed, the root is replaced, a node is revoked, and a node of another root
+stays outside.
 """
 
 import itertools
@@ -9,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,9 +84,9 @@ class Running:
         self.load.end(*list(self.load._running))
         self._processes.__exit__(None, None, None)
 
-    def start(self, name: str, *, role: str = "member") -> NodeProcess:
+    def start(self, name: str, *, role: str = "member", certify: bool = True) -> NodeProcess:
         """Start a node, also again: on its store, at its port, and with the load on it."""
-        folder = self.plant.certify(name, role=role)
+        folder = self.plant.certify(name, role=role) if certify else self.plant.folder / name
         flags = ["--identity", str(folder), "--store", str(self.folder / f"{name}.db")]
         flags += itertools.chain.from_iterable(("--connect", seed) for seed in self.seeds if seed != self.listening.get(name))
         if name in self.listening:
@@ -110,21 +112,46 @@ class Running:
             lambda: all({each["id"] for each in node.get("constraints")} == constraints for node in self.nodes.values()), PATIENCE
         )
 
-    def renew(self, operator: str) -> None:
-        """Have all nodes renew their certificates, the operator first, which certifies the others. Each opens its session again."""
-        for name in (operator, *(name for name in self.nodes if name != operator)):
+    def renew(self, *names: str, linked: bool = True) -> None:
+        """Have these nodes renew their certificates, one after the other. Each opens its session again, and is linked again."""
+        for name in names:
             with Client(self.nodes[name].api) as client:
                 client.renew()
-            if name == operator:
+            if linked:
                 self.linked()
-        self.linked()
 
     def rotate(self, operator: str) -> None:
-        """Replace the root, and wait until all nodes have certificates that end at the new one."""
+        """Replace the root. The operator tells the fleet, and changes last, when all others accept the new root.
+
+        Nodes do so by themselves, in minutes and days. Here the operator is started again, and each node is asked to renew.
+        """
         rotate_root(self.plant.folder, both=DAY, now=time.time_ns(), random=secrets.token_bytes)
+        self.kill(operator)
+        self.start(operator, certify=False)
+        self.linked()
+        with pytest.raises(ConstraintCrdtError, match="have the other nodes renew first"):
+            self.renew(operator)
+        for name in sorted(self.nodes.keys() - {operator}):
+            seconds_until(lambda: self._has_the_new_root(name, operator), PATIENCE)  # noqa: B023 - called at once
+        self.linked()
         self.renew(operator)
-        node = self.nodes[operator]
-        seconds_until(lambda: all(each["newest_root"] for each in node.get("members") if each["live"]), PATIENCE)
+        assert self._has_the_new_root(operator, operator)
+
+    def _has_the_new_root(self, name: str, operator: str) -> bool:
+        """Ask a node to renew its certificate, and the operator whether it ends at the new root."""
+        with suppress(ConstraintCrdtError):
+            self.renew(name, linked=False)
+        return all(each["newest_root"] for each in self.nodes[operator].get("members") if each["node"] == name)
+
+    def revoke(self, name: str, operator: str) -> None:
+        """Revoke a node under the load of the others, when the operator has all that it counted. The node hears of it, and ends."""
+        self.load.end(name)
+        counted = self.load.counted[name]
+        node, revoked = self.nodes[operator], self.nodes.pop(name)
+        seconds_until(lambda: {each["node"]: each["satisfied"] for each in node.get("nodes")}[name] == counted, PATIENCE)
+        node.run("fleet", "revoke", name)
+        revoked.process.wait(timeout=PATIENCE)
+        self.linked()
 
     def counts_are_exact(self) -> None:
         """End the load. All nodes then have the same state, and all that was confirmed is in it."""
@@ -165,10 +192,14 @@ def test_a_fleet_with_identities_under_load_loses_nothing(fleet: Running, tmp_pa
     fleet.linked()
     fleet.agree_on({"max_speed", "while_away"})
 
-    fleet.renew(names[0])
+    fleet.renew(*names)
     fleet.rotate(names[0])
-    operator.run("add", "rotated")
+    fleet.nodes[names[0]].run("add", "rotated")
     fleet.agree_on({"max_speed", "while_away", "rotated"})
+
+    fleet.revoke(names[-1], names[0])
+    fleet.nodes[names[0]].run("add", "revoked")
+    fleet.agree_on({"max_speed", "while_away", "rotated", "revoked"})
 
     other = Fleet(tmp_path / "other", fleet.plant.root.fleet)
     with processes(fleet.plant.root.fleet) as start:

@@ -63,7 +63,7 @@ from .test_certificates import identity_of
 ROOT = root_of()
 OWN = identity_of("forge", ROOT, role="operator", seed=39)
 FORGE = create_issuer(
-    ROOT, "forge", ("observer", "member"), OWN.key, now=NOW, random=seeded(41)
+    ROOT, "forge", OWN.key.public_key(), ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41)
 )  # fmt: skip
 KEY = create_key(seeded(42))
 REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000

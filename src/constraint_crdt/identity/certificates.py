@@ -48,6 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _URI = re.compile(r"constraint-crdt://([^/]+)/([^/]+)/([^/]+)", re.ASCII)
 _ISSUER = "issuer"
 _CERTIFIES = "certifies"
+_KEY = "key"
 _LONG_FORM = b"\x30\x82"
 _SIGNATURE = b"\x03\x41\x00"
 
@@ -98,7 +99,7 @@ class Powers:
     roles: tuple[str, ...]
     """The roles that it may give to any node."""
     key: str
-    """The fingerprint of its key, which is that of the operator's node, and which it may certify in any role."""
+    """The fingerprint of the operator's own key, which it may certify in any role."""
 
     def check(self, subject: Subject, key: str) -> None:
         """Refuse to certify `subject`, whose key has the fingerprint `key`. Raises `IdentityError`."""
@@ -156,6 +157,7 @@ def create_root(fleet: str, *, now: int, random: RandomBytes) -> Root:
 def create_issuer(
     root: Root,
     node: str,
+    own: Ed25519PublicKey,
     roles: Sequence[str],
     key: Ed25519PrivateKey,
     *,
@@ -163,29 +165,22 @@ def create_issuer(
     random: RandomBytes,
     valid: int = ISSUER_VALID,
 ) -> Issuer:
-    """The issuer that the operator `node` is with an issuing certificate for its key. Raises as `certify_issuer` does."""
-    certificate = certify_issuer(root, node, roles, key.public_key(), now=now, random=random, valid=valid)
-    return Issuer(root.fleet, certificate, key, Powers(root.fleet, node, tuple(roles), fingerprint(key.public_key())))
+    """The issuing certificate of the operator `node`, for `key`. `own`: the key of the node. `roles`: those that it certifies.
 
-
-def certify_issuer(
-    root: Root, node: str, roles: Sequence[str], key: Ed25519PublicKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
-) -> x509.Certificate:
-    """The issuing certificate of the operator `node`, for its key. `roles`: those that it certifies.
-
-    The key is that of the node, so that one revocation ends both. Raises `IdentityError` for a wrong name, role or validity, and
-    for a root that is not valid or that allows no issuers.
+    Raises `IdentityError` for a wrong name, role or validity, and for a root that is not valid or that allows no issuers.
     """
     check_name(node, "the name of a node")
     _check_issuers(root.certificate)
     uris = [
         f"constraint-crdt://{root.fleet}/{_ISSUER}/{node}",
         f"constraint-crdt://{root.fleet}/{_CERTIFIES}/{'+'.join(check_role(each) for each in roles)}",
+        f"constraint-crdt://{root.fleet}/{_KEY}/{fingerprint(own)}",
     ]
     subject = common_name(f"/{node}")  # the name of no node
     validity = within(root, f"the root of {root.fleet}", now, valid)
-    unsigned = unsigned_certificate(subject, root.certificate.subject, key, root.key.public_key(), validity, random)
-    return authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
+    unsigned = unsigned_certificate(subject, root.certificate.subject, key.public_key(), root.key.public_key(), validity, random)
+    certificate = authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
+    return Issuer(root.fleet, certificate, key, Powers(root.fleet, node, tuple(roles), fingerprint(own)))
 
 
 def read_issuer(certificate: bytes, key: bytes, roots: Sequence[x509.Certificate]) -> Issuer:
@@ -303,13 +298,14 @@ def read_issuing(issuing: x509.Certificate, root: x509.Certificate) -> Powers:
     """The powers of an issuing certificate, which `root` signed. Raises `IdentityError`, and the errors of the library."""
     _check_issuers(root)
     constraints, usage = _constraints(issuing), issuing.extensions.get_extension_for_class(x509.KeyUsage).value
-    named, certifies = (_URI.fullmatch(uri) for uri in _uris(issuing))
-    if not constraints.ca or constraints.path_length != 0 or not usage.key_cert_sign or named is None or certifies is None:
+    found = [match.groups() for uri in _uris(issuing) if (match := _URI.fullmatch(uri)) is not None]
+    if not constraints.ca or constraints.path_length != 0 or not usage.key_cert_sign or len(found) != 3:
         raise ValueError("an issuing certificate has another form")
-    if (named[2], certifies[1], certifies[2]) != (_ISSUER, named[1], _CERTIFIES):
-        raise ValueError("an issuing certificate names a node and its roles")
-    check_within(issuing, root, f"{named[3]} for certifying others")
-    return Powers(named[1], named[3], tuple(certifies[3].split("+")), fingerprint(public_key_of(issuing)))
+    (fleet, *named), (_, *certifies), (_, *key) = found
+    if {each[0] for each in found} != {fleet} or (named[0], certifies[0], key[0]) != (_ISSUER, _CERTIFIES, _KEY):
+        raise ValueError("an issuing certificate names a node, its roles and its key")
+    check_within(issuing, root, f"{named[1]} for certifying others")
+    return Powers(fleet, named[1], tuple(certifies[1].split("+")), key[1])
 
 
 def _check_issuers(root: x509.Certificate) -> None:

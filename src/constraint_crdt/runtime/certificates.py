@@ -178,9 +178,19 @@ class Certificates:
         async with self._lock:
             await self._reload()
             await self._spread()
+            self._check_others_first()
             if not await self._renew(forced=True):
                 raise IdentityError(f"the certificate of {identity.subject.node} could not be renewed: {self._trouble}")
         return RenewalReport(node=identity.subject.node, ends=self.identity.ends)
+
+    def _check_others_first(self) -> None:
+        """Refuse an operator a certificate of a root that live nodes may not have heard of: they would refuse its links."""
+        own, newest = self.identity, self.identity.known[0]
+        if own.subject.role != "operator" or own.root == newest:
+            return
+        old = [each.node for each in self.member_reports() if each.live and not each.newest_root and each.node != own.subject.node]
+        if old:
+            raise IdentityError(f"the fleet has a new root: have the other nodes renew first ({', '.join(old)})")
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:

@@ -168,11 +168,8 @@ def _page(token: bytes, replies: Sequence[bytes], start: int, end: int) -> list[
 
 
 CLOSE_SECONDS = 1.5
-UNPROVEN_EVERY = 60.0
-"""Seconds between two lines of the log on names without a valid certificate, at least."""
-
-REFUSALS_EVERY = 60.0
-"""Seconds between two lines of the log on messages without a valid tag, at least."""
+LOG_EVERY = 60.0
+"""Seconds between two lines of the log on names without a valid certificate, at least; and on messages without a valid tag."""
 
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
@@ -236,8 +233,8 @@ class ZenohSession:
         self._is_shut_out = is_shut_out
         self._authenticator = None if identity is None else _authenticator(member.fleet, me)
         self._early: list[zenoh.Query] = []
-        self._unproven_at = -UNPROVEN_EVERY
-        self._refused_at = -REFUSALS_EVERY
+        self._unproven_at = -LOG_EVERY
+        self._refused_at = -LOG_EVERY
         self.peers: dict[Peer, str] = {}
         """The peers, each with the proof in its token."""
         proofs = [""] if self._accept_plain else []
@@ -278,8 +275,8 @@ class ZenohSession:
             return
         self._closed = True
         self.peers.clear()
-        for query in list(self._early):
-            self._give_up(query)
+        while self._early:
+            self._reply(self._early.pop(), [])
         for page in self._waiting:
             if not page.done():
                 page.set_exception(Unreachable("this transport closed before the answer came"))
@@ -397,7 +394,7 @@ class ZenohSession:
             return False
         if public is not None and self._authenticator.learn(peer.name, peer.session, public):
             return True
-        if self._loop.time() - self._unproven_at >= UNPROVEN_EVERY:
+        if self._loop.time() - self._unproven_at >= LOG_EVERY:
             self._unproven_at = self._loop.time()
             _log.warning("a session calls itself %s and has no valid certificate of that name: ignored", peer.name)
         return False
@@ -428,7 +425,7 @@ class ZenohSession:
     def _refuse(self, what: str) -> None:
         """Count a message without a valid tag. The log has a line for many."""
         self._traffic.refused += 1
-        if self._loop.time() - self._refused_at >= REFUSALS_EVERY:
+        if self._loop.time() - self._refused_at >= LOG_EVERY:
             self._refused_at = self._loop.time()
             _log.warning("dropped %s: nothing proves its sender", what)
 
