@@ -24,7 +24,6 @@ from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.edge import GossipNode as MachineNode
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import Diagnosis
@@ -36,7 +35,7 @@ from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import Auditor, ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -288,7 +287,7 @@ class Runtime:
         actor: str | None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `Auditor`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -303,8 +302,7 @@ class Runtime:
         node = self.recorder.node if settings.record else _gossip_node
         self.gossip = node(settings, now, credentials)
         self.persistence = Persistence(settings, self.gossip)
-        self.feed = ChangeFeed(self.gossip, self.persistence)
-        self.auditor = Auditor(self.gossip, actor)
+        self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
@@ -415,13 +413,6 @@ class Runtime:
         """Commit a write of a part that users call. `Node` checks its own methods."""
         self._check_call()
         return await self.feed.commit(mutate)
-
-    def note(self, operation: str, subject: str) -> None:
-        """Write an entry of the audit about a change that has no cells of its own. Beyond a limit there is none."""
-        try:
-            self.feed.write(lambda: self.auditor.note(operation, subject))
-        except ConstraintCrdtError as error:
-            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -547,7 +538,7 @@ def _certificates(
 
     return Certificates(
         runtime.settings, identity, credentials, runtime.gossip, runtime.transport,
-        commit=runtime.feed.commit, note=runtime.note, reopened=runtime.membership.reopened, now=now,
+        commit=runtime.feed.commit, note=runtime.feed.note, reopened=runtime.membership.reopened, now=now,
     )  # fmt: skip
 
 

@@ -63,7 +63,8 @@ class Persistence:
         self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
-        self._trouble: str | None = None
+        self.trouble: str | None = None
+        """Why writes are refused; None if they are taken."""
         self._former: dict[Replica, int] = {}
 
     def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
@@ -71,7 +72,7 @@ class Persistence:
         self._subscribers.append(subscriber)
 
     def _health_changed(self, trouble: str | None) -> None:
-        self._trouble = trouble
+        self.trouble = trouble
         for subscriber in self._subscribers:
             subscriber(trouble)
 
@@ -89,11 +90,6 @@ class Persistence:
     def lives(self) -> tuple[Life, ...]:
         """The incarnations of the node in its store, each a `Life`; none without a store."""
         return self._store.lives if self._store else ()
-
-    @property
-    def trouble(self) -> str | None:
-        """Why writes are refused; None if they are taken."""
-        return self._trouble
 
     @property
     def commits(self) -> DurationHistogram | None:
@@ -133,14 +129,15 @@ class Persistence:
         replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
         self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
         self._store = store
-        self._committer = Committer(store, gossip.state.rows, before=gossip.local.seal, on_health=self._health_changed)
+        seal = None if gossip.authority is None else gossip.local.seal
+        self._committer = Committer(store, gossip.state.rows, before=seal, on_health=self._health_changed)
         self._committer.start()
         return aside
 
     def check(self) -> None:
         """Raise `WritesRefused` if the disk takes no writes now."""
-        if self._trouble is not None:
-            raise WritesRefused(self._trouble)
+        if self.trouble is not None:
+            raise WritesRefused(self.trouble)
 
     def changed(self, change: NodeChange) -> None:
         """Have a change written soon. See `ChangeFeed`."""
@@ -184,7 +181,7 @@ class Persistence:
 
     async def close(self) -> None:
         """Write the last changes, and close the store. Idempotent."""
-        committer, self._committer, self._trouble = self._committer, None, None
+        committer, self._committer, self.trouble = self._committer, None, None
         if committer:
             await committer.close()
         elif self._store:
