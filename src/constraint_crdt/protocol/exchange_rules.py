@@ -50,7 +50,7 @@ from constraint_crdt.protocol.messages import (
     Sync,
     decode_message,
 )
-from constraint_crdt.protocol.peer_clocks import (
+from constraint_crdt.protocol.peers import (
     DeltaTracker,
     Peer,
     behind,

@@ -21,7 +21,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed

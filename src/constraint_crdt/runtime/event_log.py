@@ -33,7 +33,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.expression.judgement import Turn
-from constraint_crdt.insight.changes import LoggedChange
+from constraint_crdt.insight.history import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult

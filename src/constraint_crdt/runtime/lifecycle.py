@@ -23,13 +23,12 @@ from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.edge import GossipNode as MachineNode
 from constraint_crdt.expression import compile_expression
-from constraint_crdt.insight.changes import DefinitionClock
+from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode

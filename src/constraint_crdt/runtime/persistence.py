@@ -27,10 +27,10 @@ from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
+from constraint_crdt.gossip import fresh_incarnation
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.protocol.authority import Credentials
@@ -39,8 +39,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
 from constraint_crdt.store.files import read_bounded, replace_file
 

@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.protocol.peer_selection import Schedule
+from constraint_crdt.protocol.peers import Schedule
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, NodeStart, Record, Stale, WholeExchange, Write
