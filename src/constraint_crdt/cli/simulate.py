@@ -67,14 +67,10 @@ def simulate(arguments: argparse.Namespace) -> int:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
         if arguments.chaos or arguments.signed:
             raise MisuseError("--replay runs one history as it is, and --chaos searches for some: give one of the two")
-        from constraint_crdt.cli.simulate import replay_file
-
         return replay_file(arguments.replay, as_json=arguments.json)
     seed = parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
     if arguments.chaos:
         _refuse(given, _SCENARIO_FLAGS, "--chaos draws the fleet and its faults from the seed")
-        from constraint_crdt.cli.simulate import search
-
         return search(
             first_seed=seed,
             most=None if arguments.seeds is None else parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1),
