@@ -347,7 +347,7 @@ _seq = attrgetter("seq")
 
 
 class Stub(NamedTuple):
-    """What is left of a removed cell that the signature of its row still covers (`crdt.signed_rows`)."""
+    """The remains of a removed cell that the signature of its row still covers (`crdt.signed_rows`)."""
 
     seq: int
     kind: int

@@ -174,7 +174,7 @@ class _Judged:
         """ns satisfied, violated, unknown, not taken yet."""
 
     def spend(self, now: int) -> None:
-        """A look: add the time before it to the sum of the verdict then. A look back takes away what was added beyond it."""
+        """A look: add the time before it to the sum of the verdict then. A look back takes away the time added beyond it."""
         self.add_up(now)
         self.looked = now
 

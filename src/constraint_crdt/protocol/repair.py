@@ -179,7 +179,7 @@ class Repairs:
         return Outcome(says=says, mended=mended)
 
     def _take_signed(self, said: Mend, theirs: Sequence[Cell], authority: Authority) -> Outcome:
-        """The same steps where rows are signed: each side adds what it lacks."""
+        """The same steps where rows are signed: each side adds its missing cells."""
         rows, self._due = self._node.state.rows, None
         signed = authority.check_cells(theirs)
         mended = False

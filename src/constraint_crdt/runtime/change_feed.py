@@ -121,7 +121,7 @@ class ChangeFeed:
 
     @property
     def writable(self) -> bool:
-        """True if the node can write what it measures: the store takes writes, and its role and its key allow it."""
+        """True if the node can write its measurements: the store takes writes, and its role and its key allow it."""
         return self._disk.trouble is None and self._local.may_count
 
     # --- changes -----------------------------------------------------------------------------------------------------

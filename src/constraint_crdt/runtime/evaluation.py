@@ -5,7 +5,7 @@ loses the counts of an interval. Counts wait while writes are refused.
 
 Rules kept here:
 
-- A sample is judged when it comes in, before `measure` returns. A look at each tick moves what depends on time alone.
+- A sample is judged when it comes in, before `measure` returns. A look at each tick moves the verdicts that depend on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
 - The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
   that turns often is told every `TOLD_EVERY`, always with its last state.

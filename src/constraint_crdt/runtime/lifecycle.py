@@ -480,7 +480,7 @@ class Runtime:
             tasks.run(f"probe {probe.name}", probe.run)
 
     async def _watch_links(self) -> None:
-        """Log what is wrong with the certificates and with links that do not come up, which Zenoh does not tell. Once each."""
+        """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
         said, pause = set[str](), FIRST_LINKS
         while True:
             await asyncio.sleep(pause)

@@ -86,7 +86,7 @@ def to_json(history: History) -> str:
 
 
 def from_json(data: bytes) -> History:
-    """The history in a file. Raises `ConstraintCrdtError`, saying what to do, for any other content."""
+    """The history in a file. Raises `ConstraintCrdtError`, with advice, for any other content."""
     if len(data) > FILE_BYTES:
         raise ConstraintCrdtError(f"a history has at most {FILE_BYTES} bytes, not {len(data)}")
     try:
