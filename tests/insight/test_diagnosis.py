@@ -73,7 +73,7 @@ async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.
         await eventually(lambda: found(a)["agreement"].level == "ok")
         a.gossip._exchange.alarms = 1
         assert found(a)["agreement"].level == "warn"
-        monkeypatch.setattr(a._runtime.persistence, "trouble", "the disk is full")
+        monkeypatch.setattr(type(a._runtime.persistence), "trouble", "the disk is full")
         assert found(a)["store"].what == "writes are refused: the disk is full"
         a._runtime.exchanges._refused = 2
         assert found(a)["messages"].level == "warn"

@@ -256,7 +256,7 @@ class Resource:
             detail = f"token {session.name} has the role {session.right.name.lower()}; this needs {wanted}"
             headers = {"www-authenticate": f'Bearer realm="constraint-crdt", error="insufficient_scope", scope="{wanted}"'}
             raise Problem(HTTPStatus.FORBIDDEN, detail, headers=headers)
-        role = self._node.certified_role if self._node.settings.identity else None
+        role = self._node.certified_role
         if role is not None and RIGHT_OF_ROLE[role] < needed and not operation.own_node:
             which = f"{'an' if role == 'observer' else 'a'} {role}"
             raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")

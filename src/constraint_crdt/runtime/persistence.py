@@ -56,14 +56,15 @@ def store_path(settings: NodeSettings) -> Path | None:
 class Persistence:
     """The store of a node, or none."""
 
+    trouble: str | None = None
+    """Why writes are refused; None if they are taken."""
+
     def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
         self._gossip = gossip
         self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
-        self.trouble: str | None = None
-        """Why writes are refused; None if they are taken."""
         self._former: dict[Replica, int] = {}
 
     def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
