@@ -39,7 +39,8 @@ RAISED = {
     ("http/endpoint.py", "RuntimeError"),  # the same, of an operation
     ("store/files.py", "OSError"),  # caught in the same module
     ("store/schema.py", "ValueError"),  # the same
-    ("identity/__init__.py", "ValueError"),  # the same
+    ("identity/certificates.py", "ValueError"),  # the same
+    ("identity/invitations.py", "ValueError"),  # the same
     ("client/wire.py", "ValueError"),  # caught by the clients
     ("alerts/engine.py", "ValueError"),  # caught in the same module
     ("expression/windows.py", "KeyError"),  # the same

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, Dead, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Run, Stub, read_cell
 from constraint_crdt.crdt.digest import Digest, replica_bytes
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica, check_replica
@@ -61,7 +61,7 @@ class _Row(msgspec.Struct):
     seq: int
     cells: list[_Cell]
     floor: int = 0
-    dead: list[Dead] | msgspec.UnsetType = msgspec.UNSET
+    stubs: list[Stub] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _File(msgspec.Struct):
@@ -119,8 +119,8 @@ def from_json(
 
 def _row(run: Run) -> _Row:
     cells = [_Cell(cell.seq, cell.data) for cell in run.cells]
-    dead = list(run.dead) if run.dead else msgspec.UNSET
-    return _Row(run.replica.node_id, run.replica.incarnation, run.hi, cells, run.floor, dead)
+    stubs = list(run.stubs) if run.stubs else msgspec.UNSET
+    return _Row(run.replica.node_id, run.replica.incarnation, run.hi, cells, run.floor, stubs)
 
 
 def _reading(state: ConstraintState) -> bytes:
@@ -232,7 +232,7 @@ def _run(row: _Row, place: int) -> Run:
         if not last < cell.seq <= row.seq:
             raise StateFileError("seqs go up, and not above the seq of their row", f"rows[{place}].cells[{number}]")
         last = cell.seq
-    return Run(replica, 0, row.seq, (), row.floor, 0, row.dead or ())
+    return Run(replica, 0, row.seq, (), row.floor, 0, row.stubs or ())
 
 
 def _check_replicas(runs: Sequence[Run]) -> None:

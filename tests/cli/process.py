@@ -31,8 +31,12 @@ class NodeProcess:
 
     def ends(self) -> tuple[int, list[str]]:
         """Wait until it ends by itself: its exit code, and all that it said on stderr."""
-        _, err = self.process.communicate(timeout=30)
-        return self.process.returncode, [*self.log, *err.splitlines()]
+        assert self.process.stderr is not None
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        # Not `communicate`: it misses what was read from the pipe together with the lines of `log`.
+        self.log += self.process.stderr.read().splitlines()
+        return self.process.wait(30), [*self.log]
 
     def stop(self) -> list[str]:
         """End it in order, and return what it said on stderr."""

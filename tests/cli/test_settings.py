@@ -63,7 +63,7 @@ def test_labels_come_as_a_table_or_a_list(tmp_path: Path, text: str) -> None:
         ('labels = { zone = "" }', "`labels` in .*the value of the label zone must have 1 to 256 bytes"),
         ('labels = "zone=a"', "is not a table of labels"),
         ("chek_every = 1", "`chek_every`.*`check_every` may be meant"),
-        ("zzz = 1", "`zzz`.*there are alert, api"),
+        ("zzz = 1", "`zzz`.*there are accept_plain, alert, api"),
         ('check_every = "1"', "`check_every` in .*node.toml: '1' is not a number of seconds"),
         ("check_every = 0", "`check_every` in .*: check_every must be from 0.01"),
         ("max_age = nan", "max_age"),

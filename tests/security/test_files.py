@@ -170,7 +170,7 @@ def test_a_request_makes_an_identity_whose_key_never_left_its_machine(plant: Fle
     write_request(lathe, "lathe", request, random=plant.random)
     assert b"PRIVATE" not in request.read_bytes()
     made = certify_request(plant.folder, plant.root, request, "operator", now=plant.made_at, random=plant.random)
-    assert names_in(made) == {"ca.pem", "node.pem", "identity.toml", "issuer.pem"}
+    assert names_in(made) == {"ca.pem", "node.pem", "identity.toml", "issuer.pem", "issuer.key"}
     for name in names_in(made):
         shutil.copy(made / name, lathe / name)
     assert load_identity(lathe, plant.made_at).subject.role == "operator"

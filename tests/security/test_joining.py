@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_der_x509_certificate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +30,7 @@ from constraint_crdt.identity import (
     create_request,
     fingerprint,
     read_chain,
+    split_chain,
 )
 from constraint_crdt.identity import invitations as messages
 from constraint_crdt.identity.directory import certify_node, load_identity, load_issuer
@@ -59,13 +61,20 @@ from .fleets import NOW, Fleet, root_of, seeded
 from .test_certificates import identity_of
 
 ROOT = root_of()
-FORGE = create_issuer(ROOT, "forge", ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41))
+OWN = identity_of("forge", ROOT, role="operator", seed=39)
+FORGE = create_issuer(
+    ROOT, "forge", OWN.key.public_key(), ("observer", "member"), create_key(seeded(40)), now=NOW, random=seeded(41)
+)  # fmt: skip
 KEY = create_key(seeded(42))
 REQUESTS = 10_000_000 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 2_000
 
 
 def registrar_of(
-    folder: Path, *, refusal: Callable[[str, str, bool], str | None] = lambda *_: None, revoked: str = ""
+    folder: Path,
+    *,
+    refusal: Callable[[str, str, bool], str | None] = lambda *_: None,
+    revoked: str = "",
+    known: tuple[str, ...] = (),
 ) -> Registrar:
     folder.mkdir(exist_ok=True)
     return Registrar(
@@ -73,6 +82,7 @@ def registrar_of(
         Invitations(folder / "invitations.json"),
         refusal=refusal,
         is_revoked=lambda mark: mark == revoked,
+        is_known=lambda member: member.node in known,
         fleet=lambda: ((), ("tls/10.0.0.1:7447",)),
         admitted=lambda *_: None,
         random=seeded(50),
@@ -335,6 +345,16 @@ def test_a_revoked_key_is_not_renewed(tmp_path: Path) -> None:
         renewed(registrar_of(tmp_path, revoked=LATHE.member.fingerprint), renewal_request(LATHE), NOW)
 
 
+def test_what_a_revoked_operator_certified_later_is_not_renewed(tmp_path: Path) -> None:
+    """Else a stolen issuing key would make certificates that an honest operator keeps alive."""
+    chain = renewed(registrar_of(tmp_path), renewal_request(LATHE), NOW)
+    issuing = load_der_x509_certificate(split_chain(chain)[1])
+    by_forge = dataclasses.replace(LATHE, certificate=load_der_x509_certificate(split_chain(chain)[0]), issuing=issuing)
+    with pytest.raises(IdentityError, match="forge, which certified lathe, is revoked: join again by an invitation"):
+        renewed(registrar_of(tmp_path, revoked=OWN.member.fingerprint), renewal_request(by_forge), NOW)
+    assert renewed(registrar_of(tmp_path, revoked=OWN.member.fingerprint, known=("lathe",)), renewal_request(by_forge), NOW)
+
+
 def test_a_copied_certificate_without_its_key_is_not_renewed(tmp_path: Path) -> None:
     thief = dataclasses.replace(LATHE, key=create_key(seeded(61)))
     with pytest.raises(IdentityError, match="of another node or key than its certificate"):
@@ -354,9 +374,8 @@ def test_an_operator_is_renewed_by_itself_alone(tmp_path: Path) -> None:
     answer = registrar_of(tmp_path).renew(renewal_request(operator), [ROOT.certificate], NOW)
     with pytest.raises(IdentityError, match="the operator forge may not certify anvil as operator"):
         read_renewal(answer, operator, NOW)
-    forge = identity_of("forge", ROOT, role="operator")
-    answer = registrar_of(tmp_path).renew(renewal_request(forge), [ROOT.certificate], NOW)
-    assert read_chain(read_renewal(answer, forge, NOW), [ROOT.certificate]).role == "operator"
+    answer = registrar_of(tmp_path).renew(renewal_request(OWN), [ROOT.certificate], NOW)
+    assert read_chain(read_renewal(answer, OWN, NOW), [ROOT.certificate]).role == "operator"
 
 
 def test_an_answer_for_another_key_is_not_taken(tmp_path: Path) -> None:
@@ -384,6 +403,7 @@ class Operator:
             Invitations(self.own / "invitations.json"),
             refusal=lambda *_: None,
             is_revoked=lambda _: False,
+            is_known=lambda _: False,
             fleet=lambda: ((), ()),
             admitted=lambda *_: None,
             random=random.SystemRandom().randbytes,

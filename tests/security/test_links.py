@@ -357,7 +357,8 @@ async def test_a_certificate_of_an_operator_links_and_a_renewed_one_replaces_it(
     assert issuer is not None
     registrar = Registrar(
         issuer, Invitations(anvil_folder / "invitations.json"),
-        refusal=lambda *_: None, is_revoked=lambda _: False, fleet=lambda: ((), ()), admitted=lambda *_: None, random=plant.random,
+        refusal=lambda *_: None, is_revoked=lambda _: False, is_known=lambda _: False,
+        fleet=lambda: ((), ()), admitted=lambda *_: None, random=plant.random,
     )  # fmt: skip
     now = time.time_ns()
     try:

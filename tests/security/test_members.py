@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, VectorClock
-from constraint_crdt.crdt.cells import REMOVE, Cell, Dead, Run, make_cell
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, Stub, make_cell
 from constraint_crdt.crdt.signed_rows import SIGNATURE, covered_digest, signed_text
 from constraint_crdt.protocol.messages import (
     ConstraintDelta,
@@ -82,8 +82,8 @@ def at(cell: Cell, replica: Replica, seq: int) -> Cell:
     return cell
 
 
-def with_cells(run: Run, cells: Sequence[Cell], *, dead: Sequence[Dead] | None = None, hi: int | None = None) -> Run:
-    return Run(run.replica, run.lo, run.hi if hi is None else hi, cells, run.floor, 0, run.dead if dead is None else dead)
+def with_cells(run: Run, cells: Sequence[Cell], *, stubs: Sequence[Stub] | None = None, hi: int | None = None) -> Run:
+    return Run(run.replica, run.lo, run.hi if hi is None else hi, cells, run.floor, 0, run.stubs if stubs is None else stubs)
 
 
 # --- the lies ----------------------------------------------------------------------------------------------------------------
@@ -103,8 +103,8 @@ def calls_a_cell_dead(liar: Liar, message: GossipMessage) -> GossipMessage:
         if not cells:
             return run
         lost = liar.rng.choice(cells)
-        dead = Dead(lost.seq, lost.kind, lost.key if isinstance(lost.key, str) else None, covered_digest(lost))
-        return with_cells(run, [cell for cell in run.cells if cell is not lost], dead=sorted([*run.dead, dead]))
+        stubs = Stub(lost.seq, lost.kind, lost.key if isinstance(lost.key, str) else None, covered_digest(lost))
+        return with_cells(run, [cell for cell in run.cells if cell is not lost], stubs=sorted([*run.stubs, stubs]))
 
     return liar.change(message, how)
 
@@ -146,7 +146,7 @@ def writes_as_another(liar: Liar, message: GossipMessage) -> GossipMessage:
 
 def raises_floors(liar: Liar, message: GossipMessage) -> GossipMessage:
     def how(run: Run) -> Run:
-        return Run(run.replica, run.lo, run.hi, run.cells, run.hi, 0, run.dead)
+        return Run(run.replica, run.lo, run.hi, run.cells, run.hi, 0, run.stubs)
 
     return liar.change(message, how)
 

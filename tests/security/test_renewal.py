@@ -8,13 +8,24 @@ from random import Random
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.identity import DAY, SECOND, IdentityError, create_key, fingerprint
-from constraint_crdt.identity.directory import certify_again, certify_node, load_identity, open_root, rotate_root
+from constraint_crdt.identity import DAY, SECOND, IdentityError, certify, create_key, fingerprint, key_pem
+from constraint_crdt.identity.directory import (
+    certify_again,
+    certify_node,
+    load_identity,
+    load_issuer,
+    open_root,
+    rotate_root,
+    save_certificate,
+    write_file,
+)
 from constraint_crdt.identity.invitations import read_token
-from constraint_crdt.identity.join import join
+from constraint_crdt.identity.join import join, read_renewal, renewal_request
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.change_feed import acting_as
 from tests.runtime.fleet import QUICK, agreed, eventually
@@ -140,6 +151,38 @@ async def test_an_operator_warns_of_the_end_of_its_issuing_certificate(fleets: F
         "where the root is, run `constraint-crdt fleet renew forge`, and copy issuer.pem here" in findings(forge)["issuer"].advice
     )
     assert ends(forge) - fleets.now > 10 * DAY
+
+
+async def test_nodes_of_a_revoked_operator_get_certificates_of_another(fleets: Fleets) -> None:
+    """And those that its stolen issuing key makes later get none."""
+    forge, anvil = [await fleets.start(name, "operator") for name in ("forge", "anvil")]
+    lathe = await fleets.start("lathe")
+    await eventually(lambda: len(lathe.certificates.members()) == 3)
+    issuer = load_issuer(Path(forge.settings.identity), forge.certificates.identity)
+    assert issuer is not None
+
+    def stolen(name: str, key: Ed25519PrivateKey) -> Path:
+        certificate = certify(issuer, name, "member", key.public_key(), now=fleets.now, random=fleets.plant.random)
+        own = fleets.plant.folder / name
+        own.mkdir(exist_ok=True)
+        if not (own / "node.key").exists():
+            write_file(own / "node.key", key_pem(key), secret=True)
+        chain = certificate.public_bytes(Encoding.DER) + issuer.certificate.public_bytes(Encoding.DER)
+        save_certificate(own, chain, roots=fleets.plant.root.pem)
+        return own
+
+    stolen("lathe", lathe.certificates.identity.key)  # as an invitation would have, before the theft
+    await fleets.after(SECOND)
+    assert lathe.certificates.identity.member.certified_by == "forge"
+    await anvil.revoke("forge")
+    await eventually(lambda: lathe.certificates.identity.member.certified_by == "anvil")
+    await lathe.record(satisfied=1)
+    await eventually(lambda: anvil.status().satisfied == 1)
+
+    evil = load_identity(stolen("evil", KEY), fleets.now)
+    (answer,) = anvil.certificates.answer(renewal_request(evil)) or []
+    with pytest.raises(IdentityError, match="forge, which certified evil, is revoked: join again by an invitation"):
+        read_renewal(answer, evil, fleets.now)
 
 
 async def test_a_node_without_an_identity_says_so() -> None:

@@ -150,9 +150,7 @@ def test_a_revoked_operator_takes_its_certificates_with_it_and_their_nodes_go_on
     fleet.exchange("a", "b")
     assert not len(fleet["b"].state.constraints)
     fleet.exchange("a", "m")
-    with pytest.raises(
-        ConstraintCrdtError, match="the operator that certified m was revoked by a: writes go on with a certificate of"
-    ):
+    with pytest.raises(ConstraintCrdtError, match="the operator that certified m was revoked by a: writes go on with"):
         m.record(1, constraint="x")
     m.authority._credentials = FastCredentials("m", "member")  # type: ignore[union-attr]  # as a renewal does
     before = m.replica

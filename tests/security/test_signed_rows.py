@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica
-from constraint_crdt.crdt.cells import Dead, make_cell, make_removal
+from constraint_crdt.crdt.cells import Stub, make_cell, make_removal
 from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, check_dead
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, check_stubs
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import Delta, Sync, decode_message, encode_message
 from constraint_crdt.state_file import from_json, to_json
@@ -82,14 +82,14 @@ def test_a_row_covers_what_another_removed_and_not_what_it_replaced() -> None:
     before = signed.root(ME)
     rows._drop(rows.above(ME, 0)[0])
     assert signed.root(ME) == before
-    assert [(each.seq, each.key) for each in signed.dead(ME)] == [(1, "x")]
+    assert [(each.seq, each.key) for each in signed.stubs(ME)] == [(1, "x")]
     rows.write(ME, make_cell(3, "x", [2, 0]))
     assert signed.root(ME) != before
-    assert signed.dead(ME) == []
+    assert signed.stubs(ME) == []
 
 
 def test_a_writer_settles_and_every_reader_forgets_the_dead() -> None:
-    a, b, c = (node(name, limits=Limits(dead_cells=8)) for name in "abc")
+    a, b, c = (node(name, limits=Limits(stubs=8)) for name in "abc")
     for number in range(30):
         a.add_constraint(f"c{number}", when="v < 1.0")
     exchange(a, b)
@@ -98,32 +98,32 @@ def test_a_writer_settles_and_every_reader_forgets_the_dead() -> None:
         b.remove_constraint(f"c{number}")
     for one, other in ((a, b), (b, c), (a, c)):
         exchange(one, other)
-    assert len(c.state.rows.signed.dead(a.replica)) == 20  # type: ignore[union-attr]
+    assert len(c.state.rows.signed.stubs(a.replica)) == 20  # type: ignore[union-attr]
     a.record(1)
     exchange(a, c)
     exchange(c, b)
     late = node("late")
     exchange(b, late)
     for each in (a, b, c, late):
-        assert each.state.rows.signed.dead(a.replica) == []  # type: ignore[union-attr]
+        assert each.state.rows.signed.stubs(a.replica) == []  # type: ignore[union-attr]
         assert each.state.rows.get(SETTLED, "0", a.replica) is not None
         assert (len(each.state.constraints), each.state_hash) == (10, a.state_hash)
 
 
 @pytest.mark.parametrize(
-    "dead",
+    "stubs",
     [
-        [Dead(1, 1, "x", bytes(16))],
-        [Dead(9, 1, "x", bytes(16))],
-        [Dead(4, 1, "x", bytes(16)), Dead(3, 1, "y", bytes(16))],
-        [Dead(3, 200, "x", bytes(16))],
-        [Dead(3, 1, "x", bytes(15))],
-        [Dead(3, 1, "x" * 10_000, bytes(16))],
+        [Stub(1, 1, "x", bytes(16))],
+        [Stub(9, 1, "x", bytes(16))],
+        [Stub(4, 1, "x", bytes(16)), Stub(3, 1, "y", bytes(16))],
+        [Stub(3, 200, "x", bytes(16))],
+        [Stub(3, 1, "x", bytes(15))],
+        [Stub(3, 1, "x" * 10_000, bytes(16))],
     ],
 )
-def test_malformed_dead_cells_are_refused(dead: list[Dead]) -> None:
+def test_malformed_dead_cells_are_refused(stubs: list[Stub]) -> None:
     with pytest.raises(ConstraintCrdtError):
-        check_dead(dead, 2, 8)
+        check_stubs(stubs, 2, 8)
 
 
 @pytest.mark.parametrize(("key", "bits"), [("x", b""), ("01", b""), ("-1", b""), ("0", bytes(STRETCH // 8 + 1)), ("9" * 20, b"")])

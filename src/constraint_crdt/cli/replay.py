@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -56,12 +57,12 @@ def test_the_recording_replays_to_the_same_hashes() -> None:
 # --- search and replay of a history ----------------------------------------------------------------------------------------
 
 
-def search(*, first_seed: int, most: int | None, seconds: float, workers: int, as_json: bool) -> int:
+def search(*, first_seed: int, most: int | None, seconds: float, workers: int, signed: bool, as_json: bool) -> int:
     """Search for `seconds`, or `most` histories, or until an invariant breaks: 0 if none did, else 1 and a file of the history."""
     tally, found, interrupted = SearchExtent(), None, False
     began = told = time.monotonic()
     try:
-        for part, history in _parts(first_seed, most, began + seconds, workers):
+        for part, history in _parts(first_seed, most, began + seconds, workers, signed=signed):
             tally.add(part)
             if history is not None and (found is None or history.seed < found.seed):
                 found = history
@@ -89,13 +90,13 @@ def search(*, first_seed: int, most: int | None, seconds: float, workers: int, a
     return 1 if never else 0
 
 
-def _parts(first_seed: int, most: int | None, end: float, workers: int) -> Iterator[_Part]:
+def _parts(first_seed: int, most: int | None, end: float, workers: int, *, signed: bool = False) -> Iterator[_Part]:
     """Batch after batch of histories, from as many processes."""
     seed, last = first_seed, None if most is None else first_seed + most
     if workers == 1:
         while time.monotonic() < end and (last is None or seed < last):
             count = 1 if last is None else min(BATCH, last - seed)
-            yield search_seeds(seed, count)
+            yield search_seeds(seed, count, signed=signed)
             seed += count
         return
     context = multiprocessing.get_context("spawn")  # a fork of the caller might hold locks
@@ -105,7 +106,7 @@ def _parts(first_seed: int, most: int | None, end: float, workers: int) -> Itera
             while waiting or (time.monotonic() < end and (last is None or seed < last)):
                 while len(waiting) < workers + 1 and time.monotonic() < end and (last is None or seed < last):
                     count = BATCH if last is None else min(BATCH, last - seed)
-                    waiting.add(pool.submit(search_seeds, seed, count))
+                    waiting.add(pool.submit(partial(search_seeds, signed=signed), seed, count))
                     seed += count
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)

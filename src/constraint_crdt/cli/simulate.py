@@ -36,8 +36,8 @@ def simulate(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     if arguments.replay is not None:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
-        if arguments.chaos:
-            raise MisuseError("--replay runs one history and --chaos searches for some: give one of the two")
+        if arguments.chaos or arguments.signed:
+            raise MisuseError("--replay runs one history as it is, and --chaos searches for some: give one of the two")
         from constraint_crdt.cli.replay import replay_file
 
         return replay_file(arguments.replay, as_json=arguments.json)
@@ -51,9 +51,12 @@ def simulate(arguments: argparse.Namespace) -> int:
             most=None if arguments.seeds is None else parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1),
             seconds=60 * parse_number(arguments.minutes, "--minutes", 1.0, above=0.0, most=100_000.0),
             workers=parse_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
+            signed=arguments.signed,
             as_json=arguments.json,
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
+    if arguments.signed:
+        raise MisuseError("only a search with --chaos takes it: leave out --signed")
     seeds = parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
     scenarios = [_scenario(arguments, seed + more) for more in range(seeds)]
     plot = None if arguments.plot is None else plotter(arguments.plot)

@@ -333,8 +333,8 @@ def rank_of(cell: Cell) -> int:
 _seq = attrgetter("seq")
 
 
-class Dead(NamedTuple):
-    """A cell that the signature of its row covers, and that does not stand (`crdt.signed_rows`)."""
+class Stub(NamedTuple):
+    """What is left of a removed cell that the signature of its row still covers (`crdt.signed_rows`)."""
 
     seq: int
     kind: int
@@ -354,8 +354,8 @@ class Run(msgspec.Struct, gc=False, eq=False):
     floor: int = 0
     entry: int = 0
     """The keyed hash of the clock entry (replica, hi), set by `Digest.enter`; 0 before."""
-    dead: Sequence[Dead] = ()
-    """The dead cells above `lo` of a signed row, in ascending order of seq."""
+    stubs: Sequence[Stub] = ()
+    """Of a signed row, the stubs above `lo`, in ascending order of seq."""
 
     def above(self, lo: int) -> list[Cell]:
         """Its cells with a seq above `lo`. O(cells above lo)."""
@@ -363,4 +363,4 @@ class Run(msgspec.Struct, gc=False, eq=False):
 
     def without_floor(self) -> "Run":
         """The same stretch without a floor, as sent by a node that dropped no removals."""
-        return Run(self.replica, self.lo, self.hi, self.cells, 0, self.entry, self.dead) if self.floor else self
+        return Run(self.replica, self.lo, self.hi, self.cells, 0, self.entry, self.stubs) if self.floor else self

@@ -1,13 +1,13 @@
 """Runs on the wire.
 
-A run is `[ref, span, cells, gaps, lo, floor, dead]`, trailing parts left out where they are empty or 0:
+A run is `[ref, span, cells, gaps, lo, floor, stubs]`, trailing parts left out where they are empty or 0:
 
 - `ref`: an index into the sorted replicas of a clock known to both sides (the message names it), or `[node id, incarnation]`;
 - `span`: hi - lo. Where `ref` is an index, lo is the entry of the clock; otherwise lo is spelled out as `lo`;
 - `cells`: their own bytes, in ascending order of seq;
 - `gaps`: left out where the cells are the last `len(cells)` mutations up to hi, so seqs cost nothing. Otherwise, counted
   downwards from hi, how many seqs are skipped before each cell, the last cell first; -n repeats the number before n more times;
-- `dead`: of a signed row, `[seq - lo, kind, key, digest]` of each covered cell that does not stand.
+- `stubs`: of a signed row, `[seq - lo, kind, key, digest]` of each covered cell that does not stand.
 
 The parser gives an `UnboundRun`; `bind` adds replica and seqs, and checks that they fit.
 """
@@ -17,7 +17,7 @@ from itertools import groupby, repeat
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, Dead, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Run, Stub, read_cell
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_replica
@@ -36,7 +36,7 @@ class WireRun(msgspec.Struct, array_like=True, gc=False):
     gaps: list[int] = []
     lo: int = 0
     floor: int = 0
-    dead: list[Dead] = []
+    stubs: list[Stub] = []
 
 
 class UnboundRun(msgspec.Struct, gc=False, eq=False):
@@ -48,7 +48,7 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
     gaps: Sequence[int] = ()
     lo: int = 0
     floor: int = 0
-    dead: Sequence[Dead] = ()
+    stubs: Sequence[Stub] = ()
 
     def bind(self, base: ClockMark | None) -> Run:
         """Resolve against the clock named by the message. Raises `ConstraintCrdtError` for a run outside of the clock."""
@@ -61,8 +61,8 @@ class UnboundRun(msgspec.Struct, gc=False, eq=False):
             cell.replica, cell.seq = replica, seq
             if not isinstance(cell.key, str):
                 cell.key = seq
-        dead = [Dead(lo + each.seq, each.kind, each.key, each.digest) for each in self.dead] if self.dead else ()
-        return Run(replica, lo, hi, self.cells, self.floor, 0, dead)
+        stubs = [Stub(lo + each.seq, each.kind, each.key, each.digest) for each in self.stubs] if self.stubs else ()
+        return Run(replica, lo, hi, self.cells, self.floor, 0, stubs)
 
     def _seqs(self, hi: int) -> Sequence[int]:
         if not self.gaps:
@@ -106,7 +106,7 @@ def read_run(wire: WireRun) -> UnboundRun:
     if wire.gaps and (wire.gaps[0] < 0 or _count(wire.gaps) != len(wire.cells)):
         raise ConstraintCrdtError(f"a run has {len(wire.cells)} cells, and gaps for another number of them")
     cells = [read_cell(bytes(raw)) for raw in wire.cells]
-    return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor, wire.dead)
+    return UnboundRun(read_ref(wire.ref), wire.span, cells, wire.gaps, wire.lo, wire.floor, wire.stubs)
 
 
 def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
@@ -114,10 +114,10 @@ def wire_run(run: Run | UnboundRun, base: ClockMark | None) -> list[object]:
     if isinstance(run, Run):
         ref: object = ref_of(run.replica, base)
         lo = 0 if isinstance(ref, int) else run.lo
-        dead = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.dead]
-        parts = [ref, run.hi - run.lo, _joined(run.cells), _gaps(run), lo, run.floor, dead]
+        stubs = [(each.seq - run.lo, each.kind, each.key, each.digest) for each in run.stubs]
+        parts = [ref, run.hi - run.lo, _joined(run.cells), _gaps(run), lo, run.floor, stubs]
     else:
-        parts = [run.ref, run.span, _joined(run.cells), run.gaps, run.lo, run.floor, run.dead]
+        parts = [run.ref, run.span, _joined(run.cells), run.gaps, run.lo, run.floor, run.stubs]
     while len(parts) > 3 and not parts[-1]:
         parts.pop()
     return parts

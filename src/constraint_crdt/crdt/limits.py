@@ -110,7 +110,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     blooms: int = 64
     """The same for Bloom filters."""
 
-    dead_cells: int = 1_024
+    stubs: int = 1_024
     """Cells of the own signed row removed by others, from which on the node ends their digests (docs/design/authority.md)."""
 
 

@@ -12,7 +12,7 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
-- With `follow_signatures`, the dead cells of signed rows are kept and passed on (`crdt.signed_rows`).
+- With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`).
 
 Rows are single-writer: two nodes with the same clock for a row have the same row. So a row received or sent whole *is* its `Run`,
 shared by all nodes of the process. A run never changes; a node with a change to make first turns the run into a `Row` of its own
@@ -175,7 +175,7 @@ class Rows(Tables):
         return row.between(lo, hi) if isinstance(row, Row) else _between(row.cells, lo, hi)
 
     def follow_signatures(self) -> SignedRows:
-        """Keep the dead cells of signed rows from now on."""
+        """Keep the stubs of signed rows from now on."""
         if self.signed is None:
             self.signed = SignedRows(self.between, self.get)
         return self.signed
@@ -209,17 +209,17 @@ class Rows(Tables):
 
     def _run(self, replica: Replica, lo: int) -> Run:
         row, hi = self._rows[replica], self._clock[replica]
-        dead = self.signed.dead(replica, lo) if self.signed is not None else ()
+        stubs = self.signed.stubs(replica, lo) if self.signed is not None else ()
         if lo:
-            return Run(replica, lo, hi, row.above(lo), 0, 0, dead)
+            return Run(replica, lo, hi, row.above(lo), 0, 0, stubs)
         if isinstance(row, Row):
-            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry, dead)
+            row = self._rows[replica] = Run(replica, 0, hi, row.above(0), 0, row.entry, stubs)
         return row
 
     def whole(self) -> list[Run]:
         """Every row from 0, with its floor: the content of a Sync. O(rows + cells not shared yet)."""
         floor, runs = self._floors.get, self.runs([(replica, 0) for replica in self._clock])
-        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry, run.dead) for run in runs]
+        return [Run(run.replica, 0, run.hi, run.cells, floor(run.replica, 0), run.entry, run.stubs) for run in runs]
 
     # --- writing -------------------------------------------------------------------------------------------------
 
@@ -297,11 +297,11 @@ class Rows(Tables):
         return Applied((self._clock_sum, self._count) != version, False, exact)
 
     def restore(self, runs: Sequence[Run]) -> None:
-        """Take in all rows from a store, with the dead cells of the signed rows. Raises as `apply` does."""
+        """Take in all rows from a store, with the stubs of the signed rows. Raises as `apply` does."""
         self.apply(runs, whole=True)
         if self.signed is not None:
             for run in runs:
-                self.signed.begin(run.replica, run.dead)
+                self.signed.begin(run.replica, run.stubs)
 
     def merge(self, other: "Rows") -> bool:
         """Take in everything another set of rows knows. True if the knowledge here changed."""

@@ -6,8 +6,8 @@
 | 29 SETTLED | the number of a stretch of `STRETCH` seqs | a bit for each seq of the stretch that the signature still covers |
 
 A row *covers* the cells of its writer that no later cell of the same row replaced, SIGNATURE cells apart. A covered cell may stand,
-or be *dead*: removed by a cell of another row, or dropped by `collect`. Of a dead cell each node keeps the digest, and passes it on
-with the runs of the row (`Run.dead`), so that the signature can be checked against what is left.
+or be *stubs*: removed by a cell of another row, or dropped by `collect`. Of a stub each node keeps the digest, and passes it on
+with the runs of the row (`Run.stubs`), so that the signature can be checked against what is left.
 
 The signature is about the replica, the seq, and the root of a tree of hashes (Merkle, 1988): blocks of the digests of 16 seqs, two
 levels of 16 hashes each, and the root over these stretches of 4,096 seqs. A change of a long row computes few hashes again.
@@ -16,7 +16,7 @@ Rules kept here:
 
 - What a row covers follows from the row alone, never from removals. So it is the same on every node with the same clock.
 - `predict` computes the root after a run without changing anything; `adopt` takes the prediction over after the run was applied.
-- A SETTLED cell ends dead digests: its writer states which seqs of a stretch are left. Other cells of the stretch are dead.
+- A SETTLED cell ends stubs: its writer states which seqs of a stretch are left. Other cells of the stretch do not stand.
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
 """
 
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from constraint_crdt.crdt.cells import MAX_KIND, Cell, Dead, Key, Run, make_cell, register, require, value_of
+from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, make_cell, register, require, value_of
 from constraint_crdt.crdt.digest import replica_bytes
 from constraint_crdt.crdt.limits import KEY_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica
@@ -59,13 +59,13 @@ register(SIGNATURE, bytes, _check_signature, key_bytes=1)
 register(SETTLED, bytes, _check_settled, key_bytes=20)
 
 
-def check_dead(dead: Sequence[Dead], lo: int, hi: int) -> None:
-    """Raise `ConstraintCrdtError` unless the dead cells of a run go up from `lo` to `hi`, with digests and keys in bounds."""
+def check_stubs(stubs: Sequence[Stub], lo: int, hi: int) -> None:
+    """Raise `ConstraintCrdtError` unless the stubs of a run go up from `lo` to `hi`, with digests and keys in bounds."""
     last = lo
-    for seq, kind, key, digest in dead:
-        require(last < seq <= hi, "the seq of a dead cell")
-        require(0 <= kind <= MAX_KIND and len(digest) == HASH_BYTES, "a dead cell")
-        require(key is None or len(key.encode()) <= KEY_BYTES, "the key of a dead cell")
+    for seq, kind, key, digest in stubs:
+        require(last < seq <= hi, "the seq of a stub")
+        require(0 <= kind <= MAX_KIND and len(digest) == HASH_BYTES, "a stub")
+        require(key is None or len(key.encode()) <= KEY_BYTES, "the key of a stub")
         last = seq
 
 
@@ -84,33 +84,33 @@ Hashes = Mapping[int, bytes | None]
 
 
 class _Tree:
-    """The hashes of a row, and its dead cells."""
+    """The hashes of a row, and its stubs."""
 
     __slots__ = ("by_seq", "by_slot", "levels")
 
     def __init__(self) -> None:
         self.levels: list[dict[int, bytes]] = [{} for _ in range(LEVELS)]
         self.by_slot: dict[tuple[int, Key], int] = {}
-        self.by_seq: dict[int, Dead] = {}
+        self.by_seq: dict[int, Stub] = {}
 
-    def put(self, dead: Dead) -> None:
-        """Note a dead cell; of several in a slot the highest seq is covered."""
-        slot = _slot(dead)
+    def put(self, stub: Stub) -> None:
+        """Note a stub; of several in a slot the highest seq is covered."""
+        slot = _slot(stub)
         seq = self.by_slot.get(slot)
-        if seq is None or seq <= dead.seq:
+        if seq is None or seq <= stub.seq:
             if seq is not None:
                 del self.by_seq[seq]
-            self.by_slot[slot] = dead.seq
-            self.by_seq[dead.seq] = dead
+            self.by_slot[slot] = stub.seq
+            self.by_seq[stub.seq] = stub
 
     def pop(self, seq: int) -> None:
-        """Forget a dead cell."""
-        dead = self.by_seq.pop(seq, None)
-        if dead is not None:
-            del self.by_slot[_slot(dead)]
+        """Forget a stub."""
+        stub = self.by_seq.pop(seq, None)
+        if stub is not None:
+            del self.by_slot[_slot(stub)]
 
-    def above(self, lo: int) -> list[Dead]:
-        """The dead cells above a seq, in ascending order."""
+    def above(self, lo: int) -> list[Stub]:
+        """The stubs above a seq, in ascending order."""
         return [self.by_seq[seq] for seq in sorted(self.by_seq) if seq > lo]
 
 
@@ -121,14 +121,14 @@ class Prediction(NamedTuple):
     root: bytes
     hashes: Sequence[Hashes]
     """The changed hashes of each level."""
-    dead: Sequence[Dead]
-    """The dead cells that the run brings."""
+    stubs: Sequence[Stub]
+    """The stubs that the run brings."""
     gone: frozenset[int]
     """The seqs that the row covers no longer."""
     whole: bool
     """The run is the row from 0, and replaces what is known of it."""
     superseded: Sequence[Cell] = ()
-    """The standing cells that a dead cell of the run replaced."""
+    """The standing cells that a stub of the run replaced."""
 
 
 Standing = Callable[[Replica, int, int], Sequence[Cell]]
@@ -153,16 +153,16 @@ class SignedRows:
         return replica in self._trees
 
     def copy(self, standing: Standing, find: Find) -> "SignedRows":
-        """The signed rows of a copy of the rows. O(dead cells)."""
+        """The signed rows of a copy of the rows. O(stubs)."""
         twin = SignedRows(standing, find)
         for replica, tree in self._trees.items():
             twin.begin(replica, tree.by_seq.values())
         return twin
 
-    def begin(self, replica: Replica, dead: Iterable[Dead] = ()) -> None:
-        """Follow a row: a new one, or one from a store, with its dead cells."""
+    def begin(self, replica: Replica, stubs: Iterable[Stub] = ()) -> None:
+        """Follow a row: a new one, or one from a store, with its stubs."""
         tree = self._trees[replica] = _Tree()
-        for each in dead:
+        for each in stubs:
             tree.put(each)
         self._dirty[replica] = None
 
@@ -172,29 +172,24 @@ class SignedRows:
         self._dirty.pop(replica, None)
         self._changed.add(replica)
 
-    def dead(self, replica: Replica, lo: int = 0) -> list[Dead]:
-        """The dead cells of a row above a seq, in ascending order. O(dead cells of the row)."""
+    def stubs(self, replica: Replica, lo: int = 0) -> list[Stub]:
+        """The stubs of a row above a seq, in ascending order. O(stubs of the row)."""
         tree = self._trees.get(replica)
         return tree.above(lo) if tree is not None and tree.by_seq else []
 
-    def dead_count(self, replica: Replica) -> int:
-        """The number of dead cells of a row."""
-        tree = self._trees.get(replica)
-        return len(tree.by_seq) if tree is not None else 0
-
     def covers(self, cell: Cell) -> bool:
-        """True if the cell is one of those that the writer signed, standing here or dead."""
+        """True if the cell is one of those that the writer signed, standing here or a stub."""
         tree = self._trees.get(cell.replica)
         if tree is None:
             return False
-        dead = tree.by_seq.get(cell.seq)
-        if dead is not None:
-            return dead.digest == covered_digest(cell)
+        stub = tree.by_seq.get(cell.seq)
+        if stub is not None:
+            return stub.digest == covered_digest(cell)
         standing = self._find(cell.kind, cell.key, cell.replica)
         return standing is not None and standing.seq == cell.seq and standing.digest == cell.digest
 
     def take_changed(self) -> set[Replica]:
-        """The rows whose dead cells changed since the last call, for a store."""
+        """The rows whose stubs changed since the last call, for a store."""
         changed, self._changed = self._changed, set()
         return changed
 
@@ -214,8 +209,8 @@ class SignedRows:
             if before is not None:
                 touched.add(before.seq)
             ended = unsettled(cell, tree.by_seq) if cell.kind == SETTLED else []
-            dead = tree.by_slot.get((cell.kind, cell.key)) if tree.by_slot else None
-            for seq in ended if dead is None else (*ended, dead):
+            left = tree.by_slot.get((cell.kind, cell.key)) if tree.by_slot else None
+            for seq in ended if left is None else (*ended, left):
                 touched.add(seq)
                 tree.pop(seq)
                 self._changed.add(replica)
@@ -235,7 +230,7 @@ class SignedRows:
         return _root(tree.levels[-1])
 
     def settled_cells(self, replica: Replica, least: int) -> list[Cell]:
-        """The SETTLED cells by which the writer ends the dead cells of its row; none while they are fewer than `least`."""
+        """The SETTLED cells by which the writer ends the stubs of its row; none while they are fewer than `least`."""
         tree = self._trees[replica]
         if len(tree.by_seq) < least:
             return []
@@ -254,17 +249,17 @@ class SignedRows:
     def predict(self, run: Run, known: int) -> Prediction:
         """The row after `run`, whose cells have their digests. `known`: the clock of the row here, at least the `lo` of the run.
 
-        Raises `ConstraintCrdtError` for malformed dead cells.
+        Raises `ConstraintCrdtError` for malformed stubs.
         """
-        dead = run.dead
-        check_dead(dead, run.lo, run.hi)
+        stubs = run.stubs
+        check_stubs(stubs, run.lo, run.hi)
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
-            hashes = _hashes_of(run.cells, dead)
-            return Prediction(run, _root(hashes[-1]), hashes, dead, frozenset(), True)
+            hashes = _hashes_of(run.cells, stubs)
+            return Prediction(run, _root(hashes[-1]), hashes, stubs, frozenset(), True)
         self.root(run.replica)
         new = [cell for cell in run.cells if cell.seq > known]
-        news = [each for each in dead if each.seq > known]
+        news = [each for each in stubs if each.seq > known]
         gone: set[int] = set()
         for cell in new:
             before = self._find(cell.kind, cell.key, run.replica)
@@ -301,7 +296,7 @@ class SignedRows:
         if prediction.whole:
             before = self._trees.get(replica)
             tree = self._trees[replica] = _Tree()
-            for each in prediction.dead:
+            for each in prediction.stubs:
                 tree.put(each)
             if before is not None:  # cells of the run that died while it was applied
                 covered = {cell.seq for cell in run.cells}
@@ -313,7 +308,7 @@ class SignedRows:
             tree = self._trees[replica]
             for seq in prediction.gone:
                 tree.pop(seq)
-            for each in prediction.dead:
+            for each in prediction.stubs:
                 tree.put(each)
         if tree.by_seq or prediction.gone or prediction.whole:
             self._changed.add(replica)
@@ -324,11 +319,11 @@ class SignedRows:
         tree = self._trees.get(cell.replica)
         if tree is None or cell.kind == SIGNATURE:
             return
-        tree.put(Dead(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell)))
+        tree.put(Stub(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell)))
         self._changed.add(cell.replica)
 
     def revived(self, cell: Cell) -> None:
-        """A repair lets a dead cell stand again."""
+        """A repair lets a stub stand again."""
         tree = self._trees.get(cell.replica)
         if tree is not None and cell.seq in tree.by_seq:
             tree.pop(cell.seq)
@@ -353,8 +348,8 @@ class SignedRows:
         return _hash(list(found.values()), 0) if found else None
 
 
-def _slot(dead: Dead) -> tuple[int, Key]:
-    return dead.kind, dead.seq if dead.key is None else dead.key
+def _slot(stub: Stub) -> tuple[int, Key]:
+    return stub.kind, stub.seq if stub.key is None else stub.key
 
 
 def unsettled(cell: Cell, seqs: Iterable[int]) -> list[int]:
@@ -371,11 +366,11 @@ _PERSONS: Final = [b"row tree %d" % level for level in range(LEVELS)]
 _EMPTY: Final = bytes(HASH_BYTES)
 
 
-def _hashes_of(cells: Sequence[Cell], dead: Sequence[Dead]) -> list[Hashes]:
+def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[Hashes]:
     """The hashes of a whole row. O(cells)."""
-    if dead:
+    if stubs:
         covered = sorted(
-            [(cell.seq, covered_digest(cell)) for cell in cells if cell.kind != SIGNATURE] + [(d.seq, d.digest) for d in dead]
+            [(cell.seq, covered_digest(cell)) for cell in cells if cell.kind != SIGNATURE] + [(d.seq, d.digest) for d in stubs]
         )
         seqs, digests = [seq for seq, _ in covered], [digest for _, digest in covered]
     else:

@@ -57,15 +57,14 @@ BODY_PAUSE = 30.0
 """Seconds: the longest pause within a body."""
 
 BODY_RATE = 4096
-"""Bytes per second of a body, at least: on average, after `BODY_PAUSE` seconds."""
+"""Bytes per second of a body, at least: on average, after twice `BODY_PAUSE` seconds."""
 
 NO_STORE: Final[Mapping[str, str]] = {"cache-control": "no-store"}
 MOST_ANSWERS = 256
 MOST_BYTES = 32 * 1024 * 1024
 LARGEST = 8 * 1024 * 1024  # bytes of the largest response in the cache
 
-CHEAP = 0.001
-"""Seconds: a response computed faster is computed for each request."""
+CHEAP = 0.001  # seconds: a response computed faster is computed for each request
 
 SHARE_OF_LOOP = 1
 """After an expensive response, the pause as a multiple of its time: half of the loop stays free."""
@@ -75,7 +74,6 @@ LONGEST_PAUSE = 0.25  # seconds between two of them, at most
 _HEADERS = {"cache-control": "private, no-cache"}  # clients revalidate each time
 
 _Asked = tuple[str, bytes]
-
 BodyStruct = TypeVar("BodyStruct", bound=msgspec.Struct)
 
 _log = logging.getLogger("constraint_crdt.api")
@@ -324,17 +322,19 @@ async def _read(request: Request, most: int) -> bytes:
         raise _too_large(most)
     body = bytearray()
     try:
-        now, latest = (clock := asyncio.get_running_loop().time), clock() + BODY_PAUSE
+        now, slow = asyncio.get_running_loop().time, False
+        began = now()
         async with asyncio.timeout(BODY_PAUSE) as pause:
             async for chunk in request.stream():
                 body += chunk
-                pause.reschedule(min(now() + BODY_PAUSE, latest + len(body) / BODY_RATE))
+                paused, least = now() + BODY_PAUSE, began + 2 * BODY_PAUSE + len(body) / BODY_RATE
+                slow = least < paused
+                pause.reschedule(min(paused, least))
                 if len(body) > most:
                     raise _too_large(most)
     except TimeoutError:
-        slow = now() - latest >= len(body) / BODY_RATE > 0
-        paused = f"nothing more of the body came for {BODY_PAUSE:g} s"
-        detail = f"the body came with less than {BODY_RATE} bytes per second" if slow else paused
+        waited = f"nothing more of the body came for {BODY_PAUSE:g} s"
+        detail = f"the body came with less than {BODY_RATE} bytes per second" if slow else waited
         raise Problem(HTTPStatus.REQUEST_TIMEOUT, detail, headers={"connection": "close"}) from None
     except ClientDisconnect:
         raise Problem(HTTPStatus.BAD_REQUEST, "the connection ended before the body did") from None

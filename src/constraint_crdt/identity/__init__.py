@@ -45,15 +45,15 @@ from constraint_crdt.identity.certificates import (
     SECOND,
     IdentityError,
     Issuer,
-    Member,
+    Powers,
     RandomBytes,
     Root,
     Subject,
     authority_of,
     certify,
-    certify_issuer,
     check_name,
     check_role,
+    check_within,
     common_name,
     create_issuer,
     create_key,
@@ -68,8 +68,8 @@ from constraint_crdt.identity.certificates import (
     ns_of,
     public_key_of,
     read_certificates,
-    read_chain,
     read_issuer,
+    read_issuing,
     read_key,
     read_request,
     read_root,
@@ -96,13 +96,13 @@ __all__ = [
     "IdentityError",
     "Issuer",
     "Member",
+    "Powers",
     "RandomBytes",
     "Root",
     "Rotation",
     "Subject",
     "accepted_roots",
     "certify",
-    "certify_issuer",
     "check_name",
     "check_role",
     "create_issuer",
@@ -139,6 +139,67 @@ MAX_ROOTS = 8
 """Roots of a fleet that a node knows, at most."""
 
 _SIGNATURE_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node, as its chain of certificates names it. Build it with `read_chain`."""
+
+    fleet: str
+    node: str
+    role: str
+    public_key: bytes
+    fingerprint: str
+    """SHA-256 of the public key, in hex digits."""
+    issuer: str | None
+    """The fingerprint of the node key of the operator that signed the certificate; None if the root signed it."""
+    begins: int
+    ends: int
+    """The validity of the certificate, in ns since the epoch."""
+    certified_by: str
+    """The operator that signed the certificate; "" if the root did."""
+    root: str
+    """The fingerprint of the root."""
+
+
+def read_chain(chain: bytes, roots: Sequence[x509.Certificate]) -> Member:
+    """The member of a chain: the DER of its certificate, then that of the issuing certificate, unless a root signed the first.
+
+    Raises `IdentityError` for another content, and for a chain that does not end at one of `roots`, names two fleets, gives a role
+    that its issuer may not give, or is valid outside of the validity of its issuer. Does not look at the time.
+    """
+    try:
+        with warnings.catch_warnings():  # the chain may be of a stranger: the library's warnings about it are of no use
+            warnings.simplefilter("ignore")
+            certificate, *issuing = [x509.load_der_x509_certificate(each) for each in split_chain(chain)]
+            return _member(certificate, issuing[0] if issuing else None, roots)
+    except MALFORMED as error:
+        raise IdentityError(f"that is no chain of certificates: {error}") from None
+
+
+def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roots: Sequence[x509.Certificate]) -> Member:
+    root = next((each for each in roots if is_issued_by(issuing or certificate, each)), None)
+    if root is None:
+        raise IdentityError("the certificate is of another fleet: its root did not sign it")
+    subject, key = read_subject(certificate, issuing or root), public_key_of(certificate)
+    if issuers_below(certificate) is not None or subject.fleet != name_in(root):
+        raise IdentityError(f"the certificate of {subject.node} is not that of a node of the fleet {name_in(root)}")
+    powers = None if issuing is None else read_issuing(issuing, root)
+    if powers is not None:
+        powers.check(subject, fingerprint(key))
+    check_within(certificate, issuing or root, subject.node)
+    return Member(
+        fleet=subject.fleet,
+        node=subject.node,
+        role=subject.role,
+        public_key=key.public_bytes_raw(),
+        fingerprint=fingerprint(key),
+        issuer=None if powers is None else powers.key,
+        begins=ns_of(certificate.not_valid_before_utc),
+        ends=ns_of(certificate.not_valid_after_utc),
+        certified_by="" if powers is None else powers.operator,
+        root=_print(root),
+    )
 
 
 @dataclass(frozen=True)

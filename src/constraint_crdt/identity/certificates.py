@@ -5,7 +5,6 @@ signed it. `read_chain` alone decides whose a chain is: the same answer at every
 """
 
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,6 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _URI = re.compile(r"constraint-crdt://([^/]+)/([^/]+)/([^/]+)", re.ASCII)
 _ISSUER = "issuer"
 _CERTIFIES = "certifies"
+_KEY = "key"
 _LONG_FORM = b"\x30\x82"
 _SIGNATURE = b"\x03\x41\x00"
 
@@ -64,27 +64,6 @@ class Subject:
     fleet: str
     role: str
     node: str
-
-
-@dataclass(frozen=True)
-class Member:
-    """A node, as its chain of certificates names it. Build it with `read_chain`."""
-
-    fleet: str
-    node: str
-    role: str
-    public_key: bytes
-    fingerprint: str
-    """SHA-256 of the public key, in hex digits."""
-    issuer: str | None
-    """The fingerprint of the operator's key that signed the certificate; None if the root signed it."""
-    begins: int
-    ends: int
-    """The validity of the certificate, in ns since the epoch."""
-    certified_by: str
-    """The operator that signed the certificate; "" if the root did."""
-    root: str
-    """The fingerprint of the root."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +91,33 @@ class Root(Signer):
 
 
 @dataclass(frozen=True)
-class Issuer(Signer):
-    """The issuing certificate of an operator. It certifies `roles`, and the operator itself in any role."""
+class Powers:
+    """What the issuing certificate of an operator allows."""
 
-    node: str
+    fleet: str
+    operator: str
     roles: tuple[str, ...]
+    """The roles that it may give to any node."""
+    key: str
+    """The fingerprint of the operator's own key, which it may certify in any role."""
+
+    def check(self, subject: Subject, key: str) -> None:
+        """Refuse to certify `subject`, whose key has the fingerprint `key`. Raises `IdentityError`."""
+        if subject.fleet != self.fleet:
+            raise IdentityError(
+                f"the certificate of {subject.node} is of the fleet {subject.fleet}, and its issuer of {self.fleet}"
+            )
+        if subject.role not in self.roles and (subject.node, key) != (self.operator, self.key):
+            raise IdentityError(
+                f"the operator {self.operator} may not certify {subject.node} as {subject.role}: certify it where the root is"
+            )
+
+
+@dataclass(frozen=True)
+class Issuer(Signer):
+    """The issuing certificate of an operator, with its key."""
+
+    powers: Powers
 
 
 def check_name(name: str, what: str) -> str:
@@ -154,31 +155,32 @@ def create_root(fleet: str, *, now: int, random: RandomBytes) -> Root:
 
 
 def create_issuer(
-    root: Root, node: str, roles: Sequence[str], key: Ed25519PrivateKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
+    root: Root,
+    node: str,
+    own: Ed25519PublicKey,
+    roles: Sequence[str],
+    key: Ed25519PrivateKey,
+    *,
+    now: int,
+    random: RandomBytes,
+    valid: int = ISSUER_VALID,
 ) -> Issuer:
-    """The issuer that the operator `node` is with an issuing certificate for its key. Raises as `certify_issuer` does."""
-    certificate = certify_issuer(root, node, roles, key.public_key(), now=now, random=random, valid=valid)
-    return Issuer(root.fleet, certificate, key, node, tuple(roles))
+    """The issuing certificate of the operator `node`, for `key`. `own`: the key of the node. `roles`: those that it certifies.
 
-
-def certify_issuer(
-    root: Root, node: str, roles: Sequence[str], key: Ed25519PublicKey, *, now: int, random: RandomBytes, valid: int = ISSUER_VALID
-) -> x509.Certificate:
-    """The issuing certificate of the operator `node`, for its key. `roles`: those that it certifies.
-
-    The key is that of the node, so that one revocation ends both. Raises `IdentityError` for a wrong name, role or validity, and
-    for a root that is not valid or that allows no issuers.
+    Raises `IdentityError` for a wrong name, role or validity, and for a root that is not valid or that allows no issuers.
     """
     check_name(node, "the name of a node")
     _check_issuers(root.certificate)
     uris = [
         f"constraint-crdt://{root.fleet}/{_ISSUER}/{node}",
         f"constraint-crdt://{root.fleet}/{_CERTIFIES}/{'+'.join(check_role(each) for each in roles)}",
+        f"constraint-crdt://{root.fleet}/{_KEY}/{fingerprint(own)}",
     ]
     subject = common_name(f"/{node}")  # the name of no node
     validity = within(root, f"the root of {root.fleet}", now, valid)
-    unsigned = unsigned_certificate(subject, root.certificate.subject, key, root.key.public_key(), validity, random)
-    return authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
+    unsigned = unsigned_certificate(subject, root.certificate.subject, key.public_key(), root.key.public_key(), validity, random)
+    certificate = authority_of(unsigned, path_length=0).add_extension(_alternative(uris), critical=False).sign(root.key, None)
+    return Issuer(root.fleet, certificate, key, Powers(root.fleet, node, tuple(roles), fingerprint(own)))
 
 
 def read_issuer(certificate: bytes, key: bytes, roots: Sequence[x509.Certificate]) -> Issuer:
@@ -190,12 +192,12 @@ def read_issuer(certificate: bytes, key: bytes, roots: Sequence[x509.Certificate
     if root is None:
         raise IdentityError("the issuing certificate is of another fleet: its root did not sign it")
     try:
-        fleet, node, roles = _read_issuing(found, root)
+        powers = read_issuing(found, root)
     except MALFORMED:
         raise IdentityError(
             "that is no issuing certificate: make one with `constraint-crdt fleet certify --role operator`"
         ) from None
-    return Issuer(fleet, found, secret, node, roles)
+    return Issuer(powers.fleet, found, secret, powers)
 
 
 def read_root(certificate: bytes, key: bytes) -> Root:
@@ -238,8 +240,8 @@ def certify(
     check_name(node, "the name of a node")
     check_role(role)
     if isinstance(signer, Issuer):
-        _check_may_certify(signer.node, signer.roles, node, role)
-        of = f"{signer.node} for certifying others"
+        signer.powers.check(Subject(signer.fleet, role, node), fingerprint(key))
+        of = f"{signer.powers.operator} for certifying others"
     else:
         of = f"the root of {signer.fleet}"
     validity = within(signer, of, now, valid)
@@ -267,21 +269,6 @@ def read_subject(certificate: x509.Certificate, root: x509.Certificate) -> Subje
     return Subject(match[1], match[2], match[3])
 
 
-def read_chain(chain: bytes, roots: Sequence[x509.Certificate]) -> Member:
-    """The member of a chain: the DER of its certificate, then that of the issuing certificate, unless a root signed the first.
-
-    Raises `IdentityError` for another content, and for a chain that does not end at one of `roots`, names two fleets, gives a role
-    that its issuer may not give, or is valid outside of the validity of its issuer. Does not look at the time.
-    """
-    try:
-        with warnings.catch_warnings():  # the chain may be of a stranger: the library's warnings about it are of no use
-            warnings.simplefilter("ignore")
-            certificate, *issuing = [x509.load_der_x509_certificate(each) for each in split_chain(chain)]
-            return _member(certificate, issuing[0] if issuing else None, roots)
-    except MALFORMED as error:
-        raise IdentityError(f"that is no chain of certificates: {error}") from None
-
-
 def split_chain(chain: bytes, most: int = 2) -> list[bytes]:
     """The certificates of a chain, in DER: 1 to `most`. Each takes 256 bytes or more, so its length has two bytes.
 
@@ -302,55 +289,23 @@ def split_chain(chain: bytes, most: int = 2) -> list[bytes]:
     return parts
 
 
-def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roots: Sequence[x509.Certificate]) -> Member:
-    root = next((each for each in roots if is_issued_by(issuing or certificate, each)), None)
-    if root is None:
-        raise IdentityError("the certificate is of another fleet: its root did not sign it")
-    subject = read_subject(certificate, issuing or root)
-    if _constraints(certificate).ca or subject.fleet != name_in(root):
-        raise IdentityError(f"the certificate of {subject.node} is not that of a node of the fleet {name_in(root)}")
-    operator = "" if issuing is None else _check_issuing(issuing, root, subject)
-    _check_within(certificate, issuing or root, subject.node)
-    key = public_key_of(certificate)
-    return Member(
-        fleet=subject.fleet,
-        node=subject.node,
-        role=subject.role,
-        public_key=key.public_bytes_raw(),
-        fingerprint=fingerprint(key),
-        issuer=None if issuing is None else fingerprint(public_key_of(issuing)),
-        begins=ns_of(certificate.not_valid_before_utc),
-        ends=ns_of(certificate.not_valid_after_utc),
-        certified_by=operator,
-        root=fingerprint(public_key_of(root)),
-    )
-
-
 def fingerprint(key: Ed25519PublicKey) -> str:
     """SHA-256 of a public key, in hex digits."""
     return sha256(key.public_bytes_raw()).hexdigest()
 
 
-def _check_issuing(issuing: x509.Certificate, root: x509.Certificate, subject: Subject) -> str:
-    """The operator. Refuses an issuing certificate that the root does not allow, and a `subject` that it may not certify."""
-    fleet, node, roles = _read_issuing(issuing, root)
-    if fleet != subject.fleet:
-        raise IdentityError(f"the certificate of {subject.node} is of the fleet {subject.fleet}, and its issuer of {fleet}")
-    _check_may_certify(node, roles, subject.node, subject.role)
-    return node
-
-
-def _read_issuing(issuing: x509.Certificate, root: x509.Certificate) -> tuple[str, str, tuple[str, ...]]:
-    """Fleet, node and roles of an issuing certificate, which `root` signed. Raises also the errors of the library."""
+def read_issuing(issuing: x509.Certificate, root: x509.Certificate) -> Powers:
+    """The powers of an issuing certificate, which `root` signed. Raises `IdentityError`, and the errors of the library."""
     _check_issuers(root)
     constraints, usage = _constraints(issuing), issuing.extensions.get_extension_for_class(x509.KeyUsage).value
-    named, certifies = (_URI.fullmatch(uri) for uri in _uris(issuing))
-    if not constraints.ca or constraints.path_length != 0 or not usage.key_cert_sign or named is None or certifies is None:
+    found = [match.groups() for uri in _uris(issuing) if (match := _URI.fullmatch(uri)) is not None]
+    if not constraints.ca or constraints.path_length != 0 or not usage.key_cert_sign or len(found) != 3:
         raise ValueError("an issuing certificate has another form")
-    if (named[2], certifies[1], certifies[2]) != (_ISSUER, named[1], _CERTIFIES):
-        raise ValueError("an issuing certificate names a node and its roles")
-    _check_within(issuing, root, f"{named[3]} for certifying others")
-    return named[1], named[3], tuple(certifies[3].split("+"))
+    (fleet, *named), (_, *certifies), (_, *key) = found
+    if {each[0] for each in found} != {fleet} or (named[0], certifies[0], key[0]) != (_ISSUER, _CERTIFIES, _KEY):
+        raise ValueError("an issuing certificate names a node, its roles and its key")
+    check_within(issuing, root, f"{named[1]} for certifying others")
+    return Powers(fleet, named[1], tuple(certifies[1].split("+")), key[1])
 
 
 def _check_issuers(root: x509.Certificate) -> None:
@@ -359,11 +314,6 @@ def _check_issuers(root: x509.Certificate) -> None:
         raise IdentityError(
             f"the root of {fleet} was made without operators that certify: replace it (`constraint-crdt fleet rotate`)"
         )
-
-
-def _check_may_certify(issuer: str, roles: Sequence[str], node: str, role: str) -> None:
-    if role not in roles and node != issuer:
-        raise IdentityError(f"the operator {issuer} may not certify {node} as {role}: certify it where the root is")
 
 
 def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -375,7 +325,8 @@ def is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> boo
     return True
 
 
-def _check_within(certificate: x509.Certificate, issuer: x509.Certificate, of: str) -> None:
+def check_within(certificate: x509.Certificate, issuer: x509.Certificate, of: str) -> None:
+    """Refuse a certificate that is valid at times when its issuer is not. Raises `IdentityError`."""
     outer = issuer.not_valid_before_utc, issuer.not_valid_after_utc
     if certificate.not_valid_before_utc < outer[0] or certificate.not_valid_after_utc > outer[1]:
         raise IdentityError(f"the certificate of {of} is valid at times when its issuer is not")

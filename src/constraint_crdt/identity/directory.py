@@ -10,7 +10,7 @@ The folder of a fleet has the root, and a folder for each identity made there:
     NODE/ca.pem, NODE/rotations.pem    the same again
     NODE/node.pem   the certificate of the node, and of its issuer if an operator signed it
     NODE/node.key   its private key
-    NODE/issuer.pem   of an operator: the certificate with which it certifies others, of the same key
+    NODE/issuer.pem, NODE/issuer.key    of an operator: the certificate with which it certifies others, and its key
     NODE/identity.toml    for people: fleet, node, role and end of the certificate
     NODE/node.toml  of a node that joined by an invitation: where it listens and connects by default
 
@@ -41,8 +41,8 @@ from constraint_crdt.identity import (
     RandomBytes,
     Root,
     certify,
-    certify_issuer,
     check_name,
+    create_issuer,
     create_key,
     create_request,
     create_root,
@@ -69,6 +69,7 @@ ABOUT = "identity.toml"
 ROTATIONS = "rotations.pem"
 FLEET = "fleet.toml"
 ISSUER = "issuer.pem"
+ISSUER_KEY = "issuer.key"
 DEFAULTS = "node.toml"
 
 OPERATORS_CERTIFY: Final[Mapping[str, tuple[str, ...]]] = {"all": ROLES, "members": ("observer", "member"), "none": ()}
@@ -176,7 +177,7 @@ def rotate_root(folder: Path, *, both: int, now: int, random: RandomBytes) -> tu
     for own in operators:  # the certificate of the node stays: others know the new root only once this node has told them
         write_rotations(own, statements)
         write_file(own / AUTHORITY, root.pem + roots)
-        _write_issuer(folder, own, root, own.name, _certified(own)[2], now=now, random=random)
+        _write_issuer(folder, own, root, own.name, now=now, random=random)
     return root, operators
 
 
@@ -208,15 +209,19 @@ def _write_certified(folder: Path, own: Path, root: Root, certificate: x509.Cert
     write_rotations(own, read_rotations(folder))
     _write_certificates(own, read_file(folder / AUTHORITY), [certificate], subject.fleet, subject.node, subject.role)
     if subject.role == "operator":
-        _write_issuer(folder, own, root, subject.node, public_key_of(certificate), now=now, random=random)
+        _write_issuer(folder, own, root, subject.node, now=now, random=random)
 
 
-def _write_issuer(folder: Path, own: Path, root: Root, node: str, key: Ed25519PublicKey, *, now: int, random: RandomBytes) -> None:
+def _write_issuer(folder: Path, own: Path, root: Root, node: str, *, now: int, random: RandomBytes) -> None:
     """Make the issuing certificate of an operator, if operators of the fleet certify any role."""
     roles = certified_roles(folder)
     if roles:
-        issuing = certify_issuer(root, node, roles, key, now=now, random=random)
-        write_file(own / ISSUER, issuing.public_bytes(Encoding.PEM))
+        key = read_key(read_file(own / ISSUER_KEY, secret=True)) if (own / ISSUER_KEY).exists() else create_key(random)
+        own_public = public_key_of(read_certificates(read_file(own / CERTIFICATE))[0])
+        issuer = create_issuer(root, node, own_public, roles, key, now=now, random=random)
+        if not (own / ISSUER_KEY).exists():
+            write_file(own / ISSUER_KEY, key_pem(key), secret=True)
+        write_file(own / ISSUER, issuer.pem)
 
 
 def write_request(folder: Path, node: str, request: Path, *, random: RandomBytes) -> None:
@@ -255,11 +260,12 @@ def load_issuer(folder: Path, identity: Identity) -> Issuer | None:
     """The issuing certificate of an operator, with its key; None if the folder has none. Raises `IdentityError`."""
     if not (folder / ISSUER).exists():
         return None
-    issuer = _at(folder, lambda: read_issuer(read_file(folder / ISSUER), read_file(folder / KEY, secret=True), identity.known))
-    if issuer.node != identity.subject.node:
-        raise IdentityError(
-            f"{folder / ISSUER} is of {issuer.node}, and the identity of {identity.subject.node}: copy those of one node"
-        )
+    issuer = _at(
+        folder, lambda: read_issuer(read_file(folder / ISSUER), read_file(folder / ISSUER_KEY, secret=True), identity.known)
+    )
+    if issuer.powers.key != fingerprint(identity.key.public_key()):
+        of, node = issuer.powers.operator, identity.subject.node
+        raise IdentityError(f"{folder / ISSUER} is of {of} with another key than {node} has: copy the files of one identity")
     return issuer
 
 

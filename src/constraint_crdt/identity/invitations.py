@@ -35,6 +35,7 @@ from constraint_crdt.identity import (
     SECOND,
     IdentityError,
     Issuer,
+    Member,
     RandomBytes,
     certify,
     check_name,
@@ -315,17 +316,20 @@ class Registrar:
         *,
         refusal: Callable[[str, str, bool], str | None],
         is_revoked: Callable[[str], bool],
+        is_known: Callable[[Member], bool],
         fleet: Callable[[], tuple[Sequence[bytes], Sequence[str]]],
         admitted: Callable[[Invitation, str], None],
         random: RandomBytes,
     ) -> None:
         """`refusal(name, fingerprint, invited)`: why the key may not have the name; `invited`: the invitation names it.
+        `is_known`: a member whose operator is revoked was there before that.
         `fleet`: the statements on roots, and endpoints, for a node that joins. `admitted` is told of each use, and of the node.
         """
         self.issuer = issuer
         self.invitations = invitations
         self._refusal = refusal
         self._is_revoked = is_revoked
+        self._is_known = is_known
         self._fleet = fleet
         self._admitted = admitted
         self._random = random
@@ -335,8 +339,8 @@ class Registrar:
         check_role(role)
         if name:
             check_name(name, "the name of a node")
-        if role not in self.issuer.roles:
-            roles = " and ".join(self.issuer.roles)
+        if role not in self.issuer.powers.roles:
+            roles = " and ".join(self.issuer.powers.roles)
             raise IdentityError(f"operators of this fleet certify {roles}: certify a node of role {role} where the root is")
         if not 1 <= uses <= (1 if name else MAX_USES):
             raise IdentityError("an invitation for a name has one use" if name else f"an invitation has 1 to {MAX_USES} uses")
@@ -410,6 +414,8 @@ class Registrar:
             raise IdentityError(f"the certificate of {node} is not valid on {moment(now)}: join again by an invitation")
         if self._is_revoked(member.fingerprint):
             raise IdentityError(f"{node} is revoked, and its certificate is not renewed")
+        if member.issuer is not None and self._is_revoked(member.issuer) and not self._is_known(member):
+            raise IdentityError(f"{member.certified_by}, which certified {node}, is revoked: join again by an invitation")
         valid = min(NODE_VALID, max(SECOND, member.ends - member.begins - EARLIER))
         return self._certify(node, member.role, key, now, valid)
 

@@ -452,9 +452,7 @@ class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
 async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
     with _with_certificates():
         certificates = node.certificates
-    made = await certificates.invite(request.role, request.name, request.uses, request.valid)
-    await node.note_in_audit("invite", f"{request.name or 'any name'} as {made.role}")
-    return Reply(made, created=True)
+    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
@@ -467,11 +465,9 @@ async def _withdraw(node: "Node", request: WithdrawInvitation) -> InvitationRepo
         certificates = node.certificates
         certificates.invitations()
     try:
-        withdrawn = certificates.withdraw(request.id)
+        return certificates.withdraw(request.id)
     except ConstraintCrdtError as error:
         raise not_found(str(error)) from None
-    await node.note_in_audit("withdraw", request.id)
-    return withdrawn
 
 
 def _invite_or_withdraw(client: "Client", flags: "Namespace") -> InvitationReport:
@@ -644,9 +640,7 @@ class RenewalReport(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _renew(node: "Node", _: Empty) -> RenewalReport:
     with _with_certificates():
-        renewed = await node.certificates.renew()
-    await node.note_in_audit("renew", renewed.node)
-    return renewed
+        return await node.certificates.renew()
 
 
 def show_renewal(answer: RenewalReport, _: "Namespace") -> View:

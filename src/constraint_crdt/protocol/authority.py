@@ -185,7 +185,7 @@ class Authority:
         last = rows.get(SIGNATURE, "", replica)
         if not seq or (last is not None and last.seq == seq) or replica not in self._signed:
             return False
-        settled = self._signed.settled_cells(replica, rows.limits.dead_cells)
+        settled = self._signed.settled_cells(replica, rows.limits.stubs)
         if settled:
             rows.write_all(replica, settled)
             seq += len(settled)
@@ -483,7 +483,7 @@ class Authority:
         if run.replica not in self._signed:
             return None
         cells = [cell for cell in run.cells if cell.seq > known]
-        rest = Run(run.replica, known, run.hi, cells, 0, 0, [each for each in run.dead if each.seq > known])
+        rest = Run(run.replica, known, run.hi, cells, 0, 0, [each for each in run.stubs if each.seq > known])
         prediction = self._signed.predict(rest, known)
         return prediction if prediction.root == root else None
 

@@ -28,7 +28,7 @@ from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
+from constraint_crdt.protocol.authority import OBSERVER, OPERATOR, Authority, Credentials
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD
 
@@ -159,6 +159,13 @@ class LocalReplica:
     def may_change_constraints(self) -> bool:
         """The role of this node allows it to add and to remove constraints."""
         return self.authority is None or self.authority.member.role == OPERATOR
+
+    @property
+    def may_count(self) -> bool:
+        """The node may write counts, verdicts and other values of its own: it is in service, and no observer."""
+        if self.retired_by is not None or self.revoked_by is not None or self.issuer_revoked_by is not None:
+            return False
+        return self.authority is None or self.authority.member.role != OBSERVER
 
     @property
     def revoked_by(self) -> str | None:

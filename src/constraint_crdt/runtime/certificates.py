@@ -317,6 +317,7 @@ class Certificates:
             self._invitations,
             refusal=self._refusal,
             is_revoked=self._is_revoked,
+            is_known=self._is_known,
             fleet=lambda: (self._statements, self._seeds()),
             admitted=self._admitted,
             random=secrets.token_bytes,
@@ -501,13 +502,12 @@ class Certificates:
 
     async def shut_out_revoked(self, tell: Callable[[Peer], Awaitable[object]]) -> None:
         """Link no longer with revoked nodes, after a last exchange that tells them; and renew, if that concerns this node."""
-        transport, authority = self._transport, self._gossip.authority
-        if authority is None or not isinstance(transport, CertifiedTransport):
-            return
-        for peer, proof in list(transport.proofs.items()):
-            if self._is_shut_out(proof):
-                await tell(peer)
-        transport.shut_out(self._is_shut_out)
+        transport = self._transport
+        if isinstance(transport, CertifiedTransport):
+            for peer, proof in list(transport.proofs.items()):
+                if self._is_shut_out(proof):
+                    await tell(peer)
+            transport.shut_out(self._is_shut_out)
         if self._gossip.local.issuer_revoked_by is not None:
             self._retry_at = 0
             await self.look()
@@ -519,6 +519,11 @@ class Certificates:
     def _is_revoked(self, key: str) -> bool:
         authority = self._gossip.authority
         return authority is not None and key in authority.revoked
+
+    def _is_known(self, member: Member) -> bool:
+        """True if a row by the key of a member stands: none does of members that a stolen issuing key makes after a revocation."""
+        authority = self._gossip.authority
+        return authority is not None and any(each.fingerprint == member.fingerprint for each in authority.members().values())
 
     def findings(self) -> Iterator[Finding]:
         """What is to be done about certificates, beside the validity of that of this node."""

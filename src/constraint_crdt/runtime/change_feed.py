@@ -124,8 +124,8 @@ class ChangeFeed:
 
     @property
     def writable(self) -> bool:
-        """True if the node can write: the store takes writes, and the node is not retired."""
-        return self._disk.trouble is None and self._local.retired_by is None
+        """True if the node can write what it measures: the store takes writes, and its role and its key allow it."""
+        return self._disk.trouble is None and self._local.may_count
 
     # --- changes -----------------------------------------------------------------------------------------------------
 

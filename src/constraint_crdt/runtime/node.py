@@ -16,7 +16,6 @@ event loop, and other threads, use `SyncNode`.
 
 import asyncio
 import enum
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -54,8 +53,6 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
 
 Result = TypeVar("Result")
-
-_log = logging.getLogger("constraint_crdt.node")
 
 
 class _Life(enum.Enum):
@@ -374,13 +371,6 @@ class Node:
             note = partial(self._runtime.auditor.note, "import", f"{report.cells} cells")
             await self._runtime.feed.commit(note)
         return report
-
-    async def note_in_audit(self, operation: str, subject: str) -> None:
-        """Note a change that is no write of this node, such as an invitation. Refused writes are logged, and raise nothing."""
-        try:
-            await self._runtime.feed.commit(partial(self._runtime.auditor.note, operation, subject))
-        except ConstraintCrdtError as error:
-            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
 
     async def _commit(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
         """Commit a change of constraints or membership, with its entry in the audit."""

@@ -254,10 +254,6 @@ class SyncNode:
         """See `Node.update_position`."""
         self._wait(self._node.update_position(position))
 
-    def note_in_audit(self, operation: str, subject: str) -> None:
-        """See `Node.note_in_audit`."""
-        self._wait(self._node.note_in_audit(operation, subject))
-
     def audit(self) -> list[AuditEntry]:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())

@@ -43,7 +43,7 @@ from constraint_crdt.simulation.steps import (
 from constraint_crdt.simulation.writes import do, expected, is_done, kinds, may_refuse, parts
 from constraint_crdt.types.nodes import CERTIFICATE, RETIRE
 
-LIMITS = Limits(burst_bytes=1024, dead_cells=6)
+LIMITS = Limits(burst_bytes=1024, stubs=6)
 """The limits of every node: so small that large transfers pause and have to be resumed, and that writers settle."""
 
 OF_LIVES = (RETIRE, CERTIFICATE, SIGNATURE, SETTLED)

@@ -48,7 +48,7 @@ class Changes:
         self._life_ends = False
         self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
         self._reset: set[Replica] = set()
-        self._dead: set[Replica] = set()
+        self._stubs: set[Replica] = set()
         rows.take_dropped()
         rows.take_repaired()
         rows.take_reset()
@@ -79,8 +79,8 @@ class Changes:
         self._mended += rows.take_repaired()
         self._reset |= rows.take_reset()
         if rows.signed is not None:
-            self._dead |= rows.signed.take_changed()
-        others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._dead
+            self._stubs |= rows.signed.take_changed()
+        others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
         if clock is self._clock and floors == self._floors and not others:
             return None
         self._tried = clock
@@ -89,10 +89,10 @@ class Changes:
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
         known = {replica: seq for replica, seq in self._clock.items() if replica not in self._reset} if self._reset else self._clock
         signed = rows.signed
-        dead = {} if signed is None else {each: signed.dead(each) for each in self._dead if each in clock}
+        stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock}
         return CommitBatch(
             [*self._repaired(), *rows.since(known)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends,
-            frozenset(self._reset), dead,
+            frozenset(self._reset), stubs,
         )  # fmt: skip
 
     def done(self, batch: CommitBatch) -> None:
@@ -103,7 +103,7 @@ class Changes:
         self._fallen.clear()  # only `take` adds to it
         self._mended.clear()  # the same
         self._reset.clear()
-        self._dead.clear()
+        self._stubs.clear()
         del self._lives[:lives]
         if batch.life_ends and not self._lives:  # else the end belongs to a life begun meanwhile
             self._life_ends = False

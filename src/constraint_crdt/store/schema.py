@@ -19,7 +19,7 @@ from zlib import crc32
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Cell, Dead, Key, Run, read_cell
+from constraint_crdt.crdt.cells import Cell, Key, Run, Stub, read_cell
 from constraint_crdt.crdt.limits import MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_replica
 from constraint_crdt.crdt.rows import Rows
@@ -47,8 +47,8 @@ TABLES = (
         rows INTEGER NOT NULL, floors INTEGER NOT NULL)""",
 )
 
-DEAD_TABLE = "CREATE TABLE IF NOT EXISTS dead (row INTEGER PRIMARY KEY, cells BLOB NOT NULL, crc INTEGER NOT NULL)"
-"""The dead cells of signed rows. Made with the first of them, so that a store of a fleet without signatures is as it was."""
+STUB_TABLE = "CREATE TABLE IF NOT EXISTS stub (row INTEGER PRIMARY KEY, cells BLOB NOT NULL, crc INTEGER NOT NULL)"
+"""The stubs of signed rows. Made with the first of them, so that a store of a fleet without signatures is as it was."""
 
 Migration = Callable[[sqlite3.Connection], object]
 STEPS: Mapping[int, Migration] = {}
@@ -118,8 +118,8 @@ class CommitBatch(NamedTuple):
     """The life on disk must end with this commit, whatever the marker says."""
     reset: Collection[Replica] = ()
     """Rows to be deleted first: they were forgotten."""
-    dead: Mapping[Replica, Sequence[Dead]] = {}
-    """The dead cells of the signed rows in which they changed (`crdt.signed_rows`)."""
+    stubs: Mapping[Replica, Sequence[Stub]] = {}
+    """The stubs of the signed rows in which they changed (`crdt.signed_rows`)."""
 
 
 def check_header(path: Path) -> None:
@@ -244,31 +244,31 @@ def _read_runs(connection: sqlite3.Connection) -> list[Run]:
             raise ValueError(f"cell {seq} belongs to row {row}, which is not there")
         cell.replica, cell.seq, cell.key = runs[row].replica, seq, key
         cells[row].append(cell)
-    for row, dead in _read_dead(connection):
+    for row, stubs in _read_stubs(connection):
         if row in runs:
-            runs[row].dead = dead
+            runs[row].stubs = stubs
     for run in runs.values():
         _check_order(run)
     return list(runs.values())
 
 
-_encode_dead = msgspec.msgpack.Encoder().encode
-_decode_dead = msgspec.msgpack.Decoder(list[Dead]).decode
+_encode_stubs = msgspec.msgpack.Encoder().encode
+_decode_stubs = msgspec.msgpack.Decoder(list[Stub]).decode
 
 
-def dead_row(row: int, dead: Sequence[Dead]) -> tuple[int, bytes, int]:
-    """The dead cells of a row, as a row of their table."""
-    data = _encode_dead(dead)
+def stub_row(row: int, stubs: Sequence[Stub]) -> tuple[int, bytes, int]:
+    """The stubs of a row, as a row of their table."""
+    data = _encode_stubs(stubs)
     return row, data, checksum(row, 0, data)
 
 
-def _read_dead(connection: sqlite3.Connection) -> Iterator[tuple[int, list[Dead]]]:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead'").fetchall():
+def _read_stubs(connection: sqlite3.Connection) -> Iterator[tuple[int, list[Stub]]]:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'stub'").fetchall():
         return
-    for row, data, crc in connection.execute("SELECT row, cells, crc FROM dead"):
+    for row, data, crc in connection.execute("SELECT row, cells, crc FROM stub"):
         if checksum(row, 0, data) != crc:
-            raise ValueError(f"the dead cells of row {row} have a wrong checksum")
-        yield row, _decode_dead(data)
+            raise ValueError(f"the stubs of row {row} have a wrong checksum")
+        yield row, _decode_stubs(data)
 
 
 def _check_order(run: Run) -> None:

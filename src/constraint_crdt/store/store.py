@@ -33,7 +33,7 @@ from constraint_crdt.store.files import (
     sync_directory,
     unusable,
 )
-from constraint_crdt.store.schema import DEAD_TABLE, CommitBatch, Life, Seal, checksum, dead_row, load
+from constraint_crdt.store.schema import STUB_TABLE, CommitBatch, Life, Seal, checksum, load, stub_row
 
 NONCE_BYTES = 16
 FIRST_START = "first start"
@@ -281,16 +281,16 @@ class Store:
         gone = [(numbers[replica],) for replica in batch.reset if replica in numbers]
         connection.executemany("DELETE FROM cell WHERE row = ?", gone)
         connection.executemany("DELETE FROM row WHERE id = ?", gone)
-        if batch.dead or (gone and _has_dead(connection)):
-            connection.execute(DEAD_TABLE)
-            connection.executemany("DELETE FROM dead WHERE row = ?", gone)
+        if batch.stubs or (gone and _has_stubs(connection)):
+            connection.execute(STUB_TABLE)
+            connection.executemany("DELETE FROM stub WHERE row = ?", gone)
         fallen = (f for f in batch.fallen if f.replica in numbers)
         connection.executemany(_DELETE, ((numbers[f.replica], f.kind, f.key, f.seq) for f in fallen))
         connection.executemany(_PUT_ROW, ((numbers[run.replica], *run.replica, run.hi) for run in batch.runs))
         connection.executemany(_PUT, _cells(batch, numbers))
-        dead = (dead_row(numbers[replica], cells) for replica, cells in batch.dead.items() if replica in numbers)
-        if batch.dead:
-            connection.executemany("INSERT OR REPLACE INTO dead (row, cells, crc) VALUES (?, ?, ?)", dead)
+        stubs = (stub_row(numbers[replica], cells) for replica, cells in batch.stubs.items() if replica in numbers)
+        if batch.stubs:
+            connection.executemany("INSERT OR REPLACE INTO stub (row, cells, crc) VALUES (?, ?, ?)", stubs)
         connection.executemany(_FLOOR, ((floor, numbers[replica]) for replica, floor in batch.floors.items()))
         connection.executemany(_LIFE, batch.lives)
         if batch.life_ends:
@@ -306,8 +306,8 @@ class Store:
             self._marker.note(own.incarnation, seq)
 
 
-def _has_dead(connection: sqlite3.Connection) -> bool:
-    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'dead'").fetchall())
+def _has_stubs(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'stub'").fetchall())
 
 
 def _cells(batch: CommitBatch, numbers: dict[Replica, int]) -> Iterable[tuple[int, int, str | int, int, bytes, int]]:

@@ -1,0 +1,42 @@
+"""Running nodes with roles: an observer judges for itself, and writes nothing."""
+
+import logging
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from constraint_crdt import MemoryNetwork, Node, Verdict
+from constraint_crdt.errors import NotPermitted
+from constraint_crdt.types.counters import COUNTS
+from tests.runtime.fleet import QUICK, agreed, eventually
+
+from .fleets import Fleet
+
+
+async def test_an_observer_judges_and_counts_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plant, network = Fleet(tmp_path / "plant"), MemoryNetwork()
+
+    def node(name: str, role: str) -> Node:
+        folder = plant.certify(name, role=role)
+        settings = msgspec.structs.replace(QUICK, name=name, fleet=plant.root.fleet, identity=str(folder), count_every=0.05)
+        return Node(settings=settings, transport=network.transport())
+
+    async with node("forge", "operator") as forge, node("eye", "observer") as eye, node("anvil", "member") as anvil:
+        await forge.add_constraint("never", when="v < 0.0")
+        await eventually(lambda: all("never" in each.gossip.state.constraints for each in (eye, anvil)))
+        for each in (eye, anvil):
+            (judged,) = await each.check({"v": 1.0})
+            assert judged.verdict is Verdict.VIOLATED
+        await eventually(lambda: forge.gossip.state.metrics.total_violations == 1)
+        await eye.measure({"v": 2.0})
+        await eye._runtime.evaluator.write_counts()
+        await eye._runtime.evaluator.write_times()
+        await eye._runtime.evaluator.write_verdicts(final=True)
+        await eventually(lambda: agreed([forge, eye, anvil]))
+        assert {cell.replica.node_id for cell in eye.gossip.state.rows.each(COUNTS)} == {"anvil"}
+        with pytest.raises(NotPermitted, match="eye is an observer of the fleet, which may not"):
+            await eye.add_constraint("x", when="v < 1.0")
+        with pytest.raises(NotPermitted, match="anvil is a member of the fleet, which may not remove constraints"):
+            await anvil.remove_constraint("never")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
