@@ -302,14 +302,16 @@ class Retirements(IndexedView):
             return entries
         clock = dict(entries)
         missing = [replica for replica in self._ends if replica not in entries]
-        found = True
-        while found:
-            found = False
-            for replica in missing:
-                end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
-                if end > clock.get(replica, 0):
-                    clock[replica] = end
-                    found = True
+        ended_by: dict[Replica, list[Replica]] = {}
+        for replica in missing:
+            for by, _ in self._ends[replica]:
+                ended_by.setdefault(by, []).append(replica)
+        while missing:
+            replica = missing.pop()
+            end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
+            if end > clock.get(replica, 0):
+                clock[replica] = end
+                missing += ended_by.get(replica, ())
         return {replica: seq for replica, seq in clock.items() if seq}
 
 
