@@ -27,8 +27,10 @@ from typing import Final, Protocol
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
 from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.counters import COUNTS, SECONDS
+from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import (
     CERTIFICATE,
@@ -42,6 +44,7 @@ from constraint_crdt.types.nodes import (
     vouch_value,
 )
 from constraint_crdt.types.variables import VARIABLES
+from constraint_crdt.types.verdicts import VERDICT
 
 OBSERVER: Final = "observer"
 MEMBER: Final = "member"
@@ -51,9 +54,12 @@ _OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
+_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES})
+"""The kinds of which a node removes its own cells only."""
+
 _SUSPECT: Final = {
-    OPERATOR: frozenset({CERTIFICATE, RETIRE}),
-    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, *_OF_OPERATORS}),
+    OPERATOR: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED}),
+    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED, *_OF_OPERATORS}),
     OBSERVER: None,
 }
 """The kinds of cells to be looked at; None: all."""
@@ -115,6 +121,8 @@ class Admission:
     """Rows that take the place of other rows of the same writer, see rule 6."""
     doubted: set[Replica] = field(default_factory=set)
     """Rows that do not continue what is known here. The transfer is not to be applied; the sender is asked for them from 0."""
+    by_vouch: set[Replica] = field(default_factory=set)
+    """Rows without a certificate for which an operator vouches."""
     stripped: bool = False
     """Runs beyond the end of a revoked row were left out."""
 
@@ -147,6 +155,7 @@ class Authority:
         self._signed: SignedRows = rows.follow_signatures()
         self._rights = _Rights()
         self._moved = False
+        self._by_vouch: set[Replica] = set()
         self.forks: dict[Replica, Fork] = {}
         """The rows of which two versions were seen."""
         self.refused = 0
@@ -290,10 +299,20 @@ class Authority:
                 plain.append(run)
             else:
                 self._admit_run(run, known, admission, whole=whole)
+        self._strip(admission)
         self._admit_plain(plain, admission)
         admission.stripped = len(admission.runs) + len(admission.doubted) < len(runs)
-        self._strip(admission)
+        self._check_room(admission)
         return admission
+
+    def _check_room(self, admission: Admission) -> None:
+        """Stubs take the room of cells."""
+        stubs = sum([len(each.stubs) for each in admission.predictions])
+        most = self._rows.limits.cells
+        if stubs and len(self._rows) + self._signed.count() + stubs > most:
+            raise ConstraintCrdtError(
+                f"more than the {most} cells that this node is set to hold, with the removed ones of signed rows"
+            )
 
     def _admit_run(self, run: Run, known: int, admission: Admission, *, whole: bool) -> None:
         prediction = self._checked(run, known)
@@ -301,17 +320,16 @@ class Authority:
             admission.doubted.add(run.replica)
             return
         if prediction.whole and known and run.hi >= known:
-            continued = self._continues(run, known, prediction.root)
-            if continued is None:
+            if not self._continues(run, known):
                 if not self._wins(run, known):
                     return
                 admission.replaced.add(run.replica)
-            elif not whole:
-                prediction = continued
+            else:
+                prediction = prediction._replace(superseded=self._signed.replaced_by(run, known))
         elif prediction.whole and known and not whole:
             return
         admission.runs.append(run)
-        if run.hi >= known:
+        if run.hi > known or run.replica in admission.replaced:
             admission.predictions.append(prediction)
 
     def check_proven(self, runs: Sequence[Run]) -> None:
@@ -342,6 +360,7 @@ class Authority:
         """A checked transfer was applied. True if rows beyond their ends were forgotten."""
         for replica in admission.replaced:
             self._rights.members.pop(replica, None)
+        self._by_vouch |= admission.by_vouch
         for prediction in admission.predictions:
             self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
@@ -358,9 +377,12 @@ class Authority:
             for replica, seq in self._rows.clock_entries.items()
             if seq > self._end(replica, self.member_of(replica), self._rights.ends) and replica.node_id != self.member.node
         ]
+        self._rows.reset(longer)
         for replica in longer:
-            self._rows.reset(replica)
             self._rights.members.pop(replica, None)
+        if longer:  # perhaps with a vouch
+            self._rows.reset([replica for replica in self._by_vouch if self._is_unproven(replica, self._rows.seq(replica))])
+            self._by_vouch.intersection_update(self._rows.clock_entries)
         return bool(longer)
 
     # --- rows of a time before identities ------------------------------------------------------------------------------------
@@ -386,10 +408,14 @@ class Authority:
     def _is_unproven(self, replica: Replica, seq: int) -> bool:
         if replica not in self._signed or self._rows.get(CERTIFICATE, "", replica) is not None:
             return False
-        return (seq, self._signed.root(replica)) not in self._vouches(replica, self._rows.held(VOUCH, str(replica)))
+        return (seq, self._signed.root(replica)) not in self._vouches(replica, self._held_vouches(replica))
+
+    def _held_vouches(self, replica: Replica) -> list[Cell]:
+        """The vouches in rows with a certificate, whose rights were checked."""
+        return [cell for cell in self._rows.held(VOUCH, str(replica)) if self.member_of(cell.replica) is not None]
 
     def _vouches(self, replica: Replica, cells: Iterable[Cell]) -> set[tuple[int, bytes]]:
-        values = [vouch_value(cell) for cell in cells if cell.kind == VOUCH and cell.key == str(replica)]
+        values = [vouch_value(cell) for cell in cells if cell.key == str(replica)]
         return {(value.seq, value.root) for value in values}
 
     def _is_plain(self, run: Run) -> bool:
@@ -403,10 +429,10 @@ class Authority:
 
         A row of which only the end came is doubted: it is to be sent from 0.
         """
-        told = [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH] if plain else []
+        told = self._told(admission, VOUCH) if plain else []
         for run in plain:
             replica, known = run.replica, self._rows.seq(run.replica)
-            vouches = self._vouches(replica, [*self._rows.held(VOUCH, str(replica)), *told])
+            vouches = self._vouches(replica, [*self._held_vouches(replica), *told])
             if run.lo and any(seq == run.hi for seq, _ in vouches):
                 admission.doubted.add(replica)
             if run.lo or run.hi < known:
@@ -415,20 +441,31 @@ class Authority:
             if (run.hi, prediction.root) in vouches:
                 admission.runs.append(run)
                 admission.predictions.append(prediction)
+                admission.by_vouch.add(replica)
                 if known and (known, self._signed.root(replica)) != (run.hi, prediction.root):
                     admission.replaced.add(replica)
 
     def _forget_disproved(self, admission: Admission) -> bool:
         """Forget rows without a certificate that differ from what an operator newly vouched for: they are taken again, whole."""
         forgot = False
-        for cell in [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH]:
+        for cell in self._told(admission, VOUCH):
             replica, value = parse_replica(str(cell.key)), vouch_value(cell)
             if replica is None or replica not in self._signed or self._rows.seq(replica) > value.seq:
                 continue
             if self._is_unproven(replica, self._rows.seq(replica)):
-                self._rows.reset(replica)
+                self._rows.reset([replica])
                 forgot = True
         return forgot
+
+    def _told(self, admission: Admission, kind: int) -> list[Cell]:
+        """The cells of a kind that the signatures of a transfer cover. Cells that a reader has already are not checked."""
+        return [
+            cell
+            for each in admission.predictions
+            if each.run.replica not in admission.by_vouch
+            for cell in each.run.cells
+            if cell.kind == kind and (each.whole or cell.seq > each.known)
+        ]
 
     # --- checks ------------------------------------------------------------------------------------------------------------
 
@@ -439,6 +476,10 @@ class Authority:
         last = run.cells[-1] if run.cells else None
         if last is None or last.kind != SIGNATURE or last.seq != run.hi:
             raise self._refusal(f"a row of {run.replica} is not signed up to its end")
+        if last.data != make_cell(SIGNATURE, "", value_of(last)).data:  # the one cell that the signature does not cover
+            raise self._refusal(f"the signature of a row of {run.replica} is not in its usual form")
+        if any(each.kind == CERTIFICATE for each in run.stubs):
+            raise self._refusal(f"a row of {run.replica} without its certificate")
         prediction = self._signed.predict(run, known)
         text = signed_text(self._fleet, run.replica, run.hi, prediction.root)
         if self._credentials.verifies(member, value_of(last), text):
@@ -478,14 +519,15 @@ class Authority:
                 asks = "ask an operator node of the fleet" if own else f"the row of {replica} is refused"
                 raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
 
-    def _continues(self, run: Run, known: int, root: bytes) -> Prediction | None:
-        """The prediction of a whole row as a continuation of the row here; None if it is another row of the same writer."""
-        if run.replica not in self._signed:
-            return None
-        cells = [cell for cell in run.cells if cell.seq > known]
-        rest = Run(run.replica, known, run.hi, cells, 0, 0, [each for each in run.stubs if each.seq > known])
-        prediction = self._signed.predict(rest, known)
-        return prediction if prediction.root == root else None
+    def _continues(self, run: Run, known: int) -> bool:
+        """True if a whole row is the row here, or goes on with it; False for another row of the same writer.
+
+        Keys of stubs are not signed, so they say nothing about that. A key may have many signatures of one row.
+        """
+        mine = self._rows.get(SIGNATURE, "", run.replica)
+        if run.hi == known and (mine is None or mine.data != run.cells[-1].data):
+            return False
+        return self._signed.continues(run, known)
 
     def _wins(self, run: Run, known: int) -> bool:
         """Rule 6, for a row at least as long as the row here."""
@@ -521,7 +563,7 @@ class Authority:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
         longer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) and not self._is_plain(run)]
         writers = {run.replica: self._writer(run) for run in longer}
-        told = {cell for run in admission.runs if run.replica in writers for cell in run.cells if cell.kind == REVOKE}
+        told = self._told(admission, REVOKE)
         self._refresh()
         ends = self._effective(writers, told) if told or admission.replaced else self._rights.ends
         if not ends:
@@ -575,8 +617,10 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
         value = retire_value(cell)
         own = not value.whole_node and all(life.node_id == replica.node_id for life in value.lives)
         return None if own or role == OPERATOR else "retire nodes"
-    if kind == CERTIFICATE and cell.seq > 1:
+    if (kind == CERTIFICATE and cell.seq > 1) or (kind == SETTLED and unsettled(cell, [1])):
         return "change its certificate"
+    if kind == REMOVE and any(each.kind in _OF_WRITERS and each.replica.node_id != replica.node_id for each in removed_dots(cell)):
+        return "remove what others measured"
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
