@@ -392,6 +392,70 @@ def test_a_member_removes_no_counts_of_others() -> None:
 def test_stubs_count_against_the_limit_of_cells() -> None:
     a, liar = node("a", limits=Limits(cells=100)), node("liar")
     stubs = [Stub(seq, 3, f"k{seq}", bytes(16)) for seq in range(2, 200)]
-    with pytest.raises(ConstraintCrdtError, match="more than the 100 cells, with those removed,"):
+    with pytest.raises(ConstraintCrdtError, match="more than the 100 cells that this node is set to hold, with the removed ones"):
         a.receive(sync(liar, [signed_run(liar, LIAR, [], stubs)]))
     assert LIAR not in a.clock
+
+
+# --- revocations -------------------------------------------------------------------------------------------------------------
+
+
+def rewritten(thief: GossipNode, id_: str, *, larger: bool = True) -> Run:
+    """Another row of the thief, as long as the one that is known, with a larger signature."""
+    row = whole_row(thief, thief.replica)
+    for number in count():
+        add = at(make_cell(ADD, id_, None), thief.replica, 2)
+        fill = at(make_cell(3, "x", [number, 0]), thief.replica, row.hi - 1)
+        other = signed_run(thief, thief.replica, [add, fill])
+        assert other.hi == row.hi
+        if (other.cells[-1].data > row.cells[-1].data) is larger:
+            return other
+    raise AssertionError
+
+
+def test_a_revoked_key_does_not_write_its_row_anew() -> None:
+    a, b, thief = node("a"), node("b"), node("thief")
+    thief.add_constraint("before", when="v < 1.0")
+    thief.record(1)
+    settle(a, b, thief)
+    a.revoke("thief")
+    settle(a, b)
+    late = node("late")
+    exchange(b, late)
+    for reader in (a, b, late):
+        send(reader, sync(thief, [rewritten(thief, "forged")]))
+    settle(a, b, late)
+    for each in (a, b, late):
+        assert sorted(each.state.constraints) == ["before"]
+
+
+def test_of_two_rows_of_a_revoked_key_the_one_that_the_operator_saw_stands() -> None:
+    for larger in (True, False):
+        a, b, thief = node("a"), node("b"), node("thief")
+        thief.add_constraint("before", when="v < 1.0")
+        thief.record(1)
+        exchange(a, thief)
+        send(b, sync(thief, [rewritten(thief, "forged", larger=larger)]))
+        assert sorted(b.state.constraints) == ["forged"]
+        a.revoke("thief")
+        settle(a, b)
+        assert sorted(b.state.constraints) == ["before"]
+
+
+def test_a_key_with_any_number_of_lives_can_be_revoked() -> None:
+    a, b = node("a"), node("b")
+    credentials = FastCredentials("m", "member")
+    for life in range(1_500):
+        m = GossipNode("m", incarnation=life, now=lambda: 1, renew=lambda: 10**6, credentials=credentials)
+        m.record(1)
+        if life == 700:
+            m.record(1, constraint="longest")
+        send(a, m.delta_since(VectorClock()))
+    assert a.state.metrics.total.satisfied == 1_501
+    a.revoke("m")
+    m.record(1_000_000)
+    for each in (a, b):
+        send(each, sync(m, [whole_row(m, m.replica)]))
+    settle(a, b)
+    assert 2 < b.state.metrics.total.satisfied < 1_000
+    assert b.state.metrics.constraint("longest").satisfied == 1

@@ -89,6 +89,11 @@ def covered_digest(cell: Cell) -> bytes:
     return (cell.digest >> _TOP).to_bytes(HASH_BYTES)
 
 
+def signature_mark(cell: Cell) -> bytes:
+    """Stands for the row that a SIGNATURE cell signs. Of one key and text there may be many signatures."""
+    return blake2b(value_of(cell), digest_size=HASH_BYTES, person=b"signature").digest()
+
+
 Hashes = Mapping[int, bytes | None]
 """Changed hashes of a level by their place; None for an empty place."""
 
@@ -343,15 +348,15 @@ class SignedRows:
         if prediction.whole:
             before = self._trees.get(replica)
             tree = self._trees[replica] = _Tree()
+            covered = {cell.seq: cell for cell in run.cells}
+            for each in before.above(0) if before is not None else ():  # cells of the run that are removed here
+                if each.seq in covered:
+                    tree.put(_stub_of(covered[each.seq]))
             standing = {cell.seq for cell in self._standing(replica, 0, run.hi)} if prediction.stubs else ()
             for each in prediction.stubs:
                 if each.seq not in standing:  # else the sender lacks the cell
-                    tree.put(each if self._find(*_slot(each), replica) is None else each._replace(key=None))
-            if before is not None:  # cells of the run that are removed here
-                covered = {cell.seq for cell in run.cells}
-                for each in before.above(0):
-                    if each.seq in covered:
-                        tree.put(each)
+                    taken = _slot(each) in tree.by_slot or self._find(*_slot(each), replica) is not None
+                    tree.put(each._replace(key=None) if taken else each)
             self._dirty[replica] = set()
         else:
             tree = self._trees[replica]
@@ -368,7 +373,7 @@ class SignedRows:
         tree = self._trees.get(cell.replica)
         if tree is None or cell.kind == SIGNATURE:
             return
-        tree.put(Stub(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell)))
+        tree.put(_stub_of(cell))
         self._changed.add(cell.replica)
 
     def revived(self, cell: Cell) -> None:
@@ -396,6 +401,10 @@ class SignedRows:
                     found[seq] = digest
             return _hash([found[seq] for seq in sorted(found)], 0) if found else None
         return _hash(list(found.values()), 0) if found else None
+
+
+def _stub_of(cell: Cell) -> Stub:
+    return Stub(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell))
 
 
 def _slot(stub: Stub) -> tuple[int, Key]:

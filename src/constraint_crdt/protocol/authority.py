@@ -22,12 +22,15 @@ Rules kept here:
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
+from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text, unsettled
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
 from constraint_crdt.types.counters import COUNTS, SECONDS
 from constraint_crdt.types.decay import RATE
@@ -63,6 +66,11 @@ _SUSPECT: Final = {
     OBSERVER: None,
 }
 """The kinds of cells to be looked at; None: all."""
+
+
+_HEAD_OF_REVOCATION: Final = 1024
+_BYTES_OF_AN_END: Final = 48
+"""Bytes of a REVOKE cell, at most: without the ends, and of an end with its mark, without the name of the node."""
 
 
 class MemberOfFleet(Protocol):
@@ -137,12 +145,33 @@ class Fork:
     """The ends of both rows."""
 
 
+class _End(NamedTuple):
+    """The end of a row."""
+
+    seq: int
+    mark: bytes = b""
+    """The signature there (`signature_mark`); empty for any."""
+
+    def excludes(self, seq: int, signature: Cell | None) -> bool:
+        """True if a row of this length goes on beyond the end, or is another row of the same writer."""
+        if seq != self.seq or not self.mark or signature is None:
+            return seq > self.seq
+        return signature_mark(signature) != self.mark
+
+
+_seq_of = attrgetter("seq")
+_NO_END: Final = _End(2**63)
+_END_AT_ONCE: Final = _End(0)
+_Ends = Mapping[str, Mapping[Replica, _End]]
+"""The ends of the rows by each revoked key; rows that are left out end at once."""
+
+
 @dataclass(slots=True)
 class _Rights:
     """The members by row, and the ends of revoked keys."""
 
     members: dict[Replica, MemberOfFleet] = field(default_factory=dict)
-    ends: Mapping[str, Mapping[Replica, int]] = field(default_factory=dict)
+    ends: _Ends = field(default_factory=dict)
 
 
 class Authority:
@@ -250,7 +279,7 @@ class Authority:
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: what it writes beyond its end counts nowhere."""
         self._refresh()
-        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends)
+        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends).seq
 
     def revoked_by(self, fingerprint: str) -> list[str]:
         """The operators whose revocations of a key count, in order."""
@@ -263,12 +292,25 @@ class Authority:
         """Revoke keys of a node: their rows end at the present state. Raises `NotPermitted` without the right."""
         members = self.members()
         for fingerprint in sorted(fingerprints):
-            ends = [
-                [replica.node_id, replica.incarnation, self._rows.seq(replica)]
-                for replica, member in sorted(members.items())
+            rows = [
+                (member.fingerprint != fingerprint, -self._rows.seq(replica), replica)
+                for replica, member in members.items()
                 if fingerprint in (member.fingerprint, member.issuer)
             ]
-            self._rows.write(by, make_cell(REVOKE, fingerprint, [node_id, ends, reason]))
+            self._rows.write(by, self._revocation(fingerprint, node_id, [replica for *_, replica in sorted(rows)], reason))
+
+    def _revocation(self, fingerprint: str, node_id: str, replicas: Sequence[Replica], reason: str) -> Cell:
+        """The cell that ends rows. Of more rows than fit into a cell the last ones end at 0: none keep a key from being revoked."""
+        last = [self._rows.get(SIGNATURE, "", replica) for replica in replicas]
+        ends = [[replica.node_id, replica.incarnation, self._rows.seq(replica)] for replica in replicas]
+        marks = [b"" if cell is None else signature_mark(cell) for cell in last]
+        room = CELL_BYTES - _HEAD_OF_REVOCATION
+        for fits, end in enumerate(ends):
+            room -= len(str(end[0]).encode()) + _BYTES_OF_AN_END
+            if room < 0:
+                ends, marks = ends[:fits], marks[:fits]
+                break
+        return make_cell(REVOKE, fingerprint, [node_id, ends, reason, marks])
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
 
@@ -375,7 +417,7 @@ class Authority:
         longer = [
             replica
             for replica, seq in self._rows.clock_entries.items()
-            if seq > self._end(replica, self.member_of(replica), self._rights.ends) and replica.node_id != self.member.node
+            if replica.node_id != self.member.node and self._excludes(replica, seq)
         ]
         self._rows.reset(longer)
         for replica in longer:
@@ -561,51 +603,65 @@ class Authority:
 
     def _strip(self, admission: Admission) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
-        longer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) and not self._is_plain(run)]
-        writers = {run.replica: self._writer(run) for run in longer}
+        newer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) or run.replica in admission.replaced]
+        longer = {run.replica: run for run in newer if not self._is_plain(run)}
+        writers = {replica: self._writer(run) for replica, run in longer.items()}
         told = self._told(admission, REVOKE)
         self._refresh()
-        ends = self._effective(writers, told) if told or admission.replaced else self._rights.ends
+        ends = self._effective(writers, told, longer) if told or admission.replaced else self._rights.ends
         if not ends:
             return
-        ended = {replica for replica, member in writers.items() if self._longer(admission.runs, replica, member, ends)}
+        ended = {
+            replica for replica, run in longer.items() if self._end(replica, writers[replica], ends).excludes(run.hi, run.cells[-1])
+        }
         if ended:
             admission.runs = [run for run in admission.runs if run.replica not in ended]
             admission.predictions = [each for each in admission.predictions if each.run.replica not in ended]
             admission.replaced -= ended
             admission.stripped = True
 
-    def _longer(
-        self, runs: Sequence[Run], replica: Replica, member: MemberOfFleet, ends: Mapping[str, Mapping[Replica, int]]
-    ) -> bool:
-        run = next(run for run in runs if run.replica == replica)
-        return run.hi > self._end(replica, member, ends)
-
-    def _end(self, replica: Replica, member: MemberOfFleet | None, ends: Mapping[str, Mapping[Replica, int]]) -> int:
-        """The seq up to which a row counts."""
+    def _end(self, replica: Replica, member: MemberOfFleet | None, ends: _Ends) -> _End:
+        """Up to where a row counts."""
         keys = () if member is None else (member.fingerprint, member.issuer or "")
-        return min([ends[key].get(replica, 0) for key in keys if key in ends], default=2**63)
+        return min([ends[key].get(replica, _END_AT_ONCE) for key in keys if key in ends], key=_seq_of, default=_NO_END)
+
+    def _excludes(self, replica: Replica, seq: int) -> bool:
+        """True for a row in the state that does not count as it is."""
+        end = self._end(replica, self.member_of(replica), self._rights.ends)
+        return end.excludes(seq, self._rows.get(SIGNATURE, "", replica))
 
     def _counts(self, cell: Cell) -> bool:
-        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends)
+        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends).seq
 
-    def _effective(self, writers: Mapping[Replica, MemberOfFleet], told: Collection[Cell] = ()) -> dict[str, Mapping[Replica, int]]:
-        """The ends of the rows of each revoked key. `told`: revocations of a transfer, by `writers`.
+    def _effective(
+        self,
+        writers: Mapping[Replica, MemberOfFleet],
+        told: Collection[Cell] = (),
+        runs: Mapping[Replica, Run] = MappingProxyType({}),
+    ) -> dict[str, Mapping[Replica, _End]]:
+        """The ends of the rows of each revoked key. `told`: revocations of a transfer, in `runs` by `writers`.
 
         In the order of the certificates: what a revoked operator wrote beyond its end does not count.
         """
         candidates = []
-        for cell in (*self._rows.each(REVOKE), *told):
+        for cell, is_told in (*((cell, False) for cell in self._rows.each(REVOKE)), *((cell, True) for cell in told)):
             member = writers.get(cell.replica) or self.member_of(cell.replica)
             if member is not None:
-                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, cell, member))
-        ends: dict[str, Mapping[Replica, int]] = {}
-        for *_, cell, member in sorted(candidates, key=lambda each: each[:4]):
-            if cell.seq <= self._end(cell.replica, member, ends):
-                named = {dot.replica: dot.seq for dot in revoke_value(cell).ends}
+                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, is_told, cell, member))
+        ends: dict[str, Mapping[Replica, _End]] = {}
+        for *_, is_told, cell, member in sorted(candidates, key=lambda each: each[:5]):
+            run = runs.get(cell.replica) if is_told else None
+            seq, last = (
+                (run.hi, run.cells[-1]) if run else (self._rows.seq(cell.replica), self._rows.get(SIGNATURE, "", cell.replica))
+            )
+            end = self._end(cell.replica, member, ends)
+            if cell.seq <= end.seq and not (seq == end.seq and end.excludes(seq, last)):
+                value = revoke_value(cell)
+                marks = value.marks or (b"",) * len(value.ends)
+                named = {dot.replica: _End(dot.seq, mark) for dot, mark in zip(value.ends, marks, strict=True)}
                 before = ends.get(str(cell.key))
                 if before is not None:
-                    named = {replica: min(seq, before[replica]) for replica, seq in named.items() if replica in before}
+                    named = {replica: min(before[replica], end, key=_seq_of) for replica, end in named.items() if replica in before}
                 ends[str(cell.key)] = named
         return ends
 
