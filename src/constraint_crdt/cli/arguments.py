@@ -367,7 +367,7 @@ def _merge(commands: _Commands) -> None:
 
 
 def _replay(commands: _Commands) -> None:
-    replay = _command(commands, "replay", "replay:replay", "run what `node --record` recorded again, and compare")
+    replay = _command(commands, "replay", "simulate:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
     replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
