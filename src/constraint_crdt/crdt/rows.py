@@ -12,7 +12,8 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
-- With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`).
+- With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`). Then a Sync removes no cell: a
+  removal counts as a signed cell only, and is kept as long as the row of its target covers the target.
 
 Rows are single-writer: two nodes with the same clock for a row have the same row. So a row received or sent whole *is* its `Run`,
 shared by all nodes of the process. A run never changes; a node with a change to make first turns the run into a `Row` of its own
@@ -24,7 +25,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Run, removed_dots
+from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, removed_dots
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
@@ -280,9 +281,9 @@ class Rows(Tables):
         for _, news in more:
             cells += news
         self._check_room(len(cells), len(new))
-        for replica in replaced:
-            self.reset(replica)
-            if self.signed is not None:
+        self.reset(replaced)
+        if self.signed is not None:
+            for replica in replaced:
                 self.signed.begin(replica)
         if replaced:
             return self.apply(runs, whole=whole)._replace(changed=True)
@@ -294,7 +295,8 @@ class Rows(Tables):
                 self._own(run.replica).extend(news)
         self._put_all(self._without_pending(cells))
         if whole:
-            self._drop_unlisted([run for run, _ in more])
+            if self.signed is None:
+                self._drop_unlisted([run for run, _ in more])
             self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
         for run, _ in more:
             self._raise_clock(run.replica, run.hi)
@@ -325,7 +327,7 @@ class Rows(Tables):
             cell
             for cell in self.each(REMOVE)
             if (upto is None or cell.seq <= upto.get(cell.replica, 0))
-            and all(named.seq <= self.seq(named.replica) for named in removed_dots(cell))
+            and all(named.seq <= self.seq(named.replica) and not self._covers(named) for named in removed_dots(cell))
         ]
         for cell in dropped:
             self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
@@ -337,10 +339,28 @@ class Rows(Tables):
         }
         return len(dropped)
 
-    def reset(self, replica: Replica) -> None:
-        """Forget a row of another writer with all of its cells, as if nothing of it had been received. O(cells of the row)."""
-        if replica not in self._rows:
-            return
+    def _covers(self, named: Removed) -> bool:
+        return self.signed is not None and self.signed.has_stub(named.kind, named.key, named.replica)
+
+    def reset(self, replicas: Iterable[Replica]) -> None:
+        """Forget rows of other writers with all of their cells, as if nothing of them had been received.
+
+        O(cells of the rows, rows and removals).
+        """
+        known = [replica for replica in replicas if replica in self._rows]
+        for replica in known:
+            self._forget(replica)
+        if known:
+            self._note_pending_anew()
+
+    def _note_pending_anew(self) -> None:
+        """Note which targets of the standing removals are beyond the clock."""
+        self._pending = {}
+        for removal in self.each(REMOVE):
+            for named in removed_dots(removal):
+                self._note_pending(named)
+
+    def _forget(self, replica: Replica) -> None:
         if self.signed is not None:
             self.signed.forget(replica)
         for cell in self.above(replica, 0):
@@ -479,20 +499,26 @@ class Rows(Tables):
         """Delete the cells of a stretch that its writer does not list. Of a removal among them the floor rises, as in `collect`."""
         low = int(settled.key) * STRETCH
         standing = {cell.seq: cell for cell in self.between(settled.replica, low - 1, low + STRETCH - 1) if cell.kind != SIGNATURE}
-        for seq in unsettled(settled, standing):
-            if standing[seq].kind == REMOVE:
-                self._floors[settled.replica] = max(self.floor(settled.replica), seq)
-            self._drop(standing[seq])
+        ended = [standing[seq] for seq in unsettled(settled, standing)]
+        for cell in ended:
+            if cell.kind == REMOVE:
+                self._floors[settled.replica] = max(self.floor(settled.replica), cell.seq)
+            self._drop(cell)
+        if self._pending and any(cell.kind == REMOVE for cell in ended):
+            self._note_pending_anew()
 
     def _apply_removal(self, removal: Cell) -> None:
         """Delete the targets of a removal; remember targets beyond the clock (sent only by a broken peer)."""
-        for kind, key, replica, seq in removed_dots(removal):
-            named = self.get(kind, key, replica)
-            if named is not None and named.seq <= seq:
+        for target in removed_dots(removal):
+            named = self.get(target.kind, target.key, target.replica)
+            if named is not None and named.seq <= target.seq:
                 self._drop(named)
-            if seq > self.seq(replica):
-                pending = self._pending.setdefault((kind, key), {})
-                pending[replica] = max(seq, pending.get(replica, 0))
+            self._note_pending(target)
+
+    def _note_pending(self, target: Removed) -> None:
+        if target.seq > self.seq(target.replica):
+            pending = self._pending.setdefault((target.kind, target.key), {})
+            pending[target.replica] = max(target.seq, pending.get(target.replica, 0))
 
 
 def dots_of(cells: Iterable[Cell]) -> list[tuple[Replica, int]]:

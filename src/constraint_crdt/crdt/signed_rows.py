@@ -64,9 +64,19 @@ def check_stubs(stubs: Sequence[Stub], lo: int, hi: int) -> None:
     last = lo
     for seq, kind, key, digest in stubs:
         require(last < seq <= hi, "the seq of a stub")
-        require(0 <= kind <= MAX_KIND and len(digest) == HASH_BYTES, "a stub")
+        require(0 <= kind <= MAX_KIND and kind != SIGNATURE and len(digest) == HASH_BYTES, "a stub")
         require(key is None or len(key.encode()) <= KEY_BYTES, "the key of a stub")
         last = seq
+
+
+def check_slots(run: Run) -> None:
+    """Raise `ConstraintCrdtError` for a run with two covered cells of one slot or seq: a row covers the later one alone."""
+    cells, stubs = run.cells, run.stubs
+    slots = {(cell.kind, cell.key) for cell in cells}
+    slots.update([_slot(each) for each in stubs])
+    require(len(slots) == len(cells) + len(stubs), "a row with two cells of one slot")
+    if stubs:
+        require({cell.seq for cell in cells}.isdisjoint([each.seq for each in stubs]), "a row with two cells of one seq")
 
 
 def signed_text(fleet: str, replica: Replica, seq: int, root: bytes) -> bytes:
@@ -77,6 +87,11 @@ def signed_text(fleet: str, replica: Replica, seq: int, root: bytes) -> bytes:
 def covered_digest(cell: Cell) -> bytes:
     """The digest by which a row covers a cell."""
     return (cell.digest >> _TOP).to_bytes(HASH_BYTES)
+
+
+def signature_mark(cell: Cell) -> bytes:
+    """Stands for the row that a SIGNATURE cell signs. Of one key and text there may be many signatures."""
+    return blake2b(value_of(cell), digest_size=HASH_BYTES, person=b"signature").digest()
 
 
 Hashes = Mapping[int, bytes | None]
@@ -94,14 +109,20 @@ class _Tree:
         self.by_seq: dict[int, Stub] = {}
 
     def put(self, stub: Stub) -> None:
-        """Note a stub; of several in a slot the highest seq is covered."""
-        slot = _slot(stub)
+        """Note a stub. Another stub of the slot loses its key, which a relay stated wrongly."""
+        self.pop(stub.seq)
+        self.rename(_slot(stub))
+        self.by_slot[_slot(stub)] = stub.seq
+        self.by_seq[stub.seq] = stub
+
+    def rename(self, slot: tuple[int, Key]) -> None:
+        """Take the key from the stub of a slot that another cell has. The hashes stay."""
         seq = self.by_slot.get(slot)
-        if seq is None or seq <= stub.seq:
-            if seq is not None:
-                del self.by_seq[seq]
-            self.by_slot[slot] = stub.seq
-            self.by_seq[stub.seq] = stub
+        if seq is not None:
+            stub = self.by_seq[seq]
+            self.pop(seq)
+            self.by_slot[stub.kind, seq] = seq
+            self.by_seq[seq] = stub._replace(key=None)
 
     def pop(self, seq: int) -> None:
         """Forget a stub."""
@@ -128,7 +149,9 @@ class Prediction(NamedTuple):
     whole: bool
     """The run is the row from 0, and replaces the copy here."""
     superseded: Sequence[Cell] = ()
-    """The standing cells that a stub of the run replaced."""
+    """The standing cells that the row covers no longer, and that no cell of the run replaces."""
+    known: int = 0
+    """The clock of the row before the run."""
 
 
 Standing = Callable[[Replica, int, int], Sequence[Cell]]
@@ -187,6 +210,31 @@ class SignedRows:
             return stub.digest == covered_digest(cell)
         standing = self._find(cell.kind, cell.key, cell.replica)
         return standing is not None and standing.seq == cell.seq and standing.digest == cell.digest
+
+    def count(self) -> int:
+        """The number of stubs. O(rows)."""
+        return sum([len(tree.by_seq) for tree in self._trees.values()])
+
+    def has_stub(self, kind: int, key: Key, replica: Replica) -> bool:
+        """True if a removed cell of this kind and key is still covered by the row."""
+        tree = self._trees.get(replica)
+        return tree is not None and (kind, key) in tree.by_slot
+
+    def continues(self, run: Run, known: int) -> bool:
+        """True if a whole row has no cell up to `known` that is not in the row here. O(cells)."""
+        tree = self._trees.get(run.replica)
+        if tree is None:
+            return False
+        mine = {cell.seq: covered_digest(cell) for cell in self._standing(run.replica, 0, known) if cell.kind != SIGNATURE}
+        mine |= {seq: each.digest for seq, each in tree.by_seq.items()}
+        theirs = {cell.seq: covered_digest(cell) for cell in run.cells if cell.seq <= known and cell.kind != SIGNATURE}
+        theirs |= {each.seq: each.digest for each in run.stubs if each.seq <= known}
+        return theirs.items() <= mine.items()
+
+    def replaced_by(self, run: Run, known: int) -> list[Cell]:
+        """The standing cells up to `known` that a whole row which continues the row here does not cover. O(cells)."""
+        covered = {cell.seq for cell in run.cells} | {each.seq for each in run.stubs}
+        return [cell for cell in self._standing(run.replica, 0, known) if cell.seq not in covered]
 
     def take_changed(self) -> set[Replica]:
         """The rows whose stubs changed since the last call, for a store."""
@@ -253,6 +301,7 @@ class SignedRows:
         """
         stubs = run.stubs
         check_stubs(stubs, run.lo, run.hi)
+        check_slots(run)
         tree = self._trees.get(run.replica)
         if run.lo == 0 or tree is None or not known:
             hashes = _hashes_of(run.cells, stubs)
@@ -280,15 +329,18 @@ class SignedRows:
                 gone.add(tree.by_slot[slot])
         added = {cell.seq: covered_digest(cell) for cell in new if cell.kind != SIGNATURE}
         added |= {each.seq: each.digest for each in news}
-        for cell in new:
-            if cell.kind == SETTLED:
-                low = int(cell.key) * STRETCH
-                standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
-                gone.update(unsettled(cell, [*tree.by_seq, *standing, *added]))
+        settled = [cell for cell in new if cell.kind == SETTLED]
+        by_stretch: dict[int, list[int]] = {}
+        for seq in (*tree.by_seq, *added) if settled else ():
+            by_stretch.setdefault(seq // STRETCH, []).append(seq)
+        for cell in settled:
+            low = int(cell.key) * STRETCH
+            standing = [each.seq for each in self._standing(run.replica, low - 1, low + STRETCH - 1)]
+            gone.update(unsettled(cell, [*by_stretch.get(int(cell.key), ()), *standing]))
         touched = {seq // FAN for seq in (*gone, *added)}
         hashes = _above(tree, {block: self._block(run.replica, tree, block, added, gone) for block in touched})
         root = _root({**tree.levels[-1], **hashes[-1]})
-        return Prediction(run, root, hashes, news, frozenset(gone), False, superseded)
+        return Prediction(run, root, hashes, news, frozenset(gone), False, superseded, known)
 
     def adopt(self, prediction: Prediction) -> None:
         """Take a prediction over, after its run was applied."""
@@ -296,13 +348,15 @@ class SignedRows:
         if prediction.whole:
             before = self._trees.get(replica)
             tree = self._trees[replica] = _Tree()
+            covered = {cell.seq: cell for cell in run.cells}
+            for each in before.above(0) if before is not None else ():  # cells of the run that are removed here
+                if each.seq in covered:
+                    tree.put(_stub_of(covered[each.seq]))
+            standing = {cell.seq for cell in self._standing(replica, 0, run.hi)} if prediction.stubs else ()
             for each in prediction.stubs:
-                tree.put(each)
-            if before is not None:  # cells of the run that died while it was applied
-                covered = {cell.seq for cell in run.cells}
-                for each in before.above(0):
-                    if each.seq in covered:
-                        tree.put(each)
+                if each.seq not in standing:  # else the sender lacks the cell
+                    taken = _slot(each) in tree.by_slot or self._find(*_slot(each), replica) is not None
+                    tree.put(each._replace(key=None) if taken else each)
             self._dirty[replica] = set()
         else:
             tree = self._trees[replica]
@@ -319,7 +373,7 @@ class SignedRows:
         tree = self._trees.get(cell.replica)
         if tree is None or cell.kind == SIGNATURE:
             return
-        tree.put(Stub(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell)))
+        tree.put(_stub_of(cell))
         self._changed.add(cell.replica)
 
     def revived(self, cell: Cell) -> None:
@@ -327,6 +381,7 @@ class SignedRows:
         tree = self._trees.get(cell.replica)
         if tree is not None and cell.seq in tree.by_seq:
             tree.pop(cell.seq)
+            tree.rename((cell.kind, cell.key))
             self._changed.add(cell.replica)
 
     # --- the tree --------------------------------------------------------------------------------------------------------
@@ -346,6 +401,10 @@ class SignedRows:
                     found[seq] = digest
             return _hash([found[seq] for seq in sorted(found)], 0) if found else None
         return _hash(list(found.values()), 0) if found else None
+
+
+def _stub_of(cell: Cell) -> Stub:
+    return Stub(cell.seq, cell.kind, cell.key if isinstance(cell.key, str) else None, covered_digest(cell))
 
 
 def _slot(stub: Stub) -> tuple[int, Key]:

@@ -22,13 +22,18 @@ Rules kept here:
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, removed_dots, value_of
+from constraint_crdt.crdt.limits import CELL_BYTES
 from constraint_crdt.crdt.replica import Replica, parse_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signed_text
+from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, Prediction, SignedRows, signature_mark, signed_text, unsettled
 from constraint_crdt.errors import ConstraintCrdtError, NotPermitted
+from constraint_crdt.types.counters import COUNTS, SECONDS
+from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import (
     CERTIFICATE,
@@ -42,6 +47,7 @@ from constraint_crdt.types.nodes import (
     vouch_value,
 )
 from constraint_crdt.types.variables import VARIABLES
+from constraint_crdt.types.verdicts import VERDICT
 
 OBSERVER: Final = "observer"
 MEMBER: Final = "member"
@@ -51,12 +57,20 @@ _OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
+_OF_WRITERS: Final = frozenset({COUNTS, SECONDS, RATE, VERDICT, VARIABLES})
+"""The kinds of which a node removes its own cells only."""
+
 _SUSPECT: Final = {
-    OPERATOR: frozenset({CERTIFICATE, RETIRE}),
-    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, *_OF_OPERATORS}),
+    OPERATOR: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED}),
+    MEMBER: frozenset({CERTIFICATE, RETIRE, REMOVE, SETTLED, *_OF_OPERATORS}),
     OBSERVER: None,
 }
 """The kinds of cells to be looked at; None: all."""
+
+
+_HEAD_OF_REVOCATION: Final = 1024
+_BYTES_OF_AN_END: Final = 48
+"""Bytes of a REVOKE cell, at most: without the ends, and of an end with its mark, without the name of the node."""
 
 
 class MemberOfFleet(Protocol):
@@ -115,6 +129,8 @@ class Admission:
     """Rows that take the place of other rows of the same writer, see rule 6."""
     doubted: set[Replica] = field(default_factory=set)
     """Rows that do not continue their copies here. The transfer is not to be applied; the sender is asked for them from 0."""
+    by_vouch: set[Replica] = field(default_factory=set)
+    """Rows without a certificate for which an operator vouches."""
     stripped: bool = False
     """Runs beyond the end of a revoked row were left out."""
 
@@ -129,12 +145,33 @@ class Fork:
     """The ends of both rows."""
 
 
+class _End(NamedTuple):
+    """The end of a row."""
+
+    seq: int
+    mark: bytes = b""
+    """The signature there (`signature_mark`); empty for any."""
+
+    def excludes(self, seq: int, signature: Cell | None) -> bool:
+        """True if a row of this length goes on beyond the end, or is another row of the same writer."""
+        if seq != self.seq or not self.mark or signature is None:
+            return seq > self.seq
+        return signature_mark(signature) != self.mark
+
+
+_seq_of = attrgetter("seq")
+_NO_END: Final = _End(2**63)
+_END_AT_ONCE: Final = _End(0)
+_Ends = Mapping[str, Mapping[Replica, _End]]
+"""The ends of the rows by each revoked key; rows that are left out end at once."""
+
+
 @dataclass(slots=True)
 class _Rights:
     """The members by row, and the ends of revoked keys."""
 
     members: dict[Replica, MemberOfFleet] = field(default_factory=dict)
-    ends: Mapping[str, Mapping[Replica, int]] = field(default_factory=dict)
+    ends: _Ends = field(default_factory=dict)
 
 
 class Authority:
@@ -147,6 +184,7 @@ class Authority:
         self._signed: SignedRows = rows.follow_signatures()
         self._rights = _Rights()
         self._moved = False
+        self._by_vouch: set[Replica] = set()
         self.forks: dict[Replica, Fork] = {}
         """The rows of which two versions were seen."""
         self.refused = 0
@@ -241,7 +279,7 @@ class Authority:
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: cells beyond its end count nowhere."""
         self._refresh()
-        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends)
+        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends).seq
 
     def revoked_by(self, fingerprint: str) -> list[str]:
         """The operators whose revocations of a key count, in order."""
@@ -254,12 +292,25 @@ class Authority:
         """Revoke keys of a node: their rows end at the present state. Raises `NotPermitted` without the right."""
         members = self.members()
         for fingerprint in sorted(fingerprints):
-            ends = [
-                [replica.node_id, replica.incarnation, self._rows.seq(replica)]
-                for replica, member in sorted(members.items())
+            rows = [
+                (member.fingerprint != fingerprint, -self._rows.seq(replica), replica)
+                for replica, member in members.items()
                 if fingerprint in (member.fingerprint, member.issuer)
             ]
-            self._rows.write(by, make_cell(REVOKE, fingerprint, [node_id, ends, reason]))
+            self._rows.write(by, self._revocation(fingerprint, node_id, [replica for *_, replica in sorted(rows)], reason))
+
+    def _revocation(self, fingerprint: str, node_id: str, replicas: Sequence[Replica], reason: str) -> Cell:
+        """The cell that ends rows. Of more rows than fit into a cell the last ones end at 0: none keep a key from being revoked."""
+        last = [self._rows.get(SIGNATURE, "", replica) for replica in replicas]
+        ends = [[replica.node_id, replica.incarnation, self._rows.seq(replica)] for replica in replicas]
+        marks = [b"" if cell is None else signature_mark(cell) for cell in last]
+        room = CELL_BYTES - _HEAD_OF_REVOCATION
+        for fits, end in enumerate(ends):
+            room -= len(str(end[0]).encode()) + _BYTES_OF_AN_END
+            if room < 0:
+                ends, marks = ends[:fits], marks[:fits]
+                break
+        return make_cell(REVOKE, fingerprint, [node_id, ends, reason, marks])
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
 
@@ -290,10 +341,20 @@ class Authority:
                 plain.append(run)
             else:
                 self._admit_run(run, known, admission, whole=whole)
+        self._strip(admission)
         self._admit_plain(plain, admission)
         admission.stripped = len(admission.runs) + len(admission.doubted) < len(runs)
-        self._strip(admission)
+        self._check_room(admission)
         return admission
+
+    def _check_room(self, admission: Admission) -> None:
+        """Stubs take the room of cells."""
+        stubs = sum([len(each.stubs) for each in admission.predictions])
+        most = self._rows.limits.cells
+        if stubs and len(self._rows) + self._signed.count() + stubs > most:
+            raise ConstraintCrdtError(
+                f"more than the {most} cells that this node is set to hold, with the removed ones of signed rows"
+            )
 
     def _admit_run(self, run: Run, known: int, admission: Admission, *, whole: bool) -> None:
         prediction = self._checked(run, known)
@@ -301,17 +362,16 @@ class Authority:
             admission.doubted.add(run.replica)
             return
         if prediction.whole and known and run.hi >= known:
-            continued = self._continues(run, known, prediction.root)
-            if continued is None:
+            if not self._continues(run, known):
                 if not self._wins(run, known):
                     return
                 admission.replaced.add(run.replica)
-            elif not whole:
-                prediction = continued
+            else:
+                prediction = prediction._replace(superseded=self._signed.replaced_by(run, known))
         elif prediction.whole and known and not whole:
             return
         admission.runs.append(run)
-        if run.hi >= known:
+        if run.hi > known or run.replica in admission.replaced:
             admission.predictions.append(prediction)
 
     def check_proven(self, runs: Sequence[Run]) -> None:
@@ -342,6 +402,7 @@ class Authority:
         """A checked transfer was applied. True if rows beyond their ends were forgotten."""
         for replica in admission.replaced:
             self._rights.members.pop(replica, None)
+        self._by_vouch |= admission.by_vouch
         for prediction in admission.predictions:
             self._rows.supersede(prediction.superseded)
             self._signed.adopt(prediction)
@@ -356,11 +417,14 @@ class Authority:
         longer = [
             replica
             for replica, seq in self._rows.clock_entries.items()
-            if seq > self._end(replica, self.member_of(replica), self._rights.ends) and replica.node_id != self.member.node
+            if replica.node_id != self.member.node and self._excludes(replica, seq)
         ]
+        self._rows.reset(longer)
         for replica in longer:
-            self._rows.reset(replica)
             self._rights.members.pop(replica, None)
+        if longer:  # perhaps with a vouch
+            self._rows.reset([replica for replica in self._by_vouch if self._is_unproven(replica, self._rows.seq(replica))])
+            self._by_vouch.intersection_update(self._rows.clock_entries)
         return bool(longer)
 
     # --- rows of a time before identities ------------------------------------------------------------------------------------
@@ -386,10 +450,14 @@ class Authority:
     def _is_unproven(self, replica: Replica, seq: int) -> bool:
         if replica not in self._signed or self._rows.get(CERTIFICATE, "", replica) is not None:
             return False
-        return (seq, self._signed.root(replica)) not in self._vouches(replica, self._rows.held(VOUCH, str(replica)))
+        return (seq, self._signed.root(replica)) not in self._vouches(replica, self._held_vouches(replica))
+
+    def _held_vouches(self, replica: Replica) -> list[Cell]:
+        """The vouches in rows with a certificate, whose rights were checked."""
+        return [cell for cell in self._rows.held(VOUCH, str(replica)) if self.member_of(cell.replica) is not None]
 
     def _vouches(self, replica: Replica, cells: Iterable[Cell]) -> set[tuple[int, bytes]]:
-        values = [vouch_value(cell) for cell in cells if cell.kind == VOUCH and cell.key == str(replica)]
+        values = [vouch_value(cell) for cell in cells if cell.key == str(replica)]
         return {(value.seq, value.root) for value in values}
 
     def _is_plain(self, run: Run) -> bool:
@@ -403,10 +471,10 @@ class Authority:
 
         A row of which only the end came is doubted: it is to be sent from 0.
         """
-        told = [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH] if plain else []
+        told = self._told(admission, VOUCH) if plain else []
         for run in plain:
             replica, known = run.replica, self._rows.seq(run.replica)
-            vouches = self._vouches(replica, [*self._rows.held(VOUCH, str(replica)), *told])
+            vouches = self._vouches(replica, [*self._held_vouches(replica), *told])
             if run.lo and any(seq == run.hi for seq, _ in vouches):
                 admission.doubted.add(replica)
             if run.lo or run.hi < known:
@@ -415,20 +483,31 @@ class Authority:
             if (run.hi, prediction.root) in vouches:
                 admission.runs.append(run)
                 admission.predictions.append(prediction)
+                admission.by_vouch.add(replica)
                 if known and (known, self._signed.root(replica)) != (run.hi, prediction.root):
                     admission.replaced.add(replica)
 
     def _forget_disproved(self, admission: Admission) -> bool:
         """Forget rows without a certificate that differ from rows newly vouched for by an operator: they are taken again, whole."""
         forgot = False
-        for cell in [cell for run in admission.runs for cell in run.cells if cell.kind == VOUCH]:
+        for cell in self._told(admission, VOUCH):
             replica, value = parse_replica(str(cell.key)), vouch_value(cell)
             if replica is None or replica not in self._signed or self._rows.seq(replica) > value.seq:
                 continue
             if self._is_unproven(replica, self._rows.seq(replica)):
-                self._rows.reset(replica)
+                self._rows.reset([replica])
                 forgot = True
         return forgot
+
+    def _told(self, admission: Admission, kind: int) -> list[Cell]:
+        """The cells of a kind that the signatures of a transfer cover. Cells that a reader has already are not checked."""
+        return [
+            cell
+            for each in admission.predictions
+            if each.run.replica not in admission.by_vouch
+            for cell in each.run.cells
+            if cell.kind == kind and (each.whole or cell.seq > each.known)
+        ]
 
     # --- checks ------------------------------------------------------------------------------------------------------------
 
@@ -439,6 +518,10 @@ class Authority:
         last = run.cells[-1] if run.cells else None
         if last is None or last.kind != SIGNATURE or last.seq != run.hi:
             raise self._refusal(f"a row of {run.replica} is not signed up to its end")
+        if last.data != make_cell(SIGNATURE, "", value_of(last)).data:  # the one cell that the signature does not cover
+            raise self._refusal(f"the signature of a row of {run.replica} is not in its usual form")
+        if any(each.kind == CERTIFICATE for each in run.stubs):
+            raise self._refusal(f"a row of {run.replica} without its certificate")
         prediction = self._signed.predict(run, known)
         text = signed_text(self._fleet, run.replica, run.hi, prediction.root)
         if self._credentials.verifies(member, value_of(last), text):
@@ -478,14 +561,15 @@ class Authority:
                 asks = "ask an operator node of the fleet" if own else f"the row of {replica} is refused"
                 raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
 
-    def _continues(self, run: Run, known: int, root: bytes) -> Prediction | None:
-        """The prediction of a whole row as a continuation of the row here; None if it is another row of the same writer."""
-        if run.replica not in self._signed:
-            return None
-        cells = [cell for cell in run.cells if cell.seq > known]
-        rest = Run(run.replica, known, run.hi, cells, 0, 0, [each for each in run.stubs if each.seq > known])
-        prediction = self._signed.predict(rest, known)
-        return prediction if prediction.root == root else None
+    def _continues(self, run: Run, known: int) -> bool:
+        """True if a whole row is the row here, or goes on with it; False for another row of the same writer.
+
+        Keys of stubs are not signed, so they say nothing about that. A key may have many signatures of one row.
+        """
+        mine = self._rows.get(SIGNATURE, "", run.replica)
+        if run.hi == known and (mine is None or mine.data != run.cells[-1].data):
+            return False
+        return self._signed.continues(run, known)
 
     def _wins(self, run: Run, known: int) -> bool:
         """Rule 6, for a row at least as long as the row here."""
@@ -519,51 +603,65 @@ class Authority:
 
     def _strip(self, admission: Admission) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
-        longer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) and not self._is_plain(run)]
-        writers = {run.replica: self._writer(run) for run in longer}
-        told = {cell for run in admission.runs if run.replica in writers for cell in run.cells if cell.kind == REVOKE}
+        newer = [run for run in admission.runs if run.hi > self._rows.seq(run.replica) or run.replica in admission.replaced]
+        longer = {run.replica: run for run in newer if not self._is_plain(run)}
+        writers = {replica: self._writer(run) for replica, run in longer.items()}
+        told = self._told(admission, REVOKE)
         self._refresh()
-        ends = self._effective(writers, told) if told or admission.replaced else self._rights.ends
+        ends = self._effective(writers, told, longer) if told or admission.replaced else self._rights.ends
         if not ends:
             return
-        ended = {replica for replica, member in writers.items() if self._longer(admission.runs, replica, member, ends)}
+        ended = {
+            replica for replica, run in longer.items() if self._end(replica, writers[replica], ends).excludes(run.hi, run.cells[-1])
+        }
         if ended:
             admission.runs = [run for run in admission.runs if run.replica not in ended]
             admission.predictions = [each for each in admission.predictions if each.run.replica not in ended]
             admission.replaced -= ended
             admission.stripped = True
 
-    def _longer(
-        self, runs: Sequence[Run], replica: Replica, member: MemberOfFleet, ends: Mapping[str, Mapping[Replica, int]]
-    ) -> bool:
-        run = next(run for run in runs if run.replica == replica)
-        return run.hi > self._end(replica, member, ends)
-
-    def _end(self, replica: Replica, member: MemberOfFleet | None, ends: Mapping[str, Mapping[Replica, int]]) -> int:
-        """The seq up to which a row counts."""
+    def _end(self, replica: Replica, member: MemberOfFleet | None, ends: _Ends) -> _End:
+        """Up to where a row counts."""
         keys = () if member is None else (member.fingerprint, member.issuer or "")
-        return min([ends[key].get(replica, 0) for key in keys if key in ends], default=2**63)
+        return min([ends[key].get(replica, _END_AT_ONCE) for key in keys if key in ends], key=_seq_of, default=_NO_END)
+
+    def _excludes(self, replica: Replica, seq: int) -> bool:
+        """True for a row in the state that does not count as it is."""
+        end = self._end(replica, self.member_of(replica), self._rights.ends)
+        return end.excludes(seq, self._rows.get(SIGNATURE, "", replica))
 
     def _counts(self, cell: Cell) -> bool:
-        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends)
+        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends).seq
 
-    def _effective(self, writers: Mapping[Replica, MemberOfFleet], told: Collection[Cell] = ()) -> dict[str, Mapping[Replica, int]]:
-        """The ends of the rows of each revoked key. `told`: revocations of a transfer, by `writers`.
+    def _effective(
+        self,
+        writers: Mapping[Replica, MemberOfFleet],
+        told: Collection[Cell] = (),
+        runs: Mapping[Replica, Run] = MappingProxyType({}),
+    ) -> dict[str, Mapping[Replica, _End]]:
+        """The ends of the rows of each revoked key. `told`: revocations of a transfer, in `runs` by `writers`.
 
         In the order of the certificates: writes of a revoked operator beyond its end do not count.
         """
         candidates = []
-        for cell in (*self._rows.each(REVOKE), *told):
+        for cell, is_told in (*((cell, False) for cell in self._rows.each(REVOKE)), *((cell, True) for cell in told)):
             member = writers.get(cell.replica) or self.member_of(cell.replica)
             if member is not None:
-                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, cell, member))
-        ends: dict[str, Mapping[Replica, int]] = {}
-        for *_, cell, member in sorted(candidates, key=lambda each: each[:4]):
-            if cell.seq <= self._end(cell.replica, member, ends):
-                named = {dot.replica: dot.seq for dot in revoke_value(cell).ends}
+                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, is_told, cell, member))
+        ends: dict[str, Mapping[Replica, _End]] = {}
+        for *_, is_told, cell, member in sorted(candidates, key=lambda each: each[:5]):
+            run = runs.get(cell.replica) if is_told else None
+            seq, last = (
+                (run.hi, run.cells[-1]) if run else (self._rows.seq(cell.replica), self._rows.get(SIGNATURE, "", cell.replica))
+            )
+            end = self._end(cell.replica, member, ends)
+            if cell.seq <= end.seq and not (seq == end.seq and end.excludes(seq, last)):
+                value = revoke_value(cell)
+                marks = value.marks or (b"",) * len(value.ends)
+                named = {dot.replica: _End(dot.seq, mark) for dot, mark in zip(value.ends, marks, strict=True)}
                 before = ends.get(str(cell.key))
                 if before is not None:
-                    named = {replica: min(seq, before[replica]) for replica, seq in named.items() if replica in before}
+                    named = {replica: min(before[replica], end, key=_seq_of) for replica, end in named.items() if replica in before}
                 ends[str(cell.key)] = named
         return ends
 
@@ -575,8 +673,10 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
         value = retire_value(cell)
         own = not value.whole_node and all(life.node_id == replica.node_id for life in value.lives)
         return None if own or role == OPERATOR else "retire nodes"
-    if kind == CERTIFICATE and cell.seq > 1:
+    if (kind == CERTIFICATE and cell.seq > 1) or (kind == SETTLED and unsettled(cell, [1])):
         return "change its certificate"
+    if kind == REMOVE and any(each.kind in _OF_WRITERS and each.replica.node_id != replica.node_id for each in removed_dots(cell)):
+        return "remove what others measured"
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:

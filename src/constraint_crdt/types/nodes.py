@@ -7,7 +7,7 @@
 | 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
 | 33 VOUCH | a replica as text | `[seq, root]`: this row, written before the fleet had identities, is as it should be |
 | 32 ROOT | fingerprint of the new root | the statement of two roots of the fleet that one follows the other, see `identity` |
-| 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason]`: rows by this key end there |
+| 30 REVOKE | fingerprint of a key | `[node id, [[node id, incarnation, seq], …], reason, [mark, …]]`: rows by this key end there |
 | 31 AUDIT | slot: 0 to 999 | `[time in ns, actor, operation, subject, changes]`: the actor caused the `changes` mutations before |
 
 A life ends in two ways: the node goes on under a new incarnation and states it (`end_lives`), or the whole node is retired for
@@ -43,7 +43,7 @@ from constraint_crdt.crdt.cells import (
 from constraint_crdt.crdt.limits import ID_BYTES
 from constraint_crdt.crdt.replica import Dot, Replica, writer
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.crdt.signed_rows import ROOT_BYTES
+from constraint_crdt.crdt.signed_rows import HASH_BYTES, ROOT_BYTES
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.types.definition import Label, check_wire_labels
 from constraint_crdt.types.view import IndexedView
@@ -99,6 +99,8 @@ class RevokeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     node: str
     ends: tuple[WireDot, ...]
     reason: str = ""
+    marks: tuple[bytes, ...] = ()
+    """Of each end, the hash of the signature there (`signature_mark`), or empty. A row with another signature does not count."""
 
 
 class VouchValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -134,6 +136,8 @@ def _check_revoke(key: str, value: RevokeValue) -> None:
     require_text(value.node, "the name of a node")
     require_text(value.reason, "the reason of a revocation", MAX_REASON)
     check_dots(value.ends)
+    require(len(value.marks) in (0, len(value.ends)), "the number of signatures of a revocation")
+    require(all(len(mark) in (0, HASH_BYTES) for mark in value.marks), "a signature of a revocation")
 
 
 def _check_vouch(_: str, value: VouchValue) -> None:
@@ -302,14 +306,16 @@ class Retirements(IndexedView):
             return entries
         clock = dict(entries)
         missing = [replica for replica in self._ends if replica not in entries]
-        found = True
-        while found:
-            found = False
-            for replica in missing:
-                end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
-                if end > clock.get(replica, 0):
-                    clock[replica] = end
-                    found = True
+        ended_by: dict[Replica, list[Replica]] = {}
+        for replica in missing:
+            for by, _ in self._ends[replica]:
+                ended_by.setdefault(by, []).append(replica)
+        while missing:
+            replica = missing.pop()
+            end = max((end for (by, seq), end in self._ends[replica].items() if clock.get(by, 0) >= seq), default=0)
+            if end > clock.get(replica, 0):
+                clock[replica] = end
+                missing += ended_by.get(replica, ())
         return {replica: seq for replica, seq in clock.items() if seq}
 
 
