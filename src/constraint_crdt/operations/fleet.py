@@ -1,4 +1,4 @@
-"""The operations on values of the whole fleet: its counters, which go up and down, its position, and the labels in use."""
+"""The operations on values of the whole fleet (its counters, its position, the labels in use), and on its members."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
