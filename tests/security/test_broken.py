@@ -18,7 +18,7 @@ from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import ConstraintDelta, Delta, GossipMessage, Sync, decode_message, encode_message
 from constraint_crdt.store.committer import Changes
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import CERTIFICATE, VOUCH
+from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, VOUCH
 from tests.store.disk import loaded, open_store, taken
 
 from .credentials import FastCredentials, Key
@@ -357,6 +357,17 @@ def test_a_stub_under_another_name_tells_no_fork_of_an_honest_writer() -> None:
     settle(a, b, c)
     assert not c.authority.forks  # type: ignore[union-attr]
     assert "x" in c.state.constraints
+
+
+def test_nodes_with_two_rows_of_a_liar_about_ended_lives_understand_each_other() -> None:
+    a, b, liar = node("a"), node("b"), node("liar", "observer")
+    b.add_constraint("x", when="v < 1.0")
+    ended = cell(2, RETIRE, "liar~5", [False, [["liar", 5, 3]]])
+    send(b, sync(liar, [signed_run(liar, LIAR, [ended])]))
+    send(a, sync(liar, [signed_run(liar, LIAR, [cell(3, NODE, "", ["1", 1])])]))
+    b.add_constraint("y", when="v < 1.0")
+    settle(a, b)
+    assert sorted(a.state.constraints) == ["x", "y"]
 
 
 # --- removals of what is yet to come -----------------------------------------------------------------------------------------
