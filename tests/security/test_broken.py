@@ -510,3 +510,22 @@ def test_a_store_keeps_the_floor_of_a_row_that_was_taken_anew(tmp_path: Path) ->
         changes.done(taken(changes))
     assert loaded(store).floors == rows.floors == {row.replica: 1}
     store.close()
+
+
+def test_two_nodes_that_leave_out_the_rows_of_each_other_come_to_an_end() -> None:
+    a, b = node("a"), node("b")
+    thief = GossipNode(
+        "thief", incarnation=1, now=lambda: 1, renew=count(2).__next__, credentials=FastCredentials("thief", begins=-1)
+    )
+    a.record(1)
+    b.record(1)
+    keys = [FastCredentials(name).member.fingerprint for name in "ab"]
+    assert thief.authority is not None
+    thief.authority.revoke("a", keys, thief.write(lambda me: me))
+    thief.local._written = thief.clock[thief.replica]
+    told = whole_row(thief, thief.replica)
+    for each in (a, b):
+        send(each, sync(thief, [told]))
+        assert each.revoked_by == "thief"
+    exchange(a, b)
+    exchange(b, a)
