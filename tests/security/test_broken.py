@@ -522,7 +522,7 @@ def test_two_nodes_that_leave_out_the_rows_of_each_other_come_to_an_end() -> Non
     keys = [FastCredentials(name).member.fingerprint for name in "ab"]
     assert thief.authority is not None
     thief.authority.revoke("a", keys, thief.write(lambda me: me))
-    thief.local._written = thief.clock[thief.replica]
+    thief.local.written = thief.clock[thief.replica]
     told = whole_row(thief, thief.replica)
     for each in (a, b):
         send(each, sync(thief, [told]))
