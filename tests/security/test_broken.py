@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -15,10 +16,12 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, covered_digest, signed_text
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import ConstraintDelta, Delta, GossipMessage, Sync, decode_message, encode_message
+from constraint_crdt.store.committer import Changes
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import CERTIFICATE, VOUCH
+from constraint_crdt.types.nodes import CERTIFICATE, NODE, RETIRE, VOUCH
+from tests.store.disk import loaded, open_store, taken
 
-from .credentials import FastCredentials
+from .credentials import FastCredentials, Key
 from .test_members import at
 from .test_signed_rows import exchange, node
 
@@ -356,6 +359,17 @@ def test_a_stub_under_another_name_tells_no_fork_of_an_honest_writer() -> None:
     assert "x" in c.state.constraints
 
 
+def test_nodes_with_two_rows_of_a_liar_about_ended_lives_understand_each_other() -> None:
+    a, b, liar = node("a"), node("b"), node("liar", "observer")
+    b.add_constraint("x", when="v < 1.0")
+    ended = cell(2, RETIRE, "liar~5", [False, [["liar", 5, 3]]])
+    send(b, sync(liar, [signed_run(liar, LIAR, [ended])]))
+    send(a, sync(liar, [signed_run(liar, LIAR, [cell(3, NODE, "", ["1", 1])])]))
+    b.add_constraint("y", when="v < 1.0")
+    settle(a, b)
+    assert sorted(a.state.constraints) == ["x", "y"]
+
+
 # --- removals of what is yet to come -----------------------------------------------------------------------------------------
 
 
@@ -459,3 +473,59 @@ def test_a_key_with_any_number_of_lives_can_be_revoked() -> None:
     settle(a, b)
     assert 2 < b.state.metrics.total.satisfied < 1_000
     assert b.state.metrics.constraint("longest").satisfied == 1
+
+
+def test_the_row_of_a_node_comes_back_when_the_operator_is_revoked_that_certified_its_name_again() -> None:
+    a, b, thief, m = node("a"), node("b"), node("thief"), node("m", "member")
+    m.record(1, constraint="x")
+    thief.record(1)
+    settle(a, b, thief, m)
+    issuer = thief.authority.member.fingerprint  # type: ignore[union-attr]
+    again = FastCredentials("m", "member", key=Key(b"another"), issuer=issuer)
+    other = GossipNode("m", incarnation=1, now=lambda: 1, renew=count(2).__next__, credentials=again)
+    for _ in range(5):
+        other.record(1_000, constraint="x")
+    for each in (a, b):
+        send(each, sync(other, [whole_row(other, m.replica)]))
+    assert a.state.metrics.total.satisfied == 5_001
+    a.revoke("thief")
+    settle(a, b, m)
+    assert a.state.metrics.constraint("x").satisfied == 1
+
+
+# --- stores ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_keeps_the_floor_of_a_row_that_was_taken_anew(tmp_path: Path) -> None:
+    rows = Rows()
+    rows.follow_signatures()
+    store = open_store(tmp_path / "a.db")
+    changes = Changes(rows)
+    row, _ = forged_row(Replica("b", 1), [make_cell(3, "x", [1, 0]), make_cell(3, "y", [1, 0])])
+    run = Run(row.replica, 0, row.hi, row.cells, 1)
+    for _ in range(2):
+        rows.reset([row.replica])
+        rows.apply([run], whole=True)
+        store.commit(taken(changes))
+        changes.done(taken(changes))
+    assert loaded(store).floors == rows.floors == {row.replica: 1}
+    store.close()
+
+
+def test_two_nodes_that_leave_out_the_rows_of_each_other_come_to_an_end() -> None:
+    a, b = node("a"), node("b")
+    thief = GossipNode(
+        "thief", incarnation=1, now=lambda: 1, renew=count(2).__next__, credentials=FastCredentials("thief", begins=-1)
+    )
+    a.record(1)
+    b.record(1)
+    keys = [FastCredentials(name).member.fingerprint for name in "ab"]
+    assert thief.authority is not None
+    thief.authority.revoke("a", keys, thief.write(lambda me: me))
+    thief.local.written = thief.clock[thief.replica]
+    told = whole_row(thief, thief.replica)
+    for each in (a, b):
+        send(each, sync(thief, [told]))
+        assert each.revoked_by == "thief"
+    exchange(a, b)
+    exchange(b, a)

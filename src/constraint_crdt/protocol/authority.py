@@ -289,13 +289,17 @@ class Authority:
         return sorted({cell.replica.node_id for cell in self._rows.held(REVOKE, fingerprint) if self._counts(cell)})
 
     def revoke(self, node_id: str, fingerprints: Collection[str], by: Replica, reason: str = "") -> None:
-        """Revoke keys of a node: their rows end at the present state. Raises `NotPermitted` without the right."""
+        """Revoke keys of a node: their rows end at the present state. Raises `NotPermitted` without the right.
+
+        So do the rows of the keys that they certified, those apart of which two versions were seen: perhaps the revoked operator
+        certified the name of an honest node again. They end at 0, and the other version comes back.
+        """
         members = self.members()
         for fingerprint in sorted(fingerprints):
             rows = [
                 (member.fingerprint != fingerprint, -self._rows.seq(replica), replica)
                 for replica, member in members.items()
-                if fingerprint in (member.fingerprint, member.issuer)
+                if member.fingerprint == fingerprint or (member.issuer == fingerprint and replica not in self.forks)
             ]
             self._rows.write(by, self._revocation(fingerprint, node_id, [replica for *_, replica in sorted(rows)], reason))
 

@@ -405,6 +405,7 @@ class Exchange:
         theirs = self._clock_of_ping(ping, peer)
         self._tracker.admit(peer)
         talk = self._tracker.conversation(peer.replica.node_id)
+        talk.stripped = None
         if theirs is None:
             return GossipResult(responses=self._composer.restated_clock(peer))
         talk.state(theirs, ping.state_hash)
@@ -501,15 +502,19 @@ class Exchange:
         """The sender's state was applied: send the runs it lacks, or confirm equality.
 
         `proves`: the stated hash is the local hash. `lacks`: its entries in the rows where it is behind, if known. `stripped`: runs
-        were left out, so a sender that lacks nothing gets no answer, which would only ask for them again.
+        were left out, so a sender that lacks nothing gets no answer, which would only ask for them again; nor does one get the same
+        answer twice before its next Ping: two nodes may each leave out the row of the other.
         """
         rows, talk = self._local.state.rows, self._tracker.conversation(peer.replica.node_id)
         if theirs != rows.clock_mark:
             talk.state(theirs, None)
             talk.common = theirs
             self._tracker.evidence(peer, theirs, None)
-            if stripped and not rows.ahead_of(theirs.entries):
-                return GossipResult(state_changed=changed)
+            if stripped:
+                clocks = theirs.total, rows.clock_mark.total
+                if not rows.ahead_of(theirs.entries) or talk.stripped == clocks:
+                    return GossipResult(state_changed=changed)
+                talk.stripped = clocks
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)

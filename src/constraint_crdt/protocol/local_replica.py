@@ -132,6 +132,7 @@ class LocalReplica:
             if credentials.member.node != replica.node_id:
                 raise ConstraintCrdtError(f"the identity is that of {credentials.member.node}, not of {replica.node_id}")
             self.authority = Authority(self.state.rows, self.fleet, credentials)
+            self.state.retirements.infers = False
         self.expired = ExpiredAdds(self.state, self.time)
         self.on_new_life: Callable[[], None] | None = None
         """Called after a new life began."""

@@ -128,6 +128,8 @@ class Conversation:
     """`STATEMENTS` at most, the latest at the end."""
     common: ClockMark | None = None
     """The latest clock the peer has shown to know: the base of messages to it."""
+    stripped: tuple[int, int] | None = None
+    """The clocks of both sides, as totals, when a transfer was last answered of which runs were left out here."""
 
     def state(self, mark: ClockMark, hash_: StateHash | None) -> None:
         """Note that either side stated this clock to the other."""

@@ -85,7 +85,9 @@ class Changes:
             return None
         self._tried = clock
         self._taken = clock, floors, len(self._lives)
-        changed = {replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0)}
+        changed = {
+            replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0) or replica in self._reset
+        }
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
         known = {replica: seq for replica, seq in self._clock.items() if replica not in self._reset} if self._reset else self._clock
         signed = rows.signed

@@ -216,6 +216,10 @@ class Retirements(IndexedView):
 
     KINDS = (RETIRE,)
 
+    infers = True
+    """Ended lives are left out of messages, and inferred. Not among members that may lie: a node that has another row of a writer
+    has the seq of a RETIRE cell without the cell, and two such nodes would never understand each other's clock."""
+
     def _clear(self) -> None:
         self._ends: dict[Replica, dict[tuple[Replica, int], int]] = {}
         self._nodes: dict[str, set[Dot]] = {}
@@ -290,7 +294,7 @@ class Retirements(IndexedView):
             return clock
         entries = dict(clock)
         for replica, ends in self._ends.items():
-            if ends and not spelled_out and clock.get(replica, 0) == max(ends.values()):
+            if ends and not spelled_out and self.infers and clock.get(replica, 0) == max(ends.values()):
                 entries.pop(replica, None)
             elif ends:
                 entries.setdefault(replica, 0)
@@ -305,7 +309,7 @@ class Retirements(IndexedView):
         if not self._ends:
             return entries
         clock = dict(entries)
-        missing = [replica for replica in self._ends if replica not in entries]
+        missing = [replica for replica in self._ends if replica not in entries] if self.infers else []
         ended_by: dict[Replica, list[Replica]] = {}
         for replica in missing:
             for by, _ in self._ends[replica]:
