@@ -18,7 +18,7 @@ from dataclasses import replace
 from exchange import FORMS, a_pair, many_changes, nothing_new, one_change
 from report import Row, machine, show
 
-from constraint_crdt.protocol.peer_selection import Nearby, PeerChoice, Schedule, Uniform, hexagon
+from constraint_crdt.protocol.peers import Nearby, PeerChoice, Schedule, Uniform, hexagon
 from constraint_crdt.simulation.rounds import Simulation
 from constraint_crdt.types.register import hex_distance
 

@@ -14,8 +14,7 @@ from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_rem
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
 from constraint_crdt.types.counters import SECONDS
 from constraint_crdt.types.definition import Definition

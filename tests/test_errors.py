@@ -22,8 +22,7 @@ from constraint_crdt.errors import (
 from constraint_crdt.expression import ExpressionError
 from constraint_crdt.plato.shapes import PlatoFieldError
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import StateFileError
+from constraint_crdt.state import ConstraintState, StateFileError
 from constraint_crdt.types.counters import ConstraintGCounter
 from constraint_crdt.types.sketch import SketchCRDT
 

@@ -21,8 +21,8 @@ ROOMS = [
     ("types",),
     ("expression",),
     ("state",),
-    ("protocol", "state_file", "plato"),
-    ("edge", "gossip", "identity"),
+    ("protocol", "plato"),
+    ("gossip", "identity"),
     ("simulation", "transport", "store", "testing"),
     ("operations",),
     ("insight",),
@@ -38,10 +38,10 @@ VERSION = f"{PACKAGE}.__version__"
 """The one name that is taken from the package itself, which is all of the library: no room below its edge may."""
 
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-PURE = {"errors", "model", "crdt", "types", "expression", "state", "protocol", "simulation", "plato", "state_file", "testing"}
+PURE = {"errors", "model", "crdt", "types", "expression", "state", "protocol", "simulation", "plato", "testing"}
 TYPES_FROM_ABOVE = {f"{PACKAGE}.runtime.node", f"{PACKAGE}.client.blocking"}
 """The modules from above that operations name, for a type checker only: the node of the work, the client of the commands."""
-FACADE = ("constraint_crdt.types", f"{PACKAGE}.edge")
+FACADE = ("constraint_crdt.types", f"{PACKAGE}.gossip")
 """The public names of `types` include those with the clock of the machine, which are loaded from above on their first use."""
 IMPURE_MODULES = {
     "asyncio", "concurrent", "ctypes", "datetime", "glob", "http", "io", "logging", "multiprocessing", "os", "pathlib", "psutil",
@@ -87,7 +87,7 @@ def violations(source: str, module: str) -> list[str]:
     tree, room, found = ast.parse(source), room_of(module), []
     loaded = {imported for imported, _ in imports(without_type_checking(tree), module)}
     for imported, line in imports(tree, module):
-        target = "edge" if imported == VERSION else room_of(imported)
+        target = "gossip" if imported == VERSION else room_of(imported)
         if room == "operations" and imported in TYPES_FROM_ABOVE and imported not in loaded:
             continue
         if (module, imported) == FACADE and imported not in loaded:
@@ -129,10 +129,10 @@ def test_the_pure_part_is_there() -> None:
         ("crdt.rows", "def f() -> None:\n    import random"),
         ("crdt.rows", "from constraint_crdt.types.counters import Counts"),
         ("crdt.rows", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from constraint_crdt.state import ConstraintState"),
-        ("protocol.messages", "import constraint_crdt.edge"),
+        ("protocol.messages", "import constraint_crdt.gossip"),
         ("protocol.messages", "from constraint_crdt import GossipNode"),
         ("protocol.messages", "from constraint_crdt import __version__"),
-        ("transport.memory", "from constraint_crdt.runtime.node import Node"),
+        ("transport", "from constraint_crdt.runtime.node import Node"),
         ("types.counters", "from constraint_crdt.expression import Verdict"),
         ("insight.evidence", "from constraint_crdt.runtime.exchange_loop import Exchanges"),
         ("alerts.rules", "from constraint_crdt.runtime.settings import NodeSettings"),

@@ -12,7 +12,7 @@ from constraint_crdt import ConstraintCrdtError, ConstraintState, Limits, Replic
 from constraint_crdt.crdt.cells import make_cell
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.state_file import FORMAT, VERSION
+from constraint_crdt.state import FORMAT, VERSION
 from constraint_crdt.testing import laws_of, pairs, states
 from tests.conftest import BUDGET
 
@@ -192,7 +192,7 @@ def test_what_is_not_right_gets_one_sentence(text: str | bytes, says: str, field
 def test_a_cell_that_no_node_takes_is_refused_though_the_checksum_is_right(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     document = json.loads(to_json(sample()))
     document["rows"][1]["cells"] = [[1, base64.b64encode(data).decode()]]
-    monkeypatch.setattr("constraint_crdt.state_file._checksum", lambda rows: document["checksum"])
+    monkeypatch.setattr("constraint_crdt.state._checksum", lambda rows: document["checksum"])
     with pytest.raises(StateFileError, match="this is no cell") as error:
         from_json(json.dumps(document))
     assert error.value.field == "rows[1].cells[0]"

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 from constraint_crdt import ConstraintState, GossipNode, MemoryNetwork, Replica, SystemProbe, VectorClock
-from constraint_crdt.protocol.peer_selection import Nearby, Schedule, Uniform
+from constraint_crdt.protocol.peers import Nearby, Schedule, Uniform
 from constraint_crdt.simulation import Simulation
 from constraint_crdt.types import ConstraintORSet
 

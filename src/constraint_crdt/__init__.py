@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from constraint_crdt.crdt.digest import StateHash
     from constraint_crdt.crdt.limits import Limits
     from constraint_crdt.crdt.replica import Replica
-    from constraint_crdt.edge import GossipNode
     from constraint_crdt.errors import ConstraintCrdtError, StoreError, UnknownConstraint, WritesRefused
     from constraint_crdt.expression import ExpressionError, Verdict
     from constraint_crdt.expression.evaluation import Evaluation
+    from constraint_crdt.gossip import GossipNode
     from constraint_crdt.model import Event, EventKind, Severity
     from constraint_crdt.operations.constraints import AddConstraint, BatchError, RecordCounts, RemoveConstraint
     from constraint_crdt.protocol.gossip_node import exchange
@@ -29,10 +29,8 @@ if TYPE_CHECKING:
     from constraint_crdt.runtime.node import Node
     from constraint_crdt.runtime.settings import NodeSettings
     from constraint_crdt.runtime.sync_node import SyncNode
-    from constraint_crdt.state import ConstraintState
-    from constraint_crdt.state_file import StateFileError, from_json, to_json
-    from constraint_crdt.transport import Transport, TransportError
-    from constraint_crdt.transport.memory import MemoryNetwork
+    from constraint_crdt.state import ConstraintState, StateFileError, from_json, to_json
+    from constraint_crdt.transport import MemoryNetwork, Transport, TransportError
     from constraint_crdt.transport.zenoh import ZenohTransport
     from constraint_crdt.types.counters import Counts
     from constraint_crdt.types.definition import Definition
@@ -53,9 +51,9 @@ _MODULE_OF = {
     "Event": "constraint_crdt.model",
     "EventKind": "constraint_crdt.model",
     "ExpressionError": "constraint_crdt.expression",
-    "GossipNode": "constraint_crdt.edge",
+    "GossipNode": "constraint_crdt.gossip",
     "Limits": "constraint_crdt.crdt.limits",
-    "MemoryNetwork": "constraint_crdt.transport.memory",
+    "MemoryNetwork": "constraint_crdt.transport",
     "Node": "constraint_crdt.runtime.node",
     "NodeSettings": "constraint_crdt.runtime.settings",
     "Probe": "constraint_crdt.runtime.measurement",
@@ -63,7 +61,7 @@ _MODULE_OF = {
     "RemoveConstraint": "constraint_crdt.operations.constraints",
     "Replica": "constraint_crdt.crdt.replica",
     "Severity": "constraint_crdt.model",
-    "StateFileError": "constraint_crdt.state_file",
+    "StateFileError": "constraint_crdt.state",
     "StateHash": "constraint_crdt.crdt.digest",
     "StoreError": "constraint_crdt.errors",
     "SyncNode": "constraint_crdt.runtime.sync_node",
@@ -76,8 +74,8 @@ _MODULE_OF = {
     "WritesRefused": "constraint_crdt.errors",
     "ZenohTransport": "constraint_crdt.transport.zenoh",
     "exchange": "constraint_crdt.protocol.gossip_node",
-    "from_json": "constraint_crdt.state_file",
-    "to_json": "constraint_crdt.state_file",
+    "from_json": "constraint_crdt.state",
+    "to_json": "constraint_crdt.state",
 }
 
 _MOVED = {

@@ -93,7 +93,7 @@ class WrongThread(ConstraintCrdtError, RuntimeError):
 
 
 class StoreError(ConstraintCrdtError):
-    """A store cannot be opened or used. `str()` is one sentence that says what to do."""
+    """A store cannot be opened or used. `str()` is one sentence with advice."""
 
 
 class WritesRefused(StoreError):

@@ -1,12 +1,28 @@
-"""The exchange between replicas, for programs: its messages with their codec, its results, and the selection of peers.
+"""The exchange between replicas, for programs: nodes, messages with their codec, results, and the selection of peers.
 
-`constraint_crdt.GossipNode` is a replica with its side of the exchange. `protocol` knows the module of each name,
-and loads it on its first use.
+`GossipNode` and the other classes here are those of the pure part, with this machine's clock and randomness as defaults. The
+module of every other name is known to `protocol`, and loaded on the first use.
+
+Rules kept here:
+
+- Only this module gives the pure part a clock or random numbers; every default can be replaced by the caller.
+- No behaviour: a class here adds defaults to the pure class of the same name.
 """
 
+import secrets
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from constraint_crdt import protocol
+from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.protocol.gossip_node import GossipNode as PureGossipNode
+from constraint_crdt.protocol.local_replica import Edge
+from constraint_crdt.types.decay import MAX_SKEW, NAMELESS, Ages
+from constraint_crdt.types.decay import DecayCounter as PureDecayCounter
+from constraint_crdt.types.rates import DEFAULT_HALF_LIVES
+from constraint_crdt.types.rates import DecayConstraintState as PureDecayConstraintState
+from constraint_crdt.types.tiles import FleetTile as PureFleetTile
 
 if TYPE_CHECKING:
     from constraint_crdt.protocol import (
@@ -71,3 +87,75 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+INCARNATION_BITS = 48
+"""Bits of a random incarnation, 9 bytes in a message. Two lives of one node collide once in 10^7 nodes with a thousand lives
+each."""
+
+
+def fresh_incarnation() -> int:
+    """An incarnation no life of a node has had, from the machine's randomness."""
+    return 1 + secrets.randbits(INCARNATION_BITS)
+
+
+class GossipNode(PureGossipNode):
+    """A replica and its side of the exchange, by default with this machine's clock and randomness.
+
+    See `constraint_crdt.protocol.gossip_node` for the parameters, and `constraint_crdt.protocol.exchange_rules` for how an exchange
+    runs.
+    """
+
+    edge = Edge(now=time.time_ns, renew=fresh_incarnation)
+
+
+class FleetTile(PureFleetTile):
+    """A tile outside of a state. See `constraint_crdt.types.tiles`; the tiles of a state are at `state.tiles`."""
+
+    def __init__(self, room: str, id_: str, rows: Rows | None = None, *, now: Callable[[], int] = time.time_ns) -> None:
+        """`room`, `id_`: the name, 1 to 256 bytes each. `rows`: the cells to read; new empty ones if None.
+
+        `now`: the time in ns since the epoch. Raises `ConstraintCrdtError` for a room or id out of bounds.
+        """
+        super().__init__(room, id_, rows, now=now)
+
+
+class DecayCounter(PureDecayCounter):
+    """A decaying counter by the wall clock. See `constraint_crdt.types.decay`."""
+
+    def __init__(
+        self,
+        half_life: float,
+        *,
+        name: str = NAMELESS,
+        rows: Rows | None = None,
+        now: Callable[[], int] = time.time_ns,
+        max_skew: float = MAX_SKEW,
+        ages: Ages | None = None,
+    ) -> None:
+        """`half_life`: seconds. `name`: distinguishes it from other counters in the same rows. `now`: the time, ns since the epoch.
+
+        `max_skew`: seconds a writer may be ahead without being counted in `ahead`. `ages`: the ages of the cells of `rows`,
+        if they are kept already. Raises `TypeError` for a half-life that is not a number, and `ConstraintCrdtError` for a half-life
+        or name out of bounds.
+        """
+        super().__init__(half_life, name=name, rows=rows, now=now, max_skew=max_skew, ages=ages)
+
+
+class DecayConstraintState(PureDecayConstraintState):
+    """Recent rates of satisfied and violated evaluations, by the wall clock. See `constraint_crdt.types.rates`."""
+
+    def __init__(
+        self,
+        half_lives: Iterable[float] = DEFAULT_HALF_LIVES,
+        *,
+        rows: Rows | None = None,
+        now: Callable[[], int] = time.time_ns,
+        max_skew: float = MAX_SKEW,
+        ages: Ages | None = None,
+    ) -> None:
+        """`half_lives`: 1 to 8 half-lives in seconds, at which evaluations are tracked and can be read.
+
+        The others as for `DecayCounter`.
+        """
+        super().__init__(half_lives, rows=rows, now=now, max_skew=max_skew, ages=ages)

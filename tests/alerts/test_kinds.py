@@ -6,9 +6,8 @@ from typing import cast
 import pytest
 
 from constraint_crdt.alerts.rules import KINDS, AlertRule, Condition, Facts
-from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import FIRST_HEARD, Convergence, Coverage, Evidence, Exchanges
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.verdicts import NodeVerdict

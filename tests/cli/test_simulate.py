@@ -12,7 +12,7 @@ import PIL
 import pytest
 from PIL import Image
 
-from constraint_crdt.cli import replay as searching
+from constraint_crdt.cli import simulate as searching
 from constraint_crdt.cli import simulate as simulating
 from constraint_crdt.cli.main import main
 from constraint_crdt.cli.output import INTERRUPTED

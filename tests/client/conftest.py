@@ -7,7 +7,7 @@ import pytest
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 
 SETTINGS = NodeSettings(name="forge", check_every=3600.0, count_every=3600.0)
 """Nothing is counted but what a test records, however long the test takes."""

@@ -25,7 +25,7 @@ from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.http.server import ApiServer
-from constraint_crdt.protocol.peer_clocks import Peer
+from constraint_crdt.protocol.peers import Peer
 from constraint_crdt.state import ConstraintState
 
 SMALL = ("forge", "anvil", "bellows", "hammer", "tongs")

@@ -8,7 +8,7 @@ import pytest
 from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 
 BASE = "http://127.0.0.1:8470"
 SETTINGS = NodeSettings(name="forge", check_every=3600.0)

@@ -15,7 +15,7 @@ from constraint_crdt.model import EventKind
 from constraint_crdt.operations.operation import Right
 from constraint_crdt.runtime.change_feed import acting_as
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE, SETTINGS
 from tests.runtime.fleet import eventually, fleet
 from tests.security.fleets import Fleet

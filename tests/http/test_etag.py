@@ -18,7 +18,7 @@ from constraint_crdt.http.endpoint import AnswerCache, Endpoint
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import Freshness
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
 
 SETTLED = [

@@ -13,7 +13,7 @@ from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.store import Store, WritesRefused
 from constraint_crdt.store.schema import CommitBatch
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, agreed, eventually
 

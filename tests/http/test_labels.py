@@ -10,7 +10,7 @@ from constraint_crdt.client import Client
 from constraint_crdt.http import make_app
 from constraint_crdt.operations.fleet import LabelReport
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.cli.process import running_node
 from tests.http.conftest import BASE
 

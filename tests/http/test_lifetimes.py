@@ -9,7 +9,7 @@ import pytest
 
 from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
 
 SECOND = 1_000_000_000

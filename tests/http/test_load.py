@@ -8,7 +8,7 @@ from constraint_crdt.client import AsyncClient, Happened
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 
 STREAMS = 60
 READS = 600

@@ -23,7 +23,7 @@ from constraint_crdt.http.metrics import MOST, OPENMETRICS_TEXT, OTHER, PEER_STA
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.model import Event, EventKind
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

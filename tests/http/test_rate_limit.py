@@ -11,7 +11,7 @@ from constraint_crdt.http import security as rate_limit
 from constraint_crdt.http.security import BURST, RateLimit
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 
 RATE = 4.0
 

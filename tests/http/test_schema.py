@@ -19,7 +19,7 @@ from constraint_crdt.http.server import ApiServer
 from constraint_crdt.insight import evidence
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from tests.conftest import BUDGET
 
 if TYPE_CHECKING:

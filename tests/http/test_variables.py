@@ -12,7 +12,7 @@ from constraint_crdt.http import make_app
 from constraint_crdt.operations.constraints import NOTED_CHANGES, AddConstraint, BatchError
 from constraint_crdt.operations.variables import MOST_READERS
 from constraint_crdt.runtime.settings import VariableSettings
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 from constraint_crdt.types import VariableKind
 from tests.http.conftest import BASE
 from tests.runtime.fleet import QUICK, eventually, fleet

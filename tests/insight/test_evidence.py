@@ -5,9 +5,9 @@ import pytest
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.insight import changes
-from constraint_crdt.insight.changes import ChangeLog
+from constraint_crdt.insight import history as changes
 from constraint_crdt.insight.evidence import Convergence, Evidence, quantile
+from constraint_crdt.insight.history import ChangeLog
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import ADD
 

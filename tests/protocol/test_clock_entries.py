@@ -8,7 +8,7 @@ from constraint_crdt import ConstraintCrdtError, Replica
 from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.protocol.peer_clocks import behind, bind_runs, changed_entries, lowered
+from constraint_crdt.protocol.peers import behind, bind_runs, changed_entries, lowered
 
 DIGEST = Digest()
 REPLICAS = [Replica(name, 1) for name in "abcd"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from constraint_crdt import ConstraintCrdtError, Limits, Replica, StateHash, VectorClock
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.digest import Digest
-from constraint_crdt.protocol.peer_clocks import STATEMENTS, Conversation, DeltaTracker, Peer
+from constraint_crdt.protocol.peers import STATEMENTS, Conversation, DeltaTracker, Peer
 
 ME, P, Q = Replica("me", 1), Replica("p", 1), Replica("q", 1)
 DIGEST = Digest()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.peer_selection import (
+from constraint_crdt.protocol.peers import (
     LONGEST_TURN,
     ByDistance,
     Nearby,

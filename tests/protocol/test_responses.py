@@ -21,7 +21,7 @@ from constraint_crdt.protocol.messages import (
     decode_message,
     encode_message,
 )
-from constraint_crdt.protocol.peer_clocks import bind_runs
+from constraint_crdt.protocol.peers import bind_runs
 from tests.protocol.damage import lose_cell, own_cells, pair, wire, wrong_digest, wrong_sum
 from tests.protocol.scrambled import scrambled
 

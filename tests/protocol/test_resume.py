@@ -185,7 +185,7 @@ def test_a_new_life_that_begins_in_the_middle_does_not_wait_for_parts_that_are_f
     full, reader = node("full", 200), node("reader", 1)
     talk(reader, full, lambda number: number > 20)
     assert len(reader._inbound) == 1
-    reader.local._written = -1  # as if others knew more of its life
+    reader.local.written = -1  # as if others knew more of its life
     reader.record(1)
     assert reader.replica.incarnation == 2
     assert len(reader._inbound) == 0

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, RecordCounts
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.types.decay import RATE
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 

@@ -8,8 +8,7 @@ import pytest
 from constraint_crdt import GossipNode, Limits, MemoryNetwork, VectorClock
 from constraint_crdt.protocol.messages import Part, decode_message
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
-from constraint_crdt.transport import Peer, Unreachable
-from constraint_crdt.transport.memory import MemoryTransport
+from constraint_crdt.transport import MemoryTransport, Peer, Unreachable
 from tests.protocol.scrambled import scrambled, travelling
 from tests.runtime.fleet import eventually
 

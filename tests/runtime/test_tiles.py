@@ -1,11 +1,11 @@
 """Tiles on running nodes: they travel, they are told of, and deleted ones are purged when it is time."""
 
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.edge import GossipNode
+from constraint_crdt.gossip import GossipNode
 from constraint_crdt.model import EventKind
 from constraint_crdt.runtime.maintenance import TILES_AT_ONCE, PurgeSweep
 from constraint_crdt.runtime.node import Node
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import MemoryNetwork
 
 DAY = 86_400 * 10**9
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.identity.authentication import TAG_BYTES, WINDOW, Authenticator, Request
+from constraint_crdt.identity.credentials import TAG_BYTES, WINDOW, Authenticator, Request
 
 from .fleets import FLEET, seeded
 

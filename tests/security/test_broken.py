@@ -134,7 +134,7 @@ def test_a_revoked_operator_vouches_for_nothing_at_any_node() -> None:
     ghost = Replica("old", 77)
     row, root = forged_row(ghost, [make_cell(3, "forged", [1_000, 0])])
     thief.state.rows.write(thief.replica, make_cell(VOUCH, str(ghost), [row.hi, root]))
-    thief.local._written = thief.clock[thief.replica]
+    thief.local.written = thief.clock[thief.replica]
     told = whole_row(thief, thief.replica)
     clock = {**dict(b.clock.items()), ghost: row.hi, thief.replica: told.hi}
     send(b, Delta(node=liar.replica, fleet=liar.fleet, clock=VectorClock(clock), delta=ConstraintDelta([told, row])))
@@ -522,7 +522,7 @@ def test_two_nodes_that_leave_out_the_rows_of_each_other_come_to_an_end() -> Non
     keys = [FastCredentials(name).member.fingerprint for name in "ab"]
     assert thief.authority is not None
     thief.authority.revoke("a", keys, thief.write(lambda me: me))
-    thief.local._written = thief.clock[thief.replica]
+    thief.local.written = thief.clock[thief.replica]
     told = whole_row(thief, thief.replica)
     for each in (a, b):
         send(each, sync(thief, [told]))

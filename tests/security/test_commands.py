@@ -238,6 +238,21 @@ def test_a_node_that_belongs_already_uses_no_invitation(here: Path) -> None:
     assert join(arguments) == here / "plant" / "forge"
 
 
+def test_a_node_whose_certificate_ended_joins_again_with_its_key_and_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    """It asks the operator, where one with a valid certificate does not."""
+    plant = Fleet(here / "plant", age=40 * 86_400)
+    own = plant.certify("forge")
+    key = (own / "node.key").read_bytes()
+    code, said = run(capsys, "node", "--identity", str(own), "--store", "memory")
+    assert code == 1
+    assert "the certificate of forge ended on" in said
+    assert "certify it again (`constraint-crdt node --join` with a new invitation" in said
+    code, said = run(capsys, "node", "--identity", str(own), "--join", token_for(plant))
+    assert code == 1
+    assert "no answer from the operator" in said
+    assert (own / "node.key").read_bytes() == key
+
+
 def test_the_identity_of_a_joined_node_is_used_by_later_starts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
     folder = default_identity()

@@ -14,7 +14,7 @@ from secrets import token_bytes
 import pytest
 
 from constraint_crdt.identity import DAY, known_roots
-from constraint_crdt.identity.authentication import Authenticator
+from constraint_crdt.identity.credentials import Authenticator
 from constraint_crdt.identity.directory import (
     certify_again,
     load_identity,

@@ -17,7 +17,7 @@ from functools import partial
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, VectorClock, exchange
-from constraint_crdt.identity.authentication import Authenticator
+from constraint_crdt.identity.credentials import Authenticator
 from constraint_crdt.protocol.messages import encode_message
 from tests.conftest import BUDGET
 from tests.protocol.test_mutations import DAMAGES, check_consistent

@@ -1,7 +1,7 @@
 """A router with a certificate of the fleet that lies about what it carries between two clients.
 
 It ends the links, so it sees all messages in clear. It can hold them back. It can neither change, invent nor repeat one: each has a
-tag of its sender (`identity.authentication`), and each run of cells a signature of its writer.
+tag of its sender (`identity.credentials`), and each run of cells a signature of its writer.
 """
 
 import asyncio

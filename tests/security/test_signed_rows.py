@@ -14,7 +14,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, check_stubs
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import Delta, Sync, decode_message, encode_message
-from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.state import from_json, to_json
 from constraint_crdt.types.nodes import CERTIFICATE
 
 from .credentials import FastCredentials, Key

@@ -36,8 +36,9 @@ def test_the_drawn_definitions_have_every_field() -> None:
 
 
 @pytest.mark.slow
-def test_nothing_goes_wrong() -> None:
-    tally, found = search_seeds(FIRST_SEED, HISTORIES)
+@pytest.mark.parametrize("signed", [False, True])
+def test_nothing_goes_wrong(signed: bool) -> None:
+    tally, found = search_seeds(FIRST_SEED, HISTORIES, signed=signed)
     assert found is None, f"seed {found.seed}: {found.sentence}"
     assert tally.histories == HISTORIES
     assert tally.operations >= HISTORIES * OPERATIONS

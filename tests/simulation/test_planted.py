@@ -13,7 +13,7 @@ from constraint_crdt.crdt.clock import HybridClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.protocol.local_replica import LocalReplica
-from constraint_crdt.protocol.peer_clocks import DeltaTracker, Peer, Statement
+from constraint_crdt.protocol.peers import DeltaTracker, Peer, Statement
 from constraint_crdt.types.counters import ConstraintGCounter
 from tests.simulation.planting import Plant, find_and_shrink, forget_hashes
 

@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, Peer, Transport
-from constraint_crdt.transport.memory import MemoryNetwork
+from constraint_crdt.transport import ANSWERS_AT_ONCE, Handler, MemoryNetwork, Peer, Transport
 from constraint_crdt.transport.zenoh import ZenohTransport
 
 DEADLINE = 15.0

@@ -129,7 +129,7 @@ def test_a_chain_of_lives_each_retiring_the_one_before_is_inferred_whole() -> No
     for _ in range(5):
         a.record_satisfied(1)
         exchange(a, b)
-        a.local._written = -1  # as if it had started again without a marker
+        a.local.written = -1  # as if it had started again without a marker
     a.record_satisfied(1)
     exchange(a, b)
     assert b.state.metrics.node_satisfied("a") == 6

@@ -39,10 +39,9 @@ import msgspec
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.diagnosis import named
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.protocol.gossip_node import GossipNode

@@ -367,7 +367,7 @@ def _merge(commands: _Commands) -> None:
 
 
 def _replay(commands: _Commands) -> None:
-    replay = _command(commands, "replay", "replay:replay", "run what `node --record` recorded again, and compare")
+    replay = _command(commands, "replay", "simulate:replay", "run what `node --record` recorded again, and compare")
     replay.add_argument("files", nargs="+", metavar="FILE", help="a recording; of two, it says where they first differed")
     replay.add_argument("--steps", action="store_true", help="show every input and the state after it")
     replay.add_argument("--until", type=parse_count, metavar="N", help="stop after so many inputs")
@@ -391,6 +391,7 @@ def _simulate(commands: _Commands) -> None:
     )
     simulate.add_argument("--json", action="store_true", help="print the outcome as JSON")
     simulate.add_argument("--chaos", action="store_true", help="search seeds for one that breaks an invariant, under all faults")
+    simulate.add_argument("--signed", action="store_true", help="search fleets with identities, whose rows are signed")
     simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")
     simulate.add_argument("--workers", metavar="N", help="processes that search; default: 1")
     simulate.add_argument("--replay", metavar="FILE", help="run a history again that a search wrote")

@@ -2,7 +2,7 @@
 `node --request` and `node --join`.
 
 They work on files of this machine; `renew` without a name asks a node, and `node --join` the operator of the invitation. Rule: each
-says what it made and what comes next.
+names the files it made and the next step.
 """
 
 import argparse

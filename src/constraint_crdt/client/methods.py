@@ -295,7 +295,7 @@ class BlockingMethods(ABC):
         return self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
 
     def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
-        """Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports."""
+        """Revoke the keys of a node: its links end, and its further writes count nowhere. `dry_run` only reports."""
         return self.do(fleet.REVOKE, fleet.Revoking(node=node, reason=reason, undo=undo, dry_run=dry_run))
 
     def renew(self) -> RenewalReport:
@@ -562,7 +562,7 @@ class AsyncMethods(ABC):
         return await self.do(fleet.WITHDRAW_INVITATION, fleet.WithdrawInvitation(id=id_))
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
-        """Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports."""
+        """Revoke the keys of a node: its links end, and its further writes count nowhere. `dry_run` only reports."""
         return await self.do(fleet.REVOKE, fleet.Revoking(node=node, reason=reason, undo=undo, dry_run=dry_run))
 
     async def renew(self) -> RenewalReport:

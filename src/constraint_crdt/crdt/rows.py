@@ -37,6 +37,9 @@ from constraint_crdt.errors import ConstraintCrdtError
 SLACK = 16
 """A row is not compacted for fewer dropped cells than this."""
 
+ACTING = frozenset((REMOVE, SETTLED))
+"""The kinds of cells that end other cells."""
+
 _seq = attrgetter("seq")
 
 
@@ -246,18 +249,20 @@ class Rows(Tables):
             cell.replica, cell.seq = replica, seq
             if cell.key == 0:
                 cell.key = seq
+        self._own(replica).extend(cells)
+        self._raise_clock(replica, last + len(cells))
         self.digest.fill(replica, cells)
         if self.signed is not None:
             self.signed.written(replica, cells)
-        self._own(replica).extend(cells)
-        standing = self._without_pending(cells)
+        standing = self._without_pending(cells) if self._pending else cells
         if len(standing) <= FEW:
             for cell in standing:
                 self._put(cell)
         else:
             self._put_all(standing)
-        self._raise_clock(replica, last + len(cells))
-        self._apply_removals(cells)
+        for cell in cells:
+            if cell.kind in ACTING:
+                self._enact(cell)
 
     def apply(self, runs: Sequence[Run], *, whole: bool = False, replaced: Collection[Replica] = ()) -> Applied:
         """Take in a transfer, all of it or nothing.
@@ -481,12 +486,14 @@ class Rows(Tables):
 
     def _apply_removals(self, cells: Iterable[Cell]) -> None:
         """Apply the removals among new cells, after all other cells are in place."""
-        acting = [cell for cell in cells if cell.kind in (REMOVE, SETTLED)]
-        for cell in acting:
-            if cell.kind == REMOVE:
-                self._apply_removal(cell)
-            elif self.signed is not None:
-                self._settle(cell)
+        for cell in [cell for cell in cells if cell.kind in ACTING]:
+            self._enact(cell)
+
+    def _enact(self, cell: Cell) -> None:
+        if cell.kind == REMOVE:
+            self._apply_removal(cell)
+        elif self.signed is not None:
+            self._settle(cell)
 
     def _settle(self, settled: Cell) -> None:
         """Delete the cells of a stretch that its writer does not list. Of a removal among them the floor rises, as in `collect`."""

@@ -1,4 +1,4 @@
-"""Signed rows: what the signature of a writer covers, and the tree of hashes from which it is computed.
+"""Signed rows: the content covered by the signature of a writer, and the tree of hashes from which the signature is computed.
 
 | kind | key | value |
 |---|---|---|
@@ -7,14 +7,14 @@
 
 A row *covers* the cells of its writer that no later cell of the same row replaced, SIGNATURE cells apart. A covered cell may stand,
 or be *stubs*: removed by a cell of another row, or dropped by `collect`. Of a stub each node keeps the digest, and passes it on
-with the runs of the row (`Run.stubs`), so that the signature can be checked against what is left.
+with the runs of the row (`Run.stubs`), so that the signature can be checked against the rest.
 
 The signature is about the replica, the seq, and the root of a tree of hashes (Merkle, 1988): blocks of the digests of 16 seqs, two
 levels of 16 hashes each, and the root over these stretches of 4,096 seqs. A change of a long row computes few hashes again.
 
 Rules kept here:
 
-- What a row covers follows from the row alone, never from removals. So it is the same on every node with the same clock.
+- The covered content follows from the row alone, never from removals. So every node with the same clock has the same.
 - `predict` computes the root after a run without changing anything; `adopt` takes the prediction over after the run was applied.
 - A SETTLED cell ends stubs: its writer states which seqs of a stretch are left. Other cells of the stretch do not stand.
 - The tree of a row is made when it is first needed, O(cells), and follows each change after that, O(changes).
@@ -147,7 +147,7 @@ class Prediction(NamedTuple):
     gone: frozenset[int]
     """The seqs that the row covers no longer."""
     whole: bool
-    """The run is the row from 0, and replaces what is known of it."""
+    """The run is the row from 0, and replaces the copy here."""
     superseded: Sequence[Cell] = ()
     """The standing cells that the row covers no longer, and that no cell of the run replaces."""
     known: int = 0

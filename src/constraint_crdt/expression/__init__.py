@@ -6,9 +6,9 @@ macros to 10,000 an evaluation. Added here:
 - Bounds: 1 KiB of text, the cost of the patterns of `matches`, the memory that loops and `replace` can build, the size of a
   measured value at any depth.
 - The variables of an expression, from the syntax tree that the library serializes.
-- The check where an expression is written. What can never be decided is refused with the column and the fix: a type error, a result
+- The check where an expression is written. An undecidable expression is refused with the column and the fix: a type error, a result
   that is not a bool, arithmetic of a measurement with an int (every measured number is a double), a constant that fails.
-- Verdicts: `unknown` only when the result depends on what is missing, and the reason names the variables.
+- Verdicts: `unknown` only when the result depends on missing values, and the reason names the variables.
 - Windows: functions over the samples of a variable, whose name and length are literals.
 
 None of the library's exceptions gets out. The library is imported at first use.

@@ -1,6 +1,6 @@
 """The messages of the library in plain words: why a text is refused, and why an evaluation failed.
 
-The check of an expression where it is written: what can never be decided is refused, with the place and the fix.
+The check of an expression where it is written: an undecidable expression is refused, with the place and the fix.
 
 The type checker of the library sees variables as `dyn`, so it accepts every use of them. A measurement is a double, text, bool,
 list or map, and never an int. So each call with a measured argument is given to the type checker again with a value of each of

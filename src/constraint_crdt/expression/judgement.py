@@ -174,7 +174,7 @@ class _Judged:
         """ns satisfied, violated, unknown, not taken yet."""
 
     def spend(self, now: int) -> None:
-        """A look: add the time before it to the sum of the verdict then. A look back takes away what was added beyond it."""
+        """A look: add the time before it to the sum of the verdict then. A look back takes away the time added beyond it."""
         self.add_up(now)
         self.looked = now
 
@@ -414,7 +414,7 @@ class Judge:
                 rule.spell.look(Verdict.UNKNOWN, at, rule.times)
 
     def _evaluate(self, ids: Iterable[str], now: int, values: Values, *, counted: bool) -> list[Evaluation]:
-        with_ends, constraints = self._constraints.has_ends, self._constraints
+        with_ends, constraints = self._constraints.ends, self._constraints
         chosen = [self._judged[id_] for id_ in ids if id_ in self._judged and not (with_ends and id_ not in constraints)]
         for start in range(0, len(chosen), READ_TOGETHER):
             self._look_at(chosen[start : start + READ_TOGETHER], now, values, counted=counted)

@@ -444,6 +444,6 @@ def is_window(node: Node) -> bool:
 
 
 def built_bytes(found: Growth, range_items: int, read_bytes: int) -> int:
-    """An upper estimate of the bytes that loops build: from the items of the ranges, and the bytes of what loops read."""
+    """An upper estimate of the bytes that loops build: from the items of the ranges, and the bytes that loops read."""
     iterations = MAX_ITERATIONS if found.unbounded else min(range_items, MAX_ITERATIONS)
     return found.builders * found.factor * iterations * (read_bytes + found.literal_bytes)

@@ -30,9 +30,9 @@ from starlette.types import Scope
 
 from constraint_crdt.http.endpoint import AnswerCache, Endpoint, Own, Resource, problem_response
 from constraint_crdt.http.event_stream import CutOff, EventFeed, events
-from constraint_crdt.http.metrics import NodeMetrics, RequestCounts, metrics
+from constraint_crdt.http.metrics import NodeMetrics, metrics
 from constraint_crdt.http.openapi import docs, make_document, openapi, parts_of_docs
-from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, TokenGuard, check_reserved, session
+from constraint_crdt.http.security import Denials, Guard, OriginGuard, RateLimit, RequestCounts, TokenGuard, check_reserved, session
 from constraint_crdt.http.tokens import Tokens
 from constraint_crdt.operations import OPERATIONS
 from constraint_crdt.operations.operation import AnyOperation, Problem
@@ -107,16 +107,13 @@ def make_app(
     routes = [*_routes(node, OPERATIONS), *parts_of_docs(), *pages]
     counts, denials = RequestCounts(routes), Denials()
 
-    def note(scope: Scope, status: int) -> None:
-        counts.note(scope, status)
-        denials.note(scope, status)
-
     app = Starlette(
         routes=routes,
         middleware=[
             Middleware(
                 Guard,
-                note=note,
+                counts=counts,
+                denials=denials,
                 checks=(
                     check_reserved,
                     RateLimit(node.settings.api_rate).check,

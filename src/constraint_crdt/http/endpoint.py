@@ -47,7 +47,7 @@ from constraint_crdt.operations.operation import (
     not_json,
     wrong,
 )
-from constraint_crdt.runtime.change_feed import acting_as
+from constraint_crdt.runtime.change_feed import ACTOR
 from constraint_crdt.runtime.node import Node
 
 GRANTED: Final = "constraint_crdt.session"
@@ -241,8 +241,11 @@ class Resource:
                 return await self._own[operation.name](asked, request)
             if endpoint.right <= Right.READ:
                 return endpoint.encode(request, await operation.run(self._node, asked))
-            with acting_as(session.name):
+            before = ACTOR.set(session.name)
+            try:
                 return endpoint.encode(request, await operation.run(self._node, asked))
+            finally:
+                ACTOR.reset(before)
         except Exception as error:
             return problem_response(problem_of(error, request))
 

@@ -11,10 +11,9 @@ constraint gets a series, nor jump when such a constraint disappears. So its fir
 and later counts without a series add to this value.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import nsmallest
-from typing import Final, NamedTuple
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -24,12 +23,10 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
-from starlette.types import Scope
 
 from constraint_crdt.alerts.rules import KINDS
 from constraint_crdt.http.event_stream import EventFeed
-from constraint_crdt.http.security import Denials
+from constraint_crdt.http.security import Denials, RequestCounts
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.evidence import ConvergenceReport
 from constraint_crdt.operations.nodes import Status
@@ -39,34 +36,6 @@ from constraint_crdt.runtime.answers import Histogram, MetricsReport
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.counters import ZERO, Counts
-
-METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
-OTHER_METHOD: Final = "other"
-NO_ROUTE: Final = "none"
-
-
-class ResponseLabels(NamedTuple):
-    """The labels of a response."""
-
-    method: str
-    route: str
-    status: int
-
-
-class RequestCounts:
-    """The number of responses of an application, by method, route and status."""
-
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        """`routes`: those of the application."""
-        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
-        self.answers: Counter[ResponseLabels] = Counter()
-        """The counts by labels."""
-
-    def note(self, scope: Scope, status: int) -> None:
-        """Count a response, after routing."""
-        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
-        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
-
 
 MOST: Final = 100
 """Constraints with a series of their own."""

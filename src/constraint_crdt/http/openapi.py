@@ -68,7 +68,7 @@ from constraint_crdt.plato.shapes import (
     PlatoTile,
 )
 from constraint_crdt.runtime.measurement import MAX_VARIABLES
-from constraint_crdt.state_file import FORMAT, VERSION
+from constraint_crdt.state import FORMAT, VERSION
 
 # --- bounds -----------------------------------------------------------------------------------------------------------------
 

@@ -26,17 +26,18 @@ import ssl
 import stat
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from constraint_crdt.crdt.clock import SECOND
@@ -154,15 +155,44 @@ def check_reserved(scope: Scope) -> Problem | None:
     return Problem(HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY_CONNECTIONS, headers={"retry-after": "1", "connection": "close"})
 
 
+METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+OTHER_METHOD: Final = "other"
+NO_ROUTE: Final = "none"
+
+
+class ResponseLabels(NamedTuple):
+    """The labels of a response."""
+
+    method: str
+    route: str
+    status: int
+
+
+class RequestCounts:
+    """The number of responses of an application, by method, route and status."""
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        """`routes`: those of the application."""
+        self._templates: dict[object, str] = {route.endpoint: route.path_format for route in routes if isinstance(route, Route)}
+        self.answers: Counter[ResponseLabels] = Counter()
+        """The counts by labels."""
+
+    def note(self, scope: Scope, status: int) -> None:
+        """Count a response, after routing."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
+        self.answers[ResponseLabels(method, self._templates.get(scope.get("endpoint"), NO_ROUTE), status)] += 1
+
+
 class Guard:
     """ASGI middleware: counts the responses, and refuses requests by its checks. The only middleware, and so the outermost."""
 
     def __init__(
-        self, app: ASGIApp, note: Callable[[Scope, int], None], checks: Sequence[Callable[[Scope], Problem | None]]
+        self, app: ASGIApp, counts: RequestCounts, denials: "Denials", checks: Sequence[Callable[[Scope], Problem | None]]
     ) -> None:
-        """`note(scope, status)` is called when the status of a response is sent. `checks` run in this order."""
+        """`counts`, `denials`: note each status of a response as it is sent. `checks` run in this order."""
         self._app = app
-        self._note = note
+        self._counts = counts
+        self._denials = denials
         self._checks = checks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,7 +203,8 @@ class Guard:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._note(scope, message["status"])
+                self._counts.note(scope, message["status"])
+                self._denials.note(scope, message["status"])
             await send(message)
 
         for check in self._checks:
@@ -390,7 +421,7 @@ def client_of(scope: Scope) -> str:
 
 
 def address_group(host: str) -> str:
-    """What counts as one client: an IPv4 address, or the /64 network of an IPv6 address."""
+    """The group of addresses of one client: an IPv4 address, or the /64 network of an IPv6 address."""
     if ":" not in host:
         return host
     try:

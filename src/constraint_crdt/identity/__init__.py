@@ -14,7 +14,7 @@ Rules:
    the name in its certificate, never for its address.
 4. A *proof* binds a name to a session of the transport and to the session's key for messages: the chain of certificates, and a
    signature of fleet, name, session and key. A proof convinces without a question, and also through routers. A copied proof says
-   only what its first use said, and is of no use without the key: see `authentication`.
+   only the answer to its first use, and is of no use without the key: see `credentials`.
 5. A *rotation* is the statement of two roots that one follows the other: three certificates, of the new root by itself, of the new
    root by the former one, and of the former root by the new one. The second ends when links are no longer accepted for the former
    root. Who knows either root thereby knows the other.

@@ -54,7 +54,7 @@ _SIGNATURE = b"\x03\x41\x00"
 
 
 class IdentityError(ConstraintCrdtError):
-    """A key, certificate or request cannot be used. `str()` is one sentence that says what to do."""
+    """A key, certificate or request cannot be used. `str()` is one sentence with advice."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Root(Signer):
 
 @dataclass(frozen=True)
 class Powers:
-    """What the issuing certificate of an operator allows."""
+    """The rights in the issuing certificate of an operator."""
 
     fleet: str
     operator: str

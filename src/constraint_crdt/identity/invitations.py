@@ -92,7 +92,7 @@ class Token(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Greeting(msgspec.Struct, array_like=True, frozen=True):
-    """What the operator sends first."""
+    """The first message of the operator."""
 
     version: int
     now: int

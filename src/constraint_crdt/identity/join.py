@@ -145,7 +145,7 @@ async def _receive(reader: asyncio.StreamReader, most: int) -> bytes:
 
 @dataclass(frozen=True)
 class Admission:
-    """What a node that joins has received, checked."""
+    """The checked answer to a node that joins."""
 
     member: Member
     chain: bytes

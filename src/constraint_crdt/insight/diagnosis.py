@@ -53,7 +53,7 @@ _TLS_REASONS = {
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the certificate of this node as ended: compare the clocks",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate",
 }
-"""What the reasons of OpenSSL mean between nodes."""
+"""The reasons of OpenSSL in terms of nodes."""
 
 SEEDS = 16
 """Seeds tried, at most."""
@@ -116,7 +116,7 @@ class CertifiedNode(Protocol):
         """The present identity."""
 
     def findings(self) -> Iterator[Finding]:
-        """What is to be done about certificates, beside the validity of that of this node."""
+        """The certificates that need attention, beside the validity of that of this node."""
 
 
 class ProbeHealth(Protocol):
@@ -167,7 +167,7 @@ class Undecidable:
         return found
 
     def notes(self, id_: str) -> tuple[str, ...]:
-        """Sentences for the author of an active constraint: what no node can decide, and what is decided already."""
+        """Sentences for the author of an active constraint: expressions that no node can decide, and those decided already."""
         found = dict.fromkeys(note for each in self._constraints.definitions(id_) for note in self._notes(each))
         return tuple(found)
 
@@ -357,7 +357,7 @@ class Diagnosis:
         yield self._clock()
 
     def _writers(self) -> Iterator[Finding]:
-        """What is wrong with signed rows."""
+        """The faults of signed rows."""
         authority, local = self._gossip.authority, self._gossip.local
         if authority is None:
             return

@@ -26,7 +26,7 @@ from typing import Protocol
 from constraint_crdt.crdt.clock import SECOND, ClockMark
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.errors import UnknownConstraint
-from constraint_crdt.insight.changes import ChangeLog, DefinitionClock
+from constraint_crdt.insight.history import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (
     LONGEST_WAIT,
     ConvergenceReport,
@@ -37,7 +37,7 @@ from constraint_crdt.operations.evidence import (
     Wanted,
 )
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.peer_clocks import Peer
+from constraint_crdt.protocol.peers import Peer
 from constraint_crdt.transport import Peer as TransportPeer
 from constraint_crdt.types.definition import ADD
 

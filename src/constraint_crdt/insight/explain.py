@@ -18,9 +18,8 @@ from typing import Protocol
 
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.expression.evaluation import Evaluation, evaluable
-from constraint_crdt.insight.changes import LoggedChange
 from constraint_crdt.insight.evidence import Coverage, Evidence, dot_text
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import LoggedChange, NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.constraints import reported_fields, reported_time, reported_verdict
 from constraint_crdt.operations.counts import OVERVIEW_PAGE, ConstraintOverview, ConstraintRate, LatelyReport, OverviewReport

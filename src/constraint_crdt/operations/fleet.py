@@ -1,4 +1,4 @@
-"""The operations on values of the whole fleet: its counters, which go up and down, its position, and the labels in use."""
+"""The operations on values of the whole fleet (its counters, its position, the labels in use), and on its members."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -440,7 +440,7 @@ class InvitationReport(msgspec.Struct, frozen=True, kw_only=True):
     ends: int
     """In ns since the epoch."""
     token: str = ""
-    """What to paste on the machine that joins; told once, when the invitation is made."""
+    """The text to paste on the machine that joins; given once, in the answer to `invite`."""
 
 
 class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -558,7 +558,7 @@ class Revoking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     undo: bool = False
     """Also remove the constraints whose standing definitions the node wrote."""
     dry_run: bool = False
-    """Only report what it would mean."""
+    """Only report the effects."""
 
 
 class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -589,7 +589,7 @@ async def _revoke(node: "Node", request: Revoking) -> RevocationReport:
 
 
 def show_revocation(answer: RevocationReport, request: Revoking, _: "Namespace") -> View:
-    """What was revoked, and what is left to look at."""
+    """The revocation, and the constraints left for review."""
     done = f"{answer.node} is revoked" if answer.revoked else f"{answer.node} would be revoked"
     lines = [f"{done}: its links end, and what it writes from now on counts nowhere"]
     if answer.constraints:
@@ -608,7 +608,7 @@ REVOKE: Final = Operation(
     path="/v1/revocations",
     right=Right.OPERATE,
     summary="Revoke the keys of a node.",
-    about="Revoke the keys of a node: its links end, and what it writes from now on counts nowhere. `dry_run` only reports.",
+    about="Revoke the keys of a node: its links end, and its further writes count nowhere. `dry_run` only reports.",
     request=Revoking,
     response=RevocationReport,
     run=_revoke,

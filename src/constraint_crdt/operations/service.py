@@ -264,7 +264,7 @@ IMPORT_STATE: Final = Operation(
 
 
 class SessionReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sends the request, and what this node does for the sender."""
+    """The sender of the request, and the rights of the sender on this node."""
 
     name: str
     """Of the token; `local` on a node without tokens."""

@@ -27,17 +27,16 @@ if TYPE_CHECKING:
         decode_message,
         encode_message,
     )
-    from constraint_crdt.protocol.peer_clocks import DeltaTracker
-    from constraint_crdt.protocol.peer_selection import ByDistance, Nearby, PeerChoice, RandomSource, Schedule, Uniform
+    from constraint_crdt.protocol.peers import ByDistance, DeltaTracker, Nearby, PeerChoice, RandomSource, Schedule, Uniform
     from constraint_crdt.protocol.transfers import split_message
 
 _MODULE_OF = {
     "Ack": "messages",
     "Buckets": "messages",
-    "ByDistance": "peer_selection",
+    "ByDistance": "peers",
     "ConstraintDelta": "messages",
     "Delta": "messages",
-    "DeltaTracker": "peer_clocks",
+    "DeltaTracker": "peers",
     "Edge": "local_replica",
     "Gone": "messages",
     "GossipMessage": "messages",
@@ -45,15 +44,15 @@ _MODULE_OF = {
     "GossipResult": "exchange_rules",
     "Mend": "messages",
     "MendStep": "messages",
-    "Nearby": "peer_selection",
+    "Nearby": "peers",
     "Part": "messages",
-    "PeerChoice": "peer_selection",
+    "PeerChoice": "peers",
     "Ping": "messages",
-    "RandomSource": "peer_selection",
+    "RandomSource": "peers",
     "Resume": "messages",
-    "Schedule": "peer_selection",
+    "Schedule": "peers",
     "Sync": "messages",
-    "Uniform": "peer_selection",
+    "Uniform": "peers",
     "decode_message": "messages",
     "encode_message": "messages",
     "exchange": "gossip_node",

@@ -1,6 +1,6 @@
-"""Authority: who wrote a row, what its writer may write, and whose rows ended (docs/design/authority.md).
+"""Authority: the writer of a row, the rights of the writer, and ended rows (docs/design/authority.md).
 
-A node with credentials signs its row, and takes rows from others only as their writers signed them, whoever sends them. Without
+A node with credentials signs its row, and takes rows from others only as their writers signed them, from any sender. Without
 credentials nothing here is used.
 
 1. The first cell of a signed row is the CERTIFICATE of its writer. A row belongs to the node that the certificate names.
@@ -11,12 +11,12 @@ credentials nothing here is used.
    row does not count: of two operators who revoke each other, the one with the earlier certificate wins, on every node.
 5. A row without a certificate was written before the fleet had identities. It counts as far as a VOUCH cell of an operator says so;
    longer copies are left out of a transfer.
-6. A row may turn out not to continue what is known here: its writer signed two different cells with one seq, as a lying node or two
+6. A row may turn out not to continue the copy here: its writer signed two different cells with one seq, as a lying node or two
    copies of a machine do. The longer row stands, of equally long ones that with the larger signature: the same on every node.
 
 Rules kept here:
 
-- What is right follows from the row and its certificate alone, never from the time or the sender. So all nodes decide alike.
+- Decisions follow from the row and its certificate alone, never from the time or the sender. So all nodes decide alike.
 - `admit` changes nothing. Its result is applied as a whole, and then `adopt`ed.
 """
 
@@ -128,7 +128,7 @@ class Admission:
     replaced: set[Replica] = field(default_factory=set)
     """Rows that take the place of other rows of the same writer, see rule 6."""
     doubted: set[Replica] = field(default_factory=set)
-    """Rows that do not continue what is known here. The transfer is not to be applied; the sender is asked for them from 0."""
+    """Rows that do not continue their copies here. The transfer is not to be applied; the sender is asked for them from 0."""
     by_vouch: set[Replica] = field(default_factory=set)
     """Rows without a certificate for which an operator vouches."""
     stripped: bool = False
@@ -232,7 +232,7 @@ class Authority:
         return True
 
     def _check_own(self, replica: Replica, cells: Sequence[Cell]) -> None:
-        """Refuse what the role of this node does not allow, before anything is written."""
+        """Refuse cells beyond the role of this node, before the write."""
         own = self.member
         if replica.node_id == own.node:
             self._check_rights(own, replica, cells)
@@ -277,7 +277,7 @@ class Authority:
         return bool(keys) and all(map(self.is_revoked, keys))
 
     def has_ended(self, replica: Replica) -> bool:
-        """True if a row of this node may not go on: what it writes beyond its end counts nowhere."""
+        """True if a row of this node may not go on: cells beyond its end count nowhere."""
         self._refresh()
         return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends).seq
 
@@ -492,7 +492,7 @@ class Authority:
                     admission.replaced.add(replica)
 
     def _forget_disproved(self, admission: Admission) -> bool:
-        """Forget rows without a certificate that differ from what an operator newly vouched for: they are taken again, whole."""
+        """Forget rows without a certificate that differ from rows newly vouched for by an operator: they are taken again, whole."""
         forgot = False
         for cell in self._told(admission, VOUCH):
             replica, value = parse_replica(str(cell.key)), vouch_value(cell)
@@ -645,7 +645,7 @@ class Authority:
     ) -> dict[str, Mapping[Replica, _End]]:
         """The ends of the rows of each revoked key. `told`: revocations of a transfer, in `runs` by `writers`.
 
-        In the order of the certificates: what a revoked operator wrote beyond its end does not count.
+        In the order of the certificates: writes of a revoked operator beyond its end do not count.
         """
         candidates = []
         for cell, is_told in (*((cell, False) for cell in self._rows.each(REVOKE)), *((cell, True) for cell in told)):
@@ -671,7 +671,7 @@ class Authority:
 
 
 def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
-    """What a role may not do by a cell, as the end of a sentence; None if it may."""
+    """The denied right of a role, as the end of a sentence; None for an allowed cell."""
     kind = cell.kind
     if kind == RETIRE:
         value = retire_value(cell)

@@ -50,7 +50,7 @@ from constraint_crdt.protocol.messages import (
     Sync,
     decode_message,
 )
-from constraint_crdt.protocol.peer_clocks import (
+from constraint_crdt.protocol.peers import (
     DeltaTracker,
     Peer,
     behind,
@@ -294,7 +294,7 @@ class Exchange:
         return [self._composer.sync(Peer(message.node))] if isinstance(message, Ping) else []
 
     def forget_ended(self) -> None:
-        """Forget the rows beyond the end of a revoked key, and what peers are known to have, which is to be told anew."""
+        """Forget the rows beyond the end of a revoked key, and the clocks of peers, which are to be told anew."""
         if self._local.authority is not None and self._local.authority.forget_ended():
             self._tracker.clear()
 
@@ -561,7 +561,7 @@ class Exchange:
 
 
 class _Taken(NamedTuple):
-    """What came of the runs of a transfer."""
+    """The outcome of the runs of a transfer."""
 
     applied: Applied
     doubted: Collection[Replica] = ()

@@ -5,7 +5,7 @@ A `GossipNode` is put together from parts, each with a subject of its own:
 | part | subject |
 |---|---|
 | `local_replica.LocalReplica` | state, time, lives, writes, expired adds |
-| `peer_clocks.DeltaTracker` | the clock and hash of each peer, and the clocks nameable to each |
+| `peers.DeltaTracker` | the clock and hash of each peer, and the clocks nameable to each |
 | `transfers.InboundTransfers`, `OutboundTransfers` | messages in parts |
 | `exchange_rules.Composer`, `Exchange` | the messages to send, and the reactions to those received |
 | `repair.Repairs` | damaged states |
@@ -32,7 +32,7 @@ from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
-from constraint_crdt.protocol.peer_clocks import DeltaTracker
+from constraint_crdt.protocol.peers import DeltaTracker
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
@@ -66,7 +66,7 @@ class GossipNode:
     """A replica of a fleet's state. Pass received messages in, and send the returned answers."""
 
     edge: ClassVar[Edge | None] = None
-    """The default of `now` and `renew`. None here, since this module is pure; `constraint_crdt.edge` has the machine's."""
+    """The default of `now` and `renew`. None here, since this module is pure; `constraint_crdt.gossip` has the machine's."""
 
     def __init__(
         self,

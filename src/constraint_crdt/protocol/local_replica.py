@@ -25,7 +25,7 @@ from typing import NamedTuple
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.clock import SECOND, HybridClock
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
-from constraint_crdt.crdt.replica import Replica, check_id, check_replica
+from constraint_crdt.crdt.replica import Dot, Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OBSERVER, OPERATOR, Authority, Credentials
@@ -138,8 +138,9 @@ class LocalReplica:
         """Called after a new life began."""
         self.on_write: Callable[[Replica, int], None] | None = None
         """Called after each write, with the life and its seq before the write."""
+        self.written = 0
+        """The seq up to which this node wrote the present life; `NEVER`: the next write starts a new life."""
         self._before = replica, 0
-        self._written = 0
 
     @property
     def node_id(self) -> str:
@@ -149,7 +150,7 @@ class LocalReplica:
     @property
     def goes_on(self) -> bool:
         """The present life may write: no other node is known to know more of this life."""
-        return self.state.rows.seq(self.replica) == self._written
+        return self.state.rows.seq(self.replica) == self.written
 
     @property
     def retired_by(self) -> str | None:
@@ -192,42 +193,55 @@ class LocalReplica:
         self.replica = check_replica(self.node_id, incarnation)
         seq = self.state.rows.seq(self.replica)
         goes_on = vouched and (self.authority is None or not seq or self.authority.is_own(self.replica))
-        self._written = seq if goes_on else NEVER
+        self.written = seq if goes_on else NEVER
 
     def seal(self) -> None:
         """Sign the row up to its last write, if the fleet has signatures. Called before a message is composed."""
+        if self.authority is None:
+            return
         before = self.state.rows.seq(self.replica)
-        if self.authority is not None and self.goes_on and self.authority.seal(self.replica):
-            self._written = self.state.rows.seq(self.replica)
+        if self.goes_on and self.authority.seal(self.replica):
+            self.written = self.state.rows.seq(self.replica)
             if self.on_write is not None:
                 self.on_write(self.replica, before)
 
     def __enter__(self) -> Replica:
-        replica, state = self.replica, self.state
+        replica, state, authority = self.replica, self.state, self.authority
+        seq = state.rows.seq(replica)
         retired_by = state.retirements.by(replica.node_id)
         if retired_by is not None:
             raise ConstraintCrdtError(f"node {replica.node_id} was retired by {retired_by}: start it under another name")
-        revoked_by = self.revoked_by
-        if revoked_by is not None:
-            raise ConstraintCrdtError(f"the key of node {replica.node_id} was revoked by {revoked_by}: make it a new identity")
-        revoked_by = self.issuer_revoked_by
-        if revoked_by is not None:
-            raise ConstraintCrdtError(
-                f"the operator that certified {replica.node_id} was revoked by {revoked_by}: writes go on with a certificate of "
-                "another operator, for which this node asks by itself"
-            )
-        seq = state.rows.seq(replica)
+        if authority is not None:
+            self._check_key(replica.node_id)
         self._before = replica, seq
-        if seq != self._written or (seq and self.authority is not None and self.authority.has_ended(replica)):
+        if seq != self.written or (seq and authority is not None and authority.has_ended(replica)):
             self._start_life()
-        elif not seq and self.authority is not None:
-            self.authority.begin(replica)
+        elif not seq and authority is not None:
+            authority.begin(replica)
         return self.replica
 
     def __exit__(self, *_: object) -> None:
-        self._written = self.state.rows.seq(self.replica)
+        self.written = self.state.rows.seq(self.replica)
         if self.on_write is not None:
             self.on_write(*self._before)
+
+    def note(self, actor: str, operation: str, subject: str, since: Dot | None = None) -> None:
+        """Write an entry of the audit about the mutations of this node after `since`; None: of a change without mutations here."""
+        with self as me:
+            changes = 0 if since is None else self.written - (since.seq if since.replica == me else 0)
+            self.state.audit.note(actor, operation, subject, changes=changes, time=self.edge.now(), node=me)
+
+    def _check_key(self, name: str) -> None:
+        """Raise `ConstraintCrdtError` if the key of this node, or the key that certified it, was revoked."""
+        revoked_by = self.revoked_by
+        if revoked_by is not None:
+            raise ConstraintCrdtError(f"the key of node {name} was revoked by {revoked_by}: make it a new identity")
+        revoked_by = self.issuer_revoked_by
+        if revoked_by is not None:
+            raise ConstraintCrdtError(
+                f"the operator that certified {name} was revoked by {revoked_by}: writes go on with a certificate of "
+                "another operator, for which this node asks by itself"
+            )
 
     def _start_life(self) -> None:
         """Go on under a new incarnation, and record the end of the life before."""
@@ -238,7 +252,7 @@ class LocalReplica:
         if self.authority is not None:
             self.authority.begin(replica)
         self.state.retirements.end_lives([over], node=replica)
-        self.replica, self._written = replica, rows.seq(replica)
+        self.replica, self.written = replica, rows.seq(replica)
         if self.on_new_life is not None:
             self.on_new_life()
 

@@ -21,7 +21,7 @@ message; the receiver derives it. A message composed here always has a clock.
 Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
 type with the fields of the body in their order. Encoding, decoding, validation and equality all follow from that row. Trailing
 optional fields are left out where they are empty; `fleet` is nil for the default fleet; an entry is `[ref, seq]` with `ref` as in a
-run (`crdt.codec`); `auth` is reserved for an authentication tag.
+run (`crdt.cells`); `auth` is reserved for an authentication tag.
 
 Rules kept here:
 
@@ -39,9 +39,8 @@ from typing import Any, ClassVar, Final, NamedTuple, cast
 import msgspec
 
 import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
-from constraint_crdt.crdt.cells import Run
+from constraint_crdt.crdt.cells import Ref, Run, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
-from constraint_crdt.crdt.codec import Ref, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, StateHash
 from constraint_crdt.crdt.limits import MAX_COUNT, MESSAGE_BYTES
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES

@@ -45,7 +45,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import Authority
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import Buckets, ConstraintDelta, Mend, MendStep
-from constraint_crdt.protocol.peer_clocks import bind_runs
+from constraint_crdt.protocol.peers import bind_runs
 
 PAUSE = 8
 """Messages received between the first attempt and the second."""
@@ -179,7 +179,7 @@ class Repairs:
         return Outcome(says=says, mended=mended)
 
     def _take_signed(self, said: Mend, theirs: Sequence[Cell], authority: Authority) -> Outcome:
-        """The same steps where rows are signed: each side adds what it lacks."""
+        """The same steps where rows are signed: each side adds its missing cells."""
         rows, self._due = self._node.state.rows, None
         signed = authority.check_cells(theirs)
         mended = False

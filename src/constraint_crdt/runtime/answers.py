@@ -19,9 +19,9 @@ from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
-from constraint_crdt.insight.changes import DefinitionClock
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
+from constraint_crdt.insight.history import DefinitionClock
 from constraint_crdt.model import DurationHistogram, EventKind, VerdictState
 from constraint_crdt.operations.constraints import (
     MOST_VIOLATED,

@@ -162,7 +162,7 @@ class Certificates:
             await server.close()
 
     async def look(self) -> None:
-        """Take what is new in the folder and in the state, and renew the certificate if it is time."""
+        """Take over changes of the folder and of the state, and renew the certificate if it is time."""
         async with self._lock:
             with self._logged():
                 await self._reload()
@@ -287,7 +287,7 @@ class Certificates:
     # --- the folder -------------------------------------------------------------------------------------------------------
 
     async def _reload(self) -> None:
-        """Read the folder, and use what is new. Raises `IdentityError`."""
+        """Read the folder, and use its changes. Raises `IdentityError`."""
         before = self.identity
         found = await asyncio.to_thread(load_identity, self._folder, self._now())
         if found.subject != before.subject:
@@ -482,7 +482,7 @@ class Certificates:
     # --- revocation -------------------------------------------------------------------------------------------------------
 
     def revocation(self, node: str) -> RevocationReport:
-        """What a revocation of a node means now, or meant. Raises `KeyError` for a node without a certificate."""
+        """The effects of the revocation of a node, made or not. Raises `KeyError` for a node without a certificate."""
         keys = self.keys_of(node)
         if not keys:
             raise UnknownName(node, "member")
@@ -526,7 +526,7 @@ class Certificates:
         return authority is not None and any(each.fingerprint == member.fingerprint for each in authority.members().values())
 
     def findings(self) -> Iterator[Finding]:
-        """What is to be done about certificates, beside the validity of that of this node."""
+        """The certificates that need attention, beside the validity of that of this node."""
         identity, now = self.identity, self._now()
         node = identity.subject.node
         if self._trouble:

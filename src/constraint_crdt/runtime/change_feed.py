@@ -17,7 +17,8 @@ An expiry is published once. The time of a node may go back a little (a fast pee
 force again for a moment: neither this nor the second expiry is published. An extension is published, because the definition
 differs.
 
-`Auditor` notes who caused a change, in a cell of the same write. The actor is that of `acting_as`, else that of the node.
+The audit: an entry after a change of constraints or membership tells its actor. The actor is that of `acting_as`, else that of the
+node.
 """
 
 import enum
@@ -27,13 +28,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.expression.judgement import Turn
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -59,8 +59,7 @@ class ChangeOrigin(enum.Enum):
     """A write of a user is on disk, or was refused there. The state changed before, with `WRITTEN`."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeChange:
+class NodeChange(NamedTuple):
     """A change."""
 
     origin: ChangeOrigin
@@ -94,12 +93,8 @@ Subscriber = Callable[[NodeChange], None]
 class Durability(Protocol):
     """Where changes have to be before anybody hears of them."""
 
-    @property
-    def trouble(self) -> str | None:
-        """Why writes are refused; None if they are taken."""
-
-    def check(self) -> None:
-        """Raise `WritesRefused` if writes are refused."""
+    trouble: str | None
+    """Why writes are refused; None if they are taken."""
 
     def durable(self) -> Awaitable[None]:
         """Wait until all changes up to now are on disk. Raises `WritesRefused`."""
@@ -108,9 +103,11 @@ class Durability(Protocol):
 class ChangeFeed:
     """Applies the changes of a node's state, and calls the subscribers."""
 
-    def __init__(self, gossip: GossipNode, disk: Durability) -> None:
+    def __init__(self, gossip: GossipNode, disk: Durability, actor: str | None = None) -> None:
+        """`actor`: of changes outside of `acting_as`; None: the user of this process."""
         self._local = gossip.local
         self._disk = disk
+        self._actor = actor
         self._subscribers: dict[ChangeOrigin, list[Subscriber]] = {origin: [] for origin in ChangeOrigin}
         self.definitions = DefinitionChanges(gossip.state)
         """The constraints whose definitions changed."""
@@ -124,38 +121,62 @@ class ChangeFeed:
 
     @property
     def writable(self) -> bool:
-        """True if the node can write what it measures: the store takes writes, and its role and its key allow it."""
+        """True if the node can write its measurements: the store takes writes, and its role and its key allow it."""
         return self._disk.trouble is None and self._local.may_count
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
-    async def commit(self, mutate: Callable[[], Result]) -> Result:
+    async def commit(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
         """Write for a user: return when the change is on disk, and push it to peers.
 
-        Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse writes, and the errors of `mutate`.
+        `operation`, `subject`: see `write`. Raises `WritesRefused`, before the call of `mutate` if the store is known to refuse
+        writes, and the errors of `mutate`.
         """
-        self._disk.check()
-        result = self.write(mutate)
+        if self._disk.trouble is not None:
+            raise WritesRefused(self._disk.trouble)
+        result = self.write(mutate, operation, subject)
         try:
             await self._disk.durable()
         finally:  # the push follows the commit that it would wait for, and a caller that no longer waits changes nothing
             self._publish(_COMMIT)
         return result
 
-    def write(self, mutate: Callable[[], Result]) -> Result:
-        """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises."""
+    def write(self, mutate: Callable[[], Result], operation: str = "", subject: str = "") -> Result:
+        """Call `mutate`, a write by this node. A write may begin a new incarnation, also if `mutate` raises.
+
+        `operation`: with a text, an entry of the audit about this operation on `subject` follows the mutations, if there are any.
+        """
         local = self._local
-        rows, before = local.state.rows, local.replica
-        seq = rows.seq(before)
+        before = Dot(local.replica, local.written)
         try:
-            return mutate()
+            result = mutate()
+            if operation and (local.replica, local.written) != before:
+                self._note(operation, subject, before)
+            return result
         finally:
             after = local.replica
-            self.written_bytes += sum([len(cell.data) for cell in rows.above(after, seq if after == before else 0)])
-            renewed = None if after == before else (before, after)
+            renewed = None if after == before.replica else (before.replica, after)
+            if local.written != before.seq or renewed:
+                for cell in local.state.rows.above(after, 0 if renewed else before.seq):
+                    self.written_bytes += len(cell.data)
             change = NodeChange(ChangeOrigin.WRITTEN, redefined=self._settle(), renewed=renewed)
             for subscriber in self._subscribers[ChangeOrigin.WRITTEN]:
                 subscriber(change)
+
+    def note(self, operation: str, subject: str) -> None:
+        """Write an entry of the audit about a change without mutations here. Beyond a limit there is none."""
+        self.write(lambda: self._note(operation, subject, None))
+
+    def _note(self, operation: str, subject: str, since: Dot | None) -> None:
+        try:
+            self._local.note(self.actor, operation, subject, since)
+        except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
+            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
+
+    @property
+    def actor(self) -> str:
+        """Who causes a change that is made now."""
+        return ACTOR.get() or self._actor or _user()
 
     def receive(self, peer: str, result: GossipResult) -> int:
         """A message of `peer` was merged. Returns the number of constraints whose definitions changed."""
@@ -178,7 +199,7 @@ class ChangeFeed:
 
     def _settle(self) -> int:
         local = self._local
-        if not local.state.constraints.has_ends:  # then the time does not matter
+        if not local.state.constraints.ends:  # then the time does not matter
             return self.definitions.settle()
         with local.time.held():
             return self.definitions.settle()
@@ -267,12 +288,11 @@ class DefinitionChanges:
 
     def _now(self, id_: str) -> int | Cell | None:
         """A hash of the definitions in force now, or the add of a new constraint; None: none are."""
-        if id_ not in self._constraints:
+        held = self._rows.held(ADD, id_)
+        if not held or (self._constraints.ends and id_ not in self._constraints):
             return None
-        if id_ not in self._listed and id_ not in self._waiting and id_ not in self._expired:
-            held = self._rows.held(ADD, id_)
-            if len(held) == 1:
-                return held[0]
+        if len(held) == 1 and id_ not in self._listed and id_ not in self._waiting and id_ not in self._expired:
+            return held[0]
         return _hash(self._constraints.definitions(id_))
 
     # --- take -----------------------------------------------------------------------------------------------------------
@@ -326,58 +346,18 @@ class DefinitionChanges:
         return DefinitionChange(EventKind.EXPIRED, id_, "")
 
 
-_actor: ContextVar[str | None] = ContextVar("actor", default=None)
+ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)
+"""Who causes the changes made now: a person, a token, a program; None: the node."""
 
 
 @contextmanager
 def acting_as(actor: str) -> Iterator[None]:
-    """Note this actor in the audit for the changes made in the block: a person, a token, a program."""
-    before = _actor.set(actor)
+    """Note this actor in the audit for the changes made in the block."""
+    before = ACTOR.set(actor)
     try:
         yield
     finally:
-        _actor.reset(before)
-
-
-class Auditor:
-    """Notes who causes the changes of a node."""
-
-    def __init__(self, gossip: GossipNode, actor: str | None = None) -> None:
-        """`actor`: of changes outside of `acting_as`; None: the user of this process."""
-        self._gossip = gossip
-        self._actor = actor
-
-    def audited(self, mutate: Callable[[], Result], operation: str, subject: str) -> Callable[[], Result]:
-        """The same write, followed by the entry about it. A write without a mutation has no entry."""
-
-        def write() -> Result:
-            gossip = self._gossip
-            rows, before = gossip.state.rows, gossip.replica
-            since = Dot(before, rows.seq(before))
-            result = mutate()
-            if Dot(gossip.replica, rows.seq(gossip.replica)) != since:
-                try:
-                    self.note(operation, subject, since)
-                except ConstraintCrdtError as error:  # beyond a limit; the change itself is done
-                    _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
-            return result
-
-        return write
-
-    @property
-    def actor(self) -> str:
-        """Who causes a change that is made now."""
-        return _actor.get() or self._actor or _user()
-
-    def note(self, operation: str, subject: str, since: Dot | None = None) -> None:
-        """Write an entry about the mutations of this node after `since`; None: of other nodes."""
-        gossip, actor = self._gossip, self.actor
-
-        def noted(me: Replica) -> None:
-            changes = 0 if since is None else gossip.state.rows.seq(me) - (since.seq if since.replica == me else 0)
-            gossip.state.audit.note(actor, operation, subject, changes=changes, time=gossip.time.now(), node=me)
-
-        gossip.write(noted)
+        ACTOR.reset(before)
 
 
 @cache

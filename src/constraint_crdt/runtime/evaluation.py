@@ -5,7 +5,7 @@ loses the counts of an interval. Counts wait while writes are refused.
 
 Rules kept here:
 
-- A sample is judged when it comes in, before `measure` returns. A look at each tick moves what depends on time alone.
+- A sample is judged when it comes in, before `measure` returns. A look at each tick moves the verdicts that depend on time alone.
 - A tick that comes late by more than `SUSPENDED` means that the node was not running: nothing is known of the time between.
 - The state of a constraint is told in a cell when it turns. After a calm time, `TOLD_AT_ONCE` turns are told at once; a constraint
   that turns often is told every `TOLD_EVERY`, always with its last state.
@@ -21,7 +21,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed

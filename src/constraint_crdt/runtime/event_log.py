@@ -33,7 +33,7 @@ from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot
 from constraint_crdt.expression.judgement import Turn
-from constraint_crdt.insight.changes import LoggedChange
+from constraint_crdt.insight.history import LoggedChange
 from constraint_crdt.model import KEPT, Event, EventKind, Notice
 from constraint_crdt.operations.command import show_length, show_values
 from constraint_crdt.protocol.exchange_rules import GossipResult
@@ -45,6 +45,7 @@ from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.types.counters import COUNTS
 from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
+from constraint_crdt.types.nodes import AuditEntry
 from constraint_crdt.types.verdicts import VIOLATED_STATES, NodeVerdict
 
 __all__ = ["Event", "EventKind", "EventLog", "EventPublisher", "EventStream", "KeptEvent", "Notice", "Notices", "Resumed"]
@@ -234,6 +235,7 @@ class EventPublisher:
         self._tiles = tiles
         self._verdict = verdict
         self._removals = removals
+        self._rows = gossip.state.rows
         self._audit = gossip.state.audit
         self._violated: dict[str, int] = {}
         """The constraints in a violated state, with the beginning in ns since the epoch."""
@@ -352,14 +354,16 @@ class EventPublisher:
 
     def _cause(self, kind: EventKind, id_: str) -> tuple[str, str]:
         """The actor of a change of a constraint, and the node of the actor; empty if unknown."""
+        latest: AuditEntry | None = None
         if kind is EventKind.REMOVED:
-            dots = [change.dot for change in self._removals(id_)[-1:]]
-        elif kind is EventKind.EXPIRED:
-            return "", ""
-        else:
-            dots = [Dot(cell.replica, cell.seq) for cell in self._gossip.state.rows.held(ADD, id_)]
-        entry = max((entry for dot in dots if (entry := self._audit.of(dot)) is not None), default=None)
-        return ("", "") if entry is None else (entry.actor, entry.dot.replica.node_id)
+            for change in self._removals(id_)[-1:]:
+                latest = self._audit.of(change.dot)
+        elif kind is not EventKind.EXPIRED:
+            for add in self._rows.held(ADD, id_):
+                entry = self._audit.of(Dot(add.replica, add.seq))
+                if entry is not None and (latest is None or entry > latest):
+                    latest = entry
+        return ("", "") if latest is None else (latest.actor, latest.dot.replica.node_id)
 
 
 MOST_NAMED = 100

@@ -16,7 +16,7 @@ Rules of exchanges:
 - A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
 Rules of peer selection: few peers are selected at random. Many are selected by distance, so that most traffic stays on short links;
-`protocol.peer_selection` has the probabilities, and a minimum for every peer. The distance is steps on the lattice if this node and
+`protocol.peers` has the probabilities, and a minimum for every peer. The distance is steps on the lattice if this node and
 all peers wrote a position, else the minimum of the last round-trip times, because delays only add to it.
 
 Rules of receipts, the cost of exchanges: the difference is the cells new here, or lacking at the peer by its own evidence. All
@@ -38,7 +38,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
-from constraint_crdt.protocol.peer_selection import ByDistance
+from constraint_crdt.protocol.peers import ByDistance
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance

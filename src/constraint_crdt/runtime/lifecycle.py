@@ -23,20 +23,18 @@ from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.edge import GossipNode as MachineNode
-from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import compile_expression
-from constraint_crdt.insight.changes import DefinitionClock
+from constraint_crdt.gossip import GossipNode as MachineNode
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
-from constraint_crdt.runtime.change_feed import Auditor, ChangeFeed, ChangeOrigin, NodeChange
+from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
 from constraint_crdt.runtime.exchange_loop import ExchangeLoop
@@ -288,7 +286,7 @@ class Runtime:
         actor: str | None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `Auditor`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -303,8 +301,7 @@ class Runtime:
         node = self.recorder.node if settings.record else _gossip_node
         self.gossip = node(settings, now, credentials)
         self.persistence = Persistence(settings, self.gossip)
-        self.feed = ChangeFeed(self.gossip, self.persistence)
-        self.auditor = Auditor(self.gossip, actor)
+        self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
         self.exchanges = ExchangeLoop(
             self.gossip, self.transport, self.feed.receive, self.persistence.settled,
@@ -416,13 +413,6 @@ class Runtime:
         self._check_call()
         return await self.feed.commit(mutate)
 
-    def note(self, operation: str, subject: str) -> None:
-        """Write an entry of the audit about a change that has no cells of its own. Beyond a limit there is none."""
-        try:
-            self.feed.write(lambda: self.auditor.note(operation, subject))
-        except ConstraintCrdtError as error:
-            _log.warning("the audit has no entry about %s %s: %s", operation, subject, error)
-
     # --- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, *, rejoin: bool) -> None:
@@ -490,7 +480,7 @@ class Runtime:
             tasks.run(f"probe {probe.name}", probe.run)
 
     async def _watch_links(self) -> None:
-        """Log what is wrong with the certificates and with links that do not come up, which Zenoh does not tell. Once each."""
+        """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
         said, pause = set[str](), FIRST_LINKS
         while True:
             await asyncio.sleep(pause)
@@ -547,7 +537,7 @@ def _certificates(
 
     return Certificates(
         runtime.settings, identity, credentials, runtime.gossip, runtime.transport,
-        commit=runtime.feed.commit, note=runtime.note, reopened=runtime.membership.reopened, now=now,
+        commit=runtime.feed.commit, note=runtime.feed.note, reopened=runtime.membership.reopened, now=now,
     )  # fmt: skip
 
 

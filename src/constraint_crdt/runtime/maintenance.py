@@ -21,7 +21,7 @@ from functools import partial
 from constraint_crdt.crdt.cells import REMOVE, Cell
 from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
-from constraint_crdt.insight.rates import NodeRates
+from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.operations.nodes import Holding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -42,7 +42,7 @@ from constraint_crdt.runtime.lifecycle import Runtime
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.runtime.shared import position_report
-from constraint_crdt.state_file import MAX_STATE_BYTES
+from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.nodes import AuditEntry
@@ -51,8 +51,6 @@ from constraint_crdt.types.register import Position
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
-
-Result = TypeVar("Result")
 
 
 class _Life(enum.Enum):
@@ -241,12 +239,12 @@ class Node:
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
         )  # fmt: skip
-        return await self._commit(partial(add, at=self._now()), "add", id_)
+        return await self._runtime.feed.commit(partial(add, at=self._now()), "add", id_)
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
         self._check_call()
-        await self._commit(partial(self.gossip.remove_constraint, id_), "remove", id_)
+        await self._runtime.feed.commit(partial(self.gossip.remove_constraint, id_), "remove", id_)
 
     async def record(
         self, satisfied: int = 0, violated: int = 0, *, constraint: str | None = None, violations: int | None = None
@@ -278,7 +276,7 @@ class Node:
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
         if redefined:
             subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
-            results = await self._commit(apply, "batch", subject)
+            results = await self._runtime.feed.commit(apply, "batch", subject)
         else:
             results = await self._runtime.feed.commit(apply)
         for change in changes:
@@ -331,8 +329,8 @@ class Node:
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        await self._commit(partial(self.gossip.retire, node), "retire", node)
-        self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.auditor.actor, by=self.settings.name)
+        await self._runtime.feed.commit(partial(self.gossip.retire, node), "retire", node)
+        self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
@@ -348,7 +346,7 @@ class Node:
             return report
         self._check_call()
         if not report.revoked:
-            await self._commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
+            await self._runtime.feed.commit(partial(self.gossip.revoke, node, reason, report.keys), "revoke", node)
             self._runtime.membership.shut_out_revoked()
         if undo:
             for id_ in report.constraints:
@@ -368,13 +366,9 @@ class Node:
         self._check_call()
         report = await self._runtime.state_files.merge(text, max_bytes)
         if report.changed and self.gossip.retired_by is None:
-            note = partial(self._runtime.auditor.note, "import", f"{report.cells} cells")
-            await self._runtime.feed.commit(note)
+            feed = self._runtime.feed
+            await feed.commit(partial(self.gossip.local.note, feed.actor, "import", f"{report.cells} cells"))
         return report
-
-    async def _commit(self, mutate: Callable[[], Result], operation: str, subject: str) -> Result:
-        """Commit a change of constraints or membership, with its entry in the audit."""
-        return await self._runtime.feed.commit(self._runtime.auditor.audited(mutate, operation, subject))
 
     # --- reads -------------------------------------------------------------------------------------------------------
 

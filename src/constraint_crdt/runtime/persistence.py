@@ -27,10 +27,10 @@ from constraint_crdt.crdt.cells import Run
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.edge import fresh_incarnation
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
+from constraint_crdt.gossip import fresh_incarnation
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.operations.service import ImportReport
 from constraint_crdt.protocol.authority import Credentials
@@ -39,8 +39,7 @@ from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
 from constraint_crdt.store.files import read_bounded, replace_file
 
@@ -57,13 +56,15 @@ def store_path(settings: NodeSettings) -> Path | None:
 class Persistence:
     """The store of a node, or none."""
 
+    trouble: str | None = None
+    """Why writes are refused; None if they are taken."""
+
     def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
         self._gossip = gossip
         self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
-        self._trouble: str | None = None
         self._former: dict[Replica, int] = {}
 
     def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
@@ -71,7 +72,7 @@ class Persistence:
         self._subscribers.append(subscriber)
 
     def _health_changed(self, trouble: str | None) -> None:
-        self._trouble = trouble
+        self.trouble = trouble
         for subscriber in self._subscribers:
             subscriber(trouble)
 
@@ -89,11 +90,6 @@ class Persistence:
     def lives(self) -> tuple[Life, ...]:
         """The incarnations of the node in its store, each a `Life`; none without a store."""
         return self._store.lives if self._store else ()
-
-    @property
-    def trouble(self) -> str | None:
-        """Why writes are refused; None if they are taken."""
-        return self._trouble
 
     @property
     def commits(self) -> DurationHistogram | None:
@@ -133,14 +129,15 @@ class Persistence:
         replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
         self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
         self._store = store
-        self._committer = Committer(store, gossip.state.rows, before=gossip.local.seal, on_health=self._health_changed)
+        seal = None if gossip.authority is None else gossip.local.seal
+        self._committer = Committer(store, gossip.state.rows, before=seal, on_health=self._health_changed)
         self._committer.start()
         return aside
 
     def check(self) -> None:
         """Raise `WritesRefused` if the disk takes no writes now."""
-        if self._trouble is not None:
-            raise WritesRefused(self._trouble)
+        if self.trouble is not None:
+            raise WritesRefused(self.trouble)
 
     def changed(self, change: NodeChange) -> None:
         """Have a change written soon. See `ChangeFeed`."""
@@ -184,7 +181,7 @@ class Persistence:
 
     async def close(self) -> None:
         """Write the last changes, and close the store. Idempotent."""
-        committer, self._committer, self._trouble = self._committer, None, None
+        committer, self._committer, self.trouble = self._committer, None, None
         if committer:
             await committer.close()
         elif self._store:

@@ -37,7 +37,7 @@ from constraint_crdt.runtime.batches import BatchResult
 from constraint_crdt.runtime.measurement import Probe
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.runtime.settings import NodeSettings
-from constraint_crdt.state_file import MAX_STATE_BYTES
+from constraint_crdt.state import MAX_STATE_BYTES
 from constraint_crdt.transport import Transport
 from constraint_crdt.types.definition import Labels
 from constraint_crdt.types.nodes import AuditEntry

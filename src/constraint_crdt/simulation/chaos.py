@@ -503,11 +503,11 @@ class SearchExtent:
         return [kind for kind in WRITES if not self.written[kind]]
 
 
-def search_seeds(first: int, count: int) -> tuple[SearchExtent, History | None]:
-    """Run the histories of `count` seeds, up to the first violation."""
+def search_seeds(first: int, count: int, *, signed: bool = False) -> tuple[SearchExtent, History | None]:
+    """Run the histories of `count` seeds, up to the first violation. `signed`: of fleets whose rows are signed."""
     tally = SearchExtent()
     for seed in range(first, first + count):
-        outcome = Chaos(seed).run()
+        outcome = Chaos(seed, signed=signed).run()
         tally.add(SearchExtent(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:

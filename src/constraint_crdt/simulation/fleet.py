@@ -47,7 +47,7 @@ LIMITS = Limits(burst_bytes=1024, stubs=6)
 """The limits of every node: so small that large transfers pause and have to be resumed, and that writers settle."""
 
 OF_LIVES = (RETIRE, CERTIFICATE, SIGNATURE, SETTLED)
-"""The kinds of cells that a write may bring beside what it asks for."""
+"""The kinds of cells that a write may bring beside its own."""
 
 MAX_SKEW = 1.0
 """The bound on clock skew of the nodes, in seconds."""

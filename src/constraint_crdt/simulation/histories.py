@@ -20,7 +20,7 @@ from typing import TypeVar
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
-from constraint_crdt.protocol.peer_selection import Schedule
+from constraint_crdt.protocol.peers import Schedule
 from constraint_crdt.simulation.fleet import Fleet
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import LEAST_ROOM, AnyStep, Begin, Deliver, NodeStart, Record, Stale, WholeExchange, Write
@@ -86,7 +86,7 @@ def to_json(history: History) -> str:
 
 
 def from_json(data: bytes) -> History:
-    """The history in a file. Raises `ConstraintCrdtError`, saying what to do, for any other content."""
+    """The history in a file. Raises `ConstraintCrdtError`, with advice, for any other content."""
     if len(data) > FILE_BYTES:
         raise ConstraintCrdtError(f"a history has at most {FILE_BYTES} bytes, not {len(data)}")
     try:

@@ -25,7 +25,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode, WrongSender
 from constraint_crdt.protocol.messages import GossipMessage, Ping, Sync, decode_message, encode_message
-from constraint_crdt.protocol.peer_clocks import bind_runs
+from constraint_crdt.protocol.peers import bind_runs
 
 FORMAT = 1
 """Version of the frames. A reader refuses a later version."""

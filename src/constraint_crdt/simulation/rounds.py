@@ -22,7 +22,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.model import Severity, html_fields
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message
-from constraint_crdt.protocol.peer_selection import PeerChoice, Schedule
+from constraint_crdt.protocol.peers import PeerChoice, Schedule
 from constraint_crdt.simulation.fleet import mutations_in
 from constraint_crdt.simulation.world import SimRng
 from constraint_crdt.types.register import Position

@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from math import log
 from typing import Any, TypeVar
 
-from constraint_crdt.protocol.peer_selection import PeerChoice
+from constraint_crdt.protocol.peers import PeerChoice
 from constraint_crdt.simulation.fleet import Fleet, SentMessage
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
 
@@ -37,7 +37,7 @@ _GAMMA = 0x9E3779B97F4A7C15
 
 
 class SimRng:
-    """A stream of random numbers. `random` makes it a `protocol.peer_selection.RandomSource`."""
+    """A stream of random numbers. `random` makes it a `protocol.peers.RandomSource`."""
 
     __slots__ = ("_state",)
 

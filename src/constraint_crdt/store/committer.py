@@ -75,9 +75,9 @@ class Changes:
         """
         rows = self._rows
         clock, floors = rows.clock_entries, rows.floors
-        self._gather_fallen()
-        self._mended += rows.take_repaired()
         self._reset |= rows.take_reset()
+        self._mended += rows.take_repaired()
+        self._gather_fallen()
         if rows.signed is not None:
             self._stubs |= rows.signed.take_changed()
         others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
@@ -134,7 +134,7 @@ class Committer:
         store: Store,
         rows: Rows,
         *,
-        before: Callable[[], object] = lambda: None,
+        before: Callable[[], object] | None = None,
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -235,7 +235,8 @@ class Committer:
         waiters, self._waiters = self._waiters, []
         trouble: str | None = None
         try:
-            self._before()
+            if self._before is not None:
+                self._before()
             batch = self._changes.take()
             if batch is not None:
                 took = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)

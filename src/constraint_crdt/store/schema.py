@@ -82,9 +82,9 @@ class Seal(NamedTuple):
     @classmethod
     def of(cls, rows: Rows) -> Self:
         """The seal of rows as they are. O(floors)."""
-        empty = rows.digest.state(0, 0)
-        floors = sum(rows.floors.values()) & _MASK
-        return cls(bytes(rows.state_hash), bytes(empty), len(rows), len(rows.clock_entries), floors)
+        floors, replicas = sum(rows.floors.values()) & _MASK, len(rows.clock_entries)
+        state_hash, empty = rows.state_hash, rows.digest.state(0, 0)
+        return cls(bytes(state_hash), bytes(empty), len(rows), replicas, floors)
 
 
 class Life(NamedTuple):

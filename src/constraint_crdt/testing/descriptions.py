@@ -1,4 +1,4 @@
-"""The types of this package for the law checker: their steps, readings, and what their states account for.
+"""The types of this package for the law checker: their steps, readings, and the mutations their states account for.
 
 Tables (sketches, Bloom filters) are small and items few, so items share counters and bits. Decaying values are read at the same
 time everywhere: all states of a description share a clock, advanced by each mutation. So ages are equal on all of them, as on nodes

@@ -32,8 +32,7 @@ from constraint_crdt.model import IfUnknown, VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import GossipMessage, decode_message, encode_message
 from constraint_crdt.protocol.transfers import split_message
-from constraint_crdt.state import ConstraintState
-from constraint_crdt.state_file import from_json, to_json
+from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types.counters import COUNTS, SECONDS, make_seconds
 from constraint_crdt.types.definition import ADD, MEANING, Definition, wire_definition
 from constraint_crdt.types.register import POSITION

@@ -17,7 +17,7 @@ Replies travel in pages, because Zenoh drops messages beyond its queue, and a lo
 3. Both sides are bounded: the pending pages in lists and time, a page in bytes and number. A requester accepts pages of other sizes
    than its own: older responders send up to 512 KiB.
 
-With an identity every request and reply has a tag (`identity.authentication`) in its attachment, before the turn of a request and
+With an identity every request and reply has a tag (`identity.credentials`) in its attachment, before the turn of a request and
 after the header of a reply. Messages without a valid tag are dropped and counted. A request that overtakes the token of its sender
 is held until the token comes, for `EARLY_SECONDS` and up to a number.
 """
@@ -49,7 +49,7 @@ from constraint_crdt.transport.zenoh_startup import (
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
-    from constraint_crdt.identity.authentication import Authenticator, Request
+    from constraint_crdt.identity.credentials import Authenticator, Request
 
 PAGE_BYTES = 384 * 1024
 """A page has to fit into Zenoh's queue of 16 batches of 64 KiB, with room for other messages. A reply begins a new batch where the
@@ -492,6 +492,6 @@ def _untagged(attachment: bytes) -> tuple[bytes, bytes]:
 
 
 def _authenticator(fleet: str, me: Peer) -> "Authenticator":
-    from constraint_crdt.identity.authentication import Authenticator
+    from constraint_crdt.identity.credentials import Authenticator
 
     return Authenticator(fleet, *me, secrets.token_bytes)

@@ -28,7 +28,7 @@ from constraint_crdt.types import (
 if TYPE_CHECKING:
     from constraint_crdt.crdt.clock import CausalOrder, Merge
     from constraint_crdt.crdt.replica import Dot
-    from constraint_crdt.edge import DecayConstraintState, DecayCounter, FleetTile
+    from constraint_crdt.gossip import DecayConstraintState, DecayCounter, FleetTile
     from constraint_crdt.model import IfUnknown, VerdictState
     from constraint_crdt.types.bloom import BloomCRDT
     from constraint_crdt.types.counters import ConstraintGCounter, Moves, PNCounter, PNCounters, Seconds
@@ -55,11 +55,11 @@ _MODULE_OF = {
     "ConstraintGCounter": "constraint_crdt.types.counters",
     "ConstraintORSet": "constraint_crdt.types.orset",
     "ConstraintVerdicts": "constraint_crdt.types.verdicts",
-    "DecayConstraintState": "constraint_crdt.edge",
-    "DecayCounter": "constraint_crdt.edge",
+    "DecayConstraintState": "constraint_crdt.gossip",
+    "DecayCounter": "constraint_crdt.gossip",
     "Dot": "constraint_crdt.crdt.replica",
     "EisensteinRegister": "constraint_crdt.types.register",
-    "FleetTile": "constraint_crdt.edge",
+    "FleetTile": "constraint_crdt.gossip",
     "FleetTiles": "constraint_crdt.types.tiles",
     "Frequent": "constraint_crdt.types.sketch",
     "IfUnknown": "constraint_crdt.model",

@@ -376,13 +376,12 @@ class AuditLog(IndexedView):
         entry = _entry(self._cells[Dot(dot.replica, seqs[place])])
         return entry if entry.dot.seq - entry.changes <= dot.seq else None
 
-    def note(self, actor: str, operation: str, subject: str, *, changes: int, time: int, node: str | Replica) -> None:
+    def note(self, actor: str, operation: str, subject: str, *, changes: int, time: int, node: Replica) -> None:
         """Note who caused the last `changes` mutations of the writer, in place of the oldest entry if there is no free slot."""
-        by = writer(node)
-        seqs = self._seqs.get(by)
-        slot = (int(self._cells[Dot(by, seqs[-1])].key) + 1) % AUDIT_SLOTS if seqs else 0
+        seqs = self._seqs.get(node)
+        slot = (int(self._cells[Dot(node, seqs[-1])].key) + 1) % AUDIT_SLOTS if seqs else 0
         texts = [_cut(actor, ACTOR_BYTES), _cut(operation, OPERATION_BYTES), _cut(subject, SUBJECT_BYTES)]
-        self._rows.write(by, make_cell(AUDIT, str(slot), [time, *texts, changes]))
+        self._rows.write(node, make_cell(AUDIT, str(slot), [time, *texts, changes]))
 
 
 def _cut(text: str, most: int) -> str:

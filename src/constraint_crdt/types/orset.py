@@ -17,7 +17,7 @@ most of it.
 """
 
 import enum
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
@@ -222,10 +222,11 @@ class ConstraintORSet(IndexedView):
 
     def _clear(self) -> None:
         self._expiries = Expiries(self._rows, self._now())
-        self._ending = self._expiries.standing
+        self.ends: Collection[object] = self._expiries.standing
+        """The standing adds with an end. Without any, readings do not depend on the time."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
-        if not self._ending and (new is None or new.data[0] == WITHOUT_VALUE):
+        if not self.ends and (new is None or new.data[0] == WITHOUT_VALUE):
             return  # the common case, without an end, must cost no more
         expires_at = None if new is None else expiry_of(new)
         cell = new if new is not None else old
@@ -233,12 +234,12 @@ class ConstraintORSet(IndexedView):
             self._expiries.drop(old)
         if new is not None and expires_at is not None:
             self._expiries.put(new, expires_at)
-        if cell is not None:
+        if cell is not None and (old is not None or self.ends):
             self._expiries.judge(cell.key)
 
     def _bulk_watcher(self, cells: Sequence[Cell]) -> None:
         """Of adds in empty slots, only those with an end matter, while no other add has an end."""
-        for cell in cells if self._ending else [cell for cell in cells if cell.data[0] != WITHOUT_VALUE]:
+        for cell in cells if self.ends else [cell for cell in cells if cell.data[0] != WITHOUT_VALUE]:
             self._changed(None, cell)
 
     def merged(self, other: "ConstraintORSet") -> "ConstraintORSet":
@@ -249,13 +250,13 @@ class ConstraintORSet(IndexedView):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def __contains__(self, id_: object) -> bool:
-        return id_ in self._rows.table(ADD) and not (self._ending and id_ in self._expired_now())
+        return id_ in self._rows.table(ADD) and not (self.ends and id_ in self._expired_now())
 
     def __len__(self) -> int:
-        return len(self._rows.table(ADD)) - (len(self._expired_now()) if self._ending else 0)
+        return len(self._rows.table(ADD)) - (len(self._expired_now()) if self.ends else 0)
 
     def __iter__(self) -> Iterator[str]:
-        gone = self._expired_now() if self._ending else ()
+        gone = self._expired_now() if self.ends else ()
         return (str(id_) for id_ in self._rows.table(ADD) if id_ not in gone)
 
     def __repr__(self) -> str:
@@ -283,21 +284,16 @@ class ConstraintORSet(IndexedView):
     @property
     def expired_ids(self) -> list[str]:
         """The constraints with only expired definitions, ordered; each until its removal."""
-        return sorted(map(str, self._expired_now())) if self._ending else []
-
-    @property
-    def has_ends(self) -> bool:
-        """True if a standing add has an end: only then readings depend on the time. O(1)."""
-        return bool(self._ending)
+        return sorted(map(str, self._expired_now())) if self.ends else []
 
     @property
     def next_expiry(self) -> int | None:
         """No definition in force expires before this time (ns since the epoch); None if none ever does. O(1)."""
-        return self._expiries.next if self._ending else None
+        return self._expiries.next if self.ends else None
 
     def take_expiry_changes(self) -> set[str]:
         """The constraints whose reading changed by time since the last call. Kept from the first call on."""
-        if self._ending:
+        if self.ends:
             self._expired_now()
         turned, self._expiry_changes = self._expiry_changes, set()
         return turned or set()
@@ -321,7 +317,7 @@ class ConstraintORSet(IndexedView):
     def _additions(self, id_: str, *, expired: bool) -> tuple[Addition, ...]:
         cells = sorted(self._rows.held(ADD, id_), key=_dot)
         found = map(read_addition, cells)
-        if not self._ending:
+        if not self.ends:
             return () if expired else tuple(found)
         now = self._now()
         return tuple(
