@@ -93,8 +93,8 @@ class MemberOfFleet(Protocol):
         """The fingerprint of the operator's key that signed the certificate; None if the root did."""
 
     @property
-    def begins(self) -> int:
-        """The begin of the validity, in ns since the epoch."""
+    def since(self) -> int:
+        """Since when the node is a member, in ns since the epoch, as the root says."""
 
 
 class Credentials(Protocol):
@@ -651,7 +651,7 @@ class Authority:
         for cell, is_told in (*((cell, False) for cell in self._rows.each(REVOKE)), *((cell, True) for cell in told)):
             member = writers.get(cell.replica) or self.member_of(cell.replica)
             if member is not None:
-                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, is_told, cell, member))
+                candidates.append((member.since, member.node, member.fingerprint, cell.seq, is_told, cell, member))
         ends: dict[str, Mapping[Replica, _End]] = {}
         for *_, is_told, cell, member in sorted(candidates, key=lambda each: each[:5]):
             run = runs.get(cell.replica) if is_told else None
