@@ -86,6 +86,7 @@ def ends(node: Node) -> int:
 # --- renewal --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_certificates_renew_themselves_for_a_year_and_no_life_ends(fleets: Fleets) -> None:
     """Steps of two days, with a count on each: nothing is lost, and no certificate comes near its end."""
     await fleets.start("forge", "operator")

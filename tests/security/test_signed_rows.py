@@ -54,6 +54,7 @@ def made_anew(rows: Rows, replica: Replica) -> bytes:
 # --- the tree ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.sampled_from([3, 64, 65, 200]))
 def test_a_tree_that_follows_the_writes_is_that_of_the_cells(seed: int, writes: int) -> None:
     rng = random.Random(seed)
@@ -249,6 +250,7 @@ def test_recorded_messages_of_any_time_and_fleet_change_nothing() -> None:
     assert (a.state_hash, c.alarms) == (before, 0)
 
 
+@pytest.mark.slow
 def test_two_rows_of_one_writer_are_found_and_settle_on_one() -> None:
     for seed in range(20):
         rng = random.Random(seed)
