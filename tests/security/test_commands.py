@@ -74,6 +74,8 @@ def test_a_request_is_certified_where_the_root_is(capsys: pytest.CaptureFixture[
         (["certify", "forge", "--valid", "soon"], 2, "'soon' is not a length of time"),
         (["certify", "forge", "--valid", "20000d"], 1, "valid for 1 s to 3650 days"),
         (["certify", "forge", "--dir", "nowhere"], 1, "nowhere has no root.key"),
+        (["rotate", "--both", "9m"], 2, "--both takes 10m or longer, not 9m"),
+        (["rotate", "--both", "7000"], 2, "--both takes a time with its unit, as in 7d, not 7000"),
         (["certify", "plant/ca.pem"], 1, "plant/ca.pem: that is no request for a certificate"),
     ],
 )

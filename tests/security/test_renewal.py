@@ -126,12 +126,29 @@ async def test_without_an_operator_the_node_says_so_and_tries_again(fleets: Flee
     assert "run `constraint-crdt fleet renew lathe`, and copy its files here" in found.advice
     with pytest.raises(IdentityError, match="the certificate of lathe could not be renewed: no operator answers"):
         await lathe.certificates.renew()
-    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    before = ends(lathe)
     await fleets.after(SECOND)
-    assert "renewal" in findings(lathe), "the pause before a retry is not over"
-    await fleets.after(DAY)
-    assert "renewal" not in findings(lathe)
+    assert "renewal" in findings(lathe)
+    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    await eventually(lambda: ends(lathe) > before)  # at once: the pause before a retry is not over
+    await eventually(lambda: "renewal" not in findings(lathe))
     assert ends(lathe) - fleets.now == 30 * DAY
+
+
+async def test_the_pause_of_a_retry_fits_the_time_for_which_both_roots_are_accepted(fleets: Fleets) -> None:
+    forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
+    await eventually(lambda: "forge" in lathe.certificates.members())
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=3600 * SECOND, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(60 * SECOND)
+    await eventually(lambda: len(lathe.certificates.identity.known) == 2)
+    await fleets.stop("forge")
+    await fleets.after(15 * 60 * SECOND)
+    for _ in range(20):  # without an operator
+        await fleets.after(60 * SECOND)
+    assert 0 < lathe.certificates._retry_at - fleets.now < 180 * SECOND
+    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    await eventually(lambda: lathe.certificates.identity.root == lathe.certificates.identity.known[0])
 
 
 async def test_files_that_a_person_copied_are_used_without_a_restart(fleets: Fleets) -> None:

@@ -47,6 +47,9 @@ from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.fleet import show_renewal
 from constraint_crdt.runtime.settings import is_loopback
 
+LEAST_BOTH = 600 * SECOND
+"""The shortest time for which two roots are accepted, in ns: ten looks of a node at its certificates."""
+
 DEFAULT_LISTEN = "tcp/0.0.0.0:7447"
 """Where a node listens by default that joined a fleet beyond its machine."""
 
@@ -135,6 +138,13 @@ def renew(arguments: argparse.Namespace) -> int:
 def rotate(arguments: argparse.Namespace) -> int:
     """`fleet rotate`: make a new root, which follows the present one."""
     both = round(parse_duration(arguments.both) * SECOND)
+    if arguments.both.strip()[-1].isdecimal():
+        raise MisuseError(f"--both takes a time with its unit, as in 7d, not {arguments.both}")
+    if both < LEAST_BOTH:
+        least = LEAST_BOTH // (60 * SECOND)
+        raise MisuseError(
+            f"--both takes {least}m or longer, not {arguments.both}: nodes that do not renew in this time are locked out"
+        )
     folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
     former, now = open_root(folder), time.time_ns()
     root, operators = rotate_root(folder, both=both, now=now, random=secrets.token_bytes)

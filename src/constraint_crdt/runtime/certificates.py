@@ -34,6 +34,7 @@ from constraint_crdt.identity import (
     IdentityError,
     Issuer,
     Member,
+    Rotation,
     fingerprint,
     known_roots,
     moment,
@@ -78,12 +79,11 @@ from constraint_crdt.types.nodes import root_statements, write_root
 JOIN_PORT = 7448
 INVITATIONS = "invitations.json"
 
-LOOK_EVERY = 60.0
-"""Seconds between two looks at the certificates."""
-
-FIRST_RETRY = 60 * SECOND
+FIRST_RETRY = 30 * SECOND
 LAST_RETRY = 6 * 3600 * SECOND
-"""The pause after a failed renewal, the first and the longest, in ns. A short validity has shorter pauses."""
+"""The pause after a failed renewal, the first and the longest, in ns. The longest is also a twentieth of the remaining time. A node
+looks once a minute, so the first two retries come with the next looks.
+"""
 
 ISSUER_ENDS_SOON = 30 * DAY
 """An issuing certificate that ends sooner is a warning, in ns."""
@@ -172,6 +172,12 @@ class Certificates:
             if self._server is not None and self._invitations is not None and not self._invitations.listed(self._now()):
                 await self.close()
 
+    async def peer_came(self, node: str) -> None:
+        """A session of `node` came: if it is an operator, a renewal that failed is tried again now."""
+        if self._trouble and node in self._operators():
+            self._retry_at = 0
+            await self.look()
+
     async def renew(self) -> RenewalReport:
         """Renew the certificate now. Raises `ConstraintCrdtError` if no operator does."""
         identity = self.identity
@@ -216,12 +222,21 @@ class Certificates:
         """When this node takes a certificate of the newest root, in ns."""
         parts = 3 if identity.subject.role == "operator" else 1
         found = 0
+        for rotation in self._rotations(identity):
+            begins = ns_of(rotation.root.not_valid_before_utc) + EARLIER
+            found = max(found, begins + (rotation.ends - begins) * parts // 4)
+        return found
+
+    def _accepted_until(self, identity: Identity) -> int:
+        """When the root of the present certificate is accepted for links no longer, in ns; the end of the root if none follows."""
+        own = public_key_of(identity.root)
+        ends = [each.ends for each in self._rotations(identity) if public_key_of(each.former) == own]
+        return min([*ends, ns_of(identity.root.not_valid_after_utc)])
+
+    def _rotations(self, identity: Identity) -> Iterator[Rotation]:
         for statement in self._statements:
             with contextlib.suppress(IdentityError):
-                rotation = read_rotation(statement, identity.known)
-                begins = ns_of(rotation.root.not_valid_before_utc) + EARLIER
-                found = max(found, begins + (rotation.ends - begins) * parts // 4)
-        return found
+                yield read_rotation(statement, identity.known)
 
     async def _renew(self, *, forced: bool = False) -> bool:
         """Ask for a new certificate and put it to use. True if there is one; else the reason is kept, and a retry is planned."""
@@ -242,7 +257,8 @@ class Certificates:
                 return True
         operators = ", ".join(sorted(self._operators())) or "none is known"
         self._trouble = troubles[-1] if troubles else f"no operator answers ({operators})"
-        longest = max(SECOND, min(LAST_RETRY, (identity.ends - identity.renew_from) // 20))
+        remaining = min(identity.ends, self._accepted_until(identity)) - now
+        longest = max(SECOND, min(LAST_RETRY, (identity.ends - identity.renew_from) // 20, remaining // 20))
         self._pause = min(longest, 2 * self._pause or FIRST_RETRY)
         self._retry_at = now + self._pause
         _log.warning("the certificate of %s is not renewed yet: %s", identity.subject.node, self._trouble)

@@ -240,6 +240,8 @@ class Membership:
             self._exchanges.gone(peer)
         else:
             self._exchanges.push()
+            if self.certificates is not None:
+                self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
 
