@@ -430,6 +430,8 @@ class Runtime:
         await self.spell_file.load()
         try:
             self.recorder.open()
+            if self.certificates is not None:
+                self.certificates.load()
             await self.membership.join()
         except BaseException:
             await self.persistence.close()
