@@ -74,6 +74,8 @@ def test_a_request_is_certified_where_the_root_is(capsys: pytest.CaptureFixture[
         (["certify", "forge", "--valid", "soon"], 2, "'soon' is not a length of time"),
         (["certify", "forge", "--valid", "20000d"], 1, "valid for 1 s to 3650 days"),
         (["certify", "forge", "--dir", "nowhere"], 1, "nowhere has no root.key"),
+        (["rotate", "--both", "9m"], 2, "--both takes 10m or longer, not 9m"),
+        (["rotate", "--both", "7000"], 2, "--both takes a time with its unit, as in 7d, not 7000"),
         (["certify", "plant/ca.pem"], 1, "plant/ca.pem: that is no request for a certificate"),
     ],
 )
@@ -233,9 +235,29 @@ def test_joining_fails_in_one_sentence(capsys: pytest.CaptureFixture[str], here:
 def test_a_node_that_belongs_already_uses_no_invitation(here: Path) -> None:
     plant = Fleet(here / "plant")
     arguments = argparse.Namespace(
-        join=token_for(plant), identity=str(plant.certify("forge")), name=None, listen=None, connect=None
+        join=token_for(plant), identity=str(plant.certify("forge")), name=None, fleet=None, listen=None, connect=None
     )
     assert join(arguments) == here / "plant" / "forge"
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "code", "says"),
+    [
+        (["--name", "anvil"], "", 1, "the invitation is of another node, anvil: name a folder for anvil with --identity"),
+        ([], "anvil", 1, "the invitation is of another node, anvil: name a folder for anvil with --identity"),
+        (["--fleet", "mill"], "", 2, "has the identity of forge in the fleet plant, not in mill: leave out --fleet"),
+    ],
+)
+def test_a_folder_is_of_one_node(
+    capsys: pytest.CaptureFixture[str], here: Path, flags: list[str], named: str, code: int, says: str
+) -> None:
+    plant = Fleet(here / "plant")
+    own = plant.certify("forge")
+    before = (own / "node.pem").read_bytes()
+    found, said = run(capsys, "node", "--identity", str(own), "--join", token_for(plant, name=named), *flags)
+    assert (found, said.count("\n")) == (code, 1), said
+    assert says in said
+    assert (own / "node.pem").read_bytes() == before
 
 
 def test_a_node_whose_certificate_ended_joins_again_with_its_key_and_name(capsys: pytest.CaptureFixture[str], here: Path) -> None:

@@ -1,10 +1,13 @@
 """Certificates of running nodes over months, by a clock that a test moves: renewal, rotation of the root, invitations."""
 
+import argparse
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -12,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.cli.identities import join as join_command
+from constraint_crdt.cli.output import CommandFailedError
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.identity import DAY, SECOND, IdentityError, certify, create_key, fingerprint, key_pem
 from constraint_crdt.identity.directory import (
@@ -127,12 +132,30 @@ async def test_without_an_operator_the_node_says_so_and_tries_again(fleets: Flee
     assert "run `constraint-crdt fleet renew lathe`, and copy its files here" in found.advice
     with pytest.raises(IdentityError, match="the certificate of lathe could not be renewed: no operator answers"):
         await lathe.certificates.renew()
-    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    before = ends(lathe)
     await fleets.after(SECOND)
-    assert "renewal" in findings(lathe), "the pause before a retry is not over"
-    await fleets.after(DAY)
-    assert "renewal" not in findings(lathe)
+    assert "renewal" in findings(lathe)
+    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    await eventually(lambda: ends(lathe) > before)  # at once: the pause before a retry is not over
+    await eventually(lambda: "renewal" not in findings(lathe))
     assert ends(lathe) - fleets.now == 30 * DAY
+
+
+async def test_the_pause_of_a_retry_fits_the_time_for_which_both_roots_are_accepted(fleets: Fleets) -> None:
+    forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
+    await eventually(lambda: "forge" in lathe.certificates.members())
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=3600 * SECOND, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(60 * SECOND)
+    await eventually(lambda: agreed([forge, lathe]))
+    await fleets.after(SECOND)
+    await fleets.stop("forge")
+    await fleets.after(15 * 60 * SECOND)
+    for _ in range(20):  # without an operator
+        await fleets.after(60 * SECOND)
+    assert 0 < lathe.certificates._retry_at - fleets.now < 180 * SECOND
+    await fleets.start("forge", "operator", Path(forge.settings.identity))
+    await eventually(lambda: lathe.certificates.identity.root == lathe.certificates.identity.known[0])
 
 
 async def test_files_that_a_person_copied_are_used_without_a_restart(fleets: Fleets) -> None:
@@ -254,6 +277,74 @@ async def test_a_new_life_under_the_new_root_reaches_a_node_that_never_heard_of_
     assert len(lathe.certificates.identity.known) == 2
     await fleets.after(SECOND)
     assert len(load_identity(Path(lathe.settings.identity), fleets.now).roots) == 2
+
+
+async def test_a_node_that_missed_a_rotation_joins_again_with_its_key_in_its_folder(
+    fleets: Fleets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it heard of the new root or not. The folder of another fleet of the same name is left as it is."""
+    monkeypatch.setattr("constraint_crdt.cli.identities.time", SimpleNamespace(time_ns=lambda: fleets.now))
+    await fleets.start("forge", "operator")
+    for name in ("lathe", "anvil"):
+        await fleets.start(name)
+    await eventually(lambda: len(fleets.nodes["forge"].certificates.members()) == 3)
+    own = {name: Path(fleets.nodes[name].settings.identity) for name in ("lathe", "anvil")}
+    await fleets.stop("lathe")
+    rotate_root(fleets.plant.folder, both=3600 * SECOND, now=fleets.now, random=fleets.plant.random)
+    await fleets.after(60 * SECOND)
+    await eventually(lambda: agreed([fleets.nodes[name] for name in ("forge", "anvil")]))
+    await fleets.after(SECOND)
+    await fleets.stop("anvil")
+    for _ in range(3):
+        await fleets.after(1800 * SECOND)
+    forge = fleets.nodes["forge"]
+    assert len(forge.certificates.identity.roots) == 1
+    assert forge.certificates.identity.root == forge.certificates.identity.known[0], "an operator renews by itself, also late"
+    for name in ("lathe", "anvil"):
+        key = (own[name] / "node.key").read_bytes()
+        made = await forge.certificates.invite("member", "", 1, 3600.0)
+        await asyncio.to_thread(join_as_a_command, made.token, own[name])
+        assert (own[name] / "node.key").read_bytes() == key
+        assert load_identity(own[name], fleets.now).subject.node == name
+        node = await fleets.start(name, folder=own[name])
+        await node.record(satisfied=1)
+    await eventually(lambda: forge.status().satisfied == 2)
+    other = Fleet(tmp_path / "other")
+    mill = other.certify("mill")
+    before = {file.name: file.read_bytes() for file in mill.iterdir()}
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    with pytest.raises(CommandFailedError, match="and the invitation is of another fleet of this name: name a folder with"):
+        await asyncio.to_thread(join_as_a_command, made.token, mill)
+    assert {file.name: file.read_bytes() for file in mill.iterdir()} == before
+
+
+async def test_a_node_that_missed_a_rotation_names_the_cause(fleets: Fleets) -> None:
+    lathe = await fleets.start("lathe")
+    fleets.now += DAY
+    rotate_root(fleets.plant.folder, both=DAY, now=fleets.now, random=fleets.plant.random)
+    for file in ("ca.pem", "rotations.pem"):
+        (Path(lathe.settings.identity) / file).write_bytes((fleets.plant.folder / file).read_bytes())
+    await fleets.after(2 * DAY)
+    found = findings(lathe)["renewal"]
+    assert re.fullmatch(
+        r"the fleet has a new root since .* UTC, and the root of this certificate is no longer accepted", found.what
+    )
+    assert "`constraint-crdt fleet invite --name lathe`" in found.advice
+    assert f"--identity {lathe.settings.identity}: it keeps its key" in found.advice
+
+
+async def test_an_invitation_of_another_fleet_is_not_used(fleets: Fleets, tmp_path: Path) -> None:
+    forge = await fleets.start("forge", "operator")
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    with pytest.raises(CommandFailedError, match=f"the invitation is for the fleet {FLEET}, not for mill: ask for one of mill"):
+        await asyncio.to_thread(join_as_a_command, made.token, tmp_path / "lathe", name="lathe", fleet="mill")
+    assert [each.used for each in forge.certificates.invitations()] == [()]
+
+
+def join_as_a_command(token: str, folder: Path, **flags: str) -> None:
+    """Run `node --join` up to the start of the node."""
+    given = {"name": None, "fleet": None, "listen": None, "connect": None} | flags
+    join_command(argparse.Namespace(join=token, identity=str(folder), **given))
 
 
 # --- invitations ----------------------------------------------------------------------------------------------------------------

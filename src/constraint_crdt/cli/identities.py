@@ -33,6 +33,7 @@ from constraint_crdt.identity.directory import (
     find_fleet,
     open_root,
     own_key,
+    read_defaults,
     read_file,
     read_identity_of,
     rotate_root,
@@ -46,6 +47,9 @@ from constraint_crdt.identity.join import join as ask_to_join
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.fleet import show_renewal
 from constraint_crdt.runtime.settings import is_loopback
+
+LEAST_BOTH = 600 * SECOND
+"""The shortest time for which two roots are accepted, in ns: ten looks of a node at its certificates."""
 
 DEFAULT_LISTEN = "tcp/0.0.0.0:7447"
 """Where a node listens by default that joined a fleet beyond its machine."""
@@ -135,6 +139,13 @@ def renew(arguments: argparse.Namespace) -> int:
 def rotate(arguments: argparse.Namespace) -> int:
     """`fleet rotate`: make a new root, which follows the present one."""
     both = round(parse_duration(arguments.both) * SECOND)
+    if arguments.both.strip()[-1].isdecimal():
+        raise MisuseError(f"--both takes a time with its unit, as in 7d, not {arguments.both}")
+    if both < LEAST_BOTH:
+        least = LEAST_BOTH // (60 * SECOND)
+        raise MisuseError(
+            f"--both takes {least}m or longer, not {arguments.both}: nodes that do not renew in this time are locked out"
+        )
     folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
     former, now = open_root(folder), time.time_ns()
     root, operators = rotate_root(folder, both=both, now=now, random=secrets.token_bytes)
@@ -183,22 +194,31 @@ def _join(arguments: argparse.Namespace, token: Token, folder: Path) -> None:
         raise IdentityError(f"{folder} has the root of a fleet: name another folder with --identity")
     if (folder / CERTIFICATE).exists():
         own = read_identity_of(folder, now)
-        if token.root not in map(root_hash, own.known):
-            of = f"{own.subject.node} in the fleet {own.subject.fleet}"
-            raise IdentityError(
-                f"{folder} has the identity of {of}, and the invitation is of another: name a folder with --identity"
+        of = f"{own.subject.node} in the fleet {own.subject.fleet}"
+        another = f"{folder} has the identity of {of}, and the invitation is of another"
+        others = [each for each in (arguments.name, token.name) if each and each != own.subject.node]
+        if others:
+            raise IdentityError(f"{another} node, {others[0]}: name a folder for {others[0]} with --identity")
+        if arguments.fleet not in (None, own.subject.fleet):
+            raise MisuseError(f"{folder} has the identity of {of}, not in {arguments.fleet}: leave out --fleet")
+        if token.root in map(root_hash, own.known) and own.root in own.roots and own.validity(now) is None:
+            _say(
+                f"{own.subject.node} is of the fleet {own.subject.fleet} already: the invitation is not used; "
+                f"if its key was revoked, delete {folder} first"
             )
-        if own.validity(now) is None and arguments.name in (None, own.subject.node):
-            _say(f"{own.subject.node} is of the fleet {own.subject.fleet} already: the invitation is not used")
             return
-    name = arguments.name or token.name or (own.subject.node if own is not None else socket.gethostname())
+    name = own.subject.node if own is not None else arguments.name or token.name or socket.gethostname()
     key = own_key(folder, secrets.token_bytes)
-    admission = asyncio.run(ask_to_join(token, check_name(name, "the name of a node"), key, time.time_ns))
+    fleet = own.subject.fleet if own is not None else arguments.fleet or ""
+    admission = asyncio.run(ask_to_join(token, check_name(name, "the name of a node"), key, time.time_ns, fleet))
+    if own is not None and root_hash(own.root) not in map(root_hash, admission.roots):
+        raise IdentityError(f"{another} fleet of this name: name a folder with --identity")
     write_rotations(folder, admission.rotations)
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in admission.roots)
     save_certificate(folder, admission.chain, roots=pem)
     beyond = not all(map(is_loopback, admission.seeds))
-    write_defaults(folder, arguments.listen or ([DEFAULT_LISTEN] if beyond else []), arguments.connect or admission.seeds)
+    listen = arguments.listen or read_defaults(folder).get("listen") or ([DEFAULT_LISTEN] if beyond else [])
+    write_defaults(folder, listen, arguments.connect or admission.seeds)
     member = admission.member
     _say(f"joined the fleet {member.fleet} as {member.node} ({member.role}), certified until {moment(member.ends)}; keys: {folder}")
 

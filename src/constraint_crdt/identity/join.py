@@ -30,7 +30,7 @@ from constraint_crdt.identity import (
     moment,
     read_chain,
 )
-from constraint_crdt.identity.certificates import MALFORMED
+from constraint_crdt.identity.certificates import MALFORMED, name_in
 from constraint_crdt.identity.invitations import (
     MAX_REQUEST,
     RENEWAL,
@@ -154,8 +154,10 @@ class Admission:
     seeds: tuple[str, ...]
 
 
-async def join(token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[], int]) -> Admission:
-    """Ask for a certificate of `name` for `key`. Raises `IdentityError`: why there is none."""
+async def join(token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[], int], fleet: str = "") -> Admission:
+    """Ask for a certificate of `name` for `key`. `fleet`: the only fleet to join; empty: any. Raises `IdentityError`: why there is
+    none.
+    """
     if now() > token.ends:
         raise IdentityError(
             f"the invitation ended on {moment(token.ends)}, and the clock of this machine says {moment(now())}: "
@@ -165,7 +167,7 @@ async def join(token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[]
     for address in token.addresses:
         try:
             async with asyncio.timeout(ASK_SECONDS):
-                return await _join_at(address, token, name, key, now)
+                return await _join_at(address, token, name, key, now, fleet)
         except TimeoutError:
             silent.append(f"{address} (no answer)")
         except ssl.SSLError as error:
@@ -180,7 +182,7 @@ async def join(token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[]
     )
 
 
-async def _join_at(address: str, token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[], int]) -> Admission:
+async def _join_at(address: str, token: Token, name: str, key: Ed25519PrivateKey, now: Callable[[], int], fleet: str) -> Admission:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # `_check_greeting` verifies, by the root of the token
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -190,6 +192,8 @@ async def _join_at(address: str, token: Token, name: str, key: Ed25519PrivateKey
         shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
         greeting = decoded(await _receive(reader, MAX_ANSWER), Greeting)
         root = _check_greeting(greeting, shown, token, address, now())
+        if fleet not in ("", name_in(root)):  # before the secret is sent: the invitation is not used
+            raise IdentityError(f"the invitation is for the fleet {name_in(root)}, not for {fleet}: ask for one of {fleet}")
         request = JoinRequest(VERSION, token.id, token.secret, create_request(name, key), now())
         _send(writer, msgspec.msgpack.encode(request))
         answer = decoded(await _receive(reader, MAX_ANSWER), JoinAnswer)

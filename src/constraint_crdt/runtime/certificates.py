@@ -34,6 +34,7 @@ from constraint_crdt.identity import (
     IdentityError,
     Issuer,
     Member,
+    Rotation,
     fingerprint,
     known_roots,
     moment,
@@ -78,12 +79,11 @@ from constraint_crdt.types.nodes import root_statements, write_root
 JOIN_PORT = 7448
 INVITATIONS = "invitations.json"
 
-LOOK_EVERY = 60.0
-"""Seconds between two looks at the certificates."""
-
-FIRST_RETRY = 60 * SECOND
+FIRST_RETRY = 30 * SECOND
 LAST_RETRY = 6 * 3600 * SECOND
-"""The pause after a failed renewal, the first and the longest, in ns. A short validity has shorter pauses."""
+"""The pause after a failed renewal, the first and the longest, in ns. The longest is also a twentieth of the remaining time. A node
+looks once a minute, so the first two retries come with the next looks.
+"""
 
 ISSUER_ENDS_SOON = 30 * DAY
 """An issuing certificate that ends sooner is a warning, in ns."""
@@ -148,6 +148,11 @@ class Certificates:
 
     # --- life -------------------------------------------------------------------------------------------------------------
 
+    def load(self) -> None:
+        """Read the issuing certificate before the node joins: peers ask for renewals at once. Faults are logged."""
+        with self._logged():
+            self._load_issuer(self.identity)
+
     async def begin(self) -> None:
         """The node has joined: read the folder, and listen again for open invitations. Faults are logged."""
         await self.look()
@@ -171,6 +176,12 @@ class Certificates:
                     await self._renew()
             if self._server is not None and self._invitations is not None and not self._invitations.listed(self._now()):
                 await self.close()
+
+    async def peer_came(self, node: str) -> None:
+        """A session of `node` came: if it is an operator, a renewal that failed is tried again now."""
+        if self._trouble and node in self._operators():
+            self._retry_at = 0
+            await self.look()
 
     async def renew(self) -> RenewalReport:
         """Renew the certificate now. Raises `ConstraintCrdtError` if no operator does."""
@@ -216,12 +227,21 @@ class Certificates:
         """When this node takes a certificate of the newest root, in ns."""
         parts = 3 if identity.subject.role == "operator" else 1
         found = 0
+        for rotation in self._rotations(identity):
+            begins = ns_of(rotation.root.not_valid_before_utc) + EARLIER
+            found = max(found, begins + (rotation.ends - begins) * parts // 4)
+        return found
+
+    def _accepted_until(self, identity: Identity) -> int:
+        """When the root of the present certificate is accepted for links no longer, in ns; the end of the root if none follows."""
+        own = public_key_of(identity.root)
+        ends = [each.ends for each in self._rotations(identity) if public_key_of(each.former) == own]
+        return min([*ends, ns_of(identity.root.not_valid_after_utc)])
+
+    def _rotations(self, identity: Identity) -> Iterator[Rotation]:
         for statement in self._statements:
             with contextlib.suppress(IdentityError):
-                rotation = read_rotation(statement, identity.known)
-                begins = ns_of(rotation.root.not_valid_before_utc) + EARLIER
-                found = max(found, begins + (rotation.ends - begins) * parts // 4)
-        return found
+                yield read_rotation(statement, identity.known)
 
     async def _renew(self, *, forced: bool = False) -> bool:
         """Ask for a new certificate and put it to use. True if there is one; else the reason is kept, and a retry is planned."""
@@ -240,13 +260,26 @@ class Certificates:
                 self._retry_at, self._pause, self._trouble = 0, 0, ""
                 _log.info("the certificate of %s is renewed until %s", identity.subject.node, moment(self.identity.ends))
                 return True
-        operators = ", ".join(sorted(self._operators())) or "none is known"
-        self._trouble = troubles[-1] if troubles else f"no operator answers ({operators})"
-        longest = max(SECOND, min(LAST_RETRY, (identity.ends - identity.renew_from) // 20))
+        self._trouble = self._locked_out() or (troubles[-1] if troubles else self._silence())
+        remaining = min(identity.ends, self._accepted_until(identity)) - now
+        longest = max(SECOND, min(LAST_RETRY, (identity.ends - identity.renew_from) // 20, remaining // 20))
         self._pause = min(longest, 2 * self._pause or FIRST_RETRY)
         self._retry_at = now + self._pause
         _log.warning("the certificate of %s is not renewed yet: %s", identity.subject.node, self._trouble)
         return False
+
+    def _locked_out(self) -> str:
+        """Why no other node accepts the certificate, if the fleet has replaced its root; else ""."""
+        identity = self.identity
+        if identity.root in identity.roots:
+            return ""
+        since = moment(ns_of(identity.known[0].not_valid_before_utc) + EARLIER)
+        return f"the fleet has a new root since {since}, and the root of this certificate is no longer accepted"
+
+    def _silence(self) -> str:
+        """Why there is no answer to a request for renewal."""
+        operators = ", ".join(sorted(self._operators())) or "none is known"
+        return f"no operator answers ({operators})"
 
     def _check_better(self, member: Member, identity: Identity) -> None:
         """Refuse a certificate that is not worth its use: it is to end later, or at a newer root. Raises `IdentityError`."""
@@ -266,7 +299,8 @@ class Certificates:
     async def _answers(self, request: bytes) -> AsyncIterator[bytes]:
         """The answers to a request for renewal: of this node if it certifies, else of the operators, one after the other."""
         if self._registrar is not None and self.identity.subject.role == "operator":
-            yield self._registrar.renew(request, self.identity.roots, self._now())
+            # Of all roots: an operator that was away keeps the issuing certificate of the newest root, and comes back by it.
+            yield self._registrar.renew(request, self.identity.known, self._now())
             return
         operators = self._operators()
         for peer in sorted(self._transport.peers()):
@@ -294,13 +328,16 @@ class Certificates:
             names = f"{found.subject.node} as {found.subject.role} of {found.subject.fleet}"
             raise IdentityError(f"{self._folder} is of {names} now: start the node again to change that")
         self._statements = list(dict.fromkeys([*self._statements, *await asyncio.to_thread(read_rotations, self._folder)]))
-        issuer = load_issuer(self._folder, found)
-        if issuer is None or found.subject.role != "operator":
+        self._load_issuer(found)
+        if (found.chain, found.roots, found.known) != (before.chain, before.roots, before.known):
+            await self._use(found, reopen=(found.chain, found.roots) != (before.chain, before.roots))
+
+    def _load_issuer(self, identity: Identity) -> None:
+        issuer = load_issuer(self._folder, identity)
+        if issuer is None or identity.subject.role != "operator":
             self._registrar = None
         elif self._registrar is None or self._registrar.issuer.certificate != issuer.certificate:
             self._registrar = self._make_registrar(issuer)
-        if (found.chain, found.roots, found.known) != (before.chain, before.roots, before.known):
-            await self._use(found, reopen=(found.chain, found.roots) != (before.chain, before.roots))
 
     async def _use(self, identity: Identity, *, reopen: bool) -> None:
         self.identity = identity
@@ -529,7 +566,14 @@ class Certificates:
         """The certificates that need attention, beside the validity of that of this node."""
         identity, now = self.identity, self._now()
         node = identity.subject.node
-        if self._trouble:
+        out = self._locked_out()
+        if out:
+            advice = (
+                f"have an operator invite it (`constraint-crdt fleet invite --name {node}`), and start it with --join TOKEN and "
+                f"--identity {self._folder}: it keeps its key"
+            )
+            yield Finding(check="renewal", level="fail", what=out, advice=advice)
+        elif self._trouble:
             advice = (
                 f"see whether an operator's node is live; else, where the root is, run `constraint-crdt fleet renew {node}`, "
                 "and copy its files here"

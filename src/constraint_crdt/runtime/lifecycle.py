@@ -240,6 +240,8 @@ class Membership:
             self._exchanges.gone(peer)
         else:
             self._exchanges.push()
+            if self.certificates is not None:
+                self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
 
@@ -428,6 +430,8 @@ class Runtime:
         await self.spell_file.load()
         try:
             self.recorder.open()
+            if self.certificates is not None:
+                self.certificates.load()
             await self.membership.join()
         except BaseException:
             await self.persistence.close()
