@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from constraint_crdt import MemoryNetwork, Node
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
 from constraint_crdt.operations.constraints import AddConstraint
+from constraint_crdt.operations.fleet import InvitationReport, show_invitation
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.types import VariableKind
@@ -86,6 +88,36 @@ async def test_a_retired_node_is_told() -> None:
         await a.retire("b", force=True)
         await eventually(lambda: "retired" in found(b))
         assert found(b)["retired"].level == "fail"
+
+
+async def test_a_node_that_other_machines_cannot_reach_is_reported() -> None:
+    """The defect: a node with a fleet and without --listen stayed alone, and `doctor` did not say why."""
+
+    def node(fleet: str = "plant", *endpoints: str, **settings: tuple[str, ...]) -> Node:
+        changed = msgspec.structs.replace(QUICK, name="a", fleet=fleet, insecure=True, **settings)
+        transport = MemoryNetwork().transport()
+        transport.endpoints = endpoints
+        return Node(settings=changed, transport=transport)
+
+    assert found(node())["listen"].what == "this node listens on this machine only, and connects to no other node"
+    assert "listen" not in found(node("default")), "the first node of a trial"
+    assert "listen" not in found(node(connect=("tcp/10.0.0.1:7447",)))
+    assert "listen" not in found(node("plant", "tcp/10.0.0.2:7447", listen=("tcp/0.0.0.0:7447",)))
+    without_route = found(node("plant", "tls/127.0.0.1:7447", listen=("tcp/0.0.0.0:7447",)))["listen"]
+    assert without_route.what == "it listens at tcp/0.0.0.0:7447, and found no address of this machine but 127.0.0.1"
+    assert "--listen tcp/ADDRESS:7447" in without_route.advice
+    async with fleet("a", "b", settings=msgspec.structs.replace(QUICK, fleet="plant")) as nodes:
+        assert "listen" not in found(nodes[0]), "it has peers on this machine"
+
+
+def test_an_invitation_says_that_other_machines_do_not_reach_its_address() -> None:
+    made = InvitationReport(id="ab", role="member", name="lathe", uses=1, used=(), ends=0, token="TOKEN", note="no address")
+    assert show_invitation(made, Namespace()) == [
+        "note: no address",
+        "invitation ab: one machine called lathe may join as member until 1970-01-01 00:00 UTC; on that machine, run",
+        "",
+        "constraint-crdt node --join TOKEN",
+    ]
 
 
 async def test_seeds_are_tried() -> None:

@@ -67,7 +67,11 @@ MOST_COMPARED = 20_000
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
 
+DEFAULT_FLEET = "default"
+"""The fleet of a node that was given none."""
+
 _TRIED = ("tcp", "tls")
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 def named(names: Sequence[str]) -> str:
@@ -263,10 +267,14 @@ class Diagnosis:
         measured: Callable[[], Collection[str]] = tuple,
         links: LinkProtection = "loopback",
         folder: str = "",
+        listen: Sequence[str] = (),
+        endpoints: Callable[[], Sequence[str]] = tuple,
+        is_loopback: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
-        the links are protected. `folder`: that of the node's identity, if any.
+        the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
+        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only.
         """
         self._measured = measured
         self._gossip = gossip
@@ -281,6 +289,9 @@ class Diagnosis:
         self.certified: CertifiedNode | None = None
         """The certificates of the node, if it has any."""
         self._folder = folder
+        self._listen = listen
+        self._endpoints = endpoints
+        self._is_loopback = is_loopback
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -303,6 +314,21 @@ class Diagnosis:
     def seeds(self) -> Finding:
         """The finding on the seeds. Blocks: call it in a thread."""
         return check_seeds(self._seeds, self._folder)
+
+    def reach(self) -> Finding | None:
+        """Why nodes of other machines cannot connect to this node, as far as its addresses show; None without such a reason."""
+        endpoints = self._endpoints()
+        everywhere = [each for each in self._listen if _host(each) in _WILDCARDS]
+        if everywhere and endpoints and all(map(self._is_loopback, endpoints)):
+            what = f"it listens at {named(everywhere)}, and found no address of this machine but {named([*map(_host, endpoints)])}"
+            advice = "name the address with --listen tcp/ADDRESS:7447: others are told an address of this machine only"
+            return Finding(check="listen", level="warn", what=what, advice=advice)
+        alone = not self._seeds and not self._inbox.live and all(map(self._is_loopback, self._listen))
+        if alone and (self._folder or self._gossip.fleet != DEFAULT_FLEET):
+            what = "this node listens on this machine only, and connects to no other node"
+            advice = "where the fleet has other machines, start it with --listen tcp/0.0.0.0:7447, or --connect to one of them"
+            return Finding(check="listen", level="warn", what=what, advice=advice)
+        return None
 
     def certificates(self) -> Iterator[Finding]:
         """The findings on the protection of the links, and on the certificates of the fleet."""
@@ -410,6 +436,9 @@ class Diagnosis:
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        reach = self.reach()
+        if reach is not None:
+            yield reach
         yield self._software()
 
     def _software(self) -> Finding:
@@ -491,6 +520,16 @@ def check_seeds(endpoints: Sequence[str], identity: str = "") -> Finding:
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
     level: Level = "warn" if len(failed) < len(tried) else "fail"
     return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
+
+
+def _address(endpoint: str) -> tuple[str, str]:
+    """Host and port of an endpoint."""
+    host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
+    return host.strip("[]"), port
+
+
+def _host(endpoint: str) -> str:
+    return _address(endpoint)[0]
 
 
 def _refusal(endpoint: str, identity: str) -> str | None:

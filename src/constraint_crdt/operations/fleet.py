@@ -441,6 +441,8 @@ class InvitationReport(msgspec.Struct, frozen=True, kw_only=True):
     """In ns since the epoch."""
     token: str = ""
     """The text to paste on the machine that joins; given once, in the answer to `invite`."""
+    note: str = ""
+    """Why other machines may not reach the address in the token, and the advice; empty without such a reason."""
 
 
 class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -452,7 +454,10 @@ class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
 async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
     with _with_certificates():
         certificates = node.certificates
-    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
+    made = await certificates.invite(request.role, request.name, request.uses, request.valid)
+    reach = None if node.settings.join_listen else node.diagnosis.reach()
+    note = "" if reach is None else f"{reach.what}: {reach.advice}"
+    return Reply(msgspec.structs.replace(made, note=note), created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
@@ -480,9 +485,12 @@ def show_invitation(answer: InvitationReport, _: "Namespace") -> View:
     """The command that joins by a new invitation."""
     if not answer.token:
         return f"the invitation {answer.id} is withdrawn"
-    who = f"as {answer.name}" if answer.name else f"{answer.uses} machines" if answer.uses > 1 else "one machine"
+    who = f"{answer.uses} machines" if answer.uses > 1 else "one machine"
+    called = f" called {answer.name}" if answer.name else ""
+    lines = [f"note: {answer.note}"] if answer.note else []
     return [
-        f"invitation {answer.id}: {who} may join as {answer.role} until {_day(answer.ends)}; on that machine, run",
+        *lines,
+        f"invitation {answer.id}: {who}{called} may join as {answer.role} until {_day(answer.ends)}; on that machine, run",
         "",
         f"constraint-crdt node --join {answer.token}",
     ]

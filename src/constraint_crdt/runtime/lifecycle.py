@@ -41,7 +41,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
-from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.nodes import REVOKE, revoke_value
@@ -341,6 +341,7 @@ class Runtime:
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
             measured=lambda: self.measurements.fresh(time.monotonic_ns()),
             links=settings.links, folder=settings.identity,
+            listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
