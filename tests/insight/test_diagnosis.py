@@ -9,13 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt import MemoryNetwork, Node, Replica
 from constraint_crdt.insight import diagnosis as diagnosing
 from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
+from constraint_crdt.operations.nodes import show_nodes
+from constraint_crdt.operations.operation import Paged
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
+from constraint_crdt.runtime.lifecycle import PartitionDetector
 from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
@@ -66,6 +70,32 @@ async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
         network.heal()
         network.cut(["a"], ["b", "c"])
         await eventually(lambda: found(a)["peers"].level == "fail")
+
+
+async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: right after a stolen machine was revoked, `doctor` advised to start it again."""
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes:
+        a = nodes[0]
+        await eventually(lambda: agreed(nodes))
+        network.cut(["a", "b"], ["c"])
+        await eventually(lambda: "silent" in found(a))
+        monkeypatch.setattr(type(a.gossip), "revoked_nodes", {"c"})
+        assert "silent" not in found(a)
+        assert found(a)["peers"].what == "live peers: 1 of 1 known"
+        shown = show_nodes(a.nodes(), Paged(), Namespace())
+        assert isinstance(shown, Table)
+        assert {row[0]: (row[1], row[6]) for row in shown.rows}["c"] == ("revoked", "-")
+
+
+def test_a_revoked_node_is_not_missed() -> None:
+    """The defect: the session was reopened again and again for rows of a revoked node that others told of."""
+    detector, (b, c) = PartitionDetector("a"), (Replica("b", 1), Replica("c", 1))
+    for seq in range(1, 10):
+        detector.look({b: seq, c: seq}, frozenset())
+    assert detector.missed == ["b", "c"]
+    assert "c" not in detector.look({b: 10, c: 10}, frozenset(), {"c"})
+    assert detector.missed == ["b"]
 
 
 async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -418,7 +418,8 @@ class Diagnosis:
 
     def _fleet(self) -> Iterator[Finding]:
         evidence, live = self._evidence, self._inbox.live
-        others = [name for name in evidence.names if name != self._gossip.node_id]
+        ended = {self._gossip.node_id, *self._gossip.revoked_nodes}
+        others = [name for name in evidence.names if name not in ended]
         if live:
             yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:

@@ -271,10 +271,15 @@ class Authority:
 
     def is_revoked_node(self, node_id: str) -> bool:
         """True for a node whose keys are all revoked. O(rows) after a revocation, else O(1)."""
+        return node_id in self.revoked_nodes()
+
+    def revoked_nodes(self) -> Set[str]:
+        """The nodes whose keys are all revoked. O(rows) after a revocation, else O(1)."""
         if not self.revoked:
-            return False
-        keys = [member for replica, member in self.members().items() if replica.node_id == node_id]
-        return bool(keys) and all(map(self.is_revoked, keys))
+            return frozenset()
+        members = self.members()
+        in_use = {replica.node_id for replica, member in members.items() if not self.is_revoked(member)}
+        return {replica.node_id for replica in members} - in_use
 
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: cells beyond its end count nowhere."""

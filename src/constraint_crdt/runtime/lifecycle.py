@@ -105,13 +105,13 @@ class PartitionDetector:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str]) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
         self._seen = dict(clock)
-        for name in live:
+        for name in live | revoked:
             self._missed.pop(name, None)
-        for name in writing - live - {self._me}:
+        for name in writing - live - revoked - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
         missing = self.missed
         self._wait -= 1
@@ -222,9 +222,10 @@ class Membership:
 
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
-        missing = self._detector.look(self._gossip.state.rows.clock_entries, self._exchanges.live)
+        gossip = self._gossip
+        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
         if missing:
-            described = self._gossip.state.nodes
+            described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
             _log.warning("%s hears of %s, but not from them: reopening the session", self._settings.name, ", ".join(missing))
             await self._transport.reopen(endpoints)
