@@ -1,9 +1,13 @@
 """What is found wrong with a node, each by bringing it about."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
+import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -22,6 +26,7 @@ from constraint_crdt.runtime import evaluation
 from constraint_crdt.runtime.lifecycle import PartitionDetector
 from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
+from tests.security.fleets import Fleet
 
 
 def found(node: Node) -> dict[str, Finding]:
@@ -166,6 +171,58 @@ async def test_seeds_are_tried() -> None:
             findings = await asyncio.to_thread(node.diagnosis.look_outside)
             assert [(each.check, each.level) for each in findings] == [("seeds", "ok"), ("disk", "ok")]
             assert found(node)["peers"].level == "fail", "it was told of others and sees none"
+
+
+async def test_an_own_endpoint_is_no_seed() -> None:
+    own = check_seeds(["tcp/127.0.0.1:1"], own=["tls/127.0.0.1:1"])
+    assert (own.level, own.what) == ("ok", "there are none to connect to beside this node (--connect)")
+
+
+@pytest.fixture
+def plain_seed() -> Iterator[str]:
+    """The endpoint of a server that closes each connection at the first bytes, as a node without TLS does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with connection:
+                        connection.recv(65536)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"tcp/127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_fleet_that_is_open_tries_its_seeds_both_ways(plain_seed: str, tmp_path: Path) -> None:
+    """The defect: with --accept-plain `doctor` called seeds without an identity faulty, though they were linked."""
+    folder = str(Fleet(tmp_path / "plant").certify("forge"))
+    assert "it has no identity" in check_seeds([plain_seed], folder).what
+    assert check_seeds([plain_seed], folder, accept_plain=True).level == "ok"
+    assert check_seeds([plain_seed]).level == "ok"
+
+
+def test_a_node_that_forgot_its_identity_is_told(tmp_path: Path) -> None:
+    """The defect: a seed that takes TLS only was called well, as its port takes connections."""
+    folder = Fleet(tmp_path / "plant").certify("forge")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "node.pem", folder / "node.key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as link:
+                link.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        finding = check_seeds([f"tcp/127.0.0.1:{server.getsockname()[1]}"])
+        thread.join()
+    assert finding.level == "fail"
+    assert "it answers by TLS only: give this node an identity (--identity)" in finding.what
 
 
 def test_room_on_the_disk_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,13 +41,20 @@ SEED_TIMEOUT = 2.0
 ALERT_TIMEOUT = 0.3
 """Seconds for a seed to refuse the certificate of this node."""
 
+TLS_PROBE_TIMEOUT = 0.5
+"""Seconds for a seed of a node without an identity to answer the beginning of TLS. A node without an identity stays silent."""
+
 ENDS_SOON = 7 * DAY
 """A certificate that ends sooner is a warning, in ns."""
 
+_NO_IDENTITY = "it has no identity"
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER": f"it does not answer by TLS: {_NO_IDENTITY}",
+    "RECORD_LAYER_FAILURE": f"it does not answer by TLS: {_NO_IDENTITY}",
+    "UNEXPECTED_EOF_WHILE_READING": f"it closes the connection: {_NO_IDENTITY}",
+}
 _TLS_REASONS = {
-    "WRONG_VERSION_NUMBER": "it does not answer by TLS: it has no identity",
-    "RECORD_LAYER_FAILURE": "it does not answer by TLS: it has no identity",
-    "UNEXPECTED_EOF_WHILE_READING": "it closes the connection: it has no identity",
+    **_NO_TLS,
     "CERTIFICATE_VERIFY_FAILED": "its certificate is of another fleet, or not valid now by the clock of this machine",
     "TLSV1_ALERT_UNKNOWN_CA": "it is of another fleet, and refuses the certificate of this node",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the certificate of this node as ended: compare the clocks",
@@ -313,7 +320,8 @@ class Diagnosis:
 
     def seeds(self) -> Finding:
         """The finding on the seeds. Blocks: call it in a thread."""
-        return check_seeds(self._seeds, self._folder)
+        own = (*self._listen, *self._endpoints())
+        return check_seeds(self._seeds, self._folder, accept_plain=self._links == "mixed", own=own)
 
     def reach(self) -> Finding | None:
         """Why nodes of other machines cannot connect to this node, as far as its addresses show; None without such a reason."""
@@ -505,17 +513,21 @@ def check_certificates(links: LinkProtection, identity: "Identity | None", now: 
     return Finding(check="certificates", level="ok", what=what)
 
 
-def check_seeds(endpoints: Sequence[str], identity: str = "") -> Finding:
+def check_seeds(endpoints: Sequence[str], identity: str = "", *, accept_plain: bool = False, own: Collection[str] = ()) -> Finding:
     """Try to connect to the seeds. Takes up to twice `SEED_TIMEOUT` for each.
 
-    `identity`: the folder of the node's identity, to connect by TLS.
+    `identity`: the folder of the node's identity, to connect by TLS. `accept_plain`: a seed may also be without an identity. `own`:
+    the endpoints of the node itself, which are left out.
     """
-    tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
-    if not endpoints:
-        return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")
+    own_addresses = set(map(_address, own))
+    others = [endpoint for endpoint in endpoints if _address(endpoint) not in own_addresses]
+    tried = [endpoint for endpoint in others if endpoint.partition("/")[0] in _TRIED][:SEEDS]
+    if not others:
+        beside = " beside this node" if endpoints else ""
+        return Finding(check="seeds", level="ok", what=f"there are none to connect to{beside} (--connect)")
     if not tried:
         return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
-    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity)) is not None]
+    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity, accept_plain)) is not None]
     if not failed:
         return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
@@ -533,12 +545,15 @@ def _host(endpoint: str) -> str:
     return _address(endpoint)[0]
 
 
-def _refusal(endpoint: str, identity: str) -> str | None:
-    """Why nothing answers there; None if something does."""
-    host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
+def _refusal(endpoint: str, identity: str, accept_plain: bool) -> str | None:
+    """Why no node answers there that this node can link with; None if one does."""
+    host, port = _address(endpoint)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), SEED_TIMEOUT) as connection:
-            return _tls_refusal(connection, identity) if identity else None
+        with socket.create_connection((host, int(port)), SEED_TIMEOUT) as connection:
+            if not identity:
+                return "it answers by TLS only: give this node an identity (--identity)" if _answers_by_tls(connection) else None
+            refusal = _tls_refusal(connection, identity)
+            return None if accept_plain and refusal is not None and refusal.endswith(_NO_IDENTITY) else refusal
     except (ValueError, OverflowError):
         return "that is no host and port"
     except TimeoutError:
@@ -570,6 +585,20 @@ def _tls_refusal(connection: socket.socket, identity: str) -> str | None:
             return None
         except ssl.SSLError as error:
             return _tls_reason(error)
+
+
+def _answers_by_tls(connection: socket.socket) -> bool:
+    """True if the other end answers the beginning of TLS: by a certificate of any kind, or by an alert."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only whether it speaks TLS: nothing is sent to it
+    connection.settimeout(TLS_PROBE_TIMEOUT)
+    try:
+        context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return error.reason not in _NO_TLS
+    except OSError:  # it stays silent, or closes the connection
+        return False
+    return True
 
 
 def _tls_reason(error: ssl.SSLError) -> str:
