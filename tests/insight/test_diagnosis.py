@@ -8,14 +8,16 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node, Replica
+from constraint_crdt.identity import Identity, moment
 from constraint_crdt.insight import diagnosis as diagnosing
-from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.insight.diagnosis import check_certificates, check_disk, check_seeds
 from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
 from constraint_crdt.operations.fleet import InvitationReport, show_invitation
@@ -223,6 +225,28 @@ def test_a_node_that_forgot_its_identity_is_told(tmp_path: Path) -> None:
         thread.join()
     assert finding.level == "fail"
     assert "it answers by TLS only: give this node an identity (--identity)" in finding.what
+
+
+def test_a_certificate_or_root_that_ended_by_this_clock_has_its_own_sentence(tmp_path: Path) -> None:
+    """The defect: a node past the end of its root was alone, and `doctor` said only that it sees no other one."""
+    identity = Fleet(tmp_path / "plant").identity("forge")
+    day = 86_400 * 10**9
+
+    def look(after: int, given: Identity = identity) -> Finding:
+        return check_certificates("certificates", given, given.ends + after)
+
+    assert look(-20 * day).what == "the certificate of forge as operator of plant is valid for 20 days"
+    soon = look(-3600 * 10**9)
+    assert (soon.level, soon.what) == (
+        "warn", f"the certificate of forge as operator of plant is valid until {moment(identity.ends)}",
+    )  # fmt: skip
+    ended = look(day)
+    assert (ended.level, ended.what == look(2 * day).what) == ("fail", True), "the log has it once"
+    assert f"the certificate of forge ended on {moment(identity.ends)}, by the clock of this machine" in ended.what
+    assert "fleet renew forge" in ended.advice
+    assert "is valid from" in look(-400 * day).what
+    rotated = look(-20 * day, replace(identity, roots=()))
+    assert (rotated.level, rotated.what.startswith("the former root of plant signed the certificate")) == ("fail", True)
 
 
 def test_room_on_the_disk_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

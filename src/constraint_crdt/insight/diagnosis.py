@@ -340,10 +340,14 @@ class Diagnosis:
 
     def certificates(self) -> Iterator[Finding]:
         """The findings on the protection of the links, and on the certificates of the fleet."""
+        yield self.protection()
+        if self.certified is not None:
+            yield from self.certified.findings()
+
+    def protection(self) -> Finding:
+        """The finding on the protection of the links, with the validity of the certificate of this node."""
         certified = self.certified
-        yield check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
-        if certified is not None:
-            yield from certified.findings()
+        return check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
@@ -380,6 +384,11 @@ class Diagnosis:
         name, at = self._gossip.node_id, self._namesake_at
         if at is not None and self._evidence.now() - at < NAMESAKE_FOR:
             advice = "give each node a name of its own (--name), then start both again"
+            if self._folder:
+                advice = (
+                    f"an identity is for one machine: stop the copy of {self._folder}, and give its machine an identity of its own "
+                    "(`constraint-crdt fleet invite`)"
+                )
             yield Finding(check="name", level="fail", what=f"another live node was called {name} too", advice=advice)
         else:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
@@ -491,26 +500,51 @@ def check_certificates(links: LinkProtection, identity: "Identity | None", now: 
         what = "the links are not protected: who reaches the port of a node can read and change everything"
         advice = "give each node an identity (`constraint-crdt fleet create`, then docs/security.md)"
         return Finding(check="certificates", level="warn", what=what, advice=advice)
+    fault = None if identity is None else _certificate_fault(identity, now)
+    if fault is not None:
+        return fault
     if links == "mixed":
         what = "the fleet is open: nodes without a certificate are accepted, who can read and change everything"
         advice = "start the node again without --accept-plain as soon as all nodes have an identity"
         return Finding(check="certificates", level="warn", what=what, advice=advice)
     if identity is None:
         return Finding(check="certificates", level="ok", what="none: the node links to nodes of this machine only")
-    left = identity.ends - now
-    trouble = identity.validity(now)
-    if trouble is not None:
-        what, _, advice = trouble.partition(": ")
-        return Finding(check="certificates", level="fail", what=what, advice=advice)
-    days = f"{left / DAY:.0f} days"
-    what = f"the certificate of {identity.subject.node} as {identity.subject.role} of {identity.subject.fleet} is valid for {days}"
+    subject, left = identity.subject, identity.ends - now
+    of = f"the certificate of {subject.node} as {subject.role} of {subject.fleet}"
     if left < ENDS_SOON:
+        from constraint_crdt.identity import moment
+
         advice = (
-            f"look at the finding on renewal, or run `constraint-crdt fleet renew {identity.subject.node}` where the root is, "
-            "and copy its files here"
+            "an operator's node that is live renews it; without one, run "
+            f"`constraint-crdt fleet renew {subject.node}` where the root is, and copy its files here"
         )
-        return Finding(check="certificates", level="warn", what=what, advice=advice)
-    return Finding(check="certificates", level="ok", what=what)
+        return Finding(check="certificates", level="warn", what=f"{of} is valid until {moment(identity.ends)}", advice=advice)
+    return Finding(check="certificates", level="ok", what=f"{of} is valid for {left / DAY:.0f} days")
+
+
+def _certificate_fault(identity: "Identity", now: int) -> Finding | None:
+    """Why no node takes the certificate now: it, or its root, is not valid by the clock of this machine. None if both are.
+
+    The sentence is the same at each look, so the log has it once.
+    """
+    from constraint_crdt.identity import moment, ns_of
+
+    node, fleet, root = identity.subject.node, identity.subject.fleet, identity.root
+    again = f"run `constraint-crdt fleet renew {node}` where the root is, and copy its files here"
+    clock = "by the clock of this machine"
+    new_fleet = "make the fleet a new root (`constraint-crdt fleet create`) and its nodes new identities"
+    for certificate, of, advice in ((identity.certificate, node, again), (root, f"the root of {fleet}", new_fleet)):
+        begins, ends = ns_of(certificate.not_valid_before_utc), ns_of(certificate.not_valid_after_utc)
+        if now < begins:
+            what = f"the certificate of {of} is valid from {moment(begins)} only, {clock}: no node links with this one"
+            return Finding(check="certificates", level="fail", what=what, advice="set the clock of this machine")
+        if now > ends:
+            what = f"the certificate of {of} ended on {moment(ends)}, {clock}: no node links with this one"
+            return Finding(check="certificates", level="fail", what=what, advice=f"set the clock if it is wrong, or {advice}")
+    if root not in identity.roots:
+        what = f"the former root of {fleet} signed the certificate of {node}, and is accepted no longer, {clock}"
+        return Finding(check="certificates", level="fail", what=what, advice=f"set the clock if it is wrong, or {again}")
+    return None
 
 
 def check_seeds(endpoints: Sequence[str], identity: str = "", *, accept_plain: bool = False, own: Collection[str] = ()) -> Finding:

@@ -30,6 +30,7 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
@@ -59,9 +60,10 @@ FOLD_EVERY = 60.0
 REMOVE_EVERY = 1.0
 """Seconds between two sweeps: of deleted tiles, of counts to fold, of removals and of expired constraints."""
 
-FIRST_LINKS = 5.0
+VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
-"""Seconds until the first look at the certificates and at links that do not come up, and between two looks."""
+"""Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
+"""
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
@@ -483,16 +485,19 @@ class Runtime:
 
     async def _watch_links(self) -> None:
         """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
-        said, pause = set[str](), FIRST_LINKS
+        said, further, next_look = set[str](), list[Finding](), time.monotonic()
         while True:
-            await asyncio.sleep(pause)
-            findings = [*self.diagnosis.certificates()]
-            if self.settings.connect and not self.exchanges.live:
-                findings.append(await asyncio.to_thread(self.diagnosis.seeds))
+            await asyncio.sleep(VALIDITY_EVERY)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LINKS_EVERY
+                further = [] if self.certificates is None else [*self.certificates.findings()]
+                if self.settings.connect and not self.exchanges.live:
+                    further.append(await asyncio.to_thread(self.diagnosis.seeds))
+            findings = [self.diagnosis.protection(), *further]
             wrong = {f"{each.what}: {each.advice}" for each in findings if each.level != "ok"}
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
-            said, pause = wrong, LINKS_EVERY
+            said = wrong
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_retired()
