@@ -564,7 +564,7 @@ class Revoking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str
     reason: str = ""
     undo: bool = False
-    """Also remove the constraints whose standing definitions the node wrote."""
+    """Also remove all constraints whose standing definitions the node wrote, of any age."""
     dry_run: bool = False
     """Only report the effects."""
 
@@ -577,10 +577,12 @@ class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The fingerprints of its keys."""
     revoked: bool
     """All of its keys are revoked."""
+    already: bool = False
+    """They were before this request."""
     constraints: tuple[str, ...]
     """The constraints with a standing definition by the node, for review."""
     certified: tuple[str, ...]
-    """The nodes that it certified: they need a certificate of another operator, and ask for it by themselves."""
+    """The nodes whose latest certificate is by it, without revoked ones: they ask other operators for another one by themselves."""
 
 
 async def _revoke(node: "Node", request: Revoking) -> RevocationReport:
@@ -600,11 +602,16 @@ def show_revocation(answer: RevocationReport, request: Revoking, _: "Namespace")
     """The revocation, and the constraints left for review."""
     done = f"{answer.node} is revoked" if answer.revoked else f"{answer.node} would be revoked"
     lines = [f"{done}: its links end, and what it writes from now on counts nowhere"]
+    if answer.already:
+        lines = [f"{answer.node} is already revoked: its links have ended, and what it writes counts nowhere"]
     if answer.constraints:
         told = ", ".join(answer.constraints)
         lines.append(f"removed, as it wrote them: {told}" if request.undo and answer.revoked else f"it wrote: {told}")
         if not request.undo:
-            lines.append(f"next: look at them; `constraint-crdt fleet revoke {answer.node} --undo` removes them")
+            lines.append(
+                "next: look at them; `constraint-crdt remove ID` removes one, and "
+                f"`constraint-crdt fleet revoke {answer.node} --undo` all of them, of any age"
+            )
     if answer.certified:
         lines.append(f"it certified {', '.join(answer.certified)}: they ask other operators for new certificates by themselves")
     return lines
@@ -630,7 +637,7 @@ REVOKE: Final = Operation(
         flags={
             "node": Flag(metavar="NODE", help="its name, as `fleet members` shows it"),
             "reason": Flag("--reason", default="", metavar="TEXT", help="stands in the state, 200 bytes at most"),
-            "undo": Flag("--undo", action="store_true", help="also remove the constraints that it wrote"),
+            "undo": Flag("--undo", action="store_true", help="also remove all constraints that it wrote, of any age"),
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
         },
         show=show_revocation,

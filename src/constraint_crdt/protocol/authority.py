@@ -567,7 +567,8 @@ class Authority:
             why = _excess(member.role, replica, cell)
             if why is not None:
                 own = member.node == self.member.node
-                asks = "ask an operator node of the fleet" if own else f"the row of {replica} is refused"
+                who = "an operator node" if _excess(MEMBER, replica, cell) else "a member or operator node"
+                asks = f"ask {who} of the fleet" if own else f"the row of {replica} is refused"
                 raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
 
     def _continues(self, run: Run, known: int) -> bool:
