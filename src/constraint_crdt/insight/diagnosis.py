@@ -334,6 +334,8 @@ class Diagnosis:
         alone = not self._seeds and not self._inbox.live and all(map(self._is_loopback, self._listen))
         if alone and (self._folder or self._gossip.fleet != DEFAULT_FLEET):
             what = "this node listens on this machine only, and connects to no other node"
+            if not self._folder:  # it cannot listen beyond without an identity, and may be the first node of a trial
+                return Finding(check="listen", level="ok", what=what)
             advice = "where the fleet has other machines, start it with --listen tcp/0.0.0.0:7447, or --connect to one of them"
             return Finding(check="listen", level="warn", what=what, advice=advice)
         return None
