@@ -67,6 +67,7 @@ def test_what_came_before_stands_and_what_came_after_does_not() -> None:
         assert sorted(fleet[name].state.constraints) == ["before"]
         assert fleet[name].authority is not None
         assert len(fleet[name].authority.revoked) == 1  # type: ignore[union-attr]
+        assert fleet[name].revoked_nodes == {"thief"}
 
 
 def test_a_relay_that_does_not_know_brings_nothing_of_it_back() -> None:

@@ -152,7 +152,8 @@ def test_a_node_refuses_what_its_role_does_not_allow(role: str, act: object, wha
     b.add_constraint("x", when="v < 1.0")
     exchange(a, b)
     before = a.state_hash
-    with pytest.raises(NotPermitted, match=f"a is an? {role} of the fleet, which may not {what}: ask an operator node"):
+    asks = "a member or operator node" if role == "observer" else "an operator node"
+    with pytest.raises(NotPermitted, match=f"a is an? {role} of the fleet, which may not {what}: ask {asks} of the fleet"):
         act(a)  # type: ignore[operator]
     assert len(a.state.constraints) == 1
     a.describe("test")  # what every role may
