@@ -5,6 +5,7 @@ import pty
 import signal
 from typing import Any
 
+import msgspec
 import pytest
 
 from constraint_crdt.cli import watch as watching
@@ -105,6 +106,8 @@ def test_what_needs_an_eye_is_first() -> None:
 
     rows = watching.node_rows([node("a", None), node("b", "same"), node("c", "unreachable")], 9, 0.0)
     assert [row[:3] for row in rows] == [["c", "yes", "unreachable"], ["a", "yes", "this node"], ["b", "yes", "same"]]
+    revoked = msgspec.structs.replace(node("c", "unreachable"), live=False, revoked=True)
+    assert [row[2] for row in watching.node_rows([node("b", "apart"), revoked], 9, 0.0)] == ["apart", "revoked"]
 
 
 @pytest.mark.parametrize(

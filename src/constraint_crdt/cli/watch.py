@@ -188,11 +188,13 @@ def node_rows(answer: list[NodeReport], most: int, now: float) -> list[list[str]
     """At most `most` nodes: those with another state than the node that answers first. `now`: seconds since the epoch."""
 
     def state(each: NodeReport) -> str:
+        if each.revoked:
+            return "revoked"
         if each.convergence is None:
             return "retired" if each.retired else "this node"
         return each.convergence.state
 
-    found = sorted(answer, key=lambda each: (state(each) in ("same", "this node", "retired"), each.node))
+    found = sorted(answer, key=lambda each: (state(each) in ("same", "this node", "retired", "revoked"), each.node))
     rows = []
     for each in found[:most]:
         since, behind = (None, None) if each.convergence is None else (each.convergence.since, each.convergence.behind)

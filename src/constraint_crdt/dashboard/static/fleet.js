@@ -12,11 +12,12 @@ const BY = {
 };
 
 const order = (a, b) => (a < b ? -1 : a > b ? 1 : 0);
-const standing = (node) => (node.retired ? 3 : !node.live ? 2 : node.same_state ? 0 : 1);
+const standing = (node) => (node.retired || node.revoked ? 3 : !node.live ? 2 : node.same_state ? 0 : 1);
 
 // What a node's ring says, in words.
 export function linkWords(node) {
   if (node.retired) return "retired";
+  if (node.revoked) return "revoked";
   if (!node.live) return "not live";
   return node.same_state ? "same state" : node.same_constraints ? "same constraints" : "behind";
 }
@@ -57,7 +58,7 @@ export class Fleet {
 
   #show() {
     const nodes = [...this.model.nodes.values()];
-    const away = nodes.filter((node) => !node.live && !node.retired).length;
+    const away = nodes.filter((node) => !node.live && !node.retired && !node.revoked).length;
     const behind = nodes.filter((node) => node.live && !node.same_state).length;
     const standing = away || behind ? [away && `${count(away)} not live`, behind && `${count(behind)} behind`].filter(Boolean).join(", ") : "all agree";
     setText(byId("fleet-note"), `${plural(nodes.length, "node", "nodes")}, ${standing}`);
