@@ -110,7 +110,10 @@ async def test_the_role_of_the_node_limits_its_clients(
 ) -> None:
     monkeypatch.setattr(Node, "certified_role", role)
     assert (await client.get(f"{BASE}/v1/status")).status_code == reads
-    assert (await client.post(f"{BASE}/v1/measure", json={"values": {"x": 1}})).status_code == measures
+    measured = await client.post(f"{BASE}/v1/measure", json={"values": {"x": 1}})
+    assert measured.status_code == measures
+    if measures == 403:
+        assert measured.json()["detail"] == "this node is an observer of the fleet; ask a member or operator node"
     answer = await client.post(f"{BASE}/v1/constraints", json={"id": "x"})
     assert answer.status_code == operates
     assert answer.json().get("detail", "") == says
@@ -359,7 +362,9 @@ def test_two_writers_lose_nothing(managed: TokenFile) -> None:
 
 async def test_an_ended_token_is_refused_with_its_end(node: Node, managed: TokenFile) -> None:
     ended, valid = managed.add("old", Right.READ, made=MADE, ends=1), managed.add("new", Right.READ, made=MADE, ends=2**37)
-    transport = httpx.ASGITransport(app=make_app(node, tokens=Tokens.load(managed.path)))
+    tokens = Tokens.load(managed.path)
+    assert tokens.count(now=MADE) == 1
+    transport = httpx.ASGITransport(app=make_app(node, tokens=tokens))
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as asking:
         refused = await asking.get("/v1/status", headers=bearer(ended))
         assert (refused.status_code, refused.json()["detail"]) == (

@@ -1,21 +1,34 @@
 """What is found wrong with a node, each by bringing it about."""
 
 import asyncio
+import contextlib
 import socket
+import ssl
+import threading
 import time
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt import MemoryNetwork, Node, Replica
+from constraint_crdt.identity import Identity, moment
 from constraint_crdt.insight import diagnosis as diagnosing
-from constraint_crdt.insight.diagnosis import check_disk, check_seeds
+from constraint_crdt.insight.diagnosis import check_certificates, check_disk, check_seeds
+from constraint_crdt.operations.command import Table
 from constraint_crdt.operations.constraints import AddConstraint
+from constraint_crdt.operations.fleet import InvitationReport, show_invitation
+from constraint_crdt.operations.nodes import show_nodes
+from constraint_crdt.operations.operation import Paged
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
+from constraint_crdt.runtime.lifecycle import PartitionDetector
 from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
+from tests.security.fleets import Fleet
 
 
 def found(node: Node) -> dict[str, Finding]:
@@ -66,6 +79,32 @@ async def test_nodes_that_are_gone_are_reported_and_being_alone_is() -> None:
         await eventually(lambda: found(a)["peers"].level == "fail")
 
 
+async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: right after a stolen machine was revoked, `doctor` advised to start it again."""
+    network = MemoryNetwork()
+    async with fleet("a", "b", "c", network=network) as nodes:
+        a = nodes[0]
+        await eventually(lambda: agreed(nodes))
+        network.cut(["a", "b"], ["c"])
+        await eventually(lambda: "silent" in found(a))
+        monkeypatch.setattr(type(a.gossip), "revoked_nodes", {"c"})
+        assert "silent" not in found(a)
+        assert found(a)["peers"].what == "live peers: 1 of 1 known"
+        shown = show_nodes(a.nodes(), Paged(), Namespace())
+        assert isinstance(shown, Table)
+        assert {row[0]: (row[1], row[6]) for row in shown.rows}["c"] == ("revoked", "-")
+
+
+def test_a_revoked_node_is_not_missed() -> None:
+    """The defect: the session was reopened again and again for rows of a revoked node that others told of."""
+    detector, (b, c) = PartitionDetector("a"), (Replica("b", 1), Replica("c", 1))
+    for seq in range(1, 10):
+        detector.look({b: seq, c: seq}, frozenset())
+    assert detector.missed == ["b", "c"]
+    assert "c" not in detector.look({b: 10, c: 10}, frozenset(), {"c"})
+    assert detector.missed == ["b"]
+
+
 async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     async with fleet("a", "b") as (a, _):
         a.evidence.heard("b", diverged=True)
@@ -88,6 +127,40 @@ async def test_a_retired_node_is_told() -> None:
         assert found(b)["retired"].level == "fail"
 
 
+async def test_a_node_that_other_machines_cannot_reach_is_reported() -> None:
+    """The defect: a node with a fleet and without --listen stayed alone, and `doctor` did not say why."""
+
+    def node(fleet: str = "plant", *endpoints: str, **settings: tuple[str, ...]) -> Node:
+        changed = msgspec.structs.replace(QUICK, name="a", fleet=fleet, insecure=True, **settings)
+        transport = MemoryNetwork().transport()
+        transport.endpoints = endpoints
+        return Node(settings=changed, transport=transport)
+
+    alone = "this node listens on this machine only, and connects to no other node"
+    assert (found(node())["listen"].level, found(node())["listen"].what) == ("ok", alone), "it may be a trial on one machine"
+    certified = node()
+    certified.diagnosis._folder = "plant/a"
+    assert (found(certified)["listen"].level, found(certified)["listen"].what) == ("warn", alone)
+    assert "listen" not in found(node("default")), "the first node of a trial"
+    assert "listen" not in found(node(connect=("tcp/10.0.0.1:7447",)))
+    assert "listen" not in found(node("plant", "tcp/10.0.0.2:7447", listen=("tcp/0.0.0.0:7447",)))
+    without_route = found(node("plant", "tls/127.0.0.1:7447", listen=("tcp/0.0.0.0:7447",)))["listen"]
+    assert without_route.what == "it listens at tcp/0.0.0.0:7447, and found no address of this machine but 127.0.0.1"
+    assert "--listen tcp/ADDRESS:7447" in without_route.advice
+    async with fleet("a", "b", settings=msgspec.structs.replace(QUICK, fleet="plant")) as nodes:
+        assert "listen" not in found(nodes[0]), "it has peers on this machine"
+
+
+def test_an_invitation_says_that_other_machines_do_not_reach_its_address() -> None:
+    made = InvitationReport(id="ab", role="member", name="lathe", uses=1, used=(), ends=0, token="TOKEN", note="no address")
+    assert show_invitation(made, Namespace()) == [
+        "note: no address",
+        "invitation ab: one machine called lathe may join as member until 1970-01-01 00:00 UTC; on that machine, run",
+        "",
+        "constraint-crdt node --join TOKEN",
+    ]
+
+
 async def test_seeds_are_tried() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         there = f"tcp/127.0.0.1:{listening.getsockname()[1]}"
@@ -104,6 +177,80 @@ async def test_seeds_are_tried() -> None:
             findings = await asyncio.to_thread(node.diagnosis.look_outside)
             assert [(each.check, each.level) for each in findings] == [("seeds", "ok"), ("disk", "ok")]
             assert found(node)["peers"].level == "fail", "it was told of others and sees none"
+
+
+async def test_an_own_endpoint_is_no_seed() -> None:
+    own = check_seeds(["tcp/127.0.0.1:1"], own=["tls/127.0.0.1:1"])
+    assert (own.level, own.what) == ("ok", "there are none to connect to beside this node (--connect)")
+
+
+@pytest.fixture
+def plain_seed() -> Iterator[str]:
+    """The endpoint of a server that closes each connection at the first bytes, as a node without TLS does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = server.accept()[0]
+                    with connection:
+                        connection.recv(65536)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"tcp/127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_fleet_that_is_open_tries_its_seeds_both_ways(plain_seed: str, tmp_path: Path) -> None:
+    """The defect: with --accept-plain `doctor` called seeds without an identity faulty, though they were linked."""
+    folder = str(Fleet(tmp_path / "plant").certify("forge"))
+    assert "it has no identity" in check_seeds([plain_seed], folder).what
+    assert check_seeds([plain_seed], folder, accept_plain=True).level == "ok"
+    assert check_seeds([plain_seed]).level == "ok"
+
+
+def test_a_node_that_forgot_its_identity_is_told(tmp_path: Path) -> None:
+    """The defect: a seed that takes TLS only was called well, as its port takes connections."""
+    folder = Fleet(tmp_path / "plant").certify("forge")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "node.pem", folder / "node.key")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as link:
+                link.recv(1)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        finding = check_seeds([f"tcp/127.0.0.1:{server.getsockname()[1]}"])
+        thread.join()
+    assert finding.level == "fail"
+    assert "it answers by TLS only: give this node an identity (--identity)" in finding.what
+
+
+def test_a_certificate_or_root_that_ended_by_this_clock_has_its_own_sentence(tmp_path: Path) -> None:
+    """The defect: a node past the end of its root was alone, and `doctor` said only that it sees no other one."""
+    identity = Fleet(tmp_path / "plant").identity("forge")
+    day = 86_400 * 10**9
+
+    def look(after: int, given: Identity = identity) -> Finding:
+        return check_certificates("certificates", given, given.ends + after)
+
+    assert look(-20 * day).what == "the certificate of forge as operator of plant is valid for 20 days"
+    soon = look(-3600 * 10**9)
+    assert (soon.level, soon.what) == (
+        "warn", f"the certificate of forge as operator of plant is valid until {moment(identity.ends)}",
+    )  # fmt: skip
+    ended = look(day)
+    assert (ended.level, ended.what == look(2 * day).what) == ("fail", True), "the log has it once"
+    assert f"the certificate of forge ended on {moment(identity.ends)}, by the clock of this machine" in ended.what
+    assert "fleet renew forge" in ended.advice
+    assert "is valid from" in look(-400 * day).what
+    rotated = look(-20 * day, replace(identity, roots=()))
+    assert (rotated.level, rotated.what.startswith("the former root of plant signed the certificate")) == ("fail", True)
 
 
 def test_room_on_the_disk_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

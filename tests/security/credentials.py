@@ -30,6 +30,10 @@ class Person:
     begins: int = 0
     issuer: str | None = None
 
+    @property
+    def since(self) -> int:
+        return self.begins
+
 
 _KEYS: dict[str, Key] = {}
 """By fingerprint: what a public key would do."""

@@ -456,6 +456,7 @@ def test_of_two_rows_of_a_revoked_key_the_one_that_the_operator_saw_stands() -> 
         assert sorted(b.state.constraints) == ["before"]
 
 
+@pytest.mark.slow
 def test_a_key_with_any_number_of_lives_can_be_revoked() -> None:
     a, b = node("a"), node("b")
     credentials = FastCredentials("m", "member")
@@ -529,3 +530,17 @@ def test_two_nodes_that_leave_out_the_rows_of_each_other_come_to_an_end() -> Non
         assert each.revoked_by == "thief"
     exchange(a, b)
     exchange(b, a)
+
+
+def test_a_longer_row_of_another_copy_is_a_fork_although_it_replaced_all_its_cells() -> None:
+    one, two, b, relay = node("twin"), node("twin"), node("b"), node("relay")
+    one.add_constraint("x", when="v < 1.0")
+    for _ in range(5):
+        two.record(1, constraint="y")
+        two.ping()
+    exchange(one, b)
+    for each in (one, b):
+        send(each, sync(relay, [whole_row(two, two.replica)]))
+        assert list(each.authority.forks) == [one.replica]  # type: ignore[union-attr]
+    assert "x" in one.state.constraints
+    assert one.goes_on

@@ -192,3 +192,13 @@ def test_the_longest_names_make_a_chain_in_bounds() -> None:
     chain = der(leaf(issuer, "m" * 63, "operator"), issuer.certificate)
     assert len(chain) <= MAX_CHAIN
     assert read_chain(chain, [root.certificate]).node == "m" * 63
+
+
+def test_an_operator_that_certifies_itself_does_not_choose_its_place_in_the_order() -> None:
+    """Of two operators who revoke each other the earlier one stays."""
+    late = certify(FORGE, "forge", "operator", OWN.public_key(), now=NOW + 20 * DAY, random=seeded(5), valid=30 * DAY)
+    chain = der(late, FORGE.certificate)
+    member = read_chain(chain, (ROOT.certificate,))
+    assert member.begins > member.since == read_chain(BY_ROOT, (ROOT.certificate,)).since
+    other = read_chain(der(leaf(FORGE), FORGE.certificate), (ROOT.certificate,))
+    assert other.since == other.begins

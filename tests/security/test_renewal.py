@@ -3,8 +3,10 @@
 import argparse
 import asyncio
 import re
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ from constraint_crdt.identity.directory import (
 )
 from constraint_crdt.identity.invitations import read_token
 from constraint_crdt.identity.join import join, read_renewal, renewal_request
+from constraint_crdt.operations.fleet import Revoking, show_revocation
 from constraint_crdt.operations.service import Finding
 from constraint_crdt.runtime.change_feed import acting_as
 from tests.runtime.fleet import QUICK, agreed, eventually
@@ -91,6 +94,7 @@ def ends(node: Node) -> int:
 # --- renewal --------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_certificates_renew_themselves_for_a_year_and_no_life_ends(fleets: Fleets) -> None:
     """Steps of two days, with a count on each: nothing is lost, and no certificate comes near its end."""
     await fleets.start("forge", "operator")
@@ -176,7 +180,7 @@ async def test_an_operator_warns_of_the_end_of_its_issuing_certificate(fleets: F
     assert ends(forge) - fleets.now > 10 * DAY
 
 
-async def test_nodes_of_a_revoked_operator_get_certificates_of_another(fleets: Fleets) -> None:
+async def test_nodes_of_a_revoked_operator_get_certificates_of_another(fleets: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
     """And those that its stolen issuing key makes later get none."""
     forge, anvil = [await fleets.start(name, "operator") for name in ("forge", "anvil")]
     lathe = await fleets.start("lathe")
@@ -197,8 +201,18 @@ async def test_nodes_of_a_revoked_operator_get_certificates_of_another(fleets: F
     stolen("lathe", lathe.certificates.identity.key)  # as an invitation would have, before the theft
     await fleets.after(SECOND)
     assert lathe.certificates.identity.member.certified_by == "forge"
-    await anvil.revoke("forge")
+    members = [forge.certificates.identity.member, anvil.certificates.identity.member, lathe.certificates.identity.member]
+    monkeypatch.setattr(anvil.certificates, "_members", lambda: members)  # over TLS, the proofs of the sessions show them
+    first = await anvil.revoke("forge")
+    assert (first.already, first.certified) == (False, ("lathe",))
     await eventually(lambda: lathe.certificates.identity.member.certified_by == "anvil")
+    members.append(replace(lathe.certificates.identity.member, begins=fleets.now))
+    again = await anvil.revoke("forge")
+    assert (again.already, again.certified) == (True, ())
+    monkeypatch.undo()
+    assert show_revocation(again, Revoking(node="forge"), Namespace()) == [
+        "forge is already revoked: its links have ended, and what it writes counts nowhere"
+    ]
     await lathe.record(satisfied=1)
     await eventually(lambda: anvil.status().satisfied == 1)
 

@@ -54,6 +54,7 @@ def made_anew(rows: Rows, replica: Replica) -> bytes:
 # --- the tree ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.sampled_from([3, 64, 65, 200]))
 def test_a_tree_that_follows_the_writes_is_that_of_the_cells(seed: int, writes: int) -> None:
     rng = random.Random(seed)
@@ -151,7 +152,8 @@ def test_a_node_refuses_what_its_role_does_not_allow(role: str, act: object, wha
     b.add_constraint("x", when="v < 1.0")
     exchange(a, b)
     before = a.state_hash
-    with pytest.raises(NotPermitted, match=f"a is an? {role} of the fleet, which may not {what}: ask an operator node"):
+    asks = "a member or operator node" if role == "observer" else "an operator node"
+    with pytest.raises(NotPermitted, match=f"a is an? {role} of the fleet, which may not {what}: ask {asks} of the fleet"):
         act(a)  # type: ignore[operator]
     assert len(a.state.constraints) == 1
     a.describe("test")  # what every role may
@@ -249,6 +251,7 @@ def test_recorded_messages_of_any_time_and_fleet_change_nothing() -> None:
     assert (a.state_hash, c.alarms) == (before, 0)
 
 
+@pytest.mark.slow
 def test_two_rows_of_one_writer_are_found_and_settle_on_one() -> None:
     for seed in range(20):
         rng = random.Random(seed)

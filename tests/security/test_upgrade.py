@@ -89,6 +89,9 @@ class Changing:
         self.seed: tuple[str, ...] = ()
         self.counted = 0
         self.added: list[str] = []
+        self.writing = asyncio.Lock()
+        self.loaded = asyncio.Event()
+        """The load ends."""
 
     async def start(self, name: str, **how: bool | str) -> None:
         """Start a node on its store. The first one is the seed of all others, always at the same port."""
@@ -111,7 +114,9 @@ class Changing:
 
     async def replace(self, name: str, *, accept_plain: bool) -> None:
         """End a node, start it again with an identity, and wait until it is linked with all others."""
-        await self.running.pop(name).stop()
+        async with self.writing:
+            node = self.running.pop(name)
+        await node.stop()
         await self.start(name, identity=str(self.plant.folder / name), accept_plain=accept_plain)
         await self.linked()
 
@@ -120,15 +125,19 @@ class Changing:
         await eventually(lambda: all(node.status().peers == len(nodes) - 1 for node in nodes), 30)
 
     async def load(self) -> None:
-        """Never returns."""
+        """Until `loaded` is set. No node is stopped within a write, so that all that is counted here was written."""
         for number in itertools.count():
-            for name, node in list(self.running.items()):
-                if name in self.running:
-                    self.counted += 1
-                    await node.record(satisfied=1)
-                    if name == NAMES[-1] and number % 10 == 0:
+            for name in list(self.running):
+                async with self.writing:
+                    node = self.running.get(name)
+                    if node is not None:
+                        await node.record(satisfied=1)
+                        self.counted += 1
+                    if node is not None and name == NAMES[-1] and number % 10 == 0:
+                        await node.add_constraint(f"{name}-{number}")
                         self.added.append(f"{name}-{number}")
-                        await node.add_constraint(self.added[-1])
+            if self.loaded.is_set():
+                return
             await asyncio.sleep(0.01)
 
     async def takes_a_plain_node(self) -> bool:
@@ -167,8 +176,8 @@ async def test_a_plain_fleet_gets_identities_node_by_node_and_loses_nothing(plan
         assert await fleet.takes_a_plain_node()
         for name in NAMES:
             await fleet.replace(name, accept_plain=False)
-        load.cancel()
-        await asyncio.wait([load])
+        fleet.loaded.set()
+        await load
         plant.certify("blank", role="observer")
         await fleet.start("blank", identity=str(plant.folder / "blank"))
         nodes = list(fleet.running.values())

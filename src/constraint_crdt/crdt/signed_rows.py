@@ -221,7 +221,10 @@ class SignedRows:
         return tree is not None and (kind, key) in tree.by_slot
 
     def continues(self, run: Run, known: int) -> bool:
-        """True if a whole row has no cell up to `known` that is not in the row here. O(cells)."""
+        """True if a whole row has no cell up to `known` that is not in the row here, and replaces those that it does not have.
+
+        Any new stub may be of a cell that replaced others: the keys of stubs are not signed. O(cells).
+        """
         tree = self._trees.get(run.replica)
         if tree is None:
             return False
@@ -229,7 +232,15 @@ class SignedRows:
         mine |= {seq: each.digest for seq, each in tree.by_seq.items()}
         theirs = {cell.seq: covered_digest(cell) for cell in run.cells if cell.seq <= known and cell.kind != SIGNATURE}
         theirs |= {each.seq: each.digest for each in run.stubs if each.seq <= known}
-        return theirs.items() <= mine.items()
+        if not theirs.items() <= mine.items():
+            return False
+        if run.stubs and run.stubs[-1].seq > known:
+            return True
+        new = {(cell.kind, cell.key) for cell in run.cells if cell.seq > known}
+        return all(
+            cell.kind == SIGNATURE or (cell.kind, cell.key) in new or (SETTLED, str(cell.seq // STRETCH)) in new
+            for cell in self.replaced_by(run, known)
+        )
 
     def replaced_by(self, run: Run, known: int) -> list[Cell]:
         """The standing cells up to `known` that a whole row which continues the row here does not cover. O(cells)."""

@@ -259,7 +259,8 @@ class Resource:
         role = self._node.certified_role
         if role is not None and RIGHT_OF_ROLE[role] < needed and not operation.own_node:
             which = f"{'an' if role == 'observer' else 'a'} {role}"
-            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask an operator node")
+            who = "a member or operator node" if needed is Right.MEASURE else "an operator node"
+            raise Problem(HTTPStatus.FORBIDDEN, f"this node is {which} of the fleet; ask {who}")
 
 
 def _add_parameter(fields: dict[str, Any], parameter: Parameter, request: Request) -> None:

@@ -251,6 +251,7 @@ def _always() -> bool:
     return True
 
 
+_NOT_KNOWN: Final = "the token is not known to this node: `constraint-crdt token list` on its machine shows those that are"
 _OF_LOOPBACK: Final = Session(LOCAL, Right.OPERATE, None, _always)
 _OF_NOBODY: Final = Session("", Right.NONE, None, _always)
 """The session of each request to a node without tokens, and to a path without protection."""
@@ -281,7 +282,7 @@ class TokenGuard:
         scheme, _, text = given[0].decode("latin-1").strip().partition(" ")
         token = tokens.find(text.strip()) if len(given) == 1 and scheme.lower() == "bearer" else None
         if token is None:
-            raise _unauthorized("the token is not known to this node", ', error="invalid_token"')
+            raise _unauthorized(_NOT_KNOWN, ', error="invalid_token"')
         if self._ended(token):
             ended = f"the token {token.name} ended on {show_moment(token.ends)}: ask for a new one"
             raise _unauthorized(ended, ', error="invalid_token"')

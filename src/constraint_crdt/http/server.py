@@ -20,6 +20,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
@@ -216,7 +217,7 @@ class ApiServer:
         if tokens is not None and tokens.trouble is not None:
             yield Finding(check="tokens", level="fail", what=tokens.trouble, advice="mend the file, which is used then")
         elif tokens is not None:
-            yield Finding(check="tokens", level="ok", what=f"{tokens.count} tokens are known")
+            yield Finding(check="tokens", level="ok", what=f"{tokens.count(time.time())} tokens are valid")
 
     def bind(self) -> None:
         """Bind the port, without serving yet. Raises `ConstraintCrdtError` if that fails. `start` calls this if needed."""

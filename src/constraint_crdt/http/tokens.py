@@ -280,10 +280,9 @@ class Tokens:
         """The tokens of a file, followed while the node runs. Raises `ConstraintCrdtError` for an unusable file."""
         return cls(file=TokenFile(file))
 
-    @property
-    def count(self) -> int:
-        """The number of known tokens, ended ones included."""
-        return len(self._known)
+    def count(self, now: float) -> int:
+        """The number of tokens that have not ended at `now`, in seconds since the epoch."""
+        return sum(token.ends is None or now < token.ends for token in self._known.values())
 
     def find(self, token: str) -> ApiToken | None:
         """The token with its name and right; None for an unknown token. Reads a changed file first."""

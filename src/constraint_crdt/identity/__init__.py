@@ -26,7 +26,7 @@ import contextlib
 import warnings
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -160,6 +160,9 @@ class Member:
     """The operator that signed the certificate; "" if the root did."""
     root: str
     """The fingerprint of the root."""
+    since: int = field(default=0, compare=False)
+    """The begin of the certificate, in ns since the epoch; of one that an operator made for its own key that of its issuing
+    certificate, which the root signed: so an operator cannot choose it."""
 
 
 def read_chain(chain: bytes, roots: Sequence[x509.Certificate]) -> Member:
@@ -188,6 +191,8 @@ def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roo
     if powers is not None:
         powers.check(subject, fingerprint(key))
     check_within(certificate, issuing or root, subject.node)
+    of_itself = issuing is not None and powers is not None and powers.key == fingerprint(key)
+    since = issuing if issuing is not None and of_itself else certificate
     return Member(
         fleet=subject.fleet,
         node=subject.node,
@@ -199,6 +204,7 @@ def _member(certificate: x509.Certificate, issuing: x509.Certificate | None, roo
         ends=ns_of(certificate.not_valid_after_utc),
         certified_by="" if powers is None else powers.operator,
         root=_print(root),
+        since=ns_of(since.not_valid_before_utc),
     )
 
 

@@ -41,13 +41,20 @@ SEED_TIMEOUT = 2.0
 ALERT_TIMEOUT = 0.3
 """Seconds for a seed to refuse the certificate of this node."""
 
+TLS_PROBE_TIMEOUT = 0.5
+"""Seconds for a seed of a node without an identity to answer the beginning of TLS. A node without an identity stays silent."""
+
 ENDS_SOON = 7 * DAY
 """A certificate that ends sooner is a warning, in ns."""
 
+_NO_IDENTITY = "it has no identity"
+_NO_TLS = {
+    "WRONG_VERSION_NUMBER": f"it does not answer by TLS: {_NO_IDENTITY}",
+    "RECORD_LAYER_FAILURE": f"it does not answer by TLS: {_NO_IDENTITY}",
+    "UNEXPECTED_EOF_WHILE_READING": f"it closes the connection: {_NO_IDENTITY}",
+}
 _TLS_REASONS = {
-    "WRONG_VERSION_NUMBER": "it does not answer by TLS: it has no identity",
-    "RECORD_LAYER_FAILURE": "it does not answer by TLS: it has no identity",
-    "UNEXPECTED_EOF_WHILE_READING": "it closes the connection: it has no identity",
+    **_NO_TLS,
     "CERTIFICATE_VERIFY_FAILED": "its certificate is of another fleet, or not valid now by the clock of this machine",
     "TLSV1_ALERT_UNKNOWN_CA": "it is of another fleet, and refuses the certificate of this node",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the certificate of this node as ended: compare the clocks",
@@ -67,7 +74,11 @@ MOST_COMPARED = 20_000
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
 
+DEFAULT_FLEET = "default"
+"""The fleet of a node that was given none."""
+
 _TRIED = ("tcp", "tls")
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 def named(names: Sequence[str]) -> str:
@@ -263,10 +274,14 @@ class Diagnosis:
         measured: Callable[[], Collection[str]] = tuple,
         links: LinkProtection = "loopback",
         folder: str = "",
+        listen: Sequence[str] = (),
+        endpoints: Callable[[], Sequence[str]] = tuple,
+        is_loopback: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
-        the links are protected. `folder`: that of the node's identity, if any.
+        the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
+        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only.
         """
         self._measured = measured
         self._gossip = gossip
@@ -281,6 +296,9 @@ class Diagnosis:
         self.certified: CertifiedNode | None = None
         """The certificates of the node, if it has any."""
         self._folder = folder
+        self._listen = listen
+        self._endpoints = endpoints
+        self._is_loopback = is_loopback
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -302,14 +320,36 @@ class Diagnosis:
 
     def seeds(self) -> Finding:
         """The finding on the seeds. Blocks: call it in a thread."""
-        return check_seeds(self._seeds, self._folder)
+        own = (*self._listen, *self._endpoints())
+        return check_seeds(self._seeds, self._folder, accept_plain=self._links == "mixed", own=own)
+
+    def reach(self) -> Finding | None:
+        """Why nodes of other machines cannot connect to this node, as far as its addresses show; None without such a reason."""
+        endpoints = self._endpoints()
+        everywhere = [each for each in self._listen if _host(each) in _WILDCARDS]
+        if everywhere and endpoints and all(map(self._is_loopback, endpoints)):
+            what = f"it listens at {named(everywhere)}, and found no address of this machine but {named([*map(_host, endpoints)])}"
+            advice = "name the address with --listen tcp/ADDRESS:7447: others are told an address of this machine only"
+            return Finding(check="listen", level="warn", what=what, advice=advice)
+        alone = not self._seeds and not self._inbox.live and all(map(self._is_loopback, self._listen))
+        if alone and (self._folder or self._gossip.fleet != DEFAULT_FLEET):
+            what = "this node listens on this machine only, and connects to no other node"
+            if not self._folder:  # it cannot listen beyond without an identity, and may be the first node of a trial
+                return Finding(check="listen", level="ok", what=what)
+            advice = "where the fleet has other machines, start it with --listen tcp/0.0.0.0:7447, or --connect to one of them"
+            return Finding(check="listen", level="warn", what=what, advice=advice)
+        return None
 
     def certificates(self) -> Iterator[Finding]:
         """The findings on the protection of the links, and on the certificates of the fleet."""
+        yield self.protection()
+        if self.certified is not None:
+            yield from self.certified.findings()
+
+    def protection(self) -> Finding:
+        """The finding on the protection of the links, with the validity of the certificate of this node."""
         certified = self.certified
-        yield check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
-        if certified is not None:
-            yield from certified.findings()
+        return check_certificates(self._links, None if certified is None else certified.identity, self._evidence.now())
 
     def notes(self, ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The notes on these constraints, see `Node.notes_on`. O(nodes + constraints)."""
@@ -346,6 +386,11 @@ class Diagnosis:
         name, at = self._gossip.node_id, self._namesake_at
         if at is not None and self._evidence.now() - at < NAMESAKE_FOR:
             advice = "give each node a name of its own (--name), then start both again"
+            if self._folder:
+                advice = (
+                    f"an identity is for one machine: stop the copy of {self._folder}, and give its machine an identity of its own "
+                    "(`constraint-crdt fleet invite`)"
+                )
             yield Finding(check="name", level="fail", what=f"another live node was called {name} too", advice=advice)
         else:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
@@ -392,7 +437,8 @@ class Diagnosis:
 
     def _fleet(self) -> Iterator[Finding]:
         evidence, live = self._evidence, self._inbox.live
-        others = [name for name in evidence.names if name != self._gossip.node_id]
+        ended = {self._gossip.node_id, *self._gossip.revoked_nodes}
+        others = [name for name in evidence.names if name not in ended]
         if live:
             yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:
@@ -410,6 +456,9 @@ class Diagnosis:
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        reach = self.reach()
+        if reach is not None:
+            yield reach
         yield self._software()
 
     def _software(self) -> Finding:
@@ -453,39 +502,68 @@ def check_certificates(links: LinkProtection, identity: "Identity | None", now: 
         what = "the links are not protected: who reaches the port of a node can read and change everything"
         advice = "give each node an identity (`constraint-crdt fleet create`, then docs/security.md)"
         return Finding(check="certificates", level="warn", what=what, advice=advice)
+    fault = None if identity is None else _certificate_fault(identity, now)
+    if fault is not None:
+        return fault
     if links == "mixed":
         what = "the fleet is open: nodes without a certificate are accepted, who can read and change everything"
         advice = "start the node again without --accept-plain as soon as all nodes have an identity"
         return Finding(check="certificates", level="warn", what=what, advice=advice)
     if identity is None:
         return Finding(check="certificates", level="ok", what="none: the node links to nodes of this machine only")
-    left = identity.ends - now
-    trouble = identity.validity(now)
-    if trouble is not None:
-        what, _, advice = trouble.partition(": ")
-        return Finding(check="certificates", level="fail", what=what, advice=advice)
-    days = f"{left / DAY:.0f} days"
-    what = f"the certificate of {identity.subject.node} as {identity.subject.role} of {identity.subject.fleet} is valid for {days}"
+    subject, left = identity.subject, identity.ends - now
+    of = f"the certificate of {subject.node} as {subject.role} of {subject.fleet}"
     if left < ENDS_SOON:
+        from constraint_crdt.identity import moment
+
         advice = (
-            f"look at the finding on renewal, or run `constraint-crdt fleet renew {identity.subject.node}` where the root is, "
-            "and copy its files here"
+            "an operator's node that is live renews it; without one, run "
+            f"`constraint-crdt fleet renew {subject.node}` where the root is, and copy its files here"
         )
-        return Finding(check="certificates", level="warn", what=what, advice=advice)
-    return Finding(check="certificates", level="ok", what=what)
+        return Finding(check="certificates", level="warn", what=f"{of} is valid until {moment(identity.ends)}", advice=advice)
+    return Finding(check="certificates", level="ok", what=f"{of} is valid for {left / DAY:.0f} days")
 
 
-def check_seeds(endpoints: Sequence[str], identity: str = "") -> Finding:
+def _certificate_fault(identity: "Identity", now: int) -> Finding | None:
+    """Why no node takes the certificate now: it, or its root, is not valid by the clock of this machine. None if both are.
+
+    The sentence is the same at each look, so the log has it once.
+    """
+    from constraint_crdt.identity import moment, ns_of
+
+    node, fleet, root = identity.subject.node, identity.subject.fleet, identity.root
+    again = f"run `constraint-crdt fleet renew {node}` where the root is, and copy its files here"
+    clock = "by the clock of this machine"
+    new_fleet = "make the fleet a new root (`constraint-crdt fleet create`) and its nodes new identities"
+    for certificate, of, advice in ((identity.certificate, node, again), (root, f"the root of {fleet}", new_fleet)):
+        begins, ends = ns_of(certificate.not_valid_before_utc), ns_of(certificate.not_valid_after_utc)
+        if now < begins:
+            what = f"the certificate of {of} is valid from {moment(begins)} only, {clock}: no node links with this one"
+            return Finding(check="certificates", level="fail", what=what, advice="set the clock of this machine")
+        if now > ends:
+            what = f"the certificate of {of} ended on {moment(ends)}, {clock}: no node links with this one"
+            return Finding(check="certificates", level="fail", what=what, advice=f"set the clock if it is wrong, or {advice}")
+    if root not in identity.roots:
+        what = f"the former root of {fleet} signed the certificate of {node}, and is accepted no longer, {clock}"
+        return Finding(check="certificates", level="fail", what=what, advice=f"set the clock if it is wrong, or {again}")
+    return None
+
+
+def check_seeds(endpoints: Sequence[str], identity: str = "", *, accept_plain: bool = False, own: Collection[str] = ()) -> Finding:
     """Try to connect to the seeds. Takes up to twice `SEED_TIMEOUT` for each.
 
-    `identity`: the folder of the node's identity, to connect by TLS.
+    `identity`: the folder of the node's identity, to connect by TLS. `accept_plain`: a seed may also be without an identity. `own`:
+    the endpoints of the node itself, which are left out.
     """
-    tried = [endpoint for endpoint in endpoints if endpoint.partition("/")[0] in _TRIED][:SEEDS]
-    if not endpoints:
-        return Finding(check="seeds", level="ok", what="there are none to connect to (--connect)")
+    own_addresses = set(map(_address, own))
+    others = [endpoint for endpoint in endpoints if _address(endpoint) not in own_addresses]
+    tried = [endpoint for endpoint in others if endpoint.partition("/")[0] in _TRIED][:SEEDS]
+    if not others:
+        beside = " beside this node" if endpoints else ""
+        return Finding(check="seeds", level="ok", what=f"there are none to connect to{beside} (--connect)")
     if not tried:
         return Finding(check="seeds", level="ok", what="not tried: only those over TCP can be")
-    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity)) is not None]
+    failed = [f"{endpoint} ({why})" for endpoint in tried if (why := _refusal(endpoint, identity, accept_plain)) is not None]
     if not failed:
         return Finding(check="seeds", level="ok", what=f"all {len(tried)} to connect to answer")
     advice = "look whether a node listens there (`--listen` on that machine) and whether a firewall is in between"
@@ -493,12 +571,25 @@ def check_seeds(endpoints: Sequence[str], identity: str = "") -> Finding:
     return Finding(check="seeds", level=level, what=f"{len(failed)} of {len(tried)} do not answer: {named(failed)}", advice=advice)
 
 
-def _refusal(endpoint: str, identity: str) -> str | None:
-    """Why nothing answers there; None if something does."""
+def _address(endpoint: str) -> tuple[str, str]:
+    """Host and port of an endpoint."""
     host, _, port = endpoint.partition("/")[2].partition("?")[0].partition("#")[0].rpartition(":")
+    return host.strip("[]"), port
+
+
+def _host(endpoint: str) -> str:
+    return _address(endpoint)[0]
+
+
+def _refusal(endpoint: str, identity: str, accept_plain: bool) -> str | None:
+    """Why no node answers there that this node can link with; None if one does."""
+    host, port = _address(endpoint)
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), SEED_TIMEOUT) as connection:
-            return _tls_refusal(connection, identity) if identity else None
+        with socket.create_connection((host, int(port)), SEED_TIMEOUT) as connection:
+            if not identity:
+                return "it answers by TLS only: give this node an identity (--identity)" if _answers_by_tls(connection) else None
+            refusal = _tls_refusal(connection, identity)
+            return None if accept_plain and refusal is not None and refusal.endswith(_NO_IDENTITY) else refusal
     except (ValueError, OverflowError):
         return "that is no host and port"
     except TimeoutError:
@@ -530,6 +621,20 @@ def _tls_refusal(connection: socket.socket, identity: str) -> str | None:
             return None
         except ssl.SSLError as error:
             return _tls_reason(error)
+
+
+def _answers_by_tls(connection: socket.socket) -> bool:
+    """True if the other end answers the beginning of TLS: by a certificate of any kind, or by an alert."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # only whether it speaks TLS: nothing is sent to it
+    connection.settimeout(TLS_PROBE_TIMEOUT)
+    try:
+        context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return error.reason not in _NO_TLS
+    except OSError:  # it stays silent, or closes the connection
+        return False
+    return True
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

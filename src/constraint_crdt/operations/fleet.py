@@ -441,6 +441,8 @@ class InvitationReport(msgspec.Struct, frozen=True, kw_only=True):
     """In ns since the epoch."""
     token: str = ""
     """The text to paste on the machine that joins; given once, in the answer to `invite`."""
+    note: str = ""
+    """Why other machines may not reach the address in the token, and the advice; empty without such a reason."""
 
 
 class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -452,7 +454,10 @@ class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
 async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
     with _with_certificates():
         certificates = node.certificates
-    return Reply(await certificates.invite(request.role, request.name, request.uses, request.valid), created=True)
+    made = await certificates.invite(request.role, request.name, request.uses, request.valid)
+    reach = None if node.settings.join_listen else node.diagnosis.reach()
+    note = "" if reach is None else f"{reach.what}: {reach.advice}"
+    return Reply(msgspec.structs.replace(made, note=note), created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:
@@ -480,9 +485,12 @@ def show_invitation(answer: InvitationReport, _: "Namespace") -> View:
     """The command that joins by a new invitation."""
     if not answer.token:
         return f"the invitation {answer.id} is withdrawn"
-    who = f"as {answer.name}" if answer.name else f"{answer.uses} machines" if answer.uses > 1 else "one machine"
+    who = f"{answer.uses} machines" if answer.uses > 1 else "one machine"
+    called = f" called {answer.name}" if answer.name else ""
+    lines = [f"note: {answer.note}"] if answer.note else []
     return [
-        f"invitation {answer.id}: {who} may join as {answer.role} until {_day(answer.ends)}; on that machine, run",
+        *lines,
+        f"invitation {answer.id}: {who}{called} may join as {answer.role} until {_day(answer.ends)}; on that machine, run",
         "",
         f"constraint-crdt node --join {answer.token}",
     ]
@@ -556,7 +564,7 @@ class Revoking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str
     reason: str = ""
     undo: bool = False
-    """Also remove the constraints whose standing definitions the node wrote."""
+    """Also remove all constraints whose standing definitions the node wrote, of any age."""
     dry_run: bool = False
     """Only report the effects."""
 
@@ -569,10 +577,12 @@ class RevocationReport(msgspec.Struct, frozen=True, kw_only=True):
     """The fingerprints of its keys."""
     revoked: bool
     """All of its keys are revoked."""
+    already: bool = False
+    """They were before this request."""
     constraints: tuple[str, ...]
     """The constraints with a standing definition by the node, for review."""
     certified: tuple[str, ...]
-    """The nodes that it certified: they need a certificate of another operator, and ask for it by themselves."""
+    """The nodes whose latest certificate is by it, without revoked ones: they ask other operators for another one by themselves."""
 
 
 async def _revoke(node: "Node", request: Revoking) -> RevocationReport:
@@ -592,11 +602,16 @@ def show_revocation(answer: RevocationReport, request: Revoking, _: "Namespace")
     """The revocation, and the constraints left for review."""
     done = f"{answer.node} is revoked" if answer.revoked else f"{answer.node} would be revoked"
     lines = [f"{done}: its links end, and what it writes from now on counts nowhere"]
+    if answer.already:
+        lines = [f"{answer.node} is already revoked: its links have ended, and what it writes counts nowhere"]
     if answer.constraints:
         told = ", ".join(answer.constraints)
         lines.append(f"removed, as it wrote them: {told}" if request.undo and answer.revoked else f"it wrote: {told}")
         if not request.undo:
-            lines.append(f"next: look at them; `constraint-crdt fleet revoke {answer.node} --undo` removes them")
+            lines.append(
+                "next: look at them; `constraint-crdt remove ID` removes one, and "
+                f"`constraint-crdt fleet revoke {answer.node} --undo` all of them, of any age"
+            )
     if answer.certified:
         lines.append(f"it certified {', '.join(answer.certified)}: they ask other operators for new certificates by themselves")
     return lines
@@ -622,7 +637,7 @@ REVOKE: Final = Operation(
         flags={
             "node": Flag(metavar="NODE", help="its name, as `fleet members` shows it"),
             "reason": Flag("--reason", default="", metavar="TEXT", help="stands in the state, 200 bytes at most"),
-            "undo": Flag("--undo", action="store_true", help="also remove the constraints that it wrote"),
+            "undo": Flag("--undo", action="store_true", help="also remove all constraints that it wrote, of any age"),
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
         },
         show=show_revocation,

@@ -132,6 +132,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds by which its clock is ahead (negative: behind); null without recent contact."""
     retired: bool
     """Retired for good; its counts stay."""
+    revoked: bool = False
+    """All of its keys are revoked; its counts stay."""
     convergence: PeerConvergence | None
     """The comparison to this node; null for this node and for retired nodes."""
 
@@ -302,12 +304,12 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
     rows = [
         [
             each.node,
-            "retired" if each.retired else _yes(each.live),
+            "retired" if each.retired else "revoked" if each.revoked else _yes(each.live),
             each.satisfied,
             each.violations,
             "-" if each.position is None else "{}, {}".format(*each.position),
             _yes(each.same_constraints),
-            *standing(each.convergence, now),
+            *standing(None if each.revoked else each.convergence, now),
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),

@@ -93,8 +93,8 @@ class MemberOfFleet(Protocol):
         """The fingerprint of the operator's key that signed the certificate; None if the root did."""
 
     @property
-    def begins(self) -> int:
-        """The begin of the validity, in ns since the epoch."""
+    def since(self) -> int:
+        """Since when the node is a member, in ns since the epoch, as the root says."""
 
 
 class Credentials(Protocol):
@@ -271,10 +271,15 @@ class Authority:
 
     def is_revoked_node(self, node_id: str) -> bool:
         """True for a node whose keys are all revoked. O(rows) after a revocation, else O(1)."""
+        return node_id in self.revoked_nodes()
+
+    def revoked_nodes(self) -> Set[str]:
+        """The nodes whose keys are all revoked. O(rows) after a revocation, else O(1)."""
         if not self.revoked:
-            return False
-        keys = [member for replica, member in self.members().items() if replica.node_id == node_id]
-        return bool(keys) and all(map(self.is_revoked, keys))
+            return frozenset()
+        members = self.members()
+        in_use = {replica.node_id for replica, member in members.items() if not self.is_revoked(member)}
+        return {replica.node_id for replica in members} - in_use
 
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: cells beyond its end count nowhere."""
@@ -562,7 +567,8 @@ class Authority:
             why = _excess(member.role, replica, cell)
             if why is not None:
                 own = member.node == self.member.node
-                asks = "ask an operator node of the fleet" if own else f"the row of {replica} is refused"
+                who = "an operator node" if _excess(MEMBER, replica, cell) else "a member or operator node"
+                asks = f"ask {who} of the fleet" if own else f"the row of {replica} is refused"
                 raise self._refusal(f"{member.node} is {_article(member.role)} of the fleet, which may not {why}: {asks}")
 
     def _continues(self, run: Run, known: int) -> bool:
@@ -651,7 +657,7 @@ class Authority:
         for cell, is_told in (*((cell, False) for cell in self._rows.each(REVOKE)), *((cell, True) for cell in told)):
             member = writers.get(cell.replica) or self.member_of(cell.replica)
             if member is not None:
-                candidates.append((member.begins, member.node, member.fingerprint, cell.seq, is_told, cell, member))
+                candidates.append((member.since, member.node, member.fingerprint, cell.seq, is_told, cell, member))
         ends: dict[str, Mapping[Replica, _End]] = {}
         for *_, is_told, cell, member in sorted(candidates, key=lambda each: each[:5]):
             run = runs.get(cell.replica) if is_told else None

@@ -19,7 +19,7 @@ Rules kept here:
 - Every mutation is a write of the `LocalReplica`.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
@@ -176,6 +176,12 @@ class GossipNode:
     def revoked_by(self) -> str | None:
         """The operators that revoked the key of this node; None for a key in use, and without credentials."""
         return self.local.revoked_by
+
+    @property
+    def revoked_nodes(self) -> Set[str]:
+        """The nodes whose keys are all revoked; none without credentials. O(rows) after a revocation, else O(1)."""
+        authority = self.local.authority
+        return frozenset() if authority is None else authority.revoked_nodes()
 
     @property
     def peer_count(self) -> int:

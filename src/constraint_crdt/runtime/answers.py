@@ -9,7 +9,7 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final
 
 import msgspec
@@ -155,7 +155,8 @@ class Answers:
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
-        return [self._node(name, described.get(name), convergence) for name in (self.names if names is None else names)]
+        revoked = self._gossip.revoked_nodes
+        return [self._node(name, described.get(name), convergence, revoked) for name in (self.names if names is None else names)]
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -268,7 +269,7 @@ class Answers:
             return self._frontier.covered_by({})
         return mark == mine or self._frontier.covered_by(mark.entries)
 
-    def _node(self, name: str, described: NodeValue | None, convergence: Convergence) -> NodeReport:
+    def _node(self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str]) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
@@ -284,6 +285,7 @@ class Answers:
             labels=dict(described.labels) if described else {},
             clock_offset=None if me or (offset := gossip.time.offset(name)) is None else offset / SECOND,
             retired=name in state.retirements,
+            revoked=name in revoked,
             convergence=None if me or name in state.retirements else convergence.peer(name),
         )
 

@@ -30,6 +30,7 @@ from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
+from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
@@ -41,7 +42,7 @@ from constraint_crdt.runtime.exchange_loop import ExchangeLoop
 from constraint_crdt.runtime.maintenance import Maintenance, Tasks
 from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, ProbeReader
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
-from constraint_crdt.runtime.settings import NodeSettings
+from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.nodes import REVOKE, revoke_value
@@ -59,9 +60,10 @@ FOLD_EVERY = 60.0
 REMOVE_EVERY = 1.0
 """Seconds between two sweeps: of deleted tiles, of counts to fold, of removals and of expired constraints."""
 
-FIRST_LINKS = 5.0
+VALIDITY_EVERY = 5.0
 LINKS_EVERY = 60.0
-"""Seconds until the first look at the certificates and at links that do not come up, and between two looks."""
+"""Seconds between two looks at the certificate of this node, and between two looks at the others and at links that do not come up.
+"""
 
 EXPIRE_EVERY = 0.2
 """Seconds between two looks for expired constraints to publish. Readings are exact at any time."""
@@ -105,13 +107,13 @@ class PartitionDetector:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str]) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
         self._seen = dict(clock)
-        for name in live:
+        for name in live | revoked:
             self._missed.pop(name, None)
-        for name in writing - live - {self._me}:
+        for name in writing - live - revoked - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
         missing = self.missed
         self._wait -= 1
@@ -222,9 +224,10 @@ class Membership:
 
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
-        missing = self._detector.look(self._gossip.state.rows.clock_entries, self._exchanges.live)
+        gossip = self._gossip
+        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
         if missing:
-            described = self._gossip.state.nodes
+            described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
             _log.warning("%s hears of %s, but not from them: reopening the session", self._settings.name, ", ".join(missing))
             await self._transport.reopen(endpoints)
@@ -346,6 +349,7 @@ class Runtime:
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
             measured=lambda: self.measurements.fresh(time.monotonic_ns()),
             links=settings.links, folder=settings.identity,
+            listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
@@ -488,16 +492,19 @@ class Runtime:
 
     async def _watch_links(self) -> None:
         """Log faults of certificates, and links that do not come up, which Zenoh does not tell. Once each."""
-        said, pause = set[str](), FIRST_LINKS
+        said, further, next_look = set[str](), list[Finding](), time.monotonic()
         while True:
-            await asyncio.sleep(pause)
-            findings = [*self.diagnosis.certificates()]
-            if self.settings.connect and not self.exchanges.live:
-                findings.append(await asyncio.to_thread(self.diagnosis.seeds))
+            await asyncio.sleep(VALIDITY_EVERY)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LINKS_EVERY
+                further = [] if self.certificates is None else [*self.certificates.findings()]
+                if self.settings.connect and not self.exchanges.live:
+                    further.append(await asyncio.to_thread(self.diagnosis.seeds))
+            findings = [self.diagnosis.protection(), *further]
             wrong = {f"{each.what}: {each.advice}" for each in findings if each.level != "ok"}
             for sentence in sorted(wrong - said):
                 _log.warning("%s", sentence)
-            said, pause = wrong, LINKS_EVERY
+            said = wrong
 
     async def _check_alerts(self) -> None:
         self.evidence.drop_retired()

@@ -341,7 +341,11 @@ class Node:
         `ConstraintCrdtError` for this node and for a node without an identity.
         """
         certificates = self.certificates
-        report = certificates.revocation(node)
+        report, authority = certificates.revocation(node), self.gossip.authority
+        revoked = frozenset() if authority is None else authority.revoked
+        members = [member for name, member in certificates.members().items() if name in report.certified]
+        certified = tuple(each.node for each in members if each.issuer in report.keys and each.fingerprint not in revoked)
+        report = msgspec.structs.replace(report, certified=certified, already=report.revoked)
         if dry_run:
             return report
         self._check_call()

@@ -95,7 +95,7 @@ class SimulatedMember:
 
     node: str
     role: str = OPERATOR
-    begins: int = 0
+    since: int = 0
     issuer: str | None = None
 
     @property
