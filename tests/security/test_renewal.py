@@ -35,6 +35,7 @@ from constraint_crdt.identity.invitations import read_token
 from constraint_crdt.identity.join import join, read_renewal, renewal_request
 from constraint_crdt.operations.fleet import Revoking, show_revocation
 from constraint_crdt.operations.service import Finding
+from constraint_crdt.runtime import certificates
 from constraint_crdt.runtime.change_feed import acting_as
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -485,6 +486,17 @@ async def test_an_address_that_cannot_be_had_is_said(fleets: Fleets) -> None:
     forge.certificates._settings = msgspec.structs.replace(forge.settings, join_listen=f"127.0.0.1:{port}")
     with pytest.raises(IdentityError, match=f"the join endpoint cannot listen at 127.0.0.1:{port}: .*--join-listen"):
         await forge.certificates.invite("member", "", 1, 3600.0)
+    taken.close()
+
+
+async def test_a_port_beside_the_usual_one_is_named(fleets: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
+    monkeypatch.setattr(certificates, "JOIN_PORT", taken.sockets[0].getsockname()[1])
+    forge = await fleets.start("forge", "operator")
+    forge.certificates._settings = msgspec.structs.replace(forge.settings, join_listen="")
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    port = read_token(made.token).addresses[0].rpartition(":")[2]
+    assert f"nodes join at port {port}, as {certificates.JOIN_PORT} was taken: let it pass a firewall" in made.note
     taken.close()
 
 

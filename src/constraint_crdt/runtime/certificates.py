@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
@@ -414,7 +415,7 @@ class Certificates:
             self._server_port,
         )
         token = Token(VERSION, self._addresses(), root_hash(identity.root), bytes.fromhex(made.id), secret, made.ends, name)
-        return _report(made, token=encode_token(token))
+        return msgspec.structs.replace(_report(made), token=encode_token(token), note=self._port_note())
 
     def invitations(self) -> list[InvitationReport]:
         """The open invitations with a use left. Raises `IdentityError`."""
@@ -467,6 +468,15 @@ class Certificates:
             return parse_address(self._settings.join_listen)
         listen = self._settings.listen[:1] or ("tcp/127.0.0.1:0",)
         return parse_address(listen[0].partition("/")[2])[0], JOIN_PORT
+
+    def _port_note(self) -> str:
+        """Names a port outside of the settings, which a firewall may refuse; "" for the usual port, or a port of the settings."""
+        port = self._server_port
+        if self._settings.join_listen or port == JOIN_PORT:
+            return ""
+        return (
+            f"nodes join at port {port}, as {JOIN_PORT} was taken: let it pass a firewall, or choose an address with --join-listen"
+        )
 
     @property
     def _server_port(self) -> int:
@@ -620,7 +630,7 @@ class Certificates:
             yield Finding(check="root", level="warn", what=what, advice=advice)
 
 
-def _report(invitation: Invitation, token: str = "") -> InvitationReport:
+def _report(invitation: Invitation) -> InvitationReport:
     return InvitationReport(
         id=invitation.id,
         role=invitation.role,
@@ -628,5 +638,4 @@ def _report(invitation: Invitation, token: str = "") -> InvitationReport:
         uses=invitation.uses,
         used=tuple(each.name for each in invitation.used),
         ends=invitation.ends,
-        token=token,
     )
