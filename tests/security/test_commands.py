@@ -73,9 +73,10 @@ def test_a_request_is_certified_where_the_root_is(capsys: pytest.CaptureFixture[
         (["certify", "forge", "--role", "king"], 2, "'king' is no role"),
         (["certify", "forge", "--valid", "soon"], 2, "'soon' is not a length of time"),
         (["certify", "forge", "--valid", "20000d"], 1, "valid for 1 s to 3650 days"),
-        (["certify", "forge", "--dir", "nowhere"], 1, "nowhere has no root.key"),
+        (["certify", "forge", "--dir", "nowhere"], 2, "nowhere has no root.key"),
         (["rotate", "--both", "9m"], 2, "--both takes 10m or longer, not 9m"),
         (["rotate", "--both", "7000"], 2, "--both takes a time with its unit, as in 7d, not 7000"),
+        (["certify", "lathe.csr"], 2, "there is no file lathe.csr: name the file of a request, or a node"),
         (["certify", "plant/ca.pem"], 1, "plant/ca.pem: that is no request for a certificate"),
     ],
 )
@@ -90,12 +91,15 @@ def test_a_mistake_is_one_sentence(capsys: pytest.CaptureFixture[str], argv: lis
 @pytest.mark.parametrize(
     ("flags", "code", "says"),
     [
-        (["--identity", "nowhere"], 1, "there is no identity in nowhere"),
-        (["--identity", "plant"], 1, "plant has the root of a fleet, not an identity"),
+        (["--identity", "nowhere"], 2, "there is no identity in nowhere"),
+        (["--identity", "plant"], 2, "plant has the root of a fleet, not an identity"),
         (["--identity", "plant/forge", "--name", "anvil"], 2, "is of the node forge, not anvil: leave out `name`"),
         (["--identity", "plant/forge", "--fleet", "other"], 2, "is of the fleet plant, not other: leave out `fleet`"),
-        (["--listen", "tcp/0.0.0.0:0"], 1, r"can be reached from other machines: give the node an identity .* or `insecure`"),
-        (["--listen", "tls/127.0.0.1:0"], 1, "needs an identity"),
+        (["--listen", "tcp/0.0.0.0:0"], 2, r"can be reached from other machines: give the node an identity .* or `insecure`"),
+        (["--listen", "tls/127.0.0.1:0"], 2, "needs an identity"),
+        (["--connect", "tls/127.0.0.1:7"], 2, "needs an identity"),
+        (["--accept-plain"], 2, "`accept_plain` is for a node with an identity"),
+        (["--config", "listens.toml"], 1, "can be reached from other machines"),
         (["--name", "a/b", "--request", "x.csr"], 2, "the name of a node in a certificate has"),
         (["--name", "x", "--request", "x"], 2, "are both called x: name the folder with --identity"),
         (["--name", "x", "--request", "no/such/x.csr", "--identity", "y"], 1, "cannot write no/such/x.csr: No such file"),
@@ -105,9 +109,29 @@ def test_a_node_that_cannot_start_says_why(
     capsys: pytest.CaptureFixture[str], here: Path, flags: list[str], code: int, says: str
 ) -> None:
     Fleet(here / "plant").certify("forge")
+    (here / "listens.toml").write_text('listen = ["tcp/0.0.0.0:0"]\n')
     found, said = run(capsys, "node", "--api", "127.0.0.1:0", "--store", "memory", *flags)
     assert (found, said.count("\n")) == (code, 1), said
     assert re.search(says, said), said
+
+
+def test_a_mistyped_file_or_several_fleets_are_misuse(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    for name in ("plant", "mill"):
+        run(capsys, "fleet", "create", name)
+    for command in ("certify", "renew"):
+        code, said = run(capsys, "fleet", command, "forge")
+        assert (code, said.count("\n")) == (2, 1)
+        assert "several fleets are here (mill, plant): name the folder of the fleet with --dir" in said
+    assert not list(here.glob("*/forge"))
+
+
+def test_a_key_that_is_kept_is_named(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    run(capsys, "fleet", "create", "plant")
+    _, said = run(capsys, "fleet", "certify", "lathe")
+    assert "keeps its key" not in said
+    _, said = run(capsys, "fleet", "certify", "lathe")
+    key = load_identity(here / "plant" / "lathe", time.time_ns()).member.fingerprint[:12]
+    assert f"lathe keeps its key {key}: if that is revoked, delete plant/lathe first, for a new key" in said
 
 
 # --- where a node may listen ----------------------------------------------------------------------------------------------------

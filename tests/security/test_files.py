@@ -15,8 +15,10 @@ from constraint_crdt.identity.directory import (
     certify_request,
     create_fleet,
     find_fleet,
+    is_open_to_others,
     load_identity,
     open_root,
+    read_defaults,
     tls_context,
     write_request,
 )
@@ -59,6 +61,34 @@ def test_a_key_that_others_can_read_or_write_is_refused(plant: Fleet, mode: int)
     (plant.folder / "root.key").chmod(mode)
     with pytest.raises(IdentityError, match="chmod 600"):
         open_root(plant.folder)
+
+
+def test_the_key_of_an_issuing_certificate_is_for_its_owner_alone(plant: Fleet) -> None:
+    forge = plant.certify("forge")
+    (forge / "issuer.key").chmod(0o644)
+    assert "chmod 600" in refusal(forge)
+    assert "issuer.key" in refusal(forge)
+
+
+@pytest.mark.parametrize(("mode", "is_open"), [(0o700, False), (0o755, False), (0o775, True), (0o777, True)])
+def test_a_folder_where_others_can_replace_a_key_is_found(plant: Fleet, mode: int, is_open: bool) -> None:
+    forge = plant.certify("forge")
+    forge.chmod(mode)
+    assert is_open_to_others(forge) == is_open
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("listens = []", "there is no setting `listens`, as in .*node.toml: it has `listen` and `connect`"),
+        ('listen = "tcp/127.0.0.1:0"', "`listen` in .*node.toml is not a list of texts"),
+        ("connect = [1]", "`connect` in .*node.toml is not a list of texts"),
+    ],
+)
+def test_defaults_that_are_mistyped_are_refused(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "node.toml").write_text(content)
+    with pytest.raises(IdentityError, match=says):
+        read_defaults(tmp_path)
 
 
 def test_an_identity_comes_back(plant: Fleet) -> None:

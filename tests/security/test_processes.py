@@ -132,7 +132,7 @@ def test_a_fleet_grows_by_invitations_and_remembers(tmp_path: Path) -> None:
             ("forge", "operator", ""),
             ("lathe", "member", "forge"),
         ]
-        assert "1 of 1" in forge.run("fleet", "invitations")
+        assert forge.run("fleet", "invitations").count("\n") == 1, "the only one has no use left"
 
         before = (lathe_folder / "node.pem").read_bytes()
         replica = lathe.get("status")["replica"]

@@ -35,6 +35,7 @@ from constraint_crdt.identity.invitations import read_token
 from constraint_crdt.identity.join import join, read_renewal, renewal_request
 from constraint_crdt.operations.fleet import Revoking, show_revocation
 from constraint_crdt.operations.service import Finding
+from constraint_crdt.runtime import certificates
 from constraint_crdt.runtime.change_feed import acting_as
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -372,7 +373,7 @@ async def test_a_node_of_an_operator_invites_and_stops_listening_when_nobody_is_
     forge = await fleets.start("forge", "operator")
     made = await forge.certificates.invite("observer", "", 1, 3600.0)
     assert await joined(fleets, made.token, "lathe") == "observer"
-    assert [(each.id, each.used, each.token) for each in forge.certificates.invitations()] == [(made.id, ("lathe",), "")]
+    assert forge.certificates.invitations() == [], "it has no use left"
     assert forge.certificates.withdraw(made.id).id == made.id
     await fleets.after(0)
     with pytest.raises(IdentityError, match=r"no answer from the operator at 127.0.0.1:\d+"):
@@ -423,6 +424,55 @@ async def test_the_name_of_another_key_is_taken_and_the_own_key_comes_back(fleet
         await join(read_token(made.token), "lathe", own, lambda: fleets.now)
 
 
+async def test_the_name_of_a_revoked_node_is_free_for_a_new_key(fleets: Fleets) -> None:
+    """And what it writes under the new key counts."""
+    forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
+    await eventually(lambda: "lathe" in forge.certificates.members())
+    stolen = lathe.certificates.identity.key
+    await forge.revoke("lathe")
+    await fleets.stop("lathe")
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    with pytest.raises(IdentityError, match="the key of lathe is revoked: delete its folder of keys, and join again"):
+        await join(read_token(made.token), "lathe", stolen, lambda: fleets.now)
+    admission = await join(read_token(made.token), "lathe", KEY, lambda: fleets.now)
+    own = fleets.plant.folder / "lathe"
+    write_file(own / "node.key", key_pem(KEY), secret=True)
+    save_certificate(own, admission.chain, roots=fleets.plant.root.pem)
+    lathe = await fleets.start("lathe", folder=own)
+    await lathe.record(satisfied=2)
+    await eventually(lambda: forge.status().satisfied == 2)
+    second = await forge.certificates.invite("member", "", 1, 3600.0)
+    with pytest.raises(IdentityError, match="the name lathe is taken"):
+        await joined(fleets, second.token, "lathe", 43)
+
+
+async def test_operators_that_certify_nobody_say_where_to_certify(fleets: Fleets) -> None:
+    (fleets.plant.folder / "fleet.toml").write_text('operators_certify = "none"\n')
+    forge, lathe = await fleets.start("forge", "operator"), await fleets.start("lathe")
+    await eventually(lambda: "forge" in lathe.certificates.members())
+    with pytest.raises(IdentityError, match="forge has no issuing certificate: either operators of this fleet certify no nodes"):
+        await forge.certificates.invite("member", "", 1, 3600.0)
+    with pytest.raises(IdentityError, match="the certificate of forge could not be renewed: forge has no issuing certificate"):
+        await forge.certificates.renew()
+    with pytest.raises(IdentityError, match=r"the certificate of lathe could not be renewed: no operator certifies \(forge\)"):
+        await lathe.certificates.renew()
+
+
+async def test_an_operator_logs_invitations_and_who_joined(fleets: Fleets, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "constraint_crdt.node")
+    forge = await fleets.start("forge", "operator")
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    await joined(fleets, made.token, "lathe")
+    with pytest.raises(IdentityError):
+        await joined(fleets, made.token, "anvil", 43)
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert f"invitation {made.id} is open until " in told
+    assert f"certified lathe as member, by the invitation {made.id}" in told
+    assert (
+        "1 connections to the join endpoint got no certificate, the last from 127.0.0.1: the invitation was used by lathe" in told
+    )
+
+
 async def test_a_node_that_certifies_nothing_says_who_does(fleets: Fleets) -> None:
     lathe = await fleets.start("lathe")
     with pytest.raises(IdentityError, match=r"lathe certifies no other nodes: ask a node of an operator \(--node URL\)"):
@@ -436,6 +486,17 @@ async def test_an_address_that_cannot_be_had_is_said(fleets: Fleets) -> None:
     forge.certificates._settings = msgspec.structs.replace(forge.settings, join_listen=f"127.0.0.1:{port}")
     with pytest.raises(IdentityError, match=f"the join endpoint cannot listen at 127.0.0.1:{port}: .*--join-listen"):
         await forge.certificates.invite("member", "", 1, 3600.0)
+    taken.close()
+
+
+async def test_a_port_beside_the_usual_one_is_named(fleets: Fleets, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
+    monkeypatch.setattr(certificates, "JOIN_PORT", taken.sockets[0].getsockname()[1])
+    forge = await fleets.start("forge", "operator")
+    forge.certificates._settings = msgspec.structs.replace(forge.settings, join_listen="")
+    made = await forge.certificates.invite("member", "", 1, 3600.0)
+    port = read_token(made.token).addresses[0].rpartition(":")[2]
+    assert f"nodes join at port {port}, as {certificates.JOIN_PORT} was taken: let it pass a firewall" in made.note
     taken.close()
 
 

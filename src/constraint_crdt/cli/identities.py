@@ -24,6 +24,7 @@ from constraint_crdt.identity.directory import (
     AUTHORITY,
     CERTIFICATE,
     ISSUER,
+    KEY,
     ROOT_KEY,
     ROTATIONS,
     certify_again,
@@ -45,11 +46,14 @@ from constraint_crdt.identity.directory import (
 from constraint_crdt.identity.invitations import Token, read_token, root_hash
 from constraint_crdt.identity.join import join as ask_to_join
 from constraint_crdt.operations.command import parse_duration
-from constraint_crdt.operations.fleet import show_renewal
+from constraint_crdt.operations.fleet import SHOWN_FINGERPRINT, show_renewal
 from constraint_crdt.runtime.settings import is_loopback
 
 LEAST_BOTH = 600 * SECOND
 """The shortest time for which two roots are accepted, in ns: ten looks of a node at its certificates."""
+
+REQUEST_FILES = (".csr", ".pem", ".req")
+"""Endings of files with requests. A name with one of them is a mistyped file."""
 
 DEFAULT_LISTEN = "tcp/0.0.0.0:7447"
 """Where a node listens by default that joined a fleet beyond its machine."""
@@ -84,12 +88,18 @@ def certify(arguments: argparse.Namespace) -> int:
     requests = [Path(each) for each in arguments.nodes if Path(each).is_file()]
     names = [each for each in arguments.nodes if Path(each) not in requests]
     for name in names:
+        if Path(name).suffix in REQUEST_FILES:
+            raise MisuseError(f"there is no file {name}: name the file of a request, or a node")
         _checked(name, "the name of a node")
-    folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    folder = _fleet(arguments)
     root, now = open_root(folder), time.time_ns()
+    kept = [name for name in names if (folder / name / KEY).exists()]
     made = [certify_node(folder, root, each, role, now=now, random=secrets.token_bytes, valid=valid) for each in names]
     made += [certify_request(folder, root, each, role, now=now, random=secrets.token_bytes, valid=valid) for each in requests]
     lines = [f"{each}: {each.name} is {role} of the fleet {root.fleet} until {moment(now + valid)}" for each in made]
+    for name in kept:
+        print_of = fingerprint(own_key(folder / name, secrets.token_bytes).public_key())[:SHOWN_FINGERPRINT]
+        lines.append(f"{name} keeps its key {print_of}: if that is revoked, delete {folder / name} first, for a new key")
     if names:
         lines.append("next: copy each folder to the machine of its node, where only the user of the node may read it")
     if any((each / ISSUER).exists() for each in made):
@@ -128,7 +138,7 @@ def renew(arguments: argparse.Namespace) -> int:
     names = [read_request(read_file(Path(each)))[0] if Path(each).is_file() else each for each in arguments.nodes]
     for name in names:
         _checked(name, "the name of a node")
-    folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    folder = _fleet(arguments)
     root, now = open_root(folder), time.time_ns()
     made = [certify_again(folder, root, each, now=now, random=secrets.token_bytes, valid=valid) for each in names]
     lines = [f"{own}: {own.name} is {role} of the fleet {root.fleet} until {moment(now + valid)}" for own, role in made]
@@ -146,7 +156,7 @@ def rotate(arguments: argparse.Namespace) -> int:
         raise MisuseError(
             f"--both takes {least}m or longer, not {arguments.both}: nodes that do not renew in this time are locked out"
         )
-    folder = find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    folder = _fleet(arguments)
     former, now = open_root(folder), time.time_ns()
     root, operators = rotate_root(folder, both=both, now=now, random=secrets.token_bytes)
     kept = folder / f"root-{fingerprint(public_key_of(former.certificate))[:8]}.key"
@@ -221,6 +231,14 @@ def _join(arguments: argparse.Namespace, token: Token, folder: Path) -> None:
     write_defaults(folder, listen, arguments.connect or admission.seeds)
     member = admission.member
     _say(f"joined the fleet {member.fleet} as {member.node} ({member.role}), certified until {moment(member.ends)}; keys: {folder}")
+
+
+def _fleet(arguments: argparse.Namespace) -> Path:
+    """The folder with the root. Raises `MisuseError` if there is none."""
+    try:
+        return find_fleet(None if arguments.dir is None else Path(arguments.dir), Path())
+    except IdentityError as error:
+        raise MisuseError(str(error)) from None
 
 
 def _say(text: str) -> None:

@@ -180,6 +180,10 @@ def _settings(arguments: argparse.Namespace) -> NodeSettings:
         return _load(flags, config)
     except SettingsError as error:
         raise (MisuseError if error.from_flag else CommandFailedError)(str(error)) from None
+    except ConstraintCrdtError as error:
+        folder = flags.get("identity")
+        is_other = isinstance(folder, str) and not any((Path(folder) / name).exists() for name in ("node.pem", "node.key"))
+        raise (MisuseError if is_other else CommandFailedError)(str(error)) from None
 
 
 def _load(flags: Mapping[str, object], config: str | None) -> NodeSettings:

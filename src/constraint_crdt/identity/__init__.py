@@ -305,7 +305,9 @@ def read_identity(root: bytes, certificate: bytes, key: bytes, rotations: Sequen
         raise IdentityError("the certificate is followed by more than its issuer: copy the file again")
     known = known_roots(anchors, rotations)
     if not any(is_issued_by((issuing or [found])[0], each) for each in known):
-        raise IdentityError("the certificate is of another fleet: its root did not sign it")
+        raise IdentityError(
+            "the certificate is of another fleet: its root did not sign it; copy ca.pem and node.pem of one identity"
+        )
     if issuing:
         read_chain(b"".join(each.public_bytes(Encoding.DER) for each in (found, *issuing)), known)
     subject = read_subject(found, issuing[0] if issuing else next(each for each in known if is_issued_by(found, each)))

@@ -239,6 +239,8 @@ def load_identity(folder: Path, now: int) -> Identity:
     if not (folder / CERTIFICATE).exists():
         raise IdentityError(_no_identity(folder))
     identity = read_identity_of(folder, now)
+    if (folder / ISSUER_KEY).exists():
+        read_file(folder / ISSUER_KEY, secret=True)
     _check_about(folder, identity)
     trouble = identity.validity(now)
     if trouble is not None:
@@ -320,7 +322,12 @@ def read_defaults(folder: Path) -> dict[str, list[str]]:
         found = tomllib.loads(read_file(folder / DEFAULTS).decode())
     except ValueError:
         raise IdentityError(f"{folder / DEFAULTS} is not TOML: correct it, or delete it") from None
-    return {key: value for key, value in found.items() if key in ("listen", "connect") and isinstance(value, list)}
+    for key, value in found.items():
+        if key not in ("listen", "connect"):
+            raise IdentityError(f"there is no setting `{key}`, as in {folder / DEFAULTS}: it has `listen` and `connect`")
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise IdentityError(f"`{key}` in {folder / DEFAULTS} is not a list of texts")
+    return found
 
 
 def write_defaults(folder: Path, listen: Sequence[str], connect: Sequence[str]) -> None:
@@ -340,6 +347,14 @@ def tls_context(folder: Path) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise IdentityError(f"cannot use the identity in {folder}: {error.strerror or error}") from None
     return context
+
+
+def is_open_to_others(folder: Path) -> bool:
+    """True if others on this machine can put files into a folder, and so replace a key."""
+    try:
+        return os.name == "posix" and bool(folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    except OSError:
+        return False
 
 
 def _own_key(folder: Path) -> Ed25519PrivateKey | None:

@@ -219,6 +219,11 @@ class Invitation(msgspec.Struct):
     """Requests with another secret."""
     used: list[Use] = []
 
+    @property
+    def is_free(self) -> bool:
+        """True while a use is left."""
+        return len(self.used) < self.uses
+
     def is_open(self, now: int) -> bool:
         """True until the end."""
         return now < self.ends and self.wrong < WRONG_SECRETS
@@ -265,7 +270,7 @@ class Invitations:
         """Keep an invitation. Raises `IdentityError` if there are too many, or the disk takes none."""
         kept = [each for each in self._book.invitations if now < each.ends + KEEP_ENDED]
         if len(kept) >= MAX_INVITATIONS:
-            kept = [each for each in kept if each.is_open(now)]
+            kept = [each for each in kept if each.is_open(now) and each.is_free]
         if len(kept) >= MAX_INVITATIONS:
             raise IdentityError(
                 f"{MAX_INVITATIONS} invitations are open: withdraw some (`constraint-crdt fleet invite --withdraw ID`)"
@@ -376,14 +381,14 @@ class Registrar:
         use = Use(node, fingerprint(key))
         taken = any(each.name == node and each != use for each in invitation.used)
         if self._is_revoked(use.key):
-            raise IdentityError(f"the key of {node} is revoked: delete its folder of keys, and join under another name")
+            raise IdentityError(f"the key of {node} is revoked: delete its folder of keys, and join again")
         refusal = (
             f"the name {node} is taken: join with --name OTHER" if taken else self._refusal(node, use.key, bool(invitation.name))
         )
         if refusal is not None:
             raise IdentityError(refusal)
         if use not in invitation.used:
-            if len(invitation.used) >= invitation.uses:
+            if not invitation.is_free:
                 raise IdentityError(f"the invitation was used by {_named(invitation.used)}: ask for a new one")
             self.invitations.use(invitation, use)
             self._admitted(invitation, node)

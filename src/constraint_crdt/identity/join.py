@@ -59,7 +59,7 @@ ASK_SECONDS = 10.0
 """Seconds of a connection, at the operator and at the node, at most."""
 
 LOG_EVERY = 10.0
-"""Seconds between two lines of the log about refused connections."""
+"""Seconds between two lines of the log about refused connections and requests."""
 
 _log = logging.getLogger("constraint_crdt.node")
 
@@ -113,7 +113,11 @@ class JoinServer:
                 context.load_cert_chain(*self._files)
                 await writer.start_tls(context, ssl_handshake_timeout=SERVE_SECONDS)
                 _send(writer, msgspec.msgpack.encode(self._greeting()))
-                _send(writer, self._admit(await _receive(reader, MAX_REQUEST)))
+                answer = self._admit(await _receive(reader, MAX_REQUEST))
+                error = decoded(answer, JoinAnswer).error
+                if error:
+                    self._note(address, error)
+                _send(writer, answer)
                 writer.close()
                 await writer.wait_closed()
         except (OSError, TimeoutError, EOFError, IdentityError) as error:
@@ -124,7 +128,7 @@ class JoinServer:
     def _note(self, address: str, why: str) -> None:
         now, self._refused = asyncio.get_running_loop().time(), self._refused + 1
         if now - self._logged >= LOG_EVERY:
-            _log.info("%d connections to the join endpoint ended early, the last from %s: %s", self._refused, address, why)
+            _log.info("%d connections to the join endpoint got no certificate, the last from %s: %s", self._refused, address, why)
             self._logged, self._refused = now, 0
 
 

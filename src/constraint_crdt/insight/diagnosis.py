@@ -53,10 +53,12 @@ _NO_TLS = {
     "RECORD_LAYER_FAILURE": f"it does not answer by TLS: {_NO_IDENTITY}",
     "UNEXPECTED_EOF_WHILE_READING": f"it closes the connection: {_NO_IDENTITY}",
 }
+_NEW_ROOT = "or the fleet has a new root since this node was away: then join again by an invitation, with the same folder"
 _TLS_REASONS = {
     **_NO_TLS,
-    "CERTIFICATE_VERIFY_FAILED": "its certificate is of another fleet, or not valid now by the clock of this machine",
-    "TLSV1_ALERT_UNKNOWN_CA": "it is of another fleet, and refuses the certificate of this node",
+    "CERTIFICATE_VERIFY_FAILED": f"its certificate is of another fleet, or not valid now by the clock of this machine; {_NEW_ROOT}",
+    "TLSV1_ALERT_UNKNOWN_CA": f"it is of another fleet, and refuses the certificate of this node; {_NEW_ROOT}",
+    "TLSV1_ALERT_DECRYPT_ERROR": f"it is of another fleet of this name, and refuses the certificate of this node; {_NEW_ROOT}",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "it refuses the certificate of this node as ended: compare the clocks",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "it wants a certificate",
 }

@@ -442,7 +442,9 @@ class InvitationReport(msgspec.Struct, frozen=True, kw_only=True):
     token: str = ""
     """The text to paste on the machine that joins; given once, in the answer to `invite`."""
     note: str = ""
-    """Why other machines may not reach the address in the token, and the advice; empty without such a reason."""
+    """Why other machines may not reach the address in the token, or that its port is another than usual, and the advice; empty
+    without such a reason.
+    """
 
 
 class WithdrawInvitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -456,8 +458,8 @@ async def _invite(node: "Node", request: Inviting) -> Reply[InvitationReport]:
         certificates = node.certificates
     made = await certificates.invite(request.role, request.name, request.uses, request.valid)
     reach = None if node.settings.join_listen else node.diagnosis.reach()
-    note = "" if reach is None else f"{reach.what}: {reach.advice}"
-    return Reply(msgspec.structs.replace(made, note=note), created=True)
+    notes = [made.note, "" if reach is None else f"{reach.what}: {reach.advice}"]
+    return Reply(msgspec.structs.replace(made, note="; ".join(filter(None, notes))), created=True)
 
 
 async def _invitations(node: "Node", _: Empty) -> list[InvitationReport]:

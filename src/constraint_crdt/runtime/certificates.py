@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
@@ -48,6 +49,7 @@ from constraint_crdt.identity.credentials import RowCredentials
 from constraint_crdt.identity.directory import (
     CERTIFICATE,
     KEY,
+    is_open_to_others,
     load_identity,
     load_issuer,
     read_rotations,
@@ -84,6 +86,8 @@ LAST_RETRY = 6 * 3600 * SECOND
 """The pause after a failed renewal, the first and the longest, in ns. The longest is also a twentieth of the remaining time. A node
 looks once a minute, so the first two retries come with the next looks.
 """
+
+CERTIFY_NONE = "either operators of this fleet certify no nodes, or issuer.pem is missing in its folder: certify where the root is"
 
 ISSUER_ENDS_SOON = 30 * DAY
 """An issuing certificate that ends sooner is a warning, in ns."""
@@ -278,8 +282,13 @@ class Certificates:
 
     def _silence(self) -> str:
         """Why there is no answer to a request for renewal."""
-        operators = ", ".join(sorted(self._operators())) or "none is known"
-        return f"no operator answers ({operators})"
+        if self._registrar is None and self.identity.subject.role == "operator":
+            return f"{self.identity.subject.node} has no issuing certificate"
+        operators = sorted(self._operators())
+        live = {peer.name for peer in self._transport.peers()}
+        if operators and live.issuperset(operators):
+            return f"no operator certifies ({', '.join(operators)})"
+        return f"no operator answers ({', '.join(operators) or 'none is known'})"
 
     def _check_better(self, member: Member, identity: Identity) -> None:
         """Refuse a certificate that is not worth its use: it is to end later, or at a newer root. Raises `IdentityError`."""
@@ -397,12 +406,20 @@ class Certificates:
         await self._listen()
         made, secret = registrar.invite(role, name, uses, round(valid * SECOND), self._now())
         self._note("invite", f"{made.id} {name}".rstrip())
+        _log.info(
+            "invitation %s is open until %s: %s as %s, by port %d",
+            made.id,
+            moment(made.ends),
+            name or "any name",
+            role,
+            self._server_port,
+        )
         token = Token(VERSION, self._addresses(), root_hash(identity.root), bytes.fromhex(made.id), secret, made.ends, name)
-        return _report(made, token=encode_token(token))
+        return msgspec.structs.replace(_report(made), token=encode_token(token), note=self._port_note())
 
     def invitations(self) -> list[InvitationReport]:
-        """The open invitations. Raises `IdentityError`."""
-        return [_report(each) for each in self._certifying().invitations.listed(self._now())]
+        """The open invitations with a use left. Raises `IdentityError`."""
+        return [_report(each) for each in self._certifying().invitations.listed(self._now()) if each.is_free]
 
     def withdraw(self, id_: str) -> InvitationReport:
         """Forget an invitation. Raises `IdentityError` for an unknown id."""
@@ -413,10 +430,13 @@ class Certificates:
     def _admitted(self, invitation: Invitation, node: str) -> None:
         with acting_as(f"invitation {invitation.id}"):
             self._note("join", f"{node} as {invitation.role}")
+        _log.info("certified %s as %s, by the invitation %s", node, invitation.role, invitation.id)
 
     def _certifying(self) -> Registrar:
         if self._registrar is None:
             name = self.identity.subject.node
+            if self.identity.subject.role == "operator":
+                raise IdentityError(f"{name} has no issuing certificate: {CERTIFY_NONE} (`constraint-crdt fleet certify NAME`)")
             raise IdentityError(
                 f"{name} certifies no other nodes: ask a node of an operator (--node URL), or make this one an operator where the "
                 f"root is (`constraint-crdt fleet certify {name} --role operator`)"
@@ -449,10 +469,23 @@ class Certificates:
         listen = self._settings.listen[:1] or ("tcp/127.0.0.1:0",)
         return parse_address(listen[0].partition("/")[2])[0], JOIN_PORT
 
+    def _port_note(self) -> str:
+        """Names a port outside of the settings, which a firewall may refuse; "" for the usual port, or a port of the settings."""
+        port = self._server_port
+        if self._settings.join_listen or port == JOIN_PORT:
+            return ""
+        return (
+            f"nodes join at port {port}, as {JOIN_PORT} was taken: let it pass a firewall, or choose an address with --join-listen"
+        )
+
+    @property
+    def _server_port(self) -> int:
+        return 0 if self._server is None else self._server.port
+
     def _addresses(self) -> tuple[str, ...]:
         """The addresses of the join endpoint, for other machines."""
         host = self._join_address()[0]
-        port = 0 if self._server is None else self._server.port
+        port = self._server_port
         hosts = [host]
         if host in ("0.0.0.0", "::"):  # noqa: S104 - compared with, not bound to
             hosts = [parse_address(each.partition("/")[2])[0] for each in self._transport.endpoints] or ["127.0.0.1"]
@@ -475,7 +508,9 @@ class Certificates:
         state = self._gossip.state
         if name in state.retirements:
             return f"the node {name} was retired, and its name is not used again: join with --name OTHER"
-        keys = {member.fingerprint for member in self._members() if member.node == name}
+        keys = self.keys_of(name)
+        if keys and all(map(self._is_revoked, keys)):  # it comes back with a new key
+            return None
         known = name in state.nodes or any(replica.node_id == name for replica in state.rows.clock_entries)
         if key in keys or (not keys and (invited or not known)):
             return None
@@ -575,10 +610,14 @@ class Certificates:
             yield Finding(check="renewal", level="fail", what=out, advice=advice)
         elif self._trouble:
             advice = (
-                f"see whether an operator's node is live; else, where the root is, run `constraint-crdt fleet renew {node}`, "
+                f"see whether an operator's node is live, and has an issuing certificate; else, where the root is, run "
+                f"`constraint-crdt fleet renew {node}`, "
                 "and copy its files here"
             )
             yield Finding(check="renewal", level="warn", what=f"the certificate is not renewed: {self._trouble}", advice=advice)
+        if is_open_to_others(self._folder):
+            what = f"others on this machine can replace the files in {self._folder}"
+            yield Finding(check="identity", level="warn", what=what, advice=f"run `chmod 700 {self._folder}`")
         issuer = None if self._registrar is None else self._registrar.issuer
         if issuer is not None and issuer.ends - now < ISSUER_ENDS_SOON:
             what = f"the issuing certificate of {node} is valid until {moment(issuer.ends)}"
@@ -591,7 +630,7 @@ class Certificates:
             yield Finding(check="root", level="warn", what=what, advice=advice)
 
 
-def _report(invitation: Invitation, token: str = "") -> InvitationReport:
+def _report(invitation: Invitation) -> InvitationReport:
     return InvitationReport(
         id=invitation.id,
         role=invitation.role,
@@ -599,5 +638,4 @@ def _report(invitation: Invitation, token: str = "") -> InvitationReport:
         uses=invitation.uses,
         used=tuple(each.name for each in invitation.used),
         ends=invitation.ends,
-        token=token,
     )

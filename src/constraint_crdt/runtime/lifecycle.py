@@ -269,7 +269,10 @@ class Membership:
             self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
         by = self._gossip.revoked_by
         if by is not None:
-            self._end(f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key")
+            self._end(
+                f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key: delete "
+                f"{self._settings.identity}, and join again by an invitation"
+            )
 
     def _end(self, why: str) -> None:
         if self._over is not None and not self._over.done():

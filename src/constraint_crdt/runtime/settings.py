@@ -296,9 +296,25 @@ def load_settings(
         for key, remembered in defaults_of(str(values["identity"])).items():
             values.setdefault(key, tuple(remembered))
     try:
-        return msgspec.convert(values, NodeSettings)
+        settings = msgspec.convert(values, NodeSettings)
     except msgspec.ValidationError as error:  # two settings that do not go together
-        raise SettingsError(str(error)) from None
+        raise SettingsError(str(error), from_flag=_is_by_flag(values, flags)) from None
+    for key in () if settings.identity else ("listen", "connect"):
+        for endpoint in getattr(settings, key):
+            if endpoint.startswith("tls/"):
+                why = f"the endpoint {endpoint!r} needs an identity; give the node one (--identity), or write tcp/HOST:PORT"
+                raise SettingsError(why, from_flag=flags.get(key) is not None)
+    return settings
+
+
+def _is_by_flag(values: Mapping[str, object], flags: Mapping[str, object]) -> bool:
+    """True if settings that do not go together would do so without the flags that need an identity."""
+    rest = {key: value for key, value in values.items() if key not in _NEED_IDENTITY or flags.get(key) is None}
+    try:
+        msgspec.convert(rest, NodeSettings)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _add_identity(
@@ -504,6 +520,9 @@ def _check_half_lives(value: object) -> None:
     except (ConstraintCrdtError, TypeError) as error:
         raise SettingsError(str(error)) from None
 
+
+_NEED_IDENTITY = ("listen", "accept_plain", "api_tls")
+"""The settings with values that need an identity."""
 
 _WORDS: dict[str, tuple[str, ...]] = {"role": get_args(Role), "peer_choice": get_args(PeerChoiceRule)}
 """The allowed words of a setting."""
