@@ -331,7 +331,7 @@ def _fleet(commands: _Commands, client: _Parser) -> _Commands:
         "nodes", nargs="*", metavar="NODE|FILE", help="certify these again where the root is; default: ask the node of --node"
     )
     rotate = _command(actions, "rotate", "identities:rotate", "replace the root of a fleet by a new one, while the fleet runs")
-    rotate.add_argument("--both", default="7d", metavar="TIME", help="how long both roots are accepted; default: 7d")
+    rotate.add_argument("--both", default="7d", metavar="TIME", help="how long both roots are accepted, 10m at least; default: 7d")
     for each in (certify, renew):
         each.add_argument("--valid", default="30d", metavar="TIME", help="how long the certificate is valid; default: 30d")
     for each in (certify, renew, rotate):
