@@ -107,7 +107,7 @@ async def test_the_time_counts_once_before_and_after_it_is_written() -> None:
         await node.check({"x": 5})
         await eventually(lambda: one(node).seconds.violated > 0.002)  # times are written in whole milliseconds
         before = one(node)
-        assert before.held is None or 0 <= before.held <= monotonic() - began
+        assert before.held is None or 0 <= before.held <= 1  # a share of the time
         assert sum(three(before.seconds)) <= monotonic() - began
         await node._runtime.evaluator.write_times()
         after = one(node)
