@@ -314,7 +314,7 @@ class ZenohSession:
             if signed is not None:
                 header, tag = _untagged(header)
                 if not self._is_reply(signed, header, content, tag):
-                    self._hand_over(self._refuse, f"a reply in the name of {peer.name}")
+                    self._hand_over(self._refuse_reply, peer)
                     return
             if page.add(header, content):
                 self._hand_over(finish)  # without waiting for Zenoh's closing message, which may be lost
@@ -428,6 +428,11 @@ class ZenohSession:
         if self._loop.time() - self._refused_at >= LOG_EVERY:
             self._refused_at = self._loop.time()
             _log.warning("dropped %s: nothing proves its sender", what)
+
+    def _refuse_reply(self, peer: Peer) -> None:
+        """Count a reply without a valid tag, unless its session has ended: its key is forgotten then."""
+        if peer in self.peers:
+            self._refuse(f"a reply in the name of {peer.name}")
 
     def _hold(self, query: zenoh.Query) -> None:
         """Keep a request whose sender is not known yet."""
