@@ -23,6 +23,7 @@ Rules kept here:
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from constraint_crdt.crdt.cells import MAX_KIND, Cell, Key, Run, Stub, make_cell, register, require, value_of
@@ -69,10 +70,13 @@ def check_stubs(stubs: Sequence[Stub], lo: int, hi: int) -> None:
         last = seq
 
 
+_slot_of = attrgetter("kind", "key")
+
+
 def check_slots(run: Run) -> None:
     """Raise `ConstraintCrdtError` for a run with two covered cells of one slot or seq: a row covers the later one alone."""
     cells, stubs = run.cells, run.stubs
-    slots = {(cell.kind, cell.key) for cell in cells}
+    slots = set(map(_slot_of, cells))
     slots.update([_slot(each) for each in stubs])
     require(len(slots) == len(cells) + len(stubs), "a row with two cells of one slot")
     if stubs:
@@ -444,8 +448,9 @@ def _hashes_of(cells: Sequence[Cell], stubs: Sequence[Stub]) -> list[Hashes]:
         )
         seqs, digests = [seq for seq, _ in covered], [digest for _, digest in covered]
     else:
-        seqs = [cell.seq for cell in cells if cell.kind != SIGNATURE]
-        digests = [(cell.digest >> _TOP).to_bytes(HASH_BYTES) for cell in cells if cell.kind != SIGNATURE]
+        signed = [cell for cell in cells if cell.kind != SIGNATURE]
+        seqs = [cell.seq for cell in signed]
+        digests = [(cell.digest >> _TOP).to_bytes(HASH_BYTES) for cell in signed]
     blocks: dict[int, bytes | None] = {}
     start = 0
     for block, size in Counter([seq // FAN for seq in seqs]).items():  # in ascending order, as the seqs are
