@@ -262,7 +262,10 @@ async def test_a_router_that_lies_changes_nothing_and_agreement_comes(tmp_path: 
             assert node.constraint_ids() == sorted(written)
             assert node.status().satisfied == counted
         dropped = forge._runtime.transport.refused + anvil._runtime.transport.refused
-        assert (dropped > 0) == (kind is not HeldBack), "each lie is seen for what it is"
+        if kind is HeldBack:
+            assert dropped == 0
+        elif kind is not Reordered:  # a reply that comes after its request has ended is not even looked at
+            assert dropped > 0, "the lie is seen for what it is"
 
 
 async def test_an_honest_router_of_this_harness_carries_everything(tmp_path: Path) -> None:
