@@ -166,14 +166,6 @@ _Ends = Mapping[str, Mapping[Replica, _End]]
 """The ends of the rows by each revoked key; rows that are left out end at once."""
 
 
-@dataclass(slots=True)
-class _Rights:
-    """The members by row, and the ends of revoked keys."""
-
-    members: dict[Replica, MemberOfFleet] = field(default_factory=dict)
-    ends: _Ends = field(default_factory=dict)
-
-
 class Authority:
     """The signatures and rights of the rows of a node."""
 
@@ -182,8 +174,15 @@ class Authority:
         self._fleet = fleet
         self._credentials = credentials
         self._signed: SignedRows = rows.follow_signatures()
-        self._rights = _Rights()
+        self._members: dict[Replica, MemberOfFleet] = {}
+        """The writers of rows, as far as they were asked for."""
+        self._ends: _Ends = {}
         self._moved = False
+        """The ends are to be computed again."""
+        self._enforced = True
+        """No row in the state is beyond its end. So only a change of the ends takes a look at all rows."""
+        self._revoked_nodes: tuple[_Ends, Sequence[Replica], Set[str]] = {}, (), frozenset()
+        """The revoked nodes, with the ends and the rows of which they are the reading."""
         self._by_vouch: set[Replica] = set()
         self.forks: dict[Replica, Fork] = {}
         """The rows of which two versions were seen."""
@@ -241,7 +240,7 @@ class Authority:
 
     def member_of(self, replica: Replica) -> MemberOfFleet | None:
         """The writer of a row in the state; None for a row without a valid certificate."""
-        found = self._rights.members.get(replica)
+        found = self._members.get(replica)
         if found is None:
             cell = self._rows.get(CERTIFICATE, "", replica)
             if cell is None:
@@ -250,7 +249,7 @@ class Authority:
                 found = self._credentials.read(value_of(cell))
             except ConstraintCrdtError:
                 return None
-            self._rights.members[replica] = found
+            self._members[replica] = found
         return found
 
     def members(self) -> dict[Replica, MemberOfFleet]:
@@ -262,34 +261,39 @@ class Authority:
     def revoked(self) -> Set[str]:
         """The fingerprints of the revoked keys."""
         self._refresh()
-        return self._rights.ends.keys()
+        return self._ends.keys()
 
     def is_revoked(self, member: MemberOfFleet) -> bool:
         """True if the key of a member was revoked, or the key that certified it."""
         self._refresh()
-        return member.fingerprint in self._rights.ends or member.issuer in self._rights.ends
+        return member.fingerprint in self._ends or member.issuer in self._ends
 
     def is_revoked_node(self, node_id: str) -> bool:
-        """True for a node whose keys are all revoked. O(rows) after a revocation, else O(1)."""
+        """True for a node whose keys are all revoked. O(1), see `revoked_nodes`."""
         return node_id in self.revoked_nodes()
 
     def revoked_nodes(self) -> Set[str]:
-        """The nodes whose keys are all revoked. O(rows) after a revocation, else O(1)."""
+        """The nodes whose keys are all revoked. O(rows) after a revocation or a new row, else O(1)."""
         if not self.revoked:
             return frozenset()
-        members = self.members()
-        in_use = {replica.node_id for replica, member in members.items() if not self.is_revoked(member)}
-        return {replica.node_id for replica in members} - in_use
+        ends, rows, found = self._revoked_nodes
+        order = self._rows.clock_mark.order  # the same object as long as the rows are the same
+        if ends is not self._ends or rows is not order:
+            members = self.members()
+            in_use = {replica.node_id for replica, member in members.items() if not self.is_revoked(member)}
+            found = {replica.node_id for replica in members} - in_use
+            self._revoked_nodes = self._ends, order, found
+        return found
 
     def has_ended(self, replica: Replica) -> bool:
         """True if a row of this node may not go on: cells beyond its end count nowhere."""
         self._refresh()
-        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._rights.ends).seq
+        return self._rows.seq(replica) >= self._end(replica, self.member_of(replica), self._ends).seq
 
     def revoked_by(self, fingerprint: str) -> list[str]:
         """The operators whose revocations of a key count, in order."""
         self._refresh()
-        if fingerprint not in self._rights.ends:
+        if fingerprint not in self._ends:
             return []
         return sorted({cell.replica.node_id for cell in self._rows.held(REVOKE, fingerprint) if self._counts(cell)})
 
@@ -334,6 +338,7 @@ class Authority:
             learn = self.learn_root
             if learn is None or not sum(learn(value_of(cell)) for run in runs for cell in run.cells if cell.kind == ROOT):
                 raise
+            self._restart()
             return self._admit(runs, whole=whole)
 
     def _admit(self, runs: Sequence[Run], *, whole: bool) -> Admission:
@@ -383,9 +388,8 @@ class Authority:
         if run.hi > known or run.replica in admission.replaced:
             admission.predictions.append(prediction)
 
-    def check_proven(self, runs: Sequence[Run]) -> None:
+    def check_proven(self, runs: Sequence[Run], admission: Admission) -> None:
         """Refuse rows without a certificate for which no operator vouches: for a file, whose rows are not to be left out unsaid."""
-        admission = self.admit(runs)
         left_out = {run.replica for run in runs if self._is_plain(run)} - {run.replica for run in admission.runs}
         if left_out:
             raise self._refusal(f"the row of {min(left_out)} has no certificate, and no operator of the fleet vouches for it")
@@ -395,10 +399,10 @@ class Authority:
         return [cell for cell in cells if cell.kind == SIGNATURE or self._signed.covers(cell)]
 
     def prepare(self, admission: Admission) -> None:
-        """Follow the new rows of a checked transfer, right before it is applied."""
+        """Follow the new rows of a checked transfer, right before it is applied. `Rows.apply` begins the replaced ones anew."""
         for prediction in admission.predictions:
             replica = prediction.run.replica
-            if replica not in self._signed or replica in admission.replaced:
+            if replica not in self._signed:
                 self._signed.begin(replica)
 
     def abandon(self, admission: Admission) -> None:
@@ -410,7 +414,7 @@ class Authority:
     def adopt(self, admission: Admission) -> bool:
         """A checked transfer was applied. True if rows beyond their ends were forgotten."""
         for replica in admission.replaced:
-            self._rights.members.pop(replica, None)
+            self._members.pop(replica, None)
         self._by_vouch |= admission.by_vouch
         for prediction in admission.predictions:
             self._rows.supersede(prediction.superseded)
@@ -419,9 +423,15 @@ class Authority:
         return self.forget_ended() or disproved
 
     def forget_ended(self) -> bool:
-        """Forget the rows that are longer than a revocation allows; nodes with the row up to its end still have it."""
+        """Forget the rows that are longer than a revocation allows; nodes with the row up to its end still have it.
+
+        O(rows) after a revocation, else O(1): later transfers are checked against the ends before they are applied.
+        """
+        if self._enforced:
+            return False
+        self._enforced = True  # first: to forget a row may end a revocation, and then there is more to look at
         self._refresh()
-        if not self._rights.ends:
+        if not self._ends:
             return False
         longer = [
             replica
@@ -430,7 +440,7 @@ class Authority:
         ]
         self._rows.reset(longer)
         for replica in longer:
-            self._rights.members.pop(replica, None)
+            self._members.pop(replica, None)
         if longer:  # perhaps with a vouch
             self._rows.reset([replica for replica in self._by_vouch if self._is_unproven(replica, self._rows.seq(replica))])
             self._by_vouch.intersection_update(self._rows.clock_entries)
@@ -601,15 +611,15 @@ class Authority:
     # --- revocations -------------------------------------------------------------------------------------------------------
 
     def _revocation_changed(self, _: Cell | None, __: Cell | None) -> None:
-        self._moved = True
+        self._restart()
 
     def _restart(self) -> None:
-        self._moved = True
+        self._moved, self._enforced = True, False
 
     def _refresh(self) -> None:
         if self._moved:
             self._moved = False
-            self._rights.ends = self._effective({})
+            self._ends = self._effective({})
 
     def _strip(self, admission: Admission) -> None:
         """Leave out the runs that are longer than a revocation allows, those of the transfer itself included."""
@@ -618,7 +628,7 @@ class Authority:
         writers = {replica: self._writer(run) for replica, run in longer.items()}
         told = self._told(admission, REVOKE)
         self._refresh()
-        ends = self._effective(writers, told, longer) if told or admission.replaced else self._rights.ends
+        ends = self._effective(writers, told, longer) if told or admission.replaced else self._ends
         if not ends:
             return
         ended = {
@@ -637,11 +647,11 @@ class Authority:
 
     def _excludes(self, replica: Replica, seq: int) -> bool:
         """True for a row in the state that does not count as it is."""
-        end = self._end(replica, self.member_of(replica), self._rights.ends)
+        end = self._end(replica, self.member_of(replica), self._ends)
         return end.excludes(seq, self._rows.get(SIGNATURE, "", replica))
 
     def _counts(self, cell: Cell) -> bool:
-        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._rights.ends).seq
+        return cell.seq <= self._end(cell.replica, self.member_of(cell.replica), self._ends).seq
 
     def _effective(
         self,

@@ -305,18 +305,18 @@ class Exchange:
             return rows.merge(other)
         mine = rows.clock_mark.entries
         whole = not other.serves(mine)
-        runs = other.whole() if whole else other.since(mine)
-        self._local.authority.check_proven(runs)
-        return self._apply(runs, whole=whole).applied.changed
+        return self._apply(other.whole() if whole else other.since(mine), whole=whole, proven=True).applied.changed
 
-    def _apply(self, runs: Sequence[Run], *, whole: bool = False) -> "_Taken":
-        """Apply the runs of a transfer, after their signatures and rights were checked."""
+    def _apply(self, runs: Sequence[Run], *, whole: bool = False, proven: bool = False) -> "_Taken":
+        """Apply the runs of a transfer, after their signatures and rights were checked. `proven`: refuse unproven rows, too."""
         rows, authority = self._local.state.rows, self._local.authority
         if authority is None:
             return _Taken(rows.apply(runs, whole=whole))
         if any(run.lo > rows.seq(run.replica) for run in runs):
             return _Taken(Applied(changed=False, gap=True))
         admission = authority.admit(runs, whole=whole)
+        if proven:
+            authority.check_proven(runs, admission)
         if admission.doubted:
             return _Taken(Applied(changed=False, gap=True), admission.doubted)
         authority.prepare(admission)
