@@ -558,14 +558,19 @@ class Certificates:
         keys = self.keys_of(node)
         if not keys:
             raise UnknownName(node, "member")
-        constraints = self._gossip.state.constraints
+        constraints, revoked = self._gossip.state.constraints, all(map(self._is_revoked, keys))
         own = [id_ for id_ in sorted(constraints) if any(each.dot.replica.node_id == node for each in constraints.additions(id_))]
         return RevocationReport(
             node=node,
             keys=tuple(sorted(keys)),
-            revoked=all(map(self._is_revoked, keys)),
+            revoked=revoked,
+            already=revoked,
             constraints=tuple(own),
-            certified=tuple(sorted({each.node for each in self._members() if each.issuer in keys} - {node})),
+            certified=tuple(
+                name
+                for name, member in self.members().items()
+                if name != node and member.issuer in keys and not self._is_revoked(member.fingerprint)
+            ),
         )
 
     def keys_of(self, node: str) -> set[str]:

@@ -340,12 +340,7 @@ class Node:
         Raises `UnknownName` for a node without a certificate, `NotPermitted` on a node that is no operator, and
         `ConstraintCrdtError` for this node and for a node without an identity.
         """
-        certificates = self.certificates
-        report, authority = certificates.revocation(node), self.gossip.authority
-        revoked = frozenset() if authority is None else authority.revoked
-        members = [member for name, member in certificates.members().items() if name in report.certified]
-        certified = tuple(each.node for each in members if each.issuer in report.keys and each.fingerprint not in revoked)
-        report = msgspec.structs.replace(report, certified=certified, already=report.revoked)
+        report = self.certificates.revocation(node)
         if dry_run:
             return report
         self._check_call()
