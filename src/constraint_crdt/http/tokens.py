@@ -32,6 +32,7 @@ from typing import Final, NamedTuple
 
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.operations.operation import Right
+from constraint_crdt.store.files import replace_file
 
 LEAST_CHARACTERS = 16
 MOST_CHARACTERS = 256
@@ -232,26 +233,17 @@ class TokenFile:
 
     def _write(self, text: str) -> None:
         """Replace the file as a whole, for the same user and group, or leave it as it was."""
-        beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            try:
-                number = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(number, "w", encoding="utf-8") as opened:
-                    if self.path.exists():  # made by root for the user of a node: the node goes on reading it
-                        former = self.path.stat()
-                        with contextlib.suppress(PermissionError):
-                            os.fchown(number, former.st_uid, former.st_gid)
-                            os.fchmod(number, former.st_mode & 0o660 | 0o600)
-                    opened.write(text)
-                    opened.flush()
-                    os.fsync(number)
-                beside.replace(self.path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    beside.unlink()
-                raise
+            replace_file(self.path, text.encode(), prepare=self._keep_owner)
         except OSError as error:
             raise self._unwritable(error) from None
+
+    def _keep_owner(self, handle: int) -> None:
+        if self.path.exists():  # made by root for the user of a node: the node goes on reading it
+            former = self.path.stat()
+            with contextlib.suppress(PermissionError):
+                os.fchown(handle, former.st_uid, former.st_gid)
+                os.fchmod(handle, former.st_mode & 0o660 | 0o600)
 
     def _unwritable(self, error: OSError) -> ConstraintCrdtError:
         return ConstraintCrdtError(f"cannot write the tokens in {self.path}: {error.strerror or error}; nothing has changed")

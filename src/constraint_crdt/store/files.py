@@ -32,7 +32,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -212,15 +212,20 @@ def read_bounded(file: Path, most: int) -> bytes:
     return data
 
 
-def replace_file(file: Path, content: bytes) -> None:
-    """Replace a file as a whole, for the owner only. Raises `OSError`; the former content stays then."""
+def replace_file(file: Path, content: bytes, *, prepare: Callable[[int], object] | None = None) -> None:
+    """Replace a file as a whole. Raises `OSError`; the former content stays then.
+
+    For the owner only, unless `prepare` changes that: it is called with the open file, still empty.
+    """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with open(handle, "wb") as opened:
+            if prepare is not None:
+                prepare(handle)
             opened.write(content)
             opened.flush()
-            os.fsync(opened.fileno())
+            os.fsync(handle)
         temporary.replace(file)
     except BaseException:
         with contextlib.suppress(OSError):
