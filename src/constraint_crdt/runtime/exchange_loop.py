@@ -276,6 +276,10 @@ class ExchangeLoop:
         if not self._is_listed(peer.name):
             self._live.discard(peer.name)
 
+    def round_trip(self, peer: Peer) -> float | None:
+        """The round-trip time of a peer in seconds; None before its first answer."""
+        return self._selector.round_trip(peer)
+
     def push(self) -> None:
         """Push the changes of the state soon."""
         self._dirty.set()
