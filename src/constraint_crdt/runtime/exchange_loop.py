@@ -395,6 +395,8 @@ class ExchangeLoop:
         name = message.node.node_id
         if name not in self._live and name != self._gossip.node_id and self._is_listed(name):
             self._live.add(name)
+            for peer in [peer for peer in self._resting if peer.name == name]:
+                del self._resting[peer]  # a way has come back, and most likely the other one
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
         self._received(name, result)

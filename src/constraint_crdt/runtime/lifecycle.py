@@ -35,7 +35,7 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
-from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
+from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -87,7 +87,10 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 PATIENCE = 3
-"""Looks in a row at which a writing node is missing before it is told as missed."""
+"""Looks at which a writing node is missing before it is told as missed."""
+
+WRITES_KEPT = 30
+"""Looks for which a write is a sign that a node lives."""
 
 
 class MissedNodes:
@@ -97,6 +100,9 @@ class MissedNodes:
         self._me = me
         self._seen: dict[Replica, int] = {}
         self._missed: dict[str, int] = {}
+        self._wrote: dict[str, int] = {}
+        """The number of the look at which each missing node had written last."""
+        self._looks = 0
 
     @property
     def missed(self) -> list[str]:
@@ -104,14 +110,16 @@ class MissedNodes:
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
     def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> Set[str]:
-        """The nodes that wrote since the last look, or before without being live here since. `revoked` nodes get no link."""
+        """The nodes that are not live here and wrote lately. `revoked` nodes get no link. O(rows)."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
-        self._seen = dict(clock)
+        self._seen, self._looks = dict(clock), self._looks + 1
         for name in live | revoked:
             self._missed.pop(name, None)
+            self._wrote.pop(name, None)
         for name in writing - live - revoked - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
-        return self._missed.keys()
+            self._wrote[name] = self._looks
+        return {name for name, look in self._wrote.items() if self._looks - look < WRITES_KEPT}
 
 
 class Membership:
@@ -378,6 +386,7 @@ class Runtime:
             measured=lambda: self.measurements.fresh(time.monotonic_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
+            link_kinds=lambda: link_kinds(self.transport),
         )  # fmt: skip
 
         # The publications: events, alerts, notices.

@@ -46,11 +46,13 @@ import zenoh
 from zenoh.handlers import Callback
 
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
+from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
     alive_key,
     alive_keys,
     close_session,
     in_daemon_thread,
+    link_ends,
     main_id,
     node_key,
     peer_of,
@@ -186,6 +188,9 @@ LOG_EVERY = 60.0
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
+EASE_SECONDS = 0.05
+"""Seconds from a new link until the options of its connection are set: those of others that come at once are set with them."""
+
 EARLY_SECONDS = 2.0
 EARLY_REQUESTS = 64
 """Requests that are held until the token of their sender comes: for how long, and how many at most."""
@@ -278,6 +283,7 @@ class ZenohSession:
         if identity is not None and self._authenticator is not None:
             self._proofs.append(identity.prove(me.session, self._authenticator.public))
         self._sides: dict[Declared, None] = {}
+        self._eased = False
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -358,9 +364,18 @@ class ZenohSession:
             return "side"
         return "router" if any(self._main.linked.values()) else "direct"
 
+    def _ease(self) -> None:
+        """Set the options of the connections of new links, in the background."""
+        self._eased = False
+        sessions = [declared.raw for declared in (self._main, *self._sides)]
+        start_daemon_thread(lambda: ease_links(link_ends(sessions)))
+
     def _link(self, declared: Declared, other: str, is_router: bool, up: bool) -> None:
         if up:
             declared.linked[other] = is_router
+            if not self._eased:
+                self._eased = True
+                self._loop.call_later(EASE_SECONDS, self._ease)
         else:
             declared.linked.pop(other, None)
         self._moved()

@@ -432,6 +432,15 @@ def linked_addresses(session: zenoh.Session) -> list[str]:
     return [link.dst.partition("/")[2].rpartition(":")[0].strip("[]").partition("%")[0] for link in session.info.links()]
 
 
+def link_ends(sessions: Sequence[zenoh.Session]) -> list[tuple[str, str]]:
+    """The locators of both ends of each link of these sessions, without sessions that are closed."""
+    found: list[tuple[str, str]] = []
+    for session in sessions:
+        with contextlib.suppress(zenoh.ZError):
+            found += [(link.src, link.dst) for link in session.info.links()]
+    return found
+
+
 _open: set[zenoh.Session] = set()
 _exiting = threading.Event()
 atexit.register(_exiting.set)  # runs before the wait for daemon threads, which was registered earlier
