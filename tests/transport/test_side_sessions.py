@@ -17,8 +17,9 @@ from constraint_crdt.transport.zenoh import (
     ZenohTransport,
 )
 from tests.fleet.relay import Relay
+from tests.runtime.fleet import eventually
 
-from .seats import DEADLINE, Network, Seat, all_see_all
+from .seats import Network, Seat, all_see_all
 from .test_zenoh_links import break_links, port_of
 
 ADDRESS = Sought(("tcp/192.0.2.7:7447",))
@@ -180,9 +181,7 @@ async def test_both_open_one_and_one_of_them_stays(zenoh: Network, monkeypatch: 
     _seek(a, b)
     _seek(b, a)
     await all_see_all(a, b)
-    async with asyncio.timeout(DEADLINE):
-        while len(_linking(a)._sides) != 1 or _linking(b)._sides:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: len(_linking(a)._sides) == 1 and not _linking(b)._sides)
     assert a.changes == [(b.me, True)]
     assert b.changes == [(a.me, True)], "nothing was lost on the way to one"
     assert await b.ask(a, b"x") == [b"x"]
@@ -219,9 +218,7 @@ async def test_a_direct_link_that_comes_back_takes_over(zenoh: Network) -> None:
     assert _linking(b).links() == {"a": "side"}
     changes = len(a.changes), len(b.changes)
     relay.join()
-    async with asyncio.timeout(DEADLINE):
-        while _linking(a)._sides or _linking(b).links() != {"a": "direct"}:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: not _linking(a)._sides and _linking(b).links() == {"a": "direct"})
     assert (len(a.changes), len(b.changes)) == changes, "the peer stayed all the time"
     assert await a.ask(b, b"x") == [b"x"]
     relay.close()

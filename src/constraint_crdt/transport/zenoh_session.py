@@ -283,7 +283,7 @@ class ZenohSession:
         if identity is not None and self._authenticator is not None:
             self._proofs.append(identity.prove(me.session, self._authenticator.public))
         self._sides: dict[Declared, None] = {}
-        self._eased = False
+        self._easing = False
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -298,9 +298,14 @@ class ZenohSession:
             is_router = other.whatami == zenoh.WhatAmI.ROUTER
             self._hand_over(self._link, declared, str(other.zid), is_router, event.kind == zenoh.SampleKind.PUT)
 
+        def on_connection(event: zenoh.LinkEvent) -> None:
+            if event.kind == zenoh.SampleKind.PUT:
+                self._hand_over(self._ease_soon)
+
         query, token = Callback(self._on_query, indirect=False), Callback(on_token, indirect=False)
         # The tokens come last: a peer notified of a token finds the answering key declared.
         declared.held = (
+            raw.info.declare_link_events_listener(Callback(on_connection, indirect=False), history=True),
             raw.info.declare_transport_events_listener(Callback(on_link, indirect=False), history=True),
             *(raw.declare_queryable(node_key(fleet, self._me, proven=bool(proof)), query, complete=True) for proof in self._proofs),
             *(
@@ -364,18 +369,22 @@ class ZenohSession:
             return "side"
         return "router" if any(self._main.linked.values()) else "direct"
 
+    def _ease_soon(self) -> None:
+        if not self._easing:
+            self._easing = True
+            self._loop.call_later(EASE_SECONDS, self._ease)
+
     def _ease(self) -> None:
         """Set the options of the connections of new links, in the background."""
-        self._eased = False
+        self._easing = False
+        if self._closed:
+            return
         sessions = [declared.raw for declared in (self._main, *self._sides)]
         start_daemon_thread(lambda: ease_links(link_ends(sessions)))
 
     def _link(self, declared: Declared, other: str, is_router: bool, up: bool) -> None:
         if up:
             declared.linked[other] = is_router
-            if not self._eased:
-                self._eased = True
-                self._loop.call_later(EASE_SECONDS, self._ease)
         else:
             declared.linked.pop(other, None)
         self._moved()
