@@ -7,12 +7,14 @@ import pytest
 
 from constraint_crdt.transport import LinkKind, Sought, zenoh
 from constraint_crdt.transport.zenoh import (
+    ANSWERED_TURN,
     MOST_TRYING,
     QUICK_TURNS,
     SEEDS,
     SETTLED,
     START_WAIT,
     TURN,
+    Opening,
     SidePlan,
     ZenohTransport,
 )
@@ -38,14 +40,14 @@ class Planned:
         self.theirs: set[str] = set()
         self.opened: list[tuple[float, str]] = []
         self.closed: list[tuple[float, str]] = []
-        self.seconds: list[float] = []
+        self.openings: list[Opening] = []
 
     def run(self, seconds: float) -> None:
         until = self.now + seconds
         while self.now < until:
             opened, closed = self.plan.look(self.now, self.sought, self.links, self.ours, self.theirs)
             self.opened += [(self.now, each.name) for each in opened]
-            self.seconds += [each.open_seconds for each in opened]
+            self.openings += opened
             self.closed += [(self.now, name) for name in closed]
             self.now += 0.25
 
@@ -126,15 +128,23 @@ def test_a_peer_missing_for_long_is_tried_less_often_unless_others_hear_of_it() 
     assert QUICK_TURNS < turns.count("dead") < turns.count("cut") / 5
 
 
-def test_the_time_for_opening_follows_the_round_trip_and_else_takes_turns() -> None:
+@pytest.mark.parametrize(("round_trip", "seconds"), [(3.0, 18.0), (0.01, 0.6), (None, 1.0)])
+def test_the_time_for_opening_follows_the_round_trip(round_trip: float | None, seconds: float) -> None:
     planned = Planned()
-    planned.sought = {"b": Sought(ADDRESS.endpoints, round_trip=3.0)}
-    planned.run(1.0)
-    assert planned.seconds == [18.0]
+    planned.sought = {"b": Sought(ADDRESS.endpoints, round_trip=round_trip)}
+    planned.run(3 * TURN)
+    assert [(each.open_seconds, each.knocks) for each in planned.openings] == [(seconds, False), (seconds, True), (seconds, True)]
+
+
+def test_a_turn_is_longer_once_an_endpoint_has_answered() -> None:
     planned = Planned()
     planned.sought = {"b": ADDRESS}
-    planned.run(3 * TURN)
-    assert planned.seconds == [1.0, 4.0, 20.0]
+    planned.run(1.0)
+    planned.plan.answered("b")
+    planned.run(TURN + ANSWERED_TURN - 1.0)
+    assert not planned.closed
+    planned.run(2.0)
+    assert [name for _, name in planned.closed] == ["b"]
 
 
 def test_nothing_is_opened_at_the_start_while_gossip_may_find_the_peers() -> None:

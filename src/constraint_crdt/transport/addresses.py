@@ -15,6 +15,9 @@ An endpoint is `tcp/HOST:PORT` or `tls/HOST:PORT`. Rules:
   process. Without the option closing takes no time, and the system goes on sending what is left.
 - `TCP_THIN_LINEAR_TIMEOUTS`: the first six repetitions of a lost packet come at the same interval, so a link that a cut did not end
   goes on soon after it. Linux only.
+- `TCP_USER_TIMEOUT`: a link on which nothing is acknowledged for `DEAD_SECONDS` is closed, and for longer on a slow or lossy one,
+  by the round trip and the repetitions that the system has counted. So the lease of Zenoh, which is one for all links of a session,
+  can be that of the worst. Linux only.
 
 The limit of connections is for Linux only. Zenoh works off refused handshakes one by one, with 0.1 s after each, and keeps their
 connections until then. So an address that opened ten connections per second kept members from linking, and 60 per second filled the
@@ -145,13 +148,12 @@ def _resolved(endpoint: str) -> list[tuple[str, str, int]]:
     return [(scheme, each, port) for each in dict.fromkeys(str(address[0]) for *_, address in found)]
 
 
-KNOCK_EVERY = 0.5
 MOST_KNOCKS = 16
-"""Seconds between two connections that are tried to each of the endpoints of one node, and such connections at a time, at most."""
+"""Connections that are tried at a time to the endpoints of one node, at most."""
 
 
-async def first_answering(endpoints: Sequence[str]) -> str:
-    """The first of the endpoints of a node that takes a TCP connection. Tries until one does.
+async def first_answering(endpoints: Sequence[str], every: float) -> str:
+    """The first of the endpoints of a node that takes a TCP connection. Tries each of them every `every` seconds, until one does.
 
     A try goes on while others begin, so a slow link has its time, and a route that comes back is found at once.
     """
@@ -163,7 +165,7 @@ async def first_answering(endpoints: Sequence[str]) -> str:
             for oldest in list(pending)[:-MOST_KNOCKS]:
                 oldest.cancel()
                 del pending[oldest]
-            until = asyncio.get_running_loop().time() + KNOCK_EVERY
+            until = asyncio.get_running_loop().time() + every
             while pending and (left := until - asyncio.get_running_loop().time()) > 0:
                 done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
@@ -247,8 +249,19 @@ def _address(host: str) -> "Address | None":
 
 # --- the connections of links ---------------------------------------------------------------------------------------------
 
-_THIN_LINEAR_TIMEOUTS = 16
-"""TCP_THIN_LINEAR_TIMEOUTS, by linux/tcp.h."""
+DEAD_SECONDS = 4.0
+DEAD_ROUND_TRIPS = 8
+LONGEST_DEAD_SECONDS = 30.0
+"""Seconds without an acknowledgement after which a link is closed: at least, in round trips, and at most."""
+
+LOSS_WEIGHT = 10
+"""By so many times the share of repeated packets a link has more time."""
+
+_THIN_LINEAR_TIMEOUTS, _USER_TIMEOUT, _INFO = 16, 18, 11
+"""TCP_THIN_LINEAR_TIMEOUTS, TCP_USER_TIMEOUT and TCP_INFO, by linux/tcp.h."""
+
+_ROUND_TRIP, _REPEATED, _SENT, _INFO_BYTES = 68, 100, 136, 144
+"""Offsets in `tcp_info` of the round trip in microseconds, and of the packets repeated and sent."""
 
 _NO_LINGER = struct.pack("ii", 0, 0)
 
@@ -270,6 +283,17 @@ def ease_links(links: Collection[tuple[str, str]]) -> None:
                 opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
                 if sys.platform == "linux":
                     opened.setsockopt(socket.IPPROTO_TCP, _THIN_LINEAR_TIMEOUTS, 1)
+                    seconds = dead_seconds(opened.getsockopt(socket.IPPROTO_TCP, _INFO, _INFO_BYTES))
+                    opened.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, round(seconds * 1000))
+
+
+def dead_seconds(info: bytes) -> float:
+    """Seconds without an acknowledgement after which a connection is closed. `info`: its `tcp_info`."""
+    if len(info) < _INFO_BYTES:
+        return DEAD_SECONDS
+    round_trip, repeated, sent = (struct.unpack_from("=I", info, offset)[0] for offset in (_ROUND_TRIP, _REPEATED, _SENT))
+    usual = max(DEAD_SECONDS, DEAD_ROUND_TRIPS * round_trip / 1e6)
+    return float(min(usual * (1 + LOSS_WEIGHT * repeated / max(sent, 1)), LONGEST_DEAD_SECONDS))
 
 
 def _socket_address(locator: str) -> tuple[str, int]:

@@ -15,7 +15,9 @@ session is never closed for a link, so a missing link costs only that link. `Sid
    two nodes, that of the greater name is closed.
 3. A bounded number of side sessions tries at a time. Each tries for a while, then others have their turn: those with the fewest
    turns first, nodes that others have heard of before the others. Nodes missing for long are tried at growing intervals.
-4. The time for opening a link follows the round trip of the peer. While that is unknown, each turn takes another time.
+4. In the first turn Zenoh connects, with a time for opening that follows the round trip of the peer, so that it tries often. In
+   later turns, and with several endpoints, the first endpoint that takes a TCP connection is found before, with tries that overlap.
+   Then Zenoh has the time that the worst link needs.
 """
 
 import asyncio
@@ -105,11 +107,14 @@ MOST_SIDES = 64
 SLOW_RETRY_SECONDS = 4.0
 """Seconds between two tries of a side session to a peer that is missing for long."""
 
-OPEN_TIMES = (1.0, 4.0, 20.0)
-"""Seconds for opening a link to a peer whose round trip is unknown, in turn."""
-
+LEAST_OPEN, USUAL_OPEN, LONG_OPEN = 0.6, 1.0, 120.0
 OPEN_ROUND_TRIPS = 6
-"""Round trips that opening a link takes at most, with some reserve: two of TCP and TLS, two of Zenoh."""
+"""Seconds for opening a link: at least, with an unknown round trip, and once an endpoint has answered; and in round trips: two of
+TCP and TLS, two of Zenoh, and a reserve.
+"""
+
+ANSWERED_TURN = 60.0
+"""Seconds by which a turn is longer once an endpoint has answered."""
 
 LOOK_EVERY, SLOW_LOOK_EVERY = 0.25, 1.0
 """Seconds between two looks at the links while one is missing; and while those are missing only that were for long."""
@@ -130,6 +135,8 @@ class Opening(NamedTuple):
     endpoints: tuple[str, ...]
     open_seconds: float
     retry_seconds: float
+    knocks: bool
+    """Whether an endpoint that answers is found before."""
 
 
 @dataclass
@@ -149,6 +156,8 @@ class _Side:
     """An open side session."""
 
     trying_since: float | None
+    turn: float
+    """Seconds for which it tries."""
     better_since: float | None = None
 
 
@@ -209,7 +218,7 @@ class SidePlan:
         side.better_since = (side.better_since if side.better_since is not None else now) if better else None
         if better:
             return side.better_since is not None and now - side.better_since >= SETTLED
-        if side.trying_since is None or now - side.trying_since < TURN:
+        if side.trying_since is None or now - side.trying_since < side.turn:
             return False
         missing = self._missing.get(name)
         if missing is not None and missing.turns >= QUICK_TURNS and not sought[name].alive:
@@ -231,16 +240,19 @@ class SidePlan:
 
     def _open(self, name: str, sought: Sought, now: float) -> Opening:
         missing = self._missing[name]
-        self._sides[name] = _Side(trying_since=now)
         turn = missing.turns
         missing.turns += 1
         missing.next = now
         quick = turn < QUICK_TURNS or sought.alive
-        if sought.round_trip is not None:
-            seconds = min(max(OPEN_TIMES[0], OPEN_ROUND_TRIPS * sought.round_trip), OPEN_TIMES[-1])
-        else:
-            seconds = OPEN_TIMES[turn % len(OPEN_TIMES)]
-        return Opening(name, sought.endpoints, seconds, RETRY_SECONDS if quick else SLOW_RETRY_SECONDS)
+        self._sides[name] = _Side(now, TURN)
+        seconds = USUAL_OPEN if sought.round_trip is None else max(LEAST_OPEN, OPEN_ROUND_TRIPS * sought.round_trip)
+        retry = (RETRY_SECONDS if quick else SLOW_RETRY_SECONDS) * self._random.uniform(0.6, 1.2)
+        return Opening(name, sought.endpoints, min(seconds, LONG_OPEN), retry, knocks=turn > 0)
+
+    def answered(self, name: str) -> None:
+        """An endpoint of a peer has taken a connection."""
+        if name in self._sides:
+            self._sides[name].turn += ANSWERED_TURN
 
 
 class ZenohTransport:
@@ -253,7 +265,8 @@ class ZenohTransport:
         connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
         multicast: also discover nodes by multicast on the local network.
         discover: also link to nodes known to connected nodes; otherwise only to nodes in `connect`.
-        lease: seconds of silence after which a link, and with it a peer, counts as gone.
+        lease: seconds of silence after which a link, and with it a peer, counts as gone. By default 30 for a peer where the system
+            tells of dead connections sooner (Linux), else 4.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
         identity: the identity of the node, for links by TLS with nodes of its fleet alone.
         accept_plain: with an identity, link also to nodes without one.
@@ -268,7 +281,7 @@ class ZenohTransport:
         listen: Sequence[str] | None = None,
         connect: Sequence[str] = (),
         multicast: bool = False,
-        lease: float = 4.0,
+        lease: float | None = None,
         discover: bool = True,
         answers_at_once: int = ANSWERS_AT_ONCE,
         identity: "Identity | None" = None,
@@ -503,7 +516,7 @@ class ZenohTransport:
             for name in closed:
                 self._close_side(session, name)
             for opening in opened:
-                opens = self._open_side(session, me, opening)
+                opens = self._open_side(session, me, plan, opening)
                 self._sides[opening.name] = self._begin(opens, f"side session for {opening.name}")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(plan.next_look):
@@ -519,7 +532,7 @@ class ZenohTransport:
         seen = session.seen_by(side)
         return bool(seen) if name == SEEDS else name in seen
 
-    async def _open_side(self, session: ZenohSession, me: Peer, opening: Opening) -> None:
+    async def _open_side(self, session: ZenohSession, me: Peer, plan: SidePlan, opening: Opening) -> None:
         """Open a side session, where the node has a usable endpoint. Cancelled when its turn is over."""
         settings, listening, seconds = self._settings, self._listening, opening.open_seconds
         usable = usable_connects(opening.endpoints, listening, settings.identity, accept_plain=settings.accept_plain)
@@ -528,8 +541,9 @@ class ZenohTransport:
             tried = await in_daemon_thread(lambda: local_connects(usable, own_addresses(), listening), OPEN_SECONDS, lambda _: None)
             if not tried:
                 return
-            if len(tried) > 1:  # an endpoint that is known to answer needs no short time for opening
-                tried, seconds = (await first_answering(tried),), OPEN_TIMES[-1]
+            if opening.knocks or len(tried) > 1:
+                tried, seconds = (await first_answering(tried, opening.retry_seconds),), LONG_OPEN
+                plan.answered(opening.name)
             raw = await in_daemon_thread(
                 lambda: open_side_session(settings, tried[0], id_, seconds, opening.retry_seconds), OPEN_SECONDS, close_session
             )

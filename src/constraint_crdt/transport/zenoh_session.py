@@ -188,8 +188,10 @@ LOG_EVERY = 60.0
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
-EASE_SECONDS = 0.05
-"""Seconds from a new link until the options of its connection are set: those of others that come at once are set with them."""
+EASE_SECONDS, EASE_AGAIN_SECONDS = 0.05, 30.0
+"""Seconds from a new link until the options of its connection are set: those of others that come at once are set with them. And
+until they are set again, by what the system has measured since.
+"""
 
 EARLY_SECONDS = 2.0
 EARLY_REQUESTS = 64
@@ -284,6 +286,7 @@ class ZenohSession:
             self._proofs.append(identity.prove(me.session, self._authenticator.public))
         self._sides: dict[Declared, None] = {}
         self._easing = False
+        self._eased = 0
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -374,11 +377,17 @@ class ZenohSession:
             self._easing = True
             self._loop.call_later(EASE_SECONDS, self._ease)
 
+    def _ease_again(self, eased: int) -> None:
+        if eased == self._eased:  # else another look is to come
+            self._ease_soon()
+
     def _ease(self) -> None:
         """Set the options of the connections of new links, in the background."""
         self._easing = False
+        self._eased += 1
         if self._closed:
             return
+        self._loop.call_later(EASE_AGAIN_SECONDS, self._ease_again, self._eased)
         sessions = [declared.raw for declared in (self._main, *self._sides)]
         start_daemon_thread(lambda: ease_links(link_ends(sessions)))
 

@@ -36,6 +36,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
@@ -115,6 +116,11 @@ def side_id(session: str) -> str:
 
 
 ROLES = ("peer", "router", "client")
+LEASE, LONG_LEASE = 4.0, 30.0
+KEEP_ALIVE = 2.0
+"""Seconds of silence after which a link counts as gone, and seconds between two keep-alives. The long one leaves time for slow and
+lossy links, where `ease_links` closes the dead ones sooner.
+"""
 DEFAULT_LISTEN = ("tcp/127.0.0.1:0",)
 
 
@@ -143,7 +149,7 @@ def checked(
     connect: Sequence[str],
     *,
     multicast: bool,
-    lease: float,
+    lease: float | None,
     discover: bool = True,
     identity: "Identity | None" = None,
     accept_plain: bool = False,
@@ -155,6 +161,7 @@ def checked(
         raise TransportError(f"a client does not listen; leave out {listen[0]!r}, or take the role peer or router")
     if role == "client" and not connect and not multicast:
         raise TransportError("a client needs a router to connect to; give the endpoint of at least one")
+    lease = _lease_of(role) if lease is None else lease
     if not 0.1 <= lease <= 3600:
         raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
     if listen is None:
@@ -178,9 +185,15 @@ def checked(
     return Settings(role, tuple(listen), tuple(dict.fromkeys(connect)), multicast, lease, discover, identity, accept_plain)
 
 
-LINK_OPEN_SECONDS = 20.0
-LINK_ACCEPT_SECONDS = 30.0
-"""Seconds for opening a link. The main session has time for links of 3 s there and back, which take five turns with TLS."""
+def _lease_of(role: str) -> float:
+    return LONG_LEASE if role == "peer" and sys.platform == "linux" else LEASE
+
+
+LINK_OPEN_SECONDS = 30.0
+LINK_ACCEPT_SECONDS = 120.0
+"""Seconds for opening a link. The main session has time for links of 3 s there and back, which take five turns with TLS. Who
+accepts has time for those that lose every other packet, too.
+"""
 
 RETRY_SECONDS = 0.5
 """Seconds between two tries at a configured endpoint, at most."""
@@ -219,7 +232,11 @@ def zenoh_config(settings: Settings, listening: Sequence[str], id_: str) -> dict
             "shared_memory": {"enabled": False},
             "link": {
                 # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
-                "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
+                "tx": {
+                    "lease": round(settings.lease * 1000),
+                    "keep_alive": max(4, round(settings.lease / KEEP_ALIVE)),
+                    "queue": {"size": {"data": 16}},
+                },
                 "rx": {"max_message_size": 16 * 1024 * 1024},
                 **({} if settings.identity is None else _tls(settings.identity, settings.protocols)),
             },
