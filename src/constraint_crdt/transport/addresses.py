@@ -217,11 +217,7 @@ def own_addresses() -> list[str]:
     """The addresses of this machine for other nodes, at most `MOST_ADDRESSES`: those with a default route first, link-local ones
     without others, loopback without anything else. O(interfaces).
     """
-    found: dict[str, None] = {}
-    for family, elsewhere in _ELSEWHERE:
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))  # sends nothing: only looks into the routing table
-            found[probe.getsockname()[0]] = None
+    found = dict.fromkeys(_routed_addresses())
     others = [(text, address) for text in _interface_addresses() if (address := _address(text)) is not None]
     found |= {text: None for text, address in others if not address.is_loopback and not address.is_link_local}
     if not found:
@@ -229,6 +225,16 @@ def own_addresses() -> list[str]:
     if not found:
         found |= {text: None for text, address in others if address.is_loopback}
     return list(found)[:MOST_ADDRESSES] or ["127.0.0.1"]
+
+
+def _routed_addresses() -> list[str]:
+    """The address of this machine with a default route, of each IP version."""
+    found: list[str] = []
+    for family, elsewhere in _ELSEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))  # sends nothing: only looks into the routing table
+            found.append(probe.getsockname()[0])
+    return found
 
 
 def _interface_addresses() -> list[str]:
@@ -251,7 +257,7 @@ def _address(host: str) -> "Address | None":
 
 DEAD_SECONDS = 4.0
 DEAD_ROUND_TRIPS = 8
-LONGEST_DEAD_SECONDS = 30.0
+LONGEST_DEAD_SECONDS = 60.0
 """Seconds without an acknowledgement after which a link is closed: at least, in round trips, and at most."""
 
 LOSS_WEIGHT = 10

@@ -113,7 +113,7 @@ OPEN_ROUND_TRIPS = 6
 TCP and TLS, two of Zenoh, and a reserve.
 """
 
-ANSWERED_TURN = 60.0
+ANSWERED_TURN = 150.0
 """Seconds by which a turn is longer once an endpoint has answered."""
 
 LOOK_EVERY, SLOW_LOOK_EVERY = 0.25, 1.0
@@ -265,7 +265,7 @@ class ZenohTransport:
         connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
         multicast: also discover nodes by multicast on the local network.
         discover: also link to nodes known to connected nodes; otherwise only to nodes in `connect`.
-        lease: seconds of silence after which a link, and with it a peer, counts as gone. By default 30 for a peer where the system
+        lease: seconds of silence after which a link, and with it a peer, counts as gone. By default 60 for a peer where the system
             tells of dead connections sooner (Linux), else 4.
         answers_at_once: the limit of running handlers; a request beyond the limit stays unanswered.
         identity: the identity of the node, for links by TLS with nodes of its fleet alone.

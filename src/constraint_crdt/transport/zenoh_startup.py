@@ -116,7 +116,7 @@ def side_id(session: str) -> str:
 
 
 ROLES = ("peer", "router", "client")
-LEASE, LONG_LEASE = 4.0, 30.0
+LEASE, LONG_LEASE = 4.0, 60.0
 KEEP_ALIVE = 2.0
 """Seconds of silence after which a link counts as gone, and seconds between two keep-alives. The long one leaves time for slow and
 lossy links, where `ease_links` closes the dead ones sooner.
@@ -189,7 +189,7 @@ def _lease_of(role: str) -> float:
     return LONG_LEASE if role == "peer" and sys.platform == "linux" else LEASE
 
 
-LINK_OPEN_SECONDS = 30.0
+LINK_OPEN_SECONDS = 60.0
 LINK_ACCEPT_SECONDS = 120.0
 """Seconds for opening a link. The main session has time for links of 3 s there and back, which take five turns with TLS. Who
 accepts has time for those that lose every other packet, too.
