@@ -6,7 +6,7 @@ import pytest
 
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import Host, are_linked, have, network
-from tests.network.rows import Watch, nightly
+from tests.network.rows import Watch, nightly, random_ids
 
 pytestmark = pytest.mark.processes
 
@@ -21,11 +21,6 @@ def set_in(host: Host, setting: str, value: int) -> None:
     subprocess.run(["nsenter", *entered, "sh", "-c", write], check=True)
 
 
-def lengthy(number: int) -> list[str]:
-    """Ids of constraints that take some kB on a link, compressed."""
-    return [f"c{number}-{7919 * each % 99991:x}-{104729 * each % 999983:x}" for each in range(1000)]
-
-
 @nightly
 def test_doctor_names_the_peer_and_what_to_do() -> None:
     """Before: no hint. The links fall each four seconds, and `doctor` says that all is well, or that a firewall is in between."""
@@ -37,7 +32,7 @@ def test_doctor_names_the_peer_and_what_to_do() -> None:
         forge.add("short")
         seconds_until(lambda: have([anvil], "short"))
         assert forge.findings("size") == []
-        forge.add(*lengthy(1))
+        forge.add(*random_ids(1000))
         seconds_until(lambda: forge.findings("size"), 30)
         (finding,) = forge.findings("size")
         assert "long ones do not reach anvil" in finding["what"]
@@ -61,6 +56,6 @@ def test_what_doctor_advises_helps(advice: str) -> None:
         seconds_until(lambda: are_linked([forge, anvil]))
         net.set_all(limit=LIMIT, delay=0.01)
         for number in range(2):
-            forge.add(*lengthy(number))
+            forge.add(*random_ids(2000)[1000 * number : 1000 * (number + 1)])
             seconds_until(lambda number=number: anvil.get("status")["constraints"] == 1000 * (number + 1), 20)  # type: ignore[misc]
         assert forge.findings("size") == []
