@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from constraint_crdt.operations.operation import LARGEST_PAGE
 from tests import fork_server
 from tests.fleet.processes import NodeProcess, clean_environment
 from tests.network import switch
@@ -45,11 +46,11 @@ class SwitchError(Exception):
 class Host:
     """A network namespace behind a port of the switch."""
 
-    def __init__(self, number: int, port: int, namespaces: Sequence[str]) -> None:
+    def __init__(self, address: str, port: int, namespaces: Sequence[str]) -> None:
         self.port = port
         self.namespaces = namespaces
         """The files of the namespaces to enter."""
-        self.address = _ipv4(number)
+        self.address = address
         self.link_local = f"fe80::ff:fe00:{port:x}"
         """The link-local address that the system derives from the hardware address."""
 
@@ -57,10 +58,6 @@ class Host:
     def endpoint(self) -> str:
         """Where a node that was started without `--listen` listens."""
         return f"tcp/{self.address}:{PORT}"
-
-
-def _ipv4(number: int) -> str:
-    return f"10.0.0.{number + 1}"
 
 
 class NetworkNode(NodeProcess):
@@ -105,14 +102,17 @@ class NetworkNode(NodeProcess):
         return json.loads(content)
 
     def add(self, *ids: str) -> None:
-        """Add constraints."""
-        for id_ in ids:
-            self.call("POST", "constraints", {"id": id_})
+        """Add constraints, in one write."""
+        self.call("POST", "batch", {"changes": [{"add": {"id": id_}} for id_ in ids]})
 
     @property
-    def ids(self) -> set[str]:
-        """The ids of the active constraints."""
-        return {each["id"] for each in self.get("constraints")}
+    def peers(self) -> int:
+        """The number of live peers."""
+        return int(self.get("status")["peers"])
+
+    def findings(self, check: str) -> list[dict[str, Any]]:
+        """What `doctor` finds by this check."""
+        return [each for each in self.get("diagnosis")["findings"] if each["check"] == check]
 
     @property
     def log_bytes(self) -> int:
@@ -165,10 +165,18 @@ class Network:
     def hosts(self, count: int) -> list[Host]:
         """More hosts, joined by cables to all others."""
         for _ in range(count):
-            number = len(self._hosts)
-            made = self._ask(do="host", ipv4=_ipv4(number))
-            self._hosts.append(Host(number, made["port"], [*self._outer, made["space"]]))
+            address = f"10.0.0.{len(self._hosts) + 1}"
+            self._add_host(address, address)
         return self._hosts[-count:]
+
+    def host_alone(self) -> Host:
+        """A host without a network: loopback only."""
+        return self._add_host(None, "127.0.0.1")
+
+    def _add_host(self, ipv4: str | None, address: str) -> Host:
+        made = self._ask(do="host", ipv4=ipv4)
+        self._hosts.append(Host(address, made["port"], [*self._outer, made["space"]]))
+        return self._hosts[-1]
 
     def node(self, name: str, host: Host, *flags: str) -> NetworkNode:
         """A node on a host, ready. Without `--listen` among the flags it listens at the endpoint of the host."""
@@ -206,10 +214,14 @@ class Network:
         """It passes again."""
         self.set(one, other, cut=False)
 
-    def split(self, *sides: Sequence[Host], cut: bool = True) -> None:
-        """Cut the sides from each other, or heal the cut."""
-        pairs = [(a, b) for one in sides for other in sides if one is not other for a in one for b in other]
-        self._set(pairs, {"cut": cut})
+    def split(self, one: Sequence[Host], other: Sequence[Host], *, one_way: bool = False) -> None:
+        """Cut two sides from each other: nothing passes between them, or nothing from the first to the second."""
+        pairs = [(a, b) for a in one for b in other]
+        self._set(pairs if one_way else [*pairs, *((b, a) for a, b in pairs)], {"cut": True})
+
+    def set_mtu(self, host: Host, mtu: int) -> None:
+        """The longest packet that a host sends, and takes."""
+        self._ask(do="mtu", port=host.port, mtu=mtu)
 
     def passed(self) -> dict[tuple[str, str], switch.Path]:
         """What passed between addresses so far: frames, bytes, and frames lost."""
@@ -245,6 +257,21 @@ class Network:
 def _raise_error(answer: Mapping[str, Any]) -> None:
     if "error" in answer:
         raise SwitchError(answer["error"])
+
+
+def are_linked(nodes: Sequence[NetworkNode]) -> bool:
+    """Whether each of these sees all others."""
+    return all(node.peers == len(nodes) - 1 for node in nodes)
+
+
+def have(nodes: Iterable[NetworkNode], id_: str) -> bool:
+    """Whether all of these have a constraint."""
+    return all(id_ in {each["id"] for each in node.get(f"constraints?limit={LARGEST_PAGE}")} for node in nodes)
+
+
+def agree(nodes: Iterable[NetworkNode]) -> bool:
+    """Whether these have one state."""
+    return len({node.get("status")["hash"] for node in nodes}) == 1
 
 
 @contextmanager

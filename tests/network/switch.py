@@ -165,7 +165,14 @@ def mac(port: int) -> bytes:
 
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
-_SIOCADDRT, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFHWADDR = 0x890B, 0x8914, 0x8916, 0x891C, 0x8924
+_SIOCADDRT, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK, _SIOCSIFMTU, _SIOCSIFHWADDR = (
+    0x890B,
+    0x8914,
+    0x8916,
+    0x891C,
+    0x8922,
+    0x8924,
+)
 _IFF_UP, _RTF_UP, _ARPHRD_ETHER = 1, 1, 1
 DEVICE = "eth0"
 _TUN = "/dev/net/tun"
@@ -205,9 +212,9 @@ class Ports:
         self.taps: list[int] = []
         self.spaces: list[int] = []
 
-    def add(self, ipv4: str) -> int:
+    def add(self, ipv4: str | None) -> int:
         """A namespace whose device has this address (of a /16), a route to everywhere, and a link-local IPv6 address: the
-        descriptor of the namespace.
+        descriptor of the namespace. Without an address the device is down, and there is loopback only.
         """
         number = len(self.spaces)
         _checked(_libc.unshare(_CLONE_NEWNET), "unshare")
@@ -222,19 +229,25 @@ class Ports:
             def configure(request: int, device: str, content: bytes) -> None:
                 fcntl.ioctl(control, request, struct.pack("16s24s", device.encode(), content))
 
-            configure(_SIOCSIFHWADDR, DEVICE, struct.pack("H6s", _ARPHRD_ETHER, mac(number)))
-            configure(_SIOCSIFADDR, DEVICE, _address(ipv4))
-            configure(_SIOCSIFNETMASK, DEVICE, _address("255.255.0.0"))
-            for device in ("lo", DEVICE):
-                configure(_SIOCSIFFLAGS, device, struct.pack("H", _IFF_UP))
-            name = ctypes.create_string_buffer(DEVICE.encode())
-            anywhere = _address("0.0.0.0")
-            # `struct rtentry`: destination, gateway and mask, flags, metric, and the device.
-            route = struct.pack("8x16s16s16sH22xh6xQ24x", anywhere, anywhere, anywhere, _RTF_UP, 0, ctypes.addressof(name))
-            fcntl.ioctl(control, _SIOCADDRT, route)
+            configure(_SIOCSIFFLAGS, "lo", struct.pack("H", _IFF_UP))
+            if ipv4 is not None:
+                configure(_SIOCSIFHWADDR, DEVICE, struct.pack("H6s", _ARPHRD_ETHER, mac(number)))
+                configure(_SIOCSIFADDR, DEVICE, _address(ipv4))
+                configure(_SIOCSIFNETMASK, DEVICE, _address("255.255.0.0"))
+                configure(_SIOCSIFFLAGS, DEVICE, struct.pack("H", _IFF_UP))
+                name = ctypes.create_string_buffer(DEVICE.encode())
+                anywhere = _address("0.0.0.0")
+                # `struct rtentry`: destination, gateway and mask, flags, metric, and the device.
+                route = struct.pack("8x16s16s16sH22xh6xQ24x", *[anywhere] * 3, _RTF_UP, 0, ctypes.addressof(name))
+                fcntl.ioctl(control, _SIOCADDRT, route)
         self.taps.append(tap)
         self.spaces.append(space)
         return space
+
+    def set_mtu(self, number: int, mtu: int) -> None:
+        """The longest packet of the device in a namespace."""
+        with self.socket(number, socket.AF_INET) as control:
+            fcntl.ioctl(control, _SIOCSIFMTU, struct.pack("16si20x", DEVICE.encode(), mtu))
 
     def socket(self, number: int, family: int) -> socket.socket:
         """A TCP socket in a namespace."""
@@ -261,7 +274,7 @@ class Switch:
         self._polled.register(control, select.EPOLLIN)
         self._port_of: dict[int, int] = {}
         self._commands: Mapping[str, Callable[..., Mapping[str, Any] | socket.socket]] = {
-            "host": self._host, "set": self._set, "socket": self._socket, "count": self._count,
+            "host": self._host, "set": self._set, "mtu": self._set_mtu, "socket": self._socket, "count": self._count,
         }  # fmt: skip
 
     def serve(self) -> None:
@@ -301,7 +314,7 @@ class Switch:
         else:
             self._control.send(json.dumps(answer).encode())
 
-    def _host(self, ipv4: str) -> Mapping[str, Any]:
+    def _host(self, ipv4: str | None) -> Mapping[str, Any]:
         space = self._ports.add(ipv4)
         port, tap = self._fabric.add_port(), self._ports.taps[-1]
         self._port_of[tap] = port
@@ -312,6 +325,10 @@ class Switch:
         for source, target in pairs:
             for name, value in values.items():
                 setattr(self._fabric.paths[source, target], name, value)
+        return {}
+
+    def _set_mtu(self, port: int, mtu: int) -> Mapping[str, Any]:
+        self._ports.set_mtu(port, mtu)
         return {}
 
     def _socket(self, port: int, family: int) -> socket.socket:

@@ -20,6 +20,7 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.nodes import LinkProtection
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
@@ -95,6 +96,10 @@ class Inbox(LivePeers, Protocol):
     @property
     def refused(self) -> int:
         """Messages refused since the start."""
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach."""
 
 
 MOST_UNTOLD = 1_000
@@ -468,6 +473,9 @@ class Diagnosis:
         if beside := sorted(name for name in others if kinds.get(name) == "side"):
             what = f"the usual link to {named(beside)} is broken or never came; a session for each link alone is in its place"
             yield Finding(check="links", level="ok", what=what)
+        limits = self._inbox.size_limits
+        if limits:
+            yield _size_finding(limits)
         reach = self.reach()
         if reach is not None:
             yield reach
@@ -506,6 +514,19 @@ class Diagnosis:
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield from self.certificates()
+
+
+def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
+    """The peers behind a path that drops long packets, or does not pass long messages for another reason."""
+    told = [
+        f"{each.peer} (none of {each.failed:,} bytes or more in {each.tries} tries; those of {each.passed:,} bytes do)"
+        for each in limits
+    ]
+    advice = (
+        "a tunnel or router on the way drops packets above some size without a word: let it clamp the MSS, or on both machines "
+        "lower the MTU (`ip link set dev DEVICE mtu 1280`) or set `sysctl -w net.ipv4.tcp_mtu_probing=1` (docs/how-to/networks.md)"
+    )
+    return Finding(check="size", level="warn", what=f"short messages pass, long ones do not reach {named(told)}", advice=advice)
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:

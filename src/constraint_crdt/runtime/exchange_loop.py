@@ -35,6 +35,7 @@ from typing import Literal
 import msgspec
 
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
@@ -250,6 +251,7 @@ class ExchangeLoop:
         """Bytes of cells from peers new here."""
         self.receipts = Receipts()
         """The receipts of the exchanges begun here."""
+        self._sizes = MessageSizes()
 
     @property
     def live(self) -> Set[str]:
@@ -260,6 +262,11 @@ class ExchangeLoop:
     def refused(self) -> int:
         """Messages refused, here and by the transport."""
         return self._refused + self._transport.refused
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach. O(peers)."""
+        return tuple(self._sizes.limits(asyncio.get_running_loop().time()))
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
@@ -377,7 +384,12 @@ class ExchangeLoop:
         self.sent += 1
         clock = asyncio.get_running_loop()
         begun = clock.time()
-        replies = await self._transport.request(peer, data, patience)
+        try:
+            replies = await self._transport.request(peer, data, patience)
+        except Unreachable:
+            self._sizes.requested(peer.name, len(data), clock.time(), answered=False)
+            raise
+        self._sizes.requested(peer.name, len(data), clock.time(), answered=True)
         if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
             self._selector.answered(peer, clock.time() - begun)
         return replies

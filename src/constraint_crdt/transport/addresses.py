@@ -298,6 +298,8 @@ def dead_seconds(info: bytes) -> float:
     if len(info) < _INFO_BYTES:
         return DEAD_SECONDS
     round_trip, repeated, sent = (struct.unpack_from("=I", info, offset)[0] for offset in (_ROUND_TRIP, _REPEATED, _SENT))
+    if not round_trip:  # none was measured, as all packets so far were repeated
+        return LONGEST_DEAD_SECONDS
     usual = max(DEAD_SECONDS, DEAD_ROUND_TRIPS * round_trip / 1e6)
     return float(min(usual * (1 + LOSS_WEIGHT * repeated / max(sent, 1)), LONGEST_DEAD_SECONDS))
 

@@ -188,7 +188,7 @@ LOG_EVERY = 60.0
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
-EASE_SECONDS, EASE_AGAIN_SECONDS = 0.05, 30.0
+EASE_SECONDS, EASE_AGAIN_SECONDS, EASE_EVERY = 0.05, 3.0, 30.0
 """Seconds from a new link until the options of its connection are set: those of others that come at once are set with them. And
 until they are set again, by what the system has measured since.
 """
@@ -287,6 +287,8 @@ class ZenohSession:
         self._sides: dict[Declared, None] = {}
         self._easing = False
         self._eased = 0
+        self._is_new = False
+        """Whether a link has come since the options were set last."""
         self._main = self._declare(raw)
 
     def _declare(self, raw: zenoh.Session) -> Declared:
@@ -373,13 +375,14 @@ class ZenohSession:
         return "router" if any(self._main.linked.values()) else "direct"
 
     def _ease_soon(self) -> None:
+        self._is_new = True
         if not self._easing:
             self._easing = True
             self._loop.call_later(EASE_SECONDS, self._ease)
 
     def _ease_again(self, eased: int) -> None:
-        if eased == self._eased:  # else another look is to come
-            self._ease_soon()
+        if eased == self._eased:  # else another one is to come
+            self._ease()
 
     def _ease(self) -> None:
         """Set the options of the connections of new links, in the background."""
@@ -387,7 +390,8 @@ class ZenohSession:
         self._eased += 1
         if self._closed:
             return
-        self._loop.call_later(EASE_AGAIN_SECONDS, self._ease_again, self._eased)
+        self._loop.call_later(EASE_AGAIN_SECONDS if self._is_new else EASE_EVERY, self._ease_again, self._eased)
+        self._is_new = False
         sessions = [declared.raw for declared in (self._main, *self._sides)]
         start_daemon_thread(lambda: ease_links(link_ends(sessions)))
 
