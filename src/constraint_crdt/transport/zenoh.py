@@ -116,8 +116,8 @@ TCP and TLS, two of Zenoh, and a reserve.
 ANSWERED_TURN = 150.0
 """Seconds by which a turn is longer once an endpoint has answered."""
 
-LOOK_EVERY, SLOW_LOOK_EVERY = 0.25, 1.0
-"""Seconds between two looks at the links while one is missing; and while those are missing only that were for long."""
+LEAST_LOOK, LOOK_EVERY, SLOW_LOOK_EVERY = 0.05, 0.25, 1.0
+"""Seconds between two looks at the links: at least; while one is missing; and while those are missing only that were for long."""
 
 ADDRESSES_EVERY = 30.0
 """Seconds between two looks at the addresses of this machine, of a node that listens at a wildcard."""
@@ -521,6 +521,7 @@ class ZenohTransport:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(plan.next_look):
                     await self._moved.wait()
+                    await asyncio.sleep(LEAST_LOOK)  # many peers come and go at once
 
     def _wanted(self, session: ZenohSession) -> Mapping[str, Sought]:
         """The peers to see to: those sought, and the seeds while no link is there at all."""

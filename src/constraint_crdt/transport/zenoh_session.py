@@ -37,7 +37,7 @@ import logging
 import secrets
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,6 +48,7 @@ from zenoh.handlers import Callback
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
 from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
+    SIDE_ID,
     alive_key,
     alive_keys,
     close_session,
@@ -285,6 +286,9 @@ class ZenohSession:
         if identity is not None and self._authenticator is not None:
             self._proofs.append(identity.prove(me.session, self._authenticator.public))
         self._sides: dict[Declared, None] = {}
+        self._side_links = Counter[str]()
+        """The links of the main session by the beginning of the id at their other end."""
+        self._router_links = 0
         self._easing = False
         self._eased = 0
         self._is_new = False
@@ -358,21 +362,17 @@ class ZenohSession:
         return found
 
     def sides_of_others(self) -> set[str]:
-        """The names of the peers with a side session to this node. O(peers x links)."""
-        return {peer.name for peer in self.peers if self._has_side(peer)}
-
-    def _has_side(self, peer: Peer) -> bool:
-        mark = side_id(peer.session)
-        return any(linked.startswith(mark) for linked in self._main.linked)
+        """The names of the peers with a side session to this node. O(peers)."""
+        return {peer.name for peer in self.peers if self._side_links[side_id(peer.session)]}
 
     def _kind(self, peer: Peer) -> LinkKind:
         if self._main not in self._via[peer]:
             return "side"
         if main_id(peer.session) in self._main.linked:
             return "direct"
-        if self._has_side(peer):
+        if self._side_links[side_id(peer.session)]:
             return "side"
-        return "router" if any(self._main.linked.values()) else "direct"
+        return "router" if self._router_links else "direct"
 
     def _ease_soon(self) -> None:
         self._is_new = True
@@ -396,10 +396,17 @@ class ZenohSession:
         start_daemon_thread(lambda: ease_links(link_ends(sessions)))
 
     def _link(self, declared: Declared, other: str, is_router: bool, up: bool) -> None:
-        if up:
-            declared.linked[other] = is_router
-        else:
-            declared.linked.pop(other, None)
+        if up != (other in declared.linked):
+            if up:
+                declared.linked[other] = is_router
+            else:
+                is_router = declared.linked.pop(other)
+            if declared is self._main:
+                change, mark = 1 if up else -1, other[:SIDE_ID]
+                self._router_links += is_router * change
+                self._side_links[mark] += change
+                if not self._side_links[mark]:
+                    del self._side_links[mark]
         self._moved()
 
     # --- requests -----------------------------------------------------------------------------------------------------

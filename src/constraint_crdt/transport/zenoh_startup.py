@@ -110,6 +110,10 @@ def main_id(session: str) -> str:
     return f"c1{session}"
 
 
+SIDE_ID = 26
+"""Digits of `side_id`."""
+
+
 def side_id(session: str) -> str:
     """The beginning of the Zenoh ids of the side sessions of a peer."""
     return f"d1{session}"
