@@ -255,13 +255,13 @@ def _address(host: str) -> "Address | None":
 
 # --- the connections of links ---------------------------------------------------------------------------------------------
 
-DEAD_SECONDS = 4.0
+DEAD_SECONDS = 3.0
 DEAD_ROUND_TRIPS = 8
 LONGEST_DEAD_SECONDS = 60.0
 """Seconds without an acknowledgement after which a link is closed: at least, in round trips, and at most."""
 
-LOSS_WEIGHT = 10
-"""By so many times the share of repeated packets a link has more time."""
+LOSS_WEIGHT, LOSS_IGNORED = 4, 0.05
+"""By so many times the share of repeated packets a link has more time; and the share that a cut leaves on a good link."""
 
 _THIN_LINEAR_TIMEOUTS, _USER_TIMEOUT, _INFO = 16, 18, 11
 """TCP_THIN_LINEAR_TIMEOUTS, TCP_USER_TIMEOUT and TCP_INFO, by linux/tcp.h."""
@@ -301,7 +301,7 @@ def dead_seconds(info: bytes) -> float:
     if not round_trip:  # none was measured, as all packets so far were repeated
         return LONGEST_DEAD_SECONDS
     usual = max(DEAD_SECONDS, DEAD_ROUND_TRIPS * round_trip / 1e6)
-    return float(min(usual * (1 + LOSS_WEIGHT * repeated / max(sent, 1)), LONGEST_DEAD_SECONDS))
+    return float(min(usual * (1 + LOSS_WEIGHT * max(0.0, repeated / max(sent, 1) - LOSS_IGNORED)), LONGEST_DEAD_SECONDS))
 
 
 def _socket_address(locator: str) -> tuple[str, int]:

@@ -193,8 +193,8 @@ def _lease_of(role: str) -> float:
     return LONG_LEASE if role == "peer" and sys.platform == "linux" else LEASE
 
 
-LINK_OPEN_SECONDS = 60.0
-LINK_ACCEPT_SECONDS = 120.0
+LINK_OPEN_SECONDS = 20.0
+LINK_ACCEPT_SECONDS = 60.0
 """Seconds for opening a link. The main session has time for links of 3 s there and back, which take five turns with TLS. Who
 accepts has time for those that lose every other packet, too.
 """
