@@ -260,7 +260,8 @@ DEAD_ROUND_TRIPS = 8
 LONGEST_DEAD_SECONDS = 60.0
 """Seconds without an acknowledgement after which a link is closed: at least, in round trips, and at most."""
 
-LOSS_WEIGHT, LOSS_IGNORED = 4, 0.05
+LOSS_WEIGHT = 4
+LOSS_IGNORED = 0.05
 """By so many times the share of repeated packets a link has more time; and the share that a cut leaves on a good link."""
 
 _THIN_LINEAR_TIMEOUTS, _USER_TIMEOUT, _INFO = 16, 18, 11

@@ -78,7 +78,9 @@ if TYPE_CHECKING:
 OPEN_SECONDS = 10.0
 _RETRY_SECONDS = (0.2, 2.0)
 
-FIRST_WAIT, SECOND_WAIT, JITTER = 0.5, 1.5, 0.3
+FIRST_WAIT = 0.5
+SECOND_WAIT = 1.5
+JITTER = 0.3
 """Seconds for which a peer is missing before the node with the lesser name opens a side session, and the other; with a jitter."""
 
 START_WAIT = 5.0
@@ -107,7 +109,9 @@ MOST_SIDES = 64
 SLOW_RETRY_SECONDS = 4.0
 """Seconds between two tries of a side session to a peer that is missing for long."""
 
-LEAST_OPEN, USUAL_OPEN, LONG_OPEN = 0.6, 1.0, 120.0
+LEAST_OPEN = 0.6
+USUAL_OPEN = 1.0
+LONG_OPEN = 120.0
 OPEN_ROUND_TRIPS = 6
 """Seconds for opening a link: at least, with an unknown round trip, and once an endpoint has answered; and in round trips: two of
 TCP and TLS, two of Zenoh, and a reserve.
@@ -116,7 +120,9 @@ TCP and TLS, two of Zenoh, and a reserve.
 ANSWERED_TURN = 150.0
 """Seconds by which a turn is longer once an endpoint has answered."""
 
-LEAST_LOOK, LOOK_EVERY, SLOW_LOOK_EVERY = 0.05, 0.25, 1.0
+LEAST_LOOK = 0.05
+LOOK_EVERY = 0.25
+SLOW_LOOK_EVERY = 1.0
 """Seconds between two looks at the links: at least; while one is missing; and while those are missing only that were for long."""
 
 ADDRESSES_EVERY = 30.0

@@ -189,7 +189,9 @@ LOG_EVERY = 60.0
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
-EASE_SECONDS, EASE_AGAIN_SECONDS, EASE_EVERY = 0.05, 3.0, 30.0
+EASE_SECONDS = 0.05
+EASE_AGAIN_SECONDS = 3.0
+EASE_EVERY = 30.0
 """Seconds from a new link until the options of its connection are set: those of others that come at once are set with them. And
 until they are set again, by what the system has measured since.
 """

@@ -120,7 +120,8 @@ def side_id(session: str) -> str:
 
 
 ROLES = ("peer", "router", "client")
-LEASE, LONG_LEASE = 4.0, 60.0
+LEASE = 4.0
+LONG_LEASE = 60.0
 KEEP_ALIVE = 2.0
 """Seconds of silence after which a link counts as gone, and seconds between two keep-alives. The long one leaves time for slow and
 lossy links, where `ease_links` closes the dead ones sooner.
