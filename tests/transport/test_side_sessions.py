@@ -1,11 +1,13 @@
 """Links that Zenoh does not repair: side sessions, when they are opened and closed, and what passes through them."""
 
 import asyncio
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
-from constraint_crdt.transport import LinkKind, Sought, zenoh
+from constraint_crdt.transport import LinkKind, Sought, TransportError, zenoh
 from constraint_crdt.transport.zenoh import (
     ANSWERED_TURN,
     MOST_TRYING,
@@ -18,8 +20,10 @@ from constraint_crdt.transport.zenoh import (
     SidePlan,
     ZenohTransport,
 )
+from constraint_crdt.transport.zenoh_startup import open_session
 from tests.fleet.relay import Relay
 from tests.runtime.fleet import eventually
+from tests.security.fleets import FLEET, Fleet
 
 from .seats import Network, Seat, all_see_all
 from .test_zenoh_links import break_links, port_of
@@ -160,7 +164,9 @@ def test_nothing_is_opened_at_the_start_while_gossip_may_find_the_peers() -> Non
     assert alone.names == {SEEDS}
 
 
-async def test_a_broken_link_is_made_again_while_all_others_stay(zenoh: Network) -> None:
+@pytest.mark.slow
+async def test_a_broken_link_is_made_again_while_all_others_stay(zenoh: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("constraint_crdt.transport.zenoh.START_WAIT", 0.5)
     seed, a, b = [await zenoh.join(name) for name in ("seed", "a", "b")]
     await all_see_all(seed, a, b)
     _seek(a, b)
@@ -177,6 +183,7 @@ async def test_a_broken_link_is_made_again_while_all_others_stay(zenoh: Network)
     assert {peer for peer, _ in a.changes[len(before[1]) :]} == {b.me}
 
 
+@pytest.mark.slow
 async def test_two_that_know_each_others_endpoints_link_without_a_third(zenoh: Network) -> None:
     a, b = [await zenoh.join(name, transport=ZenohTransport()) for name in "ab"]
     _seek(b, a)  # the greater name, later
@@ -233,6 +240,51 @@ async def test_a_direct_link_that_comes_back_takes_over(zenoh: Network) -> None:
     assert (len(a.changes), len(b.changes)) == changes, "the peer stayed all the time"
     assert await a.ask(b, b"x") == [b"x"]
     relay.close()
+
+
+@pytest.mark.slow
+async def test_a_side_session_shows_the_certificate_of_its_node(zenoh: Network, tmp_path: Path) -> None:
+    plant, other = Fleet(tmp_path / "plant"), Fleet(tmp_path / "other")
+
+    async def join(name: str, of: Fleet) -> Seat:
+        transport = ZenohTransport(discover=False, identity=of.identity(name))
+        return await zenoh.join(name, fleet=FLEET, transport=transport)
+
+    a, b, stranger = await join("a", plant), await join("b", plant), await join("c", other)
+    _linking(a).seek({"b": Sought(b.transport.endpoints), "c": Sought(stranger.transport.endpoints)})
+    await all_see_all(a, b)
+    assert set(_linking(a).proofs.values()) != {""}
+    assert await a.ask(b, b"x") == [b"x"]
+    assert await b.ask(a, b"y") == [b"y"]
+    assert stranger.transport.peers() == frozenset()
+
+
+@pytest.mark.slow
+async def test_an_endpoint_of_another_node_is_not_taken_for_the_one_that_is_meant(zenoh: Network) -> None:
+    a, b = [await zenoh.join(name, transport=ZenohTransport(discover=False)) for name in "ab"]
+    _linking(a).seek({"liar": Sought(b.transport.endpoints)})
+    await a.sees(b)
+    assert _linking(a).links() == {"b": "side"}
+
+
+@pytest.mark.slow
+async def test_a_session_that_cannot_open_again_at_once_opens_later(zenoh: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defect: a session with a dead link took seconds to close, its port was taken meanwhile, and the node had none at all."""
+    a, b = await zenoh.join("a"), await zenoh.join("b")
+    await all_see_all(a, b)
+    refused: list[str] = []
+
+    def refuse(*arguments: Any) -> Any:
+        if len(refused) < 2:
+            refused.append("")
+            raise TransportError("the port is taken")
+        return open_session(*arguments)
+
+    monkeypatch.setattr("constraint_crdt.transport.zenoh.open_session", refuse)
+    b.me = await b.transport.reopen()
+    assert b.transport.endpoints == ()
+    await all_see_all(a, b)
+    assert len(refused) == 2
 
 
 @pytest.mark.slow
