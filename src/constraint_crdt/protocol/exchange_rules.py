@@ -61,6 +61,7 @@ from constraint_crdt.protocol.peers import (
 )
 from constraint_crdt.protocol.repair import Outcome, Repairs
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers, unpack
+from constraint_crdt.types.nodes import is_about_retirements
 
 UNASKED = 4
 """Mutations that are sent to a peer without a question. The peer may have received them from others by now: in fleets of 32 and 100
@@ -266,8 +267,6 @@ class Exchange:
             return GossipResult()
         if message.to not in (None, local.replica.incarnation):
             return GossipResult(responses=self._present_life(message))
-        if message.node.node_id in state.retirements:
-            return self._on_retired(message)
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
@@ -279,8 +278,10 @@ class Exchange:
             self.forget_retired()
         if state.rows.seq(local.replica) != before:
             result.outlived = local.replica
-        if result.responses and local.retired_by is not None:
-            result.responses = []  # other nodes accept nothing from a retired node
+        if message.node.node_id in state.retirements:
+            self._tracker.forget(message.node.node_id)
+        if local.retired_by is not None and not isinstance(message, Part | Resume | Gone) and not self._lacks_retirements(peer):
+            result.responses = []  # other nodes take nothing from a retired node, unless it tells of retirements
         return result
 
     def _is_revoked(self, sender: Replica) -> bool:
@@ -348,14 +349,54 @@ class Exchange:
         self._tracker.anyone.state(state.rows.clock_mark, state.rows.state_hash)
         return [self._composer.whole_ping(Peer(message.node))]
 
-    def _on_retired(self, message: GossipMessage) -> GossipResult:
-        """A retired node is told so, and its messages have no effect; its writes count where other nodes relay them."""
+    def _on_retired(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark]) -> GossipResult:
+        """A retired node is told so. Its transfers have an effect only if they tell of retirements: perhaps it is in service after
+        all. Its writes count where other nodes relay them.
+        """
+        state = self._local.state
+        if isinstance(message, Part):
+            return self._on_part(message, peer)
+        burst = self._outbound.resume(peer.replica, message.transfer, message.index) if isinstance(message, Resume) else None
+        if burst is not None:  # the rest of what it is told
+            return GossipResult(responses=burst)
+        if isinstance(message, Gone):
+            waited = self._inbound.give_up(peer.replica, message.transfer)
+            return GossipResult(responses=[self._proof(peer)] if waited else [])
+        if isinstance(message, Delta | Sync) and self._tells_of_retirements(message):
+            result = self._on_delta(message, peer, basis) if isinstance(message, Delta) else self._on_sync(message, peer)
+            if message.node.node_id not in state.retirements:
+                return result
+            if any(isinstance(each, Ping) for each in result.responses):
+                result.responses = [self._proof(peer)]
+            elif not self._lacks_retirements(peer):
+                result.responses = []
+            return result
         if isinstance(message, Ping | Delta):
-            return GossipResult(responses=[self._composer.sync(Peer(message.node))])
+            return GossipResult(responses=[self._proof(peer)])
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
+
+    def _tells_of_retirements(self, message: Delta | Sync) -> bool:
+        """True if a transfer has a cell that decides who is retired, of a Sync one that is new here. O(cells)."""
+        if isinstance(message, Delta):
+            return any(is_about_retirements(cell) for run in message.delta.runs for cell in run.cells)
+        seq = self._local.state.rows.seq
+        runs = bind_runs(message.state.runs, None)
+        return any(cell.seq > seq(run.replica) and is_about_retirements(cell) for run in runs for cell in run.cells)
+
+    def _proof(self, peer: Peer) -> Sync:
+        """The whole state, whose retirements show who is retired."""
+        rows = self._local.state.rows
+        self._tracker.anyone.state(rows.clock_mark, rows.state_hash)  # its answer may name this clock
+        return self._composer.sync(peer)
+
+    def _lacks_retirements(self, peer: Peer) -> bool:
+        """True if a peer may lack a cell that decides who is retired."""
+        return peer.mark is None or self._local.state.retirements.beyond(peer.mark.entries)
 
     def _take(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
         """`basis`: clocks the message may name beside the recent ones."""
+        if message.node.node_id in self._local.state.retirements:
+            return self._on_retired(message, peer, basis)
         match message:
             case Ping():
                 result = self._on_ping(message, peer)

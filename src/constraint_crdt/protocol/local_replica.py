@@ -214,7 +214,11 @@ class LocalReplica:
         if authority is not None:
             self._check_key(replica.node_id)
         self._before = replica, seq
-        if seq != self.written or (seq and authority is not None and authority.has_ended(replica)):
+        if (
+            seq != self.written
+            or state.retirements.ended(replica)
+            or (seq and authority is not None and authority.has_ended(replica))
+        ):
             self._start_life()
         elif not seq and authority is not None:
             authority.begin(replica)
