@@ -280,9 +280,16 @@ class Exchange:
             result.outlived = local.replica
         if message.node.node_id in state.retirements:
             self._tracker.forget(message.node.node_id)
-        if local.retired_by is not None and not isinstance(message, Part | Resume | Gone) and not self._lacks_retirements(peer):
-            result.responses = []  # other nodes take nothing from a retired node, unless it tells of retirements
+        if local.retired_by is not None and not self._may_tell(peer):
+            result.responses = [each for each in result.responses if isinstance(each, Part | Resume | Gone)]
         return result
+
+    def _may_tell(self, peer: Peer) -> bool:
+        """True if this node, which was retired, or the peer may lack a cell that decides who is retired. Else others would take
+        nothing from this node.
+        """
+        mark = peer.mark
+        return self._lacks_retirements(peer) or (mark is not None and bool(behind(self._local.state.rows.clock_mark, mark)))
 
     def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority
