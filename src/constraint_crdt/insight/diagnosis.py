@@ -398,7 +398,9 @@ class Diagnosis:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
         by = self._gossip.retired_by
         if by is not None:
-            advice = "start it under another name: this one cannot come back"
+            advice = (
+                f"start it under another name; if that was a mistake, `constraint-crdt retire {name} --undo` on a node in service"
+            )
             yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
         yield from self._writers()
         yield self._clock()

@@ -363,9 +363,8 @@ class Exchange:
         state = self._local.state
         if isinstance(message, Part):
             return self._on_part(message, peer)
-        burst = self._outbound.resume(peer.replica, message.transfer, message.index) if isinstance(message, Resume) else None
-        if burst is not None:  # the rest of what it is told
-            return GossipResult(responses=burst)
+        if isinstance(message, Resume):  # it asks for the rest of what it is told
+            return GossipResult(responses=self._rest_of(message, peer))
         if isinstance(message, Gone):
             waited = self._inbound.give_up(peer.replica, message.transfer)
             return GossipResult(responses=[self._proof(peer)] if waited else [])
@@ -444,10 +443,14 @@ class Exchange:
         if isinstance(message, Gone):
             waited = self._inbound.give_up(peer.replica, message.transfer)
             return GossipResult(responses=[self._composer.ping(peer.replica.node_id)] if waited else [])
-        burst = self._outbound.resume(peer.replica, message.transfer, message.index)
+        return GossipResult(responses=self._rest_of(message, peer))
+
+    def _rest_of(self, message: Resume, peer: Peer) -> list[GossipMessage]:
+        """The next parts of a transfer."""
         local = self._local
+        burst = self._outbound.resume(peer.replica, message.transfer, message.index)
         gone = Gone(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=message.transfer)
-        return GossipResult(responses=[gone] if burst is None else burst)
+        return [gone] if burst is None else burst
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
         theirs = self._clock_of_ping(ping, peer)
