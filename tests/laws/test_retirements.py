@@ -189,7 +189,7 @@ def test_a_circle_is_settled_before_what_depends_on_it() -> None:
 
 
 retirements = st.builds(
-    lambda writer, seq, nodes, end: retirement(writer, seq, **dict.fromkeys(set(nodes) - {writer}, end)),
+    lambda writer, seq, nodes, end: retirement(writer, seq, **{node: end for node in set(nodes) - {writer}}),  # noqa: C420
     st.sampled_from(NAMES),
     st.integers(1, 6),
     st.lists(st.sampled_from(NAMES), min_size=1, max_size=2),

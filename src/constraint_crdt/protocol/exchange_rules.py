@@ -86,6 +86,8 @@ class GossipResult:
     """Damage here was repaired: sums were corrected, or cells dropped, restored or replaced."""
     skew: float | None = None
     """Seconds the sender's clock is ahead, if it just exceeded the bound; else None."""
+    heard: Sequence[tuple[str, int]] = ()
+    """Nodes that this node asked for, each with the ms since the sender heard it."""
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
 
@@ -118,6 +120,7 @@ class Composer:
             basis=talk.common,
             changes=changed_entries(talk.common, mark),
             time=local.time.own(),
+            asks=local.asks() or None,
         )
 
     def whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
@@ -133,6 +136,7 @@ class Composer:
             state_hash=state.rows.state_hash,
             changes=() if spoken is entries else list(spoken.items()),
             time=local.time.own(),
+            asks=local.asks() or None,
         )
 
     def begin(self, peer: str) -> GossipMessage:
@@ -270,6 +274,8 @@ class Exchange:
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
+        if isinstance(message, Ack | Delta) and message.heard and message.node.node_id not in state.retirements:
+            result.heard = message.heard
         if self._is_revoked(message.node):
             result.responses = self._answers_to_revoked(message)
         if peer.mark is not None:
@@ -406,6 +412,8 @@ class Exchange:
         match message:
             case Ping():
                 result = self._on_ping(message, peer)
+                if message.asks:
+                    self._tell_heard(message.asks, result.responses)
                 ahead = None if message.time is None else self._local.time.hear(message.node.node_id, message.time)
                 result.skew = None if ahead is None else ahead / SECOND
                 return result
@@ -425,6 +433,13 @@ class Exchange:
                 return self._on_repair(self.repairs.take(message), peer)
             case _:
                 raise ConstraintCrdtError(f"a node cannot receive a {type(message).__name__}")
+
+    def _tell_heard(self, asks: Sequence[str], responses: list[GossipMessage]) -> None:
+        """Say in the answer to a Ping which of some nodes this node hears."""
+        heard = self._local.heard(asks)
+        for place, response in enumerate(responses if heard else ()):
+            if isinstance(response, Ack | Delta):
+                responses[place] = msgspec.structs.replace(response, heard=heard)
 
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
         basis = self._inbound.basis(peer.replica.node_id)

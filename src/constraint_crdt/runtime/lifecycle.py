@@ -389,6 +389,7 @@ class Runtime:
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
@@ -557,7 +558,7 @@ class Runtime:
             said = wrong
 
     async def _check_alerts(self) -> None:
-        self.evidence.drop_retired()
+        self.evidence.drop_gone()
         await self.alerts.step()
 
     async def stop(self) -> None:
