@@ -115,6 +115,8 @@ class Evidence:
         self._diverged: dict[str, int] = {}
         self._spoke: dict[str, int] = {}
         """As `_heard`, by the monotonic clock."""
+        self._met: set[str] = set()
+        """Peers that spoke, and were live then."""
         self._through: dict[str, tuple[int, str]] = {}
         """When another peer heard a node, by the monotonic clock, and that peer."""
         self._away: Sequence[str] = ()
@@ -170,6 +172,8 @@ class Evidence:
             return
         now = self._heard[name] = self.now()
         self._spoke[name] = self._monotonic()
+        if self.is_live(name):
+            self._met.add(name)
         if self._lives.get(name) is not peer:
             self._new_life(name, peer)
         if diverged:
@@ -204,6 +208,7 @@ class Evidence:
         retired, written, live = self._gossip.state.retirements, self._written(), self._peers.live
         for name in [name for name in self._heard if name in retired or not (name in written or self._speaks(name))]:
             self._ahead.discard(name)
+            self._met.discard(name)
             self._lacks.pop(name, None)
             for kept in (self._heard, self._has_all, self._diverged, self._lives, self._spoke):
                 kept.pop(name, None)
@@ -276,12 +281,13 @@ class Evidence:
 
     @property
     def names(self) -> list[str]:
-        """The nodes of the fleet, ordered: this node, all nodes with cells here and the live ones, without retired nodes.
+        """The nodes of the fleet, ordered: this node, all nodes with cells here, and the peers that are live or were so a while
+        ago, without retired nodes.
 
-        A peer that spoke, wrote nothing and is not live any more is none of them: nothing would ever be heard of it again.
+        A peer that spoke without being on the transport is none of them: perhaps nothing is ever heard of it again.
         """
         state = self._gossip.state
-        names = self._written() | {self._gossip.node_id, *self._peers.live}
+        names = self._written() | {self._gossip.node_id, *self._peers.live, *self._met}
         return sorted(name for name in names if name not in state.retirements)
 
     def is_live(self, name: str) -> bool:

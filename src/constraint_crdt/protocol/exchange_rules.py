@@ -383,7 +383,8 @@ class Exchange:
             elif not self._lacks_retirements(peer):
                 result.responses = []
             return result
-        if isinstance(message, Ping | Delta):
+        told = {run.replica: run.hi for run in bind_runs(message.state.runs, None)} if isinstance(message, Sync) else {}
+        if isinstance(message, Ping | Delta) or (isinstance(message, Sync) and state.retirements.beyond(told)):
             return GossipResult(responses=[self._proof(peer)])
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
 
