@@ -64,6 +64,9 @@ def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: C
             code, lines = returned.ends()
         beyond = f"; forge did not know 1 of its mutations: `constraint-crdt export --store {tmp_path / 'anvil.db'}` shows them"
         assert (code, lines[-1]) == (1, RETIRED + beyond)
+        with running_node(*flags) as returned:  # by now its store says so: it asks whether that is over
+            code, lines = returned.ends()
+        assert (code, lines[-1]) == (1, RETIRED + beyond)
         with running_node(*flags[:-2], "--store", "memory") as blank:  # it has to hear it as well
             code, lines = blank.ends()
         assert (code, lines[-1]) == (1, RETIRED)

@@ -188,7 +188,7 @@ class Membership:
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
-        if self._gossip.retired_by is not None:
+        if self._gossip.retired_by is not None and not self._hears:
             self._hears = True
             self._once("retirement", self._hear_of_retirement())
         self._end_if_retired()
@@ -208,12 +208,14 @@ class Membership:
                         break
                     await self._came.wait()
         self._hears = False
-        if gossip.retired_by is None:
+        if gossip.retired_by is not None:
+            self._end_if_retired()
+        else:
             by = ", ".join(gossip.state.retirements.undone_by(gossip.node_id))
             why = f"{by} undid its retirement" if by else "its retirement does not count"
             told = f"; {self._unknown_writes()} of its mutations were not known to the node that retired it, and are told now"
             _log.warning("%s is in service again: %s%s", gossip.node_id, why, told)
-        self.describe()
+            self.describe()
 
     def _unknown_writes(self) -> int:
         """The mutations of this node beyond the ends in its retirements."""
