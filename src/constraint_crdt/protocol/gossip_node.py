@@ -407,7 +407,7 @@ class GossipNode:
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
         state, expired = self.local.state, self.local.expired
-        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
+        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.local.time.offsets)
         others -= {self.node_id, *state.retirements.nodes}
         if not self.local.may_change_constraints:
             return 0

@@ -343,11 +343,14 @@ class Retirements(IndexedView):
         self._nodes: dict[str, set[Dot]] = {}
         """By node the retirements that count."""
         self._contested = False
+        self._over: set[Replica] | None = None
+        """The lives that undone retirements ended; None: to be found out again."""
         self._retired: set[str] = set()
         self._writers: set[str] = set()
         """The nodes that were ever retired, and those that retired others: only their retirements may contradict each other."""
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
+        self._over = None
         for cell, stands in ((old, False), (new, True)):
             if cell is None:
                 continue
@@ -451,8 +454,10 @@ class Retirements(IndexedView):
 
     def ended(self, life: Replica) -> bool:
         """True for a life of a node that was retired and is in service again: the node goes on in another life."""
-        undone = ((self._said[dot], by) for dot, by in self._undone.items() if dot in self._said)
-        return any(life in each.ends and life.node_id in by.values() for each, by in undone)
+        if self._over is None:
+            undone = [(self._said[dot], by.values()) for dot, by in self._undone.items() if dot in self._said]
+            self._over = {life for each, nodes in undone for life in each.ends if life.node_id in nodes}
+        return life in self._over
 
     def undone_by(self, node_id: str) -> list[str]:
         """The nodes that undid retirements of a node, in order. O(undone retirements)."""
