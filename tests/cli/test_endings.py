@@ -142,6 +142,34 @@ def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_hold
         assert "were not known to the node that retired it" in told
 
 
+@pytest.mark.usefixtures("runtime")
+def test_of_two_nodes_that_retired_each_other_while_apart_one_ends_when_they_meet(tmp_path: Path, capsys: Capture) -> None:
+    forge_flags = ("--fleet", "f", "--listen", "tcp/127.0.0.1:0", "--store", str(tmp_path / "forge.db"))
+    anvil_flags = ("--name", "anvil", "--fleet", "f", "--store", str(tmp_path / "anvil.db"))
+    with running_node(*forge_flags) as forge, running_node(*anvil_flags, "--connect", forge.endpoint) as anvil:
+        while not (seen(forge, "anvil").get("software") and seen(anvil, "forge").get("software")):
+            pass
+        anvil.stop()
+        forge.stop()
+    with running_node(*forge_flags) as forge:
+        assert run(capsys, forge, "retire", "anvil")[0] == 0
+        forge.stop()
+    with running_node(*anvil_flags) as anvil:
+        assert run(capsys, anvil, "retire", "forge")[0] == 0
+        assert main(["record", "--node", anvil.url, "--satisfied", "3"]) == 0
+        anvil.stop()
+    with running_node(*anvil_flags, "--listen", "tcp/127.0.0.1:0") as anvil:
+        with running_node(*forge_flags, "--connect", anvil.endpoint) as forge:
+            code, lines = forge.ends()
+        assert (code, "node forge was retired by anvil" in lines[-1]) == (1, True)
+        assert [(each["node"], each["retired"]) for each in ask(anvil.url, "nodes")] == [("anvil", False), ("forge", True)]
+        assert run(capsys, anvil, "retire", "forge", "--undo")[0] == 0
+        with running_node(*forge_flags, "--connect", anvil.endpoint) as forge:
+            while seen(forge, "anvil").get("satisfied") != 3:
+                pass
+            assert not any(each["retired"] for each in [*ask(anvil.url, "nodes"), *ask(forge.url, "nodes")])
+
+
 def test_a_name_that_is_unknown_or_ones_own_is_not_retired(capsys: Capture) -> None:
     with running_node() as forge:
         assert run(capsys, forge, "retire", "nope")[::2] == (
