@@ -112,13 +112,13 @@ class PartitionDetector:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none. `ended`: revoked and retired."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
         self._seen = dict(clock)
-        for name in live | revoked:
+        for name in live | ended:
             self._missed.pop(name, None)
-        for name in writing - live - revoked - {self._me}:
+        for name in writing - live - ended - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
         missing = self.missed
         self._wait -= 1
@@ -266,7 +266,8 @@ class Membership:
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
         gossip = self._gossip
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
+        ended = gossip.revoked_nodes | set(gossip.state.retirements)
+        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
         if missing:
             described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
