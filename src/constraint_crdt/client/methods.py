@@ -63,9 +63,9 @@ class BlockingMethods(ABC):
         """Who the node is, and was."""
         return self.do(nodes.IDENTITY, Empty())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only reports the effect."""
-        return self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+        """End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again."""
+        return self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force, undo=undo))
 
     def alive(self) -> Health:
         """Whether the node is there."""
@@ -330,9 +330,9 @@ class AsyncMethods(ABC):
         """Who the node is, and was."""
         return await self.do(nodes.IDENTITY, Empty())
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only reports the effect."""
-        return await self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
+    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+        """End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again."""
+        return await self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force, undo=undo))
 
     async def alive(self) -> Health:
         """Whether the node is there."""
