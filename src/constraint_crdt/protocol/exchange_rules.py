@@ -87,6 +87,8 @@ class GossipResult:
     """Seconds the sender's clock is ahead, if it just exceeded the bound; else None."""
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
+    unknown: tuple[int, int] = (0, 0)
+    """The seq of that life here, and the higher one that others know."""
 
 
 class Composer:
@@ -277,11 +279,24 @@ class Exchange:
             self._outbound.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
             self.forget_retired()
-        if state.rows.seq(local.replica) != before:
-            result.outlived = local.replica
+        self._compare_life(result, peer, before)
         if result.responses and local.retired_by is not None:
             result.responses = []  # other nodes accept nothing from a retired node
         return result
+
+    def _compare_life(self, result: GossipResult, peer: Peer, before: int) -> None:
+        """Find out whether a peer knows more of the present life than this node, whose seq was `before`.
+
+        Where rows are not signed, the clock of a peer is as good as a run: the life ends before the run is there, since a write in
+        between would use a dot twice.
+        """
+        local = self._local
+        known = local.state.rows.seq(local.replica)
+        if known == before and local.authority is None and local.goes_on and peer.mark is not None:
+            known = max(known, peer.mark.entries.get(local.replica, 0))
+        if known != before:
+            result.outlived, result.unknown = local.replica, (before, known)
+            local.end_life()
 
     def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority

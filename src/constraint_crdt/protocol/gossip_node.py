@@ -79,6 +79,7 @@ class GossipNode:
         limits: Limits = DEFAULT_LIMITS,
         max_skew: float = DEFAULT_MAX_SKEW,
         credentials: Credentials | None = None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`node_id`: the name of the node. `incarnation`: distinguishes this life from all others of the node; from `renew` if
         None.
@@ -86,9 +87,10 @@ class GossipNode:
         `now`: the time in ns since the epoch. `renew`: supplies further incarnations, for when a life turns out to be over.
         `fleet`: messages of another fleet are refused. `max_skew`: seconds by which clocks in the fleet may differ; the time of a
         clock that differs more raises an alarm and is not used. `credentials`: of this node, in a fleet whose rows are signed.
+        `steady`: see `Edge`; without it, and with a `now` of its own, a node neither notices steps of its clock nor corrects it.
         Raises `ConstraintCrdtError` for values out of bounds.
         """
-        edge = self._edge(now, renew)
+        edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
         self.local.on_new_life = self._drop_transfers
@@ -102,12 +104,13 @@ class GossipNode:
         self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
     @classmethod
-    def _edge(cls, now: Callable[[], int] | None, renew: Callable[[], int] | None) -> Edge:
+    def _edge(cls, now: Callable[[], int] | None, renew: Callable[[], int] | None, steady: Callable[[], int] | None) -> Edge:
         if cls.edge is not None:
-            return Edge(now or cls.edge.now, renew or cls.edge.renew)
+            own = steady if steady is not None or now is not None else cls.edge.steady
+            return Edge(now or cls.edge.now, renew or cls.edge.renew, own)
         if now is None or renew is None:
             raise InvalidType("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
-        return Edge(now, renew)
+        return Edge(now, renew, steady)
 
     def __repr__(self) -> str:
         return (
@@ -250,11 +253,11 @@ class GossipNode:
         `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
         `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after` and
         `max_age` (a `timedelta`, or seconds), `clear_when` and `if_unknown`: the fields of `Definition`. `at`: its timestamp in ns
-        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used and
-        `ConstraintCrdtError` for values out of bounds.
+        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used, `ClockInDoubt` for
+        an end where this node does not know the time, and `ConstraintCrdtError` for values out of bounds.
         """
         state = self.local.state
-        expires_at = None if ttl is None and until is None else expiry_time(ttl, until, self.local.time.now())
+        expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
@@ -266,6 +269,12 @@ class GossipNode:
             check_expressions(definition.when, definition.clear_when)
         with self.local as me:
             return state.constraints.put(id_, definition, node=me, at=at)
+
+    def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
+        if ttl is None and until is None:
+            return None
+        self.local.check_clock()
+        return expiry_time(ttl, until, self.local.time.now())
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
@@ -314,7 +323,7 @@ class GossipNode:
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.edge.now()))
+        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.time.stamp()))
 
     def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None) -> None:
         """Publish the node's software version, endpoints and labels; `labels` None: they stay as they are."""
@@ -434,7 +443,7 @@ class GossipNode:
         if result.state_changed:
             self._exchange.forget_retired()
         if rows.seq(self.replica) != before:
-            result.outlived = self.replica
+            result.outlived, result.unknown = self.replica, (before, rows.seq(self.replica))
         result.converged = self.converged
         return result
 

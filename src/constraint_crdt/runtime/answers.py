@@ -93,7 +93,7 @@ class Answers:
     def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
-        state, live = gossip.state, exchanges.live
+        state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
         return Status(
             node=gossip.node_id,
             replica=str(gossip.replica),
@@ -123,7 +123,11 @@ class Answers:
             cells=len(state.rows),
             trouble=self._persistence.trouble,
             clock_alarms=gossip.time.alarms,
-            clock_in_doubt=gossip.time.in_doubt,
+            clock_in_doubt=doubt is not None,
+            clock_correction=None if doubt is None else doubt.offset / SECOND,
+            fleet_time=doubt is not None and doubt.agreed,
+            clock_steps=gossip.time.steps,
+            lost_writes=self._persistence.lost.missing,
             alarms=gossip.alarms,
             repairs=gossip.repairs,
             cells_repaired=gossip.cells_repaired,

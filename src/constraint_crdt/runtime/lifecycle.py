@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
+from constraint_crdt.crdt.clock import STEP
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
@@ -292,9 +294,10 @@ class Runtime:
         now: Callable[[], int],
         check_call: Callable[[], None],
         actor: str | None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -307,7 +310,8 @@ class Runtime:
         credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
-        self.gossip = node(settings, now, credentials)
+        # A program with a clock of its own says itself how that clock is set.
+        self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
@@ -384,7 +388,9 @@ class Runtime:
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
-        self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
+        self.maintenance = Maintenance(
+            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -416,6 +422,8 @@ class Runtime:
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
+        self.persistence.on_rollback = self.publisher.rolled_back
+        self.diagnosis.further.append(self.persistence.findings)
 
     async def _commit(self, mutate: Callable[[], Result]) -> Result:
         """Commit a write of a part that users call. `Node` checks its own methods."""
@@ -431,6 +439,9 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
@@ -534,8 +545,15 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None) -> GossipNode:
-    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
+def _gossip_node(
+    settings: NodeSettings,
+    now: Callable[[], int],
+    credentials: Credentials | None,
+    steady: Callable[[], int] | None,
+) -> GossipNode:
+    return MachineNode(
+        settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials, steady=steady
+    )
 
 
 def _credentials(identity: "Identity") -> "RowCredentials":
