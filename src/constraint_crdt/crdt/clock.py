@@ -358,8 +358,8 @@ class HybridClock:
         """The timestamp of a write: as `now`, but my own time where I am in doubt and the others do not agree."""
         own = self._look()
         lead = self._current_lead(own)
-        doubted = self._steady is not None and self._doubt is not None and not self._doubt.agreed
-        return own if doubted else own + lead.offset
+        doubt = self._corrected
+        return own if doubt is not None and not doubt.agreed else own + lead.offset
 
     def _current_lead(self, own: int) -> _Heard:
         lead = self._lead
@@ -386,7 +386,7 @@ class HybridClock:
             if known[0].offset > self.max_skew:
                 self._hidden_until = min(self._hidden_until, known[0].at + self.heard_for)
             return None
-        if self._doubt is None and self._lead.offset <= heard.offset <= self.max_skew:
+        if self._corrected is None and self._lead.offset <= heard.offset <= self.max_skew:
             self._lead = heard
         elif lost:
             self._find_lead(own)
@@ -447,6 +447,11 @@ class HybridClock:
         finally:
             self._held = before
 
+    @property
+    def _corrected(self) -> ClockDoubt | None:
+        """The doubt that the reading goes by: none without a steady clock, since the own clock may have been set unseen."""
+        return None if self._steady is None else self._doubt
+
     def _look(self) -> int:
         """My own time. If my clock was set, earlier measurements are moved; without a steady clock they are dropped."""
         own = self.own()
@@ -505,8 +510,9 @@ class HybridClock:
             self._far = {peer for peer in firsts if any(not self._is_near(each.offset) for each in self._heard[peer])}
             hiding = [heard.at for heard in firsts.values()] if self._far else []
         self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
-        if self._doubt is not None and self._steady is not None:
-            self._lead = _Heard(self._doubt.offset, own)
+        doubt = self._corrected
+        if doubt is not None:
+            self._lead = _Heard(doubt.offset, own)
         else:
             leads = [heard for heard in firsts.values() if 0 < heard.offset <= self.max_skew]
             self._lead = max(leads, default=_Heard(0, own))
