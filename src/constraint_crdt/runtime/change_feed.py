@@ -355,7 +355,7 @@ class DefinitionChanges:
             return None if before is None else DefinitionChange(EventKind.REMOVED, id_, "")
         told = self._expired.get(id_)
         late = self._now_by() - max(each.definition.expires_at or 0 for each in over)
-        if told == before or (before is None and (told is not None or late <= self._max_skew)):
+        if told == before if before is not None else told is not None or late <= self._max_skew:
             return None
         self._expired[id_] = before or hash(tuple(dict.fromkeys([each.definition for each in over])))
         if late <= self._max_skew:
