@@ -401,7 +401,7 @@ class HybridClock:
     def forget(self, peer: str) -> None:
         """A peer is no more."""
         self._skewed.discard(peer)
-        if self._lead in self._heard.pop(peer, ()) or peer in self._far:
+        if self._lead in self._heard.pop(peer, ()) or self._far:
             self._find_lead(self._look())
 
     def offset(self, peer: str) -> int | None:
