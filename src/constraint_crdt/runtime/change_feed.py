@@ -113,6 +113,8 @@ class ChangeFeed:
         self._subscribers: dict[ChangeOrigin, list[Subscriber]] = {origin: [] for origin in ChangeOrigin}
         self.definitions = DefinitionChanges(gossip.state, gossip.local.time.max_skew)
         """The constraints whose definitions changed."""
+        self.held = False
+        """The node writes nothing of its own accord yet: it has met no peer since it resumed its life, see `lifecycle`."""
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
@@ -123,8 +125,8 @@ class ChangeFeed:
 
     @property
     def writable(self) -> bool:
-        """True if the node can write its measurements: the store takes writes, and its role and its key allow it."""
-        return self._disk.trouble is None and self._local.may_count
+        """True if the node can write its measurements: the store takes writes, its role and key allow it, and it is not `held`."""
+        return not self.held and self._disk.trouble is None and self._local.may_count
 
     # --- changes -----------------------------------------------------------------------------------------------------
 

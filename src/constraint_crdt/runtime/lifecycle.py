@@ -76,6 +76,11 @@ TELL_EVERY = 0.25
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
+FIRST_CONTACT = 2.0
+"""Seconds for which a node that resumes its life waits for a peer, which may know more of it, before it writes by itself."""
+
+LOOK_FOR_CONTACT = 0.02
+
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
 
@@ -455,7 +460,11 @@ class Runtime:
             await self.persistence.close()
             raise
         self.answers.begin()
-        self.membership.describe()
+        self.feed.held = self._resumes_among_others()
+        if self.feed.held:
+            self.tasks.once("first contact", self._meet())
+        else:
+            self.membership.describe()
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
@@ -464,6 +473,27 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _resumes_among_others(self) -> bool:
+        """The node goes on with a life of which other nodes may know more.
+
+        Nothing inside of a machine that was put back as a whole, memory included, shows that it was.
+        """
+        local, rows = self.gossip.local, self.gossip.state.rows
+        others = {replica.node_id for replica in rows.clock_entries} - {local.node_id, *self.gossip.state.retirements.nodes}
+        return bool(local.resumed and local.goes_on and (others or self.settings.connect))
+
+    async def _meet(self) -> None:
+        """Write nothing that no user asked for before the clock of a peer is known, or `FIRST_CONTACT` is over."""
+        tracker, ends = self.gossip.tracker, time.monotonic() + FIRST_CONTACT
+        while all(tracker.clock(name) is None for name in tracker) and time.monotonic() < ends:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(LOOK_FOR_CONTACT)
+        self._release()
+
+    def _release(self) -> None:
+        if self.feed.held:
+            self.feed.held = False
+            self.membership.describe()
 
     async def _load(self) -> None:
         """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
@@ -524,6 +554,7 @@ class Runtime:
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
+            self._release()
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
