@@ -37,11 +37,13 @@ from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import (
     CERTIFICATE,
+    MAX_REASON,
     NODE,
     RETIRE,
     REVOKE,
     ROOT,
     VOUCH,
+    cut,
     retire_value,
     revoke_value,
     vouch_value,
@@ -323,7 +325,7 @@ class Authority:
             if room < 0:
                 ends, marks = ends[:fits], marks[:fits]
                 break
-        return make_cell(REVOKE, fingerprint, [node_id, ends, reason, marks])
+        return make_cell(REVOKE, fingerprint, [node_id, ends, cut(reason, MAX_REASON), marks])
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
 
