@@ -76,6 +76,9 @@ TELL_EVERY = 0.25
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
+DISK_PATIENCE = 3.0
+"""Seconds for saving a file during stop."""
+
 FIRST_CONTACT = 2.0
 """Seconds for which a node that resumes its life waits for a peer, which may know more of it, before it writes by itself."""
 
@@ -551,6 +554,15 @@ class Runtime:
         self.evidence.drop_retired()
         await self.alerts.step()
 
+    async def _within_reason(self, saving: Coroutine[object, object, None]) -> None:
+        """Save a file beside the store, unless the disk hangs."""
+        try:
+            async with asyncio.timeout(DISK_PATIENCE):
+                await saving
+        except TimeoutError:
+            self.persistence.abandoned = True
+            _log.error("the disk does not answer: a file beside the store is not written")
+
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
@@ -558,7 +570,7 @@ class Runtime:
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save(final=True)
+            await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
@@ -566,7 +578,7 @@ class Runtime:
                     await self.exchanges.push_now()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
-        await self.alerts.close()
+        await self._within_reason(self.alerts.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()

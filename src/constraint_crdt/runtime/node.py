@@ -407,6 +407,11 @@ class Node:
         """
         return self.diagnosis.notes([id_])[id_]
 
+    @property
+    def has_abandoned_disk(self) -> bool:
+        """The disk did not answer during the stop: a thread of this process still waits for it, and its last changes are lost."""
+        return self._runtime.persistence.abandoned
+
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""
         if self._runtime.membership.me is None:

@@ -139,6 +139,8 @@ class Persistence:
 
     trouble: str | None = None
     """Why writes are refused; None if they are taken."""
+    abandoned = False
+    """A thread still waited for the disk when the node stopped."""
 
     def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
@@ -252,8 +254,9 @@ class Persistence:
 
     async def settled(self) -> None:
         """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
-        with contextlib.suppress(WritesRefused):
-            await self.durable()
+        if self._committer is not None:
+            with contextlib.suppress(WritesRefused):
+                await self._committer.durable(patient=True)
 
     def tell(self) -> int:
         """Say what the store showed when it was opened; returns the ns by which the clock was set since the last session."""
@@ -275,6 +278,7 @@ class Persistence:
         committer, self._committer, self.trouble = self._committer, None, None
         if committer:
             await committer.close()
+            self.abandoned = self.abandoned or committer.abandoned
         elif self._store:
             await asyncio.to_thread(self._store.close)
 
