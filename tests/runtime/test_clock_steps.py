@@ -152,3 +152,16 @@ async def test_an_addition_that_had_ended_before_it_came_is_shown_with_its_write
                 assert detail.startswith(("it had ended 5400 s before", "it had ended 5401 s before"))
                 assert detail.endswith("written by late")
             assert good.constraint_ids() == other.constraint_ids() == late.constraint_ids() == ["gate"]
+
+
+async def test_a_value_of_before_a_sleep_of_the_machine_has_aged_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock stands while the machine sleeps, the clock of the boot runs on, and so does the wall clock."""
+    network = MemoryNetwork()
+    async with Node(name="a", settings=QUICK, transport=network.transport()) as node:
+        await node.add_constraint("gate", when="x < 1.0")
+        await node.measure({"x": 0.5})
+        assert node.status().unknown_here == 0
+        boot, wall, slept = time.clock_gettime_ns, time.time_ns, 9 * HOUR
+        monkeypatch.setattr(time, "clock_gettime_ns", lambda which: boot(which) + slept)
+        monkeypatch.setattr("constraint_crdt.gossip.time.time_ns", lambda: wall() + slept)
+        await eventually(lambda: node.status().unknown_here == 1)

@@ -19,6 +19,7 @@ from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
@@ -173,7 +174,7 @@ class Answers:
 
     def variables(self, ids: Sequence[str]) -> list[VariableReport]:
         """See `Node.variables`."""
-        now = time.monotonic_ns()
+        now = steady_ns()
         places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
         reports = [self._variable(node, name, now) for node, name in places]
         return [report for report in reports if report is not None]

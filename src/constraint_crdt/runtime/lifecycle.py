@@ -359,7 +359,7 @@ class Runtime:
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(time.monotonic_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
         )  # fmt: skip

@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -442,7 +441,7 @@ class SpellFile:
 
     async def save(self, *, final: bool = False) -> None:
         """Save the spells if a state turned since, and at intervals while a clock runs. `final`: before the end of the interval."""
-        now, turns = time.monotonic_ns(), self._judge.turns
+        now, turns = steady_ns(), self._judge.turns
         pause = 0 if final else RUNNING_EVERY
         if self._file is None or (turns == self._turns and not (self._judge.is_running and now - self._saved_at >= pause)):
             return
