@@ -35,6 +35,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
     Ack,
@@ -89,6 +90,8 @@ class GossipResult:
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
     unknown: tuple[int, int] = (0, 0)
     """The seq of that life here, and the higher one that others know."""
+    replaced: OwnReplaced | None = None
+    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes what only the former had."""
 
 
 class Composer:
@@ -292,9 +295,16 @@ class Exchange:
         """
         local = self._local
         known = local.state.rows.seq(local.replica)
+        if local.authority is not None:
+            replaced = local.authority.take_own_replaced()
+            if replaced is not None and replaced.replica == local.replica:
+                replaced = replaced._replace(resumed=local.resumed)
+                result.outlived, result.unknown = local.replica, (min(local.resumed, known), known)
+                local.end_life()
+            result.replaced = replaced
         if known == before and local.authority is None and local.goes_on and peer.mark is not None:
             known = max(known, peer.mark.entries.get(local.replica, 0))
-        if known != before:
+        if known != before and result.outlived is None:
             result.outlived, result.unknown = local.replica, (before, known)
             local.end_life()
 

@@ -22,13 +22,14 @@ Rules kept here:
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
+from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
@@ -36,6 +37,7 @@ from constraint_crdt.protocol.peers import DeltaTracker
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
+    ADD,
     Duration,
     Labels,
     Timestamp,
@@ -384,6 +386,28 @@ class GossipNode:
         self.local.seal()
         self.write(lambda me: authority.revoke(node_id, found, me, reason))
         self._exchange.forget_ended()
+
+    def write_again(self, replaced: OwnReplaced) -> int:
+        """Write what only a replaced row of this node had, under its new life; returns the number of definitions and removals.
+
+        Definitions are added beside those in force, so none is lost. Removals of what the replaced row had since the start of the
+        process are left out: in the other row these seqs are of other additions. So are counts.
+        """
+        rows, constraints = self.local.state.rows, self.local.state.constraints
+        lost = [cell for cell in replaced.cells if cell.kind == ADD]
+        dots = [dot for cell in replaced.cells if cell.kind == REMOVE for dot in removed_dots(cell) if dot.kind == ADD]
+        sure = [dot for dot in dots if dot.replica != replaced.replica or dot.seq <= replaced.resumed]
+        named = [(rows.get(ADD, dot.key, dot.replica), dot.seq) for dot in sure]
+        removed = [cell for cell, seq in named if cell is not None and cell.seq == seq]
+
+        def write(me: Replica) -> int:
+            for cell in lost:
+                rows.write(me, Cell(ADD, cell.key, cell.data))
+            if removed:
+                constraints.remove_adds(removed, node=me)
+            return len(lost) + len(removed)
+
+        return self.write(write) if lost or removed else 0
 
     def vouch(self) -> int:
         """Vouch for the rows from the time before the fleet had identities, if this node is an operator; returns their number."""

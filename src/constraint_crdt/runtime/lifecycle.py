@@ -33,7 +33,7 @@ from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
-from constraint_crdt.protocol.authority import Credentials, Fork
+from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -209,7 +209,8 @@ class Membership:
     def tell_fork(self, fork: Fork) -> None:
         """Two rows of a writer were seen."""
         _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
-        self._publisher.publish(EventKind.FORKED, node=fork.node)
+        detail = f"rows of {fork.replica} up to {fork.seqs[0]} and up to {fork.seqs[1]}"
+        self._publisher.publish(EventKind.FORKED, node=fork.node, detail=detail)
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -423,6 +424,7 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
+        feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
@@ -432,6 +434,16 @@ class Runtime:
         self.persistence.subscribe(self.publisher.health_changed)
         self.persistence.on_rollback = self.publisher.rolled_back
         self.diagnosis.further.append(self.persistence.findings)
+
+    def _replaced(self, change: NodeChange) -> None:
+        """Write again what only the replaced row of this node had, soon: a subscriber does not write."""
+        if change.result is not None and change.result.replaced is not None:
+            self.tasks.once("writing again", self._write_again(change.result.replaced))
+
+    async def _write_again(self, replaced: OwnReplaced) -> None:
+        written = self.feed.write(lambda: self.gossip.write_again(replaced))
+        _log.warning("%d definitions and removals of %s were only here: written again by its new life", written, replaced.replica)
+        self.exchanges.push()
 
     async def _commit(self, mutate: Callable[[], Result]) -> Result:
         """Commit a write of a part that users call. `Node` checks its own methods."""
