@@ -502,20 +502,30 @@ class HybridClock:
     def _find_lead(self, own: int) -> _Heard:
         """The offset of the reading: the valid clock furthest ahead of mine, within the bound, mine if there is none; or the
         doubt's."""
-        firsts = {peer: known[0] for peer in self._heard if (known := self._known(peer, own))}
-        self._judge([heard.offset for heard in firsts.values()])
-        if self._steady is None:
-            hiding = [heard.at for heard in firsts.values() if heard.offset > self.max_skew]
-        else:
-            self._far = {peer for peer in firsts if any(not self._is_near(each.offset) for each in self._heard[peer])}
-            hiding = [heard.at for heard in firsts.values()] if self._far else []
-        self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
+        most, least, oldest = self.max_skew, -self.max_skew - TRAVEL, own - self.heard_for
+        lead, offsets, far = _Heard(0, own), list[int](), set[str]()
+        first = hiding = NEVER
+        for peer, known in self._heard.items():
+            while known and known[0].at < oldest:
+                known.popleft()
+            if not known:
+                continue
+            heard = known[0]
+            offsets.append(heard.offset)
+            first = min(first, heard.at)
+            if heard.offset > most:
+                hiding = min(hiding, heard.at)
+                far.add(peer)
+            elif known[-1].offset < least:  # they are in order, and the last one is the lowest
+                far.add(peer)
+            if 0 < heard.offset <= most and heard > lead:
+                lead = heard
+        self._judge(offsets)
+        if self._steady is not None:
+            self._far, hiding = far, first if far else NEVER
+        self._hidden_until = hiding + self.heard_for if hiding < NEVER else NEVER
         doubt = self._corrected
-        if doubt is not None:
-            self._lead = _Heard(doubt.offset, own)
-        else:
-            leads = [heard for heard in firsts.values() if 0 < heard.offset <= self.max_skew]
-            self._lead = max(leads, default=_Heard(0, own))
+        self._lead = lead if doubt is None else _Heard(doubt.offset, own)
         return self._lead
 
     def _judge(self, offsets: list[int]) -> None:
