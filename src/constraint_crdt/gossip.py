@@ -105,7 +105,7 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None) or (time.CLOCK_MONOTONIC if 
 
 
 def steady_ns() -> int:
-    """Nanoseconds of a clock that nobody sets. It runs on while the machine sleeps, where the system has such a clock."""
+    """Nanoseconds of a clock that is never set. It runs on while the machine sleeps, where the system has such a clock."""
     return time.monotonic_ns() if _BOOT_CLOCK is None else time.clock_gettime_ns(_BOOT_CLOCK)
 
 

@@ -17,7 +17,7 @@ same expiry at the same moment, since nodes in touch with each other follow the 
 - Of several measurements of a clock the highest counts while it lasts, then the next: messages are delayed, and never arrive
   before they are sent.
 
-With a steady clock (`steady`, which nobody sets) the node also knows by how much its own clock stepped, so more rules hold:
+With a steady clock (`steady`, which is never set) the node also knows by how much its own clock stepped, so more rules hold:
 
 - A step moves the measurements instead of dropping them: they stay true. A step is told by `take_steps`.
 - A node *in doubt*, whose clock differs from at least half of those heard, reads the fleet's time: the median of the others, if two
@@ -368,7 +368,7 @@ class HybridClock:
         steady: Callable[[], int] | None = None,
     ) -> None:
         """`now`: my own clock. `max_skew`: the largest difference between clocks; `heard_for`: the lifetime of a measurement.
-        `steady`: a clock of any beginning, set by nobody, that runs on while the machine sleeps. All in ns."""
+        `steady`: a clock of any beginning, never set, that runs on while the machine sleeps. All in ns."""
         self.own = now
         """My own clock."""
         self.max_skew = max_skew

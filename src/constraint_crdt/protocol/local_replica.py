@@ -52,7 +52,7 @@ class Edge(NamedTuple):
     renew: Callable[[], int]
     """An incarnation no life of the node has had."""
     steady: Callable[[], int] | None = None
-    """A clock of any beginning in nanoseconds that nobody sets, and that runs on while the machine sleeps; None: there is none."""
+    """A clock of any beginning in nanoseconds, never set, that runs on while the machine sleeps; None: there is none."""
 
 
 class ExpiredAdds:
