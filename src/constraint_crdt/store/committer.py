@@ -325,6 +325,6 @@ class Committer:
 
 
 def _ignore(commit: "asyncio.Future[float]") -> None:
-    """Nobody waits any more for the end of a commit: its error has no reader."""
+    """The committer waits no more for the end of a commit, so its error has no reader."""
     if not commit.cancelled():
         commit.exception()
