@@ -215,6 +215,9 @@ async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: 
         await api.stop()
         await node.stop()
     _log.info("%s stopped", node.settings.name)
+    if node.has_abandoned_disk:  # the interpreter would wait for the threads that wait for the disk
+        logging.shutdown()
+        os._exit(1)
     return over
 
 
