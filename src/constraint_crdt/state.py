@@ -173,15 +173,24 @@ class ConstraintState(Merge):
         return {cell.replica.node_id: node_value(cell) for cell in cells}
 
     def describe(
-        self, software: str, wire: int, endpoints: Sequence[str] = (), labels: Labels = (), *, node: str | Replica
+        self,
+        software: str,
+        wire: int,
+        endpoints: Sequence[str] = (),
+        labels: Labels = (),
+        role: str = "",
+        *,
+        node: str | Replica,
     ) -> None:
-        """Describe a node: its software, wire version, endpoints and labels. Writes a cell only for a changed description.
+        """Describe a node: its software, wire version, endpoints, labels and role. Writes a cell only for a changed description.
 
         Raises `ConstraintCrdtError` for a description that peers would refuse.
         """
         replica = writer(node)
-        value: list[object] = [software, wire, list(endpoints), check_labels(labels)]
-        cell = read_cell(make_cell(NODE, NODE_KEY, value if value[-1] else value[:-1]).data)
+        value: list[object] = [software, wire, list(endpoints), check_labels(labels), role]
+        while not value[-1] and len(value) > 3:
+            del value[-1]
+        cell = read_cell(make_cell(NODE, NODE_KEY, value).data)
         standing = self.rows.get(NODE, NODE_KEY, replica)
         if standing is None or standing.data != cell.data:
             self.rows.write(replica, cell)

@@ -292,12 +292,14 @@ class Diagnosis:
         endpoints: Callable[[], Sequence[str]] = tuple,
         is_loopback: Callable[[str], bool] = lambda _: False,
         link_kinds: Callable[[], Mapping[str, str]] = dict,
+        lacks_servers: Callable[[], bool] = bool,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
         the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
         given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only. `link_kinds`:
-        gives the link of each peer.
+        gives the link of each peer. `lacks_servers`: whether the fleet is too large for a link between all, and without a node that
+        can be a router.
         """
         self._measured = measured
         self._gossip = gossip
@@ -316,6 +318,7 @@ class Diagnosis:
         self._endpoints = endpoints
         self._is_loopback = is_loopback
         self._link_kinds = link_kinds
+        self._lacks_servers = lacks_servers
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -502,6 +505,13 @@ class Diagnosis:
         if beside := sorted(name for name in others if kinds.get(name) == "side"):
             what = f"the usual link to {named(beside)} is broken or never came; a session for each link alone is in its place"
             yield Finding(check="links", level="ok", what=what)
+        if self._lacks_servers():
+            what = f"{len(others) + 1} nodes, each with a link to every other, as no node has an address at which others reach it"
+            advice = (
+                "let a node or more listen at an address of the network (--listen tcp/ADDRESS:7447): these become routers, and the "
+                "others then have one link each"
+            )
+            yield Finding(check="links", level="warn", what=what, advice=advice)
         limits = self._inbox.size_limits
         if limits:
             yield _size_finding(limits)

@@ -127,6 +127,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     linked: dict[str, int] = {}
     """The number of other nodes in service by their link: `direct`, `side`, `router` or `none`."""
+    role: str = "peer"
+    """The present role of the node among these links: `peer`, `router` or `client`."""
+    role_rule: str = ""
+    """Why it has this role: `by its settings`, or the rule of a fleet that chooses roles by itself."""
+    routers: tuple[str, ...] = ()
+    """The routers that it has a link to; for a client that it links through."""
     uptime: float
     """Seconds since the start."""
 
@@ -257,6 +263,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
         ("linked", show_links(answer.linked)),
+        ("role", _role(answer)),
     ]
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
@@ -280,6 +287,15 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
     return Lines(lines)
+
+
+def _role(status: Status) -> str:
+    through = ", ".join(name or "a router of another name" for name in status.routers)
+    if status.role == "client":
+        linked = f", through {through}" if through else ", without a link to a router now"
+    else:
+        linked = f", linked to the routers {through}" if through else ""
+    return f"{status.role} ({status.role_rule}){linked}"
 
 
 _LINKS: Final[Mapping[str, str]] = {

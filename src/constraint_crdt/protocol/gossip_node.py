@@ -327,10 +327,10 @@ class GossipNode:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
         self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.time.stamp()))
 
-    def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None) -> None:
-        """Publish the node's software version, endpoints and labels; `labels` None: they stay as they are."""
+    def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None, role: str = "") -> None:
+        """Publish the node's software version, endpoints, labels and role; `labels` None: they stay as they are."""
         checked = dict(check_labels(self.labels if labels is None else labels))
-        self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, node=me))
+        self.write(lambda me: self.local.state.describe(software, WIRE_VERSION, endpoints, checked, role, node=me))
         self.labels = checked
 
     def describe_variables(self, variables: Mapping[str, VariableKind], *, even_none: bool = False) -> bool:

@@ -55,7 +55,7 @@ from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
-from constraint_crdt.transport import LinkingTransport, Transport
+from constraint_crdt.transport import LinkingTransport, Standing, Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
@@ -67,6 +67,13 @@ def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
     if isinstance(transport, LinkingTransport):
         return transport.links()
     return {peer.name: "direct" for peer in transport.peers()}
+
+
+def standing(transport: Transport) -> Standing:
+    """The role of this node. Without links of its own making every node is a peer."""
+    return (
+        transport.standing if isinstance(transport, LinkingTransport) else Standing("peer", "every node has a link to every other")
+    )
 
 
 class Answers:
@@ -105,6 +112,7 @@ class Answers:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
         state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
+        role = standing(self._transport)
         return Status(
             node=gossip.node_id,
             replica=str(gossip.replica),
@@ -145,6 +153,9 @@ class Answers:
             endpoints=tuple(self._transport.endpoints),
             links=self._links,
             linked=self._linked(),
+            role=role.role,
+            role_rule=role.why,
+            routers=role.routers,
             uptime=time.monotonic() - self._began,
         )
 

@@ -39,7 +39,7 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
-from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds
+from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds, standing
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -165,8 +165,8 @@ class Membership:
         self._diagnosis = diagnosis
         self._once = once
         self._over: asyncio.Future[str] | None = None
-        self._described: tuple[str, ...] = ()
-        """The endpoints of this node in its description."""
+        self._described: tuple[tuple[str, ...], str] = ((), "")
+        """The endpoints and the role of this node in its description."""
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
         self._revoked: Set[str] = frozenset()
@@ -205,8 +205,8 @@ class Membership:
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
-            self._described = endpoints = self._transport.endpoints
-            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.labels))
+            self._described = endpoints, role = self._present()
+            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.labels, role))
 
     async def _hear_of_retirement(self) -> None:
         """Hear a peer, then end, or go on if this node is in service again."""
@@ -277,9 +277,9 @@ class Membership:
             self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
     async def look_at_links(self) -> None:
-        """Name the nodes to be linked to, and tell others new addresses of this machine."""
+        """Name the nodes to be linked to, and tell others a new role, and new addresses of this machine."""
         self.seek_peers()
-        if self._transport.endpoints != self._described and self._may_write():
+        if self._present() != self._described and self._may_write():
             self._describe_endpoints()
 
     def seek_peers(self) -> None:
@@ -290,27 +290,35 @@ class Membership:
         if not isinstance(self._transport, LinkingTransport):
             return
         sought: dict[str, Sought] = {}
-        for name, told in self._told_endpoints().items():
+        for name, (told, role) in self._told().items():
             endpoints = tuple(each for each in told if settings.discover or each in settings.connect)
             if endpoints and name not in ended:
-                sought[name] = Sought(endpoints, name in writing, self._round_trips.get(name))
-        self._transport.seek(sought)
+                sought[name] = Sought(endpoints, name in writing, self._round_trips.get(name), role)
+        # Routers come first: through these a node sees all others.
+        self._transport.seek(dict(sorted(sought.items(), key=lambda item: item[1].role != "router")))
 
-    def _told_endpoints(self) -> Mapping[str, Sequence[str]]:
-        """The endpoints that each node told and that this node may connect to, of the life with the most writes."""
+    def _told(self) -> Mapping[str, tuple[Sequence[str], str]]:
+        """The endpoints that each node told and that this node may connect to, and its role, of the life with the most writes."""
         rows, authority = self._gossip.state.rows, self._gossip.authority
         unproven = frozenset(() if authority is None else authority.unproven)
         anywhere = self._settings.links != "loopback"
         cells = sorted(rows.each(NODE), key=lambda cell: rows.seq(cell.replica))
         return {
-            cell.replica.node_id: [each for each in node_value(cell).endpoints if anywhere or is_loopback(each)]
+            cell.replica.node_id: ([each for each in told.endpoints if anywhere or is_loopback(each)], told.role)
             for cell in cells
+            for told in [node_value(cell)]
             if cell.replica not in unproven
         }
 
     def _describe_endpoints(self) -> None:
-        self._described = endpoints = self._transport.endpoints
-        self._feed.write(lambda: self._gossip.describe(__version__, endpoints))
+        self._described = endpoints, role = self._present()
+        self._feed.write(lambda: self._gossip.describe(__version__, endpoints, role=role))
+        self._exchanges.push()
+
+    def _present(self) -> tuple[tuple[str, ...], str]:
+        """The present endpoints of this node, and its role, empty for a peer."""
+        role = standing(self._transport).role
+        return self._transport.endpoints, "" if role == "peer" else role
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         """A session of a peer came or went."""
@@ -452,7 +460,7 @@ class Runtime:
             measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
-            link_kinds=lambda: link_kinds(self.transport),
+            link_kinds=lambda: link_kinds(self.transport), lacks_servers=lambda: standing(self.transport).lacks_servers,
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
@@ -727,6 +735,7 @@ def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
         discover=settings.discover,
         identity=identity,
         accept_plain=settings.accept_plain,
+        routers=settings.routers,
     )
 
 

@@ -26,7 +26,7 @@ from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
 
-Role = Literal["peer", "router", "client"]
+Role = Literal["auto", "peer", "router", "client"]
 
 ENVIRONMENT_PREFIX = "CONSTRAINT_CRDT_"
 
@@ -52,6 +52,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
+    "routers": (1, 16, ""),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
     "api_connections_per_address": (1, 100_000, " connections"),
@@ -84,9 +85,15 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fleet: str = "default"
     """The name of the fleet. Fleets on a network never mix; a separate name keeps a test out of production."""
 
-    role: Role = "peer"
+    role: Role = "auto"
     """`peer` links to every other peer: simplest, good to some 50 nodes. `router` also carries traffic for others, at its own cost;
-    `client` has a single link, to a router: cheapest, and cut off together with its routers.
+    `client` has a single link, to a router: cheapest, and cut off together with its routers. `auto`: a peer in a fleet of up to 40
+    live nodes; beyond, a few nodes that others reach become routers, and the others their clients, without a restart.
+    """
+
+    routers: int = 3
+    """The routers of a fleet whose nodes choose their role. More carry more clients, and survive the loss of more at once. All
+    nodes should have the same number.
     """
 
     listen: tuple[str, ...] = ()

@@ -122,6 +122,21 @@ class Sought(NamedTuple):
     """Other nodes give evidence that it lives."""
     round_trip: float | None = None
     """Seconds to it and back, measured before; None if unknown."""
+    role: str = ""
+    """`router` or `client`, if it told so."""
+
+
+class Standing(NamedTuple):
+    """The role of a node among the links of its fleet."""
+
+    role: str
+    """`peer`, `router` or `client`."""
+    why: str
+    """The rule by which the role is so: a part of a sentence."""
+    routers: tuple[str, ...] = ()
+    """The names of the routers that it has a link to."""
+    lacks_servers: bool = False
+    """The fleet is large, and no node of it can be a router."""
 
 
 @runtime_checkable
@@ -136,6 +151,10 @@ class LinkingTransport(Protocol):
 
     def links(self) -> Mapping[str, LinkKind]:
         """The names of the peers, each with its link."""
+
+    @property
+    def standing(self) -> Standing:
+        """The present role of this node."""
 
 
 ANSWERS_AT_ONCE = 256

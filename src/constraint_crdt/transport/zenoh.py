@@ -18,6 +18,17 @@ session is never closed for a link, so a missing link costs only that link. `Sid
 4. In the first turn Zenoh connects, with a time for opening that follows the round trip of the peer, so that it tries often. In
    later turns, and with several endpoints, the first endpoint that takes a TCP connection is found before, with tries that overlap.
    Then Zenoh has the time that the worst link needs.
+
+With the role `auto` the node is what `roles.RoleRule` says. Zenoh's mode is fixed for a session, so another main session opens:
+
+5. To become a client, the new session opens beside the former one. Once it has a link to a router and sees the peers, it is the
+   main one, and the former is closed `HANDOVER` seconds later, that of a router once its clients have left.
+6. A router and a peer need the port. The session with the port closes first, as others know the address; the port is without a
+   listener for some 0.6 s. Requests meanwhile are repeated.
+7. A client by choice keeps listening with a session of its own (the *door*), so its address goes on for nodes that are new, or do
+   not reach the routers.
+8. A router opens `ROUTER_PAUSE` after its port was closed. Without the pause its neighbours take the links of the new session for
+   those of the former, and it lacks tokens for good (Zenoh 1.10.2).
 """
 
 import asyncio
@@ -25,7 +36,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -41,6 +52,7 @@ from constraint_crdt.transport import (
     Peer,
     PeerCallback,
     Sought,
+    Standing,
     TransportError,
     Unreachable,
     check_answers_at_once,
@@ -55,6 +67,7 @@ from constraint_crdt.transport.addresses import (
     reachable_endpoints,
     usable_connects,
 )
+from constraint_crdt.transport.roles import ABOVE, CLIENT, PEER, ROUTER, ROUTERS, Choice, RoleRule
 from constraint_crdt.transport.zenoh_session import CLOSE_SECONDS, Declared, Registration, Traffic, ZenohSession
 from constraint_crdt.transport.zenoh_startup import (
     RETRY_SECONDS,
@@ -63,6 +76,7 @@ from constraint_crdt.transport.zenoh_startup import (
     Settings,
     checked,
     close_session,
+    door_settings,
     in_daemon_thread,
     linked_addresses,
     main_id,
@@ -127,6 +141,27 @@ SLOW_LOOK_EVERY = 1.0
 
 ADDRESSES_EVERY = 30.0
 """Seconds between two looks at the addresses of this machine, of a node that listens at a wildcard."""
+
+ROLE_EVERY = 0.5
+"""Seconds between two looks at the role."""
+
+HANDOVER = 3.0
+LONGEST_HANDOVER = 15.0
+"""Seconds for which the former main session goes on beside the new one; and at most, while clients are linked to it."""
+
+SEES_WITHIN = 3.0
+"""Seconds within which a new main session has to see the peers."""
+
+ROUTER_PAUSE = 0.3
+
+ROUTERS_APART = 10.0
+"""Seconds without a link to a router before this one, after which a router opens again."""
+
+MOST_TRIES = 20
+"""Times that a port which is still taken is tried."""
+
+CLIENT_PAUSE = 5.0
+"""Seconds after a router did not answer before another change of the role."""
 
 SEEDS = ""
 """Stands for the configured endpoints among the names of peers."""
@@ -266,7 +301,7 @@ class ZenohTransport:
 
     Args:
         role: `peer` links to every other peer (up to about 50 nodes); `router` also carries traffic for clients;
-            `client` has a single link, to a router in `connect`.
+            `client` has a single link, to a router in `connect`; `auto` chooses among these by itself, see `roles`.
         listen: endpoints `tcp/HOST:PORT`; port 0 takes a free one. Loopback when left out; nothing for a client.
         connect: endpoints of other nodes, retried without end. Links to these are repaired, unlike links found by gossip.
         multicast: also discover nodes by multicast on the local network.
@@ -292,9 +327,11 @@ class ZenohTransport:
         answers_at_once: int = ANSWERS_AT_ONCE,
         identity: "Identity | None" = None,
         accept_plain: bool = False,
+        routers: int = ROUTERS,
     ) -> None:
-        """`role`: peer, client or router. `listen` and `connect`: endpoints, such as `tcp/10.0.0.1:7447`. `multicast` and
-        `discover`: find peers on the local network, and through other peers. `lease`: seconds until a silent link is closed.
+        """`role`: peer, client, router or auto, then with `routers` routers in the fleet. `listen` and `connect`: endpoints, such
+        as `tcp/10.0.0.1:7447`. `multicast` and `discover`: find peers on the local network, and through other peers. `lease`:
+        seconds until a silent link is closed.
         `answers_at_once`: requests answered at the same time. `identity`: that of the node, for links by TLS.
         `accept_plain`: link also to nodes without an identity.
 
@@ -318,6 +355,16 @@ class ZenohTransport:
         self._moved = asyncio.Event()
         self._traffic = Traffic()
         self._limit: AddressLimit | None = None
+        self._routers = routers
+        self._present = self._settings if role != "auto" else self._settings.as_role(PEER)
+        """The settings in the present role."""
+        self._choice = Choice(self._present.role, (), "by its settings")  # type: ignore[arg-type]
+        self._rule: RoleRule | None = None
+        self._known: Mapping[str, Sought] = {}
+        self._door: Declared | None = None
+        self._pause_until = 0.0
+        self._routers_linked = 0.0
+        """The last time at which this router had links to those before it."""
         self._shut_out: Callable[[str], bool] = lambda _: False
 
     @property
@@ -360,7 +407,7 @@ class ZenohTransport:
         self._member = member = Registration(name, fleet, HandlerTasks(handler, self._answers_at_once), changed)
         try:
             async with self._lock:
-                return await self._join(member, self._settings)
+                return await self._join(member, await self._first_settings(name))
         except BaseException:
             if self._member is member:
                 self._member = None
@@ -376,12 +423,22 @@ class ZenohTransport:
             await self._leave()
             for peer in sorted(gone):
                 asyncio.get_running_loop().call_soon(self._report_gone, member, peer)
-            return await self._join(member, self._settings, retry=True)
+            if self._present.role == ROUTER:
+                await asyncio.sleep(ROUTER_PAUSE)
+            return await self._join(member, self._present, retry=True)
 
     def seek(self, peers: Mapping[str, Sought]) -> None:
         """See `LinkingTransport.seek`. A client has its link to a router only."""
-        self._sought = {} if self._settings.role == "client" else peers
+        self._known = peers
+        self._sought = {} if self._present.role == CLIENT else peers
         self._moved.set()
+
+    @property
+    def standing(self) -> Standing:
+        """See `LinkingTransport.standing`."""
+        routers = () if self._session is None else tuple(sorted(self._session.routers()))
+        lacks = self._rule is not None and self._rule.is_large and not self._rule.servers
+        return Standing(self._present.role, self._choice.why, routers, lacks)
 
     def links(self) -> Mapping[str, LinkKind]:
         """See `LinkingTransport.links`."""
@@ -404,6 +461,7 @@ class ZenohTransport:
     async def renew(self, identity: "Identity") -> Peer:
         """Open the session again, with a new certificate. Raises `TransportError`."""
         self._settings = replace(self._settings, identity=identity)
+        self._present = replace(self._present, identity=identity)
         return await self.reopen()
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
@@ -431,6 +489,7 @@ class ZenohTransport:
         limit, self._limit = self._limit, None
         self._endpoints = ()
         self._sides.clear()
+        self._door = None
         for task in tasks:
             task.cancel()
         if tasks:
@@ -453,6 +512,9 @@ class ZenohTransport:
         try:
             await self._attach(member, me, settings)
         except TransportError as error:
+            if self._rule is not None and settings.role == CLIENT and self._member is member:
+                self._take(Choice(PEER, (), "no router answers"), self._settings.as_role(PEER))
+                return await self._join(member, self._present, retry=retry)
             if self._member is not member or not (retry or isinstance(error, RouterUnreachableError)):
                 raise
             _log.warning("%s; trying again until it opens", error)
@@ -498,16 +560,208 @@ class ZenohTransport:
             )  # fmt: skip
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
+        self._listens(opened)
+        if self._settings.role != CLIENT:
+            self._begin(self._keep_links(session, me), "links")
+        if self._rule is not None:
+            self._begin(self._keep_role(session, me, self._rule), "role")
+        if any(is_wildcard(parse_endpoint(each)[0]) for each in self._settings.listen):
+            self._begin(self._keep_addresses(), "addresses")
+
+    def _listens(self, opened: Opened) -> None:
+        """A session has been opened: take its endpoints, if it listens or is to be no other."""
+        if not opened.listening and self._rule is not None:
+            return
         self._listening, self._endpoints = opened.listening, opened.endpoints
+        if self._limit is not None:
+            self._limit.stop()
         if self._settings.identity is not None:
             self._limit = AddressLimit(
                 {parse_endpoint(each)[1] for each in opened.listening}, partial(linked_addresses, opened.session)
             )
             start_daemon_thread(self._limit.run)
-        if self._settings.role != "client":
-            self._begin(self._keep_links(session, me), "links")
-        if any(is_wildcard(parse_endpoint(each)[0]) for each in opened.listening):
-            self._begin(self._keep_addresses(), "addresses")
+
+    # --- the role -----------------------------------------------------------------------------------------------------
+
+    async def _first_settings(self, name: str) -> Settings:
+        """The settings to open with: in the role `auto` by the store."""
+        if self._settings.role != "auto":
+            return self._settings
+        self._rule = RoleRule(name, asyncio.get_running_loop().time(), self._routers)
+        addresses = await asyncio.to_thread(own_addresses) if len(self._known) >= ABOVE else []
+        choice = self._rule.at_start(self._known, reachable_endpoints(self._settings.listen, addresses))
+        connect = await self._endpoints_of(choice.routers)
+        self._take(choice, self._settings.as_role(choice.role, connect))
+        return self._present
+
+    async def _endpoints_of(self, names: Sequence[str]) -> list[str]:
+        """The endpoints of these nodes as they are tried from here."""
+        settings, listening = self._settings, self._listening
+        told = [self._known[name].endpoints for name in names if name in self._known]
+        usable = [usable_connects(each, listening, settings.identity, accept_plain=settings.accept_plain) for each in told]
+
+        def find() -> list[str]:
+            own = own_addresses()
+            return [endpoint for each in usable for endpoint in local_connects(each, own, listening)]
+
+        return list(dict.fromkeys(await asyncio.to_thread(find))) if usable else []
+
+    def _take(self, choice: Choice, settings: Settings) -> None:
+        self._choice, self._present = choice, settings
+        self.seek(self._known)
+
+    async def _keep_role(self, session: ZenohSession, me: Peer, rule: RoleRule) -> None:
+        """Follow the rule, while the session is open."""
+        clock = asyncio.get_running_loop().time
+        if self._present.role == CLIENT:
+            await self._open_door(session, me)
+        while True:
+            await asyncio.sleep(ROLE_EVERY)
+            live = {peer.name for peer in session.peers} - {me.name}
+            role, linked = self._present.role, session.routers()
+            choice = rule.choose(clock(), role, self._known, live, self._endpoints, linked, serves_clients=session.serves_clients)
+            if not self._is_change(choice, linked) or clock() < self._pause_until:
+                self._choice = self._choice._replace(why=choice.why, before=choice.before)
+                continue
+            connect = await self._endpoints_of(choice.routers)
+            settings = self._settings.as_role(choice.role, connect)
+            try:
+                taken = await (self._to_client if choice.role == CLIENT else self._to_listener)(session, me, choice, settings)
+            except TransportError as error:
+                _log.warning("%s stays a %s: %s", me.name, role, error)
+                taken = False
+            if not taken:
+                rule.fail(choice.routers if choice.role == CLIENT else [], clock())
+                self._pause_until = clock() + CLIENT_PAUSE
+
+    def _is_change(self, choice: Choice, linked: Collection[str]) -> bool:
+        if choice.role != self._present.role:
+            return True
+        if choice.role == ROUTER:
+            return self._lacks_router(choice, linked)
+        if choice.role != CLIENT or not choice.routers:
+            return False
+        had = set(self._choice.routers) & set(choice.routers)
+        return not had.issuperset(set(linked) & set(self._choice.routers)) or len(had) < min(2, len(choice.routers))
+
+    def _lacks_router(self, choice: Choice, linked: Collection[str]) -> bool:
+        """Whether a router before this one has had no link to it for a while. The routers carry the traffic between their clients."""
+        now = asyncio.get_running_loop().time()
+        if all(name in linked for name in choice.before):
+            self._routers_linked = now
+        return now - self._routers_linked > ROUTERS_APART
+
+    async def _open_main(self, settings: Settings, me: Peer) -> Opened:
+        """Open a further main session, at the same ports. A port that is still taken is tried again. Raises `TransportError`."""
+        before, id_, tries = self._listening, f"{main_id(me.session)}{secrets.token_hex(3)}", 0
+        while True:
+            try:
+                return await in_daemon_thread(
+                    lambda: open_session(settings, before, id_), OPEN_SECONDS, lambda late: close_session(late.session)
+                )
+            except TimeoutError:
+                raise TransportError(f"Zenoh did not open within {OPEN_SECONDS:g} s") from None
+            except RouterUnreachableError:
+                raise
+            except TransportError:
+                tries += 1
+                if tries >= MOST_TRIES:
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS[0])
+
+    async def _attach_main(self, session: ZenohSession, settings: Settings, me: Peer) -> Declared:
+        opened = await self._open_main(settings, me)
+        try:
+            declared = session.attach(opened.session)
+        except (zenoh.ZError, Unreachable) as error:
+            start_daemon_thread(lambda: close_session(opened.session))
+            raise TransportError(str(error)) from None
+        self._listens(opened)
+        return declared
+
+    async def _to_client(self, session: ZenohSession, me: Peer, choice: Choice, settings: Settings) -> bool:
+        """Become a client, or one of other routers. Returns False, and changes nothing, if no router answers."""
+        try:
+            declared = await self._attach_main(session, settings, me)
+        except RouterUnreachableError:
+            return False
+        clock = asyncio.get_running_loop().time
+        ends = clock() + SEES_WITHIN
+        while not (routers := session.routers(declared)) or 2 * len(session.seen_by(declared)) < len(session.peers):
+            if clock() >= ends:
+                break
+            await asyncio.sleep(LEAST_LOOK)
+        if not routers:
+            session.detach(declared)
+            return False
+        former, served = session.promote(declared), self._present.role == ROUTER
+        listened = self._present.role != CLIENT
+        self._tell(me, choice, settings)
+        ends = clock() + (LONGEST_HANDOVER if served else HANDOVER)
+        await asyncio.sleep(HANDOVER)
+        while clock() < ends and former.serves_clients:  # noqa: ASYNC110 - seldom, and for a moment
+            await asyncio.sleep(ROLE_EVERY)
+        await session.end(former)
+        if listened:
+            await self._open_door(session, me)
+        return True
+
+    async def _to_listener(self, session: ZenohSession, me: Peer, choice: Choice, settings: Settings) -> bool:
+        """Become a router or a peer: close the session with the port, then open another one there."""
+        was_client = self._present.role == CLIENT
+        if not was_client:
+            await session.hold()
+        elif self._door is not None:
+            door, self._door = self._door, None
+            await session.end(door)
+        await asyncio.sleep(ROUTER_PAUSE)
+        try:
+            declared = await self._attach_main(session, settings, me)
+        except TransportError as error:
+            if was_client:
+                await self._open_door(session, me)
+                raise
+            _log.warning("%s cannot be a %s: %s", me.name, choice.role, error)
+            declared = await self._attach_main(session, self._settings.as_role(PEER), me)
+            choice, settings = Choice(PEER, (), str(error)), self._settings.as_role(PEER)
+        former = session.promote(declared)
+        self._routers_linked = asyncio.get_running_loop().time()
+        self._tell(me, choice, settings)
+        await asyncio.sleep(HANDOVER)
+        session.release()
+        if was_client:
+            await session.end(former)
+        return True
+
+    def _tell(self, me: Peer, choice: Choice, settings: Settings) -> None:
+        _log.info("%s is a %s now: %s", me.name, choice.role, choice.why)
+        self._take(choice, settings)
+
+    async def _open_door(self, session: ZenohSession, me: Peer) -> None:
+        """Go on listening as a client."""
+        settings, id_ = door_settings(self._settings), f"{side_id(me.session)}{secrets.token_hex(3)}"
+        before = self._listening
+        for _ in range(MOST_TRIES):
+            try:
+                opened = await in_daemon_thread(
+                    lambda: open_session(settings, before, id_), OPEN_SECONDS, lambda late: close_session(late.session)
+                )
+            except (TransportError, TimeoutError) as error:
+                _log.debug("no listener beside the client: %s", error)
+                await asyncio.sleep(_RETRY_SECONDS[0])
+            else:
+                self._take_door(session, opened)
+                return
+        _log.warning("%s does not listen: its port is taken", me.name)
+
+    def _take_door(self, session: ZenohSession, opened: Opened) -> None:
+        try:
+            self._door = session.attach(opened.session)
+        except (zenoh.ZError, Unreachable) as error:
+            _log.debug("no listener beside the client: %s", error)
+            start_daemon_thread(lambda: close_session(opened.session))
+        else:
+            self._listens(opened)
 
     # --- side sessions ------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """The open Zenoh sessions of a node: tokens, peers, requests, and the bridge to asyncio.
 
 A `ZenohSession` is one life of the node on the network. It has a main Zenoh session, and side sessions, each for the link to a
-single peer that the main session has no link to (`zenoh`). All declare the same token and the same answering key, so others see one
-peer. Rules:
+single peer that the main session has no link to (`zenoh`). All declare the same token and the same answering key, so others see
+one peer. Where the role of the node changes, another session becomes the main one (`promote`), and where the port has to be free
+for it, the former is closed before, while the peers stay listed (`hold`). Rules:
 
 1. A peer is listed while any of the sessions sees its token. Requests go through the main session if it sees the peer.
 2. The answering key is declared as complete, so of two sessions of a node only one gets a request.
@@ -48,7 +49,7 @@ from zenoh.handlers import Callback
 from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
 from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
-    SIDE_ID,
+    MARK,
     alive_key,
     alive_keys,
     close_session,
@@ -233,10 +234,16 @@ class Declared:
         self.raw = raw
         self.held: tuple[object, ...] = ()
         self.tokens: list[zenoh.LivelinessToken] = []
-        self.linked: dict[str, bool] = {}
-        """The Zenoh ids at the other ends of its links, and whether each is of a router."""
+        self.linked: dict[str, zenoh.WhatAmI] = {}
+        """The Zenoh ids at the other ends of its links, and the role of each."""
         self.requests = 0
         """Requests that wait for a reply."""
+        self.is_closed = False
+
+    @property
+    def serves_clients(self) -> bool:
+        """Whether clients have a link to it."""
+        return any(what == zenoh.WhatAmI.CLIENT for what in self.linked.values())
 
     def leave(self) -> None:
         """Close. Blocks."""
@@ -288,9 +295,10 @@ class ZenohSession:
         if identity is not None and self._authenticator is not None:
             self._proofs.append(identity.prove(me.session, self._authenticator.public))
         self._sides: dict[Declared, None] = {}
-        self._side_links = Counter[str]()
+        self._marked_links = Counter[str]()
         """The links of the main session by the beginning of the id at their other end."""
         self._router_links = 0
+        self._holds = False
         self._easing = False
         self._eased = 0
         self._is_new = False
@@ -306,8 +314,7 @@ class ZenohSession:
 
         def on_link(event: zenoh.TransportEvent) -> None:
             other = event.transport
-            is_router = other.whatami == zenoh.WhatAmI.ROUTER
-            self._hand_over(self._link, declared, str(other.zid), is_router, event.kind == zenoh.SampleKind.PUT)
+            self._hand_over(self._link, declared, str(other.zid), other.whatami, event.kind == zenoh.SampleKind.PUT)
 
         def on_connection(event: zenoh.LinkEvent) -> None:
             if event.kind == zenoh.SampleKind.PUT:
@@ -345,6 +352,55 @@ class ZenohSession:
             self._lose(peer, side)
         start_daemon_thread(side.leave)
 
+    # --- the main session ---------------------------------------------------------------------------------------------
+
+    def promote(self, declared: Declared) -> Declared:
+        """Make an attached session the main one. Returns the former, which goes on as a side session."""
+        former, self._main = self._main, declared
+        self._sides.pop(declared, None)
+        if not former.is_closed:
+            self._sides[former] = None
+        self._marked_links = Counter(other[:MARK] for other in declared.linked)
+        self._router_links = sum(what == zenoh.WhatAmI.ROUTER for what in declared.linked.values())
+        self._moved()
+        return former
+
+    async def hold(self) -> None:
+        """Close the main session before there is another. Its peers stay listed until `release`; requests to them fail."""
+        self._holds, former = True, self._main
+        former.is_closed = True
+        for peer in [peer for peer, via in self._via.items() if former in via]:
+            self._lose(peer, former)
+        with contextlib.suppress(TimeoutError):
+            await in_daemon_thread(former.leave, CLOSE_SECONDS, lambda _: None)
+
+    async def end(self, side: Declared) -> None:
+        """Close a side session, and wait for it for a bounded time."""
+        if self._sides.pop(side, self) is not None:
+            return
+        for peer in [peer for peer, via in self._via.items() if side in via]:
+            self._lose(peer, side)
+        with contextlib.suppress(TimeoutError):
+            await in_daemon_thread(side.leave, CLOSE_SECONDS, lambda _: None)
+
+    def release(self) -> None:
+        """List no more the peers that no session sees."""
+        self._holds = False
+        for peer in [peer for peer, via in self._via.items() if not via]:
+            self._forget(peer)
+
+    def routers(self, declared: Declared | None = None) -> set[str]:
+        """The names of the routers with a link to a session, the main one if left out; "" for one of another name. O(peers)."""
+        linked = (self._main if declared is None else declared).linked
+        found = {other[:MARK] for other, what in linked.items() if what == zenoh.WhatAmI.ROUTER}
+        named = {main_id(peer.session): peer.name for peer in self.peers}
+        return {named.get(mark, "") for mark in found}
+
+    @property
+    def serves_clients(self) -> bool:
+        """Whether clients have a link to the main session."""
+        return self._main.serves_clients
+
     def seen_by(self, side: Declared) -> set[str]:
         """The names of the peers that a side session sees. O(peers)."""
         return {peer.name for peer, via in self._via.items() if side in via}
@@ -365,14 +421,14 @@ class ZenohSession:
 
     def sides_of_others(self) -> set[str]:
         """The names of the peers with a side session to this node. O(peers)."""
-        return {peer.name for peer in self.peers if self._side_links[side_id(peer.session)]}
+        return {peer.name for peer in self.peers if self._marked_links[side_id(peer.session)]}
 
     def _kind(self, peer: Peer) -> LinkKind:
         if self._main not in self._via[peer]:
             return "side"
-        if main_id(peer.session) in self._main.linked:
+        if self._marked_links[main_id(peer.session)]:
             return "direct"
-        if self._side_links[side_id(peer.session)]:
+        if self._marked_links[side_id(peer.session)]:
             return "side"
         return "router" if self._router_links else "direct"
 
@@ -397,18 +453,18 @@ class ZenohSession:
         sessions = [declared.raw for declared in (self._main, *self._sides)]
         start_daemon_thread(lambda: ease_links(link_ends(sessions)))
 
-    def _link(self, declared: Declared, other: str, is_router: bool, up: bool) -> None:
+    def _link(self, declared: Declared, other: str, what: zenoh.WhatAmI, up: bool) -> None:
         if up != (other in declared.linked):
             if up:
-                declared.linked[other] = is_router
+                declared.linked[other] = what
             else:
-                is_router = declared.linked.pop(other)
+                what = declared.linked.pop(other)
             if declared is self._main:
-                change, mark = 1 if up else -1, other[:SIDE_ID]
-                self._router_links += is_router * change
-                self._side_links[mark] += change
-                if not self._side_links[mark]:
-                    del self._side_links[mark]
+                change, mark = 1 if up else -1, other[:MARK]
+                self._router_links += (what == zenoh.WhatAmI.ROUTER) * change
+                self._marked_links[mark] += change
+                if not self._marked_links[mark]:
+                    del self._marked_links[mark]
         self._moved()
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -514,7 +570,9 @@ class ZenohSession:
 
     def _see(self, declared: Declared, key: str, up: bool) -> None:
         peer, proof = peer_of(key), proof_in(key)
-        if self._closed or peer is None or self._is_me(peer) or (declared is not self._main and declared not in self._sides):
+        if self._closed or declared.is_closed or peer is None or self._is_me(peer):
+            return
+        if declared is not self._main and declared not in self._sides:
             return
         if not up:
             if self.peers.get(peer) == proof:  # not the end of a false token under the same name
@@ -535,7 +593,7 @@ class ZenohSession:
     def _lose(self, peer: Peer, declared: Declared) -> None:
         """A session no longer sees a peer."""
         self._via[peer].pop(declared, None)
-        if not self._via[peer]:
+        if not self._via[peer] and not self._holds:
             self._forget(peer)
 
     def shut_out(self) -> None:

@@ -106,12 +106,14 @@ def _chunk(text: str) -> str:
 
 
 def main_id(session: str) -> str:
-    """The Zenoh id of the main session of a peer. None of them may begin with 0."""
+    """The Zenoh id of the first main session of a peer, and the beginning of the ids of those after a change of its role. None of
+    them may begin with 0.
+    """
     return f"c1{session}"
 
 
-SIDE_ID = 26
-"""Digits of `side_id`."""
+MARK = 26
+"""Digits of `main_id` and `side_id`."""
 
 
 def side_id(session: str) -> str:
@@ -119,7 +121,7 @@ def side_id(session: str) -> str:
     return f"d1{session}"
 
 
-ROLES = ("peer", "router", "client")
+ROLES = ("peer", "router", "client", "auto")
 LEASE = 4.0
 LONG_LEASE = 60.0
 KEEP_ALIVE = 2.0
@@ -141,6 +143,16 @@ class Settings:
     discover: bool = True
     identity: "Identity | None" = None
     accept_plain: bool = False
+    default_lease: bool = False
+    """The lease follows the role."""
+
+    def as_role(self, role: str, connect: Sequence[str] = (), listen: Sequence[str] | None = None) -> "Settings":
+        """The same in another role. A client does not listen, and connects to `connect` alone, the others to these too."""
+        lease = _lease_of(role) if self.default_lease else self.lease
+        if role == "client":
+            return replace(self, role=role, lease=lease, listen=(), connect=tuple(connect))
+        joined = tuple(dict.fromkeys((*self.connect, *connect)))
+        return replace(self, role=role, lease=lease, listen=self.listen if listen is None else tuple(listen), connect=joined)
 
     @property
     def protocols(self) -> list[str]:
@@ -166,6 +178,7 @@ def checked(
         raise TransportError(f"a client does not listen; leave out {listen[0]!r}, or take the role peer or router")
     if role == "client" and not connect and not multicast:
         raise TransportError("a client needs a router to connect to; give the endpoint of at least one")
+    default_lease = lease is None
     lease = _lease_of(role) if lease is None else lease
     if not 0.1 <= lease <= 3600:
         raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
@@ -187,11 +200,13 @@ def checked(
         connect = tuple(f"{scheme}/{endpoint.partition('/')[2]}" for endpoint in connect for scheme in ("tls", "tcp"))
     else:
         listen, connect = (tuple(with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
-    return Settings(role, tuple(listen), tuple(dict.fromkeys(connect)), multicast, lease, discover, identity, accept_plain)
+    return Settings(
+        role, tuple(listen), tuple(dict.fromkeys(connect)), multicast, lease, discover, identity, accept_plain, default_lease
+    )
 
 
 def _lease_of(role: str) -> float:
-    return LONG_LEASE if role == "peer" and sys.platform == "linux" else LEASE
+    return LONG_LEASE if role in ("peer", "auto") and sys.platform == "linux" else LEASE
 
 
 LINK_OPEN_SECONDS = 20.0
@@ -224,6 +239,7 @@ def zenoh_config(settings: Settings, listening: Sequence[str], id_: str) -> dict
             "multicast": {"enabled": settings.multicast},
             "gossip": {
                 "enabled": settings.discover,
+                "autoconnect": {"router": ["router"], "peer": ["router", "peer"], "client": []},
                 "autoconnect_strategy": {"peer": {"to_router": "always", "to_peer": "greater-zid"}},
             },
         },
@@ -261,6 +277,11 @@ def side_config(settings: Settings, endpoint: str, id_: str, open_seconds: float
     transport = {**cast("dict[str, object]", config["transport"]), "unicast": limits}
     scouting = {"multicast": {"enabled": False}, "gossip": {"enabled": False}}
     return {**config, "connect": _connect([endpoint], retry_seconds), "scouting": scouting, "transport": transport}
+
+
+def door_settings(settings: Settings) -> Settings:
+    """The settings of the session with which a client by choice goes on listening. It links to no node by itself."""
+    return replace(settings.as_role("peer"), connect=(), multicast=False, discover=False)
 
 
 def _connect(endpoints: Sequence[str], retry_seconds: float) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 | kind | key | value |
 |---|---|---|
-| 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …]]` |
+| 5 NODE | "" | `[software version, wire version, [endpoint, …], [[label, value], …], role]`, the last two left out if empty |
 | 6 RETIRE | node id, or a replica as text | `[whole node, [[node id, incarnation, seq], …]]`: these lives are over |
 | 27 CERTIFICATE | "" | the certificates of the node, the first cell of a signed row |
 | 33 VOUCH | a replica as text | `[seq, root]`: this row, written before the fleet had identities, is as it should be |
@@ -80,6 +80,9 @@ MAX_STATEMENT: Final = 2048
 """Bytes of a statement on roots, at most."""
 
 FINGERPRINT_CHARACTERS: Final = 64
+MAX_ROLE: Final = 16
+"""Bytes of the role of a node, at most."""
+
 MAX_REASON: Final = 200
 """Bytes of the reason of a revocation, at most."""
 
@@ -91,6 +94,8 @@ class NodeValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
     wire: int
     endpoints: tuple[str, ...] = ()
     labels: tuple[Label, ...] = ()
+    role: str = ""
+    """`router` or `client` among the links of the fleet; empty for a peer, and from nodes of 0.1.0."""
 
 
 class RetireValue(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -132,6 +137,7 @@ def _check_node(key: str, value: NodeValue) -> None:
     require_text(value.software, "the software version of a node")
     require_counts((value.wire,), "the wire version of a node")
     check_wire_labels(value.labels)
+    require_text(value.role, "the role of a node", MAX_ROLE)
 
 
 def _check_retire(_: str, value: RetireValue) -> None:
