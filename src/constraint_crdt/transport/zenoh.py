@@ -645,7 +645,7 @@ class ZenohTransport:
         return not had.issuperset(set(linked) & set(self._choice.routers)) or len(had) < min(2, len(choice.routers))
 
     def _lacks_router(self, choice: Choice, linked: Collection[str]) -> bool:
-        """Whether a router before this one has had no link to it for a while. The routers carry the traffic between their clients."""
+        """Whether a router before this one has had no link to it for a while. Clients of both reach each other through it."""
         now = asyncio.get_running_loop().time()
         if all(name in linked for name in choice.before):
             self._routers_linked = now
