@@ -736,6 +736,7 @@ def _zenoh(settings: NodeSettings, identity: "Identity | None") -> Transport:
         identity=identity,
         accept_plain=settings.accept_plain,
         routers=settings.routers,
+        routers_above=settings.routers_above,
     )
 
 

@@ -53,6 +53,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 NUMBERS: dict[str, tuple[float, float, str]] = {
     "keep_removals": (0, 10_000_000, ""),
     "routers": (1, 16, ""),
+    "routers_above": (2, 100_000, " nodes"),
     "record_bytes": (1024 * 1024, 1024 * 1024 * 1024, ""),
     "api_rate": (1, 1_000_000, " requests per second"),
     "api_connections_per_address": (1, 100_000, " connections"),
@@ -88,12 +89,18 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     role: Role = "auto"
     """`peer` links to every other peer: simplest, good to some 50 nodes. `router` also carries traffic for others, at its own cost;
     `client` has a single link, to a router: cheapest, and cut off together with its routers. `auto`: a peer in a fleet of up to 40
-    live nodes; beyond, a few nodes that others reach become routers, and the others their clients, without a restart.
+    live nodes (`routers_above`); beyond, a few nodes that others reach become routers, and the others their clients, without a
+    restart.
     """
 
     routers: int = 3
     """The routers of a fleet whose nodes choose their role. More carry more clients, and survive the loss of more at once. All
     nodes should have the same number.
+    """
+
+    routers_above: int = 40
+    """The live nodes beyond which a fleet has routers; below three quarters of this number for a while it has none again. More keep
+    a link between all nodes for longer, which costs each node bytes and CPU for every other. All nodes should have the same number.
     """
 
     listen: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """The role that a node takes by itself: peer in a small fleet, router or client in a large one.
 
 In a fleet of peers every node has a link to every other, and the keep-alives of these links are most of the bytes at rest. So
-beyond `ABOVE` live nodes a few nodes are routers, and all others have a link to one of these. `RoleRule` chooses, from what the
+beyond `above` live nodes a few nodes are routers, and all others have a link to one of these. `RoleRule` chooses, from what the
 node knows: the endpoints and roles that nodes told, and the nodes that are live. Nodes with equal views choose alike. Rules:
 
 1. A node *serves* with an address that others reach. Public addresses come first, then private ones, then link-local ones; an
@@ -13,7 +13,8 @@ node knows: the endpoints and roles that nodes told, and the nodes that are live
    on to the next when one is gone. The changes of many nodes are spread over `SPREAD` seconds.
 4. A client without a link to a router for `LOST` seconds takes these routers as gone, and chooses among the nodes that were live
    before, as the others do. After `GIVE_UP` seconds it is a peer again.
-5. Below `BELOW` live nodes for `SETTLED` seconds the fleet is small again: clients become peers, then routers without clients.
+5. Below three quarters of `above` for `SETTLED` seconds the fleet is small again: clients become peers, then routers without
+   clients.
 6. In its first seconds a node takes the nodes of its store, or those that a first peer told it of, as the size of the fleet, if
    some of them told to be routers.
 
@@ -30,8 +31,10 @@ from constraint_crdt.transport import Sought, TransportError
 from constraint_crdt.transport.addresses import is_wildcard, parse_endpoint
 
 ABOVE: Final = 40
-BELOW: Final = 30
-"""Live nodes, this node included, beyond which a fleet has routers, and below which it has none again."""
+"""Live nodes, this node included, beyond which a fleet has routers."""
+
+BELOW: Final = 0.75
+"""The share of `above` below which it has none again."""
 
 ROUTERS: Final = 3
 """The routers of a large fleet."""
@@ -125,8 +128,9 @@ def weight(*names: str) -> int:
 class RoleRule:
     """Chooses the role of a node. Times are in seconds of a monotonic clock."""
 
-    def __init__(self, me: str, now: float, routers: int = ROUTERS) -> None:
-        """`me`: the name of this node. `now`: the time of its start."""
+    def __init__(self, me: str, now: float, routers: int = ROUTERS, above: int = ABOVE) -> None:
+        """`me`: the name of this node. `now`: the time of its start. `above`: the live nodes of the largest fleet of peers."""
+        self._above = above
         self._me = me
         self._routers = routers
         self._start = now
@@ -158,8 +162,8 @@ class RoleRule:
     def at_start(self, known: Mapping[str, Sought], mine: tuple[str, ...]) -> Choice:
         """The role to begin with, from the store."""
         told = any(each.role == ROUTER for each in known.values())
-        if len(known) < ABOVE or not told:
-            return Choice(PEER, (), f"a fleet of up to {ABOVE} nodes")
+        if len(known) < self._above or not told:
+            return Choice(PEER, (), f"a fleet of up to {self._above} nodes")
         self._large = True
         first = self._first(known, {*known, self._me}, mine, PEER)
         if self._me in first:
@@ -197,7 +201,7 @@ class RoleRule:
         if cut_off and self._lost_since is not None and now - self._lost_since > GIVE_UP:
             self._large, self._lost_since = False, None
             return Choice(PEER, (), "no router answers")
-        counted = seen if len(seen) >= ABOVE // 2 else seen | (known.keys() - self._failed.keys())
+        counted = seen if 2 * len(seen) >= self._above else seen | (known.keys() - self._failed.keys())
         first = self._first(known, counted | {self._me}, mine, role)
         size = max(size, 1 + len(counted))
         told = sum(name in known for name in live) >= KNOWN * len(live) or now - self._large_since > KNOWN_WITHIN
@@ -216,11 +220,11 @@ class RoleRule:
 
     def _measure(self, now: float, size: int, known: Mapping[str, Sought], *, cut_off: bool) -> None:
         """Follow the size of the fleet."""
-        early = now - self._start < FIRST and len(known) >= ABOVE and any(each.role == ROUTER for each in known.values())
-        if size > ABOVE or early:
+        early = now - self._start < FIRST and len(known) >= self._above and any(each.role == ROUTER for each in known.values())
+        if size > self._above or early:
             self._large_since = self._large_since if self._large else now
             self._large = True
-        if cut_off or early or size >= BELOW:
+        if cut_off or early or size >= BELOW * self._above:
             self._small_since = None
         elif self._small_since is None:
             self._small_since = now
@@ -230,7 +234,7 @@ class RoleRule:
     def _in_small(self, role: str, size: int, *, serves_clients: bool) -> Choice:
         self._chosen_since = self._clients_since = None
         leaves = role != ROUTER or not serves_clients
-        return Choice(PEER if leaves else ROUTER, (), f"{size} nodes: a fleet of up to {ABOVE} has no routers")
+        return Choice(PEER if leaves else ROUTER, (), f"{size} nodes: a fleet of up to {self._above} has no routers")
 
     def _first(self, known: Mapping[str, Sought], live: Set[str], mine: tuple[str, ...], role: str) -> list[str]:
         """The nodes that should be routers, the first in rank first. O(nodes)."""

@@ -328,10 +328,11 @@ class ZenohTransport:
         identity: "Identity | None" = None,
         accept_plain: bool = False,
         routers: int = ROUTERS,
+        routers_above: int = ABOVE,
     ) -> None:
-        """`role`: peer, client, router or auto, then with `routers` routers in the fleet. `listen` and `connect`: endpoints, such
-        as `tcp/10.0.0.1:7447`. `multicast` and `discover`: find peers on the local network, and through other peers. `lease`:
-        seconds until a silent link is closed.
+        """`role`: peer, client, router or auto: with `routers` routers beyond `routers_above` live nodes. `listen` and `connect`:
+        endpoints, such as `tcp/10.0.0.1:7447`. `multicast` and `discover`: find peers on the local network, and through other
+        peers. `lease`: seconds until a silent link is closed.
         `answers_at_once`: requests answered at the same time. `identity`: that of the node, for links by TLS.
         `accept_plain`: link also to nodes without an identity.
 
@@ -355,7 +356,7 @@ class ZenohTransport:
         self._moved = asyncio.Event()
         self._traffic = Traffic()
         self._limit: AddressLimit | None = None
-        self._routers = routers
+        self._routers, self._routers_above = routers, routers_above
         self._present = self._settings if role != "auto" else self._settings.as_role(PEER)
         """The settings in the present role."""
         self._choice = Choice(self._present.role, (), "by its settings")  # type: ignore[arg-type]
@@ -587,8 +588,8 @@ class ZenohTransport:
         """The settings to open with: in the role `auto` by the store."""
         if self._settings.role != "auto":
             return self._settings
-        self._rule = RoleRule(name, asyncio.get_running_loop().time(), self._routers)
-        addresses = await asyncio.to_thread(own_addresses) if len(self._known) >= ABOVE else []
+        self._rule = RoleRule(name, asyncio.get_running_loop().time(), self._routers, self._routers_above)
+        addresses = await asyncio.to_thread(own_addresses) if len(self._known) >= self._routers_above else []
         choice = self._rule.at_start(self._known, reachable_endpoints(self._settings.listen, addresses))
         connect = await self._endpoints_of(choice.routers)
         self._take(choice, self._settings.as_role(choice.role, connect))
