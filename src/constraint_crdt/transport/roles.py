@@ -46,7 +46,7 @@ ROUTER_WAIT: Final = 1.0
 """Seconds for which a node is chosen before it becomes a router, for each place in rank."""
 
 KNOWN: Final = 0.8
-KNOWN_WITHIN: Final = 20.0
+KNOWN_WITHIN: Final = 120.0
 """The share of the live nodes whose endpoints a node has to know before it becomes a router, and the longest wait for this."""
 
 SPREAD: Final = 3.0

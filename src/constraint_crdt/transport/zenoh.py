@@ -621,7 +621,9 @@ class ZenohTransport:
             live = {peer.name for peer in session.peers} - {me.name}
             role, linked = self._present.role, session.routers()
             choice = rule.choose(clock(), role, self._known, live, self._endpoints, linked, serves_clients=session.serves_clients)
-            if not self._is_change(choice, linked) or clock() < self._pause_until:
+            if session.lacks_main and choice.role == CLIENT:
+                choice = Choice(PEER, (), "the former session could not be replaced")
+            if not session.lacks_main and (not self._is_change(choice, linked) or clock() < self._pause_until):
                 self._choice = self._choice._replace(why=choice.why, before=choice.before)
                 continue
             connect = await self._endpoints_of(choice.routers)
@@ -711,7 +713,8 @@ class ZenohTransport:
         """Become a router or a peer: close the session with the port, then open another one there."""
         was_client = self._present.role == CLIENT
         if not was_client:
-            await session.hold()
+            if not session.lacks_main:
+                await session.hold()
         elif self._door is not None:
             door, self._door = self._door, None
             await session.end(door)

@@ -365,6 +365,11 @@ class ZenohSession:
         self._moved()
         return former
 
+    @property
+    def lacks_main(self) -> bool:
+        """Whether the main session is closed, and no other has taken its place."""
+        return self._main.is_closed
+
     async def hold(self) -> None:
         """Close the main session before there is another. Its peers stay listed until `release`; requests to them fail."""
         self._holds, former = True, self._main
