@@ -64,7 +64,9 @@ def test_the_fleet_agrees_again_after_a_router_is_gone(fault: signal.Signals) ->
         through = [name for each in nodes if (told := each.get("status"))["role"] == "client" for name in told["routers"]]
         gone = next(each for each in nodes if each.name == max(set(through), key=through.count))
         rest = [each for each in nodes if each is not gone]
-        writer = next(each for each in rest if each.get("status")["role"] == "client" and each.get("status")["routers"] == [gone.name])
+        writer = next(
+            each for each in rest if each.get("status")["role"] == "client" and each.get("status")["routers"] == [gone.name]
+        )
         with _writes(writer) as added:
             seconds_until(lambda: len(added) > 1)
             gone.process.send_signal(fault)
@@ -73,7 +75,6 @@ def test_the_fleet_agrees_again_after_a_router_is_gone(fault: signal.Signals) ->
         try:
             seconds_until(lambda: _agree(rest) and rest[0].get("status")["constraints"] == len(added))
             seconds = time.monotonic() - before
-            print(f"{fault.name}: {len(added)} constraints, agreement after {seconds:.1f} s")
             assert seconds < (KILLED if fault is signal.SIGKILL else STOPPED) + 2
             seconds_until(lambda: gone.name not in [name for each in rest for name in each.get("status")["routers"]])
         finally:

@@ -1,6 +1,7 @@
 """The rule by which nodes choose their role: peer, router or client."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_larger_fleet_has_three_routers_and_clients_of_all_of_them(nodes: int)
 def test_clients_are_spread_over_the_routers_and_over_time() -> None:
     fleet = Fleet(100)
     moved = [len(fleet.run(0.5).of(CLIENT)) for _ in range(40)]
-    assert max(later - before for before, later in zip(moved, moved[1:], strict=False)) < 40
+    assert max(later - before for before, later in pairwise(moved)) < 40
     first = [fleet.choices[name].routers[0] for name in fleet.of(CLIENT)]
     assert min(first.count(name) for name in fleet.of(ROUTER)) > 15
 
