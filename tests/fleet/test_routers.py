@@ -14,7 +14,7 @@ from .processes import NodeProcess, processes, seconds_until
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 NODES = 20 if os.environ.get("CONSTRAINT_CRDT_BUDGET") == "nightly" else 8
-ROUTERS = 3
+ROUTERS = 2
 KILLED, STOPPED = 3.0, 10.0
 """Seconds to agreement after a router is killed, and after one is stopped: its lease of 4 s and what a kill takes. With a reserve
 for a busy machine.

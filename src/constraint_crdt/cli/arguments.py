@@ -259,7 +259,7 @@ def _node(commands: _Commands) -> None:
     node.add_argument("--join-listen", metavar="HOST:PORT", help="where machines that join are answered; default: port 7448")
     node.add_argument("--request", metavar="FILE", help="make a key, write a request for a certificate there, and end")
     node.add_argument("--role", metavar="ROLE", help="auto, peer, router or client; default: auto")
-    node.add_argument("--routers", type=int, metavar="N", help="routers of a fleet that chooses roles by itself; default: 3")
+    node.add_argument("--routers", type=int, metavar="N", help="routers of a fleet that chooses roles by itself; default: 2")
     node.add_argument("--routers-above", type=int, metavar="N", help="live nodes beyond which it has routers; default: 40")
     node.add_argument("--listen", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT for other nodes; may be repeated")
     node.add_argument("--connect", action="append", metavar="ENDPOINT", help="tcp/HOST:PORT of another node; may be repeated")

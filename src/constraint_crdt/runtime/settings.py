@@ -93,9 +93,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     restart.
     """
 
-    routers: int = 3
-    """The routers of a fleet whose nodes choose their role. More carry more clients, and survive the loss of more at once. All
-    nodes should have the same number.
+    routers: int = 2
+    """The routers of a fleet whose nodes choose their role. More carry more clients. With three or more, Zenoh 1.10.2 has a defect
+    that may break one router when another ends. All nodes should have the same number.
     """
 
     routers_above: int = 40

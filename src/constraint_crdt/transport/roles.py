@@ -36,8 +36,10 @@ ABOVE: Final = 40
 BELOW: Final = 0.75
 """The share of `above` below which it has none again."""
 
-ROUTERS: Final = 3
-"""The routers of a large fleet."""
+ROUTERS: Final = 2
+"""The routers of a large fleet. Of three linked routers of Zenoh 1.10.2 the end of one can leave another with a broken table
+(1 of 14 times): it fails in the code for news of a router from a third. Of two routers neither hears of the other from a third.
+"""
 
 FIRST: Final = 15.0
 """Seconds after the start in which the known nodes count as the size of the fleet."""

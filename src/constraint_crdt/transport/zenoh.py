@@ -562,6 +562,8 @@ class ZenohTransport:
         except zenoh.ZError as error:
             raise TransportError(f"Zenoh opened, and refused to join: {error}; open again") from None
         self._listens(opened)
+        if self._present.role == ROUTER:
+            session.leave_after(ROUTER_PAUSE)
         if self._settings.role != CLIENT:
             self._begin(self._keep_links(session, me), "links")
         if self._rule is not None:
@@ -729,6 +731,8 @@ class ZenohTransport:
             declared = await self._attach_main(session, self._settings.as_role(PEER), me)
             choice, settings = Choice(PEER, (), str(error)), self._settings.as_role(PEER)
         former = session.promote(declared)
+        if choice.role == ROUTER:
+            session.leave_after(ROUTER_PAUSE)
         self._routers_linked = asyncio.get_running_loop().time()
         self._tell(me, choice, settings)
         await asyncio.sleep(HANDOVER)

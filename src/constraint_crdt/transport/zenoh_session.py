@@ -239,6 +239,8 @@ class Declared:
         self.requests = 0
         """Requests that wait for a reply."""
         self.is_closed = False
+        self.pause = 0.0
+        """Seconds between the end of the declarations and that of the links: for a router, whose neighbours have to take note."""
 
     @property
     def serves_clients(self) -> bool:
@@ -251,6 +253,7 @@ class Declared:
         with contextlib.suppress(zenoh.ZError):
             for token in self.tokens:
                 token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+        time.sleep(self.pause)
         close_session(self.raw)
 
 
@@ -369,6 +372,10 @@ class ZenohSession:
     def lacks_main(self) -> bool:
         """Whether the main session is closed, and no other has taken its place."""
         return self._main.is_closed
+
+    def leave_after(self, seconds: float) -> None:
+        """The main session keeps its links for so long after its declarations have ended."""
+        self._main.pause = seconds
 
     async def hold(self) -> None:
         """Close the main session before there is another. Its peers stay listed until `release`; requests to them fail."""
