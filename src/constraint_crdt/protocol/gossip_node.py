@@ -32,7 +32,7 @@ from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
-from constraint_crdt.protocol.peers import DeltaTracker
+from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
@@ -96,9 +96,11 @@ class GossipNode:
         """The clocks and hashes of the peers."""
         self.labels: Mapping[str, str] = {}
         """The labels of this node: a constraint may apply to some labels only."""
+        self.links = LinkEstimates(limits.links)
+        """The round trip, rate and loss of the ways to peers. A caller that sets `links.at` has large messages paced by them."""
         self._inbound = InboundTransfers(limits.staged_bytes)
-        self._outbound = OutboundTransfers(limits)
-        self._composer = Composer(self.local, self.tracker, self._inbound)
+        self._outbound = OutboundTransfers(limits, self.links)
+        self._composer = Composer(self.local, self.tracker, self._inbound, self.links)
         self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
     @classmethod
@@ -469,8 +471,14 @@ class GossipNode:
         self.local.seal()
         return self._composer.delta_since(clock)
 
+    def is_sending(self, peer: str) -> bool:
+        """True while a large message travels to a peer in parts, by the time of `links`: the peer asks for the rest by itself."""
+        known = self.tracker.peer(peer)
+        return known is not None and self._outbound.is_sending(known.replica, self._composer.patience(peer))
+
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
-        """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts.
+        """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`
+        has a time, parts and bursts are what passes in about a second.
 
         The other parts are kept until the peer asks for them.
         """
