@@ -51,7 +51,7 @@ from typing import Generic, Protocol, TypeVar, cast
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.limits import MAX_COUNT, MESSAGE_BYTES, Limits
+from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry
@@ -376,23 +376,22 @@ class LinkEstimate:
     def _way(self) -> float:
         return min(self.least or 0.0, LONGEST_WAY)
 
-    def timeout(self, first: float, sent: int = 0, *, large: bool = False) -> float:
+    def timeout(self, first: float, sent: int = 0, expected: int = 0) -> float:
         """Seconds to wait for an answer. `first`: for a peer without an answer so far; a quarter of it is the least for any peer.
 
-        `sent`: bytes of the request. `large`: the answer may be a burst of a large message.
+        `sent`: bytes of the request. `expected`: bytes of the answer, at most; in bursts, so they take a bounded time.
         """
         if self.round_trip is not None:
             wait, doublings = max(self.round_trip + 4 * self.variation, HASTE * first), self.silences // TRIES_PER_DOUBLING
         elif self._at_most is not None:
             wait, doublings = max(1.5 * self._at_most, HASTE * first), self.silences // TRIES_PER_DOUBLING
-        else:
-            wait, doublings = first, min(self.silences, FIRST_DOUBLINGS)
+        else:  # what comes first from either side is short
+            wait, doublings, sent, expected = first, min(self.silences, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
-        longest = PART_SECONDS + self._way
         if sent > SMALL:
-            wait += 2 * min(longest, sent / (self.rate_out or self._passed_out))
-        if large:
-            wait += 2 * min(longest, MESSAGE_BYTES / (self.rate_in or self._passed_in))
+            wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
+        if expected > SMALL:
+            wait += 2 * min(PART_SECONDS + self._way, expected / (self.rate_in or self._passed_in))
         return min(wait, LONGEST_TIMEOUT)
 
     def answered(self, seconds: float, sent: int, received: int) -> None:

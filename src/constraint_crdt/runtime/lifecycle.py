@@ -524,6 +524,7 @@ class Runtime:
                     await self.exchanges.push_now()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
+        await self.exchanges.close()
         await self.alerts.close()
         if self.certificates is not None:
             await self.certificates.close()
