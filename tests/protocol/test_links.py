@@ -169,7 +169,7 @@ class Wire:
         """Let a side begin an exchange after each pause, when it waits for no answer."""
         me, other = self.node(who), self.node("b" if who == "a" else "a")
         self.a.links.at = self.b.links.at = self.now
-        if self._asked[who] is None and not me.is_sending(other.node_id):
+        if self._asked[who] is None and not me.is_transferring(other.node_id):
             self._ask(who, me.encoded(me.begin(other.node_id), other.node_id))
         self.later(every, lambda: self.begin(who, every))
 
@@ -187,6 +187,7 @@ class Wire:
         if self._asked[who] is asked:
             self._link(who).unanswered(sum(map(len, asked.data)))
             self._asked[who] = None
+            self.node(who).break_off(self.node("b" if who == "a" else "a").node_id)
             if asked.tries < 3:  # a question for the rest of a transfer is not repeated as it was: some may have arrived
                 me, other = self.node(who), self.node("b" if who == "a" else "a").node_id
                 rest = isinstance(decode_message(asked.data[-1]), Resume)

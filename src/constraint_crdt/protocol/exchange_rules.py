@@ -246,9 +246,14 @@ class Composer:
         to, held = peer.replica.incarnation, self._inbound.held(peer.replica.node_id)
         return [Resume(node=local.replica, fleet=local.fleet, to=to, transfer=transfer, index=index, held=held)]
 
-    def is_asked_for(self, peer: Peer) -> bool:
-        """True while an answer to the question for the rest of a transfer is to be expected."""
-        return self._inbound.asked_within(peer.replica, self.patience(peer.replica.node_id), self._links.at)
+    @property
+    def at(self) -> float | None:
+        """The present time of the links."""
+        return self._links.at
+
+    def is_receiving(self, peer: Peer) -> bool:
+        """True while parts of a transfer of a peer are to be expected."""
+        return self._inbound.is_active(peer.replica, self.patience(peer.replica.node_id), self._links.at)
 
     def ack(self, peer: Peer) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
@@ -412,7 +417,7 @@ class Exchange:
 
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
         basis = self._inbound.basis(peer.replica.node_id)
-        data = self._inbound.add(part, self._tracker.marks(peer))
+        data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
             return GossipResult(responses=self._composer.go_on(peer, anew=False) if part.pause else [])
@@ -430,7 +435,7 @@ class Exchange:
         burst = self._outbound.resume(peer.replica, message.transfer, message.index, message.held)
         local = self._local
         gone = Gone(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=message.transfer)
-        return GossipResult(responses=[gone] if burst is None else burst)
+        return GossipResult(responses=[gone] if burst is None else [*burst])
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
         theirs = self._clock_of_ping(ping, peer)
@@ -448,14 +453,14 @@ class Exchange:
             return GossipResult(responses=[self._composer.ack(peer)])
         if theirs == rows.clock_mark:
             return self._on_divergence(peer, lambda: ping.state_hash == rows.state_hash)
-        if self._composer.is_asked_for(peer):
+        if self._composer.is_receiving(peer):
             return GossipResult()  # a second question for the same parts would have them sent twice
         rest = self._composer.rest(peer, anew=True)
         if rest:
             return GossipResult(responses=rest)
         again = self._outbound.again(peer.replica, theirs)
         if again is not None:
-            return GossipResult(responses=again)
+            return GossipResult(responses=[*again])
         self.syncs += 1
         return GossipResult(responses=[self._composer.transfer(peer, theirs)])
 

@@ -471,10 +471,18 @@ class GossipNode:
         self.local.seal()
         return self._composer.delta_since(clock)
 
-    def is_sending(self, peer: str) -> bool:
-        """True while a large message travels to a peer in parts, by the time of `links`: the peer asks for the rest by itself."""
+    def is_transferring(self, peer: str) -> bool:
+        """True while a large message travels in parts to a peer or from it, by the time of `links`. An exchange begun meanwhile would
+        ask for the same parts a second time.
+        """
         known = self.tracker.peer(peer)
-        return known is not None and self._outbound.is_sending(known.replica, self._composer.patience(peer))
+        if known is None:
+            return False
+        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.patience(peer))
+
+    def break_off(self, peer: str) -> None:
+        """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest of a transfer."""
+        self._inbound.break_off(peer)
 
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
         """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`

@@ -314,14 +314,14 @@ HASTE = 0.25
 LONGEST_TIMEOUT = 60.0
 """Seconds."""
 
-MOST_DOUBLINGS = 5
+MOST_DOUBLINGS = 4
 """Times that silences double the timeout, at most."""
 
 FIRST_DOUBLINGS = 3
 """The same, of a peer that has never answered."""
 
-TRIES_PER_DOUBLING = 3
-"""Silences of a known peer in a row that double the timeout: those of an exchange with its retries."""
+TRIES_PER_DOUBLING = 4
+"""Silences of a known peer in a row that double the timeout: one more than an exchange has tries."""
 
 LEAST_RATE = 1200.0
 """Bytes per second, 9.6 kbit/s: what a message of `FIRST_BURST` is taken to travel at where no round trip is known yet."""

@@ -7,7 +7,7 @@ Rules of the sender (`OutboundTransfers`):
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   with a `Resume`, also after a broken connection or a day later.
 - Where the caller tells the time (`LinkEstimates.at`), a burst is what passes in about a second at the measured rate, and so is
-  each part. A peer of unknown rate gets a kilobyte first. The message is split into slices of a kilobyte, so that the size of parts
+  each part. A peer of unknown rate gets a kilobyte first. The message is split into slices of half a kilobyte, so that the size of parts
   can change in the middle of a transfer; a part has one slice or several (`Part.unit`), several only for a reader that knows them.
 - A `Resume` names the slices that arrived beyond a gap (`Resume.held`); these are not sent again.
 - A kept message is sent on, instead of another one, to a peer that asks again at the clock that it was made for.
@@ -68,11 +68,11 @@ PART_BYTES = 128
 STALLED = 64
 """Questions for the same part after which its transfer is given up: at 50 % loss each way one question in four brings its part."""
 
-UNIT = 1024
+UNIT = 512
 """Bytes of a slice of a message that is sent at a measured rate."""
 
 MOST_UNITS = 8192
-"""Slices of a message; those of a message beyond 8 MiB are longer."""
+"""Slices of a message; those of a message beyond 4 MiB are longer."""
 
 FAST = 64 * 1024
 """Bytes of a burst from which a message for a reader that is not known to read units is split as for a reader of 0.1.0."""
@@ -108,8 +108,8 @@ def unpack(packed: bytes, size: int) -> bytes:
 
 class _Transfer:
     __slots__ = (
+        "active_at",
         "asked",
-        "asked_at",
         "basis",
         "chunks",
         "missing",
@@ -135,13 +135,14 @@ class _Transfer:
         """The first missing slice."""
         self.asked = 0
         """The slice asked for last; the first slice comes without a question."""
-        self.asked_at: float | None = None
+        self.active_at: float | None = None
+        """When a part came, or was asked for. None: nothing is under way."""
         self.tries = 0
         self.units = part.unit is not None
         """Its sender splits messages into units, so it reads `Resume.held`, too."""
 
-    def put(self, part: Part) -> int:
-        """Keep the slices of a part; returns the bytes of memory they take."""
+    def put(self, part: Part, at: float | None) -> int:
+        """Keep the slices of a part; returns the bytes of memory they take. `at`: now."""
         before, unit = self.stored, part.unit or len(part.chunk) or 1
         for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
             if index not in self.chunks:
@@ -150,8 +151,7 @@ class _Transfer:
                 self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
             self.missing += 1
-        if part.pause:
-            self.asked_at = None
+        self.active_at = None if part.pause else at
         return self.stored - before
 
     def held(self) -> bytes:
@@ -176,8 +176,8 @@ class InboundTransfers:
     def __len__(self) -> int:
         return len(self._transfers)
 
-    def add(self, part: Part, basis: Sequence[ClockMark] = ()) -> bytes | None:
-        """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name.
+    def add(self, part: Part, basis: Sequence[ClockMark] = (), at: float | None = None) -> bytes | None:
+        """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name. `at`: now.
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
@@ -187,7 +187,7 @@ class InboundTransfers:
         if part.count == 1 and part.size == len(part.chunk):  # complete: it replaces no other transfer
             return part.chunk
         transfer = self._current(part, basis)
-        self.bytes += transfer.put(part)
+        self.bytes += transfer.put(part, at)
         complete = len(transfer.chunks) == part.count
         if transfer.size > part.size or (complete and transfer.size != part.size):
             self.drop(sender)
@@ -205,12 +205,21 @@ class InboundTransfers:
         transfer = self._transfers.get(sender)
         return transfer.basis if transfer else ()
 
-    def asked_within(self, sender: Replica, seconds: float, at: float | None) -> bool:
-        """True if the rest of a transfer of this life was asked for less than so many seconds ago. `at`: now; None: unknown."""
+    def is_active(self, sender: Replica, seconds: float, at: float | None) -> bool:
+        """True if a part of this life's transfer came or was asked for less than so many seconds ago, and more is to be expected.
+
+        `at`: now; None: unknown.
+        """
         transfer = self._transfers.get(sender.node_id)
-        if transfer is None or transfer.sender != sender or transfer.asked_at is None or at is None:
+        if transfer is None or transfer.sender != sender or transfer.active_at is None or at is None:
             return False
-        return at - transfer.asked_at < seconds
+        return at - transfer.active_at < seconds
+
+    def break_off(self, sender: str) -> None:
+        """No answer to the last question for the rest of a transfer is to be expected."""
+        transfer = self._transfers.get(sender)
+        if transfer is not None:
+            transfer.active_at = None
 
     def sends_units(self, sender: Replica) -> bool:
         """True if the incomplete transfer of this life is of units."""
@@ -224,7 +233,7 @@ class InboundTransfers:
     def ask(self, sender: Replica, *, anew: bool, at: float | None = None) -> tuple[bytes, int] | None:
         """The name of the incomplete transfer of a life of a node and its first missing part; None if there is nothing to ask for.
 
-        `anew`: in a new exchange, where the same part may be asked for again. `at`: now, for `asked_within`.
+        `anew`: in a new exchange, where the same part may be asked for again. `at`: now, for `is_active`.
         """
         transfer = self._transfers.get(sender.node_id)
         if transfer is None:
@@ -239,7 +248,7 @@ class InboundTransfers:
         if transfer.sender != sender or transfer.tries >= STALLED:
             self.drop(sender.node_id)
             return None
-        transfer.asked, transfer.asked_at = transfer.missing, at
+        transfer.asked, transfer.active_at = transfer.missing, at
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:
@@ -322,7 +331,7 @@ class CutMessage:
         """Bytes of each slice but the last."""
         return self._room
 
-    def burst(self, start: int, max_bytes: int | None = None, part_bytes: int = 0, held: int = 0) -> list[GossipMessage]:
+    def burst(self, start: int, max_bytes: int | None = None, part_bytes: int = 0, held: int = 0) -> list[Part]:
         """The parts from `start` on: all, or with `max_bytes` at least one and at most so many bytes of content.
 
         `part_bytes`: content of a part, if it may have several slices. `held`: slices from `start` on that are left out, as bits.
@@ -355,7 +364,7 @@ class CutMessage:
         )  # fmt: skip
 
 
-def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
+def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> Sequence[GossipMessage]:
     """The message itself if small enough, else parts of at most `max_bytes` encoded bytes.
 
     `GossipNode.receive` puts the parts together. Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
@@ -380,9 +389,11 @@ class _Kept:
     """The first slice that it lacks, and those above that it has, as bits."""
     sent: int = 0
     """Slices of the last burst."""
+    end: int = 0
+    """The slice after the last one ever sent."""
     sent_at: float | None = None
     repeated: bool = False
-    """The last burst was sent more than once, so the next question may answer either (Karn's rule)."""
+    """Slices of the last burst were sent before, so the next question may answer either (Karn's rule)."""
 
 
 class OutboundTransfers:
@@ -423,7 +434,7 @@ class OutboundTransfers:
         kept = self._keep(reader, cut) if reader is not None and cut.count > 1 else None
         return [encode_message(part) for part in (cut.burst(0) if kept is None else self._burst(kept))]
 
-    def resume(self, reader: Replica, transfer: bytes, start: int, held: bytes | None = None) -> list[GossipMessage] | None:
+    def resume(self, reader: Replica, transfer: bytes, start: int, held: bytes | None = None) -> list[Part] | None:
         """The next burst of a transfer; None if the transfer is not kept. `held`: see `Resume`."""
         kept = self._kept.get(reader.node_id)
         if kept is None or kept.reader != reader or kept.cut.transfer != transfer or start >= kept.cut.count:
@@ -440,7 +451,7 @@ class OutboundTransfers:
         kept.arrived = max(arrived, kept.arrived)
         return self._burst(kept, again=new <= 0)
 
-    def again(self, reader: Replica, theirs: ClockMark) -> list[GossipMessage] | None:
+    def again(self, reader: Replica, theirs: ClockMark) -> list[Part] | None:
         """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
         kept, or there is no time. (A Sync is for any clock.)
         """
@@ -457,17 +468,20 @@ class OutboundTransfers:
             return False
         return at - kept.sent_at < seconds
 
-    def _burst(self, kept: _Kept, *, again: bool = False) -> list[GossipMessage]:
+    def _burst(self, kept: _Kept, *, again: bool = False) -> list[Part]:
         """The next parts for the reader of a message. `again`: nothing arrived of the burst before, as far as is known."""
         most, part = self._limits.burst_bytes, 0
-        kept.repeated = again and kept.sent_at is not None
         if self._links.at is not None:
             link = self._links.of(kept.reader.node_id)
-            if kept.repeated:
+            if again and kept.sent_at is not None:
                 link.lost()
             most, part = min(most, link.burst), link.part if link.reads_units == kept.reader else 0
         burst = kept.cut.burst(kept.start, most, part, kept.held)
-        kept.sent = sum(-(-len(each.chunk) // kept.cut.slice_bytes) for each in burst if isinstance(each, Part))
+        kept.repeated = kept.start < kept.end
+        kept.sent, unit = 0, kept.cut.slice_bytes
+        for each in burst:
+            slices = -(-len(each.chunk) // unit)
+            kept.sent, kept.end = kept.sent + slices, max(kept.end, each.index + slices)
         kept.sent_at = self._links.at
         return burst
 

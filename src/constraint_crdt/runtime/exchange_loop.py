@@ -11,11 +11,11 @@ Rules of exchanges:
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
-  no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): a quarter of `request_timeout` at least, and all of it
+  no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): at least a quarter of `request_timeout`, all of it
   in the last try; `request_timeout` itself for a peer that never answered, doubled with each silence.
 - A failed peer is left out for a pause, doubled with each failure.
-- A peer that is being sent a large message asks for the rest by itself: no round and no push goes to it meanwhile. Rounds take a
-  tenth of a link of known rate, at most.
+- No exchange begins with a peer while a large message travels to it or from it, which goes on by itself. Rounds take a tenth of a
+  link of known rate, at most.
 - What arrived of an answer that broke off is kept, and is not asked for again.
 - Messages are sent after their content is on disk (`durable`).
 - A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
@@ -304,6 +304,7 @@ class ExchangeLoop:
         self._next.pop(peer, None)
         self._selector.gone(peer)
         link = self._gossip.links.get(peer.name)
+        self._gossip.break_off(peer.name)
         if link is not None:
             link.silences = 0  # the next session may be on another route
         if not self._is_listed(peer.name):
@@ -349,7 +350,7 @@ class ExchangeLoop:
     def _idle(self, now: float) -> list[Peer]:
         """The peers to begin an exchange with: those willing, with which there is none yet and no transfer."""
         self._gossip.links.at = now
-        return [peer for peer in self._willing() if peer not in self._aside and not self._gossip.is_sending(peer.name)]
+        return [peer for peer in self._willing() if peer not in self._aside and not self._gossip.is_transferring(peer.name)]
 
     def _pace(self, peer: Peer) -> None:
         """Leave a link of known rate to others for a while after a round."""
@@ -438,6 +439,7 @@ class ExchangeLoop:
             return False
         finally:
             if ended:
+                self._gossip.break_off(peer.name)
                 self.receipts.keep(receipt)
         self._resting.pop(peer, None)
         self.completed += 1

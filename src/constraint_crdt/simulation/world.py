@@ -6,6 +6,10 @@ Rules kept here:
   in which they were scheduled.
 - Nodes behave as running nodes do: each begins an exchange per interval of its own clock, one at a time, while it answers others;
   it waits for a reply, sends its question again `RETRIES` times, then gives up.
+- In a *paced* world they measure their links, too: timeouts follow the link, large messages are paced, an answer belongs to the
+  question that it answers, and no exchange begins with a peer that is being sent a large message. Histories of other worlds are as
+  they were before there was pacing.
+- A link may have a quality of its own, in one direction or both: a slow link is a fault like any other.
 - Time decides only the order of events and the readings of clocks. The fleet carries out the events, as `steps`.
 
 `SimRng` is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): 64 bits of state, the same
@@ -19,8 +23,9 @@ from heapq import heappop, heappush
 from math import log
 from typing import Any, TypeVar
 
-from constraint_crdt.protocol.peers import PeerChoice
-from constraint_crdt.simulation.fleet import Fleet, SentMessage
+from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.protocol.peers import LinkEstimate, PeerChoice
+from constraint_crdt.simulation.fleet import LIMITS, Fleet, SentMessage
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -102,6 +107,15 @@ class Quality:
 STRAGGLE = 40
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The message that an answer belongs to."""
+
+    by: str
+    at: int
+    """The time in ns at which it was sent."""
+
+
 class Links:
     """All links of a fleet. `fired` counts the occurrences of each kind of fault."""
 
@@ -110,6 +124,7 @@ class Links:
         self.fired = fired
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
+        self._slow: dict[tuple[str, str], Quality] = {}
         self._group_of: dict[str, int] = {}
         self._free_at: dict[tuple[str, str], int] = {}
         self._latest: dict[tuple[str, str], int] = {}
@@ -121,6 +136,20 @@ class Links:
     def mend(self, sender: str, to: str) -> None:
         """End a cut."""
         self._cut.discard((sender, to))
+
+    def slow(self, sender: str, to: str, quality: Quality) -> None:
+        """Give the link from a node to another a quality of its own; the other direction is not touched."""
+        self._slow[sender, to] = quality
+
+    def restore(self, sender: str, to: str) -> None:
+        """Give a link the quality of all links again."""
+        self._slow.pop((sender, to), None)
+
+    def heal(self) -> None:
+        """End all cuts, partitions and slow links."""
+        self._cut.clear()
+        self._slow.clear()
+        self._group_of.clear()
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
         """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
@@ -135,7 +164,8 @@ class Links:
 
     def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
         """The arrival times in ns of a message sent now: none, one or two."""
-        rng, quality, link = self._rng, self.quality, (sender, to)
+        rng, link = self._rng, (sender, to)
+        quality = self._slow.get(link, self.quality)
         if not self.connected(sender, to):
             self.fired["cut" if link in self._cut else "partition"] += 1
             return []
@@ -147,16 +177,15 @@ class Links:
         if rng.happens(quality.loss):
             self.fired["loss"] += 1
             return []
-        arrivals = [leaves + self._travel()]
+        arrivals = [leaves + self._travel(quality)]
         if rng.happens(quality.duplication):
             self.fired["duplication"] += 1
-            arrivals.append(leaves + self._travel())
+            arrivals.append(leaves + self._travel(quality))
         self.fired["reordering"] += min(arrivals) < self._latest.get(link, 0)
         self._latest[link] = max(arrivals)
         return sorted(arrivals)
 
-    def _travel(self) -> int:
-        quality = self.quality
+    def _travel(self, quality: Quality) -> int:
         travel = quality.latency_ns + (int(self._rng.exponential(quality.jitter_ns)) if quality.jitter_ns else 0)
         if self._rng.happens(quality.straggling):
             self.fired["straggling"] += 1
@@ -193,6 +222,10 @@ class SimulatedNode:
     peer: str | None = None
     """The peer of the exchange it began."""
     question: SentMessage | None = None
+    asked: Question | None = None
+    """The same, in a paced world."""
+    heard: int = 0
+    """Bytes of the answer to it so far."""
     tries: int = 0
     turn: int = 0
     """The number of its questions: a timeout of an earlier question is ignored."""
@@ -220,8 +253,12 @@ class World:
         pace: Pace,
         choice: PeerChoice | None = None,
         watched: bool,
+        paced: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
-        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps."""
+        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps. `paced`:
+        nodes measure their links. `limits`: of each node.
+        """
         self.rng = rng
         self.fired: Counter[str] = Counter()
         """Occurrences of each kind of fault."""
@@ -232,7 +269,10 @@ class World:
         self.pace = pace
         self.harm = Harm()
         self.steps: list[AnyStep] = []
-        self.fleet = Fleet(members, watched=watched)
+        self.fleet = Fleet(members, watched=watched, paced=paced, limits=limits)
+        self._paced = paced
+        self._cause: Question | None = None
+        """The question that the messages of the present step belong to."""
         self._choice = choice
         self._watched = watched
         self._number = 0
@@ -314,9 +354,18 @@ class World:
         if actor.peer is not None or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
         peer = self._peer_of(actor)
-        if peer == actor.name:
+        if peer == actor.name or (self._paced and self._is_transferring(actor, peer)):
             return
         actor.peer = peer
+        self._begin(actor, peer)
+
+    def _is_transferring(self, actor: SimulatedNode, peer: str) -> bool:
+        node = self.fleet.nodes[actor.name]
+        node.links.at = self.clock_of(actor) / 1e9
+        return node.is_transferring(peer)
+
+    def _begin(self, actor: SimulatedNode, peer: str) -> None:
+        self._cause = Question(actor.name, self.now)
         self._ask(actor, self.perform(Begin, actor, peer=peer, room=actor.room))
 
     def _peer_of(self, actor: SimulatedNode) -> str:
@@ -332,26 +381,47 @@ class World:
             self._end(actor)
             return
         self._drop_question(actor)
-        actor.question, actor.tries = question, 0
+        actor.question, actor.asked, actor.tries, actor.heard = question, self._cause, 0, 0
         self._uses[question.name] += 1
         self._wait(actor)
 
     def _wait(self, actor: SimulatedNode) -> None:
         actor.turn += 1
-        self.after(self.pace.patience_ns, self._lose_patience, actor, actor.turn)
+        patience: float = self.pace.patience_ns
+        link = self._link(actor)
+        if link is not None and actor.question is not None:
+            patience = link.timeout(patience / 1e9, len(actor.question.data), MESSAGE_BYTES) * 1e9
+        self.after(patience, self._lose_patience, actor, actor.turn)
+
+    def _link(self, actor: SimulatedNode) -> LinkEstimate | None:
+        """The link to the peer of the exchange that a node began, in a paced world."""
+        node = self.fleet.node(actor.name) if self._paced else None
+        return None if node is None or actor.peer is None else node.links.of(actor.peer)
 
     def _lose_patience(self, actor: SimulatedNode, turn: int) -> None:
         if actor.question is None or actor.turn != turn:
             return
+        link = self._link(actor)
+        if link is not None:
+            link.unanswered(len(actor.question.data))
         if actor.tries < RETRIES and self.is_up(actor.name):
             actor.tries += 1
             self.fired["retry"] += 1
+            if self._paced and actor.question.is_resume and actor.peer is not None:
+                tries = actor.tries
+                self._begin(actor, actor.peer)
+                actor.tries = tries
+                return
+            self._cause = actor.asked = Question(actor.name, self.now)
             self._post(actor.question)
             self._wait(actor)
         else:
             self._end(actor)
 
     def _end(self, actor: SimulatedNode) -> None:
+        node = self.fleet.node(actor.name) if self._paced else None
+        if node is not None and actor.peer is not None:
+            node.break_off(actor.peer)
         self._drop_question(actor)
         actor.peer = None
 
@@ -368,7 +438,7 @@ class World:
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
         self._uses[sent.name] += len(arrivals)
         for time in arrivals:
-            self._at(time, self._arrive, sent)
+            self._at(time, self._arrive, sent, self._cause)
         if not arrivals and not self._uses[sent.name]:
             self._at(self.now, self._forget_unused, sent.name)  # not at once: its sender may be about to wait for a reply
 
@@ -385,25 +455,41 @@ class World:
         del self._uses[name]
         self.fleet.forget_message(name)
 
-    def _arrive(self, sent: SentMessage) -> None:
+    def _arrive(self, sent: SentMessage, cause: Question | None) -> None:
         actor = self.actors[sent.to]
         ready = max(actor.paused_until, actor.free_at)
         if ready > self.now:
             self.fired["pause" if actor.paused_until > self.now else "slow processing"] += 1
-            self._at(ready, self._arrive, sent)
+            self._at(ready, self._arrive, sent, cause)
             return
         actor.free_at = self.now + actor.process_ns
         if self._watched and self._harmed(sent, actor):
             self._release(sent.name)
             return
         again = self._uses[sent.name] > 1
+        is_answer = cause is not None and cause.by == sent.to
         if self.is_up(sent.to):
+            self._cause = Question(sent.to, self.now) if is_answer else cause
             replies = self.perform(Deliver, actor, message=sent.name, again=again, room=actor.room)
-            if actor.peer == sent.sender:
+            if self._paced:
+                self._hear(actor, sent, cause if is_answer else None, replies)
+            elif actor.peer == sent.sender:
                 self._ask(actor, replies)
         else:
             self.fired["nobody there"] += 1
         self._release(sent.name)
+
+    def _hear(self, actor: SimulatedNode, sent: SentMessage, question: Question | None, replies: Sequence[SentMessage]) -> None:
+        """A node of a paced world heard a message; `question`: its own question that the message answers, if any."""
+        link = self._link(actor)
+        if question is None or link is None or actor.peer != sent.sender:
+            return
+        current = actor.asked is question
+        actor.heard += current * len(sent.data)
+        if sent.is_last and current and actor.question is not None:
+            link.answered((self.now - question.at) / 1e9, len(actor.question.data), actor.heard)
+        if replies or (sent.is_last and current):
+            self._ask(actor, replies)
 
     def _harmed(self, sent: SentMessage, actor: SimulatedNode) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""
