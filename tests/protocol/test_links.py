@@ -251,7 +251,7 @@ def test_a_blank_node_gets_everything_on_any_link(full_begins: bool, way: float,
     else:
         assert wire.carried["a"] <= 1.15 * content + 2 * 1100, "the first part may be sent three times"
         assert took <= 1.33 * content / rate + 16 * way + 3
-        assert full_begins or max(count for index, count in wire.slices.items() if index) == 1
+        assert full_begins or max(count for index, count in wire.slices.items() if index > 1) == 1
 
 
 @given(st.lists(st.tuples(st.floats(0.5, 12.0), st.floats(0.1, 30.0)), max_size=6), st.booleans())
@@ -272,7 +272,9 @@ def test_what_arrived_is_not_asked_for_again_however_often_the_link_falls(
     assert len(wire.b.state.constraints) == 250
     if not full_begins:
         again = [index for index, count in wire.slices.items() if count > 1]
-        assert again in ([], [0]), "each slice arrived once; the first may come twice, before the round trip is known"
+        assert set(again) <= {0, 1}, (
+            "each slice arrived once; those of the first burst perhaps twice, before the round trip is known"
+        )
     # A fall costs what is under way: a burst of about a second, and questions without an answer.
     assert wire.carried["a"] <= 1.15 * content + (len(falls) + 2) * 3 * 2048 + 200 * wire.now / 3
 

@@ -320,8 +320,8 @@ MOST_DOUBLINGS = 4
 FIRST_DOUBLINGS = 3
 """The same, of a peer that has never answered."""
 
-TRIES_PER_DOUBLING = 4
-"""Silences of a known peer in a row that double the timeout: one more than an exchange has tries."""
+REQUEST_TRIES = 3
+"""Tries of a request. The last one of a known peer waits as long as an unknown peer is waited for: the way may have changed."""
 
 LEAST_RATE = 1200.0
 """Bytes per second, 9.6 kbit/s: what a message of `FIRST_BURST` is taken to travel at where no round trip is known yet."""
@@ -333,8 +333,8 @@ class LinkEstimate:
 
     The timeout is that of RFC 6298: the smoothed round trip, and four times its mean deviation. A sample is the time of an answer
     that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each silence of
-    an unknown peer doubles the timeout until the next sample, and of a known peer each `TRIES_PER_DOUBLING`: where half of the
-    messages are lost, a silence says little about the time that an answer takes.
+    an unknown peer doubles the timeout until the next sample. The timeouts of a known peer double more slowly the more is lost: a
+    silence then says little about the time that an answer takes.
     """
 
     round_trip: float | None = None
@@ -356,6 +356,8 @@ class LinkEstimate:
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     _at_most: float | None = None
     """The least time of a large message and its answer."""
+    _last_in: int = 0
+    """Bytes of the last large answer."""
     _passed_out: float = 1.0
     _passed_in: float = 1.0
     """Rates that small messages show to be possible at least."""
@@ -376,22 +378,26 @@ class LinkEstimate:
     def _way(self) -> float:
         return min(self.least or 0.0, LONGEST_WAY)
 
-    def timeout(self, first: float, sent: int = 0, expected: int = 0) -> float:
+    def timeout(self, first: float, sent: int = 0, expected: int = 0, *, last: bool = False) -> float:
         """Seconds to wait for an answer. `first`: for a peer without an answer so far; a quarter of it is the least for any peer.
 
         `sent`: bytes of the request. `expected`: bytes of the answer, at most; in bursts, so they take a bounded time.
+        `last`: for the last try of a request.
         """
-        if self.round_trip is not None:
-            wait, doublings = max(self.round_trip + 4 * self.variation, HASTE * first), self.silences // TRIES_PER_DOUBLING
-        elif self._at_most is not None:
-            wait, doublings = max(1.5 * self._at_most, HASTE * first), self.silences // TRIES_PER_DOUBLING
+        known = self.round_trip is not None or self._at_most is not None
+        if known:
+            likely = 1.5 * (self._at_most or 0.0) if self.round_trip is None else self.round_trip + 4 * self.variation
+            wait, doublings = max(likely, HASTE * first), int(self.silences / (REQUEST_TRIES + 16 * self.loss))
         else:  # what comes first from either side is short
             wait, doublings, sent, expected = first, min(self.silences, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
         if sent > SMALL:
             wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
         if expected > SMALL:
-            wait += 2 * min(PART_SECONDS + self._way, expected / (self.rate_in or self._passed_in))
+            likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
+            wait += 2 * min(PART_SECONDS + self._way, likely / (self.rate_in or self._passed_in))
+        if last and known:
+            wait = max(wait, first * (1 << min(self.silences // REQUEST_TRIES, FIRST_DOUBLINGS)))
         return min(wait, LONGEST_TIMEOUT)
 
     def answered(self, seconds: float, sent: int, received: int) -> None:
@@ -407,6 +413,7 @@ class LinkEstimate:
         if received > SMALL:
             self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
             self.rate_in = _smoothed(self.rate_in, self._rate(received, seconds))
+            self._last_in = received
         if sent > SMALL:
             self.delivered(seconds, sent)
 
@@ -438,6 +445,11 @@ class LinkEstimate:
         if self.rate_out is not None:
             self.rate_out *= 0.75
         self.burst = max(self.burst // 2, min(self.burst, int(self.rate_out or 0.0)), FIRST_BURST)
+
+    def anew(self) -> None:
+        """The peer has a new session, perhaps on another way: its round trip is unknown."""
+        self.round_trip, self.variation, self._at_most, self.silences = None, 0.0, None, 0
+        self._recent.clear()
 
     def _sample(self, seconds: float) -> None:
         self._recent.append(seconds)

@@ -18,13 +18,13 @@ numbers on every machine and version of Python, and no good for secrets.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import log
 from typing import Any, TypeVar
 
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.protocol.peers import LinkEstimate, PeerChoice
+from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice
 from constraint_crdt.simulation.fleet import LIMITS, Fleet, SentMessage
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
 
@@ -204,6 +204,23 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
+class Talk:
+    """An exchange that a node began."""
+
+    peer: str
+    begun: int
+    """The time in ns."""
+    question: SentMessage | None = None
+    asked: Question | None = None
+    """The same, in a paced world."""
+    heard: int = 0
+    """Bytes of the answer to it so far."""
+    tries: int = 0
+    turn: int = 0
+    """The number of its questions: a timeout of an earlier question is ignored."""
+
+
+@dataclass(slots=True, eq=False)
 class SimulatedNode:
     """The world's view of a node."""
 
@@ -219,16 +236,8 @@ class SimulatedNode:
     """Processing time per message."""
     room: int = 0
     """The largest message in bytes; 0: the node's default."""
-    peer: str | None = None
-    """The peer of the exchange it began."""
-    question: SentMessage | None = None
-    asked: Question | None = None
-    """The same, in a paced world."""
-    heard: int = 0
-    """Bytes of the answer to it so far."""
-    tries: int = 0
-    turn: int = 0
-    """The number of its questions: a timeout of an earlier question is ignored."""
+    talks: dict[str, Talk] = field(default_factory=dict)
+    """The exchanges it began, by peer: one at a time, or in a paced world one within its turn."""
     bytes: int = 0
     """Bytes sent."""
 
@@ -328,7 +337,8 @@ class World:
 
     def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
-        self._end(actor)
+        for talk in list(actor.talks.values()):
+            self._end(actor, talk)
         self.perform(Crash, actor)
 
     def start(self, name: str, disk: str, incarnation: int = 0) -> SimulatedNode:
@@ -351,22 +361,28 @@ class World:
 
     def _round(self, actor: SimulatedNode) -> None:
         self.after(self.pace.interval_ns / actor.rate * (0.8 + 0.4 * self.rng.random()), self._round, actor)
-        if actor.peer is not None or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
+        if self._is_busy(actor) or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
         peer = self._peer_of(actor)
-        if peer == actor.name or (self._paced and self._is_transferring(actor, peer)):
+        if peer == actor.name or peer in actor.talks or (self._paced and self._is_transferring(actor, peer)):
             return
-        actor.peer = peer
-        self._begin(actor, peer)
+        talk = actor.talks[peer] = Talk(peer, self.now)
+        self._begin(actor, talk)
+
+    def _is_busy(self, actor: SimulatedNode) -> bool:
+        """True if a node begins no exchange now. In a paced world an exchange beyond its turn goes on beside others."""
+        if not self._paced:
+            return bool(actor.talks)
+        return any(self.now - talk.begun < HASTE * self.pace.patience_ns for talk in actor.talks.values())
 
     def _is_transferring(self, actor: SimulatedNode, peer: str) -> bool:
         node = self.fleet.nodes[actor.name]
         node.links.at = self.clock_of(actor) / 1e9
         return node.is_transferring(peer)
 
-    def _begin(self, actor: SimulatedNode, peer: str) -> None:
+    def _begin(self, actor: SimulatedNode, talk: Talk) -> None:
         self._cause = Question(actor.name, self.now)
-        self._ask(actor, self.perform(Begin, actor, peer=peer, room=actor.room))
+        self._ask(actor, talk, self.perform(Begin, actor, peer=talk.peer, room=actor.room))
 
     def _peer_of(self, actor: SimulatedNode) -> str:
         if self._choice is None:
@@ -374,60 +390,61 @@ class World:
         round_ = self.now // self.pace.interval_ns
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
-    def _ask(self, actor: SimulatedNode, sent: Sequence[SentMessage]) -> None:
+    def _ask(self, actor: SimulatedNode, talk: Talk, sent: Sequence[SentMessage]) -> None:
         """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
-            self._end(actor)
+            self._end(actor, talk)
             return
-        self._drop_question(actor)
-        actor.question, actor.asked, actor.tries, actor.heard = question, self._cause, 0, 0
+        self._drop_question(talk)
+        talk.question, talk.asked, talk.tries, talk.heard = question, self._cause, 0, 0
         self._uses[question.name] += 1
-        self._wait(actor)
+        self._wait(actor, talk)
 
-    def _wait(self, actor: SimulatedNode) -> None:
-        actor.turn += 1
+    def _wait(self, actor: SimulatedNode, talk: Talk) -> None:
+        talk.turn += 1
         patience: float = self.pace.patience_ns
-        link = self._link(actor)
-        if link is not None and actor.question is not None:
-            patience = link.timeout(patience / 1e9, len(actor.question.data), MESSAGE_BYTES) * 1e9
-        self.after(patience, self._lose_patience, actor, actor.turn)
+        link = self._link(actor, talk)
+        if link is not None and talk.question is not None:
+            last = talk.tries == RETRIES
+            patience = link.timeout(patience / 1e9, len(talk.question.data), MESSAGE_BYTES, last=last) * 1e9
+        self.after(patience, self._lose_patience, actor, talk, talk.turn)
 
-    def _link(self, actor: SimulatedNode) -> LinkEstimate | None:
-        """The link to the peer of the exchange that a node began, in a paced world."""
+    def _link(self, actor: SimulatedNode, talk: Talk) -> LinkEstimate | None:
+        """The link to the peer of an exchange, in a paced world."""
         node = self.fleet.node(actor.name) if self._paced else None
-        return None if node is None or actor.peer is None else node.links.of(actor.peer)
+        return None if node is None else node.links.of(talk.peer)
 
-    def _lose_patience(self, actor: SimulatedNode, turn: int) -> None:
-        if actor.question is None or actor.turn != turn:
+    def _lose_patience(self, actor: SimulatedNode, talk: Talk, turn: int) -> None:
+        if talk.question is None or talk.turn != turn:
             return
-        link = self._link(actor)
+        link = self._link(actor, talk)
         if link is not None:
-            link.unanswered(len(actor.question.data))
-        if actor.tries < RETRIES and self.is_up(actor.name):
-            actor.tries += 1
-            self.fired["retry"] += 1
-            if self._paced and actor.question.is_resume and actor.peer is not None:
-                tries = actor.tries
-                self._begin(actor, actor.peer)
-                actor.tries = tries
-                return
-            self._cause = actor.asked = Question(actor.name, self.now)
-            self._post(actor.question)
-            self._wait(actor)
-        else:
-            self._end(actor)
+            link.unanswered(len(talk.question.data))
+        if talk.tries >= RETRIES or not self.is_up(actor.name):
+            self._end(actor, talk)
+            return
+        talk.tries += 1
+        self.fired["retry"] += 1
+        if self._paced and talk.question.is_resume:
+            tries = talk.tries
+            self._begin(actor, talk)
+            talk.tries = tries
+            return
+        self._cause = talk.asked = Question(actor.name, self.now)
+        self._post(talk.question)
+        self._wait(actor, talk)
 
-    def _end(self, actor: SimulatedNode) -> None:
+    def _end(self, actor: SimulatedNode, talk: Talk) -> None:
         node = self.fleet.node(actor.name) if self._paced else None
-        if node is not None and actor.peer is not None:
-            node.break_off(actor.peer)
-        self._drop_question(actor)
-        actor.peer = None
+        if node is not None:
+            node.break_off(talk.peer)
+        self._drop_question(talk)
+        actor.talks.pop(talk.peer, None)
 
-    def _drop_question(self, actor: SimulatedNode) -> None:
-        if actor.question is not None:
-            name, actor.question = actor.question.name, None
+    def _drop_question(self, talk: Talk) -> None:
+        if talk.question is not None:
+            name, talk.question = talk.question.name, None
             self._release(name)
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -473,23 +490,24 @@ class World:
             replies = self.perform(Deliver, actor, message=sent.name, again=again, room=actor.room)
             if self._paced:
                 self._hear(actor, sent, cause if is_answer else None, replies)
-            elif actor.peer == sent.sender:
-                self._ask(actor, replies)
+            elif sent.sender in actor.talks:
+                self._ask(actor, actor.talks[sent.sender], replies)
         else:
             self.fired["nobody there"] += 1
         self._release(sent.name)
 
     def _hear(self, actor: SimulatedNode, sent: SentMessage, question: Question | None, replies: Sequence[SentMessage]) -> None:
         """A node of a paced world heard a message; `question`: its own question that the message answers, if any."""
-        link = self._link(actor)
-        if question is None or link is None or actor.peer != sent.sender:
+        talk = actor.talks.get(sent.sender)
+        link = None if talk is None else self._link(actor, talk)
+        if question is None or talk is None or link is None:
             return
-        current = actor.asked is question
-        actor.heard += current * len(sent.data)
-        if sent.is_last and current and actor.question is not None:
-            link.answered((self.now - question.at) / 1e9, len(actor.question.data), actor.heard)
+        current = talk.asked is question
+        talk.heard += current * len(sent.data)
+        if sent.is_last and current and talk.question is not None:
+            link.answered((self.now - question.at) / 1e9, len(talk.question.data), talk.heard)
         if replies or (sent.is_last and current):
-            self._ask(actor, replies)
+            self._ask(actor, talk, replies)
 
     def _harmed(self, sent: SentMessage, actor: SimulatedNode) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""
