@@ -472,8 +472,8 @@ class GossipNode:
         return self._composer.delta_since(clock)
 
     def is_transferring(self, peer: str) -> bool:
-        """True while a large message travels in parts to a peer or from it, by the time of `links`. An exchange begun meanwhile would
-        ask for the same parts a second time.
+        """True while a large message travels in parts to a peer or from it, by the time of `links`. An exchange begun meanwhile
+        would ask for the same parts a second time.
         """
         known = self.tracker.peer(peer)
         if known is None:
@@ -481,7 +481,7 @@ class GossipNode:
         return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.patience(peer))
 
     def break_off(self, peer: str) -> None:
-        """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest of a transfer."""
+        """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""
         self._inbound.break_off(peer)
 
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:

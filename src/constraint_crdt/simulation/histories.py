@@ -29,10 +29,20 @@ SPARE_ROUNDS = 1
 """Rounds beyond the least possible, ceil(log3 n), that may pass until all nodes are equal."""
 
 
+def _in_service(fleet: Fleet) -> list[str]:
+    """The running nodes that no node has retired."""
+    ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
+    return [name for name in fleet.nodes if name not in ended]
+
+
+def is_settled(fleet: Fleet) -> bool:
+    """True if all nodes in service are equal."""
+    return len({fleet.nodes[name].state_hash for name in _in_service(fleet)}) <= 1
+
+
 def settle(fleet: Fleet) -> None:
     """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different."""
-    ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
-    names = [name for name in fleet.nodes if name not in ended]
+    names = _in_service(fleet)
     if len(names) < 2:
         return
     schedule = Schedule(len(names))
@@ -66,12 +76,14 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """The violation in words."""
     members: tuple[NodeStart, ...]
     steps: tuple[AnyStep, ...]
+    paced: bool = False
+    """The nodes measure their links."""
 
 
-def replay(members: Sequence[NodeStart], steps: Sequence[AnyStep]) -> Violation | None:
-    """Carry out a history and its liveness phase; returns the violation, or None."""
+def replay(members: Sequence[NodeStart], steps: Sequence[AnyStep], *, paced: bool = False) -> Violation | None:
+    """Carry out a history and its liveness phase; returns the violation, or None. `paced`: as in `History`."""
     try:
-        fleet = Fleet(members)
+        fleet = Fleet(members, paced=paced)
         for step in steps:
             fleet.apply(step)
         settle(fleet)
@@ -126,8 +138,9 @@ class _Spent(Exception):
 class _Attempts:
     """Replays candidates, and keeps the best still violating the invariant."""
 
-    def __init__(self, members: Sequence[NodeStart], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
-        self.members, self.steps = list(members), list(steps)
+    def __init__(self, history: History, most: int) -> None:
+        self.members, self.steps, invariant = list(history.members), list(history.steps), history.invariant
+        self._paced = history.paced
         self._alike = DIVERGENCE if invariant in DIVERGENCE else {invariant}
         self._left = most
 
@@ -149,7 +162,7 @@ class _Attempts:
         self._left -= 1
         if self._left < 0:
             raise _Spent
-        violation = replay(members, steps)
+        violation = replay(members, steps, paced=self._paced)
         return violation is not None and violation.invariant in self._alike
 
 
@@ -158,7 +171,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
 
     Raises `ValueError` if the history leads to no violation.
     """
-    attempts = _Attempts(history.members, history.steps, history.invariant, most_replays)
+    attempts = _Attempts(history, most_replays)
     try:
         _exchange_whole(attempts)
         before = None
@@ -174,7 +187,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
         _leave_out(attempts.members, attempts.try_members)
     except _Spent:
         pass
-    violation = replay(attempts.members, attempts.steps)
+    violation = replay(attempts.members, attempts.steps, paced=history.paced)
     if violation is None:
         raise InvalidValue("nothing goes wrong in this history")
     return msgspec.structs.replace(

@@ -18,8 +18,8 @@ numbers on every machine and version of Python, and no good for secrets.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from math import log
 from typing import Any, TypeVar
 
@@ -146,10 +146,11 @@ class Links:
         self._slow.pop((sender, to), None)
 
     def heal(self) -> None:
-        """End all cuts, partitions and slow links."""
+        """End all cuts, partitions, slow links, losses and stragglers. Latency and bandwidth stay."""
         self._cut.clear()
         self._slow.clear()
         self._group_of.clear()
+        self.quality = replace(self.quality, loss=0.0, straggling=0.0)
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
         """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
@@ -334,6 +335,14 @@ class World:
     def is_up(self, name: str) -> bool:
         """True if a node is up."""
         return self.fleet.node(name) is not None
+
+    def calm(self) -> None:
+        """End all faults, those that are due later too. Messages under way arrive, and nodes go on with their exchanges."""
+        self.links.heal()
+        self.harm = Harm()
+        kept = (self._round, self._arrive, self._lose_patience, self._forget_unused)
+        self._agenda = [each for each in self._agenda if each[2] in kept]
+        heapify(self._agenda)
 
     def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
