@@ -327,6 +327,12 @@ LEAST_RATE = 1200.0
 """Bytes per second, 9.6 kbit/s: what a message of `FIRST_BURST` is taken to travel at where no round trip is known yet."""
 
 
+SLOW_ROUND_TRIP = 0.5
+SLOW_RATE = 16_000.0
+SLOW_LOSS = 0.1
+"""A link beyond any of these is told as slow: seconds, bytes per second (128 kbit/s), share of requests."""
+
+
 @dataclass(slots=True)
 class LinkEstimate:
     """The link to a peer, as measured from this side. Times are in seconds, rates in bytes per second.
@@ -368,6 +374,12 @@ class LinkEstimate:
         if self._recent or self._at_most is None:
             return min(self._recent, default=None)
         return max(LEAST_ROUND_TRIP, self._at_most - FIRST_BURST / LEAST_RATE)
+
+    @property
+    def is_slow(self) -> bool:
+        """The link is slow enough to be told."""
+        rate = min(self.rate_out or inf, self.rate_in or inf)
+        return (self.round_trip or 0.0) > SLOW_ROUND_TRIP or rate < SLOW_RATE or self.loss > SLOW_LOSS
 
     @property
     def part(self) -> int:
@@ -481,6 +493,9 @@ class LinkEstimates:
 
     def __len__(self) -> int:
         return len(self._links)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._links)
 
     def of(self, node_id: str) -> LinkEstimate:
         """The link to a peer, now the most recently used."""
