@@ -450,7 +450,7 @@ class Diagnosis:
             yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:
             links = self._gossip.links
-            silent = [name for name in links if (link := links.get(name)) is not None and link.silences]
+            silent = [name for name in links if (link := links.get(name)) is not None and link.timeouts]
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             if silent:
                 advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"

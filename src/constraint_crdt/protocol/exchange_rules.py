@@ -150,10 +150,10 @@ class Composer:
         first = self.go_on(known, anew=True)
         if first:
             return first[0]
-        news = self._news(known, UNASKED)
-        return self.ping(peer) if news is None else news
+        delta = self._small_delta(known, UNASKED)
+        return self.ping(peer) if delta is None else delta
 
-    def _news(self, known: Peer, most: int) -> Delta | Sync | None:
+    def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
         """What a peer lacks by its evidence, if that is little: `most` mutations. O(rows) if it may be."""
         rows, mark = self._local.state.rows, known.mark
         if mark is None or rows.clock_mark.count - mark.count > most:  # necessary and O(1); the sufficient test is O(rows)
@@ -164,15 +164,15 @@ class Composer:
         return self.transfer(known, mark) if 0 < rows.ahead_of(mark.entries) <= most and rows.serves(mark.entries) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
-        """The question for the rest of a peer's transfer, if any; or before it what is new here, if that is little.
+        """The question for the rest of a peer's transfer, if any; or before it a small Delta of what is new here.
 
-        The peer answers such news with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
+        The peer answers such a Delta with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
         would begin another transfer.
         """
-        news = self._news(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
-        return self.rest(peer, anew=anew) if news is None else [news]
+        delta = self._small_delta(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
+        return self.rest(peer, anew=anew) if delta is None else [delta]
 
-    def patience(self, peer: str) -> float:
+    def step_timeout(self, peer: str) -> float:
         """Seconds within which the next step of a transfer is to be expected."""
         link = self._links.get(peer)
         return 2 * PART_SECONDS if link is None else 2 * PART_SECONDS + 2 * link.timeout(PART_SECONDS)
@@ -253,7 +253,7 @@ class Composer:
 
     def is_receiving(self, peer: Peer) -> bool:
         """True while parts of a transfer of a peer are to be expected."""
-        return self._inbound.is_active(peer.replica, self.patience(peer.replica.node_id), self._links.at)
+        return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
 
     def ack(self, peer: Peer) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
@@ -556,8 +556,8 @@ class Exchange:
                 if not rows.ahead_of(theirs.entries) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            if self._outbound.is_sending(peer.replica, self._composer.patience(peer.replica.node_id)):
-                # It sent its news in between, and asks for the rest of the transfer after this evidence.
+            if self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id)):
+                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
                 evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
                 return GossipResult(responses=evidence, state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)

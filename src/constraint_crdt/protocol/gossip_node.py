@@ -478,7 +478,7 @@ class GossipNode:
         known = self.tracker.peer(peer)
         if known is None:
             return False
-        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.patience(peer))
+        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.step_timeout(peer))
 
     def break_off(self, peer: str) -> None:
         """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""

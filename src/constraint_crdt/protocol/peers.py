@@ -315,7 +315,7 @@ LONGEST_TIMEOUT = 60.0
 """Seconds."""
 
 MOST_DOUBLINGS = 4
-"""Times that silences double the timeout, at most."""
+"""Times that timeouts double the timeout, at most."""
 
 FIRST_DOUBLINGS = 3
 """The same, of a peer that has never answered."""
@@ -338,9 +338,9 @@ class LinkEstimate:
     """The link to a peer, as measured from this side. Times are in seconds, rates in bytes per second.
 
     The timeout is that of RFC 6298: the smoothed round trip, and four times its mean deviation. A sample is the time of an answer
-    that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each silence of
-    an unknown peer doubles the timeout until the next sample. The timeouts of a known peer double more slowly the more is lost: a
-    silence then says little about the time that an answer takes.
+    that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each timeout
+    of an unknown peer doubles the next until there is a sample. Those of a known peer double more slowly the more is lost: a
+    missing answer then says little about the time that an answer takes.
     """
 
     round_trip: float | None = None
@@ -353,7 +353,7 @@ class LinkEstimate:
     """The rate at which large messages arrived from the peer."""
     loss: float = 0.0
     """The share of requests without an answer, lately."""
-    silences: int = 0
+    timeouts: int = 0
     """Requests in a row without an answer."""
     burst: int = FIRST_BURST
     """Bytes of a large message to send at once."""
@@ -399,9 +399,9 @@ class LinkEstimate:
         known = self.round_trip is not None or self._at_most is not None
         if known:
             likely = 1.5 * (self._at_most or 0.0) if self.round_trip is None else self.round_trip + 4 * self.variation
-            wait, doublings = max(likely, HASTE * first), int(self.silences / (REQUEST_TRIES + 16 * self.loss))
+            wait, doublings = max(likely, HASTE * first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
         else:  # what comes first from either side is short
-            wait, doublings, sent, expected = first, min(self.silences, FIRST_DOUBLINGS), 0, 0
+            wait, doublings, sent, expected = first, min(self.timeouts, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
         if sent > SMALL:
             wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
@@ -409,13 +409,13 @@ class LinkEstimate:
             likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
             wait += 2 * min(PART_SECONDS + self._way, likely / (self.rate_in or self._passed_in))
         if last and known:
-            wait = max(wait, first * (1 << min(self.silences // REQUEST_TRIES, FIRST_DOUBLINGS)))
+            wait = max(wait, first * (1 << min(self.timeouts // REQUEST_TRIES, FIRST_DOUBLINGS)))
         return min(wait, LONGEST_TIMEOUT)
 
     def answered(self, seconds: float, sent: int, received: int) -> None:
         """A request of `sent` bytes was answered by `received` bytes after so many seconds."""
         seconds = max(seconds, LEAST_ROUND_TRIP)
-        self.silences = 0
+        self.timeouts = 0
         self.loss -= self.loss / 16
         if sent + received <= SMALL:
             self._sample(seconds)
@@ -444,7 +444,7 @@ class LinkEstimate:
 
     def unanswered(self, sent: int = 0) -> None:
         """A request of `sent` bytes got no answer in time. The next waits twice as long."""
-        self.silences += 1
+        self.timeouts += 1
         self.loss += (1 - self.loss) / 16
         if sent > SMALL:
             self.lost()
@@ -460,7 +460,7 @@ class LinkEstimate:
 
     def anew(self) -> None:
         """The peer has a new session, perhaps on another way: its round trip is unknown."""
-        self.round_trip, self.variation, self._at_most, self.silences = None, 0.0, None, 0
+        self.round_trip, self.variation, self._at_most, self.timeouts = None, 0.0, None, 0
         self._recent.clear()
 
     def _sample(self, seconds: float) -> None:
@@ -507,6 +507,11 @@ class LinkEstimates:
         else:
             self._links.move_to_end(node_id)
         return link
+
+    def only_try(self, node_id: str, first: float) -> float:
+        """Seconds to wait for the answer to a request of a few kilobytes that is not repeated. `first`: as of `timeout`."""
+        link = self._links.get(node_id) or LinkEstimate()
+        return max(first, (1 << FIRST_DOUBLINGS) * link.timeout(first)) + 2 * PART_SECONDS
 
     def get(self, node_id: str) -> LinkEstimate | None:
         """The link to a peer, if it was measured."""

@@ -253,7 +253,8 @@ class Membership:
         session ends.
         """
         try:
-            await self._transport.request(peer, encode_message(self._gossip.ping()), self._settings.request_timeout)
+            timeout = self._gossip.links.only_try(peer.name, self._settings.request_timeout)
+            await self._transport.request(peer, encode_message(self._gossip.ping()), timeout)
         except Unreachable:
             return
         name = self._gossip.node_id
@@ -522,6 +523,7 @@ class Runtime:
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()
+                    await self.exchanges.finish()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.exchanges.close()
