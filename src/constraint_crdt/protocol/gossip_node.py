@@ -476,7 +476,7 @@ class GossipNode:
         would ask for the same parts a second time.
         """
         known = self.tracker.peer(peer)
-        if known is None:
+        if known is None or (peer not in self._inbound and peer not in self._outbound):
             return False
         return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.step_timeout(peer))
 

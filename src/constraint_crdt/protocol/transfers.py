@@ -164,7 +164,7 @@ class _Transfer:
 
 
 class InboundTransfers:
-    """Incomplete transfers by sender. `len` is their number."""
+    """Incomplete transfers by sender. `len` is their number, and `in` is of the node ids of senders."""
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes`: the bound on the memory of all of them."""
@@ -176,6 +176,9 @@ class InboundTransfers:
 
     def __len__(self) -> int:
         return len(self._transfers)
+
+    def __contains__(self, sender: object) -> bool:
+        return sender in self._transfers
 
     def add(self, part: Part, basis: Sequence[ClockMark] = (), at: float | None = None) -> bytes | None:
         """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name. `at`: now.
@@ -398,7 +401,7 @@ class _Kept:
 
 
 class OutboundTransfers:
-    """Messages being sent in parts, by peer. `len` is their number."""
+    """Messages being sent in parts, by peer. `len` is their number, and `in` is of the node ids of peers."""
 
     def __init__(self, limits: Limits, links: LinkEstimates) -> None:
         """`limits`: bounds the size of a burst and the memory of kept messages. `links`: the rates of peers, and the time."""
@@ -410,6 +413,9 @@ class OutboundTransfers:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._kept
 
     def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
         """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
