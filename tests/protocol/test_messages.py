@@ -151,7 +151,9 @@ MESSAGES: dict[type[GossipMessage], st.SearchStrategy[GossipMessage]] = {
         lambda numbers, **others: Part(**numbers, **others), slices, **common, transfer=clock_names, chunk=st.binary(min_size=1),
         pause=st.booleans(), unpacked=st.none() | st.just(900), unit=st.none() | st.just(2**16),
     ),
-    Resume: st.builds(Resume, **common, transfer=clock_names, index=counts, held=st.none() | st.binary(min_size=1, max_size=HELD_BYTES)),
+    Resume: st.builds(
+        Resume, **common, transfer=clock_names, index=counts, held=st.none() | st.binary(min_size=1, max_size=HELD_BYTES)
+    ),
     Gone: st.builds(Gone, **common, transfer=clock_names),
     Buckets: st.builds(
         Buckets, **common, base=clock_names, state_hash=hashes, sums=st.just(bytes(range(256)) * (BUCKETS * SUM_BYTES // 256))

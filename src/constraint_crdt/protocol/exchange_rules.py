@@ -458,7 +458,7 @@ class Exchange:
         rest = self._composer.rest(peer, anew=True)
         if rest:
             return GossipResult(responses=rest)
-        again = self._outbound.again(peer.replica, theirs)
+        again = self._outbound.again(peer.replica, theirs, rows.serves)
         if again is not None:
             return GossipResult(responses=[*again])
         self.syncs += 1

@@ -34,7 +34,7 @@ the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -458,15 +458,16 @@ class OutboundTransfers:
         kept.arrived = max(arrived, kept.arrived)
         return self._burst(kept, again=new <= 0)
 
-    def again(self, reader: Replica, theirs: ClockMark) -> list[Part] | None:
+    def again(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> list[Part] | None:
         """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
-        kept, or there is no time. (A Sync is for any clock.)
+        kept, or there is no time. A Sync is for any clock that no Delta serves.
         """
         kept = self._kept.get(reader.node_id)
         if self._links.at is None or kept is None or kept.reader != reader:
             return None
         message = kept.cut.message
-        return self._burst(kept, again=True) if message.basis == theirs or isinstance(message, Sync) else None
+        fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
+        return self._burst(kept, again=True) if fits else None
 
     def is_sending(self, reader: Replica, seconds: float) -> bool:
         """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""
