@@ -63,6 +63,7 @@ _LOGGED = {
     EventKind.VIOLATED: logging.WARNING,
     EventKind.SATISFIED: logging.INFO,
     EventKind.RETIRED: logging.WARNING,
+    EventKind.RETIREMENT_UNDONE: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
 """The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""

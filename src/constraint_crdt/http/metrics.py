@@ -91,7 +91,7 @@ OPENMETRICS_TEXT = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 
 _encode_openmetrics: Callable[[CollectorRegistry], bytes] = generate_openmetrics
 
-PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable")
+PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable", "reachable")
 """How a peer may stand to this node, see `PeerConvergence.state`."""
 
 

@@ -403,7 +403,9 @@ class Diagnosis:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
         by = self._gossip.retired_by
         if by is not None:
-            advice = "start it under another name: this one cannot come back"
+            advice = (
+                f"start it under another name; if that was a mistake, `constraint-crdt retire {name} --undo` on a node in service"
+            )
             yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
         yield from self._writers()
         yield self._clock()
@@ -466,7 +468,12 @@ class Diagnosis:
             what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
             advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
             yield Finding(check="view", level="warn", what=what, advice=advice)
-        silent = [name for name in others if name not in live and name not in missed]
+        around = {name: by for name in others if name not in missed and (by := evidence.through(name)) is not None}
+        if around:
+            what = f"not heard here, but by others: {named([f'{name} through {by}' for name, by in around.items()])}"
+            advice = "changes go around the missing link; look at the network between these machines and this one"
+            yield Finding(check="links", level="warn", what=what, advice=advice)
+        silent = [name for name in others if name not in live and name not in missed and name not in around]
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)

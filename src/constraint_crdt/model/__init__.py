@@ -90,6 +90,8 @@ class EventKind(enum.StrEnum):
     """This node continues as a new incarnation, because its former life may have unknown writes."""
     RETIRED = "retired"
     """A node was retired."""
+    RETIREMENT_UNDONE = "retirement undone"
+    """A retired node is in service again."""
     REVOKED = "revoked"
     """The keys of a node were revoked. The detail has the operators, and the reason."""
     FORKED = "forked"

@@ -40,6 +40,7 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str
     dry_run: bool = False
     force: bool = False
+    undo: bool = False
 
 
 # --- responses --------------------------------------------------------------------------------------------------------------
@@ -258,6 +259,9 @@ class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     done: bool
+    """The node is retired."""
+    by: str | None = None
+    """The node that retired it; null for a node in service."""
     lives: dict[str, int]
     """Its replicas, each with the last seq known here. Later writes are lost, unless another node has them."""
     satisfied: int
@@ -494,7 +498,7 @@ IDENTITY: Final = Operation(
 
 async def _retire(node: "Node", request: Retiring) -> RetireReport:
     try:
-        return await node.retire(request.node, dry_run=request.dry_run, force=request.force)
+        return await node.retire(request.node, dry_run=request.dry_run, force=request.force, undo=request.undo)
     except KeyError:
         raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
     except WritesRefused:
@@ -506,7 +510,9 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
 def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
     """A sentence on the retirement, and the values of the node by name."""
     return [
-        _verdict(answer, dry_run=request.dry_run, force=request.force),
+        _undone(answer, dry_run=request.dry_run)
+        if request.undo
+        else _verdict(answer, dry_run=request.dry_run, force=request.force),
         Lines(
             [
                 ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
@@ -531,6 +537,12 @@ def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
     return f"{name} is not live, and would be retired for good (dry run)"
 
 
+def _undone(answer: RetireReport, *, dry_run: bool) -> str:
+    if dry_run:
+        return f"{answer.node} was retired by {answer.by}, and would be in service again (dry run)"
+    return f"{answer.node} is in service again: start it with its store, and it goes on in a new life"
+
+
 def _names(names: Iterable[str], none: str) -> str:
     return ", ".join(names) or none
 
@@ -540,8 +552,8 @@ RETIRE: Final = Operation(
     method=POST,
     path="/v1/retire",
     right=Right.OPERATE,
-    summary="End another node for good.",
-    about="End another node for good; `dry_run` only reports the effect.",
+    summary="End another node for good, or undo that.",
+    about="End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again.",
     request=Retiring,
     response=RetireReport,
     run=_retire,
@@ -555,6 +567,11 @@ RETIRE: Final = Operation(
         flags={
             "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+            "undo": Flag(
+                "--undo",
+                action="store_true",
+                help="it was a mistake: have the node in service again; started again, it goes on with what its store holds",
+            ),
             "force": Flag(
                 "--force",
                 action="store_true",

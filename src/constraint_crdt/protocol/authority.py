@@ -41,6 +41,7 @@ from constraint_crdt.types.nodes import (
     RETIRE,
     REVOKE,
     ROOT,
+    UNDO,
     VOUCH,
     retire_value,
     revoke_value,
@@ -53,7 +54,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -686,6 +687,9 @@ class Authority:
         return ends
 
 
+_RIGHTS: Final = {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}
+
+
 def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     """The denied right of a role, as the end of a sentence; None for an allowed cell."""
     kind = cell.kind
@@ -700,7 +704,9 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
-        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root"}.get(kind, "vouch for rows")
+        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}.get(
+            kind, "vouch for rows"
+        )
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
         return "remove constraints"
     if role == OBSERVER and kind not in _OF_OBSERVERS:

@@ -347,7 +347,9 @@ class GossipNode:
         return evaluations
 
     def retire(self, node_id: str) -> list[Dot]:
-        """Retire a node for good, in all of its lives; returns each life with its last known seq. Its counts stay.
+        """Retire a node, in all of its lives; returns each life with its last known seq. Its counts stay.
+
+        The nodes of the fleet agree on it, also if the node retired this one meanwhile (docs/design/forgetting.md).
 
         Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this node.
         """
@@ -359,6 +361,16 @@ class GossipNode:
         lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
         self._exchange.forget_retired()
         return lives
+
+    def undo_retirement(self, node_id: str) -> None:
+        """Have a retired node in service again: it goes on in a new life, with all that its former lives wrote.
+
+        Raises `ConstraintCrdtError` for a node in service, and if this node is retired.
+        """
+        retirements = self.local.state.retirements
+        if node_id not in retirements:  # before a write begins, which may start a new life first
+            raise ConstraintCrdtError(f"{node_id} is not retired")
+        self.write(lambda me: retirements.undo(node_id, node=me))
 
     def revoke(self, node_id: str, reason: str = "", keys: Collection[str] = ()) -> None:
         """Revoke the keys of a node: nothing that its rows have beyond the present state counts any more, on any node.
@@ -397,7 +409,7 @@ class GossipNode:
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
         state, expired = self.local.state, self.local.expired
-        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
+        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.local.time.offsets)
         others -= {self.node_id, *state.retirements.nodes}
         if not self.local.may_change_constraints:
             return 0

@@ -18,7 +18,7 @@ early nor from all nodes:
   others but has heard none of their clocks lately.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -138,6 +138,10 @@ class LocalReplica:
         """Called after a new life began."""
         self.on_write: Callable[[Replica, int], None] | None = None
         """Called after each write, with the life and its seq before the write."""
+        self.asks: Callable[[], Sequence[str]] = tuple
+        """The nodes that this node does not hear, to be asked for in a Ping."""
+        self.heard: Callable[[Sequence[str]], Sequence[tuple[str, int]]] = lambda _: ()
+        """Which of some nodes this node hears, each with the ms since then."""
         self.written = 0
         """The seq up to which this node wrote the present life; `NEVER`: the next write starts a new life."""
         self._before = replica, 0
@@ -214,7 +218,11 @@ class LocalReplica:
         if authority is not None:
             self._check_key(replica.node_id)
         self._before = replica, seq
-        if seq != self.written or (seq and authority is not None and authority.has_ended(replica)):
+        if (
+            seq != self.written
+            or state.retirements.ended(replica)
+            or (seq and authority is not None and authority.has_ended(replica))
+        ):
             self._start_life()
         elif not seq and authority is not None:
             authority.begin(replica)

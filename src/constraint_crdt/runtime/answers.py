@@ -257,6 +257,7 @@ class Answers:
             node=name,
             live=name in self._exchanges.live,
             done=name in gossip.state.retirements,
+            by=gossip.state.retirements.by(name),
             lives={str(replica): seq for replica, seq in sorted(lives.items())},
             satisfied=counts.satisfied,
             violations=counts.violated,

@@ -78,6 +78,11 @@ class NodeChange(NamedTuple):
     turns: Sequence[Turn] = ()
 
     @property
+    def heard(self) -> Sequence[tuple[str, int]]:
+        """Nodes that the peer of the message hears, each with the ms since then."""
+        return () if self.result is None else self.result.heard
+
+    @property
     def diverged(self) -> bool:
         """True if the message showed this node's clock and another state."""
         return self.result is not None and self.result.diverged

@@ -8,10 +8,12 @@ intervals. The public operations are in `node`. All parts belong to the same eve
 for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
 third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
 a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
-retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends.
+retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends. A node whose
+store says that it was retired hears a peer first, as that may be over: undone, or settled otherwise.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
@@ -77,6 +79,9 @@ TIMES_EVERY = 60.0
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
 
+HEARING = 10.0
+"""Seconds for which a node that was retired when it stopped waits to hear a peer."""
+
 PAUSE = 1.0
 """Seconds before a background task continues after a fault."""
 
@@ -107,13 +112,13 @@ class PartitionDetector:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none. `ended`: revoked and retired."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
         self._seen = dict(clock)
-        for name in live | revoked:
+        for name in live | ended:
             self._missed.pop(name, None)
-        for name in writing - live - revoked - {self._me}:
+        for name in writing - live - ended - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
         missing = self.missed
         self._wait -= 1
@@ -155,6 +160,10 @@ class Membership:
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
         self._revoked: Set[str] = frozenset()
+        self._hears = False
+        """The node was retired by its store, and hears whether that is over."""
+        self._came = asyncio.Event()
+        """A peer came, or this node is in service again."""
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -179,10 +188,40 @@ class Membership:
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        if self._gossip.retired_by is not None and not self._hears:
+            self._hears = True
+            self._once("retirement", self._hear_of_retirement())
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+
+    async def _hear_of_retirement(self) -> None:
+        """Hear a peer, then end, or go on if this node is in service again."""
+        gossip = self._gossip
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARING):
+                while gossip.retired_by is not None:
+                    self._came.clear()
+                    peers = [peer for peer in self._transport.peers() if peer.name != gossip.node_id]
+                    if any([await self._exchanges.exchange(peer) for peer in peers]):
+                        break
+                    await self._came.wait()
+        self._hears = False
+        if gossip.retired_by is not None:
+            self._end_if_retired()
+        else:
+            by = ", ".join(gossip.state.retirements.undone_by(gossip.node_id))
+            why = f"{by} undid its retirement" if by else "its retirement does not count"
+            told = f"; {self._unknown_writes()} of its mutations were not known to the node that retired it, and are told now"
+            _log.warning("%s is in service again: %s%s", gossip.node_id, why, told)
+            self.describe()
+
+    def _unknown_writes(self) -> int:
+        """The mutations of this node beyond the ends in its retirements."""
+        rows, name = self._gossip.state.rows, self._gossip.node_id
+        ends = self._gossip.state.retirements.known_ends(name)
+        return sum(max(0, seq - ends.get(life, 0)) for life, seq in rows.clock_entries.items() if life.node_id == name)
 
     def _may_write(self) -> bool:
         local = self._gossip.local
@@ -210,6 +249,8 @@ class Membership:
     def changed(self, change: NodeChange) -> None:
         """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
+            if self._hears and self._gossip.retired_by is None:
+                self._came.set()
             self._end_if_retired()
             self.shut_out_revoked()
 
@@ -225,7 +266,8 @@ class Membership:
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
         gossip = self._gossip
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
+        ended = gossip.revoked_nodes | set(gossip.state.retirements)
+        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
         if missing:
             described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
@@ -242,6 +284,7 @@ class Membership:
         if not up:
             self._exchanges.gone(peer)
         else:
+            self._came.set()
             self._exchanges.push()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
@@ -266,14 +309,24 @@ class Membership:
 
     def _end_if_retired(self) -> None:
         by = self._gossip.retired_by
-        if by is not None:
-            self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
+        if by is not None and not self._hears:
+            self._end(self._retirement(by))
         by = self._gossip.revoked_by
         if by is not None:
             self._end(
                 f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key: delete "
                 f"{self._settings.identity}, and join again by an invitation"
             )
+
+    def _retirement(self, by: str) -> str:
+        name, path, unknown = self._gossip.node_id, store_path(self._settings), self._unknown_writes()
+        said = (
+            f"node {name} was retired by {by}: start it under another name, or, if that was a mistake, run `constraint-crdt retire "
+        )
+        said += f"{name} --undo` on a node in service and start this one again"
+        if unknown and path is not None:
+            said += f"; {by} did not know {unknown} of its mutations: `constraint-crdt export --store {path}` shows them"
+        return said
 
     def _end(self, why: str) -> None:
         if self._over is not None and not self._over.done():
@@ -340,6 +393,7 @@ class Runtime:
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
@@ -508,7 +562,7 @@ class Runtime:
             said = wrong
 
     async def _check_alerts(self) -> None:
-        self.evidence.drop_retired()
+        self.evidence.drop_gone()
         await self.alerts.step()
 
     async def stop(self) -> None:

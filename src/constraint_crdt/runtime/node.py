@@ -315,22 +315,27 @@ class Node:
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run`: only report. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, and for a
-        live node unless `force` is given: writes not received by any peer are lost.
+        `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with what its store
+        has. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, for a live node unless `force`
+        is given (writes not received by any peer stay in its store), and with `undo` for a node in service.
         """
         report = self._runtime.answers.retirement(node)
+        if undo and not report.done:
+            raise ConstraintCrdtError(f"{node} is not retired")
         if dry_run:
             return report
-        if report.live and not force:
+        if report.live and not force and not undo:
             raise ConstraintCrdtError(
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.retire, node), "retire", node)
-        self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
+        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
+        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
+        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
+        self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:

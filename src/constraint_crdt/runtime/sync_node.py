@@ -258,9 +258,9 @@ class SyncNode:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """See `Node.retire`."""
-        return self._wait(self._node.retire(node, dry_run=dry_run, force=force))
+        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo))
 
     def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
         """See `Node.revoke`."""

@@ -49,6 +49,7 @@ from constraint_crdt.simulation.steps import (
     Stale,
     Tell,
     Tile,
+    Undo,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
 from constraint_crdt.simulation.writes import WRITES
@@ -73,6 +74,7 @@ FAULTS = (
     "loss", "duplication", "reordering", "straggling", "bandwidth", "truncation", "misrouting", "parts", "retry", "nobody there",
     "cut", "partition", "pause", "slow processing", "slow clock", "skewed clock", "stale transfer", "collection",
     "collection of what is acknowledged", "backup", "join", "leave", "retirement", "retirement of a live node",
+    "mutual retirement", "undone retirement",
     "unsaved write lost", *(f"crash, disk {disk}" for disk in DISKS),
 )  # fmt: skip
 """Every kind of fault. A search in which any of them never occurred has not covered it."""
@@ -135,6 +137,12 @@ QUEUES = 0.08
 
 QUEUED = 40
 """The most increments it then sends at once."""
+
+FEUDS = 0.3
+"""The share of histories in which nodes retire each other, and retirements are undone."""
+
+FEUD_STREAM = 419 << 32
+"""Added to the seed of a history, to draw whether it is one of them."""
 
 UNSAVED = 0.3
 """The probability a write is not acknowledged at once."""
@@ -358,6 +366,9 @@ class Chaos:
         for happen, seconds in happenings:
             if self._rng.happens(0.6):
                 self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()))
+        if SimRng(self.seed + FEUD_STREAM).happens(FEUDS):  # drawn apart: the other histories are as they were before
+            self._again(self._feud, 5 * 10**9)
+            self._again(self._undo, 3 * 10**9)
 
     def _again(self, happen: Callable[[], None], mean_ns: float) -> None:
         def now() -> None:
@@ -484,6 +495,38 @@ class Chaos:
         if names:
             self._fired["retirement of a live node" if live else "retirement"] += 1
             self._world.perform(Retire, actor, dead=self._rng.pick(names))
+
+    def _feud(self) -> None:
+        """Nodes on the two sides of a cut retire each other, some of them several."""
+        up = [actor for actor in self._up() if self._world.fleet.nodes[actor.name].retired_by is None]
+        if len(up) < FEWEST:
+            return
+        self._rng.shuffle(up)
+        middle = self._rng.between(1, len(up) - 1)
+        sides = up[:middle], up[middle:]
+        self._world.links.part([[actor.name for actor in side] for side in sides])
+        for side, others in (sides, sides[::-1]):
+            actor = self._rng.pick(side)
+            for _ in range(self._rng.between(1, 2)):
+                self._world.perform(Retire, actor, dead=self._rng.pick(others).name)
+        self._fired["mutual retirement"] += 1
+        self._world.after(self._some_time(1.0), self._world.links.part, [])
+
+    def _undo(self) -> None:
+        """Have a retired node in service again, mostly one that runs."""
+        up = self._up()
+        nodes = [self._world.fleet.nodes[actor.name] for actor in up]
+        found = [
+            (actor, name)
+            for actor, node in zip(up, nodes, strict=True)
+            for name in node.state.retirements
+            if node.retired_by is None
+        ]
+        running = [each for each in found if self._world.is_up(each[1])]
+        if found:
+            actor, name = self._rng.pick(running or found)
+            self._world.perform(Undo, actor, dead=name)
+            self._fired["undone retirement"] += 1
 
     def _collect(self) -> None:
         up = self._up()

@@ -313,7 +313,8 @@ class Fleet:
             do(node, step)
             return
         life, lo, as_it_was = node.replica, node.state.rows.seq(node.replica), _fingerprint(node)
-        due = expected(node, step, log, writes_on=not host.over)
+        writes_on = not host.over and not node.state.retirements.ended(life)
+        due = expected(node, step, log, writes_on=writes_on)
         try:
             do(node, step)
         except (KeyError, ConstraintCrdtError) as error:

@@ -298,6 +298,8 @@ class Invariants:
         `time` None: the reading is not known here, so nothing is checked while it is valid.
         """
         own, heard = node.time.own(), self._views[name].heard
+        if peer in node.state.retirements:  # its time does not count
+            return
         if time is None:
             time = own + BEYOND
         lately = [(offset, at) for offset, at in heard.get(peer, ()) if own - at <= node.time.heard_for]
@@ -309,9 +311,11 @@ class Invariants:
         ahead = time.now() - own
         if not 0 <= ahead <= time.max_skew:
             raise Violation("time", f"{name} goes by a time that is {ahead} ns ahead of its own clock")
+        for peer in [each for each in view.heard if each in node.state.retirements]:
+            del view.heard[peer]
         for peer, heard in view.heard.items():
             offset = max((offset for offset, at in heard if 0 <= own - at <= time.heard_for), default=0)
-            if peer not in node.state.retirements and ahead < offset <= time.max_skew:
+            if ahead < offset <= time.max_skew:
                 raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
 
     def check_evidence(self, name: str, node: GossipNode, peer_name: str) -> None:

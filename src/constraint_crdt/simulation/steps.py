@@ -120,6 +120,12 @@ class Retire(Write, frozen=True, kw_only=True, tag="retire"):
     dead: str
 
 
+class Undo(Write, frozen=True, kw_only=True, tag="undo"):
+    """Undo the retirement of a node."""
+
+    dead: str
+
+
 class CountItem(Write, frozen=True, kw_only=True, tag="tally"):
     """Count an item in a sketch, created with these dimensions if there is no sketch of this name."""
 
@@ -272,6 +278,7 @@ AnyStep: TypeAlias = (
     | Tile
     | Expire
     | Retire
+    | Undo
     | CountItem
     | Insert
     | Rate

@@ -144,16 +144,7 @@ class Store:
             connection = self._connected()
         except SQLITE_FAILURES as error:
             raise unusable(error, self.path) from error
-        runs, seal = load(connection, self.path)
-        try:
-            rows.restore(runs)
-        except ConstraintCrdtError as error:
-            raise StoreError(f"the store {self.path} holds {error}: raise that limit") from error
-        found = Seal.of(rows)
-        if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
-            found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
-        if found != seal:
-            raise damaged(self.path, "its cells do not come to the state that was committed")
+        _restore(connection, self.path, rows)
 
     def commit(self, batch: CommitBatch) -> None:
         """Write a batch to disk and to the marker. Writing a batch twice is harmless.
@@ -304,6 +295,42 @@ class Store:
         seq = next((run.hi for run in batch.runs if run.replica == own), 0)
         if seq or batch.lives:
             self._marker.note(own.incarnation, seq)
+
+
+def read_store(path: Path, rows: Rows) -> None:
+    """Load all cells of a store into empty rows. Changes nothing, and the store may be in use.
+
+    Raises `StoreError` for a file that is missing, damaged, of a newer version or of another program, and beyond the limits of
+    `rows`; discard `rows` then.
+    """
+    path = path.absolute()
+    if not path.exists():
+        raise StoreError(f"there is no store {path}")
+    try:
+        schema.check_header(path)
+        connection = schema.connect_to_read(path)
+    except (OSError, *SQLITE_FAILURES) as error:
+        raise unusable(error, path) from error
+    try:
+        schema.check_pages(connection, path)
+        _restore(connection, path, rows)
+    except SQLITE_FAILURES as error:
+        raise unusable(error, path) from error
+    finally:
+        connection.close()
+
+
+def _restore(connection: sqlite3.Connection, path: Path, rows: Rows) -> None:
+    runs, seal = load(connection, path)
+    try:
+        rows.restore(runs)
+    except ConstraintCrdtError as error:
+        raise StoreError(f"the store {path} holds {error}: raise that limit") from error
+    found = Seal.of(rows)
+    if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
+        found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
+    if found != seal:
+        raise damaged(path, "its cells do not come to the state that was committed")
 
 
 def _has_stubs(connection: sqlite3.Connection) -> bool:

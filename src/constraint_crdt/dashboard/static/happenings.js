@@ -23,6 +23,7 @@ const WORDS = {
   "clock skew": ["!", "warn", "the clock of {n} differs"],
   "new life": ["•", "calm", "{n} began a new life"],
   retired: ["–", "calm", "{n} was retired for good"],
+  "retirement undone": ["+", "calm", "{n} is in service again"],
   revoked: ["!", "warn", "the keys of {n} were revoked"],
   forked: ["!", "bad", "{n} runs twice, or lies"],
   "tile put": ["+", "new", "a tile was written:"],
