@@ -307,6 +307,10 @@ MOST_GROWTH_OF_BURST = 16
 SMALL = 512
 """Bytes of a request and its answers together up to which their time counts as a round trip."""
 
+TELLING = 8192
+TELLING_SECONDS = 0.25
+"""A message of so many bytes, or one that took so long, tells a rate. In less time the work of the nodes has too large a part."""
+
 RECENT = 8
 """Round trips kept for the least of them."""
 
@@ -429,7 +433,7 @@ class LinkEstimate:
             self.burst = max(self.burst, int(sent / seconds))  # all of it passed in this time, so the rate is at least this
         if received > SMALL:
             self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
-            self.rate_in = _smoothed(self.rate_in, self._rate(received, seconds))
+            self.rate_in = self._rate(self.rate_in, received, seconds)
             self._last_in = received
         if sent > SMALL:
             self.delivered(seconds, sent)
@@ -438,7 +442,7 @@ class LinkEstimate:
         """So many bytes of a large message are at the peer, as it said after so many seconds: all sent at once, or nearly so."""
         seconds = max(seconds, LEAST_ROUND_TRIP)
         self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
-        self.rate_out = _smoothed(self.rate_out, self._rate(size, seconds))
+        self.rate_out = self._rate(self.rate_out, size, seconds)
         aim = PART_SECONDS + self._way
         queued = max(seconds - (self.least or 0.0), aim / MOST_GROWTH_OF_BURST)
         wanted = size * aim / queued
@@ -476,13 +480,12 @@ class LinkEstimate:
             self.variation += (abs(seconds - self.round_trip) - self.variation) / 4
             self.round_trip += (seconds - self.round_trip) / 8
 
-    def _rate(self, size: int, seconds: float) -> float:
-        """The rate of a message that took so many seconds, a round trip included."""
-        return size / max(seconds - (self.least or 0.0), seconds / 4)
-
-
-def _smoothed(before: float | None, now: float) -> float:
-    return now if before is None else before + (now - before) / 4
+    def _rate(self, before: float | None, size: int, seconds: float) -> float | None:
+        """The smoothed rate, with a message that took so many seconds, a round trip included."""
+        took = max(seconds - (self.least or 0.0), seconds / 4)
+        if size < TELLING and took < TELLING_SECONDS:
+            return before
+        return size / took if before is None else before + (size / took - before) / 4
 
 
 class LinkEstimates:
