@@ -110,6 +110,7 @@ def unpack(packed: bytes, size: int) -> bytes:
 class _Transfer:
     __slots__ = (
         "active_at",
+        "answered",
         "asked",
         "basis",
         "chunks",
@@ -136,6 +137,8 @@ class _Transfer:
         """The first missing slice."""
         self.asked = 0
         """The slice asked for last; the first slice comes without a question."""
+        self.answered = True
+        """A part came that begins as the last question asked for: the burst of an earlier question asks for nothing."""
         self.active_at: float | None = None
         """When a part came, or was asked for. None: nothing is under way."""
         self.tries = 0
@@ -152,7 +155,8 @@ class _Transfer:
                 self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
             self.missing += 1
-        self.active_at = None if part.pause else at
+        self.answered = self.answered or part.index == self.asked
+        self.active_at = None if part.pause and self.answered else at
         return self.stored - before
 
     def held(self) -> bytes:
@@ -246,13 +250,13 @@ class InboundTransfers:
             self.drop(sender.node_id)
             return None
         advanced = transfer.missing > transfer.asked
-        if not (advanced or anew):
+        if not anew and not (advanced and transfer.answered):
             return None
         transfer.tries = 0 if advanced else transfer.tries + 1
         if transfer.sender != sender or transfer.tries >= STALLED:
             self.drop(sender.node_id)
             return None
-        transfer.asked, transfer.active_at = transfer.missing, at
+        transfer.asked, transfer.active_at, transfer.answered = transfer.missing, at, at is None
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:

@@ -456,11 +456,11 @@ class ExchangeLoop:
             return None
         except Unreachable as error:
             self.failed += 1
+            self._gossip.break_off(peer.name)
             self._rest(peer, str(error))
             return False
         finally:
             if ended:
-                self._gossip.break_off(peer.name)
                 self.receipts.keep(receipt)
         self._resting.pop(peer, None)
         self.completed += 1

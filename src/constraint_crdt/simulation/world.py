@@ -431,6 +431,9 @@ class World:
         if link is not None:
             link.unanswered(len(exchange.question.data))
         if exchange.tries >= RETRIES or not self.is_up(actor.name):
+            node = self.fleet.node(actor.name) if self._paced else None
+            if node is not None:
+                node.break_off(exchange.peer)
             self._end(actor, exchange)
             return
         exchange.tries += 1
@@ -445,9 +448,6 @@ class World:
         self._wait(actor, exchange)
 
     def _end(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
-        node = self.fleet.node(actor.name) if self._paced else None
-        if node is not None:
-            node.break_off(exchange.peer)
         self._drop_question(exchange)
         actor.exchanges.pop(exchange.peer, None)
 
