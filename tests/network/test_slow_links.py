@@ -73,8 +73,8 @@ MANY = 6000
     ],
 )
 def test_a_large_state_comes_over_a_slow_link(rate: int, within: float) -> None:
-    """Before: 13 s at 128 kbit/s, never at 64 kbit/s (90 s, 690 kB for nothing) and at 9.6 kbit/s (300 s, 350 kB). Now: within three
-    times of what the bytes take, with at most twice the bytes, and a change passes soon after.
+    """Before: 13 s at 128 kbit/s, never at 64 kbit/s (90 s, 690 kB for nothing) and at 9.6 kbit/s (300 s, 350 kB). Now: within
+    three times of what the bytes take, with at most twice the bytes, and a change passes soon after.
     """
     watch = Watch()
     with network() as net:
