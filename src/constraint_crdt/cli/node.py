@@ -62,6 +62,7 @@ _LOGGED = {
     EventKind.VIOLATED: logging.WARNING,
     EventKind.SATISFIED: logging.INFO,
     EventKind.RETIRED: logging.WARNING,
+    EventKind.RETIREMENT_UNDONE: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
 """The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""
@@ -213,6 +214,9 @@ async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: 
         await api.stop()
         await node.stop()
     _log.info("%s stopped", node.settings.name)
+    if node.has_abandoned_disk:  # the interpreter would wait for the threads that wait for the disk
+        logging.shutdown()
+        os._exit(1)
     return over
 
 

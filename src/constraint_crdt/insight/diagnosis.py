@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
@@ -263,6 +263,13 @@ def _labels(definition: Definition) -> str:
     return f"label{'s' if len(shown) > 1 else ''} {named(shown)}"
 
 
+def show_doubt(doubt: ClockDoubt) -> str:
+    """Whose time a node goes by while its clock is in doubt."""
+    if doubt.agreed:
+        return f"it goes by the fleet's time, {doubt.offset / SECOND:+.1f} s from its own clock"
+    return "too few of the others agree, so it goes by the earliest clock that it hears, and writes nothing that ends at a time"
+
+
 class Diagnosis:
     """Checks a node for faults."""
 
@@ -363,6 +370,16 @@ class Diagnosis:
         undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
+    def clock_notes(self) -> tuple[str, ...]:
+        """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
+        time = self._gossip.time
+        doubt = time.doubt
+        if doubt is not None:
+            return (f"the clock of this node is in doubt: {show_doubt(doubt)}",)
+        if time.offsets or not (self._inbox.live or self._gossip.peer_count):
+            return ()
+        return ("no other clock was heard lately, so the end is by the clock of this node alone",)
+
     def _measuring(self) -> Finding:
         """The probes without values."""
         failed = [f"{each.name} ({each.trouble})" for each in self._probes if each.trouble is not None]
@@ -403,7 +420,9 @@ class Diagnosis:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
         by = self._gossip.retired_by
         if by is not None:
-            advice = "start it under another name: this one cannot come back"
+            advice = (
+                f"start it under another name; if that was a mistake, `constraint-crdt retire {name} --undo` on a node in service"
+            )
             yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
         yield from self._writers()
         yield self._clock()
@@ -433,8 +452,13 @@ class Diagnosis:
     def _clock(self) -> Finding:
         time, most = self._gossip.time, self._max_skew
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in sorted(time.offsets.items()) if abs(offset) > most * SECOND]
-        if time.in_doubt:
-            what = f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {named(off)}"
+        doubt = time.doubt
+        if doubt is not None:
+            heard = named(off) or "none lately"
+            what = (
+                f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {heard}; "
+                f"{show_doubt(doubt)}"
+            )
             return Finding(check="clock", level="fail", what=what, advice="set this machine's clock, and keep it by NTP")
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
@@ -459,7 +483,12 @@ class Diagnosis:
             what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
             advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
             yield Finding(check="view", level="warn", what=what, advice=advice)
-        silent = [name for name in others if name not in live and name not in missed]
+        around = {name: by for name in others if name not in missed and (by := evidence.through(name)) is not None}
+        if around:
+            what = f"not heard here, but by others: {named([f'{name} through {by}' for name, by in around.items()])}"
+            advice = "changes go around the missing link; look at the network between these machines and this one"
+            yield Finding(check="links", level="warn", what=what, advice=advice)
+        silent = [name for name in others if name not in live and name not in missed and name not in around]
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)

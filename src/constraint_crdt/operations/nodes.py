@@ -39,6 +39,7 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str
     dry_run: bool = False
     force: bool = False
+    undo: bool = False
 
 
 # --- responses --------------------------------------------------------------------------------------------------------------
@@ -100,6 +101,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """This node's clock differs by more than the bound from at least half of the recent peers: expired constraints are not
     removed.
     """
+    clock_correction: float | None = None
+    """Seconds from this node's clock to the time that it goes by while in doubt. null without a doubt."""
+    fleet_time: bool = False
+    """While in doubt it goes by the fleet's time. Otherwise what ends at a time is not written here."""
+    clock_steps: int = 0
+    """Times that the clock of this machine was set since the start."""
+    lost_writes: int = 0
+    """Writes of this node that its store lacked, since an older state had been put back, and that no peer has brought back."""
     alarms: int
     """Times of a peer with an equal clock and another hash: corruption on either side."""
     repairs: int
@@ -199,6 +208,9 @@ class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     done: bool
+    """The node is retired."""
+    by: str | None = None
+    """The node that retired it; null for a node in service."""
     lives: dict[str, int]
     """Its replicas, each with the last seq known here. Later writes are lost, unless another node has them."""
     satisfied: int
@@ -246,12 +258,23 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:
-        mine = "; this node's own clock is in doubt, so it removes nothing that expired" if answer.clock_in_doubt else ""
-        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`{mine}"))
+        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`"))
+    if answer.clock_in_doubt:
+        lines.append(("CLOCK", f"in doubt, so it removes nothing that expired; {_goes_by(answer)}"))
+    if answer.lost_writes:
+        lines.append(
+            ("LOST", f"{answer.lost_writes} writes that the store lacked, as an older state had been put back: see `doctor`")
+        )
     if answer.alarms:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
     return Lines(lines)
+
+
+def _goes_by(status: Status) -> str:
+    if status.fleet_time:
+        return f"it goes by the fleet's time, {status.clock_correction or 0.0:+.1f} s from its own"
+    return "it goes by the earliest clock that it hears, and writes nothing that ends at a time: set its clock"
 
 
 def _staleness(status: Status) -> str:
@@ -421,7 +444,7 @@ IDENTITY: Final = Operation(
 
 async def _retire(node: "Node", request: Retiring) -> RetireReport:
     try:
-        return await node.retire(request.node, dry_run=request.dry_run, force=request.force)
+        return await node.retire(request.node, dry_run=request.dry_run, force=request.force, undo=request.undo)
     except KeyError:
         raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
     except WritesRefused:
@@ -433,7 +456,9 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
 def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
     """A sentence on the retirement, and the values of the node by name."""
     return [
-        _verdict(answer, dry_run=request.dry_run, force=request.force),
+        _undone(answer, dry_run=request.dry_run)
+        if request.undo
+        else _verdict(answer, dry_run=request.dry_run, force=request.force),
         Lines(
             [
                 ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
@@ -458,6 +483,12 @@ def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
     return f"{name} is not live, and would be retired for good (dry run)"
 
 
+def _undone(answer: RetireReport, *, dry_run: bool) -> str:
+    if dry_run:
+        return f"{answer.node} was retired by {answer.by}, and would be in service again (dry run)"
+    return f"{answer.node} is in service again: start it with its store, and it goes on in a new life"
+
+
 def _names(names: Iterable[str], none: str) -> str:
     return ", ".join(names) or none
 
@@ -467,8 +498,8 @@ RETIRE: Final = Operation(
     method=POST,
     path="/v1/retire",
     right=Right.OPERATE,
-    summary="End another node for good.",
-    about="End another node for good; `dry_run` only reports the effect.",
+    summary="End another node for good, or undo that.",
+    about="End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again.",
     request=Retiring,
     response=RetireReport,
     run=_retire,
@@ -482,6 +513,11 @@ RETIRE: Final = Operation(
         flags={
             "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+            "undo": Flag(
+                "--undo",
+                action="store_true",
+                help="it was a mistake: have the node in service again; started again, it goes on with what its store holds",
+            ),
             "force": Flag(
                 "--force",
                 action="store_true",

@@ -4,7 +4,8 @@ Rules of exchanges:
 
 - A node begins a single exchange at a time, and answers others meanwhile.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
-  outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever.
+  outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
+  is a retired node, which may run and speak on: nothing waits for it.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
@@ -288,9 +289,11 @@ class ExchangeLoop:
         self._dirty.set()
 
     def changed(self, change: NodeChange) -> None:
-        """Push a change marked for it. See `ChangeFeed`."""
+        """Push a change marked for it, and count no retired node as live. See `ChangeFeed`."""
         if change.push:
             self._dirty.set()
+        if change.state_changed and self._gossip.state.retirements:
+            self._live -= {name for name in self._live if name in self._gossip.state.retirements}
 
     async def run_rounds(self, every: float) -> None:
         """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
@@ -401,7 +404,8 @@ class ExchangeLoop:
             self._refuse(str(error))
             return "", []
         name = message.node.node_id
-        if name not in self._live and name != self._gossip.node_id and self._is_listed(name):
+        no_news = name in self._live or name == self._gossip.node_id or name in self._gossip.state.retirements
+        if not no_news and self._is_listed(name):
             self._live.add(name)
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)

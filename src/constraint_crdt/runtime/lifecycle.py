@@ -8,10 +8,12 @@ intervals. The public operations are in `node`. All parts belong to the same eve
 for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
 third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
 a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
-retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends.
+retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends. A node whose
+store says that it was retired hears a peer first, as that may be over: undone, or settled otherwise.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
@@ -22,16 +24,18 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
+from constraint_crdt.crdt.clock import STEP
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
-from constraint_crdt.protocol.authority import Credentials, Fork
+from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -74,8 +78,19 @@ TELL_EVERY = 0.25
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
+DISK_PATIENCE = 3.0
+"""Seconds for saving a file during stop."""
+
+FIRST_CONTACT = 2.0
+"""Seconds for which a node that resumes its life waits for a peer, which may know more of it, before it writes by itself."""
+
+LOOK_FOR_CONTACT = 0.02
+
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
+
+HEARING = 10.0
+"""Seconds for which a node that was retired when it stopped waits to hear a peer."""
 
 PAUSE = 1.0
 """Seconds before a background task continues after a fault."""
@@ -107,13 +122,13 @@ class PartitionDetector:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> list[str]:
+        """The nodes whose absence from `live` calls for reopening the session now; usually none. `ended`: revoked and retired."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
         self._seen = dict(clock)
-        for name in live | revoked:
+        for name in live | ended:
             self._missed.pop(name, None)
-        for name in writing - live - revoked - {self._me}:
+        for name in writing - live - ended - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
         missing = self.missed
         self._wait -= 1
@@ -155,6 +170,10 @@ class Membership:
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
         self._revoked: Set[str] = frozenset()
+        self._hears = False
+        """The node was retired by its store, and hears whether that is over."""
+        self._came = asyncio.Event()
+        """A peer came, or this node is in service again."""
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -179,10 +198,40 @@ class Membership:
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        if self._gossip.retired_by is not None and not self._hears:
+            self._hears = True
+            self._once("retirement", self._hear_of_retirement())
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+
+    async def _hear_of_retirement(self) -> None:
+        """Hear a peer, then end, or go on if this node is in service again."""
+        gossip = self._gossip
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARING):
+                while gossip.retired_by is not None:
+                    self._came.clear()
+                    peers = [peer for peer in self._transport.peers() if peer.name != gossip.node_id]
+                    if any([await self._exchanges.exchange(peer) for peer in peers]):
+                        break
+                    await self._came.wait()
+        self._hears = False
+        if gossip.retired_by is not None:
+            self._end_if_retired()
+        else:
+            by = ", ".join(gossip.state.retirements.undone_by(gossip.node_id))
+            why = f"{by} undid its retirement" if by else "its retirement does not count"
+            told = f"; {self._unknown_writes()} of its mutations were not known to the node that retired it, and are told now"
+            _log.warning("%s is in service again: %s%s", gossip.node_id, why, told)
+            self.describe()
+
+    def _unknown_writes(self) -> int:
+        """The mutations of this node beyond the ends in its retirements."""
+        rows, name = self._gossip.state.rows, self._gossip.node_id
+        ends = self._gossip.state.retirements.known_ends(name)
+        return sum(max(0, seq - ends.get(life, 0)) for life, seq in rows.clock_entries.items() if life.node_id == name)
 
     def _may_write(self) -> bool:
         local = self._gossip.local
@@ -199,7 +248,8 @@ class Membership:
     def tell_fork(self, fork: Fork) -> None:
         """Two rows of a writer were seen."""
         _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
-        self._publisher.publish(EventKind.FORKED, node=fork.node)
+        detail = f"rows of {fork.replica} up to {fork.seqs[0]} and up to {fork.seqs[1]}"
+        self._publisher.publish(EventKind.FORKED, node=fork.node, detail=detail)
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -210,6 +260,8 @@ class Membership:
     def changed(self, change: NodeChange) -> None:
         """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
+            if self._hears and self._gossip.retired_by is None:
+                self._came.set()
             self._end_if_retired()
             self.shut_out_revoked()
 
@@ -225,7 +277,8 @@ class Membership:
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
         gossip = self._gossip
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
+        ended = gossip.revoked_nodes | set(gossip.state.retirements)
+        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
         if missing:
             described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
@@ -242,6 +295,7 @@ class Membership:
         if not up:
             self._exchanges.gone(peer)
         else:
+            self._came.set()
             self._exchanges.push()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
@@ -265,14 +319,24 @@ class Membership:
 
     def _end_if_retired(self) -> None:
         by = self._gossip.retired_by
-        if by is not None:
-            self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
+        if by is not None and not self._hears:
+            self._end(self._retirement(by))
         by = self._gossip.revoked_by
         if by is not None:
             self._end(
                 f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key: delete "
                 f"{self._settings.identity}, and join again by an invitation"
             )
+
+    def _retirement(self, by: str) -> str:
+        name, path, unknown = self._gossip.node_id, store_path(self._settings), self._unknown_writes()
+        said = (
+            f"node {name} was retired by {by}: start it under another name, or, if that was a mistake, run `constraint-crdt retire "
+        )
+        said += f"{name} --undo` on a node in service and start this one again"
+        if unknown and path is not None:
+            said += f"; {by} did not know {unknown} of its mutations: `constraint-crdt export --store {path}` shows them"
+        return said
 
     def _end(self, why: str) -> None:
         if self._over is not None and not self._over.done():
@@ -292,9 +356,10 @@ class Runtime:
         now: Callable[[], int],
         check_call: Callable[[], None],
         actor: str | None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -307,7 +372,8 @@ class Runtime:
         credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
-        self.gossip = node(settings, now, credentials)
+        # A program with a clock of its own says itself how that clock is set.
+        self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
@@ -339,6 +405,7 @@ class Runtime:
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
@@ -347,7 +414,7 @@ class Runtime:
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(time.monotonic_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
         )  # fmt: skip
@@ -384,7 +451,9 @@ class Runtime:
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
-        self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
+        self.maintenance = Maintenance(
+            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -409,6 +478,7 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
+        feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
@@ -416,6 +486,18 @@ class Runtime:
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
+        self.persistence.on_rollback = self.publisher.rolled_back
+        self.diagnosis.further.append(self.persistence.findings)
+
+    def _replaced(self, change: NodeChange) -> None:
+        """Write again what only the replaced row of this node had, soon: a subscriber does not write."""
+        if change.result is not None and change.result.replaced is not None:
+            self.tasks.once("writing again", self._write_again(change.result.replaced))
+
+    async def _write_again(self, replaced: OwnReplaced) -> None:
+        written = self.feed.write(lambda: self.gossip.write_again(replaced))
+        _log.warning("%d definitions and removals of %s were only here: written again by its new life", written, replaced.replica)
+        self.exchanges.push()
 
     async def _commit(self, mutate: Callable[[], Result]) -> Result:
         """Commit a write of a part that users call. `Node` checks its own methods."""
@@ -431,6 +513,9 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
@@ -444,7 +529,11 @@ class Runtime:
             await self.persistence.close()
             raise
         self.answers.begin()
-        self.membership.describe()
+        self.feed.held = self._resumes_among_others()
+        if self.feed.held:
+            self.tasks.once("first contact", self._meet())
+        else:
+            self.membership.describe()
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
@@ -453,6 +542,27 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _resumes_among_others(self) -> bool:
+        """The node goes on with a life of which other nodes may know more.
+
+        Nothing inside of a machine that was put back as a whole, memory included, shows that it was.
+        """
+        local, rows = self.gossip.local, self.gossip.state.rows
+        others = {replica.node_id for replica in rows.clock_entries} - {local.node_id, *self.gossip.state.retirements.nodes}
+        return bool(local.resumed and local.goes_on and (others or self.settings.connect))
+
+    async def _meet(self) -> None:
+        """Write nothing that no user asked for before the clock of a peer is known, or `FIRST_CONTACT` is over."""
+        tracker, ends = self.gossip.tracker, time.monotonic() + FIRST_CONTACT
+        while all(tracker.clock(name) is None for name in tracker) and time.monotonic() < ends:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(LOOK_FOR_CONTACT)
+        self._release()
+
+    def _release(self) -> None:
+        if self.feed.held:
+            self.feed.held = False
+            self.membership.describe()
 
     async def _load(self) -> None:
         """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
@@ -507,16 +617,26 @@ class Runtime:
             said = wrong
 
     async def _check_alerts(self) -> None:
-        self.evidence.drop_retired()
+        self.evidence.drop_gone()
         await self.alerts.step()
+
+    async def _within_reason(self, saving: Coroutine[object, object, None]) -> None:
+        """Save a file beside the store, unless the disk hangs."""
+        try:
+            async with asyncio.timeout(DISK_PATIENCE):
+                await saving
+        except TimeoutError:
+            self.persistence.abandoned = True
+            _log.error("the disk does not answer: a file beside the store is not written")
 
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
+            self._release()
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save(final=True)
+            await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
@@ -524,7 +644,7 @@ class Runtime:
                     await self.exchanges.push_now()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
-        await self.alerts.close()
+        await self._within_reason(self.alerts.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()
@@ -534,8 +654,15 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None) -> GossipNode:
-    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
+def _gossip_node(
+    settings: NodeSettings,
+    now: Callable[[], int],
+    credentials: Credentials | None,
+    steady: Callable[[], int] | None,
+) -> GossipNode:
+    return MachineNode(
+        settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials, steady=steady
+    )
 
 
 def _credentials(identity: "Identity") -> "RowCredentials":
