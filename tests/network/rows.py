@@ -17,8 +17,6 @@ nightly = pytest.mark.skipif(BUDGET != "nightly", reason="takes a minute or more
 LINKS = "links that were lost are not opened again yet"
 PACE = "timeouts and parts do not follow the link yet"
 ZONES = "endpoints with a zone are not taken yet"
-CLOCK = "a clock in doubt still writes lifetimes"
-RETIRE = "mutual retirement is not settled yet"
 
 
 def not_mended(reason: str) -> pytest.MarkDecorator:

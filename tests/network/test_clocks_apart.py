@@ -6,7 +6,7 @@ import pytest
 
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import are_linked, have, network
-from tests.network.rows import CLOCK, ROUND_TRIP, nightly, not_mended
+from tests.network.rows import ROUND_TRIP, nightly
 
 pytestmark = pytest.mark.processes
 
@@ -15,7 +15,6 @@ HOURS = 2 * 3600
 
 
 @nightly
-@not_mended(CLOCK)
 def test_an_edit_with_a_lifetime_by_a_clock_in_doubt_ends_no_constraint() -> None:
     """Before: the edit replaces a permanent constraint by one that has expired already: gone on the whole fleet, without a word."""
     with network() as net:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import Network, NetworkNode, agree, are_linked, have, network
-from tests.network.rows import LINKS, RETIRE, ROUND_TRIP, Watch, nightly, not_mended
+from tests.network.rows import LINKS, ROUND_TRIP, Watch, nightly, not_mended
 
 pytestmark = pytest.mark.processes
 
@@ -139,7 +139,6 @@ def test_nodes_on_all_addresses_of_a_machine_without_a_network_outlive_their_see
 
 
 @nightly
-@not_mended(RETIRE)
 def test_two_sides_of_a_cut_retire_each_other() -> None:
     """Before: after the heal none ends and none agree, for ever. Now: some end, and those that go on agree."""
     with network() as net:
