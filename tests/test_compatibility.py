@@ -22,6 +22,7 @@ from constraint_crdt.types.nodes import AUDIT, UNDO
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 from tests.compatibility import NOW, views
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, eventually
 from tests.store.disk import loaded, open_store
 
@@ -162,7 +163,7 @@ def test_a_removal_of_a_new_kind_would_be_refused_by_0_1_0_so_none_is_written() 
 
 
 async def test_a_node_runs_on_a_store_of_0_1_0_and_tells_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
     shutil.copyfile(DATA / "store.db", tmp_path / "a.db")
     settings = msgspec.structs.replace(QUICK, name="a", fleet="f", store=str(tmp_path / "a.db"))
     network = MemoryNetwork()

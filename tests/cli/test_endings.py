@@ -8,6 +8,7 @@ import pytest
 
 from constraint_crdt.cli.main import main
 from tests.cli.process import NodeProcess, ask, running_node
+from tests.conftest import runtime_directory
 
 pytestmark = pytest.mark.processes
 
@@ -31,7 +32,7 @@ def run(capsys: Capture, node: NodeProcess, *argv: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
 
 
 @pytest.mark.usefixtures("runtime")

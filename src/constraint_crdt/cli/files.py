@@ -334,6 +334,10 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         raise MisuseError(f"{file} is not TOML: it is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise MisuseError(f"{file} is not TOML: {error}") from None
+    except RecursionError:
+        raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
+    except ValueError:  # of the conversion of numbers
+        raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
     mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
@@ -100,6 +101,10 @@ class Inbox(LivePeers, Protocol):
     @property
     def refused(self) -> int:
         """Messages refused since the start."""
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach."""
 
 
 MOST_UNTOLD = 1_000
@@ -263,6 +268,13 @@ def _labels(definition: Definition) -> str:
     return f"label{'s' if len(shown) > 1 else ''} {named(shown)}"
 
 
+def show_doubt(doubt: ClockDoubt) -> str:
+    """Whose time a node goes by while its clock is in doubt."""
+    if doubt.agreed:
+        return f"it goes by the fleet's time, {doubt.offset / SECOND:+.1f} s from its own clock"
+    return "too few of the others agree, so it goes by the earliest clock that it hears, and writes nothing that ends at a time"
+
+
 class Diagnosis:
     """Checks a node for faults."""
 
@@ -363,6 +375,16 @@ class Diagnosis:
         undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
+    def clock_notes(self) -> tuple[str, ...]:
+        """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
+        time = self._gossip.time
+        doubt = time.doubt
+        if doubt is not None:
+            return (f"the clock of this node is in doubt: {show_doubt(doubt)}",)
+        if time.offsets or not (self._inbox.live or self._gossip.peer_count):
+            return ()
+        return ("no other clock was heard lately, so the end is by the clock of this node alone",)
+
     def _measuring(self) -> Finding:
         """The probes without values."""
         failed = [f"{each.name} ({each.trouble})" for each in self._probes if each.trouble is not None]
@@ -435,8 +457,13 @@ class Diagnosis:
     def _clock(self) -> Finding:
         time, most = self._gossip.time, self._max_skew
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in sorted(time.offsets.items()) if abs(offset) > most * SECOND]
-        if time.in_doubt:
-            what = f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {named(off)}"
+        doubt = time.doubt
+        if doubt is not None:
+            heard = named(off) or "none lately"
+            what = (
+                f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {heard}; "
+                f"{show_doubt(doubt)}"
+            )
             return Finding(check="clock", level="fail", what=what, advice="set this machine's clock, and keep it by NTP")
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
@@ -477,6 +504,9 @@ class Diagnosis:
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        limits = self._inbox.size_limits
+        if limits:
+            yield _size_finding(limits)
         reach = self.reach()
         if reach is not None:
             yield reach
@@ -515,6 +545,19 @@ class Diagnosis:
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield from self.certificates()
+
+
+def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
+    """The peers behind a path that drops long packets, or does not pass long messages for another reason."""
+    told = [
+        f"{each.peer} (none of {each.failed:,} bytes or more in {each.tries} tries; those of {each.passed:,} bytes do)"
+        for each in limits
+    ]
+    advice = (
+        "a tunnel or router on the way drops packets above some size without a word: let it clamp the MSS, or on both machines "
+        "lower the MTU (`ip link set dev DEVICE mtu 1280`) or set `sysctl -w net.ipv4.tcp_mtu_probing=1` (docs/how-to/networks.md)"
+    )
+    return Finding(check="size", level="warn", what=f"short messages pass, long ones do not reach {named(told)}", advice=advice)
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:

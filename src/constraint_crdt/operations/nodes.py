@@ -156,6 +156,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """This node's clock differs by more than the bound from at least half of the recent peers: expired constraints are not
     removed.
     """
+    clock_correction: float | None = None
+    """Seconds from this node's clock to the time that it goes by while in doubt. null without a doubt."""
+    fleet_time: bool = False
+    """While in doubt it goes by the fleet's time. Otherwise what ends at a time is not written here."""
+    clock_steps: int = 0
+    """Times that the clock of this machine was set since the start."""
+    lost_writes: int = 0
+    """Writes of this node that its store lacked, since an older state had been put back, and that no peer has brought back."""
     alarms: int
     """Times of a peer with an equal clock and another hash: corruption on either side."""
     repairs: int
@@ -311,8 +319,13 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:
-        mine = "; this node's own clock is in doubt, so it removes nothing that expired" if answer.clock_in_doubt else ""
-        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`{mine}"))
+        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`"))
+    if answer.clock_in_doubt:
+        lines.append(("CLOCK", f"in doubt, so it removes nothing that expired; {_goes_by(answer)}"))
+    if answer.lost_writes:
+        lines.append(
+            ("LOST", f"{answer.lost_writes} writes that the store lacked, as an older state had been put back: see `doctor`")
+        )
     if answer.alarms:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
@@ -326,6 +339,12 @@ def _link_cells(link: LinkReport | None) -> tuple[str, str]:
     rates = [rate for rate in (link.rate_out, link.rate_in) if rate is not None]
     trip = "-" if link.round_trip is None else f"{link.round_trip:.3g} s"
     return trip, f"{min(rates) / 1000:.3g} kB/s" if rates else "-"
+
+
+def _goes_by(status: Status) -> str:
+    if status.fleet_time:
+        return f"it goes by the fleet's time, {status.clock_correction or 0.0:+.1f} s from its own"
+    return "it goes by the earliest clock that it hears, and writes nothing that ends at a time: set its clock"
 
 
 def _staleness(status: Status) -> str:

@@ -35,6 +35,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
     Ack,
@@ -95,6 +96,10 @@ class GossipResult:
     """Nodes that this node asked for, each with the ms since the sender heard it."""
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
+    unknown: tuple[int, int] = (0, 0)
+    """The seq of that life here, and the higher one that others know."""
+    replaced: OwnReplaced | None = None
+    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes what only the former had."""
 
 
 class Composer:
@@ -318,8 +323,7 @@ class Exchange:
             self._outbound.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
             self.forget_retired()
-        if state.rows.seq(local.replica) != before:
-            result.outlived = local.replica
+        self._compare_life(result, peer, before)
         if message.node.node_id in state.retirements:
             self._tracker.forget(message.node.node_id)
         if local.retired_by is not None and not self._may_tell(peer):
@@ -332,6 +336,27 @@ class Exchange:
         """
         mark = peer.mark
         return self._lacks_retirements(peer) or (mark is not None and bool(behind(self._local.state.rows.clock_mark, mark)))
+
+    def _compare_life(self, result: GossipResult, peer: Peer, before: int) -> None:
+        """Find out whether a peer knows more of the present life than this node, whose seq was `before`.
+
+        Where rows are not signed, the clock of a peer is as good as a run: the life ends before the run is there, since a write in
+        between would use a dot twice.
+        """
+        local = self._local
+        known = local.state.rows.seq(local.replica)
+        if local.authority is not None:
+            replaced = local.authority.take_own_replaced()
+            if replaced is not None and replaced.replica == local.replica:
+                replaced = replaced._replace(resumed=local.resumed)
+                result.outlived, result.unknown = local.replica, (min(local.resumed, known), known)
+                local.end_life()
+            result.replaced = replaced
+        if known == before and local.authority is None and local.goes_on and peer.mark is not None:
+            known = max(known, peer.mark.entries.get(local.replica, 0))
+        if known != before and result.outlived is None:
+            result.outlived, result.unknown = local.replica, (before, known)
+            local.end_life()
 
     def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority

@@ -19,6 +19,7 @@ from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
@@ -98,7 +99,7 @@ class Answers:
     def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
-        state, live = gossip.state, exchanges.live
+        state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
         return Status(
             node=gossip.node_id,
             replica=str(gossip.replica),
@@ -128,7 +129,11 @@ class Answers:
             cells=len(state.rows),
             trouble=self._persistence.trouble,
             clock_alarms=gossip.time.alarms,
-            clock_in_doubt=gossip.time.in_doubt,
+            clock_in_doubt=doubt is not None,
+            clock_correction=None if doubt is None else doubt.offset / SECOND,
+            fleet_time=doubt is not None and doubt.agreed,
+            clock_steps=gossip.time.steps,
+            lost_writes=self._persistence.lost.missing,
             alarms=gossip.alarms,
             repairs=gossip.repairs,
             cells_repaired=gossip.cells_repaired,
@@ -175,7 +180,7 @@ class Answers:
 
     def variables(self, ids: Sequence[str]) -> list[VariableReport]:
         """See `Node.variables`."""
-        now = time.monotonic_ns()
+        now = steady_ns()
         places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
         reports = [self._variable(node, name, now) for node, name in places]
         return [report for report in reports if report is not None]

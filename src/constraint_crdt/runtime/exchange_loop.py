@@ -44,6 +44,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
@@ -288,6 +289,7 @@ class ExchangeLoop:
         """Bytes of cells from peers new here."""
         self.receipts = Receipts()
         """The receipts of the exchanges begun here."""
+        self._sizes = MessageSizes()
 
     @property
     def live(self) -> Set[str]:
@@ -298,6 +300,11 @@ class ExchangeLoop:
     def refused(self) -> int:
         """Messages refused, here and by the transport."""
         return self._refused + self._transport.refused
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach. O(peers)."""
+        return tuple(self._sizes.limits(asyncio.get_running_loop().time()))
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
@@ -507,6 +514,7 @@ class ExchangeLoop:
             try:
                 replies = await self._transport.request(peer, data, patience)
             except Unreachable as error:
+                self._sizes.requested(name, len(data), clock.time(), answered=False)
                 if clock.time() - begun >= patience / 2:
                     link.unanswered(len(data))
                 for reply in error.replies:
@@ -524,6 +532,7 @@ class ExchangeLoop:
                     raise _TurnOver from None
                 continue
             seconds = clock.time() - begun
+            self._sizes.requested(name, len(data), clock.time(), answered=True)
             link.answered(seconds, len(data), sum(map(len, replies)))
             if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
                 self._selector.answered(peer, seconds)

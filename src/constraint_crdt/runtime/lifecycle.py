@@ -24,16 +24,18 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
+from constraint_crdt.crdt.clock import STEP
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
-from constraint_crdt.protocol.authority import Credentials, Fork
+from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
 from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
@@ -75,6 +77,14 @@ TELL_EVERY = 0.25
 
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
+
+DISK_PATIENCE = 3.0
+"""Seconds for saving a file during stop."""
+
+FIRST_CONTACT = 2.0
+"""Seconds for which a node that resumes its life waits for a peer, which may know more of it, before it writes by itself."""
+
+LOOK_FOR_CONTACT = 0.02
 
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
@@ -238,7 +248,8 @@ class Membership:
     def tell_fork(self, fork: Fork) -> None:
         """Two rows of a writer were seen."""
         _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
-        self._publisher.publish(EventKind.FORKED, node=fork.node)
+        detail = f"rows of {fork.replica} up to {fork.seqs[0]} and up to {fork.seqs[1]}"
+        self._publisher.publish(EventKind.FORKED, node=fork.node, detail=detail)
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -346,9 +357,10 @@ class Runtime:
         now: Callable[[], int],
         check_call: Callable[[], None],
         actor: str | None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -361,7 +373,8 @@ class Runtime:
         credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
-        self.gossip = node(settings, now, credentials)
+        # A program with a clock of its own says itself how that clock is set.
+        self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
@@ -402,7 +415,7 @@ class Runtime:
         self.diagnosis = Diagnosis(
             self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(time.monotonic_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
         )  # fmt: skip
@@ -439,7 +452,9 @@ class Runtime:
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
-        self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
+        self.maintenance = Maintenance(
+            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -464,6 +479,7 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
+        feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
@@ -471,6 +487,18 @@ class Runtime:
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
+        self.persistence.on_rollback = self.publisher.rolled_back
+        self.diagnosis.further.append(self.persistence.findings)
+
+    def _replaced(self, change: NodeChange) -> None:
+        """Write again what only the replaced row of this node had, soon: a subscriber does not write."""
+        if change.result is not None and change.result.replaced is not None:
+            self.tasks.once("writing again", self._write_again(change.result.replaced))
+
+    async def _write_again(self, replaced: OwnReplaced) -> None:
+        written = self.feed.write(lambda: self.gossip.write_again(replaced))
+        _log.warning("%d definitions and removals of %s were only here: written again by its new life", written, replaced.replica)
+        self.exchanges.push()
 
     async def _commit(self, mutate: Callable[[], Result]) -> Result:
         """Commit a write of a part that users call. `Node` checks its own methods."""
@@ -486,6 +514,9 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
@@ -499,7 +530,11 @@ class Runtime:
             await self.persistence.close()
             raise
         self.answers.begin()
-        self.membership.describe()
+        self.feed.held = self._resumes_among_others()
+        if self.feed.held:
+            self.tasks.once("first contact", self._meet())
+        else:
+            self.membership.describe()
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
@@ -508,6 +543,27 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _resumes_among_others(self) -> bool:
+        """The node goes on with a life of which other nodes may know more.
+
+        Nothing inside of a machine that was put back as a whole, memory included, shows that it was.
+        """
+        local, rows = self.gossip.local, self.gossip.state.rows
+        others = {replica.node_id for replica in rows.clock_entries} - {local.node_id, *self.gossip.state.retirements.nodes}
+        return bool(local.resumed and local.goes_on and (others or self.settings.connect))
+
+    async def _meet(self) -> None:
+        """Write nothing that no user asked for before the clock of a peer is known, or `FIRST_CONTACT` is over."""
+        tracker, ends = self.gossip.tracker, time.monotonic() + FIRST_CONTACT
+        while all(tracker.clock(name) is None for name in tracker) and time.monotonic() < ends:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(LOOK_FOR_CONTACT)
+        self._release()
+
+    def _release(self) -> None:
+        if self.feed.held:
+            self.feed.held = False
+            self.membership.describe()
 
     async def _load(self) -> None:
         """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
@@ -565,13 +621,23 @@ class Runtime:
         self.evidence.drop_gone()
         await self.alerts.step()
 
+    async def _within_reason(self, saving: Coroutine[object, object, None]) -> None:
+        """Save a file beside the store, unless the disk hangs."""
+        try:
+            async with asyncio.timeout(DISK_PATIENCE):
+                await saving
+        except TimeoutError:
+            self.persistence.abandoned = True
+            _log.error("the disk does not answer: a file beside the store is not written")
+
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
+            self._release()
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save(final=True)
+            await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
@@ -581,7 +647,7 @@ class Runtime:
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.exchanges.close()
-        await self.alerts.close()
+        await self._within_reason(self.alerts.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()
@@ -591,8 +657,15 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None) -> GossipNode:
-    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
+def _gossip_node(
+    settings: NodeSettings,
+    now: Callable[[], int],
+    credentials: Credentials | None,
+    steady: Callable[[], int] | None,
+) -> GossipNode:
+    return MachineNode(
+        settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials, steady=steady
+    )
 
 
 def _credentials(identity: "Identity") -> "RowCredentials":

@@ -383,6 +383,10 @@ def _from_file(file: Path) -> dict[str, object]:
         raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{file} cannot be read: it is nested too deep") from None
+    except ValueError:  # of the conversion of numbers
+        raise SettingsError(f"{file} cannot be read: a number in it has thousands of digits") from None
     known = NodeSettings.__struct_fields__
     for key in content:
         if key not in known:

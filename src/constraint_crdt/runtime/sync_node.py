@@ -72,11 +72,12 @@ class SyncNode:
         actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """The parameters, and the errors, of `Node`."""
         self._node = Node(
             name=name, fleet=fleet, role=role, listen=listen, connect=connect, labels=labels,
-            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now,
+            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now, steady=steady,
         )  # fmt: skip
         self.settings = self._node.settings
         """The settings of the node."""

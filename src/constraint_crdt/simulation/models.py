@@ -170,6 +170,12 @@ class Decays:
         else:
             self._cells.pop(slot, None)
 
+    def clock_set(self, own: int, by: int) -> None:
+        """The node's own clock was set by `by` ns, to `own`: what is in the future then keeps the age that it had."""
+        for slot, (since, values) in self._cells.items():
+            if by < 0 and since > own:
+                self._cells[slot] = own - max(0, own - by - since), values
+
     def left(self, kind: int, key: str, replica: Replica, own: int) -> Values:
         """The remaining values of a cell now; empty if there is no cell."""
         since, values = self._cells.get((kind, key, replica), (own, {}))

@@ -350,8 +350,8 @@ class World:
             self._end(actor, exchange)
         self.perform(Crash, actor)
 
-    def start(self, name: str, disk: str, incarnation: int = 0) -> SimulatedNode:
-        """Start a node, for the first time or again."""
+    def start(self, name: str, disk: str, incarnation: int = 0, peer: str = "") -> SimulatedNode:
+        """Start a node, for the first time or again. `peer`: see `Start`."""
         actor = self.actors.get(name)
         if actor is None:
             actor = self.actors[name] = SimulatedNode(name)
@@ -359,7 +359,7 @@ class World:
             self.names.append(name)
             self.after(self.rng.below(self.pace.interval_ns), self._round, actor)
         actor.paused_until = actor.free_at = 0
-        self.perform(Start, actor, disk=disk, incarnation=incarnation)
+        self.perform(Start, actor, disk=disk, incarnation=incarnation, peer=peer)
         return actor
 
     def forget(self, name: str) -> None:

@@ -263,6 +263,8 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
     if node.retired_by is not None:
         return True
     match step:
+        case Add():
+            return step.ttl is not None and node.time.doubt is not None and not node.time.doubt.agreed
         case Tile():
             return step.act not in ("put", "tag")
         case Remove():

@@ -606,11 +606,11 @@ class AuditLog(IndexedView):
         """Note who caused the last `changes` mutations of the writer, in place of the oldest entry if there is no free slot."""
         seqs = self._seqs.get(node)
         slot = (int(self._cells[Dot(node, seqs[-1])].key) + 1) % AUDIT_SLOTS if seqs else 0
-        texts = [_cut(actor, ACTOR_BYTES), _cut(operation, OPERATION_BYTES), _cut(subject, SUBJECT_BYTES)]
+        texts = [cut(actor, ACTOR_BYTES), cut(operation, OPERATION_BYTES), cut(subject, SUBJECT_BYTES)]
         self._rows.write(node, make_cell(AUDIT, str(slot), [time, *texts, changes]))
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     """The text, or as much of its beginning as has `most` bytes, with an ellipsis."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= most else data[: most - 3].decode(errors="ignore") + "…"
