@@ -196,11 +196,15 @@ class Membership:
         if self._may_write():
             self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
 
-    def describe(self) -> None:
-        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+    def hear_of_retirement(self) -> None:
+        """If the store says that this node is retired, find out whether that is over."""
         if self._gossip.retired_by is not None and not self._hears:
             self._hears = True
             self._once("retirement", self._hear_of_retirement())
+
+    def describe(self) -> None:
+        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        self.hear_of_retirement()
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
@@ -530,6 +534,7 @@ class Runtime:
             raise
         self.answers.begin()
         self.feed.held = self._resumes_among_others()
+        self.membership.hear_of_retirement()
         if self.feed.held:
             self.tasks.once("first contact", self._meet())
         else:
