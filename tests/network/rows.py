@@ -14,9 +14,7 @@ from tests.network.hosts import NetworkNode
 
 nightly = pytest.mark.skipif(BUDGET != "nightly", reason="takes a minute or more: part of CONSTRAINT_CRDT_BUDGET=nightly")
 
-LINKS = "links that were lost are not opened again yet"
 PACE = "timeouts and parts do not follow the link yet"
-ZONES = "endpoints with a zone are not taken yet"
 
 
 def not_mended(reason: str) -> pytest.MarkDecorator:

@@ -4,12 +4,10 @@ import pytest
 
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import are_linked, have, network
-from tests.network.rows import ZONES, not_mended
 
 pytestmark = pytest.mark.processes
 
 
-@not_mended(ZONES)
 def test_a_link_local_address_with_its_zone() -> None:
     """Before: refused as malformed."""
     with network() as net:

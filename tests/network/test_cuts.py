@@ -9,7 +9,7 @@ import pytest
 
 from tests.fleet.processes import seconds_until
 from tests.network.hosts import Network, NetworkNode, agree, are_linked, have, network
-from tests.network.rows import LINKS, ROUND_TRIP, Watch, nightly, not_mended
+from tests.network.rows import ROUND_TRIP, Watch, nightly
 
 pytestmark = pytest.mark.processes
 
@@ -17,7 +17,6 @@ FIVE = ["forge", "anvil", "tongs", "bellows", "hammer"]
 
 
 @nightly
-@not_mended(LINKS)
 def test_only_one_link_of_five_nodes_is_cut() -> None:
     """Before: one of the two is cut off from all again and again, for 8 to 99 s, and a change takes 14 to 90 s. Now: each node
     keeps three peers and more at any time, and each change is everywhere within two seconds.
@@ -65,7 +64,6 @@ def heal_times(net: Network, nodes: list[NetworkNode], cuts: int, *, one_way: bo
 
 
 @nightly
-@not_mended(LINKS)
 def test_cuts_are_healed() -> None:
     """13 cuts both ways and 13 one way. Before: all agree after 0.04 to 6.4 s, 11 of 26 above 2 s. Now: one above, at most."""
     watch = Watch()
@@ -80,7 +78,6 @@ def test_cuts_are_healed() -> None:
 
 
 @nightly
-@not_mended(LINKS)
 def test_a_link_found_by_gossip_is_opened_again_before_the_middle_dies() -> None:
     """Before: 90 s after the heal they do not see each other, and are split for good once the middle is dead."""
     watch = Watch()
@@ -99,7 +96,6 @@ def test_a_link_found_by_gossip_is_opened_again_before_the_middle_dies() -> None
 
 
 @nightly
-@not_mended(LINKS)
 def test_the_only_seed_is_gone_and_the_others_restart(tmp_path: Path) -> None:
     """Before: they never meet again. Now: within ten seconds, by the addresses in their stores."""
     with network() as net:
@@ -122,7 +118,6 @@ def test_the_only_seed_is_gone_and_the_others_restart(tmp_path: Path) -> None:
 
 
 @nightly
-@not_mended(LINKS)
 def test_nodes_on_all_addresses_of_a_machine_without_a_network_outlive_their_seed() -> None:
     """Before: the two never link to each other, and are apart for ever once the seed is dead."""
     with network() as net:

@@ -29,7 +29,7 @@ class Script:
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         raise NotImplementedError
 
-    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
+    async def reopen(self) -> Peer:
         raise NotImplementedError
 
     async def close(self) -> None:

@@ -11,7 +11,7 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 import shutil
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -296,11 +296,13 @@ class Diagnosis:
         listen: Sequence[str] = (),
         endpoints: Callable[[], Sequence[str]] = tuple,
         is_loopback: Callable[[str], bool] = lambda _: False,
+        link_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
         the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
-        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only.
+        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only. `link_kinds`:
+        gives the link of each peer.
         """
         self._measured = measured
         self._gossip = gossip
@@ -318,6 +320,7 @@ class Diagnosis:
         self._listen = listen
         self._endpoints = endpoints
         self._is_loopback = is_loopback
+        self._link_kinds = link_kinds
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -492,8 +495,11 @@ class Diagnosis:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
         missed = [name for name in self._view.missed if name in others]
         if missed:
-            what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
-            advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
+            what = f"no link to {named(missed)}, which go on writing, as others tell: their news come through others"
+            advice = (
+                "this node tries their endpoints (`constraint-crdt nodes`) all the time: look whether a firewall or a route is "
+                "missing between the two machines"
+            )
             yield Finding(check="view", level="warn", what=what, advice=advice)
         around = {name: by for name in others if name not in missed and (by := evidence.through(name)) is not None}
         if around:
@@ -504,6 +510,10 @@ class Diagnosis:
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        kinds = self._link_kinds()
+        if beside := sorted(name for name in others if kinds.get(name) == "side"):
+            what = f"the usual link to {named(beside)} is broken or never came; a session for each link alone is in its place"
+            yield Finding(check="links", level="ok", what=what)
         limits = self._inbox.size_limits
         if limits:
             yield _size_finding(limits)

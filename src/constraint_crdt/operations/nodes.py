@@ -1,7 +1,7 @@
 """The operations on the node itself and on the other nodes of its fleet."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal
@@ -47,6 +47,12 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 LinkProtection = Literal["certificates", "mixed", "loopback", "none"]
+
+LinkState = Literal["direct", "side", "router", "none"]
+LINK_KINDS: Final[tuple[LinkState, ...]] = ("direct", "side", "router", "none")
+"""How a node is linked to another. `side`: by a session of either for this link alone, since the usual one broke or never came.
+`router`: through a router. `none`: not at all; their news come through others.
+"""
 """How the links of a node are protected: by certificates of the fleet; not yet, as nodes without one are accepted; by being on one
 machine; not at all."""
 
@@ -176,6 +182,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     slow_links: tuple[LinkReport, ...] = ()
     """The slowest of the slow links to live peers, 10 at most."""
+    linked: dict[str, int] = {}
+    """The number of other nodes in service by their link: `direct`, `side`, `router` or `none`."""
     uptime: float
     """Seconds since the start."""
 
@@ -200,10 +208,12 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Retired for good; its counts stay."""
     revoked: bool = False
     """All of its keys are revoked; its counts stay."""
+    link: str = ""
+    """Its link to this node: `direct`, `side`, `router` or `none`; empty for this node and for retired nodes."""
     convergence: PeerConvergence | None
     """The comparison to this node; null for this node and for retired nodes."""
-    link: LinkReport | None = None
-    """The link to it; null for this node, and before the first exchange."""
+    measured: LinkReport | None = None
+    """The link to it as measured; null for this node, and before the first exchange."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,6 +315,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
+        ("linked", show_links(answer.linked)),
     ]
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
@@ -339,6 +350,20 @@ def _link_cells(link: LinkReport | None) -> tuple[str, str]:
     rates = [rate for rate in (link.rate_out, link.rate_in) if rate is not None]
     trip = "-" if link.round_trip is None else f"{link.round_trip:.3g} s"
     return trip, f"{min(rates) / 1000:.3g} kB/s" if rates else "-"
+
+
+_LINKS: Final[Mapping[str, str]] = {
+    "direct": "directly",
+    "side": "by a session for the link alone",
+    "router": "through a router",
+}
+
+
+def show_links(linked: Mapping[str, int]) -> str:
+    """The number of nodes by their link, as text."""
+    shown = [f"{linked[kind]} {how}" for kind, how in _LINKS.items() if linked.get(kind)]
+    without = [f"{linked['none']} without a link"] if linked.get("none") else []
+    return ", ".join([*shown, *without]) or "to no other node"
 
 
 def _goes_by(status: Status) -> str:
@@ -376,7 +401,7 @@ SHOWN_OFFSET = 1.0
 
 
 def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
-    """A row for each node. Labels and clock have a column where a node has some, or differs."""
+    """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
     now = time.time()
     columns = [
         Column("node"),
@@ -390,12 +415,14 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
         Column("behind", right=True),
         Column("software"),
     ]
+    unusual = any(each.link not in ("", "direct") for each in answer)
     skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
     labelled = any(each.labels for each in answer)
     columns += [Column("labels")] if labelled else []
     columns += [Column("clock", right=True)] if skewed else []
-    measured = any(each.link is not None and each.link.slow for each in answer)
+    measured = any(each.measured is not None and each.measured.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
+    columns += [Column("link")] if unusual else []
     rows = [
         [
             each.node,
@@ -408,7 +435,8 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
-            *(_link_cells(each.link) if measured else []),
+            *(_link_cells(each.measured) if measured else []),
+            *([each.link or "-"] if unusual else []),
         ]
         for each in answer
     ]

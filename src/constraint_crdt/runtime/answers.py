@@ -9,7 +9,8 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import time
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -34,11 +35,13 @@ from constraint_crdt.operations.constraints import (
     reported_verdict,
 )
 from constraint_crdt.operations.nodes import (
+    LINK_KINDS,
     MOST_LINKS,
     IdentityReport,
     LifeReport,
     LinkProtection,
     LinkReport,
+    LinkState,
     NodeReport,
     RetireReport,
     Status,
@@ -57,11 +60,18 @@ from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
-from constraint_crdt.transport import Transport
+from constraint_crdt.transport import LinkingTransport, Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
+
+
+def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
+    """The names of the peers, each with its link. A transport that makes no links on its own has a direct one to each."""
+    if isinstance(transport, LinkingTransport):
+        return transport.links()
+    return {peer.name: "direct" for peer in transport.peers()}
 
 
 class Answers:
@@ -140,8 +150,17 @@ class Answers:
             endpoints=tuple(self._transport.endpoints),
             links=self._links,
             slow_links=tuple(slow_links(gossip.links, live)[:MOST_LINKS]),
+            linked=self._linked(),
             uptime=time.monotonic() - self._began,
         )
+
+    def _linked(self) -> dict[str, int]:
+        """The number of other nodes in service by their link."""
+        state, kinds = self._gossip.state, link_kinds(self._transport)
+        ended = {self._gossip.node_id} | self._gossip.revoked_nodes
+        names = [name for name in self._names() if name not in ended and name not in state.retirements]
+        found = Counter(kinds.get(name, "none") for name in names)
+        return {kind: found[kind] for kind in LINK_KINDS if found[kind]}
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """See `Node.constraints`."""
@@ -167,7 +186,9 @@ class Answers:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
         revoked = self._gossip.revoked_nodes
-        return [self._node(name, described.get(name), convergence, revoked) for name in (self.names if names is None else names)]
+        kinds = link_kinds(self._transport)
+        wanted = self.names if names is None else names
+        return [self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none")) for name in wanted]
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -281,7 +302,9 @@ class Answers:
             return self._frontier.covered_by({})
         return mark == mine or self._frontier.covered_by(mark.entries)
 
-    def _node(self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str]) -> NodeReport:
+    def _node(
+        self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str], link: LinkState
+    ) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
@@ -298,8 +321,9 @@ class Answers:
             clock_offset=None if me or (offset := gossip.time.offset(name)) is None else offset / SECOND,
             retired=name in state.retirements,
             revoked=name in revoked,
+            link="" if me or name in state.retirements else link,
             convergence=None if me or name in state.retirements else convergence.peer(name),
-            link=None if me else link_report(gossip.links, name),
+            measured=None if me else link_report(gossip.links, name),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:

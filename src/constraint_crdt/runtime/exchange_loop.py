@@ -326,6 +326,10 @@ class ExchangeLoop:
         if not self._is_listed(peer.name):
             self._live.discard(peer.name)
 
+    def round_trip(self, peer: Peer) -> float | None:
+        """The round-trip time of a peer in seconds; None before its first answer."""
+        return self._selector.round_trip(peer)
+
     def push(self) -> None:
         """Push the changes of the state soon."""
         self._dirty.set()
@@ -553,6 +557,8 @@ class ExchangeLoop:
         no_news = name in self._live or name == self._gossip.node_id or name in self._gossip.state.retirements
         if not no_news and self._is_listed(name):
             self._live.add(name)
+            for peer in [peer for peer in self._resting if peer.name == name]:
+                del self._resting[peer]  # a way has come back, and most likely the other one
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
         self._received(name, result)

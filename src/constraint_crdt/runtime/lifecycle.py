@@ -4,12 +4,13 @@ To be read from top to bottom. `Runtime.__init__` makes the parts, each from par
 of changes in their order. `start` and `stop` state the order of the node's life, and `_begin_tasks` the background tasks with their
 intervals. The public operations are in `node`. All parts belong to the same event loop.
 
-`Membership` is the place of the node in its fleet: arriving and leaving peers, partitions, duplicate names, and the end of a node
-for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
-third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
-a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
-retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends. A node whose
-store says that it was retired hears a peer first, as that may be over: undone, or settled otherwise.
+`Membership` is the place of the node in its fleet: arriving and leaving peers, missing links, duplicate names, and the end of a
+node for good. It names the nodes of the state, with their endpoints, to a transport that makes links on its own
+(`LinkingTransport`), and which of them others give evidence of. With an identity, endpoints are taken from rows of members only.
+Without one, a node whose own endpoints are all on this machine takes no others. An exchange with a peer whose link has come back
+begins at once. A node ends for good, with a reason, if retired, or if another live node has its name. Of two nodes of the same name
+the node with the later session ends. A node whose store says that it was retired hears a peer first, as that may be over: undone,
+or settled otherwise.
 """
 
 import asyncio
@@ -38,7 +39,7 @@ from constraint_crdt.operations.service import Finding
 from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
-from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
+from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -48,8 +49,8 @@ from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, Probe
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
-from constraint_crdt.transport import Peer, Transport, Unreachable
-from constraint_crdt.types.nodes import REVOKE, revoke_value
+from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
+from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -57,7 +58,7 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
 
 VIEW_EVERY = 2.0
-"""Seconds between two looks for a partition."""
+"""Seconds between two looks at the nodes to be linked to."""
 
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
@@ -101,44 +102,39 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 PATIENCE = 3
-"""Looks in a row at which a node is missing before the session is reopened."""
+"""Looks at which a writing node is missing before it is told as missed."""
 
-LONGEST_PAUSE = 60
-"""Looks between two reopenings, at most."""
+WRITES_KEPT = 30
+"""Looks for which a write is a sign that a node lives."""
 
 
-class PartitionDetector:
+class MissedNodes:
     """Compares the writing nodes with the live nodes. Call `look` at regular intervals."""
 
     def __init__(self, me: str) -> None:
         self._me = me
         self._seen: dict[Replica, int] = {}
         self._missed: dict[str, int] = {}
-        self._pause = PATIENCE
-        self._wait = 0
+        self._wrote: dict[str, int] = {}
+        """The number of the look at which each missing node had written last."""
+        self._looks = 0
 
     @property
     def missed(self) -> list[str]:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none. `ended`: revoked and retired."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> Set[str]:
+        """The nodes that are not live here and wrote lately. `ended` nodes, revoked or retired, get no link. O(rows)."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
-        self._seen = dict(clock)
+        self._seen, self._looks = dict(clock), self._looks + 1
         for name in live | ended:
             self._missed.pop(name, None)
+            self._wrote.pop(name, None)
         for name in writing - live - ended - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
-        missing = self.missed
-        self._wait -= 1
-        if not missing:
-            self._pause = PATIENCE if not self._missed else self._pause
-            return []
-        if self._wait > 0:
-            return []
-        self._wait, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
-        return missing
+            self._wrote[name] = self._looks
+        return {name for name, look in self._wrote.items() if self._looks - look < WRITES_KEPT}
 
 
 class Membership:
@@ -152,7 +148,7 @@ class Membership:
         exchanges: ExchangeLoop,
         feed: ChangeFeed,
         publisher: EventPublisher,
-        detector: PartitionDetector,
+        missed: MissedNodes,
         diagnosis: Diagnosis,
         once: Callable[[str, Coroutine[object, object, None]], None],
     ) -> None:
@@ -163,10 +159,14 @@ class Membership:
         self._exchanges = exchanges
         self._feed = feed
         self._publisher = publisher
-        self._detector = detector
+        self._missed = missed
+        self._round_trips: dict[str, float] = {}
+        """The last round-trip time of each peer that went, in seconds."""
         self._diagnosis = diagnosis
         self._once = once
         self._over: asyncio.Future[str] | None = None
+        self._described: tuple[str, ...] = ()
+        """The endpoints of this node in its description."""
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
         self._revoked: Set[str] = frozenset()
@@ -183,6 +183,7 @@ class Membership:
 
     async def join(self) -> None:
         """Open the transport. Raises `TransportError`."""
+        self.seek_peers()
         self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._answer, self._peer_changed)
 
     async def _answer(self, payload: bytes, sender: Peer | None = None) -> Sequence[bytes]:
@@ -194,17 +195,22 @@ class Membership:
         """The transport has a new session of this node."""
         self.me = me
         if self._may_write():
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
+            self._describe_endpoints()
 
-    def describe(self) -> None:
-        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+    def hear_of_retirement(self) -> None:
+        """If the store says that this node is retired, find out whether that is over."""
         if self._gossip.retired_by is not None and not self._hears:
             self._hears = True
             self._once("retirement", self._hear_of_retirement())
+
+    def describe(self) -> None:
+        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        self.hear_of_retirement()
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+            self._described = endpoints = self._transport.endpoints
+            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.labels))
 
     async def _hear_of_retirement(self) -> None:
         """Hear a peer, then end, or go on if this node is in service again."""
@@ -274,17 +280,41 @@ class Membership:
             self._revoked = frozenset(authority.revoked)
             self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
-    async def detect_partition(self) -> None:
-        """Reopen the session if writing nodes are not live here."""
-        gossip = self._gossip
-        ended = gossip.revoked_nodes | set(gossip.state.retirements)
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
-        if missing:
-            described = gossip.state.nodes
-            endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
-            _log.warning("%s hears of %s, but not from them: reopening the session", self._settings.name, ", ".join(missing))
-            await self._transport.reopen(endpoints)
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
+    async def look_at_links(self) -> None:
+        """Name the nodes to be linked to, and tell others new addresses of this machine."""
+        self.seek_peers()
+        if self._transport.endpoints != self._described and self._may_write():
+            self._describe_endpoints()
+
+    def seek_peers(self) -> None:
+        """Name the nodes of the state to the transport, with their endpoints. O(nodes)."""
+        gossip, settings = self._gossip, self._settings
+        ended = {gossip.node_id} | gossip.revoked_nodes | set(gossip.state.retirements)
+        writing = self._missed.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
+        if not isinstance(self._transport, LinkingTransport):
+            return
+        sought: dict[str, Sought] = {}
+        for name, told in self._told_endpoints().items():
+            endpoints = tuple(each for each in told if settings.discover or each in settings.connect)
+            if endpoints and name not in ended:
+                sought[name] = Sought(endpoints, name in writing, self._round_trips.get(name))
+        self._transport.seek(sought)
+
+    def _told_endpoints(self) -> Mapping[str, Sequence[str]]:
+        """The endpoints that each node told and that this node may connect to, of the life with the most writes."""
+        rows, authority = self._gossip.state.rows, self._gossip.authority
+        unproven = frozenset(() if authority is None else authority.unproven)
+        anywhere = self._settings.links != "loopback"
+        cells = sorted(rows.each(NODE), key=lambda cell: rows.seq(cell.replica))
+        return {
+            cell.replica.node_id: [each for each in node_value(cell).endpoints if anywhere or is_loopback(each)]
+            for cell in cells
+            if cell.replica not in unproven
+        }
+
+    def _describe_endpoints(self) -> None:
+        self._described = endpoints = self._transport.endpoints
+        self._feed.write(lambda: self._gossip.describe(__version__, endpoints))
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         """A session of a peer came or went."""
@@ -293,14 +323,23 @@ class Membership:
                 self._once("namesake", self._meet_namesake(peer))
             return
         if not up:
+            round_trip = self._exchanges.round_trip(peer)
+            if round_trip is not None:
+                self._round_trips[peer.name] = round_trip
             self._exchanges.gone(peer)
         else:
+            if peer.name in self._round_trips:
+                self._once("return", self._meet_again(peer))
             self._came.set()
             self._exchanges.push()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
+
+    async def _meet_again(self, peer: Peer) -> None:
+        """Exchange with a peer whose link has come back."""
+        await self._exchanges.exchange(peer)
 
     async def _meet_namesake(self, peer: Peer) -> None:
         """Another session has this node's name. If the other session answers, it is no trace of a dead process, and the later
@@ -411,13 +450,14 @@ class Runtime:
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
-        self.partitions = PartitionDetector(settings.name)
+        self.missed = MissedNodes(settings.name)
         self.diagnosis = Diagnosis(
-            self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
+            self.gossip, self.evidence, self.exchanges, self.missed, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
             measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
+            link_kinds=lambda: link_kinds(self.transport),
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
@@ -445,7 +485,7 @@ class Runtime:
         self.tasks = Tasks(settings.name)
         self.membership = Membership(
             settings, self.gossip, self.transport, self.exchanges, self.feed,
-            self.publisher, self.partitions, self.diagnosis, self.tasks.once,
+            self.publisher, self.missed, self.diagnosis, self.tasks.once,
         )  # fmt: skip
         if self.gossip.authority is not None:
             self.gossip.authority.on_fork = self.membership.tell_fork
@@ -531,6 +571,7 @@ class Runtime:
             raise
         self.answers.begin()
         self.feed.held = self._resumes_among_others()
+        self.membership.hear_of_retirement()
         if self.feed.held:
             self.tasks.once("first contact", self._meet())
         else:
@@ -596,8 +637,7 @@ class Runtime:
             tasks.run("links", self._watch_links)
         if self.certificates is not None:
             tasks.repeat("certificates", LINKS_EVERY, self.certificates.look)
-        if settings.discover:
-            tasks.repeat("partitions", VIEW_EVERY, self.membership.detect_partition)
+        tasks.repeat("links to nodes", VIEW_EVERY, self.membership.look_at_links)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
 
