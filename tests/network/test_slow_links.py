@@ -9,7 +9,7 @@ import pytest
 
 from tests.fleet.processes import FAR, seconds_until
 from tests.network.hosts import agree, are_linked, have, network
-from tests.network.rows import PACE, ROUND_TRIP, Watch, nightly, not_mended, random_ids
+from tests.network.rows import ROUND_TRIP, Watch, nightly, random_ids
 
 pytestmark = pytest.mark.processes
 
@@ -32,7 +32,6 @@ def test_a_fleet_of_three_joins_and_agrees_on_a_slow_network() -> None:
 
 
 @nightly
-@not_mended(PACE)
 @pytest.mark.parametrize("round_trip", [1.4, 3.0])
 def test_a_long_round_trip(round_trip: float) -> None:
     """Before: a blank node never joins (90 s), no exchange completes, the peers flap. Now: joined within eight round trips and
@@ -63,7 +62,6 @@ MANY = 6000
 
 
 @nightly
-@not_mended(PACE)
 @pytest.mark.parametrize(
     ("rate", "within"),
     [
@@ -108,7 +106,6 @@ def test_half_of_the_packets_are_lost() -> None:
 
 
 @nightly
-@not_mended(PACE)
 def test_one_way_is_slow_and_the_other_fast() -> None:
     """As behind an ADSL modem of a bad day: 9.6 kbit/s up, 1 Mbit/s down, and 1.4 s of round trip."""
     with network() as net:
