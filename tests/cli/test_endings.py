@@ -1,6 +1,7 @@
 """Nodes that have to end for good: one that was retired, and one whose name is taken. Exit code 1, and the sentence on stderr."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,10 @@ def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: C
 
         with running_node(*flags) as returned:  # with its store: it does not know yet
             code, lines = returned.ends()
-        beyond = f"; forge did not know 1 of its mutations: `constraint-crdt export --store {tmp_path / 'anvil.db'}` shows them"
-        assert (code, lines[-1]) == (1, RETIRED + beyond)
+        assert (code, lines[-1][: len(RETIRED)]) == (1, RETIRED)
         with running_node(*flags) as returned:  # by now its store says so: it asks whether that is over
             code, lines = returned.ends()
-        assert (code, lines[-1]) == (1, RETIRED + beyond)
+        assert (code, lines[-1][: len(RETIRED)]) == (1, RETIRED)
         with running_node(*flags[:-2], "--store", "memory") as blank:  # it has to hear it as well
             code, lines = blank.ends()
         assert (code, lines[-1]) == (1, RETIRED)
@@ -115,7 +115,9 @@ def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_hold
             anvil.stop()
         with running_node(*flags) as anvil:
             code, lines = anvil.ends()
-        assert (code, lines[-1].startswith(RETIRED)) == (1, True)
+        beyond = rf"; forge did not know \d of its mutations: `constraint-crdt export --store {re.escape(store)}` shows them"
+        assert code == 1
+        assert re.fullmatch(re.escape(RETIRED) + beyond, lines[-1]), "what it counted and added, and maybe its start"
         capsys.readouterr()
         assert main(["export", "--store", store]) == 0
         exported = json.loads(capsys.readouterr().out)
@@ -134,6 +136,8 @@ def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_hold
                 pass
             assert ask(forge.url, "constraints")[0]["id"] == "gate"
             assert not seen(forge, "anvil")["retired"]
+            while seen(anvil, "anvil")["retired"]:  # it has told what it holds, and may not have heard yet
+                pass
             assert main(["record", "--node", anvil.url, "--satisfied", "1"]) == 0
             while seen(forge, "anvil")["satisfied"] != 13:
                 pass

@@ -201,6 +201,19 @@ async def test_exchanges_and_what_they_carry() -> None:
         assert plain(found, "agreeing_nodes") == 2
 
 
+async def test_the_links_to_live_peers_are_measured() -> None:
+    async with fleet("a", "b") as nodes:
+        await eventually(lambda: agreed(nodes))
+        a = nodes[0]
+        a.gossip.links.of("b").answered(2.0, 10_000, 20)
+        a.gossip.links.of("gone").answered(0.1, 10, 10)
+        async with client_of(a) as client:
+            now = await scrape(client)
+        assert set(labelled(now, "link_round_trip_seconds", "peer")) == {"b"}
+        assert set(labelled(now, "link_loss_ratio", "peer")) == {"b"}
+        assert labelled(now, "link_rate_bytes_per_second", "way")["out"] > 1000
+
+
 async def test_a_peer_that_does_not_answer_is_a_failed_exchange() -> None:
     network = MemoryNetwork()
     async with fleet("forge", "anvil", network=network) as nodes, client_of(nodes[0]) as client:

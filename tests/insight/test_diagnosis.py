@@ -46,6 +46,41 @@ async def test_a_fleet_that_is_well_has_nothing_but_ok() -> None:
         assert found(nodes[0])["peers"].what == "live peers: 1 of 1 known"
 
 
+async def test_a_slow_link_is_told_as_such() -> None:
+    async with fleet("a", "b") as nodes:
+        await eventually(lambda: agreed(nodes))
+        a = nodes[0]
+        assert "links" not in found(a)
+        link = a.gossip.links.of("b")
+        for _ in range(20):
+            link.answered(3.0, 60, 60)
+        link.answered(7.0, 4800, 60)
+        told = found(a)["links"]
+        assert told.level == "warn"
+        assert "b (round trip " in told.what
+        assert "1.2 kB/s out" in told.what
+        assert "firewall" not in told.advice
+        (slow,) = a.status().slow_links
+        assert (slow.node, slow.slow, slow.rate_in) == ("b", True, None)
+        assert a.nodes(["b"])[0].measured is not None
+        assert a.nodes(["a"])[0].measured is None
+        table = show_nodes(a.nodes(), Paged(), Namespace())
+        assert isinstance(table, Table)
+        assert {"round trip", "rate"} <= {column.title for column in table.columns}
+
+
+async def test_a_peer_that_does_not_answer_in_time_is_told_to_be_slow_and_not_behind_a_firewall() -> None:
+    async with Node(
+        name="a", settings=msgspec.structs.replace(QUICK, connect=("tcp/127.0.0.1:1",)), transport=MemoryNetwork().transport()
+    ) as a:
+        assert "firewall" in found(a)["peers"].advice
+        a.gossip.links.of("far").unanswered()
+        told = found(a)["peers"]
+        assert told.level == "fail"
+        assert told.advice.startswith("far can be reached")
+        assert "firewall" not in told.advice
+
+
 async def test_a_namesake_is_reported() -> None:
     network = MemoryNetwork()
     async with Node(name="twin", settings=QUICK, transport=network.transport()) as first:

@@ -1,4 +1,4 @@
-"""What the rows of the table of situations share: which run nightly, which are not mended yet, and the bound of the log.
+"""What the rows of the table of situations share: which run nightly, and the bound of the log.
 
 The docstring of each row says what was seen before (2026-11, two cores) and what has to hold. Times include those of a poll.
 """
@@ -13,14 +13,6 @@ from tests.conftest import BUDGET
 from tests.network.hosts import NetworkNode
 
 nightly = pytest.mark.skipif(BUDGET != "nightly", reason="takes a minute or more: part of CONSTRAINT_CRDT_BUDGET=nightly")
-
-PACE = "timeouts and parts do not follow the link yet"
-RETIRE = "mutual retirement is not settled yet"
-
-
-def not_mended(reason: str) -> pytest.MarkDecorator:
-    """Fails until something is mended, and must then be unmarked."""
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
 
 
 ROUND_TRIP = 0.05

@@ -33,7 +33,7 @@ def test_doctor_names_the_peer_and_what_to_do() -> None:
         seconds_until(lambda: have([anvil], "short"))
         assert forge.findings("size") == []
         forge.add(*random_ids(1000))
-        seconds_until(lambda: forge.findings("size"), 30)
+        seconds_until(lambda: forge.findings("size"), 90)
         (finding,) = forge.findings("size")
         assert "long ones do not reach anvil" in finding["what"]
         assert "tcp_mtu_probing" in finding["advice"]

@@ -164,12 +164,12 @@ def test_a_part_is_asked_for_a_bounded_number_of_times_and_anew_after_progress(a
 
 def test_progress_starts_the_count_of_questions_again() -> None:
     staging, questions = InboundTransfers(10_000), 0
-    for index in range(STALLED):
+    for index in range(8):
         staging.add(part(index, 20, b"x", 20))
         for _ in range(STALLED - 1):
             assert staging.ask(P, anew=True) == (b"transfer", index + 1)
             questions += 1
-    assert questions == STALLED * (STALLED - 1)
+    assert questions == 8 * (STALLED - 1)
 
 
 def test_only_the_life_that_sends_is_asked_and_only_for_what_it_sends() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Limits, Replica, VectorClock
 from constraint_crdt.protocol.messages import GossipMessage, Part, decode_message, encode_message
+from constraint_crdt.protocol.peers import LinkEstimates
 from constraint_crdt.protocol.transfers import CutMessage, OutboundTransfers, split_message
 from tests.protocol.scrambled import scrambled
 
@@ -29,7 +30,7 @@ BURST = 500
 
 
 def sending(kept_bytes: int = 10**6) -> OutboundTransfers:
-    return OutboundTransfers(Limits(burst_bytes=BURST, kept_bytes=kept_bytes))
+    return OutboundTransfers(Limits(burst_bytes=BURST, kept_bytes=kept_bytes), LinkEstimates(8))
 
 
 def parts(payloads: Sequence[bytes]) -> list[Part]:
@@ -109,7 +110,7 @@ def test_bursts_from_each_part_on_make_up_the_whole_and_only_the_last_does_not_p
 
 
 def test_a_burst_has_at_least_one_part() -> None:
-    on_the_way = OutboundTransfers(Limits(burst_bytes=1, kept_bytes=10**6))
+    on_the_way = OutboundTransfers(Limits(burst_bytes=1, kept_bytes=10**6), LinkEstimates(8))
     [first] = parts(on_the_way.encoded(MESSAGES[8], P, PART))
     assert (first.index, first.pause, first.count > 1) == (0, True, True)
     burst = on_the_way.resume(P, first.transfer, 1)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from constraint_crdt import GossipNode, exchange
-from constraint_crdt.runtime.exchange_loop import LEAST_ROUND_TRIP, NEAR_FROM, ROUND_TRIPS, PeerSelector
+from constraint_crdt.protocol.peers import LEAST_ROUND_TRIP
+from constraint_crdt.runtime.exchange_loop import NEAR_FROM, ROUND_TRIPS, PeerSelector
 from constraint_crdt.transport import Peer
 
 PEERS = [Peer(f"n{number:02}", "1") for number in range(NEAR_FROM)]

@@ -10,7 +10,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from constraint_crdt.simulation.chaos import FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
+from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay
 from constraint_crdt.simulation.steps import Add, AnyStep, Tile, Write
 from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
@@ -49,6 +49,34 @@ def test_nothing_goes_wrong(signed: bool) -> None:
     else:  # a few histories cannot have them all
         assert len(tally.never_fired()) < len(FAULTS) / 3
         assert len(tally.never_written()) < len(WRITES) / 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signed", [False, True])
+def test_nothing_goes_wrong_on_slow_and_half_broken_links(signed: bool) -> None:
+    """Each history ends with all nodes equal within the bound on time, by themselves."""
+    tally, found = search_seeds(FIRST_SEED, HISTORIES // 2, signed=signed, network=True)
+    assert found is None, f"seed {found.seed}: {found.sentence}"
+    assert any(tally.fired[fault] for fault in NETWORK_FAULTS)
+    if BUDGET == "nightly":
+        assert tally.never_fired() == tally.never_written() == []
+
+
+@pytest.mark.slow
+def test_a_history_of_the_network_replays_from_its_steps_and_its_faults_come_about() -> None:
+    outcome = Chaos(5, operations=80, network=True).run()
+    assert outcome.violation is None
+    assert replay(outcome.members, outcome.steps, paced=True) is None
+    fired = sum((Chaos(seed, operations=60, network=True).run().fired for seed in range(6)), Counter[str]())
+    assert sum(fired[fault] > 0 for fault in NETWORK_FAULTS) > len(NETWORK_FAULTS) / 2
+    assert not any(Chaos(5, operations=40).run().fired[fault] for fault in NETWORK_FAULTS)
+
+
+def test_nodes_that_stay_different_after_the_last_fault_are_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("constraint_crdt.simulation.chaos.AGREE_NS", 0)
+    outcome = Chaos(5, operations=40, network=True).run()
+    assert outcome.violation is not None
+    assert outcome.violation.invariant == "liveness"
 
 
 def test_histories_have_five_nodes_and_more() -> None:

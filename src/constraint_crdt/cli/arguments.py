@@ -394,6 +394,9 @@ def _simulate(commands: _Commands) -> None:
     simulate.add_argument("--json", action="store_true", help="print the outcome as JSON")
     simulate.add_argument("--chaos", action="store_true", help="search seeds for one that breaks an invariant, under all faults")
     simulate.add_argument("--signed", action="store_true", help="search fleets with identities, whose rows are signed")
+    simulate.add_argument(
+        "--network", action="store_true", help="search fleets on slow and half broken links, of which nodes measure each"
+    )
     simulate.add_argument("--minutes", metavar="M", help="how long to search; default: 1")
     simulate.add_argument("--workers", metavar="N", help="processes that search; default: 1")
     simulate.add_argument("--replay", metavar="FILE", help="run a history again that a search wrote")

@@ -33,6 +33,7 @@ from constraint_crdt.client.wire import read_token
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import ApiToken, TokenFile, Tokens, check_token_name, parse_role, show_moment
@@ -91,7 +92,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     try:
         probes = [find_probe(name) for name in settings.probe]
         ahead = round(arguments.clock_offset * 1e9)
-        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead)
+        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
         api = ApiServer(
             node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)

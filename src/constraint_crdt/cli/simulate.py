@@ -33,7 +33,7 @@ import msgspec
 from constraint_crdt.cli.arguments import PROGRAM
 from constraint_crdt.cli.files import check_place, read_whole, write_whole
 from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseError, print_json, print_lines, printable
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.simulation import histories
 from constraint_crdt.simulation.chaos import SearchExtent, search_seeds
@@ -65,7 +65,7 @@ def simulate(arguments: argparse.Namespace) -> int:
     given = vars(arguments)
     if arguments.replay is not None:
         _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
-        if arguments.chaos or arguments.signed:
+        if arguments.chaos or arguments.signed or arguments.network:
             raise MisuseError("--replay runs one history as it is, and --chaos searches for some: give one of the two")
         return replay_file(arguments.replay, as_json=arguments.json)
     seed = parse_whole(arguments.seed, "--seed", 0, 2**63 - 1, 0)
@@ -77,11 +77,13 @@ def simulate(arguments: argparse.Namespace) -> int:
             seconds=60 * parse_number(arguments.minutes, "--minutes", 1.0, above=0.0, most=100_000.0),
             workers=parse_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
             signed=arguments.signed,
+            network=arguments.network,
             as_json=arguments.json,
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
-    if arguments.signed:
-        raise MisuseError("only a search with --chaos takes it: leave out --signed")
+    for flag in ("signed", "network"):
+        if given[flag]:
+            raise MisuseError(f"only a search with --chaos takes it: leave out --{flag}")
     seeds = parse_whole(arguments.seeds, "--seeds", 1, MOST_SEEDS, 1)
     scenarios = [_scenario(arguments, seed + more) for more in range(seeds)]
     plot = None if arguments.plot is None else plotter(arguments.plot)
@@ -325,12 +327,15 @@ def test_the_recording_replays_to_the_same_hashes() -> None:
 # --- search and replay of a history ----------------------------------------------------------------------------------------
 
 
-def search(*, first_seed: int, most: int | None, seconds: float, workers: int, signed: bool, as_json: bool) -> int:
+def search(
+    *, first_seed: int, most: int | None, seconds: float, workers: int, signed: bool, as_json: bool, network: bool = False
+) -> int:
     """Search for `seconds`, or `most` histories, or until an invariant breaks: 0 if none did, else 1 and a file of the history."""
-    tally, found, interrupted = SearchExtent(), None, False
+    tally, found, interrupted = SearchExtent(network=network), None, False
+    run = partial(search_seeds, signed=signed, network=network)
     began = told = time.monotonic()
     try:
-        for part, history in _parts(first_seed, most, began + seconds, workers, signed=signed):
+        for part, history in _parts(first_seed, most, began + seconds, workers, run):
             tally.add(part)
             if history is not None and (found is None or history.seed < found.seed):
                 found = history
@@ -358,13 +363,15 @@ def search(*, first_seed: int, most: int | None, seconds: float, workers: int, s
     return 1 if never else 0
 
 
-def _parts(first_seed: int, most: int | None, end: float, workers: int, *, signed: bool = False) -> Iterator[_Part]:
+def _parts(
+    first_seed: int, most: int | None, end: float, workers: int, run: Callable[[int, int], _Part] = search_seeds
+) -> Iterator[_Part]:
     """Batch after batch of histories, from as many processes."""
     seed, last = first_seed, None if most is None else first_seed + most
     if workers == 1:
         while time.monotonic() < end and (last is None or seed < last):
             count = 1 if last is None else min(BATCH, last - seed)
-            yield search_seeds(seed, count, signed=signed)
+            yield run(seed, count)
             seed += count
         return
     context = multiprocessing.get_context("spawn")  # a fork of the caller might hold locks
@@ -374,7 +381,7 @@ def _parts(first_seed: int, most: int | None, end: float, workers: int, *, signe
             while waiting or (time.monotonic() < end and (last is None or seed < last)):
                 while len(waiting) < workers + 1 and time.monotonic() < end and (last is None or seed < last):
                     count = BATCH if last is None else min(BATCH, last - seed)
-                    waiting.add(pool.submit(partial(search_seeds, signed=signed), seed, count))
+                    waiting.add(pool.submit(run, seed, count))
                     seed += count
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
@@ -397,6 +404,10 @@ def _keep(found: History) -> None:
         write_whole(name, to_json(found).encode())
     except KeyboardInterrupt:
         print("interrupted: the file holds the whole history", file=sys.stderr)
+    except InvalidValue:  # a bound on time, which steps do not have
+        again = f"{PROGRAM} simulate --chaos --network --seed {found.seed} --seeds 1"
+        print(f"it is only seen in time, not in its steps; see it again: {again}", file=sys.stderr)
+        return
     print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)
 
 
@@ -435,7 +446,7 @@ def replay_file(name: str, *, as_json: bool) -> int:
         history = from_json(read_whole(name, FILE_BYTES))
     except ConstraintCrdtError as error:
         raise MisuseError(f"{name}: {error}") from None
-    violation = histories.replay(history.members, history.steps)
+    violation = histories.replay(history.members, history.steps, paced=history.paced)
     if as_json:
         print_json({"steps": len(history.steps), "violation": None if violation is None else str(violation)})
         return 0 if violation is None else 1

@@ -89,6 +89,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     conversations: int = 64
     """Peers whose recent clocks are cached, so messages can name them instead of spelling them out. The least recent go first."""
 
+    links: int = 1_024
+    """Peers whose link is measured: round trip, rate, loss. The least recently used are measured anew."""
+
     peers: int = 65_536
     """Peers with kept evidence."""
 

@@ -138,6 +138,7 @@ class _NodeCollector(Collector):
         yield from _about(status)
         yield from _exchanges(status, figures)
         yield from _peers(status, convergence)
+        yield from _links(figures)
         yield from _constraints(status, figures, constraints)
         yield from _storage(status, figures)
         yield from _alarms(status, figures)
@@ -185,6 +186,25 @@ def _peers(status: Status, convergence: ConvergenceReport) -> Iterator[Metric]:
     about = "Seconds since the first change here that a live peer gave no evidence of"
     yield _gauge("staleness_p50_seconds", f"{about}: the median.", convergence.staleness_p50)
     yield _gauge("staleness_p99_seconds", f"{about}: the 99th percentile.", convergence.staleness_p99)
+
+
+def _links(figures: MetricsReport) -> Iterator[Metric]:
+    about = "of the link to a live peer, as measured from here; of 100 at most, those with the longest round trip"
+    trips = GaugeMetricFamily(f"{PREFIX}link_round_trip_seconds", f"Smoothed round trip {about}.", labels=["peer"])
+    rates = GaugeMetricFamily(
+        f"{PREFIX}link_rate_bytes_per_second", f"Rate of large messages {about}; out: to the peer.", labels=["peer", "way"]
+    )
+    losses = GaugeMetricFamily(
+        f"{PREFIX}link_loss_ratio", f"Share of requests without an answer, lately, {about}.", labels=["peer"]
+    )
+    for link in figures.links:
+        if link.round_trip is not None:
+            trips.add_metric([link.node], link.round_trip)
+        for way, rate in (("out", link.rate_out), ("in", link.rate_in)):
+            if rate is not None:
+                rates.add_metric([link.node, way], rate)
+        losses.add_metric([link.node], link.loss)
+    yield from (trips, rates, losses)
 
 
 def _constraints(status: Status, figures: MetricsReport, by_constraint: dict[str, Counts]) -> Iterator[Metric]:

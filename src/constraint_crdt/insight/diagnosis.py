@@ -22,7 +22,7 @@ from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
 from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import VerdictState
-from constraint_crdt.operations.nodes import LinkProtection
+from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.types.definition import Definition
@@ -76,6 +76,11 @@ MOST_COMPARED = 20_000
 
 NAMESAKE_FOR = 3600 * SECOND
 """A duplicate name is reported for this time after the last meeting, in ns."""
+
+_SLOW = (
+    "timeouts and the size of messages follow the link by themselves, and changes take longer there; before the round trip is "
+    "known, an answer may take eight times `request_timeout`"
+)
 
 DEFAULT_FLEET = "default"
 """The fleet of a node that was given none."""
@@ -479,11 +484,18 @@ class Diagnosis:
         if live:
             yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:
+            links = self._gossip.links
+            silent = [name for name in links if (link := links.get(name)) is not None and link.timeouts]
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
+            if silent:
+                advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"
             what = f"this node sees no other one, and {len(others)} are known" if others else "this node sees no other one"
             yield Finding(check="peers", level="fail", what=what, advice=advice)
         else:
             yield Finding(check="peers", level="ok", what="this node is alone, and was told of no other one (--connect)")
+        slow = slow_links(self._gossip.links, live)
+        if slow:
+            yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
         missed = [name for name in self._view.missed if name in others]
         if missed:
             what = f"no link to {named(missed)}, which go on writing, as others tell: their news come through others"

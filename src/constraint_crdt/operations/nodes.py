@@ -30,6 +30,7 @@ from constraint_crdt.operations.operation import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from constraint_crdt.protocol.peers import LinkEstimates
     from constraint_crdt.runtime.node import Node
 
 
@@ -54,6 +55,60 @@ LINK_KINDS: Final[tuple[LinkState, ...]] = ("direct", "side", "router", "none")
 """
 """How the links of a node are protected: by certificates of the fleet; not yet, as nodes without one are accepted; by being on one
 machine; not at all."""
+
+
+class LinkReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The link to a node, as measured from this node. null: not measured yet."""
+
+    node: str
+    round_trip: float | None
+    """Seconds, smoothed."""
+    rate_out: float | None
+    """Bytes per second at which large messages arrive there."""
+    rate_in: float | None
+    """Bytes per second at which large messages arrive from there."""
+    loss: float
+    """The share of requests without an answer in time, lately."""
+    slow: bool
+    """The round trip is above 0.5 s, a rate below 16 kB/s, or the loss above 10 %."""
+
+    def __str__(self) -> str:
+        figures = [] if self.round_trip is None else [f"round trip {self.round_trip:.3g} s"]
+        for rate, way in ((self.rate_out, "out"), (self.rate_in, "in")):
+            figures += [] if rate is None else [f"{rate / 1000:.3g} kB/s {way}"]
+        if self.loss > 0.01:
+            figures.append(f"{self.loss:.0%} unanswered")
+        return f"{self.node} ({', '.join(figures) or 'no answer yet'})"
+
+
+def link_report(links: "LinkEstimates", name: str) -> LinkReport | None:
+    """The link to a peer, as measured; None before the first exchange."""
+    found = links.get(name)
+    if found is None:
+        return None
+    return LinkReport(
+        node=name,
+        round_trip=found.round_trip,
+        rate_out=found.rate_out,
+        rate_in=found.rate_in,
+        loss=found.loss,
+        slow=found.is_slow,
+    )
+
+
+def link_reports(links: "LinkEstimates", names: Iterable[str]) -> list[LinkReport]:
+    """The measured links to these peers, the longest round trip first."""
+    reports = [report for name in sorted(names) if (report := link_report(links, name)) is not None]
+    return sorted(reports, key=lambda report: -(report.round_trip or 0.0))
+
+
+def slow_links(links: "LinkEstimates", names: Iterable[str]) -> list[LinkReport]:
+    """Those that are slow."""
+    return link_reports(links, [name for name in names if (link := links.get(name)) is not None and link.is_slow])
+
+
+MOST_LINKS = 10
+"""Slow links in a status."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,6 +180,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the links to other nodes are protected. `none` and `mixed`: every machine that reaches the port of a node can read and
     change everything; `mixed`: the node has an identity and accepts nodes without one.
     """
+    slow_links: tuple[LinkReport, ...] = ()
+    """The slowest of the slow links to live peers, 10 at most."""
     linked: dict[str, int] = {}
     """The number of other nodes in service by their link: `direct`, `side`, `router` or `none`."""
     role: str = "peer"
@@ -161,6 +218,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Its link to this node: `direct`, `side`, `router` or `none`; empty for this node and for retired nodes."""
     convergence: PeerConvergence | None
     """The comparison to this node; null for this node and for retired nodes."""
+    measured: LinkReport | None = None
+    """The link to it as measured; null for this node, and before the first exchange."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -273,6 +332,8 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         lines.append(
             ("LINKS", "not protected: who reaches the port of a node can read and change everything; see docs/security.md")
         )
+    if answer.slow_links:
+        lines.append(("slow links", "; ".join(map(str, answer.slow_links))))
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:
@@ -296,6 +357,15 @@ def _role(status: Status) -> str:
     else:
         linked = f", linked to the routers {through}" if through else ""
     return f"{status.role} ({status.role_rule}){linked}"
+
+
+def _link_cells(link: LinkReport | None) -> tuple[str, str]:
+    """The round trip and the lower of both rates."""
+    if link is None:
+        return "-", "-"
+    rates = [rate for rate in (link.rate_out, link.rate_in) if rate is not None]
+    trip = "-" if link.round_trip is None else f"{link.round_trip:.3g} s"
+    return trip, f"{min(rates) / 1000:.3g} kB/s" if rates else "-"
 
 
 _LINKS: Final[Mapping[str, str]] = {
@@ -366,6 +436,8 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
     labelled = any(each.labels for each in answer)
     columns += [Column("labels")] if labelled else []
     columns += [Column("clock", right=True)] if skewed else []
+    measured = any(each.measured is not None and each.measured.slow for each in answer)
+    columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
     columns += [Column("link")] if unusual else []
     rows = [
         [
@@ -379,6 +451,7 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
+            *(_link_cells(each.measured) if measured else []),
             *([each.link or "-"] if unusual else []),
         ]
         for each in answer

@@ -52,7 +52,9 @@ from constraint_crdt.protocol.messages import (
     decode_message,
 )
 from constraint_crdt.protocol.peers import (
+    PART_SECONDS,
     DeltaTracker,
+    LinkEstimates,
     Peer,
     behind,
     bind_runs,
@@ -67,6 +69,9 @@ from constraint_crdt.types.nodes import is_about_retirements
 UNASKED = 4
 """Mutations that are sent to a peer without a question. The peer may have received them from others by now: in fleets of 32 and 100
 in rounds, copies of each item received were 1.17 and 1.11 with 32, 1.003 and 1.01 with 4, while each saves the same few Pings."""
+
+BETWEEN = 32
+"""Mutations that are sent in the middle of a transfer from the peer."""
 
 Asked = Sequence[tuple[Replica, int]]
 """The entries in which a sender is behind, each with its own seq: the sender asks for these rows above the seq."""
@@ -100,10 +105,11 @@ class GossipResult:
 class Composer:
     """Composes the messages a node sends. Changes no state; notes the clocks it states."""
 
-    def __init__(self, local: LocalReplica, tracker: DeltaTracker, inbound: InboundTransfers) -> None:
+    def __init__(self, local: LocalReplica, tracker: DeltaTracker, inbound: InboundTransfers, links: LinkEstimates) -> None:
         self._local = local
         self._tracker = tracker
         self._inbound = inbound
+        self._links = links
 
     def ping(self, peer: str | None = None) -> Ping:
         """A Ping, its clock as changes against a clock `peer` is known to have, if any."""
@@ -149,17 +155,37 @@ class Composer:
         behind; else a Ping.
         """
         known = self._tracker.peer(peer)
-        rest = self.rest(known, anew=True) if known is not None else []
-        if rest:
-            return rest[0]
-        if known is not None and known.mark is not None:
-            rows = self._local.state.rows
-            few = rows.clock_mark.count - known.mark.count <= UNASKED  # necessary, and always O(1)
-            total = known.mark.total  # equal of equal clocks
-            stated = few and total in [each.mark.total for each in self._tracker.conversation(peer).statements]
-            if stated and 0 < rows.ahead_of(known.mark) <= UNASKED and rows.serves(known.mark):
-                return self.transfer(known, known.mark)
-        return self.ping(peer)
+        if known is None:
+            return self.ping(peer)
+        first = self.go_on(known, anew=True)
+        if first:
+            return first[0]
+        delta = self._small_delta(known, UNASKED)
+        return self.ping(peer) if delta is None else delta
+
+    def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
+        """What a peer lacks by its evidence, if that is little: `most` mutations."""
+        rows, mark = self._local.state.rows, known.mark
+        if mark is None or rows.clock_mark.count - mark.count > most:  # necessary, and always O(1)
+            return None
+        total = mark.total  # equal of equal clocks
+        if total not in [each.mark.total for each in self._tracker.conversation(known.replica.node_id).statements]:
+            return None
+        return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
+
+    def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
+        """The question for the rest of a peer's transfer, if any; or before it a small Delta of what is new here.
+
+        The peer answers such a Delta with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
+        would begin another transfer.
+        """
+        delta = self._small_delta(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
+        return self.rest(peer, anew=anew) if delta is None else [delta]
+
+    def step_timeout(self, peer: str) -> float:
+        """Seconds within which the next step of a transfer is to be expected."""
+        link = self._links.get(peer)
+        return 2 * PART_SECONDS if link is None else 2 * PART_SECONDS + 2 * link.timeout(PART_SECONDS)
 
     def delta_since(self, clock: VectorClock) -> Delta | Sync:
         """Everything above `clock`, for any reader: a Delta, or a Sync where `clock` is below a floor."""
@@ -223,11 +249,21 @@ class Composer:
 
     def rest(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
         """The question for the rest of a peer's incomplete transfer, if any."""
-        asked = self._inbound.ask(peer.replica, anew=anew)
+        asked = self._inbound.ask(peer.replica, anew=anew, at=self._links.at)
         if asked is None:
             return []
         (transfer, index), local = asked, self._local
-        return [Resume(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=transfer, index=index)]
+        to, held = peer.replica.incarnation, self._inbound.held(peer.replica.node_id)
+        return [Resume(node=local.replica, fleet=local.fleet, to=to, transfer=transfer, index=index, held=held)]
+
+    @property
+    def at(self) -> float | None:
+        """The present time of the links."""
+        return self._links.at
+
+    def is_receiving(self, peer: Peer) -> bool:
+        """True while parts of a transfer of a peer are to be expected."""
+        return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
 
     def ack(self, peer: Peer) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
@@ -469,10 +505,10 @@ class Exchange:
 
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
         basis = self._inbound.basis(peer.replica.node_id)
-        data = self._inbound.add(part, self._tracker.marks(peer))
+        data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
         if data is None:
             self._tracker.admit(peer)
-            return GossipResult(responses=self._composer.rest(peer, anew=False) if part.pause else [])
+            return GossipResult(responses=self._composer.go_on(peer, anew=False) if part.pause else [])
         message = decode_message(data if part.unpacked is None else unpack(data, part.unpacked), max_bytes=None)
         if isinstance(message, Part) or (message.node, message.fleet, message.to) != (part.node, part.fleet, part.to):
             raise ConstraintCrdtError("the parts of a transfer make up a message of another sender, or to another receiver")
@@ -489,9 +525,9 @@ class Exchange:
     def _rest_of(self, message: Resume, peer: Peer) -> list[GossipMessage]:
         """The next parts of a transfer."""
         local = self._local
-        burst = self._outbound.resume(peer.replica, message.transfer, message.index)
+        burst = self._outbound.resume(peer.replica, message.transfer, message.index, message.held)
         gone = Gone(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=message.transfer)
-        return [gone] if burst is None else burst
+        return [gone] if burst is None else [*burst]
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
         theirs = self._clock_of_ping(ping, peer)
@@ -509,9 +545,14 @@ class Exchange:
             return GossipResult(responses=[self._composer.ack(peer)])
         if theirs == rows.clock_mark:
             return self._on_divergence(peer, lambda: ping.state_hash == rows.state_hash)
+        if self._composer.is_receiving(peer):
+            return GossipResult()  # a second question for the same parts would have them sent twice
         rest = self._composer.rest(peer, anew=True)
         if rest:
             return GossipResult(responses=rest)
+        again = self._outbound.again(peer.replica, theirs, rows.serves)
+        if again is not None:
+            return GossipResult(responses=[*again])
         self.syncs += 1
         return GossipResult(responses=[self._composer.transfer(peer, theirs)])
 
@@ -607,6 +648,10 @@ class Exchange:
                 if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
+            if self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id)):
+                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
+                evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
+                return GossipResult(responses=evidence, state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)
         if proves is not None and not proves():
             result = self._on_divergence(peer, proves)

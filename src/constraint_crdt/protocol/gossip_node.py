@@ -33,7 +33,7 @@ from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials,
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
-from constraint_crdt.protocol.peers import DeltaTracker
+from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
@@ -95,14 +95,18 @@ class GossipNode:
         edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
+        self.time: HybridClock = self.local.time
+        """The time by the node's own clock and those of its peers."""
         self.local.on_new_life = self._drop_transfers
         self.tracker = DeltaTracker(limits)
         """The clocks and hashes of the peers."""
         self.labels: Mapping[str, str] = {}
         """The labels of this node: a constraint may apply to some labels only."""
+        self.links = LinkEstimates(limits.links)
+        """The round trip, rate and loss of the ways to peers. A caller that sets `links.at` has large messages paced by them."""
         self._inbound = InboundTransfers(limits.staged_bytes)
-        self._outbound = OutboundTransfers(limits)
-        self._composer = Composer(self.local, self.tracker, self._inbound)
+        self._outbound = OutboundTransfers(limits, self.links)
+        self._composer = Composer(self.local, self.tracker, self._inbound, self.links)
         self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
     @classmethod
@@ -136,11 +140,6 @@ class GossipNode:
     def fleet(self) -> str:
         """The name of the fleet."""
         return self.local.fleet
-
-    @property
-    def time(self) -> HybridClock:
-        """The time by the node's own clock and those of its peers."""
-        return self.local.time
 
     @property
     def state(self) -> ConstraintState:
@@ -514,8 +513,22 @@ class GossipNode:
         self.local.seal()
         return self._composer.delta_since(clock)
 
+    def is_transferring(self, peer: str) -> bool:
+        """True while a large message travels in parts to a peer or from it, by the time of `links`. An exchange begun meanwhile
+        would ask for the same parts a second time.
+        """
+        known = self.tracker.peer(peer)
+        if known is None or (peer not in self._inbound and peer not in self._outbound):
+            return False
+        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.step_timeout(peer))
+
+    def break_off(self, peer: str) -> None:
+        """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""
+        self._inbound.break_off(peer)
+
     def encoded(self, message: GossipMessage, peer: str, max_bytes: int = MESSAGE_BYTES) -> list[bytes]:
-        """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts.
+        """A message to `peer` as bytes, each at most `max_bytes` long: the message itself, or a first burst of parts. Where `links`
+        has a time, parts and bursts are what passes in about a second.
 
         The other parts are kept until the peer asks for them.
         """

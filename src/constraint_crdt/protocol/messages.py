@@ -56,6 +56,9 @@ DEFAULT_FLEET: Final = "default"
 TRANSFER_BYTES: Final = 8
 """Bytes of the name of a transfer."""
 
+HELD_BYTES: Final = 256
+"""Bytes of the slices that a `Resume` names as arrived, at most: 2,048 slices."""
+
 MOST_GROWTH: Final = 100
 """Bytes that a compressed byte may expand to."""
 
@@ -178,13 +181,19 @@ class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The sender waits after this part until it receives a `Resume`."""
     unpacked: int | None = None
     """Bytes of the whole message after decompression; None without compression."""
+    unit: int | None = None
+    """Bytes of each slice but the last. The chunk then holds one slice or several, from `index` on: several only for a reader that
+    has sent a `Resume` with `held`, since a node of 0.1.0 reads one. None: the chunk is one slice."""
 
 
 class Resume(GossipMessage, frozen=True, kw_only=True, eq=False):
-    """The sender has all parts of a transfer below `index`, and asks for the rest."""
+    """The sender has all slices of a transfer below `index`, and asks for the rest."""
 
     transfer: bytes
     index: int
+    held: bytes | None = None
+    """The slices from `index` on that arrived already, one bit each, the lowest first. Nodes of 0.1.0 send none, and when asked
+    send all slices from `index` on."""
 
 
 class Gone(GossipMessage, frozen=True, kw_only=True, eq=False):
@@ -361,6 +370,7 @@ _DOTS: Final = _Form(list[_WireEntry], _write_entries, _read_dots)
 _DOUBT: Final = _Form(bytes | None, lambda bits, _: _write_map(bits) if bits else None, _read_map)
 _ENTRIES: Final = _Form(list[_WireEntry], _write_entries, _read_entries)
 _FLAG: Final = _Form(bool | None, lambda value, _: value or None)
+_HELD: Final = _Form(bytes | None, None, lambda value: value[:HELD_BYTES])
 _HASH: Final = _Form(bytes, lambda value, _: bytes(value), lambda value: StateHash(_sized(value, STATE_HASH_BYTES)))
 _INTEGER: Final = _Form(int)
 _NAME: Final = _Form(bytes, None, lambda value: _sized(value, CLOCK_NAME_BYTES))
@@ -395,6 +405,9 @@ def _finish_part(fields: _Fields) -> None:
         raise ConstraintCrdtError("a part of a message must have an index below its count, and content")
     if fields["unpacked"] is not None:
         check_growth(fields["size"], fields["unpacked"])
+    unit = fields["unit"]
+    if unit is not None and (not unit or fields["index"] - (-len(fields["chunk"]) // unit) > fields["count"]):
+        raise ConstraintCrdtError("a part of a message must not reach beyond its last slice")
     fields["pause"] = bool(fields["pause"])
 
 
@@ -498,8 +511,14 @@ _WIRE: Final = (
         _finish_delta,
     ),
     _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES}),
-    _Layout(Part, 5, _SLICE, {"to": _TO, "pause": _FLAG, "auth": _AUTH, "unpacked": _optional(_COUNT)}, _finish_part),
-    _Layout(Resume, 6, {"transfer": _TRANSFER, "index": _COUNT}, _ADDRESS),
+    _Layout(
+        Part,
+        5,
+        _SLICE,
+        {"to": _TO, "pause": _FLAG, "auth": _AUTH, "unpacked": _optional(_COUNT), "unit": _optional(_COUNT)},
+        _finish_part,
+    ),
+    _Layout(Resume, 6, {"transfer": _TRANSFER, "index": _COUNT}, {**_ADDRESS, "held": _HELD}),
     _Layout(Gone, 7, {"transfer": _TRANSFER}, _ADDRESS),
     _Layout(Buckets, 8, {"base": _NAME, "state_hash": _HASH, "sums": _SUMS}, _ADDRESS),
     _Layout(

@@ -1,10 +1,11 @@
 """Peers of a node: their clocks, and the selection of the peer of the next exchange.
 
-Clocks of peers are the entries and runs in messages, and the last clock and hash evidenced by each peer. Two kinds of knowledge are
-kept apart:
+Clocks of peers are the entries and runs in messages, and the last clock and hash evidenced by each peer. Three kinds of knowledge
+are kept apart:
 
 - *Evidence*, for every peer: the last clock and hash the peer stated or acknowledged. Never inferred from a message sent to
   it.
+- *Links*, for recent peers: the round trip, rate and loss of the way to a peer. Measured by the caller, who passes times in.
 - *Conversations*, for recent peers: the last few clocks either side stated to the other, so messages can name a clock in
   8 bytes. Several clocks, because messages are lost and overtake each other: with one kept, 37 % of the Pings at 30 % loss had to
   spell out the whole clock, with four 7 %.
@@ -39,7 +40,7 @@ Rules of policies:
 """
 
 from bisect import bisect_left
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -50,7 +51,7 @@ from typing import Generic, Protocol, TypeVar, cast
 from constraint_crdt.crdt.cells import Run, UnboundRun, resolve
 from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import StateHash
-from constraint_crdt.crdt.limits import Limits
+from constraint_crdt.crdt.limits import MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.messages import Entry
@@ -288,6 +289,241 @@ class DeltaTracker:
         self._hashes[hash_] -= 1
         if not self._hashes[hash_]:
             del self._hashes[hash_]
+
+
+PART_SECONDS = 1.0
+"""Seconds that a part of a message may take at the measured rate. A quarter of the time after which a silent link ends, so that
+keep-alives pass in between."""
+
+LONGEST_WAY = 3.0
+"""Seconds of round trip that a burst makes up for by being longer, at most."""
+
+FIRST_BURST = 1024
+"""Bytes of a large message sent to a peer whose rate is unknown, and the least of a burst: 0.9 s at 9.6 kbit/s."""
+
+MOST_GROWTH_OF_BURST = 16
+"""A burst is at most so many times as long as the burst before."""
+
+SMALL = 512
+"""Bytes of a request and its answers together up to which their time counts as a round trip."""
+
+TELLING = 8192
+TELLING_SECONDS = 0.25
+"""A message of so many bytes, or one that took so long, tells a rate. In less time the work of the nodes has too large a part."""
+
+RECENT = 8
+"""Round trips kept for the least of them."""
+
+LEAST_ROUND_TRIP = 0.001
+"""Seconds. Differences below are noise."""
+
+HASTE = 0.25
+"""The least timeout of a peer that has answered, as a share of the timeout of an unknown peer."""
+
+LONGEST_TIMEOUT = 60.0
+"""Seconds."""
+
+MOST_DOUBLINGS = 4
+"""Times that timeouts double the timeout, at most."""
+
+FIRST_DOUBLINGS = 3
+"""The same, of a peer that has never answered."""
+
+REQUEST_TRIES = 3
+"""Tries of a request. The last one of a known peer waits as long as an unknown peer is waited for: the way may have changed."""
+
+LEAST_RATE = 1200.0
+"""Bytes per second, 9.6 kbit/s: what a message of `FIRST_BURST` is taken to travel at where no round trip is known yet."""
+
+
+SLOW_ROUND_TRIP = 0.5
+SLOW_RATE = 16_000.0
+SLOW_LOSS = 0.1
+"""A link beyond any of these is told as slow: seconds, bytes per second (128 kbit/s), share of requests."""
+
+
+@dataclass(slots=True)
+class LinkEstimate:
+    """The link to a peer, as measured from this side. Times are in seconds, rates in bytes per second.
+
+    The timeout is that of RFC 6298: the smoothed round trip, and four times its mean deviation. A sample is the time of an answer
+    that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each timeout
+    of an unknown peer doubles the next until there is a sample. Those of a known peer double more slowly the more is lost: a
+    missing answer then says little about the time that an answer takes.
+    """
+
+    round_trip: float | None = None
+    """Smoothed; None before the first small answer."""
+    variation: float = 0.0
+    """The mean deviation of the round trip."""
+    rate_out: float | None = None
+    """The rate at which large messages arrived at the peer; None before the first."""
+    rate_in: float | None = None
+    """The rate at which large messages arrived from the peer."""
+    loss: float = 0.0
+    """The share of requests without an answer, lately."""
+    timeouts: int = 0
+    """Requests in a row without an answer."""
+    burst: int = FIRST_BURST
+    """Bytes of a large message to send at once."""
+    reads_units: Replica | None = None
+    """The life of the peer that reads parts of several slices."""
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _at_most: float | None = None
+    """The least time of a large message and its answer."""
+    _last_in: int = 0
+    """Bytes of the last large answer."""
+    _passed_out: float = 1.0
+    _passed_in: float = 1.0
+    """Rates that small messages show to be possible at least."""
+
+    @property
+    def least(self) -> float | None:
+        """The least of the last round trips: without queueing, or nearly so. None before the first answer."""
+        if self._recent or self._at_most is None:
+            return min(self._recent, default=None)
+        return max(LEAST_ROUND_TRIP, self._at_most - FIRST_BURST / LEAST_RATE)
+
+    @property
+    def is_slow(self) -> bool:
+        """The link is slow enough to be told."""
+        rate = min(self.rate_out or inf, self.rate_in or inf)
+        return (self.round_trip or 0.0) > SLOW_ROUND_TRIP or rate < SLOW_RATE or self.loss > SLOW_LOSS
+
+    @property
+    def part(self) -> int:
+        """Bytes of a part, of which a burst has one or several: what passes in `PART_SECONDS`."""
+        return max(FIRST_BURST, int(self.burst * PART_SECONDS / (PART_SECONDS + self._way)))
+
+    @property
+    def _way(self) -> float:
+        return min(self.least or 0.0, LONGEST_WAY)
+
+    def timeout(self, first: float, sent: int = 0, expected: int = 0, *, last: bool = False) -> float:
+        """Seconds to wait for an answer. `first`: for a peer without an answer so far; a quarter of it is the least for any peer.
+
+        `sent`: bytes of the request. `expected`: bytes of the answer, at most; in bursts, so they take a bounded time.
+        `last`: for the last try of a request.
+        """
+        known = self.round_trip is not None or self._at_most is not None
+        if known:
+            likely = 1.5 * (self._at_most or 0.0) if self.round_trip is None else self.round_trip + 4 * self.variation
+            wait, doublings = max(likely, HASTE * first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
+        else:  # what comes first from either side is short
+            wait, doublings, sent, expected = first, min(self.timeouts, FIRST_DOUBLINGS), 0, 0
+        wait *= 1 << min(doublings, MOST_DOUBLINGS)
+        if sent > SMALL:
+            wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
+        if expected > SMALL:
+            likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
+            wait += 2 * min(PART_SECONDS + self._way, likely / (self.rate_in or self._passed_in))
+        if last and known:
+            wait = max(wait, first * (1 << min(self.timeouts // REQUEST_TRIES, FIRST_DOUBLINGS)))
+        return min(wait, LONGEST_TIMEOUT)
+
+    def answered(self, seconds: float, sent: int, received: int) -> None:
+        """A request of `sent` bytes was answered by `received` bytes after so many seconds."""
+        seconds = max(seconds, LEAST_ROUND_TRIP)
+        self.timeouts = 0
+        self.loss -= self.loss / 16
+        if sent + received <= SMALL:
+            self._sample(seconds)
+            self._passed_out = max(self._passed_out, sent / seconds)
+            self._passed_in = max(self._passed_in, received / seconds)
+            self.burst = max(self.burst, int(sent / seconds))  # all of it passed in this time, so the rate is at least this
+        if received > SMALL:
+            self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
+            self.rate_in = self._rate(self.rate_in, received, seconds)
+            self._last_in = received
+        if sent > SMALL:
+            self.delivered(seconds, sent)
+
+    def delivered(self, seconds: float, size: int) -> None:
+        """So many bytes of a large message are at the peer, as it said after so many seconds: all sent at once, or nearly so."""
+        seconds = max(seconds, LEAST_ROUND_TRIP)
+        self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
+        self.rate_out = self._rate(self.rate_out, size, seconds)
+        aim = PART_SECONDS + self._way
+        queued = max(seconds - (self.least or 0.0), aim / MOST_GROWTH_OF_BURST)
+        wanted = size * aim / queued
+        if wanted > self.burst:
+            self.burst = int(min(wanted, self.burst * MOST_GROWTH_OF_BURST, MAX_COUNT))
+        elif size >= self.burst / 2 or queued > aim:
+            self.burst = max(int(wanted), self.burst // 2, FIRST_BURST)
+
+    def unanswered(self, sent: int = 0) -> None:
+        """A request of `sent` bytes got no answer in time. The next waits twice as long."""
+        self.timeouts += 1
+        self.loss += (1 - self.loss) / 16
+        if sent > SMALL:
+            self.lost()
+
+    def lost(self) -> None:
+        """A burst did not arrive, as far as is known: the next one is shorter, but not shorter than what passed before.
+
+        That rate is trusted less with each loss: it may have been of another route.
+        """
+        if self.rate_out is not None:
+            self.rate_out *= 0.75
+        self.burst = max(self.burst // 2, min(self.burst, int(self.rate_out or 0.0)), FIRST_BURST)
+
+    def anew(self) -> None:
+        """The peer has a new session, perhaps on another way: its round trip is unknown."""
+        self.round_trip, self.variation, self._at_most, self.timeouts = None, 0.0, None, 0
+        self._recent.clear()
+
+    def _sample(self, seconds: float) -> None:
+        self._recent.append(seconds)
+        if self.round_trip is None:
+            self.round_trip, self.variation = seconds, seconds / 2
+        else:
+            self.variation += (abs(seconds - self.round_trip) - self.variation) / 4
+            self.round_trip += (seconds - self.round_trip) / 8
+
+    def _rate(self, before: float | None, size: int, seconds: float) -> float | None:
+        """The smoothed rate, with a message that took so many seconds, a round trip included."""
+        took = max(seconds - (self.least or 0.0), seconds / 4)
+        if size < TELLING and took < TELLING_SECONDS:
+            return before
+        return size / took if before is None else before + (size / took - before) / 4
+
+
+class LinkEstimates:
+    """The links to recent peers. `len` is their number."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: links kept. Beyond it the least recently used is dropped, and measured anew."""
+        self._most = most
+        self._links: OrderedDict[str, LinkEstimate] = OrderedDict()
+        self.at: float | None = None
+        """The time in seconds of a clock that never steps, told by the caller before it passes a message in or has one encoded.
+        None: there is no time, and large messages are sent in bursts of the full size."""
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._links)
+
+    def of(self, node_id: str) -> LinkEstimate:
+        """The link to a peer, now the most recently used."""
+        link = self._links.get(node_id)
+        if link is None:
+            link = self._links[node_id] = LinkEstimate()
+            if len(self._links) > self._most:
+                self._links.popitem(last=False)
+        else:
+            self._links.move_to_end(node_id)
+        return link
+
+    def only_try(self, node_id: str, first: float) -> float:
+        """Seconds to wait for the answer to a request of a few kilobytes that is not repeated. `first`: as of `timeout`."""
+        link = self._links.get(node_id) or LinkEstimate()
+        return max(first, (1 << FIRST_DOUBLINGS) * link.timeout(first)) + 2 * PART_SECONDS
+
+    def get(self, node_id: str) -> LinkEstimate | None:
+        """The link to a peer, if it was measured."""
+        return self._links.get(node_id)
 
 
 UNITS: tuple[Position, ...] = ((1, 0), (1, 1), (0, 1), (-1, 0), (-1, -1), (0, -1))

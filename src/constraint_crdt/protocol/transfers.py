@@ -6,6 +6,12 @@ Rules of the sender (`OutboundTransfers`):
   even as the only part. A smaller message is sent unchanged: the envelope of a part would cost more than compression saves.
 - Parts go out in bursts of bounded size. The last part of a burst says that its sender pauses; the reader then asks for the rest
   with a `Resume`, also after a broken connection or a day later.
+- Where the caller tells the time (`LinkEstimates.at`), a burst is what passes in about a second at the measured rate, and so is
+  each part. A peer of unknown rate gets a kilobyte first. The message is split into slices of half a kilobyte, so that the size of
+  parts can change in the middle of a transfer; a part has one slice or several (`Part.unit`), several only for a reader that knows
+  them.
+- A `Resume` names the slices that arrived beyond a gap (`Resume.held`); these are not sent again.
+- A kept message is sent on, instead of another one, to a peer that asks again at the clock that it was made for.
 - One encoded message per peer is kept, so that a resumed transfer goes on with the same bytes: the sender's state as of an instant.
   The message is dropped once the peer has given evidence of its clock, when a newer message replaces it, and when all kept messages
   exceed their bound (least recently asked for first).
@@ -28,14 +34,25 @@ the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError
-from constraint_crdt.protocol.messages import MOST_GROWTH, TRANSFER_BYTES, GossipMessage, Part, check_growth, encode_message
+from constraint_crdt.protocol.messages import (
+    HELD_BYTES,
+    MOST_GROWTH,
+    TRANSFER_BYTES,
+    GossipMessage,
+    Part,
+    Sync,
+    check_growth,
+    encode_message,
+)
+from constraint_crdt.protocol.peers import LinkEstimates
 
 PACK_FROM = 4096
 """Bytes beyond which a message may be compressed."""
@@ -49,16 +66,25 @@ LEVEL = 1
 PART_BYTES = 128
 """Memory for a kept slice beside its content."""
 
-STALLED = 8
-"""Questions for the same part after which its transfer is given up."""
+STALLED = 64
+"""Questions for the same part after which its transfer is given up: at 50 % loss each way one question in four brings its part."""
+
+UNIT = 512
+"""Bytes of a slice of a message that is sent at a measured rate."""
+
+MOST_UNITS = 8192
+"""Slices of a message; those of a message beyond 4 MiB are longer."""
+
+FAST = 64 * 1024
+"""Bytes of a burst from which a message for a reader that is not known to read units is split as for a reader of 0.1.0."""
 
 COMPLETED = 1024
 """Nodes whose last complete transfer is remembered, by its name."""
 
 
-def pack(data: bytes) -> bytes | None:
-    """An encoded message compressed, or None if compression does not pay."""
-    if len(data) <= PACK_FROM:
+def pack(data: bytes, least: int = PACK_FROM) -> bytes | None:
+    """An encoded message compressed, or None if compression does not pay. `least`: bytes beyond which to try."""
+    if len(data) <= least:
         return None
     packed = zlib.compress(data, LEVEL)
     pays = len(packed) < len(data) * PAYS_BELOW and len(data) <= len(packed) * MOST_GROWTH
@@ -82,7 +108,21 @@ def unpack(packed: bytes, size: int) -> bytes:
 
 
 class _Transfer:
-    __slots__ = ("asked", "basis", "chunks", "missing", "name", "sender", "size", "stored", "transfer", "tries")
+    __slots__ = (
+        "active_at",
+        "answered",
+        "asked",
+        "basis",
+        "chunks",
+        "missing",
+        "name",
+        "sender",
+        "size",
+        "stored",
+        "transfer",
+        "tries",
+        "units",
+    )
 
     def __init__(self, part: Part, name: tuple[object, ...], basis: Sequence[ClockMark]) -> None:
         self.name = name
@@ -97,18 +137,38 @@ class _Transfer:
         """The first missing slice."""
         self.asked = 0
         """The slice asked for last; the first slice comes without a question."""
+        self.answered = True
+        """A part came that begins as the last question asked for: the burst of an earlier question asks for nothing."""
+        self.active_at: float | None = None
+        """When a part came, or was asked for. None: nothing is under way."""
         self.tries = 0
+        self.units = part.unit is not None
+        """Its sender splits messages into units, so it reads `Resume.held`, too."""
 
-    def put(self, index: int, chunk: bytes) -> None:
-        self.chunks[index] = chunk
-        self.size += len(chunk)
-        self.stored += len(chunk) + PART_BYTES
+    def put(self, part: Part, at: float | None) -> int:
+        """Keep the slices of a part; returns the bytes of memory they take. `at`: now."""
+        before, unit = self.stored, part.unit or len(part.chunk) or 1
+        for index, start in enumerate(range(0, max(1, len(part.chunk)), unit), part.index):
+            if index not in self.chunks:
+                chunk = self.chunks[index] = part.chunk[start : start + unit]
+                self.size += len(chunk)
+                self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
             self.missing += 1
+        self.answered = self.answered or part.index == self.asked
+        self.active_at = None if part.pause and self.answered else at
+        return self.stored - before
+
+    def held(self) -> bytes:
+        """The slices above the first missing one, as in `Resume.held`."""
+        if len(self.chunks) == self.missing:
+            return b"\0"
+        bits = sum(1 << index - self.missing for index in self.chunks if 0 < index - self.missing < 8 * HELD_BYTES)
+        return bits.to_bytes(max(1, -(-bits.bit_length() // 8)), "little")
 
 
 class InboundTransfers:
-    """Incomplete transfers by sender. `len` is their number."""
+    """Incomplete transfers by sender. `len` is their number, and `in` is of the node ids of senders."""
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes`: the bound on the memory of all of them."""
@@ -121,8 +181,11 @@ class InboundTransfers:
     def __len__(self) -> int:
         return len(self._transfers)
 
-    def add(self, part: Part, basis: Sequence[ClockMark] = ()) -> bytes | None:
-        """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name.
+    def __contains__(self, sender: object) -> bool:
+        return sender in self._transfers
+
+    def add(self, part: Part, basis: Sequence[ClockMark] = (), at: float | None = None) -> bytes | None:
+        """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name. `at`: now.
 
         Raises `ConstraintCrdtError` if the part contradicts the others, which are then dropped, or if the whole exceeds the bound.
         """
@@ -132,10 +195,7 @@ class InboundTransfers:
         if part.count == 1 and part.size == len(part.chunk):  # complete: it replaces no other transfer
             return part.chunk
         transfer = self._current(part, basis)
-        if part.index in transfer.chunks:
-            return None
-        transfer.put(part.index, part.chunk)
-        self.bytes += len(part.chunk) + PART_BYTES
+        self.bytes += transfer.put(part, at)
         complete = len(transfer.chunks) == part.count
         if transfer.size > part.size or (complete and transfer.size != part.size):
             self.drop(sender)
@@ -153,10 +213,35 @@ class InboundTransfers:
         transfer = self._transfers.get(sender)
         return transfer.basis if transfer else ()
 
-    def ask(self, sender: Replica, *, anew: bool) -> tuple[bytes, int] | None:
+    def is_active(self, sender: Replica, seconds: float, at: float | None) -> bool:
+        """True if a part of this life's transfer came or was asked for less than so many seconds ago, and more is to be expected.
+
+        `at`: now; None: unknown.
+        """
+        transfer = self._transfers.get(sender.node_id)
+        if transfer is None or transfer.sender != sender or transfer.active_at is None or at is None:
+            return False
+        return at - transfer.active_at < seconds
+
+    def break_off(self, sender: str) -> None:
+        """No answer to the last question for the rest of a transfer is to be expected."""
+        transfer = self._transfers.get(sender)
+        if transfer is not None:
+            transfer.active_at = None
+
+    def sends_units(self, sender: Replica) -> bool:
+        """True if the incomplete transfer of this life is of units."""
+        transfer = self._transfers.get(sender.node_id)
+        return transfer is not None and transfer.sender == sender and transfer.units
+
+    def held(self, sender: str) -> bytes:
+        """The slices of the incomplete transfer of a node that arrived beyond its first missing slice, as in `Resume.held`."""
+        return self._transfers[sender].held()
+
+    def ask(self, sender: Replica, *, anew: bool, at: float | None = None) -> tuple[bytes, int] | None:
         """The name of the incomplete transfer of a life of a node and its first missing part; None if there is nothing to ask for.
 
-        `anew`: in a new exchange, where the same part may be asked for again.
+        `anew`: in a new exchange, where the same part may be asked for again. `at`: now, for `is_active`.
         """
         transfer = self._transfers.get(sender.node_id)
         if transfer is None:
@@ -165,13 +250,13 @@ class InboundTransfers:
             self.drop(sender.node_id)
             return None
         advanced = transfer.missing > transfer.asked
-        if not (advanced or anew):
+        if not anew and not (advanced and transfer.answered):
             return None
         transfer.tries = 0 if advanced else transfer.tries + 1
         if transfer.sender != sender or transfer.tries >= STALLED:
             self.drop(sender.node_id)
             return None
-        transfer.asked = transfer.missing
+        transfer.asked, transfer.active_at, transfer.answered = transfer.missing, at, at is None
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:
@@ -215,20 +300,28 @@ class InboundTransfers:
 class CutMessage:
     """An encoded message, split into parts. The same message split in the same way is the same transfer."""
 
-    __slots__ = ("_data", "_message", "_room", "_unpacked", "count", "transfer")
+    __slots__ = ("_data", "_message", "_most", "_room", "_unit", "_unpacked", "count", "transfer")
 
-    def __init__(self, message: GossipMessage, data: bytes, max_bytes: int, unpacked: int | None = None) -> None:
-        """`max_bytes`: of each encoded part; `unpacked`: the size of `data` after decompression, if compressed.
+    def __init__(
+        self, message: GossipMessage, data: bytes, max_bytes: int, unpacked: int | None = None, unit: int | None = None
+    ) -> None:
+        """`max_bytes`: of each encoded part; `unpacked`: the size of `data` after decompression, if compressed. `unit`: bytes of a
+        slice, of which a part has one or several; None: a part is one slice, as long as possible.
 
         Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
         """
-        self._message, self._data, self._unpacked = message, data, unpacked
-        cut = max_bytes.to_bytes(8, "big")  # the same message split in another way is another transfer
+        self._message, self._data, self._unpacked, self._unit = message, data, unpacked, unit
+        cut = (max_bytes + 2**32 * (unit or 0)).to_bytes(8, "big")  # the same message split in another way is another transfer
         self.transfer = blake2b(data, digest_size=TRANSFER_BYTES, key=cut, person=b"transfer").digest()
         longest = self._part(len(data), len(data), b"", pause=True)
-        self._room = max_bytes - len(encode_message(longest)) - 4  # 4: the chunk's own length
-        if self._room < 1:
+        room = max_bytes - len(encode_message(longest)) - 4  # 4: the chunk's own length
+        if room < 1:
             raise ConstraintCrdtError(f"{max_bytes} bytes leave no room for any part of a message")
+        if unit is not None:
+            self._unit = unit = min(unit, room)
+        self._room = unit or room
+        self._most = max(1, room // self._room)
+        """Slices that a part has room for."""
         self.count = -(-len(data) // self._room)
 
     @property
@@ -237,58 +330,96 @@ class CutMessage:
         return len(self._data)
 
     @property
-    def clock(self) -> Mapping[Replica, int] | None:
-        """The entries its reader knows after the whole message; None if the message does not say."""
-        return None if self._message.clock is None else self._message.clock.as_dict()
+    def message(self) -> GossipMessage:
+        """The message itself."""
+        return self._message
 
-    def burst(self, start: int, max_bytes: int | None = None) -> list[GossipMessage]:
-        """The parts from `start` on: all, or with `max_bytes` at least one and at most so many bytes of content."""
-        end = self.count if max_bytes is None else min(self.count, start + max(1, max_bytes // self._room))
+    @property
+    def slice_bytes(self) -> int:
+        """Bytes of each slice but the last."""
+        return self._room
+
+    def burst(self, start: int, max_bytes: int | None = None, part_bytes: int = 0, held: int = 0) -> list[Part]:
+        """The parts from `start` on: all, or with `max_bytes` at least one and at most so many bytes of content.
+
+        `part_bytes`: content of a part, if it may have several slices. `held`: slices from `start` on that are left out, as bits.
+        """
+        left = self.count if max_bytes is None else max(1, max_bytes // self._room)
+        most = min(self._most, max(1, part_bytes // self._room))
+        spans: list[tuple[int, int]] = []
+        index = start
+        while index < self.count and left > 0:
+            if held >> index - start & 1:
+                index += 1
+                continue
+            end = index + 1
+            while end < self.count and end - index < min(most, left) and not held >> end - start & 1:
+                end += 1
+            spans.append((index, end))
+            left -= end - index
+            index = end
+        rest = any(not held >> each - start & 1 for each in range(index, self.count)) if spans and held else index < self.count
         return [
-            self._part(index, self.count, self._chunk(index), pause=end - 1 == index < self.count - 1)
-            for index in range(start, end)
+            self._part(at, self.count, self._data[at * self._room : end * self._room], pause=rest and end == spans[-1][1])
+            for at, end in spans
         ]
-
-    def _chunk(self, index: int) -> bytes:
-        return self._data[index * self._room : (index + 1) * self._room]
 
     def _part(self, index: int, count: int, chunk: bytes, *, pause: bool) -> Part:
         whole = self._message
         return Part(
             node=whole.node, fleet=whole.fleet, to=whole.to, transfer=self.transfer,
-            index=index, count=count, size=len(self._data), chunk=chunk, pause=pause, unpacked=self._unpacked,
+            index=index, count=count, size=len(self._data), chunk=chunk, pause=pause, unpacked=self._unpacked, unit=self._unit,
         )  # fmt: skip
 
 
-def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> list[GossipMessage]:
+def split_message(message: GossipMessage, max_bytes: int = MESSAGE_BYTES) -> Sequence[GossipMessage]:
     """The message itself if small enough, else parts of at most `max_bytes` encoded bytes.
 
     `GossipNode.receive` puts the parts together. Raises `ConstraintCrdtError` if `max_bytes` leaves no room for content.
     """
-    cut = _cut(message, encode_message(message), max_bytes)
-    return [message] if cut is None else cut.burst(0)
-
-
-def _cut(message: GossipMessage, data: bytes, max_bytes: int) -> CutMessage | None:
-    """A message that encodes to `data`, split into parts; None if sent unchanged."""
+    data = encode_message(message)
     packed = pack(data)
-    if packed is not None:
-        return CutMessage(message, packed, max_bytes, len(data))
-    return None if len(data) <= max_bytes else CutMessage(message, data, max_bytes)
+    if packed is None and len(data) <= max_bytes:
+        return [message]
+    return CutMessage(message, packed or data, max_bytes, None if packed is None else len(data)).burst(0)
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A message that is sent in parts."""
+
+    reader: Replica
+    cut: CutMessage
+    arrived: int = 0
+    """Slices at the reader, as it said."""
+    start: int = 0
+    held: int = 0
+    """The first slice that it lacks, and those above that it has, as bits."""
+    sent: int = 0
+    """Slices of the last burst."""
+    end: int = 0
+    """The slice after the last one ever sent."""
+    sent_at: float | None = None
+    repeated: bool = False
+    """Slices of the last burst were sent before, so the next question may answer either (Karn's rule)."""
 
 
 class OutboundTransfers:
-    """Messages being sent in parts, by peer. `len` is their number."""
+    """Messages being sent in parts, by peer. `len` is their number, and `in` is of the node ids of peers."""
 
-    def __init__(self, limits: Limits) -> None:
-        """`limits`: bounds the size of a burst and the memory of kept messages."""
+    def __init__(self, limits: Limits, links: LinkEstimates) -> None:
+        """`limits`: bounds the size of a burst and the memory of kept messages. `links`: the rates of peers, and the time."""
         self._limits = limits
-        self._kept: OrderedDict[str, tuple[Replica, CutMessage]] = OrderedDict()
+        self._links = links
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self.bytes = 0
         """Bytes of kept messages."""
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._kept
 
     def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
         """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
@@ -296,44 +427,102 @@ class OutboundTransfers:
         Without a known reader, or beyond the bound on kept messages, all parts are returned: a `Resume` could not be answered.
         """
         data = encode_message(message)
-        cut = _cut(message, data, max_bytes)
-        if cut is None:
+        if isinstance(message, Part):
             return [data]
-        kept = reader is not None and cut.count > 1 and self._keep(reader, cut)
-        return [encode_message(part) for part in cut.burst(0, self._limits.burst_bytes if kept else None)]
+        most, least, link = max_bytes, PACK_FROM, None
+        if self._links.at is not None and reader is not None:
+            link = self._links.of(reader.node_id)
+            most = min(max_bytes, link.burst)
+            least = min(PACK_FROM, most)
+        packed = pack(data, least)
+        size = len(packed or data)
+        if packed is None and size <= most:
+            return [data]
+        unit = None
+        if link is not None and size > most and (link.reads_units == reader or link.burst < FAST):
+            unit = max(UNIT, -(-size // MOST_UNITS))
+        cut = CutMessage(message, packed or data, max_bytes, None if packed is None else len(data), unit)
+        kept = self._keep(reader, cut) if reader is not None and cut.count > 1 else None
+        return [encode_message(part) for part in (cut.burst(0) if kept is None else self._burst(kept))]
 
-    def resume(self, reader: Replica, transfer: bytes, start: int) -> list[GossipMessage] | None:
-        """The next burst of a transfer; None if the transfer is not kept."""
+    def resume(self, reader: Replica, transfer: bytes, start: int, held: bytes | None = None) -> list[Part] | None:
+        """The next burst of a transfer; None if the transfer is not kept. `held`: see `Resume`."""
         kept = self._kept.get(reader.node_id)
-        if kept is None or kept[0] != reader or kept[1].transfer != transfer or start >= kept[1].count:
+        if kept is None or kept.reader != reader or kept.cut.transfer != transfer or start >= kept.cut.count:
             return None
         self._kept.move_to_end(reader.node_id)
-        return kept[1].burst(start, self._limits.burst_bytes)
+        kept.start, kept.held = start, int.from_bytes(held or b"", "little")
+        link, at = self._links.of(reader.node_id), self._links.at
+        if held is not None:
+            link.reads_units = reader
+        arrived = start + kept.held.bit_count()
+        new = arrived - kept.arrived
+        if at is not None and kept.sent_at is not None and not kept.repeated and 0 < new <= kept.sent:
+            link.delivered(at - kept.sent_at, new * kept.cut.slice_bytes)
+        kept.arrived = max(arrived, kept.arrived)
+        return self._burst(kept, again=new <= 0)
+
+    def again(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> list[Part] | None:
+        """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
+        kept, or there is no time. A Sync is for any clock that no Delta serves.
+        """
+        kept = self._kept.get(reader.node_id)
+        if self._links.at is None or kept is None or kept.reader != reader:
+            return None
+        message = kept.cut.message
+        fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
+        return self._burst(kept, again=True) if fits else None
+
+    def is_sending(self, reader: Replica, seconds: float) -> bool:
+        """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""
+        kept, at = self._kept.get(reader.node_id), self._links.at
+        if at is None or kept is None or kept.reader != reader or kept.sent_at is None:
+            return False
+        return at - kept.sent_at < seconds
+
+    def _burst(self, kept: _Kept, *, again: bool = False) -> list[Part]:
+        """The next parts for the reader of a message. `again`: nothing arrived of the burst before, as far as is known."""
+        most, part = self._limits.burst_bytes, 0
+        if self._links.at is not None:
+            link = self._links.of(kept.reader.node_id)
+            if again and kept.sent_at is not None:
+                link.lost()
+            most, part = min(most, link.burst), link.part if link.reads_units == kept.reader else 0
+        burst = kept.cut.burst(kept.start, most, part, kept.held)
+        kept.repeated = kept.start < kept.end
+        kept.sent, unit = 0, kept.cut.slice_bytes
+        for each in burst:
+            slices = -(-len(each.chunk) // unit)
+            kept.sent, kept.end = kept.sent + slices, max(kept.end, each.index + slices)
+        kept.sent_at = self._links.at
+        return burst
 
     def settle(self, node_id: str, known: Mapping[Replica, int]) -> None:
         """Drop the message kept for a peer with evidence of its clock. O(rows) while a message is kept."""
         kept = self._kept.get(node_id)
-        clock = kept and kept[1].clock
-        if clock and all(known.get(replica, 0) >= seq for replica, seq in clock.items()):
+        clock = kept and kept.cut.message.clock
+        if clock and all(known.get(replica, 0) >= seq for replica, seq in clock.as_dict().items()):
             self.drop(node_id)
 
     def drop(self, node_id: str) -> None:
         """Drop the message kept for a peer."""
         kept = self._kept.pop(node_id, None)
         if kept is not None:
-            self.bytes -= kept[1].size
+            self.bytes -= kept.cut.size
 
     def clear(self) -> None:
         """Drop all kept messages."""
         self._kept.clear()
         self.bytes = 0
 
-    def _keep(self, reader: Replica, cut: CutMessage) -> bool:
+    def _keep(self, reader: Replica, cut: CutMessage) -> _Kept | None:
         if cut.size > self._limits.kept_bytes:
-            return False
+            return None
+        before = self._kept.get(reader.node_id)
         self.drop(reader.node_id)
-        self._kept[reader.node_id] = (reader, cut)
+        same = before is not None and before.reader == reader and before.cut.transfer == cut.transfer and self._links.at is not None
+        kept = self._kept[reader.node_id] = before if before is not None and same else _Kept(reader, cut)
         self.bytes += cut.size
         while self.bytes > self._limits.kept_bytes:
             self.drop(next(iter(self._kept)))
-        return True
+        return kept

@@ -36,14 +36,19 @@ from constraint_crdt.operations.constraints import (
 )
 from constraint_crdt.operations.nodes import (
     LINK_KINDS,
+    MOST_LINKS,
     IdentityReport,
     LifeReport,
     LinkProtection,
+    LinkReport,
     LinkState,
     NodeReport,
     RetireReport,
     Status,
     StorageReport,
+    link_report,
+    link_reports,
+    slow_links,
 )
 from constraint_crdt.operations.variables import MOST_READERS, VariableReport
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -152,6 +157,7 @@ class Answers:
             cells_repaired=gossip.cells_repaired,
             endpoints=tuple(self._transport.endpoints),
             links=self._links,
+            slow_links=tuple(slow_links(gossip.links, live)[:MOST_LINKS]),
             linked=self._linked(),
             role=role.role,
             role_rule=role.why,
@@ -328,6 +334,7 @@ class Answers:
             revoked=name in revoked,
             link="" if me or name in state.retirements else link,
             convergence=None if me or name in state.retirements else convergence.peer(name),
+            measured=None if me else link_report(gossip.links, name),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
@@ -414,6 +421,10 @@ class Histogram(msgspec.Struct, frozen=True, kw_only=True):
     """The sum of all durations, in seconds."""
 
 
+MOST_METERED = 100
+"""Links with metrics of their own."""
+
+
 class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     """Counters since the start of the node and, where said, values now."""
 
@@ -451,6 +462,8 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     """The lag of the event loop."""
     events: dict[EventKind, int]
     """How many events there were, by kind."""
+    links: tuple[LinkReport, ...]
+    """The links to live peers, the slowest first, `MOST_METERED` at most."""
 
 
 class RuntimeMetrics:
@@ -495,6 +508,7 @@ class RuntimeMetrics:
             commits=None if persistence.commits is None else _histogram(persistence.commits),
             loop_lag=_histogram(self._lag.durations),
             events=dict(self._events.counts),
+            links=tuple(link_reports(self._gossip.links, exchanges.live)[:MOST_METERED]),
         )
 
     def receipts(self) -> Sequence[ExchangeReceipt]:

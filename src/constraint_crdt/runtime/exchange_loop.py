@@ -2,7 +2,9 @@
 
 Rules of exchanges:
 
-- A node begins a single exchange at a time, and answers others meanwhile.
+- A node begins a single exchange at a time, and answers others meanwhile. An exchange that takes longer than its turn, a quarter of
+  `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up nobody else. There is one
+  exchange with a peer at a time.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
   outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
   is a retired node, which may run and speak on: nothing waits for it.
@@ -10,9 +12,12 @@ Rules of exchanges:
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
 - A request without an answer is retried at once with the same bytes, because exchanges are idempotent. A recently failed peer gets
-  no retry. A silent peer delays the others by 1.5 timeouts at most: the first tries wait a quarter of a timeout, and only for much
-  quicker peers; after a whole timeout there is no retry.
+  no retry. Timeouts follow the measured link (`protocol.peers.LinkEstimate`): at least a quarter of `request_timeout`, all of it
+  in the last try; `request_timeout` itself for a peer that never answered, doubled with each silence.
 - A failed peer is left out for a pause, doubled with each failure.
+- No exchange begins with a peer while a large message travels to it or from it, which goes on by itself. Rounds take a tenth of a
+  link of known rate, at most.
+- What arrived of an answer that broke off is kept, and is not asked for again.
 - Messages are sent after their content is on disk (`durable`).
 - A malformed or excessive message is refused, counted, and logged once per reason. No message ends the node.
 
@@ -29,18 +34,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence, Set
+from dataclasses import dataclass
+from math import inf
 from random import Random
 from statistics import median
 from typing import Literal
 
 import msgspec
 
+from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Sync
-from constraint_crdt.protocol.peers import ByDistance
+from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
+from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance
+from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance
@@ -65,9 +74,6 @@ NEAR_FROM = 16
 
 ROUND_TRIPS = 8
 """Round-trip times kept of each peer."""
-
-LEAST_ROUND_TRIP = 0.001
-"""Seconds. Differences below are noise."""
 
 
 class PeerSelector:
@@ -181,14 +187,20 @@ class Receipts:
             self.difference += receipt.difference
 
 
-REPEATS = 2
+REPEATS = REQUEST_TRIES - 1
 """Retries of a request: at 30 % loss each way, 49 % of requests are answered, and 87 % with retries."""
 
-HASTE = 0.25
-"""The share of the timeout before a retry."""
+TURN = HASTE
+"""Share of `request_timeout` after which an exchange goes on beside the next ones."""
 
-QUICKER = 8
-"""The number of round trips within this share."""
+ASIDE = 64
+"""Exchanges that go on beside others, at most. Further ones wait for one of them."""
+
+ROUND_BYTES = 400
+"""Bytes of a round without news on a link, with what the transport adds, about."""
+
+ROUND_SHARE = 0.1
+"""The share of a link of known rate that rounds may take."""
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
@@ -202,6 +214,27 @@ transferred. The transfer continues in the next exchange.
 REFUSALS_LOGGED = 256
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """An exchange under way."""
+
+    peer: Peer
+    receipt: ExchangeReceipt
+    waiting: list[GossipMessage]
+    """The messages to send next."""
+    said: int = 0
+    tried: int = 0
+    """Tries of the first of these messages so far."""
+    until: float | None = None
+    """The end of its turn, in which no other exchange begins; None beside others."""
+
+
+class _TurnOver(Exception):
+    """A request got no answer within the turn of its exchange, which goes on beside others."""
+
+
 Received = Callable[[str, GossipResult], object]
 Durable = Callable[[], Awaitable[None]]
 
@@ -233,6 +266,10 @@ class ExchangeLoop:
         self._turn = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._resting: dict[Peer, tuple[float, float]] = {}
+        self._aside: dict[Peer, asyncio.Task[bool]] = {}
+        """The exchanges that go on beside others."""
+        self._next: dict[Peer, float] = {}
+        """The time of the next round with a peer of a slow link."""
         self._live: set[str] = set()
         self._refusals: set[str] = set()
         self.begun = 0
@@ -280,7 +317,12 @@ class ExchangeLoop:
     def gone(self, peer: Peer) -> None:
         """A peer left the transport."""
         self._resting.pop(peer, None)
+        self._next.pop(peer, None)
         self._selector.gone(peer)
+        link = self._gossip.links.get(peer.name)
+        self._gossip.break_off(peer.name)
+        if link is not None:
+            link.anew()
         if not self._is_listed(peer.name):
             self._live.discard(peer.name)
 
@@ -303,9 +345,11 @@ class ExchangeLoop:
         """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
         while True:
             await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
-            peers = self._willing()
+            now = asyncio.get_running_loop().time()
+            peers = [peer for peer in self._idle(now) if self._next.get(peer, 0.0) <= now]
             if peers:
-                await self.exchange(self._selector.choose(peers))
+                await self._begin(peer := self._selector.choose(peers))
+                self._pace(peer)
 
     async def run_pushes(self) -> None:
         """Push each change to a few peers lacking it. Never returns."""
@@ -316,90 +360,192 @@ class ExchangeLoop:
 
     async def push_now(self) -> int:
         """Exchange with a few peers whose state differs. Returns their number."""
-        peers = self._willing()
+        peers = self._idle(asyncio.get_running_loop().time())
         self._random.shuffle(peers)
         hash_of, state_hash = self._gossip.tracker.hash, self._gossip.state.rows.state_hash
         lacking = [peer for peer in peers if hash_of(peer.name) != state_hash]
         chosen = lacking[: fanout(1 + len(self._live))]
         for peer in chosen:
-            await self.exchange(peer)
+            await self._begin(peer)
         return len(chosen)
+
+    def _idle(self, now: float) -> list[Peer]:
+        """The peers to begin an exchange with: those willing, with which there is none yet and no transfer."""
+        self._gossip.links.at = now
+        return [peer for peer in self._willing() if peer not in self._aside and not self._gossip.is_transferring(peer.name)]
+
+    def _pace(self, peer: Peer) -> None:
+        """Leave a link of known rate to others for a while after a round."""
+        link = self._gossip.links.get(peer.name)
+        rate = min(link.rate_in or inf, link.rate_out or inf) if link is not None else inf
+        if rate < FAST:
+            self._next[peer] = asyncio.get_running_loop().time() + ROUND_BYTES / rate / ROUND_SHARE
 
     def willing(self, names: Collection[str]) -> list[Peer]:
         """The peers of these names on the transport, without recently failed peers, ordered."""
         return [peer for peer in self._willing() if peer.name in names]
 
     async def exchange(self, peer: Peer) -> bool:
-        """Exchange with a peer. Returns False if the peer failed and is left out for a pause."""
+        """Exchange with a peer, to the end. Returns False if the peer failed and is left out for a pause."""
+        outcome = await self._begin(peer)
+        return outcome if isinstance(outcome, bool) else await outcome
+
+    async def finish(self) -> None:
+        """Wait for the exchanges that go on beside others."""
+        if self._aside:
+            await asyncio.wait(self._aside.values())
+
+    async def close(self) -> None:
+        """End the exchanges that go on beside others."""
+        for task in (tasks := list(self._aside.values())):
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _begin(self, peer: Peer) -> "bool | asyncio.Task[bool]":
+        """Begin an exchange in its turn. Returns its outcome, or its task if it takes longer than the turn."""
+        while peer in self._aside or len(self._aside) >= ASIDE:
+            await asyncio.wait(
+                [self._aside[peer]] if peer in self._aside else self._aside.values(), return_when=asyncio.FIRST_COMPLETED
+            )
         async with self._turn:
+            loop = asyncio.get_running_loop()
+            self._gossip.links.at = begun = loop.time()
             self.begun += 1
-            receipt = ExchangeReceipt(peer=peer.name)
-            try:
-                await self._carry(peer, receipt)
-            except Unreachable as error:
-                self.failed += 1
-                self._rest(peer, str(error))
-                return False
-            finally:
+            exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
+            quick = self._is_quick(peer)
+            if quick:  # the usual case: without a task
+                exchange.until = begun + TURN * self._timeout
+                outcome = await self._go_on(exchange)
+                if outcome is not None:
+                    return outcome
+                exchange.until = None
+            task = self._aside[peer] = loop.create_task(self._finish(exchange), name="exchange")
+            task.add_done_callback(lambda done: self._done(peer, done))
+            if not quick:
+                try:
+                    await asyncio.wait([task], timeout=TURN * self._timeout)
+                except asyncio.CancelledError:
+                    task.cancel()
+                    raise
+            return task
+
+    def _is_quick(self, peer: Peer) -> bool:
+        """True if an exchange with a peer is usually over within its turn."""
+        link = self._gossip.links.get(peer.name)
+        if link is None or link.round_trip is None or link.timeouts:
+            return False
+        least = min(link.rate_in or FAST, link.rate_out or FAST)
+        return least >= FAST and link.timeout(self._timeout) <= TURN * self._timeout
+
+    def _done(self, peer: Peer, done: "asyncio.Task[bool]") -> None:
+        """An exchange beside others has ended."""
+        del self._aside[peer]
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            _log.error("an exchange with %s failed", peer.name, exc_info=error)
+        elif done.result() and self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash:
+            self._dirty.set()  # something changed meanwhile, or a large transfer has to go on
+
+    async def _finish(self, exchange: "_Exchange") -> bool:
+        return bool(await self._go_on(exchange))
+
+    async def _go_on(self, exchange: "_Exchange") -> bool | None:
+        """Carry an exchange on, to its end; or to the end of its turn, and return None then."""
+        peer, receipt, ended = exchange.peer, exchange.receipt, True
+        try:
+            while exchange.waiting:
+                if exchange.until is not None and asyncio.get_running_loop().time() > exchange.until:
+                    ended = False
+                    return None
+                if not await self._say(exchange):
+                    break
+        except _TurnOver:
+            ended = False
+            return None
+        except Unreachable as error:
+            self.failed += 1
+            self._gossip.break_off(peer.name)
+            self._rest(peer, str(error))
+            return False
+        finally:
+            if ended:
                 self.receipts.keep(receipt)
-            self._resting.pop(peer, None)
-            self.completed += 1
-            receipt.completed = True
-            return True
+        self._resting.pop(peer, None)
+        self.completed += 1
+        receipt.completed = True
+        return True
 
-    async def _carry(self, peer: Peer, receipt: ExchangeReceipt) -> None:
-        waiting = [self._gossip.begin(peer.name)]
-        said = 0
-        while waiting:
-            message = waiting.pop(0)
-            said += not isinstance(message, Part) or message.pause  # a burst counts once
-            if said > LONGEST_EXCHANGE:
-                _log.warning("broke off an exchange with %s after %d messages", peer.name, LONGEST_EXCHANGE)
-                return
-            receipt.tell(message)
-            payloads = self._gossip.encoded(message, peer.name)
-            await self._durable()
-            for data in payloads:
-                for reply in await self._request(peer, data, receipt):
-                    receipt.received += len(reply)
-                    before = self.learned_bytes
-                    waiting += self._receive(reply, peer)[1]
-                    receipt.learned += self.learned_bytes - before
+    async def _say(self, exchange: "_Exchange") -> bool:
+        """Send the next message of an exchange, and take the answers. Returns False if the exchange is too long."""
+        peer, message = exchange.peer, exchange.waiting.pop(0)
+        exchange.said += not isinstance(message, Part) or message.pause  # a burst counts once
+        if exchange.said > LONGEST_EXCHANGE:
+            _log.info("broke off an exchange with %s after %d messages: it goes on in the next", peer.name, LONGEST_EXCHANGE)
+            return False
+        exchange.receipt.tell(message)
+        self._gossip.links.at = asyncio.get_running_loop().time()
+        payloads = self._gossip.encoded(message, peer.name)
+        await self._durable()
+        for data in payloads:
+            for reply in await self._request(exchange, message, data):
+                exchange.waiting += self._take(exchange, reply)
+        return True
 
-    async def _request(self, peer: Peer, data: bytes, receipt: ExchangeReceipt) -> list[bytes]:
-        repeats = 0 if peer in self._resting else REPEATS
-        hasty = HASTE * self._timeout
-        known = self._selector.round_trip(peer)
-        first = hasty if known is not None and known * QUICKER <= hasty else self._timeout
-        clock = asyncio.get_running_loop()
-        over = clock.time() + (REPEATS + 0.5) * hasty
+    def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
+        """Merge an answer. Returns the responses."""
+        exchange.receipt.received += len(reply)
+        before = self.learned_bytes
+        responses = self._receive(reply, exchange.peer)[1]
+        exchange.receipt.learned += self.learned_bytes - before
+        return responses
+
+    async def _request(self, exchange: "_Exchange", message: GossipMessage, data: bytes) -> list[bytes]:
+        peer, name, clock = exchange.peer, exchange.peer.name, asyncio.get_running_loop()
+        repeats = 0 if peer in self._resting else REPEATS - exchange.tried
+        exchange.tried = 0
+        link = self._gossip.links.of(name)
+        expected = 0 if self._gossip.tracker.hash(name) == self._gossip.state.rows.state_hash else MESSAGE_BYTES
+        if isinstance(message, Resume):
+            expected = DEFAULT_LIMITS.burst_bytes
         while True:
-            receipt.sent += len(data)
+            patience = link.timeout(self._timeout, len(data), expected, last=not repeats)
+            exchange.receipt.sent += len(data)
+            self.sent += 1
+            begun = clock.time()
             try:
-                return await self._request_once(peer, data, first if repeats else self._timeout)
-            except Unreachable:
-                if not repeats or clock.time() > over or peer not in self._transport.peers():
+                replies = await self._transport.request(peer, data, patience)
+            except Unreachable as error:
+                self._sizes.requested(name, len(data), clock.time(), answered=False)
+                if clock.time() - begun >= patience / 2:
+                    link.unanswered(len(data))
+                for reply in error.replies:
+                    self._take(exchange, reply)
+                if not repeats or peer not in self._transport.peers():
                     raise
                 repeats -= 1
                 self.repeated += 1
-
-    async def _request_once(self, peer: Peer, data: bytes, patience: float) -> list[bytes]:
-        self.sent += 1
-        clock = asyncio.get_running_loop()
-        begun = clock.time()
-        try:
-            replies = await self._transport.request(peer, data, patience)
-        except Unreachable:
-            self._sizes.requested(peer.name, len(data), clock.time(), answered=False)
-            raise
-        self._sizes.requested(peer.name, len(data), clock.time(), answered=True)
-        if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
-            self._selector.answered(peer, clock.time() - begun)
-        return replies
+                if error.replies and not isinstance(message, Part):  # less is left to ask for
+                    exchange.waiting.insert(0, self._gossip.begin(name))
+                    return []
+                if exchange.until is not None and clock.time() >= exchange.until and not isinstance(message, Part):
+                    exchange.tried, exchange.said = REPEATS - repeats, exchange.said - 1
+                    exchange.waiting.insert(0, message)
+                    raise _TurnOver from None
+                continue
+            seconds = clock.time() - begun
+            self._sizes.requested(name, len(data), clock.time(), answered=True)
+            link.answered(seconds, len(data), sum(map(len, replies)))
+            if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
+                self._selector.answered(peer, seconds)
+            return replies
 
     def _receive(self, payload: bytes, sender: Peer | None) -> tuple[str, list[GossipMessage]]:
         """Merge a message, if it names its sender. Returns its sender and the responses."""
         rows = self._gossip.state.rows
+        self._gossip.links.at = asyncio.get_running_loop().time()
         self.received += 1
         known = rows.clock_mark
         try:

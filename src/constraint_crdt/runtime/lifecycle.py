@@ -197,11 +197,15 @@ class Membership:
         if self._may_write():
             self._describe_endpoints()
 
-    def describe(self) -> None:
-        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+    def hear_of_retirement(self) -> None:
+        """If the store says that this node is retired, find out whether that is over."""
         if self._gossip.retired_by is not None and not self._hears:
             self._hears = True
             self._once("retirement", self._hear_of_retirement())
+
+    def describe(self) -> None:
+        """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        self.hear_of_retirement()
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
@@ -350,7 +354,8 @@ class Membership:
         session ends.
         """
         try:
-            await self._transport.request(peer, encode_message(self._gossip.ping()), self._settings.request_timeout)
+            timeout = self._gossip.links.only_try(peer.name, self._settings.request_timeout)
+            await self._transport.request(peer, encode_message(self._gossip.ping()), timeout)
         except Unreachable:
             return
         name = self._gossip.node_id
@@ -574,6 +579,7 @@ class Runtime:
             raise
         self.answers.begin()
         self.feed.held = self._resumes_among_others()
+        self.membership.hear_of_retirement()
         if self.feed.held:
             self.tasks.once("first contact", self._meet())
         else:
@@ -685,8 +691,10 @@ class Runtime:
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()
+                    await self.exchanges.finish()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
+        await self.exchanges.close()
         await self._within_reason(self.alerts.close())
         if self.certificates is not None:
             await self.certificates.close()

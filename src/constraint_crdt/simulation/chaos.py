@@ -5,6 +5,10 @@ A history has two phases, after TigerBeetle's simulator:
 1. *Safety*: nodes write while links and nodes fail in every possible way; every invariant is checked after each step.
 2. *Liveness*: all faults end, and all nodes have to become equal within the bound of rounds.
 
+A history *of the network* has other faults: slow links, of which nodes measure the round trip and rate (satellites, modems, in one
+direction or both), single links cut, and nodes that only send or only hear. Before the rounds its nodes go on by themselves, and
+have to become equal within `AGREE_NS` of the last fault.
+
 Rules kept here:
 
 - Each history has some kinds of faults only, each to its own degree: a bug often shows best where other faults are absent.
@@ -18,7 +22,7 @@ from dataclasses import dataclass, field
 from constraint_crdt.model import IfUnknown
 from constraint_crdt.protocol.authority import OPERATOR
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.simulation.histories import History, settle
+from constraint_crdt.simulation.histories import History, is_settled, settle
 from constraint_crdt.simulation.invariants import Violation
 from constraint_crdt.simulation.steps import (
     LEAST_ROOM,
@@ -80,6 +84,13 @@ FAULTS = (
 )  # fmt: skip
 """Every kind of fault. A search in which any of them never occurred has not covered it."""
 
+
+NETWORK_FAULTS = ("slow link", "asymmetric link", "pair cut", "deaf node", "mute node")
+"""Every kind of fault of a history of the network, beside the others."""
+
+AGREE_NS = 30 * 10**9
+"""Virtual time after the last fault, in ns, within which all nodes of a history of the network have to be equal. A round of a node
+takes a second, and an exchange up to 1 s of round trip and what its bytes need at 2 kB/s."""
 
 IDS = ("x", "y", "z", "xy", "fence")
 DEFINITIONS: Sequence[Mapping[str, object]] = (
@@ -264,6 +275,8 @@ class HistoryResult:
     """Occurrences of each kind of fault."""
     written: Counter[str]
     """Occurrences of each kind of write."""
+    network: bool = False
+    """A history of the network."""
 
     def history(self) -> History | None:
         """The history to keep; None if no invariant was violated."""
@@ -275,14 +288,17 @@ class HistoryResult:
             sentence=str(self.violation),
             members=tuple(self.members),
             steps=tuple(self.steps),
+            paced=self.network,
         )
 
 
 class Chaos:
     """A history, drawn while it runs."""
 
-    def __init__(self, seed: int, *, operations: int = OPERATIONS, signed: bool = False) -> None:
-        """The same seed and number of operations give the same history. `signed`: the rows are signed."""
+    def __init__(self, seed: int, *, operations: int = OPERATIONS, signed: bool = False, network: bool = False) -> None:
+        """The same seed and number of operations give the same history. `signed`: the rows are signed. `network`: a history of the
+        network.
+        """
         self.seed = seed
         rng = self._rng = SimRng(seed)
         self._further = SimRng(~seed)
@@ -293,7 +309,9 @@ class Chaos:
         rng.shuffle(self._names)
         role = OPERATOR if signed else ""
         self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS), role) for _ in range(rng.between(5, 7))]
-        self._world = World(self.members, rng, quality=self._draw_quality(), pace=Pace(patience_ns=150_000_000), watched=True)
+        self._network = network
+        quality, pace = self._draw_quality(), Pace(patience_ns=150_000_000)
+        self._world = World(self.members, rng, quality=quality, pace=pace, watched=True, paced=network)
         self._world.harm = Harm(*(self._some(0.06) for _ in range(2)))
         self._down: set[str] = set()
         self._gone: list[str] = []
@@ -350,6 +368,8 @@ class Chaos:
             (self._collect, 0.6),
             (self._stale, 0.6),
         ]
+        if self._network:
+            happenings += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
         for happen, seconds in happenings:
             if self._rng.happens(0.6):
                 self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
@@ -399,6 +419,41 @@ class Chaos:
         sender, to = self._rng.pick(self._world.names), self._rng.pick(self._world.names)
         self._world.links.cut(sender, to)
         self._world.after(self._some_time(3.0), self._world.links.mend, sender, to)
+
+    def _slow(self) -> None:
+        """Give a link a quality of its own for a while, in both directions or in one."""
+        rng, links = self._rng, self._world.links
+        sender, to = rng.pick(self._world.names), rng.pick(self._world.names)
+        quality = Quality(
+            latency_ns=rng.pick((20_000_000, 300_000_000, 1_500_000_000)),
+            loss=rng.pick((0.0, 0.0, 0.2, 0.5)),
+            bandwidth=rng.pick((0, 600, 1_200, 8_000)),
+        )
+        lasts = self._some_time(6.0)
+        ways = [(sender, to)] if rng.happens(0.3) else [(sender, to), (to, sender)]
+        self._fired["slow link" if len(ways) > 1 else "asymmetric link"] += 1
+        for way in ways:
+            links.slow(*way, quality)
+            self._world.after(lasts, links.restore, *way)
+
+    def _cut_pair(self) -> None:
+        """Cut the link between two nodes, and no other."""
+        links, lasts = self._world.links, self._some_time(4.0)
+        one, other = self._rng.pick(self._world.names), self._rng.pick(self._world.names)
+        self._fired["pair cut"] += 1
+        for way in ((one, other), (other, one)):
+            links.cut(*way)
+            self._world.after(lasts, links.mend, *way)
+
+    def _half_cut(self) -> None:
+        """Let a node only send, or only hear."""
+        links, lasts, deaf = self._world.links, self._some_time(2.0), self._rng.happens(0.5)
+        name = self._rng.pick(self._world.names)
+        self._fired["deaf node" if deaf else "mute node"] += 1
+        for other in self._world.names:
+            way = (other, name) if deaf else (name, other)
+            links.cut(*way)
+            self._world.after(lasts, links.mend, *way)
 
     def _pause(self) -> None:
         up = self._up()
@@ -522,6 +577,16 @@ class Chaos:
 
     # --- the two phases ----------------------------------------------------------------------------------------------
 
+    def _agree(self) -> None:
+        """End all faults, and let the nodes go on by themselves until they are equal. Raises `Violation` if that takes too long."""
+        world = self._world
+        world.calm()
+        for actor in world.actors.values():
+            actor.paused_until = 0
+        world.run(world.now + AGREE_NS, lambda: is_settled(world.fleet))
+        if not is_settled(world.fleet):
+            raise Violation("liveness", f"the nodes are not equal {AGREE_NS // 10**9} s after the last fault")
+
     def run(self) -> HistoryResult:
         """Run the history to its end, or to the first violation."""
         world, violation = self._world, None
@@ -529,6 +594,8 @@ class Chaos:
             world.run(2**62, stop=lambda: self._left <= 0)
             for name in sorted(self._down):
                 world.start(name, "kept")
+            if self._network:
+                self._agree()
             settle(world.fleet)
         except Violation as found:
             violation = found
@@ -544,6 +611,7 @@ class Chaos:
             checks=invariants.checks if invariants else 0,
             fired=Counter({kind: times for kind, times in self._fired.items() if times}),
             written=world.fleet.written,
+            network=self._network,
         )
 
 
@@ -570,20 +638,25 @@ class SearchExtent:
         self.fired += other.fired
         self.written += other.written
 
+    network: bool = False
+    """Histories of the network."""
+
     def never_fired(self) -> list[str]:
         """The kinds of faults that never occurred: the search says nothing about them."""
-        return [fault for fault in FAULTS if not self.fired[fault]]
+        return [fault for fault in FAULTS + (NETWORK_FAULTS if self.network else ()) if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
         """The kinds of writes missing from the search."""
         return [kind for kind in WRITES if not self.written[kind]]
 
 
-def search_seeds(first: int, count: int, *, signed: bool = False) -> tuple[SearchExtent, History | None]:
-    """Run the histories of `count` seeds, up to the first violation. `signed`: of fleets whose rows are signed."""
-    tally = SearchExtent()
+def search_seeds(first: int, count: int, *, signed: bool = False, network: bool = False) -> tuple[SearchExtent, History | None]:
+    """Run the histories of `count` seeds, up to the first violation. `signed`: of fleets whose rows are signed. `network`:
+    histories of the network.
+    """
+    tally = SearchExtent(network=network)
     for seed in range(first, first + count):
-        outcome = Chaos(seed, signed=signed).run()
+        outcome = Chaos(seed, signed=signed, network=network).run()
         tally.add(SearchExtent(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:

@@ -24,7 +24,7 @@ from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.authority import OPERATOR, MemberOfFleet
 from constraint_crdt.protocol.gossip_node import GossipNode
-from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Part, Ping, Sync, decode_message
+from constraint_crdt.protocol.messages import Ack, Delta, GossipMessage, Part, Ping, Resume, Sync, decode_message
 from constraint_crdt.simulation.invariants import Invariants, Violation
 from constraint_crdt.simulation.steps import (
     AnyStep,
@@ -138,13 +138,20 @@ class SentMessage:
     wants_reply: bool
     mutations: int
     """The carried mutations; of a message in parts, the last part carries all."""
+    is_last: bool = True
+    """False: more of the same answer follows at once."""
+    is_resume: bool = False
+    """A question for the rest of a transfer: later there is less to ask for."""
 
 
 class Fleet:
     """A fleet: carries out steps."""
 
-    def __init__(self, members: Sequence[NodeStart], *, watched: bool = True, limits: Limits = LIMITS) -> None:
-        """`watched`: invariants are checked at every step, at several times the cost."""
+    def __init__(self, members: Sequence[NodeStart], *, watched: bool = True, limits: Limits = LIMITS, paced: bool = False) -> None:
+        """`watched`: invariants are checked at every step, at several times the cost. `paced`: nodes measure their links by the
+        times of the steps, and pace large messages.
+        """
+        self.paced = paced
         self.invariants = Invariants() if watched else None
         self.unsaved_lost = 0
         """Crashes that lost an unacknowledged write."""
@@ -211,6 +218,8 @@ class Fleet:
         if host is None or host.node is None:
             return
         host.time = step.time or host.time
+        if self.paced:  # a whole exchange takes no time, so nothing in it can be paced
+            host.node.links.at = None if isinstance(step, WholeExchange) else host.time / 1e9
         self._act(host, host.node, step)
 
     def _act(self, host: Host, node: GossipNode, step: AnyStep) -> None:
@@ -383,7 +392,10 @@ class Fleet:
                 last = data is pieces[-1]
                 mutations = mutations_in(message) if last else 0
                 name = number, len(self._sent)
-                sent = SentMessage(name, host.name, to, data, last and not isinstance(message, Ack), mutations)
+                sent = SentMessage(
+                    name, host.name, to, data, last and not isinstance(message, Ack), mutations,
+                    is_last=last and message is messages[-1], is_resume=isinstance(message, Resume),
+                )  # fmt: skip
                 self._sent.append(sent)
                 self._messages[sent.name] = sent
 
@@ -436,6 +448,7 @@ class Fleet:
         other = self._hosts.get(peer)
         if other is None or other.node is None or other is host:
             return
+        other.node.links.at = None
         for _ in range(ATTEMPTS):
             self._talk(host, other)
             a, b = host.node, other.node

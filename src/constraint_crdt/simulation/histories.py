@@ -29,6 +29,13 @@ SPARE_ROUNDS = 1
 """Rounds beyond the least possible, ceil(log3 n), that may pass until all nodes are equal."""
 
 
+def is_settled(fleet: Fleet) -> bool:
+    """True if all running nodes agree on who is retired, and all others of them are equal."""
+    nodes = fleet.nodes
+    readings = {tuple(node.state.retirements) for node in nodes.values()}
+    return len(readings) <= 1 and len({node.state_hash for name, node in nodes.items() if name not in set().union(*readings)}) <= 1
+
+
 def settle(fleet: Fleet) -> None:
     """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different.
 
@@ -82,12 +89,14 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     """The violation in words."""
     members: tuple[NodeStart, ...]
     steps: tuple[AnyStep, ...]
+    paced: bool = False
+    """The nodes measure their links."""
 
 
-def replay(members: Sequence[NodeStart], steps: Sequence[AnyStep]) -> Violation | None:
-    """Carry out a history and its liveness phase; returns the violation, or None."""
+def replay(members: Sequence[NodeStart], steps: Sequence[AnyStep], *, paced: bool = False) -> Violation | None:
+    """Carry out a history and its liveness phase; returns the violation, or None. `paced`: as in `History`."""
     try:
-        fleet = Fleet(members)
+        fleet = Fleet(members, paced=paced)
         for step in steps:
             fleet.apply(step)
         settle(fleet)
@@ -144,8 +153,9 @@ class _Spent(Exception):
 class _Attempts:
     """Replays candidates, and keeps the best still violating the invariant."""
 
-    def __init__(self, members: Sequence[NodeStart], steps: Sequence[AnyStep], invariant: str, most: int) -> None:
-        self.members, self.steps = list(members), list(steps)
+    def __init__(self, history: History, most: int) -> None:
+        self.members, self.steps, invariant = list(history.members), list(history.steps), history.invariant
+        self._paced = history.paced
         self._alike = DIVERGENCE if invariant in DIVERGENCE else {invariant}
         self._left = most
 
@@ -167,7 +177,7 @@ class _Attempts:
         self._left -= 1
         if self._left < 0:
             raise _Spent
-        violation = replay(members, steps)
+        violation = replay(members, steps, paced=self._paced)
         return violation is not None and violation.invariant in self._alike
 
 
@@ -176,7 +186,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
 
     Raises `ValueError` if the history leads to no violation.
     """
-    attempts = _Attempts(history.members, history.steps, history.invariant, most_replays)
+    attempts = _Attempts(history, most_replays)
     try:
         _exchange_whole(attempts)
         before = None
@@ -192,7 +202,7 @@ def shrink(history: History, *, most_replays: int = MOST_REPLAYS) -> History:
         _leave_out(attempts.members, attempts.try_members)
     except _Spent:
         pass
-    violation = replay(attempts.members, attempts.steps)
+    violation = replay(attempts.members, attempts.steps, paced=history.paced)
     if violation is None:
         raise InvalidValue("nothing goes wrong in this history")
     return msgspec.structs.replace(

@@ -6,6 +6,10 @@ Rules kept here:
   in which they were scheduled.
 - Nodes behave as running nodes do: each begins an exchange per interval of its own clock, one at a time, while it answers others;
   it waits for a reply, sends its question again `RETRIES` times, then gives up.
+- In a *paced* world they measure their links, too: timeouts follow the link, large messages are paced, an answer belongs to the
+  question that it answers, and no exchange begins with a peer that is being sent a large message. Histories of other worlds are as
+  they were before there was pacing.
+- A link may have a quality of its own, in one direction or both: a slow link is a fault like any other.
 - Time decides only the order of events and the readings of clocks. The fleet carries out the events, as `steps`.
 
 `SimRng` is SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014): 64 bits of state, the same
@@ -14,13 +18,14 @@ numbers on every machine and version of Python, and no good for secrets.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from heapq import heappop, heappush
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from math import log
 from typing import Any, TypeVar
 
-from constraint_crdt.protocol.peers import PeerChoice
-from constraint_crdt.simulation.fleet import Fleet, SentMessage
+from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
+from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice
+from constraint_crdt.simulation.fleet import LIMITS, Fleet, SentMessage
 from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
@@ -102,6 +107,15 @@ class Quality:
 STRAGGLE = 40
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The message that an answer belongs to."""
+
+    by: str
+    at: int
+    """The time in ns at which it was sent."""
+
+
 class Links:
     """All links of a fleet. `fired` counts the occurrences of each kind of fault."""
 
@@ -110,6 +124,7 @@ class Links:
         self.fired = fired
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
+        self._slow: dict[tuple[str, str], Quality] = {}
         self._group_of: dict[str, int] = {}
         self._free_at: dict[tuple[str, str], int] = {}
         self._latest: dict[tuple[str, str], int] = {}
@@ -121,6 +136,21 @@ class Links:
     def mend(self, sender: str, to: str) -> None:
         """End a cut."""
         self._cut.discard((sender, to))
+
+    def slow(self, sender: str, to: str, quality: Quality) -> None:
+        """Give the link from a node to another a quality of its own; the other direction is not touched."""
+        self._slow[sender, to] = quality
+
+    def restore(self, sender: str, to: str) -> None:
+        """Give a link the quality of all links again."""
+        self._slow.pop((sender, to), None)
+
+    def heal(self) -> None:
+        """End all cuts, partitions, slow links, losses and stragglers. Latency and bandwidth stay."""
+        self._cut.clear()
+        self._slow.clear()
+        self._group_of.clear()
+        self.quality = replace(self.quality, loss=0.0, straggling=0.0)
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
         """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
@@ -135,7 +165,8 @@ class Links:
 
     def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
         """The arrival times in ns of a message sent now: none, one or two."""
-        rng, quality, link = self._rng, self.quality, (sender, to)
+        rng, link = self._rng, (sender, to)
+        quality = self._slow.get(link, self.quality)
         if not self.connected(sender, to):
             self.fired["cut" if link in self._cut else "partition"] += 1
             return []
@@ -147,16 +178,15 @@ class Links:
         if rng.happens(quality.loss):
             self.fired["loss"] += 1
             return []
-        arrivals = [leaves + self._travel()]
+        arrivals = [leaves + self._travel(quality)]
         if rng.happens(quality.duplication):
             self.fired["duplication"] += 1
-            arrivals.append(leaves + self._travel())
+            arrivals.append(leaves + self._travel(quality))
         self.fired["reordering"] += min(arrivals) < self._latest.get(link, 0)
         self._latest[link] = max(arrivals)
         return sorted(arrivals)
 
-    def _travel(self) -> int:
-        quality = self.quality
+    def _travel(self, quality: Quality) -> int:
         travel = quality.latency_ns + (int(self._rng.exponential(quality.jitter_ns)) if quality.jitter_ns else 0)
         if self._rng.happens(quality.straggling):
             self.fired["straggling"] += 1
@@ -175,6 +205,23 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
+class BegunExchange:
+    """An exchange that a node began."""
+
+    peer: str
+    begun: int
+    """The time in ns."""
+    question: SentMessage | None = None
+    asked: Question | None = None
+    """The same, in a paced world."""
+    heard: int = 0
+    """Bytes of the answer to it so far."""
+    tries: int = 0
+    turn: int = 0
+    """The number of its questions: a timeout of an earlier question is ignored."""
+
+
+@dataclass(slots=True, eq=False)
 class SimulatedNode:
     """The world's view of a node."""
 
@@ -190,12 +237,8 @@ class SimulatedNode:
     """Processing time per message."""
     room: int = 0
     """The largest message in bytes; 0: the node's default."""
-    peer: str | None = None
-    """The peer of the exchange it began."""
-    question: SentMessage | None = None
-    tries: int = 0
-    turn: int = 0
-    """The number of its questions: a timeout of an earlier question is ignored."""
+    exchanges: dict[str, BegunExchange] = field(default_factory=dict)
+    """The exchanges it began, by peer: one at a time, or in a paced world one within its turn."""
     bytes: int = 0
     """Bytes sent."""
 
@@ -220,8 +263,12 @@ class World:
         pace: Pace,
         choice: PeerChoice | None = None,
         watched: bool,
+        paced: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
-        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps."""
+        """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps. `paced`:
+        nodes measure their links. `limits`: of each node.
+        """
         self.rng = rng
         self.fired: Counter[str] = Counter()
         """Occurrences of each kind of fault."""
@@ -232,7 +279,10 @@ class World:
         self.pace = pace
         self.harm = Harm()
         self.steps: list[AnyStep] = []
-        self.fleet = Fleet(members, watched=watched)
+        self.fleet = Fleet(members, watched=watched, paced=paced, limits=limits)
+        self._paced = paced
+        self._cause: Question | None = None
+        """The question that the messages of the present step belong to."""
         self._choice = choice
         self._watched = watched
         self._number = 0
@@ -286,9 +336,18 @@ class World:
         """True if a node is up."""
         return self.fleet.node(name) is not None
 
+    def calm(self) -> None:
+        """End all faults, those that are due later too. Messages under way arrive, and nodes go on with their exchanges."""
+        self.links.heal()
+        self.harm = Harm()
+        kept = (self._round, self._arrive, self._lose_patience, self._forget_unused)
+        self._agenda = [each for each in self._agenda if each[2] in kept]
+        heapify(self._agenda)
+
     def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
-        self._end(actor)
+        for exchange in list(actor.exchanges.values()):
+            self._end(actor, exchange)
         self.perform(Crash, actor)
 
     def start(self, name: str, disk: str, incarnation: int = 0, peer: str = "") -> SimulatedNode:
@@ -311,13 +370,28 @@ class World:
 
     def _round(self, actor: SimulatedNode) -> None:
         self.after(self.pace.interval_ns / actor.rate * (0.8 + 0.4 * self.rng.random()), self._round, actor)
-        if actor.peer is not None or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
+        if self._is_busy(actor) or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
         peer = self._peer_of(actor)
-        if peer == actor.name:
+        if peer == actor.name or peer in actor.exchanges or (self._paced and self._is_transferring(actor, peer)):
             return
-        actor.peer = peer
-        self._ask(actor, self.perform(Begin, actor, peer=peer, room=actor.room))
+        exchange = actor.exchanges[peer] = BegunExchange(peer, self.now)
+        self._begin(actor, exchange)
+
+    def _is_busy(self, actor: SimulatedNode) -> bool:
+        """True if a node begins no exchange now. In a paced world an exchange beyond its turn goes on beside others."""
+        if not self._paced:
+            return bool(actor.exchanges)
+        return any(self.now - exchange.begun < HASTE * self.pace.patience_ns for exchange in actor.exchanges.values())
+
+    def _is_transferring(self, actor: SimulatedNode, peer: str) -> bool:
+        node = self.fleet.nodes[actor.name]
+        node.links.at = self.clock_of(actor) / 1e9
+        return node.is_transferring(peer)
+
+    def _begin(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
+        self._cause = Question(actor.name, self.now)
+        self._ask(actor, exchange, self.perform(Begin, actor, peer=exchange.peer, room=actor.room))
 
     def _peer_of(self, actor: SimulatedNode) -> str:
         if self._choice is None:
@@ -325,39 +399,61 @@ class World:
         round_ = self.now // self.pace.interval_ns
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
-    def _ask(self, actor: SimulatedNode, sent: Sequence[SentMessage]) -> None:
+    def _ask(self, actor: SimulatedNode, exchange: BegunExchange, sent: Sequence[SentMessage]) -> None:
         """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
-            self._end(actor)
+            self._end(actor, exchange)
             return
-        self._drop_question(actor)
-        actor.question, actor.tries = question, 0
+        self._drop_question(exchange)
+        exchange.question, exchange.asked, exchange.tries, exchange.heard = question, self._cause, 0, 0
         self._uses[question.name] += 1
-        self._wait(actor)
+        self._wait(actor, exchange)
 
-    def _wait(self, actor: SimulatedNode) -> None:
-        actor.turn += 1
-        self.after(self.pace.patience_ns, self._lose_patience, actor, actor.turn)
+    def _wait(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
+        exchange.turn += 1
+        patience: float = self.pace.patience_ns
+        link = self._link(actor, exchange)
+        if link is not None and exchange.question is not None:
+            last = exchange.tries == RETRIES
+            patience = link.timeout(patience / 1e9, len(exchange.question.data), MESSAGE_BYTES, last=last) * 1e9
+        self.after(patience, self._lose_patience, actor, exchange, exchange.turn)
 
-    def _lose_patience(self, actor: SimulatedNode, turn: int) -> None:
-        if actor.question is None or actor.turn != turn:
+    def _link(self, actor: SimulatedNode, exchange: BegunExchange) -> LinkEstimate | None:
+        """The link to the peer of an exchange, in a paced world."""
+        node = self.fleet.node(actor.name) if self._paced else None
+        return None if node is None else node.links.of(exchange.peer)
+
+    def _lose_patience(self, actor: SimulatedNode, exchange: BegunExchange, turn: int) -> None:
+        if exchange.question is None or exchange.turn != turn:
             return
-        if actor.tries < RETRIES and self.is_up(actor.name):
-            actor.tries += 1
-            self.fired["retry"] += 1
-            self._post(actor.question)
-            self._wait(actor)
-        else:
-            self._end(actor)
+        link = self._link(actor, exchange)
+        if link is not None:
+            link.unanswered(len(exchange.question.data))
+        if exchange.tries >= RETRIES or not self.is_up(actor.name):
+            node = self.fleet.node(actor.name) if self._paced else None
+            if node is not None:
+                node.break_off(exchange.peer)
+            self._end(actor, exchange)
+            return
+        exchange.tries += 1
+        self.fired["retry"] += 1
+        if self._paced and exchange.question.is_resume:
+            tries = exchange.tries
+            self._begin(actor, exchange)
+            exchange.tries = tries
+            return
+        self._cause = exchange.asked = Question(actor.name, self.now)
+        self._post(exchange.question)
+        self._wait(actor, exchange)
 
-    def _end(self, actor: SimulatedNode) -> None:
-        self._drop_question(actor)
-        actor.peer = None
+    def _end(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
+        self._drop_question(exchange)
+        actor.exchanges.pop(exchange.peer, None)
 
-    def _drop_question(self, actor: SimulatedNode) -> None:
-        if actor.question is not None:
-            name, actor.question = actor.question.name, None
+    def _drop_question(self, exchange: BegunExchange) -> None:
+        if exchange.question is not None:
+            name, exchange.question = exchange.question.name, None
             self._release(name)
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -368,7 +464,7 @@ class World:
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
         self._uses[sent.name] += len(arrivals)
         for time in arrivals:
-            self._at(time, self._arrive, sent)
+            self._at(time, self._arrive, sent, self._cause)
         if not arrivals and not self._uses[sent.name]:
             self._at(self.now, self._forget_unused, sent.name)  # not at once: its sender may be about to wait for a reply
 
@@ -385,25 +481,42 @@ class World:
         del self._uses[name]
         self.fleet.forget_message(name)
 
-    def _arrive(self, sent: SentMessage) -> None:
+    def _arrive(self, sent: SentMessage, cause: Question | None) -> None:
         actor = self.actors[sent.to]
         ready = max(actor.paused_until, actor.free_at)
         if ready > self.now:
             self.fired["pause" if actor.paused_until > self.now else "slow processing"] += 1
-            self._at(ready, self._arrive, sent)
+            self._at(ready, self._arrive, sent, cause)
             return
         actor.free_at = self.now + actor.process_ns
         if self._watched and self._harmed(sent, actor):
             self._release(sent.name)
             return
         again = self._uses[sent.name] > 1
+        is_answer = cause is not None and cause.by == sent.to
         if self.is_up(sent.to):
+            self._cause = Question(sent.to, self.now) if is_answer else cause
             replies = self.perform(Deliver, actor, message=sent.name, again=again, room=actor.room)
-            if actor.peer == sent.sender:
-                self._ask(actor, replies)
+            if self._paced:
+                self._hear(actor, sent, cause if is_answer else None, replies)
+            elif sent.sender in actor.exchanges:
+                self._ask(actor, actor.exchanges[sent.sender], replies)
         else:
             self.fired["nobody there"] += 1
         self._release(sent.name)
+
+    def _hear(self, actor: SimulatedNode, sent: SentMessage, question: Question | None, replies: Sequence[SentMessage]) -> None:
+        """A node of a paced world heard a message; `question`: its own question that the message answers, if any."""
+        exchange = actor.exchanges.get(sent.sender)
+        link = None if exchange is None else self._link(actor, exchange)
+        if question is None or exchange is None or link is None:
+            return
+        current = exchange.asked is question
+        exchange.heard += current * len(sent.data)
+        if sent.is_last and current and exchange.question is not None:
+            link.answered((self.now - question.at) / 1e9, len(exchange.question.data), exchange.heard)
+        if replies or (sent.is_last and current):
+            self._ask(actor, exchange, replies)
 
     def _harmed(self, sent: SentMessage, actor: SimulatedNode) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""

@@ -10,7 +10,7 @@ Rules for every transport:
 2. Fleets never mix: a transport sees and answers only peers of its own fleet.
 3. `peers()` and `changed` are hints. Only an answered request proves a live peer.
 4. The handler and `changed` run on the loop of the `open` call, and never inside a call into the transport.
-5. A request has all replies, in order, or raises `Unreachable`. A part of the replies is no answer.
+5. A request has all replies, in order, or raises `Unreachable`. A part of the replies is no answer; the error may have it.
 6. An exception of a handler costs its requester the answer, without any other effect.
 7. Each request's handler is a task, so handlers run interleaved. Requests beyond the limit of a transport stay unanswered. A
    running handler is cancelled when its transport closes or reopens.
@@ -57,7 +57,12 @@ class TransportError(ConstraintCrdtError):
 
 
 class Unreachable(TransportError):
-    """A request got no answer: the peer is gone, cut off, too slow, or failed at answering."""
+    """A request got no answer, or only the beginning: the peer is gone, cut off, too slow, or failed at answering."""
+
+    def __init__(self, message: str, replies: Sequence[bytes] = ()) -> None:
+        """`replies`: those that arrived, in their order."""
+        super().__init__(message)
+        self.replies = replies
 
 
 class Transport(Protocol):

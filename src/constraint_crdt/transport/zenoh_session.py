@@ -484,19 +484,28 @@ class ZenohSession:
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
         self._traffic.sent += len(check_payload(payload))
-        page = await self._fetch(peer, payload, None, 0, timeout)
+        replies: list[bytes] = []
+        try:
+            await self._fetch_all(peer, payload, timeout, replies)
+        except Unreachable as error:
+            error.replies = (*replies, *error.replies)
+            raise
+        finally:
+            self._traffic.received += sum(map(len, replies))
+        return replies
+
+    async def _fetch_all(self, peer: Peer, payload: bytes, seconds: float, replies: list[bytes]) -> None:
+        """Request all pages, and add their replies to `replies`."""
+        page = await self._fetch(peer, payload, None, 0, seconds)
         if page.header is None:
             raise Unreachable(f"{peer.name} did not answer")
         token, total = page.header.token, page.header.total
-        replies, size = page.payloads, sum(map(len, page.payloads))
+        replies += page.payloads
         while len(replies) < total:
-            page = await self._fetch(peer, b"", encode_turn(token, len(replies)), len(replies), timeout)
+            page = await self._fetch(peer, b"", encode_turn(token, len(replies)), len(replies), seconds)
             replies += page.payloads
-            size += sum(map(len, page.payloads))
-            if not page.payloads or size > ANSWER_BYTES:
+            if not page.payloads or sum(map(len, replies)) > ANSWER_BYTES:
                 raise Unreachable(f"{peer.name} answered only {len(replies)} of {total} parts")
-        self._traffic.received += size
-        return replies
 
     async def close(self) -> None:
         """Close within `CANCEL_SECONDS` and `CLOSE_SECONDS`; slower parts end in the background."""
@@ -561,7 +570,7 @@ class ZenohSession:
             async with asyncio.timeout(seconds):
                 return await fetched
         except TimeoutError:
-            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s") from None
+            raise Unreachable(f"{peer.name} did not answer within {seconds:g} s", tuple(page.payloads)) from None
         except zenoh.ZError as error:
             raise Unreachable(f"{peer.name} could not be asked: {error}") from None
         finally:
