@@ -60,7 +60,7 @@ from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
-from constraint_crdt.transport import LinkingTransport, Standing, Transport
+from constraint_crdt.transport import LinkingTransport, RoleTransport, Standing, Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
@@ -76,9 +76,7 @@ def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
 
 def standing(transport: Transport) -> Standing:
     """The role of this node. Without links of its own making every node is a peer."""
-    return (
-        transport.standing if isinstance(transport, LinkingTransport) else Standing("peer", "every node has a link to every other")
-    )
+    return transport.standing if isinstance(transport, RoleTransport) else Standing("peer", "every node has a link to every other")
 
 
 class Answers:

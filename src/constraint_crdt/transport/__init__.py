@@ -157,6 +157,11 @@ class LinkingTransport(Protocol):
     def links(self) -> Mapping[str, LinkKind]:
         """The names of the peers, each with its link."""
 
+
+@runtime_checkable
+class RoleTransport(Protocol):
+    """A transport whose nodes have roles."""
+
     @property
     def standing(self) -> Standing:
         """The present role of this node."""

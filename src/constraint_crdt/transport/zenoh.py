@@ -436,7 +436,7 @@ class ZenohTransport:
 
     @property
     def standing(self) -> Standing:
-        """See `LinkingTransport.standing`."""
+        """See `RoleTransport.standing`."""
         routers = () if self._session is None else tuple(sorted(self._session.routers()))
         lacks = self._rule is not None and self._rule.is_large and not self._rule.servers
         return Standing(self._present.role, self._choice.why, routers, lacks)
