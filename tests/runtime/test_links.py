@@ -13,7 +13,7 @@ from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.operations.command import Lines, Table
 from constraint_crdt.operations.nodes import show_links, show_nodes, show_status
 from constraint_crdt.operations.operation import Empty, Paged
-from constraint_crdt.transport import ANSWERS_AT_ONCE, LinkKind, MemoryTransport, Sought
+from constraint_crdt.transport import ANSWERS_AT_ONCE, LinkKind, MemoryTransport, Sought, Standing
 
 from .fleet import QUICK, agreed, eventually
 
@@ -163,3 +163,26 @@ async def test_links_are_shown_by_status_nodes_and_doctor() -> None:
 def test_no_links_are_shown_in_words() -> None:
     assert show_links({}) == "to no other node"
     assert show_links({"router": 3}) == "3 through a router"
+
+
+class WithRole(Linking):
+    """A transport whose node is a client in a fleet that lacks servers."""
+
+    @property
+    def standing(self) -> Standing:
+        return Standing("client", "60 nodes: a client of 2 routers", ("b",), lacks_servers=True)
+
+
+async def test_the_role_is_told_to_others_and_shown_by_status_and_doctor() -> None:
+    network = MemoryNetwork()
+    async with AsyncExitStack() as running:
+        a = await running.enter_async_context(node_on("a", WithRole(network)))
+        b = await running.enter_async_context(node_on("b", Linking(network)))
+        await eventually(lambda: agreed([a, b]) and a.status().peers == 1)
+        assert [b.gossip.state.nodes[name].role for name in "ab"] == ["client", ""]
+        status = a.status()
+        assert (status.role, status.role_rule, status.routers) == ("client", "60 nodes: a client of 2 routers", ("b",))
+        assert "client (60 nodes: a client of 2 routers), through b" in str(show_status(status, Empty(), Namespace()))
+        assert any("no node has an address" in each.what for each in a.diagnosis.look().findings)
+        assert b.status().role == "peer"
+        assert not any("no node has an address" in each.what for each in b.diagnosis.look().findings)
