@@ -115,7 +115,7 @@ class Composer:
             state_hash=rows.state_hash,
             base=talk.common.name(known.replica),
             basis=talk.common,
-            changes=changed_entries(talk.common, mark),
+            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
             time=local.time.own(),
         )
 
@@ -144,10 +144,10 @@ class Composer:
             return rest[0]
         if known is not None and known.mark is not None:
             rows = self._local.state.rows
-            few = rows.clock_mark.count - known.mark.count <= UNASKED  # necessary and O(1); the sufficient test is O(rows)
+            few = rows.clock_mark.count - known.mark.count <= UNASKED  # necessary, and always O(1)
             total = known.mark.total  # equal of equal clocks
             stated = few and total in [each.mark.total for each in self._tracker.conversation(peer).statements]
-            if stated and 0 < rows.ahead_of(known.mark.entries) <= UNASKED and rows.serves(known.mark.entries):
+            if stated and 0 < rows.ahead_of(known.mark) <= UNASKED and rows.serves(known.mark):
                 return self.transfer(known, known.mark)
         return self.ping(peer)
 
@@ -184,9 +184,9 @@ class Composer:
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
         self._tracker.conversation(peer.replica.node_id).state(mine, state_hash)
-        if not rows.serves(theirs.entries):
+        if not rows.serves(theirs):
             return self.sync(peer)
-        runs = rows.since(theirs.entries) if lacks is None else rows.runs(lacks)
+        runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
         more = sum([run.hi - run.lo for run in runs])
         return Delta(
             node=local.replica,
@@ -512,7 +512,7 @@ class Exchange:
             self._tracker.evidence(peer, theirs, None)
             if stripped:
                 clocks = theirs.total, rows.clock_mark.total
-                if not rows.ahead_of(theirs.entries) or talk.stripped == clocks:
+                if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)

@@ -382,7 +382,7 @@ class ExchangeLoop:
         """Merge a message, if it names its sender. Returns its sender and the responses."""
         rows = self._gossip.state.rows
         self.received += 1
-        known = rows.clock_entries
+        known = rows.clock_mark
         try:
             message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
         except ConstraintCrdtError as error:
