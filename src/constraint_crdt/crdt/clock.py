@@ -3,7 +3,8 @@
 A vector clock maps a replica to a seq: everything of its row up to there has been taken in. Equal clocks mean equal knowledge.
 Entries only grow, and a replica without an entry stands at 0. Zeros are never stored, so equality is equality of entries.
 `VectorClock` is the value for users. `ClockMark` is a frozen clock with its digest sum: two peers name it to each other in 8
-bytes instead of spelling it out. `Merge` is the interface of all state-based CRDTs: `merge` is commutative, associative,
+bytes instead of spelling it out. `ClockLog` knows which entries changed after a recent mark, so that comparing a clock of thousands
+of entries with it costs as much as changed. `Merge` is the interface of all state-based CRDTs: `merge` is commutative, associative,
 idempotent and never takes knowledge away.
 
 `HybridClock` is the time of a node: its own clock, raised by the clocks of peers. Nodes with slightly different clocks read the
@@ -24,9 +25,10 @@ import enum
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple, Self
 
 from constraint_crdt.crdt.digest import Digest, replica_bytes
@@ -176,12 +178,13 @@ class ClockMark:
     def __init__(
         self, entries: dict[Replica, int], total: int, count: int, digest: Digest, order: list[Replica] | None = None
     ) -> None:
+        """`order`: the replicas sorted, shared with marks of the same replicas; empty until it is needed."""
         self.entries = entries
         self.total = total
         self.count = count
         """The sum of the seqs. The clock of a life only grows, so of two of its clocks the larger sum is the later."""
         self._digest = digest
-        self._order = order
+        self._order = [] if order is None else order
         self._name: tuple[Replica, bytes] | None = None
 
     @classmethod
@@ -205,9 +208,15 @@ class ClockMark:
     __hash__ = None  # type: ignore[assignment]  # nothing keys by a mark
 
     def changed(self, changes: Iterable[tuple[Replica, int]]) -> "ClockMark":
-        """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries)."""
-        digest = self._digest
-        entries, total, count, same_keys = self.entries.copy(), self.total, self.count, True
+        """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries).
+
+        Without a change it is this mark, in O(changes).
+        """
+        digest, now = self._digest, self.entries
+        changes = [(replica, seq) for replica, seq in changes if now.get(replica, 0) != seq]
+        if not changes:
+            return self
+        entries, total, count, same_keys = now.copy(), self.total, self.count, True
         for replica, seq in changes:
             before = entries.get(replica, 0)
             if before == seq:
@@ -246,18 +255,54 @@ class ClockMark:
     @property
     def order(self) -> list[Replica]:
         """The replicas sorted, the target of indexes on the wire. O(n log n) once, then shared with marks of the same replicas."""
-        if self._order is None:
-            self._order = sorted(self.entries)
+        if not self._order:
+            self._order += sorted(self.entries)
         return self._order
 
     def index(self, replica: Replica) -> int | None:
         """Where `replica` stands in `order`, or None."""
-        if replica not in self.entries:
-            return None
-        if self._order is None:
-            self._order = sorted(self.entries)
-        return bisect_left(self._order, replica)
+        return bisect_left(self.order, replica) if replica in self.entries else None
 
+
+class ClockLog:
+    """The latest changes of a clock: which entries changed after one of its recent marks. Bounded in changes and marks."""
+
+    __slots__ = ("_changed", "_count", "_marks")
+
+    def __init__(self) -> None:
+        self._changed: deque[Replica] = deque(maxlen=LOGGED)
+        self._count = 0
+        """All changes so far; the last of them are in `_changed`."""
+        self._marks: dict[int, int] = {}
+        """Of each mark, by its total, the changes before it; the oldest first."""
+
+    def note(self, replica: Replica) -> None:
+        """An entry changed, or something else about its row that a reader of the log looks for."""
+        self._changed.append(replica)
+        self._count += 1
+
+    def note_mark(self, mark: ClockMark) -> None:
+        """The clock is this mark now."""
+        self._marks[mark.total] = self._count
+        if len(self._marks) > LOGGED:
+            del self._marks[next(iter(self._marks))]
+
+    def since(self, mark: ClockMark) -> Collection[Replica] | None:
+        """The replicas noted after the clock was `mark`, each once; None if that is not known. O(changes since)."""
+        before = self._marks.get(mark.total)
+        if before is None or self._count - before > len(self._changed):
+            return None
+        return dict.fromkeys(islice(reversed(self._changed), self._count - before))
+
+    def clear(self) -> None:
+        """Forget everything: entries went down."""
+        self._changed.clear()
+        self._count = 0
+        self._marks.clear()
+
+
+LOGGED = 1024
+"""The changes of a clock, and its marks, that a `ClockLog` knows."""
 
 SECOND = 1_000_000_000
 """ns."""

@@ -264,7 +264,7 @@ class Evidence:
 
     def _lacking(self, mark: ClockMark) -> int:
         rows = self._gossip.state.rows
-        return 0 if mark == rows.clock_mark else rows.ahead_of(mark.entries)
+        return 0 if mark == rows.clock_mark else rows.ahead_of(mark)
 
     def _beyond(self, mark: ClockMark, lacking: int) -> int:
         """The mutations of a clock beyond this node's, given the number of mutations missing in the clock: a difference of sums."""

@@ -121,7 +121,7 @@ class Composer:
             state_hash=rows.state_hash,
             base=talk.common.name(known.replica),
             basis=talk.common,
-            changes=changed_entries(talk.common, mark),
+            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
             time=local.time.own(),
         )
 
@@ -161,7 +161,7 @@ class Composer:
         total = mark.total  # equal of equal clocks
         if total not in [each.mark.total for each in self._tracker.conversation(known.replica.node_id).statements]:
             return None
-        return self.transfer(known, mark) if 0 < rows.ahead_of(mark.entries) <= most and rows.serves(mark.entries) else None
+        return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
         """The question for the rest of a peer's transfer, if any; or before it what is new here, if that is little.
@@ -210,9 +210,9 @@ class Composer:
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
         self._tracker.conversation(peer.replica.node_id).state(mine, state_hash)
-        if not rows.serves(theirs.entries):
+        if not rows.serves(theirs):
             return self.sync(peer)
-        runs = rows.since(theirs.entries) if lacks is None else rows.runs(lacks)
+        runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
         more = sum([run.hi - run.lo for run in runs])
         return Delta(
             node=local.replica,
@@ -553,7 +553,7 @@ class Exchange:
             self._tracker.evidence(peer, theirs, None)
             if stripped:
                 clocks = theirs.total, rows.clock_mark.total
-                if not rows.ahead_of(theirs.entries) or talk.stripped == clocks:
+                if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
             if self._outbound.is_sending(peer.replica, self._composer.patience(peer.replica.node_id)):

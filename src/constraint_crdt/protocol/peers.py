@@ -41,7 +41,7 @@ Rules of policies:
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
@@ -81,11 +81,16 @@ def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | No
     return sum(by) if min(by, default=1) > 0 else None
 
 
-def changed_entries(base: ClockMark, now: ClockMark) -> list[Entry]:
-    """The entries of `now` that differ from `base`, 0 for replicas that only `base` has."""
+def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] | None = None) -> list[Entry]:
+    """The entries of `now` that differ from `base`, 0 for replicas that only `base` has.
+
+    `among`: the replicas whose entries may differ, where that is known: then O(`among`), else O(entries).
+    """
     if base == now:
         return []
     before, after = base.entries, now.entries
+    if among is not None:
+        return [(each, after.get(each, 0)) for each in among if before.get(each, 0) != after.get(each, 0)]
     changes: list[Entry] = [(replica, seq) for replica, seq in after.items() if replica not in before or before[replica] != seq]
     changes += [(replica, 0) for replica in before if replica not in after]
     return changes

@@ -507,7 +507,7 @@ class ExchangeLoop:
         rows = self._gossip.state.rows
         self._gossip.links.at = asyncio.get_running_loop().time()
         self.received += 1
-        known = rows.clock_entries
+        known = rows.clock_mark
         try:
             message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
         except ConstraintCrdtError as error:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.cells import Cell, Key, Run
+from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.rows import Known, Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.store.schema import CommitBatch, Fallen, Life, Seal
@@ -38,15 +39,15 @@ class Changes:
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
         self._rows = rows
-        self._clock = rows.clock_entries
+        self._clock = rows.clock_mark
         self._floors = rows.floors
-        self._tried = self._clock
+        self._tried: Mapping[Replica, int] = self._clock.entries
         """The clock of the last batch: a failed commit may have reached the disk."""
         self._fallen: dict[tuple[Replica, int, Key], int] = {}
         self._mended: list[Cell] = []
         self._lives: list[Life] = []
         self._life_ends = False
-        self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
+        self._taken: tuple[ClockMark, dict[Replica, int], int] | None = None
         self._reset: set[Replica] = set()
         self._stubs: set[Replica] = set()
         rows.take_dropped()
@@ -58,7 +59,7 @@ class Changes:
     @property
     def on_disk(self) -> Mapping[Replica, int]:
         """The clock on disk."""
-        return self._clock
+        return self._clock.entries
 
     def begin_life(self, life: Life) -> None:
         """Have the next batch begin a life of the node."""
@@ -74,7 +75,7 @@ class Changes:
         O(rows + changes).
         """
         rows = self._rows
-        clock, floors = rows.clock_entries, rows.floors
+        clock, floors = rows.clock_mark, rows.floors
         self._reset |= rows.take_reset()
         self._mended += rows.take_repaired()
         self._gather_fallen()
@@ -83,15 +84,17 @@ class Changes:
         others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
         if clock is self._clock and floors == self._floors and not others:
             return None
-        self._tried = clock
+        self._tried = clock.entries
         self._taken = clock, floors, len(self._lives)
         changed = {
             replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0) or replica in self._reset
         }
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        known = {replica: seq for replica, seq in self._clock.items() if replica not in self._reset} if self._reset else self._clock
+        known: Known = self._clock
+        if self._reset:
+            known = {replica: seq for replica, seq in self._clock.entries.items() if replica not in self._reset}
         signed = rows.signed
-        stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock}
+        stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock.entries}
         return CommitBatch(
             [*self._repaired(), *rows.since(known)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends,
             frozenset(self._reset), stubs,
