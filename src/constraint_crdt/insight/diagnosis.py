@@ -374,7 +374,7 @@ class Diagnosis:
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
-        live = {self._gossip.node_id, *self._inbox.live}
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
         found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
@@ -447,7 +447,9 @@ class Diagnosis:
         ended = {self._gossip.node_id, *self._gossip.revoked_nodes}
         others = [name for name in evidence.names if name not in ended]
         if live:
-            yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
+            away = len(self._inbox.away - live)
+            more = f", and {away} of other sites that it does not speak with" if away else ""
+            yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known{more}")
         elif others or self._seeds:
             links = self._gossip.links
             silent = [name for name in links if (link := links.get(name)) is not None and link.silences]
@@ -466,7 +468,7 @@ class Diagnosis:
             what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
             advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
             yield Finding(check="view", level="warn", what=what, advice=advice)
-        silent = [name for name in others if name not in live and name not in missed]
+        silent = [name for name in others if not evidence.is_seen(name) and name not in missed]
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
@@ -477,7 +479,7 @@ class Diagnosis:
 
     def _software(self) -> Finding:
         described = self._gossip.state.nodes
-        live = {self._gossip.node_id, *self._inbox.live}
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
         versions = sorted({described[name].software for name in live if name in described})
         if len(versions) > 1:
             what = f"the live nodes run different versions: {', '.join(versions)}"

@@ -58,6 +58,10 @@ class LivePeers(Protocol):
     def live(self) -> Set[str]:
         """The names of the live peers now."""
 
+    @property
+    def away(self) -> Set[str]:
+        """The nodes of other sites that the transport lists. They run; this node speaks with few of them."""
+
 
 class MergedMessage(Protocol):
     """A change of this node's state."""
@@ -206,6 +210,10 @@ class Evidence:
         """True for a live peer, and for this node."""
         return name == self._gossip.node_id or name in self._peers.live
 
+    def is_seen(self, name: str) -> bool:
+        """True for a live node, and for a node of another site that the transport lists."""
+        return self.is_live(name) or name in self._peers.away
+
     def holds(self, name: str, dots: Collection[Dot]) -> bool | None:
         """Whether a node has these mutations; None if there is no evidence of its clock."""
         if name == self._gossip.node_id:
@@ -319,7 +327,7 @@ class Convergence:
     def _state(self, name: str, behind: int | None, ahead: int | None) -> tuple[str, int | None]:
         evidence = self._evidence
         if not evidence.is_live(name):
-            return "unreachable", evidence.heard_at(name)
+            return ("unknown", None) if evidence.is_seen(name) else ("unreachable", evidence.heard_at(name))
         if evidence.diverged_since(name) is not None:
             return "diverged", evidence.diverged_since(name)
         if behind is None or ahead is None:

@@ -167,6 +167,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     slow_links: tuple[LinkReport, ...] = ()
     """The slowest of the slow links to live peers, 10 at most."""
+    site: str = ""
+    """The site of the node; empty without one."""
+    sites: int = 1
+    """Sites seen now, that of the node included."""
+    away: int = 0
+    """Nodes of other sites seen now. Few of them are live peers."""
+    speaks_with: tuple[str, ...] = ()
+    """The other sites that the node speaks with for its own."""
     uptime: float
     """Seconds since the start."""
 
@@ -195,6 +203,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison to this node; null for this node and for retired nodes."""
     link: LinkReport | None = None
     """The link to it; null for this node, and before the first exchange."""
+    site: str = ""
+    """Its site; empty without one."""
+    speaks_with: tuple[str, ...] = ()
+    """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,6 +306,8 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
     ]
+    if answer.sites > 1:
+        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {answer.away} nodes in other sites"))
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
     if answer.links == "mixed":
@@ -313,6 +327,19 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
     return Lines(lines)
+
+
+def site_name(site: str) -> str:
+    """The name of a site for people. Nodes without a site are one, too."""
+    return site or "(no site)"
+
+
+def _speaks(of: Status | NodeReport) -> str:
+    few = [site_name(site) for site in of.speaks_with[:MOST_NAMED]]
+    more = len(of.speaks_with) - len(few)
+    if not few:
+        return "speaks with no other site"
+    return f"speaks with {', '.join(few)}{f' and {more} more' if more else ''}"
 
 
 def _link_cells(link: LinkReport | None) -> tuple[str, str]:
@@ -348,6 +375,9 @@ async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
     return Reply(node.nodes(page), next_after=following)
 
 
+MOST_NAMED = 3
+"""Sites that a line names."""
+
 SHOWN_OFFSET = 1.0
 """Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
 
@@ -369,8 +399,10 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
     ]
     skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
     labelled = any(each.labels for each in answer)
+    sited = len({each.site for each in answer}) > 1
     columns += [Column("labels")] if labelled else []
     columns += [Column("clock", right=True)] if skewed else []
+    columns += [Column("site")] if sited else []
     measured = any(each.link is not None and each.link.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
     rows = [
@@ -385,6 +417,7 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
+            *([f"{site_name(each.site)}{f', {_speaks(each)}' if each.speaks_with else ''}"] if sited else []),
             *(_link_cells(each.link) if measured else []),
         ]
         for each in answer

@@ -9,7 +9,7 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -135,6 +135,10 @@ class Answers:
             endpoints=tuple(self._transport.endpoints),
             links=self._links,
             slow_links=tuple(slow_links(gossip.links, live)[:MOST_LINKS]),
+            site=exchanges.sites.site,
+            sites=1 + len(exchanges.sites.others),
+            away=len(exchanges.away),
+            speaks_with=tuple(exchanges.sites.speaks_with()),
             uptime=time.monotonic() - self._began,
         )
 
@@ -161,8 +165,11 @@ class Answers:
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
-        revoked = self._gossip.revoked_nodes
-        return [self._node(name, described.get(name), convergence, revoked) for name in (self.names if names is None else names)]
+        revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
+        return [
+            self._node(name, described.get(name), convergence, revoked, speaking)
+            for name in (self.names if names is None else names)
+        ]
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -275,13 +282,20 @@ class Answers:
             return self._frontier.covered_by({})
         return mark == mine or self._frontier.covered_by(mark.entries)
 
-    def _node(self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str]) -> NodeReport:
+    def _node(
+        self,
+        name: str,
+        described: NodeValue | None,
+        convergence: Convergence,
+        revoked: Set[str],
+        speaking: Mapping[str, Sequence[str]],
+    ) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
         return NodeReport(
             node=name,
-            live=me or name in self._exchanges.live,
+            live=me or name in self._exchanges.live or name in self._exchanges.away,
             satisfied=counts.satisfied,
             violations=counts.violated,
             position=state.register.node_position(name),
@@ -294,6 +308,8 @@ class Answers:
             revoked=name in revoked,
             convergence=None if me or name in state.retirements else convergence.peer(name),
             link=None if me else link_report(gossip.links, name),
+            site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
+            speaks_with=tuple(speaking.get(name, ())),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
@@ -395,6 +411,10 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     messages_sent: int
     messages_received: int
     messages_refused: int
+    sent_away_bytes: int
+    """Bytes of messages to nodes of other sites."""
+    received_away_bytes: int
+    """Bytes of messages from them."""
     learned_bytes: int
     """Bytes of cells from peers new here: the minimum to transfer."""
     exchange_bytes: int
@@ -455,6 +475,8 @@ class RuntimeMetrics:
             messages_received=exchanges.received,
             messages_refused=exchanges.refused,
             learned_bytes=exchanges.learned_bytes,
+            sent_away_bytes=exchanges.sent_away,
+            received_away_bytes=exchanges.received_away,
             exchange_bytes=exchanges.receipts.carried,
             exchange_difference_bytes=exchanges.receipts.difference,
             exchange_bytes_ratio=exchanges.receipts.ratio,

@@ -182,7 +182,7 @@ class Membership:
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.all_labels))
 
     def _may_write(self) -> bool:
         local = self._gossip.local
@@ -225,7 +225,9 @@ class Membership:
     async def detect_partition(self) -> None:
         """Reopen the session if writing nodes are not live here."""
         gossip = self._gossip
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
+        missing = self._detector.look(
+            gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes | self._exchanges.away
+        )
         if missing:
             described = gossip.state.nodes
             endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
