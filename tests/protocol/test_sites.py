@@ -155,15 +155,13 @@ def test_a_node_whose_site_is_unknown_is_not_away() -> None:
 def test_the_site_of_a_node_is_that_of_its_last_life() -> None:
     reader = GossipNode("reader", incarnation=1, now=lambda: 1, renew=lambda: 2)
     sites = NodeSites(reader.state.rows)
-    assert sites.of("n") is None
-    assert not sites.named
+    assert (sites.of("n"), sites.named) == (None, False)
     node = GossipNode("n", incarnation=9, now=lambda: 1, renew=lambda: 5)
     node.describe("0.1.0", labels={"site": "berlin"})
     for _ in range(5):
         node.record(1)
     exchange(node, reader)
-    assert sites.of("n") == "berlin"
-    assert sites.named
+    assert (sites.of("n"), sites.named) == ("berlin", True)
     assert sites.take_moved() == {"n"}
     node.resume(9, vouched=False)
     node.describe("0.1.0", labels={"site": "munich"})

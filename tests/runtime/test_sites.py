@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from random import Random
 
 import msgspec
@@ -24,6 +25,10 @@ async def sites(network: MemoryNetwork, **site_of: str) -> AsyncIterator[dict[st
             await stack.enter_async_context(nodes[name])
         await eventually(lambda: same(nodes) and all(is_told(node, site_of) for node in nodes.values()))
         yield nodes
+
+
+def all_live(node: Node) -> bool:
+    return all(report.live for report in node.nodes())
 
 
 def same(nodes: dict[str, Node]) -> bool:
@@ -52,7 +57,7 @@ async def test_a_change_reaches_all_sites_and_status_shows_who_speaks() -> None:
             reports = {each.node: each for each in nodes[name].nodes()}
             assert {each: report.site for each, report in reports.items()} == TWO
             assert {each for each, report in reports.items() if report.speaks_with} == speaking
-            await eventually(lambda name=name: all(report.live for report in nodes[name].nodes()))  # those in other sites too
+            await eventually(partial(all_live, nodes[name]))  # those in other sites too
         await eventually(lambda: same(nodes) and all(node.status().converged for node in nodes.values()))
 
 

@@ -413,9 +413,15 @@ class ExchangeLoop:
     def _leave_away(self) -> None:
         """Count those nodes of other sites as live only that this node speaks with: there will be no evidence of the others."""
         if self._away:
-            sites, spoken = self.sites, self.sites.speaks_with()
-            kept = {name for other in spoken for name in sites.speakers(other, sites.site)}
-            self._live -= {name for name in self._live if sites.is_away(name) and name not in kept}
+            self._live -= {name for name in self._live if not self._speaks_with(name)}
+
+    def _speaks_with(self, name: str) -> bool:
+        """False for a node of another site that this node does not speak with."""
+        sites = self.sites
+        if not sites.is_away(name):
+            return True
+        other = sites.of(name) or ""
+        return sites.shares.get(other) == 1.0 and name in sites.speakers(other, sites.site)
 
     def _speakers_of(self, other: str, now: float) -> list[Peer]:
         """The nodes of another site to begin an exchange with: two at most, the first that are there."""
@@ -611,7 +617,7 @@ class ExchangeLoop:
             return "", []
         name = message.node.node_id
         self.sites.heard(name)
-        if name not in self._live and name != self._gossip.node_id and self._is_listed(name):
+        if name not in self._live and name != self._gossip.node_id and self._speaks_with(name) and self._is_listed(name):
             self._live.add(name)
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
