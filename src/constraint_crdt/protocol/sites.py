@@ -24,7 +24,7 @@ Rules:
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from hashlib import blake2b
 from itertools import islice
 
@@ -125,6 +125,7 @@ class Sites:
         self._orders: dict[tuple[str, str], list[tuple[int, str]]] = {}
         """By a site and the site it speaks with: (negative weight, node), so the first nodes speak."""
         self._shares: dict[str, float] | None = None
+        self._near: list[str] | None = None
         self._spoke: dict[str, str] = {}
         """The node of each other site that spoke last."""
 
@@ -155,6 +156,13 @@ class Sites:
         """The site of a node; None if it is not known."""
         return self._site_of.get(node)
 
+    @property
+    def near(self) -> Sequence[str]:
+        """The other nodes of the own site, and those of unknown sites, ordered. O(nodes) after a change."""
+        if self._near is None:
+            self._near = sorted(node for node, site in self._site_of.items() if site in (None, self._site) and node != self._me)
+        return self._near
+
     def is_away(self, node: str) -> bool:
         """True for a node of another site."""
         return self._site_of.get(node) not in (None, self._site)
@@ -171,6 +179,7 @@ class Sites:
         if node in self._site_of and self._site_of[node] == site:
             return
         self._take_out(node)
+        self._near = None
         self._site_of[node] = site
         if site is None:
             return
@@ -201,7 +210,7 @@ class Sites:
             self._spoke[site] = node
 
     def _take_out(self, node: str) -> None:
-        self._shares = None
+        self._shares = self._near = None
         site = self._site_of.pop(node, None)
         if site is None:
             return
