@@ -119,12 +119,12 @@ def test_a_site_begins_about_one_exchange_with_others_in_a_round(nodes: int, sit
     assert set(away) == {str(site) for site in range(1, sites)}
 
 
-@pytest.mark.parametrize(("nodes", "sites", "least"), [(1, 4, 3), (5, 2, 2), (20, 20, 6)])
+@pytest.mark.parametrize(("nodes", "sites", "least"), [(1, 4, 3), (5, 2, 2), (20, 20, 3)])
 def test_a_change_is_pushed_to_a_few_other_sites(nodes: int, sites: int, least: int) -> None:
     site_of = {f"n{number}-{site}": str(site) for site in range(sites) for number in range(nodes)}
     mine, chance = [view(name, site_of) for name in members(site_of, "0")], Random(1)
     told = [sum(len(each.to_tell(4, chance)) for each in mine) for _ in range(200)]
-    assert least <= sum(told) / 200 <= 9
+    assert least <= sum(told) / 200 <= 5
 
 
 def test_the_nodes_next_in_rank_speak_each_more_seldom() -> None:

@@ -40,10 +40,10 @@ SITE = "site"
 SPEAKERS = 2
 """Nodes of a site that speak with another site."""
 
-STAND_INS = 6
-"""Nodes next in rank, at most."""
+STAND_INS = 2
+"""Nodes next in rank, at most. Each pair of nodes that speak has to know clocks of each other, so few of them do."""
 
-SELDOM = 4
+SELDOM = 8
 """A stand-in speaks so many times as seldom as the node before it in rank."""
 
 MOST_AWAY = 0.5
@@ -285,8 +285,7 @@ class Sites:
         total = sum(shares.values())
         if not total:
             return None
-        live = sum(1 for _ in islice((node for node in self._members[self._site] if node not in self._failed), SPEAKERS))
-        share = total / (live * len(self.others))
+        share = total / (self._live_speakers() * len(self.others))
         if not alone and chance.random() >= min(share, MOST_AWAY):
             return None
         drawn = chance.random() * total
@@ -297,9 +296,13 @@ class Sites:
         return list(shares)[-1]
 
     def to_tell(self, most: int, chance: RandomSource) -> list[str]:
-        """The other sites to push a change to: about `most` for each of the speakers of the own site together."""
-        few = most / max(1, len(self.others))
+        """The other sites to push a change to: about `most` by all speakers of the own site together."""
+        few = most / max(1, len(self.others) * self._live_speakers())
         return [other for other in self.speaks_with() if chance.random() < few]
+
+    def _live_speakers(self) -> int:
+        """The speakers of the own site for each pair: 1 or more."""
+        return sum(1 for _ in islice((node for node in self._members[self._site] if node not in self._failed), SPEAKERS))
 
     def witnesses(self, other: str) -> list[str]:
         """The nodes whose evidence tells what another site knows: its speakers, and the one that spoke last."""

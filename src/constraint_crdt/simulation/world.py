@@ -325,10 +325,10 @@ class World:
         """Bytes of messages between sites."""
         self._sited = sites is not None
         self.links.site_of = sites or {}
+        for actor in self.actors.values() if self._sited else ():
+            self.after(0, self._follow_from_start, actor)
         for actor in self.actors.values():
             self.after(rng.below(pace.interval_ns), self._round, actor)
-        for actor in self.actors.values() if self._sited else ():
-            self._follow_from_start(actor)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -426,15 +426,19 @@ class World:
                 actor.sites.put(name, actor.told_sites.of(name))
         self.perform(Describe, actor, site=self.links.site_of.get(actor.name, ""))
 
+    def change_site(self, actor: SimulatedNode, site: str) -> None:
+        """Let a node belong to another site, and tell it."""
+        self.links.site_of = {**self.links.site_of, actor.name: site}
+        self.perform(Describe, actor, site=site)
+
     def sites_of(self, actor: SimulatedNode) -> Sites:
         """The sites as a node sees them now, in a world with sites."""
         sites, told = actor.sites, actor.told_sites
         assert sites is not None  # noqa: S101 - set at the start of each node
         assert told is not None  # noqa: S101 - the same
+        sites.move(self.links.site_of.get(actor.name, ""))
         for name in told.take_moved():
-            if name == actor.name:
-                sites.move(self.links.site_of.get(name, ""))
-            elif name in sites:
+            if name != actor.name and name in sites:
                 sites.put(name, told.of(name))
         return sites
 

@@ -67,15 +67,16 @@ TOGETHER: Final = "increments taken together"
 AGAIN: Final = "increment known already"
 
 WRITES: Final = (
-    *sorted(
-        str(each.__struct_config__.tag) for each in get_args(AnyStep) if issubclass(each, Write) and each not in (Tile, Describe)
-    ),
+    *sorted(str(each.__struct_config__.tag) for each in get_args(AnyStep) if issubclass(each, Write) and each is not Tile),
     *(f"tile {act}" for act in TILE_ACTS),
     AGAIN,
 )
 """Every kind of write. A search in which any of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
-them, and `Describe` of fleets with sites only: reported, but not required of a short search.)
+them: reported, but not required of a short search.)
 """
+
+OF_SITES: Final = str(Describe.__struct_config__.tag)
+"""The kind of write that only histories with sites have."""
 
 SummaryStep: TypeAlias = CountItem | Insert | Rate | FoldRates | Decay | Increment
 """Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
