@@ -1,6 +1,7 @@
 """Sites in running nodes: who speaks with whom, what passes between sites, and that no site keeps a node apart."""
 
 import asyncio
+from argparse import Namespace
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -10,6 +11,9 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
+from constraint_crdt.operations.command import Lines, Table
+from constraint_crdt.operations.nodes import show_nodes, show_status
+from constraint_crdt.operations.operation import Empty, Paged
 from constraint_crdt.protocol.sites import SPEAKERS
 from tests.runtime.fleet import QUICK, agreed, eventually
 
@@ -71,6 +75,34 @@ async def test_few_nodes_send_to_another_site() -> None:
         sent = {name: loop.sent_away - before[name][0] for name, loop in loops.items()}
         assert all(sent[name] for name in speaking)
         assert sum(sent[name] for name in speaking) >= 0.6 * sum(sent.values())
+
+
+async def test_sites_are_shown_and_their_bytes_are_counted() -> None:
+    async with sites(MemoryNetwork(), b0="berlin", b1="berlin", m0="munich", m1="munich", x="") as nodes:
+        await eventually(lambda: nodes["b0"].status().away == 3)
+        status = nodes["b0"].status()
+        shown = show_status(status, Empty(), Namespace())
+        assert isinstance(shown, Lines)
+        assert dict(shown.values)["site"] == "berlin, speaks with (no site), munich; 3 nodes in other sites"
+        table = show_nodes(nodes["b0"].nodes(), Paged(), Namespace())
+        assert isinstance(table, Table)
+        place = [column.title for column in table.columns].index("site")
+        told = {row[0]: row[place] for row in table.rows}
+        assert told["b1"] == "berlin, speaks with (no site), munich"
+        assert told["x"] == "(no site), speaks with berlin"
+        await eventually(lambda: nodes["b0"].metrics.report().sent_away_bytes and nodes["b0"].metrics.report().received_away_bytes)
+        figures = nodes["b0"].metrics.report()
+        assert figures.sent_away_bytes <= nodes["b0"].status().bytes_sent
+        assert figures.received_away_bytes <= nodes["b0"].status().bytes_received
+
+
+async def test_a_fleet_without_sites_shows_none() -> None:
+    async with sites(MemoryNetwork(), a="", b="") as nodes:
+        shown, table = show_status(nodes["a"].status(), Empty(), Namespace()), show_nodes(nodes["a"].nodes(), Paged(), Namespace())
+        assert isinstance(shown, Lines)
+        assert isinstance(table, Table)
+        assert "site" not in [*dict(shown.values), *(column.title for column in table.columns)]
+        assert nodes["a"].metrics.report().sent_away_bytes == 0
 
 
 async def test_a_blank_node_of_a_new_site_joins_and_is_spoken_with() -> None:

@@ -388,7 +388,7 @@ class ExchangeLoop:
         """Account for the peers that came and went, and for changed sites. O(peers) after a change."""
         listed, sites, told = self._transport.peers(), self.sites, self.told_sites
         moved, own = told.take_moved(), self._gossip.labels.get(SITE, "")
-        if listed == self._listed and not moved and own == sites.site:
+        if (listed is self._listed or listed == self._listed) and not moved and own == sites.site:
             return
         names = {peer.name for peer in listed}
         sites.move(own)
