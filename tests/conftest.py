@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
+from hashlib import blake2b
 from itertools import cycle
 from pathlib import Path
 
@@ -56,6 +57,23 @@ settings.register_profile(  # for `mutmut`: the same examples for each mutant, a
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile(BUDGET)
+
+_IN_MEMORY = Path(f"/dev/shm/constraint-crdt-tests-{os.getpid()}")
+
+
+def runtime_directory(place: Path) -> Path:
+    """A private directory in memory for this place of a test: a marker vouches for a store from memory only.
+
+    The same for the same place. Removed at the end of the tests.
+    """
+    directory = _IN_MEMORY / blake2b(str(place).encode(), digest_size=8).hexdigest()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_IN_MEMORY, ignore_errors=True)
+
 
 MEMORY_DISK = Path("/dev/shm")
 MEMORY_DISK_BYTES = 2**30

@@ -12,6 +12,7 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
+- A log knows which rows rose after a recent mark of the clock. Comparing a clock of thousands of rows costs what changed.
 - With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`). Then a Sync removes no cell: a
   removal counts as a signed cell only, and is kept as long as the row of its target covers the target.
 
@@ -21,12 +22,14 @@ shared by all nodes of the process. A run never changes; a node with a change to
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, Key, Removed, Run, removed_dots
-from constraint_crdt.crdt.clock import ClockLog, ClockMark, VectorClock
+from constraint_crdt.crdt.clock import ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest, StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MAX_COUNT, Limits
 from constraint_crdt.crdt.replica import Replica
@@ -90,6 +93,9 @@ def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
     return cells[start : bisect_right(cells, hi, start, key=_seq)]
 
 
+LOGGED = 1024
+"""The changes of a clock, and its marks, that a `ClockLog` knows."""
+
 Known = ClockMark | Mapping[Replica, int]
 """What another knows: a mark, which is fast to compare with where it was the clock here not long ago, or entries."""
 
@@ -102,6 +108,43 @@ class Applied(NamedTuple):
     """A run started above my clock, so nothing was applied."""
     exact: bool = False
     """Every run started at my clock, so the clock is the earlier one with the ends of the runs put in."""
+
+
+class ClockLog:
+    """The latest changes of a clock: which entries changed after one of its recent marks. Bounded in changes and marks."""
+
+    __slots__ = ("_changed", "_count", "_marks")
+
+    def __init__(self) -> None:
+        self._changed: deque[Replica] = deque(maxlen=LOGGED)
+        self._count = 0
+        """All changes so far; the last of them are in `_changed`."""
+        self._marks: dict[int, int] = {}
+        """Of each mark, by its total, the changes before it; the oldest first."""
+
+    def note(self, replica: Replica) -> None:
+        """An entry changed, or something else about its row that a reader of the log looks for."""
+        self._changed.append(replica)
+        self._count += 1
+
+    def note_mark(self, mark: ClockMark) -> None:
+        """The clock is this mark now."""
+        self._marks[mark.total] = self._count
+        if len(self._marks) > LOGGED:
+            del self._marks[next(iter(self._marks))]
+
+    def since(self, mark: ClockMark) -> Collection[Replica] | None:
+        """The replicas noted after the clock was `mark`, each once; None if that is not known. O(changes since)."""
+        before = self._marks.get(mark.total)
+        if before is None or self._count - before > len(self._changed):
+            return None
+        return dict.fromkeys(islice(reversed(self._changed), self._count - before))
+
+    def clear(self) -> None:
+        """Forget everything: entries went down."""
+        self._changed.clear()
+        self._count = 0
+        self._marks.clear()
 
 
 class Rows(Tables):
@@ -501,13 +544,13 @@ class Rows(Tables):
         if seq <= before:
             return
         row = self._own(replica)
+        self._log.note(replica)
         entry = self.digest.clock_entry(replica, seq)
         self._clock_sum += entry - row.entry
         self.clock_count += seq - before
         if self._clock_is_shared:
             self._clock, self._clock_is_shared = self._clock.copy(), False
         self._clock[replica], row.entry = seq, entry
-        self._log.note(replica)
         self._mark_is_old, self._hash = True, None
 
     def _raise_floors(self, floors: Mapping[Replica, int]) -> None:

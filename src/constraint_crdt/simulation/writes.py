@@ -50,6 +50,7 @@ from constraint_crdt.simulation.steps import (
     Spend,
     Tell,
     Tile,
+    Undo,
     Write,
 )
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
@@ -109,8 +110,8 @@ def do(node: GossipNode, step: Write) -> None:
             _do_to_tile(node, step)
         case Expire():
             node.remove_expired()
-        case Retire():
-            node.retire(step.dead)
+        case Retire() | Undo():
+            (node.retire if isinstance(step, Retire) else node.undo_retirement)(step.dead)
         case Tell() | Spend() | Measure() | Describe():
             _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
@@ -269,10 +270,14 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
     if node.retired_by is not None:
         return True
     match step:
+        case Add():
+            return step.ttl is not None and node.time.doubt is not None and not node.time.doubt.agreed
         case Tile():
             return step.act not in ("put", "tag")
         case Remove():
             return step.id not in log.active(node)
+        case Undo():
+            return step.dead not in node.state.retirements
         case Retire():
             return step.dead == node.node_id or all(replica.node_id != step.dead for replica in node.clock)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
@@ -294,6 +299,8 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return _tile_is_so(node, step)
         case Retire():
             return step.dead in node.state.retirements
+        case Undo():
+            return step.dead not in node.state.retirements
         case Describe():
             cell = node.state.rows.get(NODE, "", node.replica)
             return cell is not None and dict(node_value(cell).labels).get(SITE, "") == step.site

@@ -4,6 +4,10 @@ Rules (docs/design/identity-and-durability.md#durability): a single commit runs 
 a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed batch
 is kept and retried every second, and with each change, until the disk takes writes again.
 
+A disk may hang, neither taking a write nor failing. After `STALL_SECONDS` writes are refused, those that wait included; they stay
+in memory, and are on disk once the disk goes on. Gossip waits meanwhile (`patient`), since the marker still vouches for the store.
+A committer that closes then leaves the thread and the file to the end of the process.
+
 Rules of a batch: a batch has all changes since the last successful commit, so its cells, clock and floors belong together. The next
 batch repeats the changes of a failed batch. Deletes precede puts, because a key may have been written again.
 """
@@ -26,6 +30,15 @@ from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the disk refuses writes and no change comes."""
+
+STALL_SECONDS = 10.0
+"""Seconds after which a commit that has not returned counts as a disk that hangs."""
+
+CLOSE_SECONDS = 5.0
+"""Seconds for closing the file of a store."""
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at a disk that hangs, during the close."""
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Seconds: the upper bounds of the histogram of commits by duration."""
@@ -75,10 +88,10 @@ class Changes:
         O(rows + changes).
         """
         rows = self._rows
-        clock, floors = rows.clock_mark, rows.floors
-        self._reset |= rows.take_reset()
-        self._mended += rows.take_repaired()
         self._gather_fallen()
+        self._mended += rows.take_repaired()
+        self._reset |= rows.take_reset()
+        clock, floors = rows.clock_mark, rows.floors
         if rows.signed is not None:
             self._stubs |= rows.signed.take_changed()
         others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
@@ -140,6 +153,7 @@ class Committer:
         before: Callable[[], object] | None = None,
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """`rows` were just restored from `store`. `before` is called before each commit, and may write. `on_health`: a callback on
         the loop, with the reason when writes begin to be refused, and None when writes are taken again.
@@ -149,8 +163,15 @@ class Committer:
         self._before = before
         self._on_health = on_health
         self._retry_seconds = retry_seconds
+        self._stall_seconds = stall_seconds
+        self._stalled = False
+        self.abandoned = False
+        """The committer was closed while its thread waited for the disk."""
+        self._patient: set[asyncio.Future[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiters: list[asyncio.Future[None]] = []
+        self._committed: list[asyncio.Future[None]] = []
+        """Those whose changes are in the commit that runs."""
         self._wake = asyncio.Event()
         self._closing = False
         self.durations = DurationHistogram(COMMIT_BOUNDS)
@@ -186,15 +207,20 @@ class Committer:
         """The state may have changed: commit soon."""
         self._wake.set()
 
-    async def durable(self) -> None:
+    async def durable(self, *, patient: bool = False) -> None:
         """Return once all changes up to now are on disk and in the marker.
 
-        Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
+        `patient`: wait for a disk that hangs. Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
         """
         if self._closing or self._task is None:
             raise WritesRefused(f"the store {self._store.path} is closed: start the node again")
+        if self._stalled and not patient:
+            raise WritesRefused(self._trouble)
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        if patient:
+            self._patient.add(waiter)
+            waiter.add_done_callback(self._patient.discard)
         self._wake.set()
         await waiter
 
@@ -217,8 +243,14 @@ class Committer:
             await task
             if self._trouble is not None:
                 _log.error("the last changes are not on disk: %s", self._trouble)
-        self._thread.shutdown()
-        await asyncio.to_thread(self._store.close)
+        if not self.abandoned:  # else the lock ends with the process
+            self._thread.shutdown()
+            closing = asyncio.ensure_future(asyncio.to_thread(self._store.close))
+            done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+            self.abandoned = not done
+        if self.abandoned:
+            self._thread.shutdown(wait=False)
+            _log.error("the disk under %s does not answer: its file is left as it is", self._store.path)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +258,8 @@ class Committer:
         while not self._closing:
             await self._woken()
             await self._commit()
-        await self._commit()  # changes made during the last commit
+        if not self.abandoned:
+            await self._commit()  # changes made during the last commit
 
     async def _woken(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -236,13 +269,14 @@ class Committer:
 
     async def _commit(self) -> None:
         waiters, self._waiters = self._waiters, []
+        self._committed = waiters
         trouble: str | None = None
         try:
             if self._before is not None:
                 self._before()
             batch = self._changes.take()
             if batch is not None:
-                took = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
+                took = await self._watched(asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch))
                 self._changes.done(batch)
                 self.durations.note(took)
         except WritesRefused as error:
@@ -250,6 +284,7 @@ class Committer:
         except Exception as error:
             _log.exception("a fault in the store")
             trouble = f"the store {self._store.path} failed ({error}): see the log, and restart the node"
+        self._stalled = self.abandoned
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -257,12 +292,39 @@ class Committer:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(WritesRefused(trouble))
+        self._tell(trouble)
+
+    def _tell(self, trouble: str | None) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             self._on_health(trouble)
+
+    async def _watched(self, commit: "asyncio.Future[float]") -> float:
+        """Wait for a commit. Raises what it raises, and `WritesRefused` if the disk still hangs when the committer closes."""
+        await asyncio.wait({commit}, timeout=self._stall_seconds)
+        while not commit.done():
+            sentence = f"the disk under {self._store.path} does not answer, and {{}}: look whether it is mounted, frozen or failing"
+            if self._closing:
+                self.abandoned = True
+                commit.add_done_callback(_ignore)
+                raise WritesRefused(sentence.format("what was not written is lost"))
+            self._stalled = True
+            self._tell(sentence.format("writes wait for it"))
+            for waiter in [*self._committed, *self._waiters]:
+                if waiter not in self._patient and not waiter.done():
+                    waiter.set_exception(WritesRefused(self._trouble))
+            self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
+            await asyncio.wait({commit}, timeout=LOOK_SECONDS)
+        return commit.result()
 
     def _write(self, batch: CommitBatch) -> float:
         """Commit in the thread. Returns the duration in seconds."""
         began = time.perf_counter()
         self._store.commit(batch)
         return time.perf_counter() - began
+
+
+def _ignore(commit: "asyncio.Future[float]") -> None:
+    """The committer waits no more for the end of a commit, so its error has no reader."""
+    if not commit.cancelled():
+        commit.exception()
