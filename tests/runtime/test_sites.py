@@ -57,6 +57,7 @@ async def test_a_change_reaches_all_sites_and_status_shows_who_speaks() -> None:
         assert {(status.sites, status.away) for status in statuses.values()} == {(2, 5)}
         speaking = {name for name, status in statuses.items() if status.speaks_with}
         assert len(speaking) == 2 * SPEAKERS
+        assert not any(node._runtime.evidence.asks() for node in nodes.values()), "nodes of other sites are not missed"
         for name in ("b0", "m0"):
             reports = {each.node: each for each in nodes[name].nodes()}
             assert {each: report.site for each, report in reports.items()} == TWO

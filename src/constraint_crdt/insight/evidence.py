@@ -219,7 +219,7 @@ class Evidence:
             self.changes.lost(name)
         for name in [name for name in self._through if self.through(name) is None]:
             del self._through[name]
-        ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes}
+        ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes, *self._peers.away}
         self._away = sorted(name for name in written if name not in live and name not in ended)
 
     def _written(self) -> Set[str]:
