@@ -1,6 +1,7 @@
 """Sites in virtual time: what passes between them, and that they agree whatever ends or is cut."""
 
 from functools import partial
+from itertools import permutations
 from math import ceil
 
 import pytest
@@ -115,6 +116,25 @@ def test_sites_agree_though_none_of_their_speakers_reach_the_other() -> None:
     made.perform(Add, made.actors[members(made, "s0")[0]], id="gate")
     made.run(began + 120 * SECOND_NS, lambda: know(made, "gate"))
     assert know(made, "gate")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(200 if BUDGET == "nightly" else 2))
+def test_any_views_of_who_failed_agree_in_the_end(seed: int) -> None:
+    """Each node holds others for failed that are not, even all of them: nodes agree, and so do their views of the speakers."""
+    made, chance = fleet(3, 4, seed), SimRng(seed)
+    for actor in made.actors.values():
+        for name in made.names:
+            if chance.happens((0.3, 1.0)[seed % 2]):
+                made.sites_of(actor).failed(name)
+    made.perform(Add, made.actors[chance.pick(made.names)], id="gate")
+    began = made.now
+    made.run(began + 10 * SECOND_NS, lambda: know(made, "gate"))
+    assert know(made, "gate")
+    made.run(began + 15 * SECOND_NS)
+    for site, other in permutations(("s0", "s1", "s2"), 2):
+        views = [made.sites_of(made.actors[name]).speakers(site, other) for name in members(made, site)]
+        assert views == [speakers(site, other, members(made, site))] * 4
 
 
 def test_each_part_of_a_site_that_is_partitioned_has_speakers() -> None:
