@@ -20,6 +20,7 @@ class Peers:
 
     def __init__(self) -> None:
         self.live: set[str] = set()
+        self.away: set[str] = set()
 
 
 class Watch:

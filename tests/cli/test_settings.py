@@ -54,6 +54,21 @@ def test_labels_come_as_a_table_or_a_list(tmp_path: Path, text: str) -> None:
     assert load_settings({"labels": None}, {}).labels == {}
 
 
+def test_a_site_is_a_label(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('site = "berlin"\nlabels = { zone = "a" }')
+    assert load_settings({}, {}, file).all_labels == {"zone": "a", "site": "berlin"}
+    assert load_settings({"site": "rome"}, {"CONSTRAINT_CRDT_SITE": "paris"}, file).all_labels == {"zone": "a", "site": "rome"}
+    assert load_settings({}, {"CONSTRAINT_CRDT_SITE": "paris"}).all_labels == {"site": "paris"}
+    assert load_settings({}, {}).all_labels == {}
+    assert load_settings({"site": "rome", "labels": ["site=rome"]}, {}).all_labels == {"site": "rome"}
+    with pytest.raises(SettingsError, match="`site` is 'rome', and the label `site` is 'berlin': they mean the same"):
+        load_settings({"site": "rome", "labels": ["site=berlin"]}, {})
+    with pytest.raises(SettingsError, match="--site: ") as caught:
+        load_settings({"site": "x" * 257}, {})
+    assert caught.value.from_flag
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

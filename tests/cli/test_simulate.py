@@ -63,6 +63,11 @@ Capture = pytest.CaptureFixture[str]
         (["--chaos", "--replay", "x.json"], "one of the two"),
         (["--replay", "x.json", "--seed", "1"], "leave out --seed"),
         (["--replay", "/nowhere/x.json"], "cannot read"),
+        (["--nodes", "5", "--sites", "6"], "--sites"),
+        (["--chaos", "--sites", "11"], "--sites"),
+        (["--chaos", "--site-latency", "1ms"], "leave out --site-latency"),
+        (["--sites", "2", "--choice", "nearby"], "by their site"),
+        (["--replay", "x.json", "--sites", "2"], "leave out --sites"),
     ],
 )
 def test_misuse_is_one_line_and_two(flags: list[str], says: str, capsys: Capture) -> None:

@@ -18,6 +18,7 @@ class Peers:
     """Two peers, always live."""
 
     live = frozenset("bc")
+    away: frozenset[str] = frozenset()
 
 
 class FleetOfEvidence(RuleBasedStateMachine):

@@ -10,10 +10,10 @@ from typing import get_args
 import msgspec
 import pytest
 
-from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, Chaos, SearchExtent, search_seeds
+from constraint_crdt.simulation.chaos import FAULTS, NETWORK_FAULTS, OPERATIONS, SITE_FAULTS, Chaos, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import replay
-from constraint_crdt.simulation.steps import Add, AnyStep, Tile, Write
-from constraint_crdt.simulation.writes import TILE_ACTS, TOGETHER, WRITES, kinds
+from constraint_crdt.simulation.steps import Add, AnyStep, Describe, Tile, Write
+from constraint_crdt.simulation.writes import OF_SITES, TILE_ACTS, TOGETHER, WRITES, kinds
 from tests.conftest import BUDGET
 
 HISTORIES = 20_000 if BUDGET == "nightly" else 6
@@ -60,6 +60,27 @@ def test_nothing_goes_wrong_on_slow_and_half_broken_links(signed: bool) -> None:
     assert any(tally.fired[fault] for fault in NETWORK_FAULTS)
     if BUDGET == "nightly":
         assert tally.never_fired() == tally.never_written() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sites", "network", "signed"), [(3, False, False), (2, True, True)])
+def test_nothing_goes_wrong_in_fleets_with_sites(sites: int, network: bool, signed: bool) -> None:
+    """Sites are cut off and restart, their speakers are killed, and nodes move; then all are equal within the bound on time."""
+    tally, found = search_seeds(FIRST_SEED, HISTORIES // 2, signed=signed, network=network, sites=sites)
+    assert found is None, f"seed {found.seed}: {found.sentence}"
+    assert sum(tally.fired[fault] > 0 for fault in SITE_FAULTS) >= 2
+    assert tally.written[OF_SITES]
+    if BUDGET == "nightly":
+        assert tally.never_fired() == tally.never_written() == []
+
+
+@pytest.mark.slow
+def test_a_history_with_sites_replays_from_its_steps() -> None:
+    outcome = Chaos(5, operations=80, sites=3).run()
+    assert outcome.violation is None
+    assert replay(outcome.members, outcome.steps, paced=True) is None
+    assert any(isinstance(step, Describe) for step in outcome.steps)
+    assert not any(isinstance(step, Describe) for step in Chaos(5, operations=40).run().steps)
 
 
 @pytest.mark.slow

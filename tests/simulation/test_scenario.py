@@ -73,6 +73,10 @@ def test_a_run_can_be_left_at_any_time() -> None:
         Scenario(5, partition_ns=-1),
         Scenario(5, latency_ns=0),
         Scenario(5, latency_ns=2 * SECOND_NS),
+        Scenario(5, sites=6),
+        Scenario(5, sites=-1),
+        Scenario(5, sites=2, choice="nearby"),
+        Scenario(5, sites=2, site_latency_ns=SECOND_NS),
     ],
 )
 def test_scenarios_without_sense_are_refused(scenario: Scenario) -> None:

@@ -220,7 +220,7 @@ class Silence(AlertKind):
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
         for name in evidence.names:
-            if rule.is_about(node=name) and not evidence.is_live(name) and evidence.through(name) is None:
+            if rule.is_about(node=name) and not evidence.is_seen(name) and evidence.through(name) is None:
                 heard = evidence.heard_at(name)
                 since = "not heard since this node started"
                 if heard is not None:
@@ -243,7 +243,7 @@ class UnknownVerdict(AlertKind):
                 continue
             verdicts = {name: each for name, each in state.verdicts.of(id_).items() if each.state is VerdictState.UNKNOWN}
             nodes = [name for name in verdicts if rule.is_about(node=name)]
-            live = [name for name in nodes if evidence.is_live(name)]
+            live = [name for name in nodes if evidence.is_seen(name)]
             if live:
                 reason = verdicts[live[0]].reason
                 yield Condition(id_, True, f"unknown on {named(live)}" + (f": {reason}" if reason else ""))

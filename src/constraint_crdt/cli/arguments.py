@@ -284,6 +284,7 @@ def _node(commands: _Commands) -> None:
         metavar="KEY=VALUE",
         help="a label that constraints may ask for; may be repeated",
     )
+    node.add_argument("--site", metavar="NAME", help="the site of the node: few nodes of each site speak with other sites")
     node.add_argument("--max-skew", metavar="SECONDS", help="how far the clocks of the fleet may differ; default: 10")
     node.add_argument("--config", metavar="FILE", help="TOML with settings; flags and CONSTRAINT_CRDT_* variables win over it")
     # For drills: the reaction of a fleet to a wrong clock.
@@ -385,6 +386,8 @@ def _simulate(commands: _Commands) -> None:
     simulate.add_argument("--items", metavar="N", help="nodes that have something to tell at the start; default: all")
     simulate.add_argument("--loss", metavar="P", help="probability that a message is lost, as in 0.2; default: 0")
     simulate.add_argument("--latency", metavar="TIME", help="of every link, as in 0.02s; default: 0.02s")
+    simulate.add_argument("--sites", metavar="N", help="divide the fleet into so many sites, of which few nodes speak with others")
+    simulate.add_argument("--site-latency", metavar="TIME", help="of the links between sites; default: that of every link")
     simulate.add_argument("--partition", metavar="TIME", help="cut the fleet into halves for so long, as in 60s")
     simulate.add_argument("--churn", metavar="RATE", help="nodes that are killed and come back, as in 5/min")
     simulate.add_argument("--choice", metavar="HOW", help="how peers are chosen: uniform, nearby or schedule; default: uniform")

@@ -36,7 +36,7 @@ from constraint_crdt.cli.output import INTERRUPTED, CommandFailedError, MisuseEr
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.operations.command import UsageError, parse_duration
 from constraint_crdt.simulation import histories
-from constraint_crdt.simulation.chaos import SearchExtent, search_seeds
+from constraint_crdt.simulation.chaos import MOST_SITES, SearchExtent, search_seeds
 from constraint_crdt.simulation.histories import FILE_BYTES, History, from_json, shrink, to_json
 from constraint_crdt.simulation.recorder import Frame, Replay, ReplayedInput, decode_frames, first_difference
 from constraint_crdt.simulation.scenario import (
@@ -54,7 +54,7 @@ from constraint_crdt.simulation.scenario import (
 MOST_SEEDS = 1_000_000
 MOST_WORKERS = 256
 
-_SCENARIO_FLAGS = ("nodes", "items", "loss", "latency", "partition", "churn", "choice", "plot")
+_SCENARIO_FLAGS = ("nodes", "items", "loss", "latency", "partition", "churn", "choice", "plot", "site_latency")
 _SEARCH_FLAGS = ("minutes", "workers")
 _RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)/(s|min|h)")
 _PER_MINUTE = {"s": 60.0, "min": 1.0, "h": 1 / 60}
@@ -64,7 +64,7 @@ def simulate(arguments: argparse.Namespace) -> int:
     """Run scenarios, search or replay, by the flags. Raises `CommandFailedError`."""
     given = vars(arguments)
     if arguments.replay is not None:
-        _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds"), "--replay runs one history as it is")
+        _refuse(given, (*_SCENARIO_FLAGS, *_SEARCH_FLAGS, "seed", "seeds", "sites"), "--replay runs one history as it is")
         if arguments.chaos or arguments.signed or arguments.network:
             raise MisuseError("--replay runs one history as it is, and --chaos searches for some: give one of the two")
         return replay_file(arguments.replay, as_json=arguments.json)
@@ -78,6 +78,7 @@ def simulate(arguments: argparse.Namespace) -> int:
             workers=parse_whole(arguments.workers, "--workers", 1, MOST_WORKERS, 1),
             signed=arguments.signed,
             network=arguments.network,
+            sites=parse_whole(arguments.sites, "--sites", 1, MOST_SITES, 0),
             as_json=arguments.json,
         )
     _refuse(given, _SEARCH_FLAGS, "only a search with --chaos takes it")
@@ -118,7 +119,7 @@ def parse_number(text: str | None, flag: str, default: float, *, above: float, m
 def _refuse(given: Mapping[str, object], flags: Iterable[str], why: str) -> None:
     for flag in flags:
         if given[flag] is not None:
-            raise MisuseError(f"{why}: leave out --{flag}")
+            raise MisuseError(f"{why}: leave out --{flag.replace('_', '-')}")
 
 
 def _scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
@@ -132,6 +133,8 @@ def _scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
         partition_ns=0 if arguments.partition is None else _time(arguments.partition, "--partition", 0.0),
         churn_per_minute=_rate(arguments.churn),
         choice=arguments.choice or "uniform",
+        sites=parse_whole(arguments.sites, "--sites", 1, nodes, 0),
+        site_latency_ns=_time(arguments.site_latency, "--site-latency", 0.0),
     )
     try:
         scenario.check()
@@ -231,6 +234,8 @@ def _print_report(report: Report) -> None:
         ("bytes", f"{report.bytes_per_node:.0f} per node"),
         ("copies", f"{report.copies:.3f} of each item received"),
     ]
+    if scenario.sites > 1:
+        lines.append(("sites", f"{scenario.sites}; {report.bytes_between / scenario.sites:.0f} bytes per site to others"))
     print_lines(lines)
 
 
@@ -263,6 +268,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "messages": report.messages,
         "bytes_per_node": report.bytes_per_node,
         "copies": report.copies,
+        **({"sites": scenario.sites, "bytes_between_sites": report.bytes_between} if scenario.sites else {}),
     }
 
 
@@ -328,11 +334,19 @@ def test_the_recording_replays_to_the_same_hashes() -> None:
 
 
 def search(
-    *, first_seed: int, most: int | None, seconds: float, workers: int, signed: bool, as_json: bool, network: bool = False
+    *,
+    first_seed: int,
+    most: int | None,
+    seconds: float,
+    workers: int,
+    signed: bool,
+    as_json: bool,
+    network: bool = False,
+    sites: int = 0,
 ) -> int:
     """Search for `seconds`, or `most` histories, or until an invariant breaks: 0 if none did, else 1 and a file of the history."""
-    tally, found, interrupted = SearchExtent(network=network), None, False
-    run = partial(search_seeds, signed=signed, network=network)
+    tally, found, interrupted = SearchExtent(network=network, sites=sites), None, False
+    run = partial(search_seeds, signed=signed, network=network, sites=sites)
     began = told = time.monotonic()
     try:
         for part, history in _parts(first_seed, most, began + seconds, workers, run):
@@ -352,7 +366,7 @@ def search(
     else:
         _print_tally(tally, elapsed)
     if found is not None:
-        _keep(found)
+        _keep(found, " ".join([*(["--network"] if network else []), *([f"--sites {sites}"] if sites else [])]))
         return 1
     if interrupted:
         print("interrupted: this is what there was by then, and nothing went wrong in it", file=sys.stderr)
@@ -394,8 +408,8 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _keep(found: History) -> None:
-    """Write the history to a file, shrunk if there is time."""
+def _keep(found: History, how: str) -> None:
+    """Write the history to a file, shrunk if there is time. `how`: the flags of the search."""
     name = f"chaos-{found.seed}.json"
     print(f"seed {found.seed} breaks an invariant after {len(found.steps)} steps: {printable(found.sentence)}", file=sys.stderr)
     write_whole(name, to_json(found).encode())
@@ -405,7 +419,7 @@ def _keep(found: History) -> None:
     except KeyboardInterrupt:
         print("interrupted: the file holds the whole history", file=sys.stderr)
     except InvalidValue:  # a bound on time, which steps do not have
-        again = f"{PROGRAM} simulate --chaos --network --seed {found.seed} --seeds 1"
+        again = f"{PROGRAM} simulate --chaos {how} --seed {found.seed} --seeds 1"
         print(f"it is only seen in time, not in its steps; see it again: {again}", file=sys.stderr)
         return
     print(f"{len(found.steps)} steps are in {name}; see it again: {PROGRAM} simulate --replay {name}", file=sys.stderr)

@@ -164,6 +164,8 @@ def _exchanges(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     yield _counter("messages_refused", "Of those that came: the ones that could not be taken.", figures.messages_refused)
     yield _counter("sent_bytes", "Bytes of messages sent.", status.bytes_sent)
     yield _counter("received_bytes", "Bytes of messages received.", status.bytes_received)
+    yield _counter("sent_to_sites_bytes", "Of those sent: bytes to nodes of other sites.", figures.sent_away_bytes)
+    yield _counter("received_from_sites_bytes", "Of those received: bytes from nodes of other sites.", figures.received_away_bytes)
     about = "Bytes of the cells that came from peers and were new here: the least that had to be carried, so the lower bound."
     yield _counter("learned_bytes", about, figures.learned_bytes)
     about = "Bytes of all messages of the exchanges that this node began and that had a difference to carry."

@@ -402,7 +402,7 @@ class Diagnosis:
 
     def _constraints(self) -> Finding:
         """The constraints that no node can decide."""
-        live = {self._gossip.node_id, *self._inbox.live}
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
         found, untold = Undecidable(self._gossip, self._measured()).reasons(sorted(self._gossip.state.constraints), live)
         if found:
             what = f"no node can decide {named([f'{id_} ({reason})' for id_, reason in found.items()])}"
@@ -482,7 +482,9 @@ class Diagnosis:
         ended = {self._gossip.node_id, *self._gossip.revoked_nodes}
         others = [name for name in evidence.names if name not in ended]
         if live:
-            yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
+            away = len(self._inbox.away - live)
+            more = f", and {away} of other sites that it does not speak with" if away else ""
+            yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known{more}")
         elif others or self._seeds:
             links = self._gossip.links
             silent = [name for name in links if (link := links.get(name)) is not None and link.timeouts]
@@ -504,12 +506,16 @@ class Diagnosis:
                 "missing between the two machines"
             )
             yield Finding(check="view", level="warn", what=what, advice=advice)
-        around = {name: by for name in others if name not in missed and (by := evidence.through(name)) is not None}
+        around = {
+            name: by
+            for name in others
+            if name not in missed and not evidence.is_seen(name) and (by := evidence.through(name)) is not None
+        }
         if around:
             what = f"not heard here, but by others: {named([f'{name} through {by}' for name, by in around.items()])}"
             advice = "changes go around the missing link; look at the network between these machines and this one"
             yield Finding(check="links", level="warn", what=what, advice=advice)
-        silent = [name for name in others if name not in live and name not in missed and name not in around]
+        silent = [name for name in others if not evidence.is_seen(name) and name not in missed and name not in around]
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
@@ -534,7 +540,7 @@ class Diagnosis:
 
     def _software(self) -> Finding:
         described = self._gossip.state.nodes
-        live = {self._gossip.node_id, *self._inbox.live}
+        live = {self._gossip.node_id, *self._inbox.live, *self._inbox.away}
         versions = sorted({described[name].software for name in live if name in described})
         if len(versions) > 1:
             what = f"the live nodes run different versions: {', '.join(versions)}"

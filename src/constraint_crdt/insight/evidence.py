@@ -73,6 +73,10 @@ class LivePeers(Protocol):
     def live(self) -> Set[str]:
         """The names of the live peers now."""
 
+    @property
+    def away(self) -> Set[str]:
+        """The nodes of other sites that the transport lists. They run; this node speaks with few of them."""
+
 
 class MergedMessage(Protocol):
     """A change of this node's state."""
@@ -215,7 +219,7 @@ class Evidence:
             self.changes.lost(name)
         for name in [name for name in self._through if self.through(name) is None]:
             del self._through[name]
-        ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes}
+        ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes, *self._peers.away}
         self._away = sorted(name for name in written if name not in live and name not in ended)
 
     def _written(self) -> Set[str]:
@@ -293,6 +297,10 @@ class Evidence:
     def is_live(self, name: str) -> bool:
         """True for a live peer, and for this node."""
         return name == self._gossip.node_id or name in self._peers.live
+
+    def is_seen(self, name: str) -> bool:
+        """True for a live node, and for a node of another site that the transport lists."""
+        return self.is_live(name) or name in self._peers.away
 
     def holds(self, name: str, dots: Collection[Dot]) -> bool | None:
         """Whether a node has these mutations; None if there is no evidence of its clock."""
@@ -408,6 +416,8 @@ class Convergence:
     def _state(self, name: str, behind: int | None, ahead: int | None) -> tuple[str, int | None]:
         evidence = self._evidence
         if not evidence.is_live(name):
+            if evidence.is_seen(name):
+                return "unknown", None
             return "unreachable" if evidence.through(name) is None else "reachable", evidence.heard_at(name)
         if evidence.diverged_since(name) is not None:
             return "diverged", evidence.diverged_since(name)

@@ -133,7 +133,7 @@ class Explanations:
             reports.append(
                 ViolationReport(
                     node=name,
-                    live=self._evidence.is_live(name),
+                    live=self._evidence.is_seen(name),
                     violated=_is_violated(told, otherwise=False if only_satisfied else None),
                     **reported_verdict(told),
                     **reported_time(seconds.get(name, Seconds())),

@@ -190,6 +190,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Why it has this role: `by its settings`, or the rule of a fleet that chooses roles by itself."""
     routers: tuple[str, ...] = ()
     """The routers that it has a link to; for a client that it links through."""
+    site: str = ""
+    """The site of the node; empty without one."""
+    sites: int = 1
+    """Sites seen now, that of the node included."""
+    away: int = 0
+    """Nodes of other sites seen now. Few of them are live peers."""
+    speaks_with: tuple[str, ...] = ()
+    """The other sites that the node speaks with for its own."""
     uptime: float
     """Seconds since the start."""
 
@@ -220,6 +228,10 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison to this node; null for this node and for retired nodes."""
     measured: LinkReport | None = None
     """The link to it as measured; null for this node, and before the first exchange."""
+    site: str = ""
+    """Its site; empty without one."""
+    speaks_with: tuple[str, ...] = ()
+    """The sites that it speaks with for its own, as far as this node knows: of a node of another site only that of this node."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,6 +336,8 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("linked", show_links(answer.linked)),
         ("role", _role(answer)),
     ]
+    if answer.sites > 1:
+        lines.append(("site", f"{site_name(answer.site)}, {_speaks(answer)}; {answer.away} nodes in other sites"))
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
     if answer.links == "mixed":
@@ -357,6 +371,19 @@ def _role(status: Status) -> str:
     else:
         linked = f", linked to the routers {through}" if through else ""
     return f"{status.role} ({status.role_rule}){linked}"
+
+
+def site_name(site: str) -> str:
+    """The name of a site for people. Nodes without a site are one, too."""
+    return site or "(no site)"
+
+
+def _speaks(of: Status | NodeReport) -> str:
+    few = [site_name(site) for site in of.speaks_with[:MOST_NAMED]]
+    more = len(of.speaks_with) - len(few)
+    if not few:
+        return "speaks with no other site"
+    return f"speaks with {', '.join(few)}{f' and {more} more' if more else ''}"
 
 
 def _link_cells(link: LinkReport | None) -> tuple[str, str]:
@@ -412,6 +439,9 @@ async def _nodes(node: "Node", request: Paged) -> Reply[list[NodeReport]]:
     return Reply(node.nodes(page), next_after=following)
 
 
+MOST_NAMED = 3
+"""Sites that a line names."""
+
 SHOWN_OFFSET = 1.0
 """Seconds by which the clock of a peer differs at least from that of the node to be worth a column."""
 
@@ -434,8 +464,10 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
     unusual = any(each.link not in ("", "direct") for each in answer)
     skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
     labelled = any(each.labels for each in answer)
+    sited = len({each.site for each in answer}) > 1
     columns += [Column("labels")] if labelled else []
     columns += [Column("clock", right=True)] if skewed else []
+    columns += [Column("site")] if sited else []
     measured = any(each.measured is not None and each.measured.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
     columns += [Column("link")] if unusual else []
@@ -451,6 +483,7 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
+            *([f"{site_name(each.site)}{f', {_speaks(each)}' if each.speaks_with else ''}"] if sited else []),
             *(_link_cells(each.measured) if measured else []),
             *([each.link or "-"] if unusual else []),
         ]

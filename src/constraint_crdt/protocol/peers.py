@@ -550,6 +550,16 @@ def _spiral() -> Iterator[Position]:
         yield from (ring_point((0, 0), distance, place) for place in range(6 * distance))
 
 
+LEAST_FANOUT = 3
+WIDER_FROM = (10, 100, 1000)
+"""Sizes of a fleet from which a change is pushed to another peer."""
+
+
+def fanout(nodes: int) -> int:
+    """The number of peers in a push, in a fleet of `nodes` live nodes."""
+    return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
+
+
 TRIES = 64
 """Places of the lattice `Nearby` tries before it weighs all peers."""
 

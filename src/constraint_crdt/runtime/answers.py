@@ -160,6 +160,10 @@ class Answers:
             role=role.role,
             role_rule=role.why,
             routers=role.routers,
+            site=exchanges.sites.site,
+            sites=1 + len(exchanges.sites.others),
+            away=len(exchanges.away),
+            speaks_with=tuple(exchanges.sites.speaks_with()),
             uptime=time.monotonic() - self._began,
         )
 
@@ -194,10 +198,13 @@ class Answers:
     def nodes(self, convergence: Convergence, names: Sequence[str] | None = None) -> list[NodeReport]:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
-        revoked = self._gossip.revoked_nodes
+        revoked, speaking = self._gossip.revoked_nodes, self._exchanges.sites.speaking()
         kinds = link_kinds(self._transport)
         wanted = self.names if names is None else names
-        return [self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none")) for name in wanted]
+        return [
+            self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none"), speaking.get(name, ()))
+            for name in wanted
+        ]
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -312,14 +319,20 @@ class Answers:
         return mark == mine or self._frontier.covered_by(mark.entries)
 
     def _node(
-        self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str], link: LinkState
+        self,
+        name: str,
+        described: NodeValue | None,
+        convergence: Convergence,
+        revoked: Set[str],
+        link: LinkState,
+        speaks_with: Sequence[str],
     ) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
         return NodeReport(
             node=name,
-            live=me or name in self._exchanges.live,
+            live=me or name in self._exchanges.live or name in self._exchanges.away,
             satisfied=counts.satisfied,
             violations=counts.violated,
             position=state.register.node_position(name),
@@ -333,6 +346,8 @@ class Answers:
             link="" if me or name in state.retirements else link,
             convergence=None if me or name in state.retirements else convergence.peer(name),
             measured=None if me else link_report(gossip.links, name),
+            site=self._exchanges.sites.site if me else self._exchanges.told_sites.of(name) or "",
+            speaks_with=tuple(speaks_with),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:
@@ -434,6 +449,10 @@ class MetricsReport(msgspec.Struct, frozen=True, kw_only=True):
     messages_sent: int
     messages_received: int
     messages_refused: int
+    sent_away_bytes: int
+    """Bytes of messages to nodes of other sites."""
+    received_away_bytes: int
+    """Bytes of messages from them."""
     learned_bytes: int
     """Bytes of cells from peers new here: the minimum to transfer."""
     exchange_bytes: int
@@ -494,6 +513,8 @@ class RuntimeMetrics:
             messages_received=exchanges.received,
             messages_refused=exchanges.refused,
             learned_bytes=exchanges.learned_bytes,
+            sent_away_bytes=exchanges.sent_away,
+            received_away_bytes=exchanges.received_away,
             exchange_bytes=exchanges.receipts.carried,
             exchange_difference_bytes=exchanges.receipts.difference,
             exchange_bytes_ratio=exchanges.receipts.ratio,

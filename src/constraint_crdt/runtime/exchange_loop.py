@@ -25,6 +25,10 @@ Rules of peer selection: few peers are selected at random. Many are selected by 
 `protocol.peers` has the probabilities, and a minimum for every peer. The distance is steps on the lattice if this node and
 all peers wrote a position, else the minimum of the last round-trip times, because delays only add to it.
 
+Rules of sites (`protocol.sites`): a round asks a peer of the own site, or a speaker of another site, and a push goes to peers of
+the own site, and to a speaker of each of a few other sites that lack the change as far as is known. A node of another site that
+this node does not speak with is not live, since there is no evidence of it; if the transport lists it, it is *away*.
+
 Rules of receipts, the cost of exchanges: the difference is the cells new here, or lacking at the peer by its own evidence. All
 other bytes, and repeated cells, are overhead. An exchange without a difference has no ratio. A large state continued in a later
 exchange counts as sent in the first and as received in the last.
@@ -35,6 +39,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from random import Random
 from statistics import median
@@ -48,23 +53,15 @@ from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
-from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance
+from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, fanout
+from constraint_crdt.protocol.sites import SITE, SPEAKERS, NodeSites, Sites
 from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance
 
-LEAST_FANOUT = 3
-WIDER_FROM = (10, 100, 1000)
-"""Sizes of a fleet from which a change is pushed to another peer."""
-
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
-
-
-def fanout(nodes: int) -> int:
-    """The number of peers in a push, in a fleet of `nodes` live nodes."""
-    return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
 PeerChoiceRule = Literal["auto", "uniform", "near"]
@@ -271,6 +268,19 @@ class ExchangeLoop:
         self._next: dict[Peer, float] = {}
         """The time of the next round with a peer of a slow link."""
         self._live: set[str] = set()
+        self.sites = Sites(gossip.node_id)
+        """The sites of the nodes on the transport, and who speaks for them."""
+        self.told_sites = NodeSites(gossip.state.rows)
+        """The sites that nodes told."""
+        self._listed: Set[Peer] = frozenset()
+        self._near: Sequence[Peer] = ()
+        """The peers on the transport without those of other sites, ordered."""
+        self._away: dict[str, Peer] = {}
+        """The nodes of other sites on the transport."""
+        self.sent_away = 0
+        """Bytes of messages to nodes of other sites."""
+        self.received_away = 0
+        """Bytes of messages from them."""
         self._refusals: set[str] = set()
         self.begun = 0
         """Exchanges begun here."""
@@ -297,6 +307,11 @@ class ExchangeLoop:
         return self._live
 
     @property
+    def away(self) -> Set[str]:
+        """The nodes of other sites on the transport, as a changing view."""
+        return self._away.keys()
+
+    @property
     def refused(self) -> int:
         """Messages refused, here and by the transport."""
         return self._refused + self._transport.refused
@@ -306,10 +321,18 @@ class ExchangeLoop:
         """The peers that only short messages reach. O(peers)."""
         return tuple(self._sizes.limits(asyncio.get_running_loop().time()))
 
+    def meets(self, name: str) -> bool:
+        """False for a node of another site that this node does not speak with. O(peers) after a change."""
+        self._follow_sites()
+        return self._speaks_with(name)
+
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
         peer, responses = self._receive(payload, sender)
         replies = [data for response in responses for data in self._gossip.encoded(response, peer)]
+        if self.sites.is_away(peer):
+            self.received_away += len(payload)
+            self.sent_away += sum(map(len, replies))
         await self._durable()
         self.sent += len(replies)
         return replies
@@ -319,6 +342,7 @@ class ExchangeLoop:
         self._resting.pop(peer, None)
         self._next.pop(peer, None)
         self._selector.gone(peer)
+        self.sites.heard(peer.name)  # a session that comes has not failed yet
         link = self._gossip.links.get(peer.name)
         self._gossip.break_off(peer.name)
         if link is not None:
@@ -347,8 +371,11 @@ class ExchangeLoop:
             await asyncio.sleep(every * self._random.uniform(0.8, 1.2))
             now = asyncio.get_running_loop().time()
             peers = [peer for peer in self._idle(now) if self._next.get(peer, 0.0) <= now]
-            if peers:
-                await self._begin(peer := self._selector.choose(peers))
+            peer = self._speaker_to_ask(now, alone=not peers)
+            if peer is None and peers:
+                peer = self._selector.choose(peers)
+            if peer is not None:
+                await self._begin(peer)
                 self._pace(peer)
 
     async def run_pushes(self) -> None:
@@ -364,15 +391,82 @@ class ExchangeLoop:
         self._random.shuffle(peers)
         hash_of, state_hash = self._gossip.tracker.hash, self._gossip.state.rows.state_hash
         lacking = [peer for peer in peers if hash_of(peer.name) != state_hash]
-        chosen = lacking[: fanout(1 + len(self._live))]
+        chosen = lacking[: fanout(1 + len(self._live))] + self._speakers_to_tell()
         for peer in chosen:
             await self._begin(peer)
         return len(chosen)
 
     def _idle(self, now: float) -> list[Peer]:
-        """The peers to begin an exchange with: those willing, with which there is none yet and no transfer."""
+        """The peers to begin an exchange with, without those of other sites: those willing, with which there is none yet and no
+        transfer.
+        """
         self._gossip.links.at = now
-        return [peer for peer in self._willing() if peer not in self._aside and not self._gossip.is_transferring(peer.name)]
+        self._follow_sites()
+        return [peer for peer in self._near if self._is_idle(peer, now)]
+
+    def _is_idle(self, peer: Peer, now: float) -> bool:
+        if self._resting.get(peer, (0.0, 0.0))[0] > now or peer in self._aside:
+            return False
+        return not self._gossip.is_transferring(peer.name)
+
+    # --- sites -------------------------------------------------------------------------------------------------------
+
+    def _follow_sites(self) -> None:
+        """Account for the peers that came and went, and for changed sites. O(peers) after a change."""
+        listed, sites, told = self._transport.peers(), self.sites, self.told_sites
+        moved, own = told.take_moved(), self._gossip.labels.get(SITE, "")
+        if (listed is self._listed or listed == self._listed) and not moved and own == sites.site:
+            return
+        names = {peer.name for peer in listed}
+        sites.move(own)
+        for name in {peer.name for peer in self._listed} - names:
+            sites.drop(name)
+        for name in names - {self._gossip.node_id}:
+            sites.put(name, told.of(name))
+        self._listed = listed
+        self._near = sorted(peer for peer in listed if not sites.is_away(peer.name))
+        self._away = {peer.name: peer for peer in sorted(listed) if sites.is_away(peer.name)}
+        self._leave_away()
+
+    def _leave_away(self) -> None:
+        """Count those nodes of other sites as live only that this node speaks with: there will be no evidence of the others."""
+        if self._away:
+            self._live -= {name for name in self._live if not self._speaks_with(name)}
+
+    def _speaks_with(self, name: str) -> bool:
+        """False for a node of another site that this node does not speak with. O(sites) after a change, else O(1)."""
+        sites = self.sites
+        if not sites.is_away(name):
+            return True
+        other = sites.of(name) or ""
+        return sites.shares.get(other) == 1.0 and name in sites.speakers(other, sites.site)
+
+    def _speakers_of(self, other: str, now: float) -> list[Peer]:
+        """The nodes of another site to begin an exchange with: two at most, the first that are there."""
+        ranked = (self._away[name] for name in self.sites.ranked(other, self.sites.site) if name in self._away)
+        ready = (peer for peer in ranked if self._resting.get(peer, (0.0, 0.0))[0] <= now)
+        return [peer for peer in islice(ready, SPEAKERS) if self._is_idle(peer, now)]
+
+    def _speaker_to_ask(self, now: float, *, alone: bool) -> Peer | None:
+        """The speaker of another site to ask in this round; None for a round in the own site. `alone`: as in `Sites.choose`."""
+        if not self.sites.divided:
+            return None
+        self._leave_away()
+        other = self.sites.choose(self._random, alone=alone)
+        ready = [] if other is None else [peer for peer in self._speakers_of(other, now) if self._next.get(peer, 0.0) <= now]
+        return self._random.choice(ready) if ready else None
+
+    def _speakers_to_tell(self) -> list[Peer]:
+        """A speaker of each of the sites to push a change to."""
+        now, hash_of, state_hash = asyncio.get_running_loop().time(), self._gossip.tracker.hash, self._gossip.state.rows.state_hash
+        chosen: list[Peer] = []
+        for other in self.sites.to_tell(fanout(1 + len(self.sites.others)), self._random):
+            ready = self._speakers_of(other, now)
+            if ready and all(hash_of(name) != state_hash for name in self.sites.witnesses(other)):
+                chosen.append(self._random.choice(ready))
+        return chosen
+
+    # --- exchanges ---------------------------------------------------------------------------------------------------
 
     def _pace(self, peer: Peer) -> None:
         """Leave a link of known rate to others for a while after a round."""
@@ -514,6 +608,8 @@ class ExchangeLoop:
             patience = link.timeout(self._timeout, len(data), expected, last=not repeats)
             exchange.receipt.sent += len(data)
             self.sent += 1
+            if away := self.sites.is_away(name):
+                self.sent_away += len(data)
             begun = clock.time()
             try:
                 replies = await self._transport.request(peer, data, patience)
@@ -536,6 +632,8 @@ class ExchangeLoop:
                     raise _TurnOver from None
                 continue
             seconds = clock.time() - begun
+            if away:
+                self.received_away += sum(map(len, replies))
             self._sizes.requested(name, len(data), clock.time(), answered=True)
             link.answered(seconds, len(data), sum(map(len, replies)))
             if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
@@ -554,8 +652,9 @@ class ExchangeLoop:
             self._refuse(str(error))
             return "", []
         name = message.node.node_id
+        self.sites.heard(name)
         no_news = name in self._live or name == self._gossip.node_id or name in self._gossip.state.retirements
-        if not no_news and self._is_listed(name):
+        if not no_news and self._speaks_with(name) and self._is_listed(name):
             self._live.add(name)
             for peer in [peer for peer in self._resting if peer.name == name]:
                 del self._resting[peer]  # a way has come back, and most likely the other one
@@ -585,6 +684,7 @@ class ExchangeLoop:
         pause = min(before * 2 or FIRST_BACKOFF, LONGEST_BACKOFF)
         if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
             self._resting[peer] = (now + pause, pause)
+            self.sites.failed(peer.name)
         if peer.name in self._live:
             self._live.discard(peer.name)
             _log.info("%s does not answer (%s); asking it again in %.1f s", peer.name, why, pause)

@@ -210,7 +210,7 @@ class Membership:
         if self._may_write():
             self._feed.write(self._gossip.vouch)
             self._described = endpoints, role = self._present()
-            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.labels, role))
+            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.all_labels, role))
 
     async def _hear_of_retirement(self) -> None:
         """Hear a peer, then end, or go on if this node is in service again."""
@@ -290,7 +290,7 @@ class Membership:
         """Name the nodes of the state to the transport, with their endpoints. O(nodes)."""
         gossip, settings = self._gossip, self._settings
         ended = {gossip.node_id} | gossip.revoked_nodes | set(gossip.state.retirements)
-        writing = self._missed.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
+        writing = self._missed.look(gossip.state.rows.clock_entries, self._exchanges.live, ended | self._exchanges.away)
         if not isinstance(self._transport, LinkingTransport):
             return
         sought: dict[str, Sought] = {}
@@ -346,8 +346,9 @@ class Membership:
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
 
     async def _meet_again(self, peer: Peer) -> None:
-        """Exchange with a peer whose link has come back."""
-        await self._exchanges.exchange(peer)
+        """Exchange with a peer whose link has come back, unless others speak with its site."""
+        if self._exchanges.meets(peer.name):
+            await self._exchanges.exchange(peer)
 
     async def _meet_namesake(self, peer: Peer) -> None:
         """Another session has this node's name. If the other session answers, it is no trace of a dead process, and the later

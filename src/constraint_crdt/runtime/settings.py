@@ -22,6 +22,7 @@ from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 from constraint_crdt.expression import check_names
 from constraint_crdt.operations.command import parse_duration
 from constraint_crdt.operations.nodes import LinkProtection
+from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.runtime.exchange_loop import PeerChoiceRule
 from constraint_crdt.types.definition import check_labels
 from constraint_crdt.types.rates import DEFAULT_HALF_LIVES, check_half_lives
@@ -232,6 +233,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     not evaluate it.
     """
 
+    site: str = ""
+    """The site of the node, such as `berlin`. Nodes of a site gossip with each other; between sites two nodes of each speak for the
+    rest, so that the links between them carry less. The site is told to others as the label `site`, which may be given instead.
+    """
+
     max_skew: float = 10.0
     """Tolerated difference of clocks in the fleet, in seconds. A clock further off is ignored and raises an alarm. More tolerates
     worse clocks, and lets the fastest clock end constraints earlier by as much for all.
@@ -255,6 +261,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if rule.half_life not in (None, *self.half_lives):
                 tracked = ", ".join(f"{each:g}" for each in self.half_lives)
                 raise SettingsError(f"alert {rule.name!r}: `half_life` must be one that is tracked: {tracked}")
+        if self.site and self.labels.get(SITE, self.site) != self.site:
+            raise SettingsError(
+                f"`site` is {self.site!r}, and the label `{SITE}` is {self.labels[SITE]!r}: they mean the same, so give one"
+            )
         if self.api_tls == IDENTITY_TLS and not self.identity:
             raise SettingsError(
                 "`api_tls` takes the certificate of the node's identity, and there is none: give the node an identity "
@@ -268,6 +278,11 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 f"{reachable[0]} can be reached from other machines: give the node an identity (`identity`, --identity FOLDER), "
                 "or `insecure` (--insecure) where only trusted machines reach it"
             )
+
+    @property
+    def all_labels(self) -> dict[str, str]:
+        """The labels of the node, with that of its site."""
+        return {**self.labels, SITE: self.site} if self.site else self.labels
 
     @property
     def links(self) -> LinkProtection:
@@ -527,6 +542,8 @@ def _check_names(key: str, value: object) -> None:
     try:
         if isinstance(value, dict):
             check_labels(value)
+        elif key == SITE:
+            check_labels({SITE: str(value)} if value else {})
         else:
             check_id(str(value), f"the {'name of a node' if key == 'name' else 'name of a fleet'}")
     except ConstraintCrdtError as error:
@@ -564,7 +581,7 @@ def _check(key: str, value: object) -> None:
         lowest, highest, what = NUMBERS[key]
         if not isinstance(value, int | float) or not lowest <= value <= highest:
             raise SettingsError(f"{key} must be from {lowest:.0f} to {highest:.0f}{what}, not {value!r}")
-    elif key in ("name", "fleet", "labels"):
+    elif key in ("name", "fleet", "labels", SITE):
         _check_names(key, value)
     elif key in _READ:
         _READ[key](value)

@@ -9,6 +9,9 @@ A history *of the network* has other faults: slow links, of which nodes measure 
 direction or both), single links cut, and nodes that only send or only hear. Before the rounds its nodes go on by themselves, and
 have to become equal within `AGREE_NS` of the last fault.
 
+A history *with sites* divides the fleet: sites are cut off, all nodes of a site restart at once, speakers are killed, and nodes
+move to another site. Its nodes measure their links and have to become equal by themselves, too.
+
 Rules kept here:
 
 - Each history has some kinds of faults only, each to its own degree: a bug often shows best where other faults are absent.
@@ -53,7 +56,7 @@ from constraint_crdt.simulation.steps import (
     Undo,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
-from constraint_crdt.simulation.writes import WRITES
+from constraint_crdt.simulation.writes import OF_SITES, WRITES
 
 OPERATIONS = 200
 """Mutations per history."""
@@ -87,6 +90,11 @@ FAULTS = (
 
 NETWORK_FAULTS = ("slow link", "asymmetric link", "pair cut", "deaf node", "mute node")
 """Every kind of fault of a history of the network, beside the others."""
+
+SITE_FAULTS = ("site cut", "site restart", "speakers killed", "move to another site")
+"""Every kind of fault of a history with sites, beside the others."""
+
+MOST_SITES = len(NAMES)
 
 AGREE_NS = 30 * 10**9
 """Virtual time after the last fault, in ns, within which all nodes of a history of the network have to be equal. A round of a node
@@ -277,6 +285,8 @@ class HistoryResult:
     """Occurrences of each kind of write."""
     network: bool = False
     """A history of the network."""
+    sites: int = 0
+    """The sites, in a history with sites."""
 
     def history(self) -> History | None:
         """The history to keep; None if no invariant was violated."""
@@ -288,16 +298,18 @@ class HistoryResult:
             sentence=str(self.violation),
             members=tuple(self.members),
             steps=tuple(self.steps),
-            paced=self.network,
+            paced=self.network or self.sites > 0,
         )
 
 
 class Chaos:
     """A history, drawn while it runs."""
 
-    def __init__(self, seed: int, *, operations: int = OPERATIONS, signed: bool = False, network: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, operations: int = OPERATIONS, signed: bool = False, network: bool = False, sites: int = 0
+    ) -> None:
         """The same seed and number of operations give the same history. `signed`: the rows are signed. `network`: a history of the
-        network.
+        network. `sites`: a history with so many sites; 0: without.
         """
         self.seed = seed
         rng = self._rng = SimRng(seed)
@@ -311,7 +323,9 @@ class Chaos:
         self.members = [NodeStart(self._names.pop(), rng.pick(INCARNATIONS), role) for _ in range(rng.between(5, 7))]
         self._network = network
         quality, pace = self._draw_quality(), Pace(patience_ns=150_000_000)
-        self._world = World(self.members, rng, quality=quality, pace=pace, watched=True, paced=network)
+        self._sites = [f"site{number}" for number in range(sites)]
+        site_of = {name: rng.pick(self._sites) for name in NAMES} if sites else None
+        self._world = World(self.members, rng, quality=quality, pace=pace, watched=True, paced=network or sites > 0, sites=site_of)
         self._world.harm = Harm(*(self._some(0.06) for _ in range(2)))
         self._down: set[str] = set()
         self._gone: list[str] = []
@@ -370,6 +384,8 @@ class Chaos:
         ]
         if self._network:
             happenings += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
+        if self._sites:
+            happenings += [(self._cut_site, 3.0), (self._restart_site, 3.0), (self._kill_speakers, 3.0), (self._change_site, 2.0)]
         for happen, seconds in happenings:
             if self._rng.happens(0.6):
                 self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
@@ -454,6 +470,46 @@ class Chaos:
             way = (other, name) if deaf else (name, other)
             links.cut(*way)
             self._world.after(lasts, links.mend, *way)
+
+    def _of_site(self, site: str) -> list[str]:
+        return [name for name in self._world.names if self._world.links.site_of[name] == site]
+
+    def _cut_site(self) -> None:
+        """Cut a site off from all others."""
+        inside = self._of_site(self._rng.pick(self._sites))
+        outside = [name for name in self._world.names if name not in inside]
+        self._world.links.part([inside, outside])
+        self._world.after(self._some_time(2.0), self._world.links.part, [])
+        self._fired["site cut"] += 1
+
+    def _restart_site(self) -> None:
+        """Restart all nodes of a site at once, with their disks."""
+        self._kill(self._of_site(self._rng.pick(self._sites)), "site restart")
+
+    def _kill_speakers(self) -> None:
+        """Kill the nodes that a node takes for the speakers of its site."""
+        up = self._up()
+        if len(self._sites) > 1 and up:
+            sites = self._world.sites_of(self._rng.pick(up))
+            other = self._rng.pick([site for site in self._sites if site != sites.site])
+            self._kill(sites.speakers(sites.site, other), "speakers killed")
+
+    def _kill(self, names: Sequence[str], fault: str) -> None:
+        """Kill some nodes, but never the last one that runs, for a while."""
+        lasts = self._some_time(0.7)
+        for name in names:
+            if self._world.is_up(name) and len(self._up()) > 1:
+                self._world.crash(self._world.actors[name])
+                self._down.add(name)
+                self._fired[fault] += 1
+                self._world.after(lasts, self._return, name, "kept")
+
+    def _change_site(self) -> None:
+        up = self._up()
+        if up:
+            actor, site = self._rng.pick(up), self._rng.pick(self._sites)
+            self._fired["move to another site"] += self._world.links.site_of[actor.name] != site
+            self._world.change_site(actor, site)
 
     def _pause(self) -> None:
         up = self._up()
@@ -594,7 +650,7 @@ class Chaos:
             world.run(2**62, stop=lambda: self._left <= 0)
             for name in sorted(self._down):
                 world.start(name, "kept")
-            if self._network:
+            if self._network or self._sites:
                 self._agree()
             settle(world.fleet)
         except Violation as found:
@@ -612,6 +668,7 @@ class Chaos:
             fired=Counter({kind: times for kind, times in self._fired.items() if times}),
             written=world.fleet.written,
             network=self._network,
+            sites=len(self._sites),
         )
 
 
@@ -640,23 +697,28 @@ class SearchExtent:
 
     network: bool = False
     """Histories of the network."""
+    sites: int = 0
+    """The sites of histories with sites."""
 
     def never_fired(self) -> list[str]:
         """The kinds of faults that never occurred: the search says nothing about them."""
-        return [fault for fault in FAULTS + (NETWORK_FAULTS if self.network else ()) if not self.fired[fault]]
+        wanted = FAULTS + (NETWORK_FAULTS if self.network else ()) + (SITE_FAULTS if self.sites > 1 else ())
+        return [fault for fault in wanted if not self.fired[fault]]
 
     def never_written(self) -> list[str]:
         """The kinds of writes missing from the search."""
-        return [kind for kind in WRITES if not self.written[kind]]
+        return [kind for kind in WRITES if not self.written[kind] and (kind != OF_SITES or self.sites)]
 
 
-def search_seeds(first: int, count: int, *, signed: bool = False, network: bool = False) -> tuple[SearchExtent, History | None]:
+def search_seeds(
+    first: int, count: int, *, signed: bool = False, network: bool = False, sites: int = 0
+) -> tuple[SearchExtent, History | None]:
     """Run the histories of `count` seeds, up to the first violation. `signed`: of fleets whose rows are signed. `network`:
-    histories of the network.
+    histories of the network. `sites`: histories with so many sites.
     """
-    tally = SearchExtent(network=network)
+    tally = SearchExtent(network=network, sites=sites)
     for seed in range(first, first + count):
-        outcome = Chaos(seed, signed=signed, network=network).run()
+        outcome = Chaos(seed, signed=signed, network=network, sites=sites).run()
         tally.add(SearchExtent(1, outcome.operations, outcome.events, outcome.checks, outcome.fired, outcome.written))
         found = outcome.history()
         if found is not None:

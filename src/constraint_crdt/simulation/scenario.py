@@ -65,6 +65,10 @@ class Scenario:
     churn_per_minute: float = 0.0
     choice: str = "uniform"
     """The policy of peer selection, one of `CHOICES`."""
+    sites: int = 0
+    """Sites of equally many nodes, which push changes, too; 0: no sites and no pushes."""
+    site_latency_ns: int = 0
+    """The latency of the links between sites; 0: that of every link."""
 
     def check(self) -> None:
         """Raise `ConstraintCrdtError` for parameters out of bounds."""
@@ -74,6 +78,12 @@ class Scenario:
             raise ConstraintCrdtError(f"loss is a probability from 0 up to, not including, 1, not {self.loss}")
         if self.items is not None and not 1 <= self.items <= self.nodes:
             raise ConstraintCrdtError(f"{self.items} nodes cannot add something at the start: there are {self.nodes}")
+        if not 0 <= self.sites <= self.nodes:
+            raise ConstraintCrdtError(f"{self.nodes} nodes have 1 to {self.nodes} sites, not {self.sites}")
+        if self.sites and self.choice != CHOICES[0]:
+            raise ConstraintCrdtError(f"nodes of sites choose peers by their site, not {self.choice}")
+        if not 0 <= self.site_latency_ns < self.interval_ns:
+            raise ConstraintCrdtError("the latency between sites must be below the interval between two exchanges")
         if self.choice not in CHOICES:
             raise ConstraintCrdtError(f"peers are chosen {', '.join(CHOICES)}, not {self.choice}")
         if not 0.0 <= self.churn_per_minute <= 60.0 * self.nodes:
@@ -119,6 +129,8 @@ class Report:
     partition: tuple[int, int] | None
     """Begin and end, in ns."""
     samples: tuple[Sample, ...]
+    bytes_between: int = 0
+    """Bytes of messages between sites."""
 
     def _repr_html_(self) -> str:
         """A table of the result, for notebooks."""
@@ -151,9 +163,15 @@ class ScenarioRun:
         self._rng = SimRng(scenario.seed)
         members = [NodeStart(f"n{index}", 1) for index in range(scenario.nodes)]
         quality = Quality(latency_ns=scenario.latency_ns, jitter_ns=scenario.latency_ns // 4, loss=scenario.loss)
-        pace = Pace(interval_ns=scenario.interval_ns, patience_ns=6 * scenario.latency_ns)
-        self._world = World(members, self._rng, quality=quality, pace=pace, choice=_choice(scenario), watched=False)
+        longest = max(scenario.latency_ns, scenario.site_latency_ns)
+        pace = Pace(interval_ns=scenario.interval_ns, patience_ns=6 * longest)
         self._names = [member.name for member in members]
+        sites = _sites(scenario, self._names) if scenario.sites else None
+        choice = None if sites else _choice(scenario)
+        self._world = World(members, self._rng, quality=quality, pace=pace, choice=choice, watched=False, sites=sites)
+        if scenario.site_latency_ns:
+            far = scenario.site_latency_ns
+            self._world.links.between = Quality(latency_ns=far, jitter_ns=far // 4, loss=scenario.loss)
         self._down: set[str] = set()
         self._samples: list[Sample] = []
         self._partition: tuple[int, int] | None = None
@@ -239,8 +257,14 @@ class ScenarioRun:
             bytes_per_node=sum(actor.bytes for actor in world.actors.values()) / self.scenario.nodes,
             copies=fleet.carried / fleet.taken if fleet.taken else 1.0,
             partition=self._partition,
+            bytes_between=world.bytes_between,
             samples=tuple(self._samples),
         )
+
+
+def _sites(scenario: Scenario, names: Sequence[str]) -> dict[str, str]:
+    """The site of each node: of equally many nodes each, or one more."""
+    return {name: f"site{place * scenario.sites // len(names)}" for place, name in enumerate(names)}
 
 
 def _choice(scenario: Scenario) -> PeerChoice:

@@ -208,6 +208,12 @@ class Measure(Write, frozen=True, kw_only=True, tag="measure"):
     variables: tuple[tuple[str, str], ...] = ()
 
 
+class Describe(Write, frozen=True, kw_only=True, tag="describe"):
+    """Tell the site of the node."""
+
+    site: str = ""
+
+
 class Collect(Step, frozen=True, kw_only=True, tag="collect"):
     """Drop tombstones."""
 
@@ -300,6 +306,7 @@ AnyStep: TypeAlias = (
     | Tell
     | Spend
     | Measure
+    | Describe
     | Collect
     | Begin
     | Stale

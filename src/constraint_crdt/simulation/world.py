@@ -9,6 +9,8 @@ Rules kept here:
 - In a *paced* world they measure their links, too: timeouts follow the link, large messages are paced, an answer belongs to the
   question that it answers, and no exchange begins with a peer that is being sent a large message. Histories of other worlds are as
   they were before there was pacing.
+- In a world *with sites* each node tells its site and follows `protocol.sites`: it knows the sites of others from its state only,
+  and their failures from silence. There nodes also push changes, as running nodes do.
 - A link may have a quality of its own, in one direction or both: a slow link is a fault like any other.
 - Time decides only the order of events and the readings of clocks. The fleet carries out the events, as `steps`.
 
@@ -17,19 +19,27 @@ numbers on every machine and version of Python, and no good for secrets.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from math import log
 from typing import Any, TypeVar
 
+from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import MESSAGE_BYTES, Limits
-from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice
+from constraint_crdt.protocol.peers import HASTE, LinkEstimate, PeerChoice, fanout
+from constraint_crdt.protocol.sites import SPEAKERS, NodeSites, Sites
 from constraint_crdt.simulation.fleet import LIMITS, Fleet, SentMessage
-from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, MessageName, NodeStart, Start
+from constraint_crdt.simulation.steps import AnyStep, Begin, Crash, Deliver, Describe, MessageName, NodeStart, Start
 
 EPOCH_NS = 1_700_000_000 * 10**9
 """The reading of an exact clock when a world begins."""
+
+SECOND_NS = 10**9
+
+PUSHES_PER_SECOND = 100
+"""Pushes of a node per second, at most."""
 
 RETRIES = 2
 """Retries of a question without an answer."""
@@ -125,6 +135,9 @@ class Links:
         self._rng = rng
         self._cut: set[tuple[str, str]] = set()
         self._slow: dict[tuple[str, str], Quality] = {}
+        self.site_of: Mapping[str, str] = {}
+        self.between: Quality | None = None
+        """The quality of the links between sites; None: that of all links."""
         self._group_of: dict[str, int] = {}
         self._free_at: dict[tuple[str, str], int] = {}
         self._latest: dict[tuple[str, str], int] = {}
@@ -151,10 +164,16 @@ class Links:
         self._slow.clear()
         self._group_of.clear()
         self.quality = replace(self.quality, loss=0.0, straggling=0.0)
+        if self.between is not None:
+            self.between = replace(self.between, loss=0.0, straggling=0.0)
 
     def part(self, groups: Iterable[Iterable[str]]) -> None:
         """Partition the fleet into groups; no groups: the network is whole. A node in no group reaches all."""
         self._group_of = {name: index for index, group in enumerate(groups) for name in group}
+
+    def between_sites(self, sender: str, to: str) -> bool:
+        """True for nodes of two sites."""
+        return self.site_of.get(sender) != self.site_of.get(to)
 
     def connected(self, sender: str, to: str) -> bool:
         """True if messages from a node to another arrive at all."""
@@ -166,7 +185,8 @@ class Links:
     def arrivals(self, now: int, sender: str, to: str, size: int) -> list[int]:
         """The arrival times in ns of a message sent now: none, one or two."""
         rng, link = self._rng, (sender, to)
-        quality = self._slow.get(link, self.quality)
+        usual = self.quality if self.between is None or not self.between_sites(sender, to) else self.between
+        quality = self._slow.get(link, usual)
         if not self.connected(sender, to):
             self.fired["cut" if link in self._cut else "partition"] += 1
             return []
@@ -241,6 +261,13 @@ class SimulatedNode:
     """The exchanges it began, by peer: one at a time, or in a paced world one within its turn."""
     bytes: int = 0
     """Bytes sent."""
+    sites: Sites | None = None
+    told_sites: NodeSites | None = None
+    """In a world with sites: as the present life of the process sees them."""
+    pushing: bool = False
+    """A push is planned."""
+    pushed_until: int = 0
+    """The time before which there is no further push."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +292,10 @@ class World:
         watched: bool,
         paced: bool = False,
         limits: Limits = LIMITS,
+        sites: Mapping[str, str] | None = None,
     ) -> None:
         """`choice`: the peer policy, by index in `members`; None: uniform. `watched`: check invariants and keep the steps. `paced`:
-        nodes measure their links. `limits`: of each node.
+        nodes measure their links. `limits`: of each node. `sites`: the site of each node by name, in a world with sites.
         """
         self.rng = rng
         self.fired: Counter[str] = Counter()
@@ -293,6 +321,12 @@ class World:
         self.names = [member.name for member in members]
         """The nodes to choose peers from, in the order in which they joined."""
         self._place = {name: place for place, name in enumerate(self.names)}
+        self.bytes_between = 0
+        """Bytes of messages between sites."""
+        self._sited = sites is not None
+        self.links.site_of = sites or {}
+        for actor in self.actors.values() if self._sited else ():
+            self.after(0, self._follow_from_start, actor)
         for actor in self.actors.values():
             self.after(rng.below(pace.interval_ns), self._round, actor)
 
@@ -326,7 +360,10 @@ class World:
         step = kind(number=self._number, node=actor.name, time=self.clock_of(actor), **what)
         if self._watched:
             self.steps.append(step)
+        before = self._hash_of(actor) if self._sited else None
         sent = self.fleet.apply(step)
+        if self._sited and self._hash_of(actor) not in (before, None):
+            self._plan_push(actor)
         self.fired["parts"] += len(sent) > 1
         for each in sent:
             self._post(each)
@@ -340,7 +377,7 @@ class World:
         """End all faults, those that are due later too. Messages under way arrive, and nodes go on with their exchanges."""
         self.links.heal()
         self.harm = Harm()
-        kept = (self._round, self._arrive, self._lose_patience, self._forget_unused)
+        kept = (self._round, self._push, self._arrive, self._lose_patience, self._forget_unused)
         self._agenda = [each for each in self._agenda if each[2] in kept]
         heapify(self._agenda)
 
@@ -360,11 +397,85 @@ class World:
             self.after(self.rng.below(self.pace.interval_ns), self._round, actor)
         actor.paused_until = actor.free_at = 0
         self.perform(Start, actor, disk=disk, incarnation=incarnation, peer=peer)
+        if self._sited:
+            self._follow_from_start(actor)
+            for each in self.actors.values():
+                if each.sites is not None and each.told_sites is not None:
+                    each.sites.put(name, each.told_sites.of(name))
         return actor
 
     def forget(self, name: str) -> None:
         """Remove a node from the possible peers."""
         self.names.remove(name)
+        for actor in self.actors.values():
+            if actor.sites is not None:
+                actor.sites.drop(name)
+
+    # --- sites -------------------------------------------------------------------------------------------------------
+
+    def _hash_of(self, actor: SimulatedNode) -> StateHash | None:
+        node = self.fleet.node(actor.name)
+        return None if node is None else node.state_hash
+
+    def _follow_from_start(self, actor: SimulatedNode) -> None:
+        """A node with sites has started: it tells its site."""
+        node = self.fleet.nodes[actor.name]
+        actor.told_sites, actor.sites = NodeSites(node.state.rows), Sites(actor.name)
+        for name in self.names:
+            if name != actor.name:
+                actor.sites.put(name, actor.told_sites.of(name))
+        self.perform(Describe, actor, site=self.links.site_of.get(actor.name, ""))
+
+    def change_site(self, actor: SimulatedNode, site: str) -> None:
+        """Let a node belong to another site, and tell it."""
+        self.links.site_of = {**self.links.site_of, actor.name: site}
+        self.perform(Describe, actor, site=site)
+
+    def sites_of(self, actor: SimulatedNode) -> Sites:
+        """The sites as a node sees them now, in a world with sites."""
+        sites, told = actor.sites, actor.told_sites
+        assert sites is not None  # noqa: S101 - set at the start of each node
+        assert told is not None  # noqa: S101 - the same
+        sites.move(self.links.site_of.get(actor.name, ""))
+        for name in told.take_moved():
+            if name != actor.name and name in sites:
+                sites.put(name, told.of(name))
+        return sites
+
+    def _speakers(self, actor: SimulatedNode, sites: Sites, other: str) -> list[str]:
+        ranked = islice(sites.ranked(other, sites.site), SPEAKERS)
+        return [name for name in ranked if name not in actor.exchanges]
+
+    def _sited_peer(self, actor: SimulatedNode) -> str:
+        """The peer of a round; the node itself for none."""
+        sites = self.sites_of(actor)
+        other = sites.choose(self.rng, alone=not sites.near)
+        ready = [] if other is None else self._speakers(actor, sites, other)
+        return self.rng.pick(ready or sites.near or [actor.name])
+
+    def _plan_push(self, actor: SimulatedNode) -> None:
+        if not actor.pushing:
+            actor.pushing = True
+            self._at(max(actor.pushed_until, self.now), self._push, actor)
+
+    def _push(self, actor: SimulatedNode) -> None:
+        """Push the state to some peers that lack it: of the own site, and of a few others."""
+        actor.pushing, node = False, self.fleet.node(actor.name)
+        if node is None or actor.paused_until > self.now:
+            return
+        sites, hash_of, mine = self.sites_of(actor), node.tracker.hash, node.state_hash
+        near = list(sites.near)
+        self.rng.shuffle(near)
+        chosen = list(islice((name for name in near if hash_of(name) != mine), fanout(1 + len(near))))
+        for other in sites.to_tell(fanout(1 + len(sites.others)), self.rng):
+            ready = self._speakers(actor, sites, other)
+            if ready and all(hash_of(name) != mine for name in sites.witnesses(other)):
+                chosen.append(self.rng.pick(ready))
+        actor.pushed_until = self.now + len(chosen) * SECOND_NS // PUSHES_PER_SECOND
+        for peer in chosen:
+            if peer not in actor.exchanges and not (self._paced and self._is_transferring(actor, peer)):
+                begun = actor.exchanges[peer] = BegunExchange(peer, self.now)
+                self._begin(actor, begun)
 
     # --- exchanges ---------------------------------------------------------------------------------------------------
 
@@ -394,6 +505,8 @@ class World:
         self._ask(actor, exchange, self.perform(Begin, actor, peer=exchange.peer, room=actor.room))
 
     def _peer_of(self, actor: SimulatedNode) -> str:
+        if self._sited:
+            return self._sited_peer(actor)
         if self._choice is None:
             return self.rng.pick(self.names)
         round_ = self.now // self.pace.interval_ns
@@ -431,6 +544,8 @@ class World:
         if link is not None:
             link.unanswered(len(exchange.question.data))
         if exchange.tries >= RETRIES or not self.is_up(actor.name):
+            if actor.sites is not None:
+                actor.sites.failed(exchange.peer)
             node = self.fleet.node(actor.name) if self._paced else None
             if node is not None:
                 node.break_off(exchange.peer)
@@ -461,6 +576,7 @@ class World:
     def _post(self, sent: SentMessage) -> None:
         self.messages += 1
         self.actors[sent.sender].bytes += len(sent.data)
+        self.bytes_between += len(sent.data) * self.links.between_sites(sent.sender, sent.to)
         arrivals = self.links.arrivals(self.now, sent.sender, sent.to, len(sent.data))
         self._uses[sent.name] += len(arrivals)
         for time in arrivals:
@@ -496,6 +612,8 @@ class World:
         is_answer = cause is not None and cause.by == sent.to
         if self.is_up(sent.to):
             self._cause = Question(sent.to, self.now) if is_answer else cause
+            if actor.sites is not None:
+                actor.sites.heard(sent.sender)
             replies = self.perform(Deliver, actor, message=sent.name, again=again, room=actor.room)
             if self._paced:
                 self._hear(actor, sent, cause if is_answer else None, replies)

@@ -13,6 +13,7 @@ from constraint_crdt.model import VerdictState
 from constraint_crdt.plato.rooms import apply_delta
 from constraint_crdt.plato.shapes import PlatoCounter, PlatoDelta
 from constraint_crdt.protocol.gossip_node import GossipNode
+from constraint_crdt.protocol.sites import SITE
 from constraint_crdt.simulation.invariants import CountsById, Invariants
 from constraint_crdt.simulation.models import (
     ROOM,
@@ -34,6 +35,7 @@ from constraint_crdt.simulation.steps import (
     Count,
     CountItem,
     Decay,
+    Describe,
     Expire,
     Fold,
     FoldRates,
@@ -56,7 +58,7 @@ from constraint_crdt.types.counters import COUNTS, NODE_KEY, counts_value
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD, Definition
 from constraint_crdt.types.increments import APPLIED
-from constraint_crdt.types.nodes import RETIRE
+from constraint_crdt.types.nodes import NODE, RETIRE, node_value
 from constraint_crdt.types.sketch import SketchCRDT, SketchShape
 from constraint_crdt.types.variables import VARIABLES, VariableKind
 from constraint_crdt.types.verdicts import VERDICT, NodeVerdict
@@ -73,6 +75,9 @@ WRITES: Final = (
 """Every kind of write. A search in which any of them never occurred has not covered it. (`TOGETHER` is a rare effect of some of
 them: reported, but not required of a short search.)
 """
+
+OF_SITES: Final = str(Describe.__struct_config__.tag)
+"""The kind of write that only histories with sites have."""
 
 SummaryStep: TypeAlias = CountItem | Insert | Rate | FoldRates | Decay | Increment
 """Steps that add to a sketch, a Bloom filter, decaying values or the increments of clients."""
@@ -107,14 +112,16 @@ def do(node: GossipNode, step: Write) -> None:
             node.remove_expired()
         case Retire() | Undo():
             (node.retire if isinstance(step, Retire) else node.undo_retirement)(step.dead)
-        case Tell() | Spend() | Measure():
+        case Tell() | Spend() | Measure() | Describe():
             _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
             _do_summary(node, step)
 
 
-def _tell(node: GossipNode, step: Tell | Spend | Measure) -> None:
+def _tell(node: GossipNode, step: Tell | Spend | Measure | Describe) -> None:
     match step:
+        case Describe():
+            node.describe("", labels={SITE: step.site} if step.site else {})
         case Tell():
             node.record_verdicts({step.id: _verdict(step)})
         case Spend():
@@ -294,6 +301,9 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return step.dead in node.state.retirements
         case Undo():
             return step.dead not in node.state.retirements
+        case Describe():
+            cell = node.state.rows.get(NODE, "", node.replica)
+            return cell is not None and dict(node_value(cell).labels).get(SITE, "") == step.site
         case Tell() | Spend() | Measure():
             return _is_told(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
