@@ -9,7 +9,8 @@ import pytest
 
 from constraint_crdt import GossipNode, exchange
 from constraint_crdt.protocol.exchange_rules import GossipResult
-from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop, fanout
+from constraint_crdt.protocol.peers import fanout
+from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop
 from constraint_crdt.transport import Handler, Peer, PeerCallback, Unreachable
 
 

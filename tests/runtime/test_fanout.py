@@ -2,7 +2,7 @@
 
 import pytest
 
-from constraint_crdt.runtime.exchange_loop import fanout
+from constraint_crdt.protocol.peers import fanout
 
 
 @pytest.mark.parametrize(

@@ -46,23 +46,14 @@ from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
-from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance
+from constraint_crdt.protocol.peers import HASTE, LEAST_ROUND_TRIP, REQUEST_TRIES, ByDistance, fanout
 from constraint_crdt.protocol.transfers import FAST
 from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.transport import Peer, Transport, Unreachable
 from constraint_crdt.types.register import hex_distance
 
-LEAST_FANOUT = 3
-WIDER_FROM = (10, 100, 1000)
-"""Sizes of a fleet from which a change is pushed to another peer."""
-
 PUSHES_PER_SECOND = 100
 """Pushes of a node per second, at most. If all nodes push, each answers as many on average."""
-
-
-def fanout(nodes: int) -> int:
-    """The number of peers in a push, in a fleet of `nodes` live nodes."""
-    return LEAST_FANOUT + sum(nodes >= many for many in WIDER_FROM)
 
 
 PeerChoiceRule = Literal["auto", "uniform", "near"]
