@@ -71,10 +71,10 @@ MESSAGE_CPU = 0.001
 FORWARD_CPU = 0.00025
 """Seconds of CPU of a router for a message that passes through it."""
 
-PROCESS_BYTES, LINK_BYTES = 39_300_000, 110_000
-"""Private memory of a node without a state, and of each of its links."""
+PROCESS_BYTES, LINK_BYTES = 49_400_000, 110_000
+"""Private memory of a node with the library of expressions in use and no state, and of each of its links."""
 
-ROW_BYTES, CONSTRAINT_BYTES = 700, 6_000
+ROW_BYTES, CONSTRAINT_BYTES = 700, 10_500
 """Memory of another node's row; of a constraint, its compiled expression included."""
 
 ROW_NEWS_BYTES = 10.0
@@ -94,14 +94,18 @@ MESH_NODES = 40
 NODES_PER_ROUTER, LEAST_ROUTERS, ROUTERS_PER_SITE = 500, 3, 2
 
 INTERVALS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-"""The values of `gossip_every` to choose from: the first that takes `REST_SHARE` of the link and `CORES_SHARE` of shared cores at
-most."""
+"""The values of `gossip_every` to choose from: the first at which the fleet at rest takes the following at most."""
 
-REST_SHARE = 0.1
-CORES_SHARE = 0.5
-"""The share of shared cores that a fleet may take at rest."""
+REST_SHARE, REST_BYTES, CORES_SHARE = 0.1, 10_000.0, 0.5
+"""The share of a link; bytes per second of a node; the share of a core of each node, and of all cores that they share."""
 
 COUNT_EVERY = 2.0
+FIRST_EXCHANGE_NS = 10**8
+"""A node begins to exchange at once when it has a link."""
+
+OPENING = 4
+"""Round trips of opening a link: TCP, and the handshake of Zenoh."""
+
 KEPT_REMOVALS, REMOVALS_KEPT_FOR = 10_000, 3600.0
 SPEAKERS = 2
 """Nodes of a site that speak with another site."""
@@ -112,6 +116,9 @@ MOST_ROWS = 2_000
 REPEATS = 15
 LONGEST_SECONDS = 600.0
 """Virtual time for which a change is followed."""
+
+MOST_TRIES = 1_000
+"""Draws of a peer that lacks a change, at most."""
 
 EVENTS = 150_000
 """Exchanges simulated, about: so few changes of a large fleet are followed."""
@@ -307,7 +314,7 @@ def measure_messages(fleet: PlannedFleet, cpu: Callable[[], float]) -> Messages:
         nodes.change(other)
         cold_pull.append(nodes.measure(full, other))
         exchange(full, recent)
-    blank = nodes.measure(nodes.blank(), full)
+    blank = _scaled(nodes.measure(nodes.blank(), full), fleet.nodes / min(fleet.nodes, MOST_ROWS))
     counted = []
     for many in (1, 11):
         full.record_each({f"constraint-{index:05d}": (2, 0) for index in range(min(many, fleet.constraints))})
@@ -402,8 +409,14 @@ def _interval(fleet: PlannedFleet, messages: Messages) -> float:
         return fleet.gossip_every
     for every in INTERVALS:
         load = _Fleet(fleet, messages, every).load(fleet.nodes)
-        fits = (load.away if fleet.sites > 1 else load.rest) <= REST_SHARE * fleet.rate
-        if fits and (not fleet.cores or load.cpu * fleet.nodes + load.router_cpu * fleet.routed <= CORES_SHARE * fleet.cores):
+        of_link = load.away if fleet.sites > 1 else load.rest
+        all_cores = load.cpu * fleet.nodes + load.router_cpu * fleet.routed
+        if (
+            of_link <= REST_SHARE * fleet.rate
+            and load.rest <= REST_BYTES
+            and load.cpu + load.router_cpu <= CORES_SHARE
+            and (not fleet.cores or all_cores <= CORES_SHARE * fleet.cores)
+        ):
             return every
     return INTERVALS[-1]
 
@@ -457,7 +470,7 @@ class _Change:
         self._learn(0.0, self._rng.below(self._fleet.nodes))
         for node in range(self._fleet.nodes):
             self._at(self._load.every * self._rng.random(), self._round, node)
-        while self._agenda and len(self._known) < self._fleet.nodes:
+        while self._agenda:  # the pushes of the last nodes cost as much as those of the first
             now, _, act, args = heappop(self._agenda)
             if now > LONGEST_SECONDS:
                 break
@@ -478,13 +491,12 @@ class _Change:
 
     def _push(self, now: float, node: int) -> None:
         """Tell a few nodes, one after the other."""
-        told, chosen = self._told[node], list[int]()
-        for _ in range(3 * self._fanout):
+        told, chosen, tries = self._told[node], list[int](), 0
+        while len(chosen) < self._fanout and len(told) + len(chosen) < self._fleet.near - 1 and tries < MOST_TRIES:
             peer = self._near(node)
+            tries += 1
             if peer not in told and peer not in chosen:
                 chosen.append(peer)
-            if len(chosen) == min(self._fanout, self._fleet.near - 1):
-                break
         few = fanout(self._fleet.sites) / max(1, self._fleet.sites - 1)
         for site in self._speaks.get(node, ()):
             peer = self._rng.pick(self._of_pair[site, self._site(node)])
@@ -498,6 +510,8 @@ class _Change:
             self._at(turn, self._next, node, chosen)
 
     def _round(self, now: float, node: int) -> None:
+        if len(self._known) == self._fleet.nodes:
+            return
         self._at(now + self._load.every * (0.8 + 0.4 * self._rng.random()), self._round, node)
         sites = self._speaks.get(node, ())
         share = len(sites) / (SPEAKERS * max(1, self._fleet.sites - 1))
@@ -605,12 +619,12 @@ def spread(load: _Fleet, rate: float, busy: float) -> Spread:
     return Spread(tuple(sorted(seconds)), tuple(sorted(all_known)), sent / each, away / many / fleet.sites / 2, begun / each)
 
 
-def blank_seconds(fleet: PlannedFleet, rate: float, gossip_every: float) -> float:
+def blank_seconds(fleet: PlannedFleet, rate: float) -> float:
     """Until a blank node has the state of the fleet over a link of this rate: two nodes that measure their link."""
     whole = _Measured(fleet, lambda: 0.0).full
     rate *= min(fleet.nodes, MOST_ROWS) / fleet.nodes  # a smaller state over a slower link
     quality = Quality(latency_ns=round(fleet.delay * SECOND_NS), bandwidth=0 if rate == math.inf else max(1, int(rate)))
-    pace = Pace(interval_ns=round(gossip_every * SECOND_NS), patience_ns=SECOND_NS)
+    pace = Pace(interval_ns=FIRST_EXCHANGE_NS, patience_ns=SECOND_NS)
     world = World(
         [NodeStart("full", 1), NodeStart("blank", 1)], SimRng(fleet.seed), quality=quality, pace=pace, watched=False, paced=True,
         limits=DEFAULT_LIMITS,
@@ -618,7 +632,7 @@ def blank_seconds(fleet: PlannedFleet, rate: float, gossip_every: float) -> floa
     full, blank = world.fleet.nodes["full"], world.fleet.nodes["blank"]
     exchange(full, whole)
     world.run(round(LONGEST_SECONDS * SECOND_NS), stop=lambda: blank.state_hash == full.state_hash)
-    return world.now / SECOND_NS if blank.state_hash == full.state_hash else math.inf
+    return world.now / SECOND_NS + OPENING * 2 * fleet.delay if blank.state_hash == full.state_hash else math.inf
 
 
 # --- the plan -----------------------------------------------------------------------------------------------------------------
@@ -683,7 +697,7 @@ def make_plan(fleet: PlannedFleet, cpu: Callable[[], float]) -> Plan:
     left = fleet.goodput - used
     busy = (load.cpu * fleet.nodes + load.router_cpu * fleet.routed) / (fleet.cores or fleet.nodes)
     news = spread(model, left, busy) if left > 0 else None
-    blank = blank_seconds(fleet, left, every) if left > 0 else math.inf
+    blank = blank_seconds(fleet, left) if left > 0 else math.inf
     figures = tuple(_figures(model, load, news, blank))
     breaks = sorted(_breaks(model, load, news), key=lambda each: each.reserve)
     timeout = max(1.0, math.ceil(10 * (6 * fleet.delay + MESSAGE_BYTES / 64 / fleet.rate)) / 10)
