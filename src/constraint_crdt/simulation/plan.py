@@ -445,7 +445,10 @@ class _Change:
     def __init__(self, load: _Fleet, rng: SimRng, rate: float, busy: float) -> None:
         """`rate`: bytes per second left on a link. `busy`: the share of the cores that the fleet takes at rest."""
         fleet = load.fleet
-        self._load, self._fleet, self._rng, self._rate = load, fleet, rng, rate
+        self._load, self._fleet, self._rate = load, fleet, rate
+        self._writer = rng.below(fleet.nodes)
+        self._rngs = [SimRng(rng.bits()) for _ in range(fleet.nodes)]
+        """Of each node, so that the rate of a link does not change whom nodes choose."""
         self._recent = load.recent(fleet.nodes)
         self._fanout = fanout(fleet.near)
         self._agenda: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -467,9 +470,9 @@ class _Change:
     def run(self) -> Sequence[float]:
         """The seconds until each node knew it, as far as they did."""
         heapify(self._free_core)
-        self._learn(0.0, self._rng.below(self._fleet.nodes))
+        self._learn(0.0, self._writer)
         for node in range(self._fleet.nodes):
-            self._at(self._load.every * self._rng.random(), self._round, node)
+            self._at(self._load.every * self._rngs[node].random(), self._round, node)
         while self._agenda:  # the pushes of the last nodes cost as much as those of the first
             now, _, act, args = heappop(self._agenda)
             if now > LONGEST_SECONDS:
@@ -499,8 +502,8 @@ class _Change:
                 chosen.append(peer)
         few = fanout(self._fleet.sites) / max(1, self._fleet.sites - 1)
         for site in self._speaks.get(node, ()):
-            peer = self._rng.pick(self._of_pair[site, self._site(node)])
-            if self._rng.happens(few) and peer not in told:
+            peer = self._rngs[node].pick(self._of_pair[site, self._site(node)])
+            if self._rngs[node].happens(few) and peer not in told:
                 chosen.append(peer)
         self._next(now, node, chosen)
 
@@ -512,11 +515,11 @@ class _Change:
     def _round(self, now: float, node: int) -> None:
         if len(self._known) == self._fleet.nodes:
             return
-        self._at(now + self._load.every * (0.8 + 0.4 * self._rng.random()), self._round, node)
+        self._at(now + self._load.every * (0.8 + 0.4 * self._rngs[node].random()), self._round, node)
         sites = self._speaks.get(node, ())
         share = len(sites) / (SPEAKERS * max(1, self._fleet.sites - 1))
-        if sites and self._rng.happens(share):
-            peer = self._rng.pick(self._of_pair[self._rng.pick(sites), self._site(node)])
+        if sites and self._rngs[node].happens(share):
+            peer = self._rngs[node].pick(self._of_pair[self._rngs[node].pick(sites), self._site(node)])
         else:
             peer = self._near(node)
         if node in self._known or peer in self._known:  # others tell nothing, and count as rest
@@ -526,12 +529,12 @@ class _Change:
         """Another node of the same site."""
         sites = self._fleet.sites
         many = len(range(self._site(node), self._fleet.nodes, sites))
-        place = self._rng.below(many - 1)
+        place = self._rngs[node].below(many - 1)
         return self._site(node) + sites * (place + (place >= node // sites))
 
     def _begin(self, now: float, a: int, b: int, *, is_round: bool = False) -> float:
         """Begin an exchange. Returns when the next one of this node begins: after it, or after its turn. Rounds count as rest."""
-        messages, cold = self._load.messages, not self._rng.happens(self._recent)
+        messages, cold = self._load.messages, not self._rngs[a].happens(self._recent)
         knows, told = a in self._known, b in self._known
         if knows and b not in self._told[a] and (not cold or not told):
             kind = messages.push
@@ -572,7 +575,9 @@ class _Change:
         takes = size_on_wire / self._rate if self._rate < math.inf else 0.0
         sent = self._free_up[one] = max(now, self._free_up.get(one, 0.0)) + takes
         again, pause = 0.0, 2 * fleet.delay + RESENT_AFTER
-        while self._rng.happens(1 - (1 - fleet.loss) ** (1 + min(size // SEGMENT_BYTES, 1))):  # more are seen by what follows
+        while self._rngs[sender].happens(
+            1 - (1 - fleet.loss) ** (1 + min(size // SEGMENT_BYTES, 1))
+        ):  # more are seen by what follows
             again, pause = again + pause, 2 * pause
         arrived = sent + fleet.delay + again
         done = self._free_down[other] = max(arrived, self._free_down.get(other, 0.0) + takes)
