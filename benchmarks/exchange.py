@@ -25,6 +25,7 @@ from constraint_crdt.types.definition import ADD
 FORMS = {"short ids": "c%06d", "realistic ids": "constraint-%06d"}
 ONE_REPEATS, MANY_REPEATS, BLANK_REPEATS, HASH_REPEATS = 300, 7, 5, 3000
 MANY = 1000
+MANY_WRITERS_REPEATS = 100
 
 
 def entry_bytes(id_: str) -> int:
@@ -154,6 +155,35 @@ def fifty_replicas(*, rivals: bool) -> Iterator[Row]:
             yield Row(f"{what}: bytes / better rival", wired.bytes / best_bytes, "x", 0.6 if demanded else None)
 
 
+def many_writers(few: int, many: int) -> Iterator[Row]:
+    """A round without news and one change between nodes that know `many` writers, against `few`."""
+    (little, less), (much, more) = (_cost_among(writers) for writers in (few, many))
+    yield Row(f"nothing new among {many:,} writers: CPU of both sides", much * 1e3, "ms", note=f"{little * 1e3:.3f} among {few:,}")
+    yield Row(f"nothing new: CPU among {many:,} writers / among {few:,}", much / little, "x", 1.5)
+    yield Row(f"one change among {many:,} writers: CPU of both sides", more * 1e3, "ms", note=f"{less * 1e3:.3f} among {few:,}")
+
+
+def _cost_among(writers: int) -> tuple[float, float]:
+    """CPU seconds of a round without news, and of one with a change."""
+    a, b, runs = GossipNode("a"), GossipNode("b"), []
+    for number in range(writers):
+        writer = GossipNode(f"w{number:05d}")
+        writer.add_constraint(f"c{number}")
+        runs += writer.state.rows.whole()
+    for node in (a, b):
+        node.state.rows.apply(runs)
+    for asker, asked in ((a, b), (b, a)) * 2:
+        exchange_bytes(asker, asked)
+    quiet = median_cpu(lambda: exchange_bytes(a, b), MANY_WRITERS_REPEATS)
+    names = iter(range(10 * MANY_WRITERS_REPEATS))
+
+    def change() -> None:
+        a.add_constraint(f"x{next(names)}")
+        exchange_bytes(a, b)
+
+    return quiet, median_cpu(change, MANY_WRITERS_REPEATS)
+
+
 def rows(constraints: int, *, rivals: bool) -> Iterator[Row]:
     """The whole table."""
     for name, form in FORMS.items():
@@ -169,6 +199,7 @@ def rows(constraints: int, *, rivals: bool) -> Iterator[Row]:
         yield from blank_node(source, name)
         del source
         yield from memory(constraints, form, name)
+    yield from many_writers(100, 10_000)
     yield from fifty_replicas(rivals=rivals)
 
 

@@ -16,11 +16,13 @@ Rules kept here:
 import gc
 import os
 import re
+import shutil
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
+from hashlib import blake2b
 from itertools import cycle
 from pathlib import Path
 
@@ -55,6 +57,29 @@ settings.register_profile(  # for `mutmut`: the same examples for each mutant, a
     phases=(Phase.explicit, Phase.generate),
 )
 settings.load_profile(BUDGET)
+
+_IN_MEMORY = Path(f"/dev/shm/constraint-crdt-tests-{os.getpid()}")
+
+
+def runtime_directory(place: Path) -> Path:
+    """A private directory in memory for this place of a test: a marker vouches for a store from memory only.
+
+    The same for the same place. Removed at the end of the tests.
+    """
+    directory = _IN_MEMORY / blake2b(str(place).encode(), digest_size=8).hexdigest()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_IN_MEMORY, ignore_errors=True)
+
+
+MEMORY_DISK = Path("/dev/shm")
+MEMORY_DISK_BYTES = 2**30
+if MEMORY_DISK.is_dir() and shutil.disk_usage(MEMORY_DISK).free >= MEMORY_DISK_BYTES:
+    # Thousands of stores wait for no `fsync` here. Tests of faults and power cuts bring disks of their own.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
 
 gc.set_threshold(200_000, 10, 100)  # a collection makes thousands of objects that all stay
 
@@ -134,11 +159,12 @@ def _leave_out_cases(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 
 def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
-    """Tests in an order in which no worker waits for another at the end.
+    """Tests in an order in which no worker waits for another at the end, and not all wait at once.
 
     `--dist worksteal` gives each worker an equal part of the list, and an idle one takes from the end of another's part. So each
-    part begins with tests that take long, and ends with quick ones. The tests of a module that is marked `one_worker` are in one
-    part, at its beginning; the first part, with those of the browser, has half as many others as the other parts.
+    part ends with quick tests. Long tests are mostly waits: every second part begins with them, and the others have them spread
+    among quick tests, which compute. The tests of a module that is marked `one_worker` are in one part, at its beginning; the first
+    part, with those of the browser, has half as many others as the other parts.
     """
     quick: list[pytest.Item] = []
     parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
@@ -156,10 +182,19 @@ def _for_workers(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item
     ordered: list[pytest.Item] = []
     for number, part in enumerate(parts):
         size = (len(items) - len(ordered)) // (workers - number)
-        filling = max(0, size - len(part))
-        ordered += [*part, *quick[:filling]]
-        del quick[:filling]
+        filling = quick[: max(0, size - len(part))]
+        del quick[: len(filling)]
+        ordered += _spread(part, filling) if number % 2 else [*part, *filling]
     return [*ordered, *quick]
+
+
+def _spread(long: Sequence[pytest.Item], quick: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The long tests spread evenly over the first two thirds of the quick ones."""
+    between = len(quick) * 2 // 3 // max(1, len(long))
+    spread: list[pytest.Item] = []
+    for number, item in enumerate(long):
+        spread += [item, *quick[number * between : (number + 1) * between]]
+    return [*spread, *quick[len(long) * between :]]
 
 
 def pytest_collection_finish() -> None:

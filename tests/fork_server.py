@@ -49,7 +49,14 @@ _SET_CHILD_SUBREAPER = 36
 
 
 class CommandProcess(subprocess.Popen[str]):
-    """A process of `constraint-crdt`, forked from the server of this process of pytest; with the arguments of `Popen`."""
+    """A process of `constraint-crdt`, forked from the server of this process of pytest; with the arguments of `Popen`.
+
+    `namespaces`: files of namespaces that it enters first.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, namespaces: Sequence[str] = (), **options: Any) -> None:
+        self._namespaces = list(namespaces)
+        super().__init__(arguments, **options)
 
     def _execute_child(self, *given: Any) -> None:
         """In place of fork and exec. Python gives it the ends of the pipes by position."""
@@ -57,7 +64,12 @@ class CommandProcess(subprocess.Popen[str]):
         value = dict(zip(names, given, strict=True))
         sys.audit("subprocess.Popen", sys.executable, value["args"], value["cwd"], value["env"])
         environment = dict(os.environ if value["env"] is None else value["env"])
-        request = {"arguments": value["args"], "environment": environment, "folder": os.fspath(value["cwd"] or os.getcwd())}
+        request = {
+            "arguments": value["args"],
+            "environment": environment,
+            "folder": os.fspath(value["cwd"] or os.getcwd()),
+            "namespaces": self._namespaces,
+        }
         ends = [value[name] if value[name] != -1 else own for own, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
         try:
             self.pid = _server().fork(request, ends)
@@ -67,14 +79,16 @@ class CommandProcess(subprocess.Popen[str]):
 
 
 def start(arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """Start `constraint-crdt` with these arguments. The options are those of `Popen`; streams are text."""
+    """Start `constraint-crdt` with these arguments. The options are those of `Popen`, and on Linux those of `CommandProcess`;
+    streams are text.
+    """
     if platform.system() == "Linux":
         return CommandProcess(arguments, text=True, **options)
     return subprocess.Popen([sys.executable, "-m", "constraint_crdt", *arguments], text=True, **options)
 
 
 def run(arguments: Sequence[str], *, timeout: float = 60.0, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `constraint-crdt` to its end, with its output. The options are those of `Popen`."""
+    """Run `constraint-crdt` to its end, with its output. The options are those of `start`."""
     with start(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
         try:
             out, err = process.communicate(timeout=timeout)
@@ -154,9 +168,13 @@ def _serve(control: socket.socket) -> None:
         os.close(reading)
 
 
-def _become(streams: Sequence[int], arguments: list[str], environment: dict[str, str], folder: str) -> NoReturn:
+def _become(
+    streams: Sequence[int], arguments: list[str], environment: dict[str, str], folder: str, namespaces: Sequence[str]
+) -> NoReturn:
     from constraint_crdt.cli.main import main
+    from tests.network.switch import enter_namespaces
 
+    enter_namespaces(namespaces)
     for own, descriptor in enumerate(streams):
         os.dup2(descriptor, own)
     for descriptor in streams:

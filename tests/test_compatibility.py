@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, MemoryNetwork, Node, NodeSettings, Replica
-from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_removal, read_cell, registered
+from constraint_crdt.crdt.cells import RANKS, READERS, REMOVABLE, Cell, make_cell, make_removal, read_cell, registered
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.messages import decode_message, encode_message
 from constraint_crdt.simulation.recorder import Replay, decode_frames, encode_frame
@@ -18,10 +18,11 @@ from constraint_crdt.state import ConstraintState, from_json, to_json
 from constraint_crdt.types import NodeVerdict, VariableKind
 from constraint_crdt.types.counters import SECONDS
 from constraint_crdt.types.definition import Definition
-from constraint_crdt.types.nodes import AUDIT
+from constraint_crdt.types.nodes import AUDIT, UNDO
 from constraint_crdt.types.variables import VARIABLES
 from constraint_crdt.types.verdicts import VERDICT
 from tests.compatibility import NOW, views
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, eventually
 from tests.store.disk import loaded, open_store
 
@@ -32,7 +33,7 @@ MESSAGE_TYPES = {"Ping", "Sync", "Delta", "Ack", "Part", "Resume", "Gone", "Buck
 KINDS = 23
 LATER_KIND = 99
 LATER_KINDS = [kind for kind in registered() if kind > KINDS]
-OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT]
+OF_PLAIN_FLEETS = [VERDICT, SECONDS, VARIABLES, AUDIT, UNDO]
 """Those of the later kinds that a node without an identity writes. Nodes with identities do not link with 0.1.0."""
 
 
@@ -132,6 +133,7 @@ def test_a_node_of_0_1_0_keeps_and_forwards_the_new_cells_byte_for_byte() -> Non
     a.record_seconds({"x": (1000, 2, 3)})
     a.describe_variables({"v": VariableKind.DOUBLE})
     a.write(lambda me: a.state.audit.note("alice", "add", "x", changes=1, time=5, node=me))
+    a.write(lambda me: a.state.rows.write(me, make_cell(UNDO, "9", ["b", [["c", 1, 1]]])))
     exchanged(a, old)
     assert {kind for kind, *_ in contents(old)} == {1, *OF_PLAIN_FLEETS}
     assert (contents(old), old.state_hash) == (contents(a), a.state_hash)
@@ -161,7 +163,7 @@ def test_a_removal_of_a_new_kind_would_be_refused_by_0_1_0_so_none_is_written() 
 
 
 async def test_a_node_runs_on_a_store_of_0_1_0_and_tells_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
     shutil.copyfile(DATA / "store.db", tmp_path / "a.db")
     settings = msgspec.structs.replace(QUICK, name="a", fleet="f", store=str(tmp_path / "a.db"))
     network = MemoryNetwork()

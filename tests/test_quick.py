@@ -101,8 +101,8 @@ def test_no_test_is_lost_and_those_of_a_module_stay_together(marks: list[str], w
     assert all(each.get_closest_marker("one_worker") for each in ordered[:together])
 
 
-def test_each_worker_begins_with_what_takes_long() -> None:
+def test_each_worker_ends_with_quick_tests_and_every_second_has_long_ones_spread() -> None:
     marks = ["slow", "quick", "processes", "quick"] * 3 + ["quick"] * 6 + ["one_worker"] * 2
     ordered = _for_workers(cast("list[pytest.Item]", [Item(mark) for mark in marks]), 2)
     kinds = ["quick" if each.get_closest_marker("quick") else "long" for each in ordered]
-    assert kinds == [*["long"] * 4, *["quick"] * 6] * 2
+    assert kinds == [*["long"] * 4, *["quick"] * 6, *["long", "quick"] * 4, *["quick"] * 2]

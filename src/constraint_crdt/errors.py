@@ -9,6 +9,7 @@ Rules kept here:
 """
 
 __all__ = [
+    "ClockInDoubt",
     "ConstraintCrdtError",
     "CountTooLarge",
     "InvalidType",
@@ -82,6 +83,10 @@ class CountTooLarge(ConstraintCrdtError):
 
 class LifecycleError(ConstraintCrdtError, RuntimeError):
     """A call came at a wrong time: before the start of a node or server, after its stop, or as a second start."""
+
+
+class ClockInDoubt(ConstraintCrdtError):
+    """What depends on the time is not written: the clock of the node is in doubt, and it does not know the time of the fleet."""
 
 
 class NotPermitted(ConstraintCrdtError, PermissionError):

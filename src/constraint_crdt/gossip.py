@@ -10,6 +10,7 @@ Rules kept here:
 """
 
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -99,6 +100,15 @@ def fresh_incarnation() -> int:
     return 1 + secrets.randbits(INCARNATION_BITS)
 
 
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", None) or (time.CLOCK_MONOTONIC if sys.platform == "darwin" else None)
+"""The clock that runs on while the machine sleeps: `CLOCK_BOOTTIME` on Linux, `CLOCK_MONOTONIC` on macOS."""
+
+
+def steady_ns() -> int:
+    """Nanoseconds of a clock that is never set. It runs on while the machine sleeps, where the system has such a clock."""
+    return time.monotonic_ns() if _BOOT_CLOCK is None else time.clock_gettime_ns(_BOOT_CLOCK)
+
+
 class GossipNode(PureGossipNode):
     """A replica and its side of the exchange, by default with this machine's clock and randomness.
 
@@ -106,7 +116,7 @@ class GossipNode(PureGossipNode):
     runs.
     """
 
-    edge = Edge(now=time.time_ns, renew=fresh_incarnation)
+    edge = Edge(now=time.time_ns, renew=fresh_incarnation, steady=steady_ns)
 
 
 class FleetTile(PureFleetTile):

@@ -54,15 +54,19 @@ class ConstraintState(Merge):
         *,
         now: Callable[[], int] = no_time,
         own_time: Callable[[], int] | None = None,
+        stamp: Callable[[], int] | None = None,
         max_skew: float = MAX_SKEW,
     ) -> None:
         """`now`: the time in ns since the epoch, for readings with a time. Left out, time stands still.
 
-        `own_time`: the clock of this machine, for the ages of decaying values, where `now` follows other clocks too. `max_skew`:
-        seconds that the writer of such a value may be ahead without being counted.
+        `own_time`: the clock of this machine, for the ages of decaying values, where `now` follows other clocks too. `stamp`: the
+        clock of timestamps, where it is another than `now`. `max_skew`: seconds that the writer of a decaying value may be ahead
+        without being counted.
         """
         self.now = now
         """The clock of all readings."""
+        self.stamp = now if stamp is None else stamp
+        """The clock of the timestamps of tiles."""
         self.rows = Rows() if rows is None else rows
         """The cells themselves."""
         self.constraints = ConstraintORSet(self.rows, now=now)
@@ -91,7 +95,7 @@ class ConstraintState(Merge):
     @cached_property
     def tiles(self) -> FleetTiles:
         """The tiles, by room and id."""
-        return FleetTiles(self.rows, now=self.now)
+        return FleetTiles(self.rows, now=self.stamp)
 
     @cached_property
     def sketches(self) -> Sketches:
@@ -202,8 +206,9 @@ class ConstraintState(Merge):
         return self.rows.merge(other.rows)
 
     def merged(self, other: "ConstraintState") -> "ConstraintState":
-        result = ConstraintState(self.rows.copy(), now=self.now, own_time=self.ages.clock, max_skew=self.ages.max_skew)
-        result.ages.keep_arrivals(self.ages)
+        ages = self.ages
+        result = ConstraintState(self.rows.copy(), now=self.now, own_time=ages.clock, stamp=self.stamp, max_skew=ages.max_skew)
+        result.ages.keep_arrivals(ages)
         result.merge(other)
         return result
 

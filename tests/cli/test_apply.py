@@ -116,6 +116,9 @@ def test_a_dry_run_foresees_and_does_nothing(empty_url: str, tmp_path: Path, cap
         ('[constraint]\nid = "a"\n', ["double brackets"]),
         ('constraint = [{id = "a", wen = "x"}]\n', ["constraint 1 (a): there is no field `wen`"]),
         ("[[constraint\n", ["is not TOML", "line 1"]),
+        (f"a = {'[' * 5_000}", ["nested too deep"]),
+        (f"a = {'9' * 5_000}", ["thousands of digits"]),
+        (f"[[constraint]]\nid = 'a'\nttl = {'9' * 400}", ["ttl"]),
         ('name = 1\n[[constraint]]\nid = "a"\nwen = "x"\n', ["`name`", "line 2, constraint 1 (a)"]),
     ],
 )

@@ -1,6 +1,7 @@
 """Nodes that have to end for good: one that was retired, and one whose name is taken. Exit code 1, and the sentence on stderr."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import pytest
 
 from constraint_crdt.cli.main import main
 from tests.cli.process import NodeProcess, ask, running_node
+from tests.conftest import runtime_directory
 
 pytestmark = pytest.mark.processes
 
-RETIRED = "constraint-crdt node: node anvil was retired by forge: start it under another name"
+RETIRED = (
+    "constraint-crdt node: node anvil was retired by forge: start it under another name, or, if that was a mistake, run "
+    "`constraint-crdt retire anvil --undo` on a node in service and start this one again"
+)
 Capture = pytest.CaptureFixture[str]
 
 
@@ -28,7 +33,7 @@ def run(capsys: Capture, node: NodeProcess, *argv: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
 
 
 @pytest.mark.usefixtures("runtime")
@@ -59,7 +64,10 @@ def test_a_retired_node_that_returns_ends_and_says_why(tmp_path: Path, capsys: C
 
         with running_node(*flags) as returned:  # with its store: it does not know yet
             code, lines = returned.ends()
-        assert (code, lines[-1]) == (1, RETIRED)
+        assert (code, lines[-1][: len(RETIRED)]) == (1, RETIRED)
+        with running_node(*flags) as returned:  # by now its store says so: it asks whether that is over
+            code, lines = returned.ends()
+        assert (code, lines[-1][: len(RETIRED)]) == (1, RETIRED)
         with running_node(*flags[:-2], "--store", "memory") as blank:  # it has to hear it as well
             code, lines = blank.ends()
         assert (code, lines[-1]) == (1, RETIRED)
@@ -84,6 +92,87 @@ def test_a_live_node_that_is_retired_by_force_ends(capsys: Capture) -> None:
         code, lines = anvil.ends()
         assert (code, lines[-1]) == (1, RETIRED)
         assert any("warning anvil retired" in line for line in forge.stop())
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_node_that_was_retired_by_mistake_goes_on_with_all_that_its_store_holds(tmp_path: Path, capsys: Capture) -> None:
+    store = str(tmp_path / "anvil.db")
+    alone = ("--name", "anvil", "--fleet", "f", "--store", store)
+    with running_node("--fleet", "f", "--listen", "tcp/127.0.0.1:0") as forge:
+        flags = (*alone, "--connect", forge.endpoint)
+        with running_node(*flags) as anvil:
+            assert main(["record", "--node", anvil.url, "--satisfied", "5"]) == 0
+            while seen(forge, "anvil").get("satisfied") != 5:
+                pass
+            anvil.stop()
+        while seen(forge, "anvil")["live"]:
+            pass
+        assert run(capsys, forge, "retire", "anvil", "--undo")[::2] == (1, "constraint-crdt retire: anvil is not retired\n")
+        assert run(capsys, forge, "retire", "anvil")[0] == 0
+        with running_node(*alone) as anvil:  # cut off: it does not know
+            assert main(["record", "--node", anvil.url, "--satisfied", "7"]) == 0
+            assert main(["add", "gate", "--node", anvil.url]) == 0
+            anvil.stop()
+        with running_node(*flags) as anvil:
+            code, lines = anvil.ends()
+        beyond = rf"; forge did not know \d of its mutations: `constraint-crdt export --store {re.escape(store)}` shows them"
+        assert code == 1
+        assert re.fullmatch(re.escape(RETIRED) + beyond, lines[-1]), "what it counted and added, and maybe its start"
+        capsys.readouterr()
+        assert main(["export", "--store", store]) == 0
+        exported = json.loads(capsys.readouterr().out)
+        assert ([each["id"] for each in exported["reading"]["constraints"]], exported["reading"]["satisfied"]) == (["gate"], 12)
+        assert seen(forge, "anvil")["satisfied"] == 5
+
+        dry = run(capsys, forge, "retire", "anvil", "--undo", "--dry-run")[1]
+        assert dry.startswith("anvil was retired by forge, and would be in service again (dry run)\n")
+        code, out, _ = run(capsys, forge, "retire", "anvil", "--undo")
+        assert (code, out.splitlines()[0]) == (
+            0,
+            "anvil is in service again: start it with its store, and it goes on in a new life",
+        )
+        with running_node(*flags) as anvil:
+            while seen(forge, "anvil").get("satisfied") != 12:
+                pass
+            assert ask(forge.url, "constraints")[0]["id"] == "gate"
+            assert not seen(forge, "anvil")["retired"]
+            while seen(anvil, "anvil")["retired"]:  # it has told what it holds, and may not have heard yet
+                pass
+            assert main(["record", "--node", anvil.url, "--satisfied", "1"]) == 0
+            while seen(forge, "anvil")["satisfied"] != 13:
+                pass
+            lines = anvil.stop()
+        [told] = [line for line in lines if "is in service again" in line]
+        assert "forge undid its retirement; " in told
+        assert "were not known to the node that retired it" in told
+
+
+@pytest.mark.usefixtures("runtime")
+def test_of_two_nodes_that_retired_each_other_while_apart_one_ends_when_they_meet(tmp_path: Path, capsys: Capture) -> None:
+    forge_flags = ("--fleet", "f", "--listen", "tcp/127.0.0.1:0", "--store", str(tmp_path / "forge.db"))
+    anvil_flags = ("--name", "anvil", "--fleet", "f", "--store", str(tmp_path / "anvil.db"))
+    with running_node(*forge_flags) as forge, running_node(*anvil_flags, "--connect", forge.endpoint) as anvil:
+        while not (seen(forge, "anvil").get("software") and seen(anvil, "forge").get("software")):
+            pass
+        anvil.stop()
+        forge.stop()
+    with running_node(*forge_flags) as forge:
+        assert run(capsys, forge, "retire", "anvil")[0] == 0
+        forge.stop()
+    with running_node(*anvil_flags) as anvil:
+        assert run(capsys, anvil, "retire", "forge")[0] == 0
+        assert main(["record", "--node", anvil.url, "--satisfied", "3"]) == 0
+        anvil.stop()
+    with running_node(*anvil_flags, "--listen", "tcp/127.0.0.1:0") as anvil:
+        with running_node(*forge_flags, "--connect", anvil.endpoint) as forge:
+            code, lines = forge.ends()
+        assert (code, "node forge was retired by anvil" in lines[-1]) == (1, True)
+        assert [(each["node"], each["retired"]) for each in ask(anvil.url, "nodes")] == [("anvil", False), ("forge", True)]
+        assert run(capsys, anvil, "retire", "forge", "--undo")[0] == 0
+        with running_node(*forge_flags, "--connect", anvil.endpoint) as forge:
+            while seen(forge, "anvil").get("satisfied") != 3:
+                pass
+            assert not any(each["retired"] for each in [*ask(anvil.url, "nodes"), *ask(forge.url, "nodes")])
 
 
 def test_a_name_that_is_unknown_or_ones_own_is_not_retired(capsys: Capture) -> None:

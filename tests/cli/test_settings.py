@@ -71,6 +71,9 @@ def test_labels_come_as_a_table_or_a_list(tmp_path: Path, text: str) -> None:
         ('peer_choice = "best"', "`peer_choice` in .*'best' is not one of auto, uniform, near"),
         ('role = "king"', "`role` in .*'king' is not one of peer, router, client"),
         ("name = ", "node.toml is not TOML"),
+        (f"a = {'[' * 5_000}", "nested too deep"),
+        (f"max_age = {'9' * 5_000}", "thousands of digits"),
+        (f"max_age = {'9' * 400}", "max_age"),
         ('fleet = ""', "`fleet` in .*name of a fleet"),
     ],
 )

@@ -15,6 +15,7 @@ import pytest
 from constraint_crdt.cli.main import main
 from tests import fork_server
 from tests.cli.process import NodeProcess, ask, environment, run_to_its_end, running_node
+from tests.conftest import runtime_directory
 
 pytestmark = pytest.mark.processes
 
@@ -26,8 +27,7 @@ def runtime(tmp_path: Path) -> str:
 
 
 def private(directory: Path) -> str:
-    directory.mkdir(mode=0o700)
-    return str(directory)
+    return str(runtime_directory(directory))
 
 
 def write(node: NodeProcess) -> None:

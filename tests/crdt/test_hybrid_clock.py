@@ -1,9 +1,10 @@
 """Hybrid time: whose clock counts, by how much, and for how long; what alarms."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constraint_crdt.crdt.clock import MEASUREMENTS, SECOND, TRAVEL, HybridClock
+from constraint_crdt.crdt.clock import MEASUREMENTS, SECOND, STEPS, TRAVEL, ClockDoubt, HybridClock
 
 BEGAN = 10**9 * SECOND
 
@@ -247,3 +248,182 @@ def test_the_reading_is_the_highest_of_what_counts(history: list[tuple[str, int,
             lasting = {name: max([o for o, at in all_ if wall.time - at <= 5 * SECOND], default=0) for name, all_ in heard.items()}
             assert clock.now() == wall.time + max([0, *(ahead for ahead in lasting.values() if ahead <= 10)]) * SECOND
         assert wall.time <= clock.now() <= wall.time + clock.max_skew
+
+
+# --- with a steady clock -----------------------------------------------------------------------------------------------
+
+HOUR = 3600 * SECOND
+
+
+class Machine:
+    """A machine: time passes on both of its clocks, and the wall clock may be set."""
+
+    def __init__(self, wrong_by: int = 0) -> None:
+        self.passed = 7 * HOUR
+        self.wrong_by = wrong_by
+        self.clock = HybridClock(self.wall, max_skew=10 * SECOND, heard_for=5 * SECOND, steady=lambda: self.passed)
+        self.clock.now()
+
+    @property
+    def true(self) -> int:
+        return BEGAN + self.passed
+
+    def wall(self) -> int:
+        return self.true + self.wrong_by
+
+    def doubt(self) -> ClockDoubt | None:
+        return self.clock.doubt
+
+    def hear(self, **wrong_by: int) -> None:
+        """Hear peers whose clocks are wrong by so many ns."""
+        for name, by in wrong_by.items():
+            self.clock.hear(name, self.true + by)
+
+
+@pytest.mark.parametrize("by", [HOUR, -HOUR, 30 * 365 * 24 * HOUR, -30 * 365 * 24 * HOUR, 12 * SECOND, -12 * SECOND])
+def test_a_step_is_told_and_the_reading_stays_that_of_the_fleet(by: int) -> None:
+    machine = Machine()
+    machine.hear(b=0, c=SECOND // 2)
+    assert machine.clock.now() == machine.true + SECOND // 2
+    machine.wrong_by = by
+    assert machine.clock.now() == machine.true, "the lower of the two, the moment after"
+    assert machine.doubt() == (-by, True)
+    assert (machine.clock.take_steps(), machine.clock.take_steps(), machine.clock.steps) == ([by], [], 1)
+    machine.wrong_by = 0
+    assert machine.clock.now() == machine.true + SECOND // 2
+    assert (machine.doubt(), machine.clock.take_steps()) == (None, [-by])
+
+
+def test_alone_a_step_is_followed_and_told() -> None:
+    machine = Machine()
+    machine.wrong_by = -HOUR
+    assert (machine.clock.now(), machine.doubt()) == (machine.wall(), None)
+    assert machine.clock.take_steps() == [-HOUR]
+
+
+def test_a_sleep_of_the_machine_and_slewing_are_no_steps() -> None:
+    machine = Machine()
+    machine.passed += 9 * HOUR
+    machine.clock.now()
+    for _ in range(100):
+        machine.passed += SECOND
+        machine.wrong_by += SECOND // 2_000
+        machine.clock.now()
+    assert machine.clock.take_steps() == []
+
+
+def test_a_process_that_stands_between_the_two_readings_sees_no_step() -> None:
+    machine = Machine()
+    stops = iter([HOUR, HOUR])
+
+    def steady() -> int:
+        machine.passed += next(stops, 0)
+        return machine.passed
+
+    machine.clock._steady = steady
+    assert machine.clock.now() == machine.true
+    assert machine.clock.now() == machine.true
+    assert machine.clock.take_steps() == []
+
+
+def test_many_steps_take_bounded_memory_and_none_is_forgotten() -> None:
+    machine = Machine()
+    for number in range(1, 3 * STEPS):
+        machine.wrong_by = number * HOUR
+        machine.clock.now()
+    taken = machine.clock.take_steps()
+    assert (len(taken), sum(taken)) == (STEPS, (3 * STEPS - 1) * HOUR)
+
+
+def test_in_doubt_without_agreement_the_earliest_clock_counts_and_stamps_are_my_own() -> None:
+    for mine, other, earliest in ((0, HOUR, 0), (HOUR, 0, 0), (0, -HOUR, -HOUR)):
+        machine = Machine(mine)
+        machine.hear(b=other)
+        assert machine.doubt() == (earliest - mine, False)
+        assert machine.clock.now() == machine.true + earliest
+        assert machine.clock.stamp() == machine.wall()
+
+
+def test_in_doubt_with_agreement_stamps_are_of_the_fleet() -> None:
+    machine = Machine(HOUR)
+    machine.hear(b=0, c=0)
+    assert machine.clock.stamp() == machine.clock.now() == machine.true
+
+
+def test_the_doubt_lasts_while_nothing_newer_is_heard_and_ends_with_the_step_that_mends_the_clock() -> None:
+    machine = Machine(HOUR)
+    machine.hear(b=0, c=0)
+    machine.passed += 10 * HOUR
+    assert machine.doubt() == (-HOUR, True)
+    assert machine.clock.now() == machine.true
+    machine.wrong_by = 0
+    assert (machine.clock.now(), machine.doubt()) == (machine.true, None)
+
+
+def test_the_doubt_ends_when_most_agree_again() -> None:
+    machine = Machine(HOUR)
+    machine.hear(b=0, c=0)
+    machine.passed += 6 * SECOND
+    machine.hear(b=HOUR)
+    assert (machine.clock.now(), machine.doubt()) == (machine.wall(), None)
+
+
+@given(st.integers(2, 8), st.data())
+def test_a_third_of_the_clocks_wrong_or_lying_does_not_move_the_reading_out_of_the_range_of_the_others(
+    peers: int, data: st.DataObject
+) -> None:
+    """Mine among them or not."""
+    off = st.one_of(st.integers(-5 * SECOND, 5 * SECOND), st.integers(-40 * 365 * 24 * HOUR, 40 * 365 * 24 * HOUR))
+    liars = data.draw(st.integers(0, (peers + 1) // 3))
+    mine_is_wrong = liars > 0 and data.draw(st.booleans())
+    small = st.integers(-5 * SECOND, 5 * SECOND)
+    mine = data.draw(off if mine_is_wrong else small)
+    honest = [data.draw(small) for _ in range(peers - liars + mine_is_wrong)]
+    lying = [data.draw(off) for _ in range(liars - mine_is_wrong)]
+    machine = Machine(mine)
+    machine.hear(**{f"p{index}": by for index, by in enumerate(data.draw(st.permutations(honest + lying)))})
+    right = honest + ([] if mine_is_wrong else [mine])
+    reading = machine.clock.now() - machine.true
+    doubt = machine.doubt()
+    if doubt is not None:
+        assert doubt.agreed
+        assert mine_is_wrong
+    if doubt is not None or not mine_is_wrong:
+        assert min(right) <= reading <= max(right) + 10 * SECOND
+
+
+movements = st.lists(
+    st.tuples(
+        st.sampled_from("abcd"),
+        st.sampled_from([-3600, -20, -1, 0, 0, 1, 4, 20, 3600]),
+        st.integers(0, 4),
+        st.sampled_from([0, 0, 0, 0, 3600, -3600, 15, -15]),
+    ),
+    max_size=25,
+)
+
+
+@given(movements)
+def test_steps_and_doubt_against_the_rule_computed_anew(history: list[tuple[str, int, int, int]]) -> None:
+    machine = Machine()
+    heard: dict[str, list[tuple[int, int]]] = {}
+    for peer, by, passed, step in history:
+        machine.passed += passed * SECOND
+        machine.wrong_by += step * SECOND
+        machine.hear(**{peer: by * SECOND})
+        heard.setdefault(peer, []).append((by, machine.passed))
+        lately = {name: [off for off, at in all_ if machine.passed - at <= 5 * SECOND] for name, all_ in heard.items()}
+        offsets = sorted(max(offs) - machine.wrong_by // SECOND for offs in lately.values() if offs)
+        assert machine.clock.offsets == {name: max(offs) * SECOND - machine.wrong_by for name, offs in lately.items() if offs}
+        near = [off for off in offsets if -11 <= off <= 10]
+        if (len(near) + 1) * 2 > len(offsets) + 1:
+            expected = max([0, *(off for off in offsets if 0 < off <= 10)])
+            assert machine.doubt() is None
+        else:
+            median = offsets[(len(offsets) - 1) // 2]
+            agreeing = [off for off in offsets if abs(off - median) <= 11]
+            agreed = len(agreeing) >= 2 and len(agreeing) * 3 >= (len(offsets) + 1) * 2 and not -11 <= median <= 10
+            expected = median if agreed else min(0, *offsets)
+            assert machine.doubt() == (expected * SECOND, agreed)
+        assert machine.clock.now() == machine.wall() + expected * SECOND
+    assert sum(machine.clock.take_steps()) == machine.wrong_by

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from constraint_crdt import ConstraintCrdtError, Replica
-from constraint_crdt.crdt.cells import REMOVE, Cell, make_cell, make_removal, removed_dots
-from constraint_crdt.crdt.clock import CausalOrder, VectorClock
+from constraint_crdt.crdt.cells import REMOVE, Cell, Run, make_cell, make_removal, removed_dots
+from constraint_crdt.crdt.clock import CausalOrder, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import Digest
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.types.counters import COUNTS, make_counts
@@ -89,12 +89,17 @@ class Model:
         self.clock |= {replica: seq for replica, seq in other.clock.items() if seq > self.clock.get(replica, 0)}
 
 
+def by_replica(runs: Iterable[Run]) -> dict[Replica, tuple[int, int, list[Cell]]]:
+    return {run.replica: (run.lo, run.hi, list(run.cells)) for run in runs}
+
+
 class Node:
     """Rows beside their model, and a watcher that follows every change."""
 
     def __init__(self, replica: Replica, rows: Rows, model: Model) -> None:
         self.replica, self.rows, self.model = replica, rows, model
         self.watched: dict[Slot, Cell] = {}
+        self.marks: list[ClockMark] = []
         for kind in (ADD, COUNTS, REMOVE):
             for cell in rows.each(kind):
                 self.follow(None, cell)
@@ -128,6 +133,12 @@ class Node:
         assert [rows.floor(replica) for replica in REPLICAS] == [model.floors.get(replica, 0) for replica in REPLICAS]
         assert [replica in rows for replica in REPLICAS] == [replica in model.clock for replica in REPLICAS]
         assert rows.state_hash == hash_of(rows.digest, model)
+        self.marks.append(rows.clock_mark)
+        for mark in self.marks:  # of a mark the changed rows are known, of its entries alone they are found
+            entries = mark.entries
+            assert rows.ahead_of(mark) == rows.ahead_of(entries)
+            assert rows.serves(mark) == rows.serves(entries)
+            assert by_replica(rows.since(mark)) == by_replica(rows.since(entries))
         for replica in REPLICAS:
             for lo in range(model.clock.get(replica, 0) + 1):
                 assert rows.above(replica, lo) == [cell for cell in expected if cell.replica == replica and cell.seq > lo]

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from constraint_crdt.expression import Expression, ExpressionError, Verdict, compile_expression, measurements
@@ -83,6 +83,7 @@ def test_any_expression_is_evaluated_or_refused(source: str, values: dict[str, o
 @pytest.mark.slow
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(GENERATED)
+@example("x == b'a'")
 def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source: str) -> None:
     try:
         compile_expression(source)
@@ -91,6 +92,8 @@ def test_what_is_refused_for_its_kinds_never_gives_a_bool_in_the_library(source:
             return
         if any(mark in source for mark in ("||", "&&", "?", "all(")):
             return  # the library may decide without the part that cannot work
+        if re.search(r"`[=!]=` does not take a measurement and a bytes", str(error)):
+            return  # no measurement is bytes, so it would always be the same
         try:
             compiled = compile_expression(source, checked=False)
         except ExpressionError:

@@ -8,9 +8,9 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from tests import fork_server
 
@@ -47,16 +47,26 @@ class NodeProcess:
         self.api = ""
         self.endpoints: list[str] = []
         self._ready = threading.Event()
-        self.process = fork_server.start(arguments, stderr=subprocess.PIPE, env=clean_environment())
+        self.process = self.start_process(arguments)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if not self._ready.wait(START_SECONDS) or not self.api:
             self.kill()
             raise AssertionError(f"{name} did not start: {self.log}")
 
+    def start_process(self, arguments: Sequence[str]) -> subprocess.Popen[str]:
+        """The process, with a pipe for its log."""
+        return fork_server.start(arguments, stderr=subprocess.PIPE, env=clean_environment())
+
+    @property
+    def _stream(self) -> IO[str]:
+        """The pipe of the log."""
+        stream = self.process.stderr or self.process.stdout
+        assert stream is not None
+        return stream
+
     def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self._stream:
             self.log.append(line.rstrip())
             found = _READY.search(self.log[-1])
             if found:
@@ -94,8 +104,7 @@ class NodeProcess:
     def _end(self) -> None:
         self.process.wait()
         self._reader.join(timeout=10)
-        if self.process.stderr is not None:
-            self.process.stderr.close()
+        self._stream.close()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from hashlib import blake2b
 
 import pytest
@@ -36,6 +37,11 @@ async def joined(constraints: int, *, way: float, rate: float) -> AsyncIterator[
             await link.close()
 
 
+def staged_beyond(node: Node, size: int) -> bool:
+    """True if parts of so many bytes have arrived."""
+    return node.gossip._inbound.bytes > size
+
+
 async def test_a_blank_node_joins_over_a_round_trip_of_three_seconds() -> None:
     async with joined(20, way=1.5, rate=1e6) as (full, blank, _):
         await eventually(lambda: len(blank.gossip.state.constraints) == 20, within=60)
@@ -51,8 +57,7 @@ async def test_a_large_state_reaches_a_blank_node_over_a_narrow_link(constraints
     async with joined(constraints, way=0.05, rate=rate) as (full, blank, link):
         begun = asyncio.get_running_loop().time()
         for _ in range(falls):
-            staged = blank.gossip._inbound.bytes
-            await eventually(lambda staged=staged: blank.gossip._inbound.bytes > staged + 2000, within=60)
+            await eventually(partial(staged_beyond, blank, blank.gossip._inbound.bytes + 2000), within=60)
             link.fall()
         await eventually(lambda: len(blank.gossip.state.constraints) == constraints, within=600)
         took = asyncio.get_running_loop().time() - begun

@@ -11,6 +11,7 @@ from constraint_crdt.http import make_app
 from constraint_crdt.runtime.node import Node
 from constraint_crdt.transport import MemoryNetwork
 from tests.http.conftest import BASE
+from tests.runtime.fleet import QUICK, eventually
 
 SECOND = 1_000_000_000
 
@@ -102,3 +103,40 @@ async def test_a_wrong_end_or_label_is_named(timed: httpx.AsyncClient, body: dic
     assert batch.status_code == 422
     assert (batch.json()["field"] or "").startswith(f"changes[0].add.{field}")
     assert await listed(timed) == {}
+
+
+async def test_an_end_where_the_node_does_not_know_the_time_is_a_conflict_and_by_the_fleets_time_a_note() -> None:
+    network = MemoryNetwork()
+
+    def made(name: str, ahead: int) -> Node:
+        return Node(
+            name=name,
+            settings=QUICK,
+            transport=network.transport(),
+            now=lambda: time.time_ns() + ahead * SECOND,
+            steady=time.monotonic_ns,
+        )
+
+    async with made("wrong", 3600) as wrong, made("b", 0) as other:
+        transport = httpx.ASGITransport(app=make_app(wrong))
+        async with httpx.AsyncClient(transport=transport, base_url=BASE) as asking:
+            await eventually(lambda: wrong.status().clock_in_doubt)
+            for path, body in (
+                ("/v1/constraints", {"id": "gate", "ttl": 1800}),
+                ("/v1/batch", {"changes": [{"add": {"id": "gate", "until": "2099-01-01T01:00:00Z"}}]}),
+            ):
+                answer = await asking.post(path, json=body)
+                assert answer.status_code == 409
+                assert answer.json()["detail"].startswith("the clock of wrong is in doubt")
+            assert (await asking.post("/v1/constraints", json={"id": "gate"})).status_code == 201
+            async with made("c", 0):
+                await eventually(lambda: wrong.status().fleet_time)
+                answer = await asking.post("/v1/constraints", json={"id": "gate", "ttl": 1800})
+                assert answer.status_code == 200
+                [note] = answer.json()["notes"]
+                assert note.endswith("it goes by the fleet's time, -3600.0 s from its own clock")
+                answer = await asking.post(
+                    "/v1/batch", json={"changes": [{"add": {"id": "gate", "ttl": 900}}, {"add": {"id": "free"}}]}
+                )
+                assert [each.get("notes", []) for each in answer.json()["results"]] == [[note], []]
+        assert other.gossip.state.constraints

@@ -180,11 +180,15 @@ async def test_exchanges_and_what_they_carry() -> None:
         for number in range(20):
             await nodes[1].add_constraint(f"c{number}", when="gpu_temp_c < 85.0")
         await eventually(lambda: agreed(nodes))
+
+        def in_exchanges() -> int:
+            return sum(node.metrics.report().exchange_difference_bytes for node in nodes)
+
+        # The last exchange may have brought agreement before the node that began it has counted it.
+        await eventually(lambda: in_exchanges() >= sum(node.status().written_bytes for node in nodes))
         found, written = await scrape(client), nodes[1].status().written_bytes
         assert plain(found, "learned_bytes_total") == written, "each byte that the other wrote was new here, once"
         assert plain(found, "received_bytes_total") > plain(found, "learned_bytes_total")
-        told_and_learned = [node.metrics.report().exchange_difference_bytes for node in nodes]
-        assert sum(told_and_learned) >= written + nodes[0].status().written_bytes, "each byte was in an exchange that one began"
         assert 1 < plain(found, "exchange_bytes_ratio") < 20
         assert plain(found, "exchange_bytes_total") > plain(found, "exchange_difference_bytes_total")
         ended = plain(found, "exchanges_completed_total") + plain(found, "exchanges_failed_total")

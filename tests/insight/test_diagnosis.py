@@ -25,7 +25,7 @@ from constraint_crdt.operations.nodes import show_nodes
 from constraint_crdt.operations.operation import Paged
 from constraint_crdt.operations.service import Finding, worst_of
 from constraint_crdt.runtime import evaluation
-from constraint_crdt.runtime.lifecycle import PartitionDetector
+from constraint_crdt.runtime.lifecycle import MissedNodes
 from constraint_crdt.types import VariableKind
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 from tests.security.fleets import Fleet
@@ -62,8 +62,8 @@ async def test_a_slow_link_is_told_as_such() -> None:
         assert "firewall" not in told.advice
         (slow,) = a.status().slow_links
         assert (slow.node, slow.slow, slow.rate_in) == ("b", True, None)
-        assert a.nodes(["b"])[0].link is not None
-        assert a.nodes(["a"])[0].link is None
+        assert a.nodes(["b"])[0].measured is not None
+        assert a.nodes(["a"])[0].measured is None
         table = show_nodes(a.nodes(), Paged(), Namespace())
         assert isinstance(table, Table)
         assert {"round trip", "rate"} <= {column.title for column in table.columns}
@@ -132,12 +132,13 @@ async def test_a_revoked_node_is_not_to_be_started_again(monkeypatch: pytest.Mon
 
 def test_a_revoked_node_is_not_missed() -> None:
     """The defect: the session was reopened again and again for rows of a revoked node that others told of."""
-    detector, (b, c) = PartitionDetector("a"), (Replica("b", 1), Replica("c", 1))
+    nodes, (b, c) = MissedNodes("a"), (Replica("b", 1), Replica("c", 1))
     for seq in range(1, 10):
-        detector.look({b: seq, c: seq}, frozenset())
-    assert detector.missed == ["b", "c"]
-    assert "c" not in detector.look({b: 10, c: 10}, frozenset(), {"c"})
-    assert detector.missed == ["b"]
+        writing = nodes.look({b: seq, c: seq}, frozenset())
+    assert writing == {"b", "c"}
+    assert nodes.missed == ["b", "c"]
+    assert nodes.look({b: 10, c: 10}, frozenset(), {"c"}) == {"b"}
+    assert nodes.missed == ["b"]
 
 
 async def test_trouble_and_damage_and_refusals_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,7 +165,7 @@ class Fleet:
         def written(me: Replica) -> list[Mutation]:
             return [_mutation(cell) for cell in node.state.rows.above(me, begun) if cell.kind == REMOVE]
 
-        others = {replica.node_id for replica in clock}.union(node.tracker) - {name, *node.state.retirements.nodes}
+        others = {replica.node_id for replica in clock}.union(node.time.offsets) - {name, *node.state.retirements.nodes}
         may = not node.time.in_doubt and (bool(node.time.offsets) or not others)
         if due and name not in self.amnesic:
             mutations = self.write(name, lambda each: each.remove_expired(), written)

@@ -121,3 +121,13 @@ def test_adds_of_others_that_were_removed_meanwhile_take_bounded_memory() -> Non
 def test_a_fleet_without_a_name_is_refused_in_one_sentence() -> None:
     with pytest.raises(ConstraintCrdtError, match=r"^a fleet name "):
         GossipNode("a", fleet="")
+
+
+def test_a_peer_that_spoke_once_and_wrote_nothing_holds_no_removal_back() -> None:
+    time = [10**18]
+    a, ghost = (GossipNode(name, incarnation=1, now=lambda: time[0], max_skew=1) for name in ("a", "ghost"))
+    a.add_constraint("x", ttl=1)
+    a.receive(ghost.ping())
+    time[0] += 3600 * 10**9
+    assert "ghost" in a.tracker
+    assert a.remove_expired() == 1

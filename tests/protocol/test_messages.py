@@ -15,6 +15,7 @@ from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import CELL_BYTES, ID_BYTES, MAX_COUNT, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.protocol.messages import (
+    HELD_BYTES,
     Ack,
     Buckets,
     ConstraintDelta,
@@ -148,9 +149,11 @@ MESSAGES: dict[type[GossipMessage], st.SearchStrategy[GossipMessage]] = {
     Ack: st.builds(Ack, **(common | {"to": st.none()}), answers=clock_names, state_hash=st.none() | hashes),
     Part: st.builds(
         lambda numbers, **others: Part(**numbers, **others), slices, **common, transfer=clock_names, chunk=st.binary(min_size=1),
-        pause=st.booleans(), unpacked=st.none() | st.just(900),
+        pause=st.booleans(), unpacked=st.none() | st.just(900), unit=st.none() | st.just(2**16),
     ),
-    Resume: st.builds(Resume, **common, transfer=clock_names, index=counts),
+    Resume: st.builds(
+        Resume, **common, transfer=clock_names, index=counts, held=st.none() | st.binary(min_size=1, max_size=HELD_BYTES)
+    ),
     Gone: st.builds(Gone, **common, transfer=clock_names),
     Buckets: st.builds(
         Buckets, **common, base=clock_names, state_hash=hashes, sums=st.just(bytes(range(256)) * (BUCKETS * SUM_BYTES // 256))
@@ -177,6 +180,27 @@ def test_a_message_of_any_kind_comes_back_equal_and_differs_from_others(kind: ty
     assert one != data.draw(st.sampled_from([each for each in MESSAGES if each is not kind]).flatmap(MESSAGES.__getitem__))
     assert one != encode_message(one)
     assert len({one, other, decode_message(encode_message(one), None)}) == (1 if one == other else 2)
+
+
+@pytest.mark.parametrize("message", [
+    Part(node=Replica("a", 1), transfer=b"transfer", index=3, count=4, size=2000, chunk=b"x" * 600, unit=512),
+    Part(node=Replica("a", 1), transfer=b"transfer", index=0, count=1, size=2000, chunk=b"x" * 600, unit=0),
+])  # fmt: skip
+def test_a_part_with_slices_beyond_the_last_is_refused(message: Part) -> None:
+    with pytest.raises(ConstraintCrdtError, match="beyond its last slice"):
+        decode_message(encode_message(message))
+
+
+@pytest.mark.parametrize("message", [
+    Part(node=Replica("a", 1), transfer=b"transfer", index=1, count=5, size=2500, chunk=b"x" * 512, unit=512, unpacked=9000),
+    Resume(node=Replica("a", 1), transfer=b"transfer", index=2, held=b"\x06"),
+])  # fmt: skip
+def test_the_further_fields_follow_those_of_0_1_0(message: Part | Resume) -> None:
+    """A decoder of 0.1.0 ignores elements beyond those that it knows."""
+    plain = msgspec.structs.replace(message, **({"unit": None} if isinstance(message, Part) else {"held": None}))
+    whole, old = (msgspec.msgpack.decode(encode_message(each)) for each in (message, plain))
+    assert whole[: len(old)] == old
+    assert len(whole) > len(old)
 
 
 @given(st.lists(step, max_size=40))

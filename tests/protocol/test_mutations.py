@@ -84,7 +84,7 @@ def scene() -> tuple[GossipNode, GossipNode]:
 
 def in_parts(peer: GossipNode) -> list[GossipMessage]:
     """A transfer of which the victim waits for the last part."""
-    return split_message(peer.delta_since(VectorClock()), 130)
+    return [*split_message(peer.delta_since(VectorClock()), 130)]
 
 
 def twin(node: GossipNode) -> GossipNode:

@@ -369,8 +369,11 @@ def test_a_retired_node_is_told_with_all_that_is_known_and_is_no_peer() -> None:
         sync = only(result)
         assert isinstance(sync, Sync)
         assert (sync.to, sync.fleet) == (b.replica.incarnation, FLEET)
+    gone = only(a.receive(Resume(node=b.replica, fleet=FLEET, transfer=b"transfer", index=1)))
+    assert isinstance(gone, Gone), "else it would ask for the rest of what it was told for ever"
     with pytest.raises(ConstraintCrdtError, match=r"^node b was retired: nothing is taken from it any more$"):
-        a.receive(Resume(node=b.replica, fleet=FLEET, transfer=b"transfer", index=1))
+        a.receive(Ack(node=b.replica, fleet=FLEET, answers=b"12345678"))
+    assert isinstance(only(a.receive(b._composer.sync(None))), Sync), "it lacks the retirement"
     assert a.peer_count == 0
     assert b.receive(wire(sync)).responses == []
     assert b.retired_by == "a"

@@ -1,6 +1,7 @@
 """What is told of constraints: the difference between two moments, an expiry once."""
 
 from constraint_crdt import ConstraintState, EventKind
+from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.runtime.change_feed import DefinitionChange, DefinitionChanges
 from constraint_crdt.types.definition import ADD
 
@@ -149,3 +150,27 @@ def test_one_that_is_asked_for_is_told_before_the_others() -> None:
     assert told.news.take_of("b") == DefinitionChange(EventKind.ADDED, "b", "")
     assert told.news.take_of("b") is None
     assert [each.constraint for each in told.news.take()] == ["a", "c"]
+
+
+def test_what_is_in_force_again_for_longer_than_clocks_may_differ_is_added_again_and_expires_again() -> None:
+    """The clock had been set forth by mistake, and was set back."""
+    told = Told()
+    told.state.constraints.add("c", node="a", when="x < 1.0", expires_at=1800 * SECOND)
+    told.at(0)
+    assert [each.kind for each in told.at(1800 * SECOND)] == [EventKind.EXPIRED]
+    assert told.at(1795 * SECOND) == []
+    assert told.at(1800 * SECOND) == []
+    assert told.at(0) == [DefinitionChange(EventKind.ADDED, "c", "x < 1.0")]
+    assert [each.kind for each in told.at(3600 * SECOND)] == [EventKind.EXPIRED]
+
+
+def test_an_addition_that_had_ended_before_it_came_is_told_once_with_its_writer() -> None:
+    told = Told()
+    told.at(3600 * SECOND)
+    told.state.constraints.add("late", node="b", expires_at=1800 * SECOND)
+    told.state.constraints.add("just", node="b", expires_at=3595 * SECOND)
+    [change] = told.at(3600 * SECOND)
+    assert (change.kind, change.constraint) == (EventKind.EXPIRED, "late")
+    assert change.when == "it had ended 1800 s before, by this node's time; written by b"
+    assert told.at(3601 * SECOND) == []
+    assert [each.kind for each in told.at(0)] == [EventKind.ADDED, EventKind.ADDED]

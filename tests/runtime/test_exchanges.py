@@ -7,11 +7,13 @@ from random import Random
 
 import pytest
 
-from constraint_crdt import GossipNode, exchange
+from constraint_crdt import GossipNode, Limits, exchange
 from constraint_crdt.protocol.exchange_rules import GossipResult
+from constraint_crdt.protocol.messages import Part, decode_message
 from constraint_crdt.protocol.peers import fanout
 from constraint_crdt.runtime.exchange_loop import NEAR_FROM, PUSHES_PER_SECOND, REPEATS, ExchangeLoop
 from constraint_crdt.transport import Handler, Peer, PeerCallback, Unreachable
+from tests.protocol.scrambled import scrambled
 
 
 class Script:
@@ -28,7 +30,7 @@ class Script:
     async def open(self, name: str, fleet: str, handler: Handler, changed: PeerCallback) -> Peer:
         raise NotImplementedError
 
-    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
+    async def reopen(self) -> Peer:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -122,6 +124,61 @@ async def test_a_silent_peer_is_waited_for_as_long_as_its_link_needs(
     script.request = silent  # type: ignore[method-assign]  # the same, and stopped
     assert not await carrying.exchange(peer)
     assert waited == patience
+
+
+async def test_a_slow_peer_and_a_silent_one_hold_up_no_exchange_with_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it never answered, or answered quickly until now."""
+    me, known, unknown, other = (GossipNode(name) for name in ("me", "known", "unknown", "other"))
+    script = Script([known, unknown, other])
+    carrying = ExchangeLoop(me, script, received, settled, timeout=1.0, random=Random(1))
+    assert await carrying.exchange(Peer("known", "1"))
+    clock, answering = Skipping(monkeypatch), script.request
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        if peer.name == "other":
+            return await answering(peer, payload, timeout)
+        script.requests.append((peer, payload))
+        until = clock.now + timeout
+        while clock.now < until:  # noqa: ASYNC110 - the time is that of the test
+            await asyncio.sleep(0)
+        raise Unreachable(f"{peer.name} did not answer")
+
+    script.request = request  # type: ignore[method-assign]  # the same, and slow
+    silent = [asyncio.create_task(carrying.exchange(Peer(name, "1"))) for name in ("known", "unknown")]
+    after = asyncio.create_task(carrying.exchange(Peer("other", "1")))
+    while not after.done():
+        await clock.step(0.05)
+    assert clock.now <= 0.7, "a quarter of a timeout for each"
+    assert carrying.live == {"known", "other"}
+    assert await after
+    while not all(task.done() for task in silent):
+        await clock.step(0.05)
+    assert [task.result() for task in silent] == [False, False]
+    assert carrying.live == {"other"}
+    await carrying.close()
+
+
+async def test_what_arrived_of_an_answer_that_broke_off_is_kept() -> None:
+    me, other = GossipNode("me"), GossipNode("other", limits=Limits(burst_bytes=200_000))
+    for number in range(9000):
+        other.add_constraint(scrambled(f"{number}") + scrambled(f"-{number}"))
+    script = Script([other])
+    answering, breaks, heard = script.request, Losing(3), Counter[int]()
+
+    async def request(peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - as `Transport` has it
+        replies = await answering(peer, payload, timeout)
+        parts = [message for message in map(decode_message, replies) if isinstance(message, Part)]
+        broken = len(replies) > 2 and breaks(peer)
+        heard.update(part.index for part in (parts[:2] if broken else parts))
+        if broken:
+            raise Unreachable("broke off", replies[:2])
+        return replies
+
+    script.request = request  # type: ignore[method-assign]  # the same, on a link that falls
+    assert await exchanger(me, script).exchange(Peer("other", "1"))
+    assert me.state_hash == other.state_hash
+    assert breaks.count < 0, "it broke off"
+    assert max(heard.values()) == 1
 
 
 async def test_an_answer_that_was_lost_comes_again() -> None:

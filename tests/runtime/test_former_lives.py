@@ -8,13 +8,14 @@ import msgspec
 import pytest
 
 from constraint_crdt import MemoryNetwork, Node
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, eventually
 
 
 async def test_what_others_know_of_a_former_life_is_taken_over_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
     network = MemoryNetwork()
     settings = msgspec.structs.replace(QUICK, name="a", store=str(tmp_path / "a.db"))
     async with Node(name="b", settings=QUICK, transport=network.transport()) as b:

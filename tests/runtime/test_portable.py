@@ -9,6 +9,7 @@ from constraint_crdt import ConstraintState, GossipNode, MemoryNetwork, Node, No
 from constraint_crdt.model import EventKind
 from constraint_crdt.store import Store, WritesRefused
 from constraint_crdt.store.schema import CommitBatch
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, agreed, eventually, fleet
 
 
@@ -102,7 +103,7 @@ async def test_a_retired_peer_of_a_file_is_no_peer_any_more() -> None:
 
 @pytest.mark.slow
 async def test_it_is_on_disk_when_it_is_said_to_be_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(tmp_path)))
     settings = NodeSettings(name="forge", store=str(tmp_path / "forge.db"), check_every=QUICK.check_every)
     text = to_json(other_fleet())
     async with Node(settings=settings, transport=MemoryNetwork().transport()) as node:

@@ -18,6 +18,7 @@ from constraint_crdt.operations.evidence import ViolationReport
 from constraint_crdt.runtime import evaluation
 from constraint_crdt.types import NodeVerdict
 from constraint_crdt.types.verdicts import VERDICT
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK, eventually, fleet
 
 SLOW = msgspec.structs.replace(QUICK, check_every=1.0, count_every=1.0, gossip_every=0.2)
@@ -86,7 +87,7 @@ def reboot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None
     def call() -> None:
         place = tmp_path / f"boot{next(boots)}"
         place.mkdir()
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(place)))
 
     call()
     return call

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -102,7 +103,7 @@ class Stranger:
         settings = checked(role, None if listens else (), connect, multicast=False, lease=4.0, identity=identity)
         listening = [_with_port(each) for each in settings.listen]
         self.endpoint = listening[0] if listening else ""
-        config = json.loads(json.dumps(zenoh_config(settings, listening)))
+        config = json.loads(json.dumps(zenoh_config(settings, listening, f"a{secrets.token_hex(8)}")))
         config.pop("access_control", None)
         if tls is not None:
             config["transport"]["link"]["tls"] = tls

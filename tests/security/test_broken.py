@@ -539,8 +539,13 @@ def test_a_longer_row_of_another_copy_is_a_fork_although_it_replaced_all_its_cel
         two.record(1, constraint="y")
         two.ping()
     exchange(one, b)
+    life, message = one.replica, encode_message(sync(relay, [whole_row(two, two.replica)]))
+    send(b, decode_message(message, max_bytes=None))
+    result = one.receive(decode_message(message, max_bytes=None))
     for each in (one, b):
-        send(each, sync(relay, [whole_row(two, two.replica)]))
-        assert list(each.authority.forks) == [one.replica]  # type: ignore[union-attr]
+        assert list(each.authority.forks) == [life]  # type: ignore[union-attr]
+    assert result.replaced is not None
+    assert not one.goes_on, "the longer row is of its own key: it had been put back, or runs twice"
+    one.write_again(result.replaced)
     assert "x" in one.state.constraints
-    assert one.goes_on
+    assert one.replica != life

@@ -1,6 +1,7 @@
 """Signed rows: the tree follows the row, rights by role, replays, and rows with two versions."""
 
 import random
+from functools import partial
 from itertools import count
 
 import pytest
@@ -15,7 +16,7 @@ from constraint_crdt.crdt.signed_rows import SETTLED, SIGNATURE, STRETCH, check_
 from constraint_crdt.errors import NotPermitted
 from constraint_crdt.protocol.messages import Delta, Sync, decode_message, encode_message
 from constraint_crdt.state import from_json, to_json
-from constraint_crdt.types.nodes import CERTIFICATE
+from constraint_crdt.types.nodes import CERTIFICATE, UNDO
 
 from .credentials import FastCredentials, Key
 
@@ -137,10 +138,13 @@ def test_malformed_settled_cells_are_refused(key: str, bits: bytes) -> None:
 
 # --- rights ------------------------------------------------------------------------------------------------------------------
 
+UNDONE = partial(make_cell, UNDO, "2", ["b", [["b", 1, 1]]])
+
 MAY_NOT = [
     ("member", lambda a: a.add_constraint("y", when="v < 1.0"), "change constraints"),
     ("member", lambda a: a.remove_constraint("x"), "remove constraints"),
     ("member", lambda a: a.retire("b"), "retire nodes"),
+    ("member", lambda a: a.write(lambda me: a.state.rows.write(me, UNDONE())), "undo retirements"),
     ("observer", lambda a: a.record(1), "write, only read"),
     ("observer", lambda a: a.write(lambda me: a.state.tiles.tile("r", "t").put("text", node=me)), "write, only read"),
 ]

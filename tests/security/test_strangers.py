@@ -25,7 +25,8 @@ from constraint_crdt import Node
 from constraint_crdt.errors import UnknownName
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.transport import Peer
-from constraint_crdt.transport.zenoh_startup import _own_addresses, alive_key, node_key
+from constraint_crdt.transport.addresses import own_addresses
+from constraint_crdt.transport.zenoh_startup import alive_key, node_key
 from tests.conftest import BUDGET
 from tests.fleet.processes import processes, seconds_until
 from tests.runtime.fleet import agreed, eventually
@@ -219,7 +220,7 @@ async def test_a_flood_of_handshakes_keeps_no_member_out(plant: Fleet, caplog: p
     Without the limit: no member could link (not in 15 s), and open files grew by 60 to 450 per second without end. Now: a member
     links after some 3 s, there are some 100 more open files for a while, and the log has a line.
     """
-    own = next((each for each in _own_addresses() if not ipaddress.ip_address(each).is_loopback), None)
+    own = next((each for each in own_addresses() if not ipaddress.ip_address(each).is_loopback), None)
     if own is None:
         pytest.skip("this machine has no address beside loopback")
     listening = msgspec.structs.replace(settings("forge", plant.certify("forge")), listen=("tcp/0.0.0.0:0",))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from constraint_crdt import GossipNode, exchange
+from constraint_crdt import GossipNode, Limits, exchange
 from constraint_crdt.protocol.messages import Part, Resume
 from constraint_crdt.protocol.transfers import split_message
-from constraint_crdt.simulation.histories import from_json, replay
-from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, NodeStart, Retire, Start
+from constraint_crdt.simulation.fleet import Fleet
+from constraint_crdt.simulation.histories import from_json, replay, settle
+from constraint_crdt.simulation.steps import Add, AnyStep, Backup, Crash, NodeStart, Record, Retire, Start, WholeExchange
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*.json"))
 
@@ -58,3 +59,54 @@ def test_a_retirement_that_is_refused_starts_no_life() -> None:
         Retire(number=5, node="a", dead="nobody"),
     ]
     assert replay([NodeStart("a", 1)], steps) is None
+
+
+def _met(*names: str) -> list[AnyStep]:
+    """Each node writes, and all meet."""
+    wrote: list[AnyStep] = [Record(number=number, node=name, satisfied=1) for number, name in enumerate(names, start=1)]
+    pairs = [(one, other) for one in names for other in names if one < other]
+    return wrote + [WholeExchange(number=100 + number, node=one, peer=other) for number, (one, other) in enumerate(pairs * 2)]
+
+
+@pytest.mark.parametrize("role", ["", "operator"])
+@pytest.mark.parametrize(
+    "retirements",
+    [
+        [("a", "b"), ("b", "a")],
+        [("a", "b"), ("b", "c"), ("c", "a")],
+        [("a", "b"), ("a", "c"), ("b", "a"), ("c", "a")],
+        [("c", "b"), ("b", "a")],
+    ],
+    ids=str,
+)
+def test_nodes_that_retire_each_other_while_apart_settle_it_when_they_meet(retirements: list[tuple[str, str]], role: str) -> None:
+    """In 0.1.0 nobody ended and nobody agreed, for ever: each refused the others."""
+    members = [NodeStart(name, 1, role) for name in "abc"]
+    steps = _met(*"abc")
+    steps += [Retire(number=200 + number, node=by, dead=dead) for number, (by, dead) in enumerate(retirements)]
+    fleet = Fleet(members)
+    for step in steps:
+        fleet.apply(step)
+    settle(fleet)
+    (retired,) = {tuple(node.state.retirements) for node in fleet.nodes.values()}
+    assert 0 < len(retired) < 3
+    assert replay(members, steps) is None
+
+
+def test_the_rest_of_what_a_retired_node_is_told_is_no_longer_there() -> None:
+    """It asked for the rest, was refused, and asked again in each exchange, for ever: now it hears that the rest is gone."""
+    a, b = (GossipNode(name, incarnation=1, limits=Limits(burst_bytes=512)) for name in "ab")
+    b.record(1)
+    exchange(a, b)
+    a.retire("b")
+    for number in range(200):
+        a.add_constraint(f"x{number}", about=f"{number * 7919:x}" * 20)
+    (sync,) = a.receive(b.ping("a")).responses
+    first, *_ = split_message(sync, 400)
+    b.receive(first)
+    asked = b.begin("a")
+    assert isinstance(asked, Resume)
+    (gone,) = a.receive(asked).responses
+    b.receive(gone)
+    exchange(b, a)
+    assert b.retired_by == "a"

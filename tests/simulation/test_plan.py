@@ -1,6 +1,5 @@
 """Plans: what more nodes, slower links and more changes do to cost and time, and what is told to break."""
 
-import inspect
 import math
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from constraint_crdt.errors import InvalidValue
 from constraint_crdt.runtime.settings import NodeSettings
 from constraint_crdt.simulation import plan as planning
 from constraint_crdt.simulation.plan import MESH, ROUTED, Plan, PlannedFleet, make_plan
-from constraint_crdt.transport.zenoh import ZenohTransport
+from constraint_crdt.transport.zenoh_startup import KEEP_ALIVE, LEASE
 
 SLOW_LINK = PlannedFleet(nodes=12, constraints=10, rate=8_000.0, delay=0.05, gossip_every=1.0)
 
@@ -157,8 +156,8 @@ def test_constants_are_those_of_the_node() -> None:
     settings = NodeSettings()
     assert settings.count_every == planning.COUNT_EVERY
     assert (settings.keep_removals, settings.keep_removals_for) == (planning.KEPT_REMOVALS, planning.REMOVALS_KEPT_FOR)
-    lease = inspect.signature(ZenohTransport).parameters["lease"].default
-    assert MESH.keep_alive == ROUTED.keep_alive == lease / 4  # Zenoh sends four in a lease
+    assert MESH.keep_alive == KEEP_ALIVE
+    assert ROUTED.keep_alive == LEASE / 4  # Zenoh sends four in a lease
 
 
 @pytest.mark.slow

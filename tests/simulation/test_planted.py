@@ -1,6 +1,6 @@
 """Planted bugs: each is found by the search, and shrunk until a person can read it.
 
-What the simulator is worth is what it finds. Ten mistakes that such systems have made are put into the code, one at a time.
+What the simulator is worth is what it finds. Twelve mistakes that such systems have made are put into the code, one at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ from constraint_crdt.crdt.cells import Cell, Run
 from constraint_crdt.crdt.clock import HybridClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
+from constraint_crdt.protocol.exchange_rules import Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.peers import DeltaTracker, Peer, Statement
 from constraint_crdt.types.counters import ConstraintGCounter
@@ -97,6 +98,23 @@ def delta_applied_in_parts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Rows, "apply", lambda self, runs, *, whole=False: apply(self, runs if whole else runs[:1], whole=whole))
 
 
+def rollback_unnoticed(patch: pytest.MonkeyPatch) -> None:
+    """A node of which others know more goes on as the life that it was."""
+    compare = Exchange._compare_life
+
+    def planted(self: Exchange, result: GossipResult, peer: Peer, before: int) -> None:
+        compare(self, result, peer, before)
+        self._local.written = self._local.state.rows.seq(self._local.replica)
+        result.outlived = None
+
+    patch.setattr(Exchange, "_compare_life", planted)
+
+
+def measurements_kept_over_a_step(patch: pytest.MonkeyPatch) -> None:
+    """What was heard of other clocks is kept as it was when the own clock is set."""
+    patch.setattr(HybridClock, "_step", lambda self, step, own: self._steps.append(step))
+
+
 PLANTS: dict[Plant, int] = {
     clock_raised_past_data: 15,
     floors_not_carried: 12,
@@ -108,6 +126,8 @@ PLANTS: dict[Plant, int] = {
     stale_ack_trusted: 5000,  # what is found there shrinks only by steps that go together
     expiry_by_local_clock: 4,
     delta_applied_in_parts: 4,
+    rollback_unnoticed: 1,
+    measurements_kept_over_a_step: 4,
 }
 """Each with a seed from which on it is found soon: where the search begins by default. Nightly it begins at 1."""
 

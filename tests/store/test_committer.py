@@ -225,3 +225,51 @@ async def test_a_new_life_is_on_disk_with_its_first_cells(disk: Disk) -> None:
     assert disk.commits == 2
     assert disk.store.identity[2:] == (2, True, (1,))
     assert disk.store.lives[-1].why == "others know more of the life before"
+
+
+class HungDisk(Disk):
+    """A disk that neither takes a write nor fails, as of a frozen file system."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.thawed = threading.Event()
+        self.thawed.set()
+        write = self.committer._write
+        self.committer._write = lambda batch: (self.thawed.wait(20) and write(batch)) or 0.0  # type: ignore[method-assign]
+        self.committer._stall_seconds = 0.05
+
+
+async def test_a_disk_that_hangs_refuses_writes_soon_and_takes_them_again(tmp_path: Path) -> None:
+    disk = HungDisk(tmp_path / "a.db")
+    disk.thawed.clear()
+    add(disk.rows, "a")
+    waiting = [asyncio.create_task(disk.committer.durable()) for _ in range(36)]
+    patient = asyncio.create_task(disk.committer.durable(patient=True))
+    refused = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in refused} == {WritesRefused}
+    assert disk.health == [disk.committer.trouble]
+    assert "does not answer" in str(disk.committer.trouble)
+    with pytest.raises(WritesRefused, match="does not answer"):
+        await disk.committer.durable()
+    assert not patient.done(), "gossip would carry what is not on disk, under a marker that vouches for it"
+    disk.thawed.set()
+    await patient
+    assert disk.health == [disk.health[0], None]
+    assert disk.as_after_a_crash() == account(disk.rows)
+    await disk.committer.close()
+
+
+async def test_the_close_does_not_wait_for_a_disk_that_hangs(tmp_path: Path) -> None:
+    disk = HungDisk(tmp_path / "a.db")
+    disk.thawed.clear()
+    add(disk.rows, "a")
+    patient = asyncio.create_task(disk.committer.durable(patient=True))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await disk.committer.close()
+    assert disk.committer.abandoned
+    with pytest.raises(WritesRefused, match="what was not written is lost"):
+        await patient
+    disk.thawed.set()
+    disk.committer._thread.shutdown()
+    disk.store.close()

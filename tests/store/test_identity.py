@@ -10,6 +10,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.store import Life, Store, WritesRefused, marker_for
 from constraint_crdt.store.committer import Changes
 from constraint_crdt.store.files import Machine, Marker, Session
+from tests.conftest import runtime_directory
 from tests.store.disk import BOOT, ME, add, copy_store, loaded, open_store, taken
 
 
@@ -290,22 +291,40 @@ def test_a_marker_that_cannot_be_removed_either_refuses_writes(place: Place) -> 
 
 
 def test_markers_lie_in_the_runtime_directory_one_per_store(tmp_path: Path) -> None:
-    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    runtime = runtime_directory(tmp_path)
+    environ = {"XDG_RUNTIME_DIR": str(runtime)}
     for name in ("a.db", "b.db"):
         marker = marker_for(tmp_path / name, environ)
         marker.begin(Session(b"n", 1, 2), 1, 0)
-    directory = tmp_path / "constraint-crdt"
+    directory = runtime / "constraint-crdt"
     assert directory.stat().st_mode & 0o777 == 0o700
     assert len(list(directory.iterdir())) == 2
     assert marker_for(tmp_path / "b.db", environ).vouches(Session(b"n", 1, 2), 1, 0), "this machine, this boot"
 
 
-def test_a_directory_that_others_can_write_to_holds_no_marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "constraint-crdt").mkdir()
-    (tmp_path / "constraint-crdt").chmod(0o777)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "temporary").mkdir()
-    marker_for(tmp_path / "a.db", {"XDG_RUNTIME_DIR": str(tmp_path)}).begin(Session(b"n", 1, 2), 1, 0)
-    assert list((tmp_path / "constraint-crdt").iterdir()) == []
-    elsewhere = [Path(f"/run/user/{os.getuid()}/constraint-crdt"), tmp_path / "temporary" / f"constraint-crdt-{os.getuid()}"]
-    assert any(directory.is_dir() for directory in elsewhere)
+def test_a_directory_that_others_can_write_to_holds_no_marker(tmp_path: Path) -> None:
+    runtime = runtime_directory(tmp_path)
+    (runtime / "constraint-crdt").mkdir()
+    (runtime / "constraint-crdt").chmod(0o777)
+    marker_for(tmp_path / "a.db", {"XDG_RUNTIME_DIR": str(runtime)}).begin(Session(b"n", 1, 2), 1, 0)
+    assert list((runtime / "constraint-crdt").iterdir()) == []
+
+
+def test_a_marker_lies_in_memory_so_that_no_snapshot_of_the_disk_brings_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose root with /run is put back to a snapshot, store and marker together."""
+    mounts = tmp_path / "mounts"
+    monkeypatch.setattr("constraint_crdt.store.files.MOUNTS", mounts)
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def vouches(file_system: str) -> bool:
+        device = tmp_path.stat().st_dev
+        mounts.write_text(
+            f"1 0 0:0 / /x rw - {file_system} x rw\n2 1 {os.major(device)}:{os.minor(device)} / / rw - {file_system} / rw\n"
+        )
+        marker = marker_for(tmp_path / "a.db", environ)
+        marker.begin(Session(b"n", 1, 2), 1, 0)
+        return marker_for(tmp_path / "a.db", environ).vouches(Session(b"n", 1, 2), 1, 0)
+
+    assert [vouches(file_system) for file_system in ("tmpfs", "ext4", "overlay", "ramfs")] == [True, False, False, True]

@@ -12,6 +12,7 @@ import pytest
 from constraint_crdt import MemoryNetwork, Node, NodeSettings
 from constraint_crdt.store import marker_for
 from constraint_crdt.transport import Transport
+from tests.conftest import runtime_directory
 from tests.runtime.fleet import QUICK
 
 
@@ -24,12 +25,12 @@ def node_on(network: MemoryNetwork, name: str, store: Path | None = None, *, tra
 def boot(monkeypatch: pytest.MonkeyPatch, runtime: Path) -> None:
     """From now on nodes start on the machine, or in the boot of it, that has this runtime directory."""
     runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime_directory(runtime)))
 
 
 def marker_file(store: Path, runtime: Path) -> Path:
     """Where the marker of a store lies on the machine with this runtime directory."""
-    file = marker_for(store, {"XDG_RUNTIME_DIR": str(runtime)})._file
+    file = marker_for(store, {"XDG_RUNTIME_DIR": str(runtime_directory(runtime))})._file
     assert file is not None
     return file
 

@@ -87,8 +87,8 @@ class TornLine:
 
         return await self._line.open(name, fleet, answer, changed)
 
-    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
-        return await self._line.reopen(extra_connect)
+    async def reopen(self) -> Peer:
+        return await self._line.reopen()
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         message = decode_message(payload)

@@ -11,6 +11,7 @@ from random import Random
 import httpx
 
 from tests import fork_server
+from tests.conftest import runtime_directory
 from tests.fleet.processes import clean_environment
 
 START_SECONDS = 60.0
@@ -35,7 +36,7 @@ class Victim:
         flags = ["--name", name, "--api", "127.0.0.1:0", "--probe", "none", "--store", str(store)]
         for endpoint in connect:
             flags += ["--connect", endpoint]
-        environment = clean_environment() | {"XDG_RUNTIME_DIR": str(runtime)}
+        environment = clean_environment() | {"XDG_RUNTIME_DIR": str(runtime_directory(runtime))}
         process = fork_server.start(["node", *flags], stderr=subprocess.PIPE, env=environment)
         assert process.stderr is not None
         log = asyncio.StreamReader()

@@ -153,13 +153,12 @@ def test_the_meaning_alone_is_enough() -> None:
         [MEANING, None],
         [MEANING, ["30s"]],
         [MEANING, [-1]],
-        [MEANING, [LONGEST + 1]],
+        [MEANING, [MAX_COUNT + 1]],
         [MEANING, [0, -1]],
         [MEANING, [0, 0, 3]],
-        [MEANING, [0, 0, None, 3]],
         [MEANING, [0, 0, None, -1]],
         [MEANING, [0, 0, None, 0, 0]],
-        [MEANING, [0, 0, None, 0, LONGEST + 1]],
+        [MEANING, [0, 0, None, 0, MAX_COUNT + 1]],
     ],
 )
 def test_fields_of_a_known_meaning_out_of_bounds_are_refused(tail: list[Any]) -> None:

@@ -5,6 +5,7 @@ from itertools import count
 import pytest
 
 from constraint_crdt import ConstraintCrdtError, GossipNode, Replica, exchange
+from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.protocol.messages import Ping, decode_message, encode_message
 
 
@@ -154,3 +155,112 @@ def test_a_clock_that_is_spelled_out_says_0_for_an_ended_life_that_is_not_held()
     assert (Replica("c", 1), 0) in ping.changes
     a.receive(decode_message(encode_message(ping)))
     assert a.tracker.clock("d") == d.clock
+
+
+# --- retirements that were a mistake -----------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_retirement_is_undone_goes_on_in_a_new_life_and_its_counts_stay_exact() -> None:
+    a, b, c = nodes("a", "b", "c")
+    b.record_satisfied(5)
+    exchange(a, b)
+    a.retire("b")
+    exchange(a, c)
+    b.record_satisfied(7)  # cut off: it does not know
+    exchange(b, a)
+    assert b.state.retirements.nodes == ["b"]
+    assert a.state.metrics.node_satisfied("b") == 5
+    a.undo_retirement("b")
+    assert (a.state.retirements.nodes, a.state.retirements.by("b"), a.state.retirements.undone_by("b")) == ([], None, ["a"])
+    exchange(a, b)
+    assert b.retired_by is None
+    assert a.state.metrics.node_satisfied("b") == 12, "nothing of its former life is lost"
+    b.record_satisfied(1)
+    assert b.replica == Replica("b", 100)
+    for one, other in ((a, b), (a, c), (b, c)):
+        wired(one, other)
+    assert {node.state.metrics.node_satisfied("b") for node in (a, b, c)} == {13}
+    assert a.state == b.state == c.state
+    assert all(node.converged for node in (a, b, c))
+    b.record_satisfied(1)
+    assert b.replica == Replica("b", 100), "one new life is enough"
+
+
+def test_a_node_may_be_retired_again_after_that() -> None:
+    a, b = nodes("a", "b")
+    b.record_satisfied(1)
+    exchange(a, b)
+    a.retire("b")
+    a.undo_retirement("b")
+    a.retire("b")
+    assert a.state.retirements.nodes == ["b"]
+    exchange(a, b)
+    assert b.retired_by == "a"
+
+
+def test_only_what_was_seen_is_undone() -> None:
+    """A retirement by another node, elsewhere at the same time, stands."""
+    a, b, c = nodes("a", "b", "c")
+    b.record_satisfied(1)
+    for node in (a, c):
+        exchange(node, b)
+    a.retire("b")
+    a.undo_retirement("b")
+    c.retire("b")
+    exchange(a, c)
+    assert a.state.retirements.by("b") == c.state.retirements.by("b") == "c"
+
+
+def test_a_node_in_service_is_given_no_second_life() -> None:
+    a, b = nodes("a", "b")
+    b.record_satisfied(1)
+    exchange(a, b)
+    before = a.state_hash
+    with pytest.raises(ConstraintCrdtError, match=r"^b is not retired$"):
+        a.undo_retirement("b")
+    a.retire("b")
+    exchange(a, b)
+    with pytest.raises(ConstraintCrdtError, match=r"^node b was retired by a"):
+        b.retire("a")
+    with pytest.raises(ConstraintCrdtError, match=r"^node b was retired by a"):
+        b.undo_retirement("b")
+    assert a.state_hash != before
+
+
+def test_what_does_not_count_is_over_for_good_once_an_operator_acts_on_what_counts() -> None:
+    """Of two that retired each other the first stays. Its retirement is undone: the other one's does not come back."""
+    a, b, c = nodes("a", "b", "c")
+    for node in (a, b, c):
+        node.record_satisfied(1)
+    for one, other in ((a, b), (a, c), (b, c)):
+        exchange(one, other)
+    a.retire("b")
+    b.retire("a")
+    exchange(a, b)
+    exchange(a, c)
+    assert [node.state.retirements.nodes for node in (a, b, c)] == [["b"], ["b"], ["b"]]
+    c.undo_retirement("b")
+    for _ in range(2):
+        for one, other in ((a, b), (a, c), (b, c)):
+            exchange(one, other)
+    assert [node.state.retirements.nodes for node in (a, b, c)] == [[], [], []]
+    assert a.state == b.state == c.state
+
+
+def test_a_large_state_is_told_to_a_retired_node_in_parts() -> None:
+    a, b = (GossipNode(name, incarnation=1, limits=Limits(burst_bytes=4096)) for name in ("a", "b"))
+    b.record_satisfied(1)
+    exchange(a, b)
+    a.retire("b")
+    for number in range(500):
+        a.add_constraint(f"constraint-{number:03}", about=f"{number * 7919:x}" * 8)
+    waiting = [(a, data) for data in b.encoded(b.begin("a"), "a", 2048)]
+    said = 0
+    while waiting:
+        reader, data = waiting.pop(0)
+        other = b if reader is a else a
+        said += 1
+        assert said < 500, "they talk without end"
+        for response in reader.receive(decode_message(data, max_bytes=None)).responses:
+            waiting += [(other, each) for each in reader.encoded(response, other.node_id, 2048)]
+    assert b.retired_by == "a"

@@ -210,7 +210,7 @@ class Divergence(AlertKind):
 
 
 class Silence(AlertKind):
-    """A node is not live. O(nodes)."""
+    """A node is heard neither here nor by a live peer. O(nodes)."""
 
     name = "silence"
     about = "node"
@@ -220,7 +220,7 @@ class Silence(AlertKind):
     def find(self, rule: AlertRule, facts: Facts) -> Iterator[Condition]:
         evidence = facts.evidence
         for name in evidence.names:
-            if rule.is_about(node=name) and not evidence.is_live(name):
+            if rule.is_about(node=name) and not evidence.is_live(name) and evidence.through(name) is None:
                 heard = evidence.heard_at(name)
                 since = "not heard since this node started"
                 if heard is not None:

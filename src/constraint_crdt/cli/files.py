@@ -4,7 +4,8 @@ Rules of writing: a file is written under a temporary name beside its place, syn
 old file or the new one, and a full disk leaves the old one. The file keeps the mode of its predecessor. A device or a pipe is
 written to in place. `-` is standard input or output.
 
-The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `tile put` and
+The commands on state files are merge, export and import; docs/reference/state-files.md describes the format. `export --store` reads
+a store, and needs no node. `tile put` and
 `tile get` read and write the content of a tile.
 
 The file of `apply` lists constraints:
@@ -50,8 +51,9 @@ from constraint_crdt.cli.connection import connect, request_of
 from constraint_crdt.cli.output import CommandFailedError, MisuseError, present, print_json, printable
 from constraint_crdt.client import WrongInput
 from constraint_crdt.client.wire import not_a_node
-from constraint_crdt.crdt.limits import TILE_BYTES
+from constraint_crdt.crdt.limits import MAX_COUNT, TILE_BYTES, Limits
 from constraint_crdt.crdt.replica import check_id
+from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression import ExpressionError, check_expressions
 from constraint_crdt.model import IfUnknown, Severity
@@ -60,6 +62,7 @@ from constraint_crdt.operations.constraints import DefinitionReport
 from constraint_crdt.operations.service import show_import
 from constraint_crdt.operations.tiles import TILE, TileContent, show_put_tile
 from constraint_crdt.state import FORMAT, MAX_STATE_BYTES, ConstraintState, from_json, to_json
+from constraint_crdt.store import read_store
 from constraint_crdt.types.definition import Definition, check_definition, check_labels, duration_ns, expiry_time
 from constraint_crdt.types.orset import change_of
 
@@ -175,7 +178,18 @@ def merge(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write the state of a node to a file."""
+    """Write the state of a node, or the state in a store, to a file."""
+    content = _asked_state(arguments) if arguments.store is None else _stored_state(Path(arguments.store))
+    write_whole(arguments.output, _line(content))
+    if arguments.output != STANDARD:
+        file = msgspec.json.decode(content, type=StateFile)
+        answer = {"file": arguments.output, **msgspec.json.decode(file.reading, type=dict[str, Any])}
+        present(answer, None if arguments.json else show_state_file(arguments.output, file))
+    return 0
+
+
+def _asked_state(arguments: argparse.Namespace) -> bytes:
+    """The state of a node."""
     client = connect(arguments)
     content = client.export()
     try:
@@ -186,11 +200,17 @@ def export(arguments: argparse.Namespace) -> int:
         raise not_a_node(client.address) from None
     if file is None or file.format != FORMAT:
         raise CommandFailedError(f"what the node at {client.address.url} answered is no state: its version may be an older one")
-    write_whole(arguments.output, _line(content))
-    if arguments.output != STANDARD:
-        answer = {"file": arguments.output, **msgspec.json.decode(file.reading, type=dict[str, Any])}
-        present(answer, None if arguments.json else show_state_file(arguments.output, file))
-    return 0
+    return content
+
+
+def _stored_state(path: Path) -> bytes:
+    """The state in a store, which may be in use."""
+    state = ConstraintState(Rows(limits=Limits(rows=MAX_COUNT, cells=MAX_COUNT)))
+    try:
+        read_store(path, state.rows)
+    except ConstraintCrdtError as error:
+        raise CommandFailedError(printable(str(error))) from None
+    return to_json(state).encode()
 
 
 def import_(arguments: argparse.Namespace) -> int:
@@ -314,6 +334,10 @@ def read_constraints(file: Path) -> dict[str, WantedConstraint]:
         raise MisuseError(f"{file} is not TOML: it is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise MisuseError(f"{file} is not TOML: {error}") from None
+    except RecursionError:
+        raise MisuseError(f"{file} cannot be read: it is nested too deep") from None
+    except ValueError:  # of the conversion of numbers
+        raise MisuseError(f"{file} cannot be read: a number in it has thousands of digits") from None
     mistakes = [f"`{key}` means nothing: there is only [[constraint]]" for key in content if key != "constraint"]
     entries = content.get("constraint", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):

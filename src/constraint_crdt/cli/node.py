@@ -4,7 +4,7 @@
 Rules: nothing on stdout. The port of the API is taken first: a taken port is refused before the fleet hears of the node.
 Once it serves, it logs a line `ready name=NAME api=URL endpoints=...`, which those who start nodes may wait for.
 
-The log of a node: stderr, a line per event, `time level message`.
+The log of a node: stderr, a line per event, `time level message`, within the `LogBudget`.
 
 `doctor` asks the node for its findings. Without an answer it looks itself: at the settings, port, seeds and store.
 
@@ -21,19 +21,19 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from constraint_crdt.cli.arguments import CA_VARIABLE, PROGRAM
 from constraint_crdt.cli.connection import as_failure, connect
-from constraint_crdt.cli.output import CommandFailedError, MisuseError, print_json, print_view, printable
+from constraint_crdt.cli.output import CommandFailedError, MisuseError, log_to_stderr, print_json, print_view, printable
 from constraint_crdt.client import ClientError, NoAnswer
 from constraint_crdt.client.wire import read_token
 from constraint_crdt.crdt.limits import DURATION_MAX
 from constraint_crdt.dashboard import dashboard_pages
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.http.security import ApiCertificate
 from constraint_crdt.http.server import ApiServer
 from constraint_crdt.http.tokens import ApiToken, TokenFile, Tokens, check_token_name, parse_role, show_moment
@@ -63,6 +63,7 @@ _LOGGED = {
     EventKind.VIOLATED: logging.WARNING,
     EventKind.SATISFIED: logging.INFO,
     EventKind.RETIRED: logging.WARNING,
+    EventKind.RETIREMENT_UNDONE: logging.WARNING,
     EventKind.MISSED: logging.WARNING,
 }
 """The events that the log tells, each with its level. The node itself logs events of its peers and its own life."""
@@ -91,7 +92,7 @@ def run_node(arguments: argparse.Namespace) -> NoReturn:
     try:
         probes = [find_probe(name) for name in settings.probe]
         ahead = round(arguments.clock_offset * 1e9)
-        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead)
+        node = Node(settings=settings, probes=probes, now=lambda: time.time_ns() + ahead, steady=steady_ns)
         tokens = Tokens.load(Path(settings.token_file)) if settings.token_file else None
         api = ApiServer(
             node, *parse_address(settings.api), pages=dashboard_pages(), tokens=tokens, certificate=_api_certificate(settings)
@@ -214,6 +215,9 @@ async def _serve(node: Node, api: ApiServer, *, rejoin: bool, while_stdin_open: 
         await api.stop()
         await node.stop()
     _log.info("%s stopped", node.settings.name)
+    if node.has_abandoned_disk:  # the interpreter would wait for the threads that wait for the disk
+        logging.shutdown()
+        os._exit(1)
     return over
 
 
@@ -243,39 +247,12 @@ async def _log_events(node: Node) -> None:
     async for event in node.events():
         level = _LOGGED.get(event.kind)
         if level is not None:
-            _log.log(level, "%s", _line(event))
+            _log.log(level, "%s", _line(event), extra={"kind": event.kind})
 
 
 def _line(event: Event) -> str:
     cause = f" (by {event.actor} on {event.by})" if event.actor else ""
     return f"{event.constraint or event.node} {event.kind}" + (f": {event.detail}" if event.detail else "") + cause
-
-
-class LineFormatter(logging.Formatter):
-    """Each record on a line: errors are named with the place they come from, and line ends in names cannot forge a record."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's names
-        """Local time with its offset, in ms."""
-        local = time.localtime(record.created)
-        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(record.msecs):03d}{time.strftime('%z', local)}"
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The whole line."""
-        line = f"{self.formatTime(record)} {record.levelname.lower()} {printable(record.getMessage())}"
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            frames = traceback.extract_tb(error.__traceback__)
-            place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-            line += printable(f": {type(error).__name__}: {error}{place}")
-        return line
-
-
-def log_to_stderr() -> None:
-    """Set up logging for a process that is a node."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there
 
 
 # --- token ----------------------------------------------------------------------------------------------------------------------

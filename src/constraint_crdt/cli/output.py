@@ -4,12 +4,25 @@ Rule: a text from a node is printed without control characters. Any member of th
 of its readers.
 
 A failed command ends with a sentence on stderr and an exit code.
+
+The log of a node has a budget, because a fault of the network repeats its lines for as long as it lasts (`LogBudget`). Lines of a
+statement in the code are a *kind*, and those of an event of the fleet. Rules:
+
+- A kind has `KIND_LINES` lines at once, then one each `KIND_SECONDS`.
+- All kinds together have `BURST_BYTES` at once, then `HOUR_BYTES` an hour. A kind without a line for an hour has one in any case.
+- Lines left out are counted. The next line of the kind tells their number; without one, a line of its own does after
+  `COUNT_SECONDS`, with any other line, within the next `LOOK_SECONDS`.
 """
 
 import json
+import logging
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -167,3 +180,151 @@ def records(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> "Drawn
                     Text(column.title, style="bold", no_wrap=True), Text(text, style=STYLES.get(text, ""), overflow="fold")
                 )
     return grid
+
+
+# --- the log --------------------------------------------------------------------------------------------------------------------
+
+KIND_LINES = 50
+KIND_SECONDS = 60.0
+BURST_BYTES = 30_000
+HOUR_BYTES = 120_000
+COUNT_SECONDS = 600.0
+LOOK_SECONDS = 10.0
+HOUR = 3600.0
+
+KINDS = 256
+"""Kinds of lines with a budget of their own, at most: beyond, the kind that was silent for longest begins anew."""
+
+EXAMPLE = 120
+"""Characters of a line in the count of lines like it."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The budget of a kind of lines, and the lines left out since the last."""
+
+    lines: float
+    at: float
+    shown_at: float
+    left_out: int = 0
+    since: float = 0.0
+    example: str = ""
+
+
+class LogBudget:
+    """Decides which lines of a log are shown. Times are in seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._bytes = float(BURST_BYTES)
+        self._at = 0.0
+        self._looked_at = 0.0
+
+    def admit(self, kind: Hashable, line: str, now: float) -> str | None:
+        """The line, with the number of lines of this kind left out before it; None if it is left out, too."""
+        budget = self._budget(kind, now)
+        shown = f"{line} ({_lines(budget.left_out)} like this left out before)" if budget.left_out else line
+        size = len(shown.encode(errors="replace")) + 1
+        self._bytes = min(BURST_BYTES, self._bytes + (now - self._at) * HOUR_BYTES / HOUR)
+        self._at = now
+        is_rare = now - budget.shown_at >= HOUR
+        if not is_rare and (budget.lines < 1 or self._bytes < size):
+            if not budget.left_out:
+                budget.since, budget.example = now, line
+            budget.left_out += 1
+            return None
+        budget.lines = max(0.0, budget.lines - 1)
+        self._bytes -= size
+        budget.shown_at, budget.left_out = now, 0
+        return shown
+
+    def counts(self, now: float) -> list[str]:
+        """Sentences on kinds whose lines were left out, and did not return. Each is given once. O(kinds)."""
+        found: list[str] = []
+        if now - self._looked_at < LOOK_SECONDS:
+            return found
+        self._looked_at = now
+        for budget in self._kinds.values():
+            if budget.left_out and now - budget.since >= COUNT_SECONDS:
+                found.append(f"left out {_lines(budget.left_out)} like: {budget.example[:EXAMPLE]}")
+                self._bytes -= len(found[-1].encode(errors="replace"))
+                budget.left_out = 0
+        return found
+
+    def _budget(self, kind: Hashable, now: float) -> _Kind:
+        """The budget of a kind, with what came in since its last line."""
+        budget = self._kinds.get(kind)
+        if budget is None:
+            if len(self._kinds) >= KINDS:
+                self._kinds.popitem(last=False)
+            budget = self._kinds[kind] = _Kind(KIND_LINES, now, now - HOUR)
+        else:
+            self._kinds.move_to_end(kind)
+            budget.lines = min(KIND_LINES, budget.lines + (now - budget.at) / KIND_SECONDS)
+            budget.at = now
+        return budget
+
+
+def _lines(count: int) -> str:
+    return "1 line" if count == 1 else f"{count:,} lines"
+
+
+class BoundedHandler(logging.StreamHandler[TextIO]):
+    """Writes the lines of a log that are within its budget. `now`: a monotonic clock."""
+
+    def __init__(self, stream: TextIO | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        """`stream`: stderr if None."""
+        super().__init__(stream)
+        self._now = now
+        self._budget = LogBudget()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record, unless its budget is spent, and counts of lines left out."""
+        try:
+            now, line = self._now(), self.format(record)
+            kind = (record.pathname, record.lineno, getattr(record, "kind", None))
+            shown = self._budget.admit(kind, line, now)
+            for count in self._budget.counts(now):
+                told = {
+                    "msg": count,
+                    "levelno": logging.INFO,
+                    "levelname": "INFO",
+                    "created": record.created,
+                    "msecs": record.msecs,
+                }
+                self._write(self.format(logging.makeLogRecord(told)))
+            if shown is not None:
+                self._write(shown)
+        except Exception:  # as in `logging`: a log must not end its program
+            self.handleError(record)
+
+    def _write(self, line: str) -> None:
+        self.stream.write(line + self.terminator)
+        self.flush()
+
+
+class LineFormatter(logging.Formatter):
+    """Each record on a line: errors are named with the place they come from, and line ends in names cannot forge a record."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 - logging's names
+        """Local time with its offset, in ms."""
+        local = time.localtime(record.created)
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', local)}.{int(record.msecs):03d}{time.strftime('%z', local)}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole line."""
+        line = f"{self.formatTime(record)} {record.levelname.lower()} {printable(record.getMessage())}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            frames = traceback.extract_tb(error.__traceback__)
+            place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+            line += printable(f": {type(error).__name__}: {error}{place}")
+        return line
+
+
+def log_to_stderr() -> None:
+    """Set up logging for a process that is a node."""
+    handler = BoundedHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.raiseExceptions = False  # nobody reads stderr any more: no reason to end, nor to say so there

@@ -14,19 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from constraint_crdt.operations import (
-    constraints,
-    counts,
-    evidence,
-    fleet,
-    nodes,
-    plato,
-    service,
-    sketches,
-    tile_edits,
-    tiles,
-    variables,
-)
+from constraint_crdt.operations import constraints, counts, evidence, fleet, nodes, plato, service, sketches, tiles, variables
 from constraint_crdt.operations.constraints import Added, Batched, ConstraintReport, ExpressionReport, Removed
 from constraint_crdt.operations.counts import Checked, LatelyReport, Nothing, OverviewReport, RatesReport, Recorded
 from constraint_crdt.operations.evidence import ConvergenceReport, CoverageReport, ExplainReport
@@ -75,9 +63,9 @@ class BlockingMethods(ABC):
         """Who the node is, and was."""
         return self.do(nodes.IDENTITY, Empty())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only reports the effect."""
-        return self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+        """End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again."""
+        return self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force, undo=undo))
 
     def alive(self) -> Health:
         """Whether the node is there."""
@@ -237,11 +225,11 @@ class BlockingMethods(ABC):
 
     def delete_tile(self, room: str, id_: str) -> TileRemoved:
         """Delete a tile, restorable for a while."""
-        return self.do(tile_edits.DELETE_TILE, tiles.AtTile(room=room, id=id_))
+        return self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
     def restore_tile(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile."""
-        return self.do(tile_edits.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
+        return self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
 
     def edit_tile(
         self, room: str, id_: str, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (),
@@ -252,7 +240,7 @@ class BlockingMethods(ABC):
             room=room, id=id_, add_tags=add_tags, remove_tags=remove_tags, add_constraints=add_constraints,
             remove_constraints=remove_constraints,
         )
-        return self.do(tile_edits.EDIT_TILE, request)
+        return self.do(tiles.EDIT_TILE, request)
 
     def counters(self) -> list[CounterReport]:
         """The counters that were ever moved."""
@@ -342,9 +330,9 @@ class AsyncMethods(ABC):
         """Who the node is, and was."""
         return await self.do(nodes.IDENTITY, Empty())
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
-        """End another node for good; `dry_run` only reports the effect."""
-        return await self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force))
+    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
+        """End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again."""
+        return await self.do(nodes.RETIRE, nodes.Retiring(node=node, dry_run=dry_run, force=force, undo=undo))
 
     async def alive(self) -> Health:
         """Whether the node is there."""
@@ -504,11 +492,11 @@ class AsyncMethods(ABC):
 
     async def delete_tile(self, room: str, id_: str) -> TileRemoved:
         """Delete a tile, restorable for a while."""
-        return await self.do(tile_edits.DELETE_TILE, tiles.AtTile(room=room, id=id_))
+        return await self.do(tiles.DELETE_TILE, tiles.AtTile(room=room, id=id_))
 
     async def restore_tile(self, room: str, id_: str) -> TileReport:
         """Undo the deletion of a tile."""
-        return await self.do(tile_edits.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
+        return await self.do(tiles.RESTORE_TILE, tiles.AtTile(room=room, id=id_))
 
     async def edit_tile(
         self, room: str, id_: str, *, add_tags: Sequence[str] = (), remove_tags: Sequence[str] = (),
@@ -519,7 +507,7 @@ class AsyncMethods(ABC):
             room=room, id=id_, add_tags=add_tags, remove_tags=remove_tags, add_constraints=add_constraints,
             remove_constraints=remove_constraints,
         )
-        return await self.do(tile_edits.EDIT_TILE, request)
+        return await self.do(tiles.EDIT_TILE, request)
 
     async def counters(self) -> list[CounterReport]:
         """The counters that were ever moved."""

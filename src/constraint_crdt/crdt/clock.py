@@ -16,6 +16,15 @@ same expiry at the same moment, since nodes in touch with each other follow the 
 - Of several measurements of a clock the highest counts while it lasts, then the next: messages are delayed, and never arrive
   before they are sent.
 
+With a steady clock (`steady`, which is never set) the node also knows by how much its own clock stepped, so more rules hold:
+
+- A step moves the measurements instead of dropping them: they stay true. A step is told by `take_steps`.
+- A node *in doubt*, whose clock differs from at least half of those heard, reads the fleet's time: the median of the others, if two
+  of them or more, and two thirds of all clocks or more, this node's included, are within `max_skew` of that median. So no third of
+  the clocks, wrong or lying, moves the reading out of the range of the right ones.
+- In doubt and without such an agreement it reads the earliest of the clocks: in doubt, the constraint is kept.
+- The doubt lasts while nothing newer is heard, since a wrong clock does not become right by itself.
+
 The hybrid of physical and heard time follows Kulkarni et al., Logical Physical Clocks (2014), without the logical part, since
 these times order nothing.
 """
@@ -176,12 +185,13 @@ class ClockMark:
     def __init__(
         self, entries: dict[Replica, int], total: int, count: int, digest: Digest, order: list[Replica] | None = None
     ) -> None:
+        """`order`: the replicas sorted, shared with marks of the same replicas; empty until it is needed."""
         self.entries = entries
         self.total = total
         self.count = count
         """The sum of the seqs. The clock of a life only grows, so of two of its clocks the larger sum is the later."""
         self._digest = digest
-        self._order = order
+        self._order = [] if order is None else order
         self._name: tuple[Replica, bytes] | None = None
 
     @classmethod
@@ -205,9 +215,15 @@ class ClockMark:
     __hash__ = None  # type: ignore[assignment]  # nothing keys by a mark
 
     def changed(self, changes: Iterable[tuple[Replica, int]]) -> "ClockMark":
-        """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries)."""
-        digest = self._digest
-        entries, total, count, same_keys = self.entries.copy(), self.total, self.count, True
+        """This clock with some entries replaced (a 0 takes an entry out). Hashing costs O(changes), the copy O(entries).
+
+        Without a change it is this mark, in O(changes).
+        """
+        digest, now = self._digest, self.entries
+        changes = [(replica, seq) for replica, seq in changes if now.get(replica, 0) != seq]
+        if not changes:
+            return self
+        entries, total, count, same_keys = now.copy(), self.total, self.count, True
         for replica, seq in changes:
             before = entries.get(replica, 0)
             if before == seq:
@@ -246,17 +262,13 @@ class ClockMark:
     @property
     def order(self) -> list[Replica]:
         """The replicas sorted, the target of indexes on the wire. O(n log n) once, then shared with marks of the same replicas."""
-        if self._order is None:
-            self._order = sorted(self.entries)
+        if not self._order:
+            self._order += sorted(self.entries)
         return self._order
 
     def index(self, replica: Replica) -> int | None:
         """Where `replica` stands in `order`, or None."""
-        if replica not in self.entries:
-            return None
-        if self._order is None:
-            self._order = sorted(self.entries)
-        return bisect_left(self._order, replica)
+        return bisect_left(self.order, replica) if replica in self.entries else None
 
 
 SECOND = 1_000_000_000
@@ -276,6 +288,16 @@ MEASUREMENTS = 16
 """The most measurements kept of a clock: the highest, and the later ones that count after it."""
 
 
+STEP = SECOND
+"""ns by which the clock of a machine moves against the steady clock at once to count as a step. Slewing by NTP is slower."""
+
+STEPS = 16
+"""The most steps kept for `take_steps`. More are added to the last."""
+
+AGREEING = 2
+"""The fewest clocks of others that make up the time of the fleet."""
+
+
 class _Heard(NamedTuple):
     offset: int
     """ns that the peer's clock is ahead of mine."""
@@ -283,39 +305,75 @@ class _Heard(NamedTuple):
     """The time of the measurement, by my clock."""
 
 
+class ClockDoubt(NamedTuple):
+    """A clock that differs from at least half of those heard."""
+
+    offset: int
+    """ns by which the reading is ahead of the own clock."""
+    agreed: bool
+    """The offset is that of the fleet. Otherwise the clocks heard do not agree, and it is that of the earliest."""
+
+
 class HybridClock:
     """The time of a node, in ns since the epoch. A reading is O(1), or O(peers) after the loss of the fastest clock."""
 
-    def __init__(self, now: Callable[[], int], *, max_skew: int = DEFAULT_MAX_SKEW, heard_for: int = DEFAULT_HEARD_FOR) -> None:
+    def __init__(
+        self,
+        now: Callable[[], int],
+        *,
+        max_skew: int = DEFAULT_MAX_SKEW,
+        heard_for: int = DEFAULT_HEARD_FOR,
+        steady: Callable[[], int] | None = None,
+    ) -> None:
         """`now`: my own clock. `max_skew`: the largest difference between clocks; `heard_for`: the lifetime of a measurement.
-        All in ns."""
+        `steady`: a clock of any beginning, never set, that runs on while the machine sleeps. All in ns."""
         self.own = now
         """My own clock."""
         self.max_skew = max_skew
         self.heard_for = heard_for
         self.alarms = 0
         """The number of times a peer's clock moved beyond `max_skew`."""
+        self.steps = 0
+        """The number of steps of my own clock, as far as a steady clock shows them."""
+        self._steady = steady
         self._heard: dict[str, deque[_Heard]] = {}
         """The measurements of each peer in order: later ones are lower, since a higher one replaces those before it."""
         self._skewed: set[str] = set()
+        self._far: set[str] = set()
+        """The peers with a measurement beyond the bound."""
+        self._doubt: ClockDoubt | None = None
         self._lead = _Heard(0, 0)
         self._hidden_until = NEVER
-        """The time at which a measurement beyond the bound expires and uncovers a lower one of the same clock."""
+        """The time at which a measurement expires and may uncover a lower one of the same clock that counts otherwise."""
         self._last = 0
+        self._last_steady = 0
+        self._steps: list[int] = []
         self._held: int | None = None
 
     def now(self) -> int:
-        """The hybrid time."""
+        """The hybrid time: that of the fleet, where my own clock is in doubt."""
         if self._held is not None:
             return self._held
-        own, lead = self._look(), self._lead
+        own = self._look()
+        return own + self._current_lead(own).offset
+
+    def stamp(self) -> int:
+        """The timestamp of a write: as `now`, but my own time where I am in doubt and the others do not agree."""
+        own = self._look()
+        lead = self._current_lead(own)
+        doubt = self._corrected
+        return own if doubt is not None and not doubt.agreed else own + lead.offset
+
+    def _current_lead(self, own: int) -> _Heard:
+        lead = self._lead
         if (lead.offset and own - lead.at > self.heard_for) or own > self._hidden_until:
             lead = self._find_lead(own)
-        return own + lead.offset
+        return lead
 
     def hear(self, peer: str, time: int) -> int | None:
         """Take in the time of a peer. Returns how far the peer is ahead (negative: behind) if an alarm begins now, else None."""
-        own = self._last = self._look()
+        own = self._look()
+        self._last = own
         heard, known = _Heard(time - own, own), self._known(peer, own)
         lost = False
         while known and known[-1].offset <= heard.offset:
@@ -323,11 +381,15 @@ class HybridClock:
         if len(known) == MEASUREMENTS:
             known.pop()
         known.append(heard)
+        if not self._is_near(heard.offset):
+            self._far.add(peer)
+        if self._steady is not None and (self._far or self._doubt is not None):
+            self._find_lead(own)
         if len(known) > 1:
             if known[0].offset > self.max_skew:
                 self._hidden_until = min(self._hidden_until, known[0].at + self.heard_for)
             return None
-        if self._lead.offset <= heard.offset <= self.max_skew:
+        if self._corrected is None and self._lead.offset <= heard.offset <= self.max_skew:
             self._lead = heard
         elif lost:
             self._find_lead(own)
@@ -342,7 +404,7 @@ class HybridClock:
     def forget(self, peer: str) -> None:
         """A peer is no more."""
         self._skewed.discard(peer)
-        if self._lead in self._heard.pop(peer, ()):
+        if self._lead in self._heard.pop(peer, ()) or self._far:
             self._find_lead(self._look())
 
     def offset(self, peer: str) -> int | None:
@@ -359,11 +421,25 @@ class HybridClock:
         return {peer: known[0].offset for peer in self._heard if (known := self._known(peer, own))}
 
     @property
+    def doubt(self) -> ClockDoubt | None:
+        """The doubt about my own clock; None while most of the clocks heard lately, mine included, are within `max_skew` of mine.
+
+        O(peers).
+        """
+        own = self._look()
+        self._find_lead(own)
+        return self._doubt
+
+    @property
     def in_doubt(self) -> bool:
-        """True unless most of the clocks heard lately, mine included, are within `max_skew` of mine. O(peers)."""
-        offsets = self.offsets.values()
-        near = 1 + sum(map(self._is_near, offsets))
-        return near * 2 <= 1 + len(offsets)
+        """True where there is a `doubt`. O(peers)."""
+        return self.doubt is not None
+
+    def take_steps(self) -> list[int]:
+        """The steps of my own clock since the last call, in ns, the oldest first. None are known without a steady clock."""
+        self._look()
+        taken, self._steps = self._steps, []
+        return taken
 
     @contextmanager
     def held(self) -> Iterator[int]:
@@ -374,13 +450,47 @@ class HybridClock:
         finally:
             self._held = before
 
+    @property
+    def _corrected(self) -> ClockDoubt | None:
+        """The doubt that the reading goes by: none without a steady clock, since the own clock may have been set unseen."""
+        return None if self._steady is None else self._doubt
+
     def _look(self) -> int:
-        """My own time. If my clock was set back, earlier measurements are dropped."""
+        """My own time. If my clock was set, earlier measurements are moved; without a steady clock they are dropped."""
         own = self.own()
-        if own < self._last:
-            self._heard.clear()
-            self._lead, self._last, self._hidden_until = _Heard(0, own), own, NEVER
+        if self._steady is None:
+            if own < self._last:
+                self._heard.clear()
+                self._far.clear()
+                self._lead, self._last, self._hidden_until, self._doubt = _Heard(0, own), own, NEVER, None
+            return own
+        steady = self._steady()
+        step = own - self._last - (steady - self._last_steady)
+        if not self._last_steady:  # the first reading
+            step = 0
+        elif abs(step) >= STEP:  # unless the process was stopped between the two readings
+            before, own, after = self._steady(), self.own(), self._steady()
+            while after - before >= STEP // 2:
+                before, own, after = after, self.own(), self._steady()
+            steady, step = after, own - self._last - (after - self._last_steady)
+        self._last, self._last_steady = own, steady
+        if abs(step) >= STEP:
+            self._step(step, own)
         return own
+
+    def _step(self, step: int, own: int) -> None:
+        """My own clock was set: what was measured by it before stays true."""
+        for peer, known in self._heard.items():
+            self._heard[peer] = deque(_Heard(each.offset - step, each.at + step) for each in known)
+        self._far = {peer for peer, known in self._heard.items() if any(not self._is_near(each.offset) for each in known)}
+        if self._doubt is not None:
+            left = self._doubt.offset - step
+            self._doubt = None if self._is_near(left) else self._doubt._replace(offset=left)
+        self.steps += 1
+        if len(self._steps) == STEPS:
+            step += self._steps.pop()
+        self._steps.append(step)
+        self._find_lead(own)
 
     def _known(self, peer: str, own: int) -> deque[_Heard]:
         """The valid measurements of a peer's clock, the highest first."""
@@ -393,10 +503,44 @@ class HybridClock:
         return -self.max_skew - TRAVEL <= offset <= self.max_skew
 
     def _find_lead(self, own: int) -> _Heard:
-        """The valid clock furthest ahead of mine; mine if there is none."""
-        firsts = [known[0] for peer in self._heard if (known := self._known(peer, own))]
-        leads = [heard for heard in firsts if 0 < heard.offset <= self.max_skew]
-        hiding = [heard.at for heard in firsts if heard.offset > self.max_skew]
-        self._hidden_until = min(hiding) + self.heard_for if hiding else NEVER
-        self._lead = max(leads, default=_Heard(0, own))
+        """The offset of the reading: the valid clock furthest ahead of mine, within the bound, mine if there is none; or the
+        doubt's."""
+        most, least, oldest = self.max_skew, -self.max_skew - TRAVEL, own - self.heard_for
+        lead, offsets, far = _Heard(0, own), list[int](), set[str]()
+        first = hiding = NEVER
+        for peer, known in self._heard.items():
+            while known and known[0].at < oldest:
+                known.popleft()
+            if not known:
+                continue
+            heard = known[0]
+            offsets.append(heard.offset)
+            first = min(first, heard.at)
+            if heard.offset > most:
+                hiding = min(hiding, heard.at)
+                far.add(peer)
+            elif known[-1].offset < least:  # they are in order, and the last one is the lowest
+                far.add(peer)
+            if 0 < heard.offset <= most and heard > lead:
+                lead = heard
+        self._judge(offsets)
+        if self._steady is not None:
+            self._far, hiding = far, first if far else NEVER
+        self._hidden_until = hiding + self.heard_for if hiding < NEVER else NEVER
+        doubt = self._corrected
+        self._lead = lead if doubt is None else _Heard(doubt.offset, own)
         return self._lead
+
+    def _judge(self, offsets: list[int]) -> None:
+        """Find the doubt about my own clock. `offsets`: of the clocks heard lately; without any, the doubt of before lasts."""
+        if not offsets:
+            self._doubt = None if self._steady is None else self._doubt
+            return
+        near, clocks = 1 + sum(map(self._is_near, offsets)), 1 + len(offsets)
+        if near * 2 > clocks:
+            self._doubt = None
+            return
+        median = sorted(offsets)[(len(offsets) - 1) // 2]
+        agreeing = sum(abs(offset - median) <= self.max_skew + TRAVEL for offset in offsets)
+        agreed = agreeing >= AGREEING and agreeing * 3 >= clocks * 2 and not self._is_near(median)
+        self._doubt = ClockDoubt(median if agreed else min(0, *offsets), agreed)

@@ -12,6 +12,7 @@ Rules kept here:
 - The clock of a row rises only together with the cells up to there.
 - A removal deletes the cells it names, also later arrivals.
 - Digest sums, tables and views are updated with each cell, so reads compute nothing.
+- A log knows which rows rose after a recent mark of the clock. Comparing a clock of thousands of rows costs what changed.
 - With `follow_signatures`, the stubs of signed rows are kept and passed on (`crdt.signed_rows`). Then a Sync removes no cell: a
   removal counts as a signed cell only, and is kept as long as the row of its target covers the target.
 
@@ -21,7 +22,9 @@ shared by all nodes of the process. A run never changes; a node with a change to
 """
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -90,6 +93,13 @@ def _between(cells: Sequence[Cell], lo: int, hi: int) -> Sequence[Cell]:
     return cells[start : bisect_right(cells, hi, start, key=_seq)]
 
 
+LOGGED = 1024
+"""The changes of a clock, and its marks, that a `ClockLog` knows."""
+
+Known = ClockMark | Mapping[Replica, int]
+"""What another knows: a mark, which is fast to compare with where it was the clock here not long ago, or entries."""
+
+
 class Applied(NamedTuple):
     """The result of `Rows.apply`."""
 
@@ -98,6 +108,43 @@ class Applied(NamedTuple):
     """A run started above my clock, so nothing was applied."""
     exact: bool = False
     """Every run started at my clock, so the clock is the earlier one with the ends of the runs put in."""
+
+
+class ClockLog:
+    """The latest changes of a clock: which entries changed after one of its recent marks. Bounded in changes and marks."""
+
+    __slots__ = ("_changed", "_count", "_marks")
+
+    def __init__(self) -> None:
+        self._changed: deque[Replica] = deque(maxlen=LOGGED)
+        self._count = 0
+        """All changes so far; the last of them are in `_changed`."""
+        self._marks: dict[int, int] = {}
+        """Of each mark, by its total, the changes before it; the oldest first."""
+
+    def note(self, replica: Replica) -> None:
+        """An entry changed, or something else about its row that a reader of the log looks for."""
+        self._changed.append(replica)
+        self._count += 1
+
+    def note_mark(self, mark: ClockMark) -> None:
+        """The clock is this mark now."""
+        self._marks[mark.total] = self._count
+        if len(self._marks) > LOGGED:
+            del self._marks[next(iter(self._marks))]
+
+    def since(self, mark: ClockMark) -> Collection[Replica] | None:
+        """The replicas noted after the clock was `mark`, each once; None if that is not known. O(changes since)."""
+        before = self._marks.get(mark.total)
+        if before is None or self._count - before > len(self._changed):
+            return None
+        return dict.fromkeys(islice(reversed(self._changed), self._count - before))
+
+    def clear(self) -> None:
+        """Forget everything: entries went down."""
+        self._changed.clear()
+        self._count = 0
+        self._marks.clear()
 
 
 class Rows(Tables):
@@ -116,6 +163,8 @@ class Rows(Tables):
         self._pending: dict[tuple[int, Key], dict[Replica, int]] = {}
         self._mark = ClockMark({}, 0, 0, self.digest)
         self._mark_is_old = False
+        self._log = ClockLog()
+        """The rows of which the clock or the floor rose."""
         self.signed: SignedRows | None = None
         """The signed rows; None without signatures."""
         self.permits: Callable[[Replica, Sequence[Cell]], None] | None = None
@@ -141,6 +190,7 @@ class Rows(Tables):
         if self._mark_is_old:
             self._mark = self._mark.followed_by(self.clock_entries, self._clock_sum, self.clock_count)
             self._mark_is_old = False
+            self._log.note_mark(self._mark)
         return self._mark
 
     @property
@@ -186,30 +236,45 @@ class Rows(Tables):
 
     # --- runs for peers -----------------------------------------------------------------------------------------
 
-    def serves(self, clock: Mapping[Replica, int]) -> bool:
-        """True if a Delta can serve a peer at `clock`; below a floor the peer needs a Sync. O(floors)."""
-        return all(floor <= clock.get(replica, 0) for replica, floor in self._floors.items())
+    def serves(self, clock: Known) -> bool:
+        """True if a Delta can serve a peer at `clock`; below a floor the peer needs a Sync.
 
-    def ahead_of(self, clock: Mapping[Replica, int]) -> int:
-        """How many mutations are accounted for here and not in `clock`. O(rows)."""
-        mine, theirs = self._clock, clock.get
+        O(rows that changed since) for a recent mark of the clock here, else O(floors).
+        """
+        theirs, floors = clock.entries if isinstance(clock, ClockMark) else clock, self._floors
+        changed = self.changed_since(clock)
+        if changed is None:
+            return all(floor <= theirs.get(replica, 0) for replica, floor in floors.items())
+        return all(floors.get(replica, 0) <= theirs.get(replica, 0) for replica in changed)
+
+    def ahead_of(self, clock: Known) -> int:
+        """How many mutations are accounted for here and not in `clock`. As costly as `serves`, by rows."""
+        mine, theirs = self._clock, (clock.entries if isinstance(clock, ClockMark) else clock).get
         return sum([mine[replica] - theirs(replica, 0) for replica in self._ahead(clock)])
 
-    def since(self, clock: Mapping[Replica, int]) -> list[Run]:
-        """A run for every row ahead of `clock`. O(rows + cells in partial runs)."""
-        rows = self._rows
+    def since(self, clock: Known) -> list[Run]:
+        """A run for every row ahead of `clock`. As costly as `ahead_of`, and O(cells in partial runs)."""
+        rows, theirs = self._rows, clock.entries if isinstance(clock, ClockMark) else clock
         return [
-            row if replica not in clock and isinstance(row := rows[replica], Run) else self._run(replica, clock.get(replica, 0))
+            row if replica not in theirs and isinstance(row := rows[replica], Run) else self._run(replica, theirs.get(replica, 0))
             for replica in self._ahead(clock)
         ]
+
+    def changed_since(self, clock: Known) -> Collection[Replica] | None:
+        """The rows of which the clock or the floor rose since the clock here was `clock`; None if it was not, or long ago."""
+        return self._log.since(clock) if isinstance(clock, ClockMark) else None
 
     def runs(self, above: Iterable[tuple[Replica, int]]) -> list[Run]:
         """A run for each of these rows above the given seq, which is below the end of the row. O(cells in partial runs)."""
         rows = self._rows
         return [row if not lo and isinstance(row := rows[replica], Run) else self._run(replica, lo) for replica, lo in above]
 
-    def _ahead(self, clock: Mapping[Replica, int]) -> list[Replica]:
-        return [replica for replica, hi in self._clock.items() if replica not in clock or hi > clock[replica]]
+    def _ahead(self, clock: Known) -> list[Replica]:
+        theirs, changed = clock.entries if isinstance(clock, ClockMark) else clock, self.changed_since(clock)
+        if changed is None:
+            return [replica for replica, hi in self._clock.items() if replica not in theirs or hi > theirs[replica]]
+        mine = self._clock
+        return [replica for replica in changed if mine[replica] > theirs.get(replica, 0)]
 
     def _run(self, replica: Replica, lo: int) -> Run:
         row, hi = self._rows[replica], self._clock[replica]
@@ -297,7 +362,7 @@ class Rows(Tables):
         if whole:
             if self.signed is None:
                 self._drop_unlisted([run for run, _ in more])
-            self._floors |= {run.replica: run.floor for run in runs if run.floor > self.floor(run.replica)}
+            self._raise_floors({run.replica: run.floor for run in runs})
         for run, _ in more:
             self._raise_clock(run.replica, run.hi)
         self._apply_removals(cells)
@@ -314,7 +379,7 @@ class Rows(Tables):
         """Take in everything another set of rows knows. True if the knowledge here changed."""
         if self.digest != other.digest:
             raise ConstraintCrdtError("states of fleets with different secrets cannot be merged")
-        mine = self.clock_mark.entries
+        mine = self.clock_mark
         whole = not other.serves(mine)
         return self.apply(other.whole() if whole else other.since(mine), whole=whole).changed
 
@@ -330,7 +395,7 @@ class Rows(Tables):
             and all(named.seq <= self.seq(named.replica) and not self._covers(named) for named in removed_dots(cell))
         ]
         for cell in dropped:
-            self._floors[cell.replica] = max(self.floor(cell.replica), cell.seq)
+            self._raise_floors({cell.replica: cell.seq})
             self._drop(cell)
         self._pending = {
             slot: ahead
@@ -369,6 +434,7 @@ class Rows(Tables):
         self.clock_count -= self._clock[replica]
         self._clock, self._clock_is_shared = {each: seq for each, seq in self._clock.items() if each != replica}, False
         self._floors.pop(replica, None)
+        self._log.clear()
         self._mark, self._mark_is_old = ClockMark(self.clock_entries, self._clock_sum, self.clock_count, self.digest), False
         self._hash = None
         self._reset.add(replica)
@@ -442,6 +508,8 @@ class Rows(Tables):
         self._clock, self._clock_is_shared = self._clock | {run.replica: run.hi for run in runs}, False
         self._clock_sum += sum([run.entry for run in runs])
         self.clock_count += sum([run.hi for run in runs])
+        for run in runs:
+            self._log.note(run.replica)
         self._mark_is_old, self._hash = True, None
 
     def _without_pending(self, cells: Sequence[Cell]) -> Sequence[Cell]:
@@ -482,7 +550,14 @@ class Rows(Tables):
         if self._clock_is_shared:
             self._clock, self._clock_is_shared = self._clock.copy(), False
         self._clock[replica], row.entry = seq, entry
+        self._log.note(replica)
         self._mark_is_old, self._hash = True, None
+
+    def _raise_floors(self, floors: Mapping[Replica, int]) -> None:
+        for replica, floor in floors.items():
+            if floor > self.floor(replica):
+                self._floors[replica] = floor
+                self._log.note(replica)
 
     def _apply_removals(self, cells: Iterable[Cell]) -> None:
         """Apply the removals among new cells, after all other cells are in place."""
@@ -502,7 +577,7 @@ class Rows(Tables):
         ended = [standing[seq] for seq in unsettled(settled, standing)]
         for cell in ended:
             if cell.kind == REMOVE:
-                self._floors[settled.replica] = max(self.floor(settled.replica), cell.seq)
+                self._raise_floors({settled.replica: cell.seq})
             self._drop(cell)
         if self._pending and any(cell.kind == REMOVE for cell in ended):
             self._note_pending_anew()

@@ -91,7 +91,7 @@ OPENMETRICS_TEXT = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 
 _encode_openmetrics: Callable[[CollectorRegistry], bytes] = generate_openmetrics
 
-PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable")
+PEER_STATES = ("same", "behind", "ahead", "apart", "diverged", "unknown", "unreachable", "reachable")
 """How a peer may stand to this node, see `PeerConvergence.state`."""
 
 
@@ -241,6 +241,10 @@ def _alarms(status: Status, figures: MetricsReport) -> Iterator[Metric]:
     alarms.add_metric(["duplicate_name"], figures.events.get(EventKind.DUPLICATE_NAME, 0))
     yield alarms
     yield _gauge("clock_in_doubt", "1 while this node's clock differs from half of those heard, or more.", status.clock_in_doubt)
+    yield _gauge(
+        "clock_correction_seconds", "From this node's clock to the time it goes by in doubt.", status.clock_correction or 0.0
+    )
+    yield _gauge("lost_writes", "Writes missing from a store that was put back, and not brought back.", status.lost_writes)
     yield _counter("repairs", "Times that damage here was put right with what a peer holds.", status.repairs)
     yield _counter("cells_repaired", "Cells that these repairs changed.", status.cells_repaired)
     events = CounterMetricFamily(f"{PREFIX}events", "What happened on this node, by kind.", labels=["kind"])

@@ -196,9 +196,9 @@ def certified_roles(folder: Path) -> tuple[str, ...]:
         return OPERATORS_CERTIFY["members"]
     try:
         word = tomllib.loads(read_file(folder / FLEET).decode()).get("operators_certify", "members")
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IdentityError(f"{folder / FLEET} is not TOML: correct it, or delete it") from None
-    if word not in OPERATORS_CERTIFY:
+    if not isinstance(word, str) or word not in OPERATORS_CERTIFY:
         raise IdentityError(f'{folder / FLEET}: operators_certify is "all", "members" or "none", not {word!r}')
     return OPERATORS_CERTIFY[word]
 
@@ -320,7 +320,7 @@ def read_defaults(folder: Path) -> dict[str, list[str]]:
         return {}
     try:
         found = tomllib.loads(read_file(folder / DEFAULTS).decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IdentityError(f"{folder / DEFAULTS} is not TOML: correct it, or delete it") from None
     for key, value in found.items():
         if key not in ("listen", "connect"):
@@ -378,7 +378,7 @@ def _check_about(folder: Path, identity: Identity) -> None:
         return
     try:
         about = tomllib.loads(read_file(folder / ABOUT).decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IdentityError(f"{folder / ABOUT} is not TOML: copy it again, or delete it") from None
     for key in ("fleet", "node"):
         found = getattr(identity.subject, key)

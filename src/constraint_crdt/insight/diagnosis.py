@@ -11,15 +11,16 @@ which variables they measure. Nodes of 0.1.0 never tell, and others need some se
 import shutil
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from constraint_crdt.crdt.clock import SECOND
+from constraint_crdt.crdt.clock import SECOND, ClockDoubt
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.cel import Verdict
 from constraint_crdt.expression.evaluation import expressions_of
 from constraint_crdt.insight.evidence import Evidence, LivePeers
+from constraint_crdt.insight.history import SizeLimit
 from constraint_crdt.model import VerdictState
 from constraint_crdt.operations.nodes import LinkProtection, slow_links
 from constraint_crdt.operations.service import DiagnosisReport, Finding, Level, worst_of
@@ -100,6 +101,10 @@ class Inbox(LivePeers, Protocol):
     @property
     def refused(self) -> int:
         """Messages refused since the start."""
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach."""
 
 
 MOST_UNTOLD = 1_000
@@ -263,6 +268,13 @@ def _labels(definition: Definition) -> str:
     return f"label{'s' if len(shown) > 1 else ''} {named(shown)}"
 
 
+def show_doubt(doubt: ClockDoubt) -> str:
+    """Whose time a node goes by while its clock is in doubt."""
+    if doubt.agreed:
+        return f"it goes by the fleet's time, {doubt.offset / SECOND:+.1f} s from its own clock"
+    return "too few of the others agree, so it goes by the earliest clock that it hears, and writes nothing that ends at a time"
+
+
 class Diagnosis:
     """Checks a node for faults."""
 
@@ -284,11 +296,13 @@ class Diagnosis:
         listen: Sequence[str] = (),
         endpoints: Callable[[], Sequence[str]] = tuple,
         is_loopback: Callable[[str], bool] = lambda _: False,
+        link_kinds: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         """`seeds`: the endpoints to connect to. `max_skew`: the tolerated difference of clocks, in seconds. `file`: the file of the
         store; None if the state is in memory. `measured`: gives the variables of this node within their maximum age. `links`: how
         the links are protected. `folder`: that of the node's identity, if any. `listen`: the endpoints to listen at, as they were
-        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only.
+        given. `endpoints`: gives those for other nodes. `is_loopback`: true for an endpoint of this machine only. `link_kinds`:
+        gives the link of each peer.
         """
         self._measured = measured
         self._gossip = gossip
@@ -306,6 +320,7 @@ class Diagnosis:
         self._listen = listen
         self._endpoints = endpoints
         self._is_loopback = is_loopback
+        self._link_kinds = link_kinds
         self._probes = probes
         self._namesake_at: int | None = None
         self.further: list[Callable[[], Iterable[Finding]]] = []
@@ -363,6 +378,16 @@ class Diagnosis:
         undecidable = Undecidable(self._gossip, self._measured())
         return {id_: undecidable.notes(id_) for id_ in ids}
 
+    def clock_notes(self) -> tuple[str, ...]:
+        """Sentences for the author of a constraint with an end, on the clock that decides about it. Empty for a usual clock."""
+        time = self._gossip.time
+        doubt = time.doubt
+        if doubt is not None:
+            return (f"the clock of this node is in doubt: {show_doubt(doubt)}",)
+        if time.offsets or not (self._inbox.live or self._gossip.peer_count):
+            return ()
+        return ("no other clock was heard lately, so the end is by the clock of this node alone",)
+
     def _measuring(self) -> Finding:
         """The probes without values."""
         failed = [f"{each.name} ({each.trouble})" for each in self._probes if each.trouble is not None]
@@ -403,7 +428,9 @@ class Diagnosis:
             yield Finding(check="name", level="ok", what=f"no other node is called {name}")
         by = self._gossip.retired_by
         if by is not None:
-            advice = "start it under another name: this one cannot come back"
+            advice = (
+                f"start it under another name; if that was a mistake, `constraint-crdt retire {name} --undo` on a node in service"
+            )
             yield Finding(check="retired", level="fail", what=f"{name} was retired by {by}", advice=advice)
         yield from self._writers()
         yield self._clock()
@@ -433,8 +460,13 @@ class Diagnosis:
     def _clock(self) -> Finding:
         time, most = self._gossip.time, self._max_skew
         off = [f"{name} {offset / SECOND:+.1f} s" for name, offset in sorted(time.offsets.items()) if abs(offset) > most * SECOND]
-        if time.in_doubt:
-            what = f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {named(off)}"
+        doubt = time.doubt
+        if doubt is not None:
+            heard = named(off) or "none lately"
+            what = (
+                f"this node's clock differs by more than {most:g} s from at least half of those that it hears: {heard}; "
+                f"{show_doubt(doubt)}"
+            )
             return Finding(check="clock", level="fail", what=what, advice="set this machine's clock, and keep it by NTP")
         if off:
             what = f"clocks of peers differ from this one's by more than {most:g} s: {named(off)}"
@@ -450,7 +482,7 @@ class Diagnosis:
             yield Finding(check="peers", level="ok", what=f"live peers: {len(live)} of {len(others)} known")
         elif others or self._seeds:
             links = self._gossip.links
-            silent = [name for name in links if (link := links.get(name)) is not None and link.silences]
+            silent = [name for name in links if (link := links.get(name)) is not None and link.timeouts]
             advice = "look whether they run, whether their --fleet is the same, and whether a firewall is in between"
             if silent:
                 advice = f"{named(sorted(silent))} can be reached, and did not answer in time: the links may be slow. {_SLOW}"
@@ -463,13 +495,28 @@ class Diagnosis:
             yield Finding(check="links", level="warn", what=f"slow links: {named([*map(str, slow)])}", advice=_SLOW)
         missed = [name for name in self._view.missed if name in others]
         if missed:
-            what = f"{named(missed)} go on writing, as others tell, and are not seen from here"
-            advice = "give this node an endpoint of theirs (--connect), or them one of its own: there is no direct route now"
+            what = f"no link to {named(missed)}, which go on writing, as others tell: their news come through others"
+            advice = (
+                "this node tries their endpoints (`constraint-crdt nodes`) all the time: look whether a firewall or a route is "
+                "missing between the two machines"
+            )
             yield Finding(check="view", level="warn", what=what, advice=advice)
-        silent = [name for name in others if name not in live and name not in missed]
+        around = {name: by for name in others if name not in missed and (by := evidence.through(name)) is not None}
+        if around:
+            what = f"not heard here, but by others: {named([f'{name} through {by}' for name, by in around.items()])}"
+            advice = "changes go around the missing link; look at the network between these machines and this one"
+            yield Finding(check="links", level="warn", what=what, advice=advice)
+        silent = [name for name in others if name not in live and name not in missed and name not in around]
         if silent and live:
             advice = "start them again; `constraint-crdt retire NODE` ends for good those that are not to come back"
             yield Finding(check="silent", level="warn", what=f"not live: {named(silent)}", advice=advice)
+        kinds = self._link_kinds()
+        if beside := sorted(name for name in others if kinds.get(name) == "side"):
+            what = f"the usual link to {named(beside)} is broken or never came; a session for each link alone is in its place"
+            yield Finding(check="links", level="ok", what=what)
+        limits = self._inbox.size_limits
+        if limits:
+            yield _size_finding(limits)
         reach = self.reach()
         if reach is not None:
             yield reach
@@ -508,6 +555,19 @@ class Diagnosis:
         else:
             yield Finding(check="store", level="ok", what=f"writes are taken ({self._store.path})")
         yield from self.certificates()
+
+
+def _size_finding(limits: Sequence[SizeLimit]) -> Finding:
+    """The peers behind a path that drops long packets, or does not pass long messages for another reason."""
+    told = [
+        f"{each.peer} (none of {each.failed:,} bytes or more in {each.tries} tries; those of {each.passed:,} bytes do)"
+        for each in limits
+    ]
+    advice = (
+        "a tunnel or router on the way drops packets above some size without a word: let it clamp the MSS, or on both machines "
+        "lower the MTU (`ip link set dev DEVICE mtu 1280`) or set `sysctl -w net.ipv4.tcp_mtu_probing=1` (docs/how-to/networks.md)"
+    )
+    return Finding(check="size", level="warn", what=f"short messages pass, long ones do not reach {named(told)}", advice=advice)
 
 
 def check_certificates(links: LinkProtection, identity: "Identity | None", now: int) -> Finding:

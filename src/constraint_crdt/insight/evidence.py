@@ -6,6 +6,10 @@ the time since which the peer lacks a change known here, and the time at which e
 A peer *has all* while its last clock covers this node's clock. A peer *lacks* changes from the first change here beyond its clock,
 until its clock covers all changes again.
 
+A node that this node does not hear may be *reachable through* another one. Each Ping asks for some nodes that are not live here,
+and the answer names those of them that its sender hears itself. Such evidence ages, too (`reachable_for`). In a fleet with
+identities it is taken from proven senders only, as all evidence.
+
 The *staleness* of a peer, in seconds, is 0 while its clock covers this node's, else the age of the first change beyond its clock.
 Staleness is an upper bound: the peer may have received changes from other nodes since. The staleness of the fleet is given as
 quantiles over the live peers (`Convergence`).
@@ -18,13 +22,14 @@ nodes have acknowledged the change. Waiting never asks a user to write again.
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from contextlib import contextmanager
 from math import ceil
 from typing import Protocol
 
 from constraint_crdt.crdt.clock import SECOND, ClockMark
-from constraint_crdt.crdt.replica import Dot
+from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import UnknownConstraint
 from constraint_crdt.insight.history import ChangeLog, DefinitionClock
 from constraint_crdt.operations.evidence import (
@@ -46,6 +51,16 @@ WAITING = 64
 
 FIRST_HEARD = 30 * SECOND
 """The time after the start of a node within which it hears from every live peer."""
+
+REACHABLE_FOR = 60 * SECOND
+"""The time for which a message of a node is evidence that it runs, and a second more for each live node: the more there are, the
+more rarely two of them meet."""
+
+ASKED_AT_ONCE = 4
+"""Nodes that a Ping asks for: other ones in each Ping."""
+
+MS = 1_000_000
+"""ns in a millisecond."""
 
 ASK_AGAIN = 0.25
 """Seconds until a node without the change is asked again."""
@@ -69,6 +84,10 @@ class MergedMessage(Protocol):
     @property
     def diverged(self) -> bool:
         """True if the message showed this node's clock and another state."""
+
+    @property
+    def heard(self) -> Sequence[tuple[str, int]]:
+        """Nodes that the peer hears, each with the ms since then."""
 
 
 class Evidence:
@@ -94,6 +113,17 @@ class Evidence:
         self._lacks: dict[str, tuple[int, int]] = {}
         """The time since the epoch, and that of the monotonic clock."""
         self._diverged: dict[str, int] = {}
+        self._spoke: dict[str, int] = {}
+        """As `_heard`, by the monotonic clock."""
+        self._met: set[str] = set()
+        """Peers that spoke, and were live then."""
+        self._through: dict[str, tuple[int, str]] = {}
+        """When another peer heard a node, by the monotonic clock, and that peer."""
+        self._away: Sequence[str] = ()
+        """The nodes of the fleet that are not live here."""
+        self._writers: tuple[Sequence[Replica], Set[str]] = (), frozenset()
+        self._asked = ""
+        """The last node that was asked for."""
         self._waiting: set[asyncio.Event] = set()
 
     def begin(self) -> None:
@@ -108,6 +138,7 @@ class Evidence:
         """Note a change of the state, and the evidence in its message."""
         if change.peer:
             self.heard(change.peer, diverged=change.diverged)
+            self._note_reached(change.peer, change.heard)
         else:
             self.moved()
 
@@ -140,6 +171,9 @@ class Evidence:
         if peer is None or name in self._gossip.state.retirements:
             return
         now = self._heard[name] = self.now()
+        self._spoke[name] = self._monotonic()
+        if self.is_live(name):
+            self._met.add(name)
         if self._lives.get(name) is not peer:
             self._new_life(name, peer)
         if diverged:
@@ -169,14 +203,65 @@ class Evidence:
             self._lacks.pop(name, None)
         self._lives[name] = peer
 
-    def drop_retired(self) -> None:
-        """Let go of retired nodes. O(peers)."""
-        for name in [name for name in self._heard if name in self._gossip.state.retirements]:
+    def drop_gone(self) -> None:
+        """Let go of retired nodes, and of those without a row that do not speak any more, and find out who is away. O(nodes)."""
+        retired, written, live = self._gossip.state.retirements, self._written(), self._peers.live
+        for name in [name for name in self._heard if name in retired or not (name in written or self._speaks(name))]:
             self._ahead.discard(name)
+            self._met.discard(name)
             self._lacks.pop(name, None)
-            for kept in (self._heard, self._has_all, self._diverged, self._lives):
+            for kept in (self._heard, self._has_all, self._diverged, self._lives, self._spoke):
                 kept.pop(name, None)
             self.changes.lost(name)
+        for name in [name for name in self._through if self.through(name) is None]:
+            del self._through[name]
+        ended = {self._gossip.node_id, *retired.nodes, *self._gossip.revoked_nodes}
+        self._away = sorted(name for name in written if name not in live and name not in ended)
+
+    def _written(self) -> Set[str]:
+        """The nodes with a row. O(rows) after a new row, else O(1)."""
+        order = self._rows.clock_mark.order  # the same object as long as the rows are the same
+        if order is not self._writers[0]:
+            self._writers = order, {replica.node_id for replica in order}
+        return self._writers[1]
+
+    def _speaks(self, name: str) -> bool:
+        return self.is_live(name) or self._monotonic() - self._spoke.get(name, 0) < self.reachable_for
+
+    # --- who reaches whom --------------------------------------------------------------------------------------------
+
+    @property
+    def reachable_for(self) -> int:
+        """The ns for which a message of a node is evidence that it runs."""
+        return REACHABLE_FOR + len(self._peers.live) * SECOND
+
+    def asks(self) -> Sequence[str]:
+        """Some nodes that are not live here, to ask others for: the next ones in their order. O(1)."""
+        away = self._away
+        if not away:
+            return ()
+        place = bisect_right(away, self._asked)
+        chosen = [away[(place + step) % len(away)] for step in range(min(ASKED_AT_ONCE, len(away)))]
+        self._asked = chosen[-1]
+        return chosen
+
+    def spoken(self, names: Sequence[str]) -> Sequence[tuple[str, int]]:
+        """Those of some nodes that this node hears itself, each with the ms since then."""
+        now = self._monotonic()
+        return [(name, (now - self._spoke[name]) // MS) for name in names if name in self._peers.live and name in self._spoke]
+
+    def _note_reached(self, by: str, heard: Sequence[tuple[str, int]]) -> None:
+        for name, age in heard:
+            at = self._monotonic() - age * MS
+            if name != self._gossip.node_id and at > self._through.get(name, (-REACHABLE_FOR, ""))[0]:
+                self._through[name] = at, by
+
+    def through(self, name: str) -> str | None:
+        """The peer through which a node is reachable that is not live here; None for a live node, and without evidence."""
+        at, by = self._through.get(name, (0, ""))
+        if not by or self.is_live(name) or not self.is_live(by) or self._monotonic() - at > self.reachable_for:
+            return None
+        return by
 
     @contextmanager
     def change_event(self) -> Iterator[asyncio.Event]:
@@ -196,10 +281,13 @@ class Evidence:
 
     @property
     def names(self) -> list[str]:
-        """The nodes of the fleet, ordered: this node, and all nodes with cells or messages here, without retired nodes."""
+        """The nodes of the fleet, ordered: this node, all nodes with cells here, and the peers that are live or were so a while
+        ago, without retired nodes.
+
+        A peer that spoke without being on the transport is none of them: perhaps nothing is ever heard of it again.
+        """
         state = self._gossip.state
-        names = {replica.node_id for replica in state.rows.clock_mark.entries} | {self._gossip.node_id, *self._peers.live}
-        names |= self._heard.keys()
+        names = self._written() | {self._gossip.node_id, *self._peers.live, *self._met}
         return sorted(name for name in names if name not in state.retirements)
 
     def is_live(self, name: str) -> bool:
@@ -264,7 +352,7 @@ class Evidence:
 
     def _lacking(self, mark: ClockMark) -> int:
         rows = self._gossip.state.rows
-        return 0 if mark == rows.clock_mark else rows.ahead_of(mark.entries)
+        return 0 if mark == rows.clock_mark else rows.ahead_of(mark)
 
     def _beyond(self, mark: ClockMark, lacking: int) -> int:
         """The mutations of a clock beyond this node's, given the number of mutations missing in the clock: a difference of sums."""
@@ -314,12 +402,13 @@ class Convergence:
             ahead=ahead,
             staleness=self.staleness(name),
             heard=evidence.heard_at(name),
+            through=evidence.through(name),
         )
 
     def _state(self, name: str, behind: int | None, ahead: int | None) -> tuple[str, int | None]:
         evidence = self._evidence
         if not evidence.is_live(name):
-            return "unreachable", evidence.heard_at(name)
+            return "unreachable" if evidence.through(name) is None else "reachable", evidence.heard_at(name)
         if evidence.diverged_since(name) is not None:
             return "diverged", evidence.diverged_since(name)
         if behind is None or ahead is None:

@@ -11,10 +11,17 @@ before the start, have no time (None). A removal stays in the log after its cell
 `NodeRates` has the evaluations of this node, and the answers for the fleet. Each evaluation is counted at once and decays in memory
 until the count is written, at most a cell per constraint and interval. Counts in memory show in the answers of this node. A node
 killed before writing loses the counts in memory; the exact counts are in the metrics.
+
+`MessageSizes` compares the requests that a peer answered lately with those that it did not. A path that drops long packets without
+a word passes each short request and no long one: a long one stalls its link until the link ends, and so again on the next. Rules:
+
+- A short request (`SHORT`) fits into a packet of any path. One that fails says nothing: it may be queued behind a long one.
+- Nothing is concluded from fewer than `FEWEST_FAILURES`, nor while nothing passes.
+- Answers are not counted. A node that has much to tell a peer tells it in requests of its own rounds, too.
 """
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
@@ -363,3 +370,71 @@ def _report(constraint: str | None, half_life: float, by_node: Mapping[str, Rate
             for name, rate in by_node.items()
         },
     )
+
+
+SHORT = 1000
+"""Bytes of a request that fits into a packet of any path, with headers: 1,280 bytes (RFC 8200)."""
+
+SIZES_FOR = 600.0
+"""Seconds for which a request counts."""
+
+FEWEST_FAILURES = 3
+FAILURES_KEPT = 64
+SIZED_PEERS = 1000
+"""Peers whose requests are compared, at most."""
+
+
+class SizeLimit(NamedTuple):
+    """A length above which requests do not reach a peer."""
+
+    peer: str
+    passed: int
+    """The longest request that it answered lately, in bytes."""
+    failed: int
+    """The shortest request that it did not, in bytes."""
+    tries: int
+    """Requests that it did not."""
+
+
+class _Sizes(NamedTuple):
+    """The requests to a peer: pairs of a time and a length in bytes."""
+
+    answered: deque[tuple[float, int]]
+    """Each longer than those after it."""
+    failed: deque[tuple[float, int]]
+
+
+class MessageSizes:
+    """Which lengths of requests reach each peer. Times are in seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self._peers: OrderedDict[str, _Sizes] = OrderedDict()
+
+    def requested(self, peer: str, size: int, now: float, *, answered: bool) -> None:
+        """A request of this length got its answer, or none in time."""
+        sizes = self._of(peer)
+        if answered:
+            while sizes.answered and sizes.answered[-1][1] <= size:
+                sizes.answered.pop()
+            sizes.answered.append((now, size))
+        elif size > SHORT:
+            sizes.failed.append((now, size))
+
+    def limits(self, now: float) -> Iterator[SizeLimit]:
+        """The peers that no long message reaches, while short ones do. O(peers)."""
+        for peer, (answered, failed) in sorted(self._peers.items()):
+            for kept in (answered, failed):
+                while kept and now - kept[0][0] > SIZES_FOR:
+                    kept.popleft()
+            if len(failed) >= FEWEST_FAILURES and answered and answered[-1][0] > failed[0][0]:
+                longest, shortest = answered[0][1], min(size for _, size in failed)
+                if longest < shortest:
+                    yield SizeLimit(peer, longest, shortest, len(failed))
+
+    def _of(self, peer: str) -> _Sizes:
+        sizes = self._peers.get(peer)
+        if sizes is None:
+            if len(self._peers) >= SIZED_PEERS:
+                self._peers.popitem(last=False)
+            sizes = self._peers[peer] = _Sizes(deque(), deque(maxlen=FAILURES_KEPT))
+        return sizes

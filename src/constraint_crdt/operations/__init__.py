@@ -9,19 +9,7 @@ paths that match the same request, the longer template comes first.
 
 from typing import Final
 
-from constraint_crdt.operations import (
-    constraints,
-    counts,
-    evidence,
-    fleet,
-    nodes,
-    plato,
-    service,
-    sketches,
-    tile_edits,
-    tiles,
-    variables,
-)
+from constraint_crdt.operations import constraints, counts, evidence, fleet, nodes, plato, service, sketches, tiles, variables
 from constraint_crdt.operations.operation import AnyOperation, Operation
 
 _SUBJECTS: Final = (
@@ -33,7 +21,6 @@ _SUBJECTS: Final = (
     sketches,
     evidence,
     tiles,
-    tile_edits,
     fleet,
     plato,
 )

@@ -347,7 +347,7 @@ class Added(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """added, replaced, extended, unchanged."""
     notes: tuple[str, ...] = ()
     """Sentences on the definition: a variable that no node measures, labels that no known node has, an expression that reads
-    nothing. Left out without any."""
+    nothing, an end by another clock than that of the node. Left out without any."""
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
@@ -561,6 +561,8 @@ async def _add(node: "Node", request: NewConstraint) -> Reply[Added]:
         max_age=request.max_age,
     )
     notes = node.notes_on(request.id) if request.when or request.on else ()
+    if request.ttl is not None or request.until is not None:
+        notes += node.diagnosis.clock_notes()
     return Reply(Added(id=request.id, change=change.value, notes=notes), created=change.value == "added")
 
 
@@ -575,6 +577,7 @@ ADD: Final = Operation(
     response=Added,
     run=_add,
     body=Body(shape=NewConstraint),
+    errors=frozenset({409}),
     created=True,
     build=new_constraint,
     command=Command(
@@ -672,10 +675,16 @@ async def _batch(node: "Node", request: Batch) -> Batched:
         raise wrong(f"`{place}`: {error}", place) from None
     noted = [change.id for change in request.flat() if isinstance(change, AddConstraint)] if len(results) <= NOTED_CHANGES else []
     notes = node.diagnosis.notes(noted) if noted else {}
+    ending = {each.id for each in request.flat() if isinstance(each, AddConstraint) and (each.ttl or each.until) is not None}
+    clock = node.diagnosis.clock_notes() if noted and ending else ()
+
+    def _notes(id_: str) -> tuple[str, ...]:
+        return notes.get(id_, ()) + (clock if id_ in ending else ())
+
     changed = []
     for each in results:
         stands = each.change.value not in ("removed", "recorded")
-        changed.append(Changed(id=each.id, change=each.change.value, notes=notes.get(each.id or "", ()) if stands else ()))
+        changed.append(Changed(id=each.id, change=each.change.value, notes=_notes(each.id or "") if stands else ()))
     return Batched(results=tuple(changed))
 
 
@@ -691,6 +700,7 @@ BATCH: Final = Operation(
     response=Batched,
     run=_batch,
     body=Body(shape=Batch, limit=MAX_BATCH_BYTES),
+    errors=frozenset({409}),
     build=batch_of,
     patience=lambda _: 30.0,
 )

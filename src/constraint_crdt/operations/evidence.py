@@ -226,8 +226,8 @@ class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     state: str
     """same: equal clocks. behind: the peer lacks mutations. ahead: the peer has mutations unknown here, and lacks none. apart:
-    both. unreachable: not live. unknown: live without evidence of its clock. diverged: equal clocks with different hashes, so
-    either of the two is damaged, and no agreement since."""
+    both. unreachable: not live. reachable: not live here, but heard by a live peer, see `through`. unknown: live without evidence
+    of its clock. diverged: equal clocks with different hashes, so either of the two is damaged, and no agreement since."""
     since: int | None
     """Since when; of an unreachable peer the last contact. null: before the start of this node, or unknown."""
     behind: int | None
@@ -238,6 +238,8 @@ class PeerConvergence(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds, see the definition in docs/how-to/answers.md; null without evidence."""
     heard: int | None
     """The last contact; null: none since the start of this node."""
+    through: str | None = None
+    """The live peer that hears the node, of a node that this one does not hear; else null."""
 
 
 class ConvergenceReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -535,7 +537,8 @@ def standing(convergence: PeerConvergence | None, now: float) -> tuple[object, o
     """The state of a node, its beginning, and the number of changes that the node is behind."""
     if convergence is None:
         return "-", "-", "-"
-    return convergence.state, show_time(convergence.since, now), _or_dash(convergence.behind)
+    state = convergence.state if convergence.through is None else f"{convergence.state} through {convergence.through}"
+    return state, show_time(convergence.since, now), _or_dash(convergence.behind)
 
 
 def _or_dash(value: int | None) -> object:

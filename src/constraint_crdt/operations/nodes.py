@@ -1,7 +1,7 @@
 """The operations on the node itself and on the other nodes of its fleet."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal
@@ -40,12 +40,19 @@ class Retiring(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     node: str
     dry_run: bool = False
     force: bool = False
+    undo: bool = False
 
 
 # --- responses --------------------------------------------------------------------------------------------------------------
 
 
 LinkProtection = Literal["certificates", "mixed", "loopback", "none"]
+
+LinkState = Literal["direct", "side", "router", "none"]
+LINK_KINDS: Final[tuple[LinkState, ...]] = ("direct", "side", "router", "none")
+"""How a node is linked to another. `side`: by a session of either for this link alone, since the usual one broke or never came.
+`router`: through a router. `none`: not at all; their news come through others.
+"""
 """How the links of a node are protected: by certificates of the fleet; not yet, as nodes without one are accepted; by being on one
 machine; not at all."""
 
@@ -155,6 +162,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """This node's clock differs by more than the bound from at least half of the recent peers: expired constraints are not
     removed.
     """
+    clock_correction: float | None = None
+    """Seconds from this node's clock to the time that it goes by while in doubt. null without a doubt."""
+    fleet_time: bool = False
+    """While in doubt it goes by the fleet's time. Otherwise what ends at a time is not written here."""
+    clock_steps: int = 0
+    """Times that the clock of this machine was set since the start."""
+    lost_writes: int = 0
+    """Writes of this node that its store lacked, since an older state had been put back, and that no peer has brought back."""
     alarms: int
     """Times of a peer with an equal clock and another hash: corruption on either side."""
     repairs: int
@@ -167,6 +182,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     slow_links: tuple[LinkReport, ...] = ()
     """The slowest of the slow links to live peers, 10 at most."""
+    linked: dict[str, int] = {}
+    """The number of other nodes in service by their link: `direct`, `side`, `router` or `none`."""
     uptime: float
     """Seconds since the start."""
 
@@ -191,10 +208,12 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True):
     """Retired for good; its counts stay."""
     revoked: bool = False
     """All of its keys are revoked; its counts stay."""
+    link: str = ""
+    """Its link to this node: `direct`, `side`, `router` or `none`; empty for this node and for retired nodes."""
     convergence: PeerConvergence | None
     """The comparison to this node; null for this node and for retired nodes."""
-    link: LinkReport | None = None
-    """The link to it; null for this node, and before the first exchange."""
+    measured: LinkReport | None = None
+    """The link to it as measured; null for this node, and before the first exchange."""
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -258,6 +277,9 @@ class RetireReport(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     live: bool
     done: bool
+    """The node is retired."""
+    by: str | None = None
+    """The node that retired it; null for a node in service."""
     lives: dict[str, int]
     """Its replicas, each with the last seq known here. Later writes are lost, unless another node has them."""
     satisfied: int
@@ -293,6 +315,7 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
         ("gossip", f"{answer.rounds} messages received, {answer.exchanges} exchanges begun, {answer.syncs} with news"),
         ("bytes", f"{answer.bytes_sent} sent, {answer.bytes_received} received, {answer.written_bytes} written here"),
         ("endpoints", ", ".join(answer.endpoints) or "none"),
+        ("linked", show_links(answer.linked)),
     ]
     if answer.links == "certificates":
         lines.append(("links", "only with nodes that have a certificate of the fleet"))
@@ -307,8 +330,13 @@ def show_status(answer: Status, _: Empty, __: "Namespace") -> View:
     if answer.trouble:
         lines.append(("TROUBLE", f"writes are refused: {answer.trouble}"))
     if answer.clock_alarms:
-        mine = "; this node's own clock is in doubt, so it removes nothing that expired" if answer.clock_in_doubt else ""
-        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`{mine}"))
+        lines.append(("CLOCKS", f"{answer.clock_alarms} times a peer's clock was off by more than it may be: see `nodes`"))
+    if answer.clock_in_doubt:
+        lines.append(("CLOCK", f"in doubt, so it removes nothing that expired; {_goes_by(answer)}"))
+    if answer.lost_writes:
+        lines.append(
+            ("LOST", f"{answer.lost_writes} writes that the store lacked, as an older state had been put back: see `doctor`")
+        )
     if answer.alarms:
         lines.append(("ALARM", f"{answer.alarms} times a peer with the same clock had another state: one is corrupted"))
         lines.append(("repaired", f"{answer.repairs} times, {answer.cells_repaired} cells here"))
@@ -322,6 +350,26 @@ def _link_cells(link: LinkReport | None) -> tuple[str, str]:
     rates = [rate for rate in (link.rate_out, link.rate_in) if rate is not None]
     trip = "-" if link.round_trip is None else f"{link.round_trip:.3g} s"
     return trip, f"{min(rates) / 1000:.3g} kB/s" if rates else "-"
+
+
+_LINKS: Final[Mapping[str, str]] = {
+    "direct": "directly",
+    "side": "by a session for the link alone",
+    "router": "through a router",
+}
+
+
+def show_links(linked: Mapping[str, int]) -> str:
+    """The number of nodes by their link, as text."""
+    shown = [f"{linked[kind]} {how}" for kind, how in _LINKS.items() if linked.get(kind)]
+    without = [f"{linked['none']} without a link"] if linked.get("none") else []
+    return ", ".join([*shown, *without]) or "to no other node"
+
+
+def _goes_by(status: Status) -> str:
+    if status.fleet_time:
+        return f"it goes by the fleet's time, {status.clock_correction or 0.0:+.1f} s from its own"
+    return "it goes by the earliest clock that it hears, and writes nothing that ends at a time: set its clock"
 
 
 def _staleness(status: Status) -> str:
@@ -353,7 +401,7 @@ SHOWN_OFFSET = 1.0
 
 
 def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
-    """A row for each node. Labels and clock have a column where a node has some, or differs."""
+    """A row for each node. Labels, clock and link have a column where a node has some, differs, or has none that is direct."""
     now = time.time()
     columns = [
         Column("node"),
@@ -367,12 +415,14 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
         Column("behind", right=True),
         Column("software"),
     ]
+    unusual = any(each.link not in ("", "direct") for each in answer)
     skewed = any(abs(each.clock_offset or 0.0) >= SHOWN_OFFSET for each in answer)
     labelled = any(each.labels for each in answer)
     columns += [Column("labels")] if labelled else []
     columns += [Column("clock", right=True)] if skewed else []
-    measured = any(each.link is not None and each.link.slow for each in answer)
+    measured = any(each.measured is not None and each.measured.slow for each in answer)
     columns += [Column("round trip", right=True), Column("rate", right=True)] if measured else []
+    columns += [Column("link")] if unusual else []
     rows = [
         [
             each.node,
@@ -385,7 +435,8 @@ def show_nodes(answer: list[NodeReport], _: Paged, __: "Namespace") -> View:
             each.software,
             *([", ".join(f"{key}={value}" for key, value in each.labels.items()) or "-"] if labelled else []),
             *([_offset(each.clock_offset)] if skewed else []),
-            *(_link_cells(each.link) if measured else []),
+            *(_link_cells(each.measured) if measured else []),
+            *([each.link or "-"] if unusual else []),
         ]
         for each in answer
     ]
@@ -494,7 +545,7 @@ IDENTITY: Final = Operation(
 
 async def _retire(node: "Node", request: Retiring) -> RetireReport:
     try:
-        return await node.retire(request.node, dry_run=request.dry_run, force=request.force)
+        return await node.retire(request.node, dry_run=request.dry_run, force=request.force, undo=request.undo)
     except KeyError:
         raise not_found(f"no node {request.node!r} ever wrote, as far as is known here", "node") from None
     except WritesRefused:
@@ -506,7 +557,9 @@ async def _retire(node: "Node", request: Retiring) -> RetireReport:
 def show_retire(answer: RetireReport, request: Retiring, _: "Namespace") -> View:
     """A sentence on the retirement, and the values of the node by name."""
     return [
-        _verdict(answer, dry_run=request.dry_run, force=request.force),
+        _undone(answer, dry_run=request.dry_run)
+        if request.undo
+        else _verdict(answer, dry_run=request.dry_run, force=request.force),
         Lines(
             [
                 ("lives", ", ".join(f"{replica} up to {seq}" for replica, seq in answer.lives.items())),
@@ -531,6 +584,12 @@ def _verdict(answer: RetireReport, *, dry_run: bool, force: bool) -> str:
     return f"{name} is not live, and would be retired for good (dry run)"
 
 
+def _undone(answer: RetireReport, *, dry_run: bool) -> str:
+    if dry_run:
+        return f"{answer.node} was retired by {answer.by}, and would be in service again (dry run)"
+    return f"{answer.node} is in service again: start it with its store, and it goes on in a new life"
+
+
 def _names(names: Iterable[str], none: str) -> str:
     return ", ".join(names) or none
 
@@ -540,8 +599,8 @@ RETIRE: Final = Operation(
     method=POST,
     path="/v1/retire",
     right=Right.OPERATE,
-    summary="End another node for good.",
-    about="End another node for good; `dry_run` only reports the effect.",
+    summary="End another node for good, or undo that.",
+    about="End another node for good; `dry_run` only reports the effect. `undo`: a retired node is in service again.",
     request=Retiring,
     response=RetireReport,
     run=_retire,
@@ -555,6 +614,11 @@ RETIRE: Final = Operation(
         flags={
             "node": Flag(metavar="NODE", help="the node to retire; its name cannot be used again"),
             "dry_run": Flag("--dry-run", action="store_true", help="say what it would mean, and do nothing"),
+            "undo": Flag(
+                "--undo",
+                action="store_true",
+                help="it was a mistake: have the node in service again; started again, it goes on with what its store holds",
+            ),
             "force": Flag(
                 "--force",
                 action="store_true",

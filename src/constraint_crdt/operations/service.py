@@ -220,9 +220,17 @@ EXPORT: Final = Operation(
     patience=lambda _: 60.0,
     command=Command(
         name="export",
-        help="write all that a node knows to a state file",
+        help="write all that a node knows, or that is in a store, to a state file",
         group="files",
-        options={"output": Flag("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output")},
+        options={
+            "store": Flag(
+                "--store",
+                default=None,
+                metavar="PATH",
+                help="read this store, and ask no node: that of a retired node, for example. It may be in use, and stays as it is",
+            ),
+            "output": Flag("-o", "--output", default="-", metavar="FILE", help="where to write it; default: standard output"),
+        },
     ),
 )
 

@@ -37,11 +37,14 @@ from constraint_crdt.types.decay import RATE
 from constraint_crdt.types.definition import ADD
 from constraint_crdt.types.nodes import (
     CERTIFICATE,
+    MAX_REASON,
     NODE,
     RETIRE,
     REVOKE,
     ROOT,
+    UNDO,
     VOUCH,
+    cut,
     retire_value,
     revoke_value,
     vouch_value,
@@ -53,7 +56,7 @@ OBSERVER: Final = "observer"
 MEMBER: Final = "member"
 OPERATOR: Final = "operator"
 
-_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, VOUCH})
+_OF_OPERATORS: Final = frozenset({ADD, REVOKE, ROOT, UNDO, VOUCH})
 _OF_OBSERVERS: Final = frozenset({CERTIFICATE, SIGNATURE, SETTLED, NODE, VARIABLES})
 
 
@@ -127,6 +130,8 @@ class Admission:
     predictions: list[Prediction] = field(default_factory=list)
     replaced: set[Replica] = field(default_factory=set)
     """Rows that take the place of other rows of the same writer, see rule 6."""
+    own: "OwnReplaced | None" = None
+    """The row of this node among them."""
     doubted: set[Replica] = field(default_factory=set)
     """Rows that do not continue their copies here. The transfer is not to be applied; the sender is asked for them from 0."""
     by_vouch: set[Replica] = field(default_factory=set)
@@ -166,6 +171,16 @@ _Ends = Mapping[str, Mapping[Replica, _End]]
 """The ends of the rows by each revoked key; rows that are left out end at once."""
 
 
+class OwnReplaced(NamedTuple):
+    """A row of this node that was replaced by a longer one of the same key: this node had been put back, or runs twice."""
+
+    replica: Replica
+    cells: Sequence[Cell]
+    """The cells of the former row that are not in the other one."""
+    resumed: int = 0
+    """The seq of the former row at the start of the process, if it was that of the present life."""
+
+
 class Authority:
     """The signatures and rights of the rows of a node."""
 
@@ -184,6 +199,7 @@ class Authority:
         self._revoked_nodes: tuple[_Ends, Sequence[Replica], Set[str]] = {}, (), frozenset()
         """The revoked nodes, with the ends and the rows of which they are the reading."""
         self._by_vouch: set[Replica] = set()
+        self._own_replaced: OwnReplaced | None = None
         self.forks: dict[Replica, Fork] = {}
         """The rows of which two versions were seen."""
         self.refused = 0
@@ -323,7 +339,7 @@ class Authority:
             if room < 0:
                 ends, marks = ends[:fits], marks[:fits]
                 break
-        return make_cell(REVOKE, fingerprint, [node_id, ends, reason, marks])
+        return make_cell(REVOKE, fingerprint, [node_id, ends, cut(reason, MAX_REASON), marks])
 
     # --- transfers ---------------------------------------------------------------------------------------------------------
 
@@ -377,7 +393,7 @@ class Authority:
             return
         if prediction.whole and known and run.hi >= known:
             if not self._continues(run, known):
-                if not self._wins(run, known):
+                if not self._wins(run, known, admission):
                     return
                 admission.replaced.add(run.replica)
             else:
@@ -415,6 +431,7 @@ class Authority:
         """A checked transfer was applied. True if rows beyond their ends were forgotten."""
         for replica in admission.replaced:
             self._members.pop(replica, None)
+        self._own_replaced = admission.own or self._own_replaced
         self._by_vouch |= admission.by_vouch
         for prediction in admission.predictions:
             self._rows.supersede(prediction.superseded)
@@ -591,7 +608,7 @@ class Authority:
             return False
         return self._signed.continues(run, known)
 
-    def _wins(self, run: Run, known: int) -> bool:
+    def _wins(self, run: Run, known: int, admission: Admission) -> bool:
         """Rule 6, for a row at least as long as the row here."""
         replica = run.replica
         mine = self._rows.get(SIGNATURE, "", replica)
@@ -600,9 +617,19 @@ class Authority:
             self.forks[replica] = fork
             if self.on_fork is not None:
                 self.on_fork(fork)
-        if replica.node_id == self.member.node:
-            return False
-        return run.hi > known or mine is None or value_of(run.cells[-1]) > value_of(mine)
+        if replica.node_id == self.member.node and self._writer(run).fingerprint != self.member.fingerprint:
+            return False  # another key: nothing that this node wrote
+        wins = run.hi > known or mine is None or value_of(run.cells[-1]) > value_of(mine)
+        if wins and replica.node_id == self.member.node:
+            theirs = {(cell.kind, cell.key, cell.data) for cell in run.cells}
+            mine_alone = [cell for cell in self._rows.above(replica, 0) if (cell.kind, cell.key, cell.data) not in theirs]
+            admission.own = OwnReplaced(replica, mine_alone)
+        return wins
+
+    def take_own_replaced(self) -> "OwnReplaced | None":
+        """The row of this node that another one of its key replaced since the last call; None without any."""
+        taken, self._own_replaced = self._own_replaced, None
+        return taken
 
     def _refusal(self, sentence: str) -> NotPermitted:
         self.refused += 1
@@ -686,6 +713,9 @@ class Authority:
         return ends
 
 
+_RIGHTS: Final = {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}
+
+
 def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     """The denied right of a role, as the end of a sentence; None for an allowed cell."""
     kind = cell.kind
@@ -700,7 +730,9 @@ def _excess(role: str, replica: Replica, cell: Cell) -> str | None:
     if role == OPERATOR:
         return None
     if kind in _OF_OPERATORS:
-        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root"}.get(kind, "vouch for rows")
+        return {ADD: "change constraints", REVOKE: "revoke nodes", ROOT: "replace the root", UNDO: "undo retirements"}.get(
+            kind, "vouch for rows"
+        )
     if kind == REMOVE and any(each.kind == ADD for each in removed_dots(cell)):
         return "remove constraints"
     if role == OBSERVER and kind not in _OF_OBSERVERS:

@@ -35,6 +35,7 @@ from constraint_crdt.crdt.limits import Limits
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.crdt.rows import Applied, Rows
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.protocol.authority import OwnReplaced
 from constraint_crdt.protocol.local_replica import LocalReplica
 from constraint_crdt.protocol.messages import (
     Ack,
@@ -63,6 +64,7 @@ from constraint_crdt.protocol.peers import (
 )
 from constraint_crdt.protocol.repair import Outcome, Repairs
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers, unpack
+from constraint_crdt.types.nodes import is_about_retirements
 
 UNASKED = 4
 """Mutations that are sent to a peer without a question. The peer may have received them from others by now: in fleets of 32 and 100
@@ -90,8 +92,14 @@ class GossipResult:
     """Damage here was repaired: sums were corrected, or cells dropped, restored or replaced."""
     skew: float | None = None
     """Seconds the sender's clock is ahead, if it just exceeded the bound; else None."""
+    heard: Sequence[tuple[str, int]] = ()
+    """Nodes that this node asked for, each with the ms since the sender heard it."""
     outlived: Replica | None = None
     """A life of this node of which others know more than the node itself: the next write starts a new life."""
+    unknown: tuple[int, int] = (0, 0)
+    """The seq of that life here, and the higher one that others know."""
+    replaced: OwnReplaced | None = None
+    """A row of this node was replaced by a longer one that it signed. `GossipNode.write_again` takes what only the former had."""
 
 
 class Composer:
@@ -121,8 +129,9 @@ class Composer:
             state_hash=rows.state_hash,
             base=talk.common.name(known.replica),
             basis=talk.common,
-            changes=changed_entries(talk.common, mark),
+            changes=changed_entries(talk.common, mark, rows.changed_since(talk.common)),
             time=local.time.own(),
+            asks=local.asks() or None,
         )
 
     def whole_ping(self, peer: Peer | None, *, spelled_out: bool = False) -> Ping:
@@ -138,6 +147,7 @@ class Composer:
             state_hash=state.rows.state_hash,
             changes=() if spoken is entries else list(spoken.items()),
             time=local.time.own(),
+            asks=local.asks() or None,
         )
 
     def begin(self, peer: str) -> GossipMessage:
@@ -150,29 +160,29 @@ class Composer:
         first = self.go_on(known, anew=True)
         if first:
             return first[0]
-        news = self._news(known, UNASKED)
-        return self.ping(peer) if news is None else news
+        delta = self._small_delta(known, UNASKED)
+        return self.ping(peer) if delta is None else delta
 
-    def _news(self, known: Peer, most: int) -> Delta | Sync | None:
-        """What a peer lacks by its evidence, if that is little: `most` mutations. O(rows) if it may be."""
+    def _small_delta(self, known: Peer, most: int) -> Delta | Sync | None:
+        """What a peer lacks by its evidence, if that is little: `most` mutations."""
         rows, mark = self._local.state.rows, known.mark
-        if mark is None or rows.clock_mark.count - mark.count > most:  # necessary and O(1); the sufficient test is O(rows)
+        if mark is None or rows.clock_mark.count - mark.count > most:  # necessary, and always O(1)
             return None
         total = mark.total  # equal of equal clocks
         if total not in [each.mark.total for each in self._tracker.conversation(known.replica.node_id).statements]:
             return None
-        return self.transfer(known, mark) if 0 < rows.ahead_of(mark.entries) <= most and rows.serves(mark.entries) else None
+        return self.transfer(known, mark) if 0 < rows.ahead_of(mark) <= most and rows.serves(mark) else None
 
     def go_on(self, peer: Peer, *, anew: bool) -> list[GossipMessage]:
-        """The question for the rest of a peer's transfer, if any; or before it what is new here, if that is little.
+        """The question for the rest of a peer's transfer, if any; or before it a small Delta of what is new here.
 
-        The peer answers such news with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
+        The peer answers such a Delta with its clock, and the question follows. A peer of 0.1.0, which sends no units, gets none: it
         would begin another transfer.
         """
-        news = self._news(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
-        return self.rest(peer, anew=anew) if news is None else [news]
+        delta = self._small_delta(peer, BETWEEN) if self._inbound.sends_units(peer.replica) else None
+        return self.rest(peer, anew=anew) if delta is None else [delta]
 
-    def patience(self, peer: str) -> float:
+    def step_timeout(self, peer: str) -> float:
         """Seconds within which the next step of a transfer is to be expected."""
         link = self._links.get(peer)
         return 2 * PART_SECONDS if link is None else 2 * PART_SECONDS + 2 * link.timeout(PART_SECONDS)
@@ -210,9 +220,9 @@ class Composer:
         local, rows = self._local, self._local.state.rows
         mine, state_hash = rows.clock_mark, rows.state_hash
         self._tracker.conversation(peer.replica.node_id).state(mine, state_hash)
-        if not rows.serves(theirs.entries):
+        if not rows.serves(theirs):
             return self.sync(peer)
-        runs = rows.since(theirs.entries) if lacks is None else rows.runs(lacks)
+        runs = rows.since(theirs) if lacks is None else rows.runs(lacks)
         more = sum([run.hi - run.lo for run in runs])
         return Delta(
             node=local.replica,
@@ -253,7 +263,7 @@ class Composer:
 
     def is_receiving(self, peer: Peer) -> bool:
         """True while parts of a transfer of a peer are to be expected."""
-        return self._inbound.is_active(peer.replica, self.patience(peer.replica.node_id), self._links.at)
+        return self._inbound.is_active(peer.replica, self.step_timeout(peer.replica.node_id), self._links.at)
 
     def ack(self, peer: Peer) -> Ack:
         """The confirmation of the hash the peer stated, which is the local hash."""
@@ -302,22 +312,51 @@ class Exchange:
             return GossipResult()
         if message.to not in (None, local.replica.incarnation):
             return GossipResult(responses=self._present_life(message))
-        if message.node.node_id in state.retirements:
-            return self._on_retired(message)
         before = state.rows.seq(local.replica)
         peer = self._tracker.meet(message.node)
         result = self._take(message, peer)
+        if isinstance(message, Ack | Delta) and message.heard and message.node.node_id not in state.retirements:
+            result.heard = message.heard
         if self._is_revoked(message.node):
             result.responses = self._answers_to_revoked(message)
         if peer.mark is not None:
             self._outbound.settle(peer.replica.node_id, peer.mark.entries)
         if result.state_changed:
             self.forget_retired()
-        if state.rows.seq(local.replica) != before:
-            result.outlived = local.replica
-        if result.responses and local.retired_by is not None:
-            result.responses = []  # other nodes accept nothing from a retired node
+        self._compare_life(result, peer, before)
+        if message.node.node_id in state.retirements:
+            self._tracker.forget(message.node.node_id)
+        if local.retired_by is not None and not self._may_tell(peer):
+            result.responses = [each for each in result.responses if isinstance(each, Part | Resume | Gone)]
         return result
+
+    def _may_tell(self, peer: Peer) -> bool:
+        """True if this node, which was retired, or the peer may lack a cell that decides who is retired. Else others would take
+        nothing from this node.
+        """
+        mark = peer.mark
+        return self._lacks_retirements(peer) or (mark is not None and bool(behind(self._local.state.rows.clock_mark, mark)))
+
+    def _compare_life(self, result: GossipResult, peer: Peer, before: int) -> None:
+        """Find out whether a peer knows more of the present life than this node, whose seq was `before`.
+
+        Where rows are not signed, the clock of a peer is as good as a run: the life ends before the run is there, since a write in
+        between would use a dot twice.
+        """
+        local = self._local
+        known = local.state.rows.seq(local.replica)
+        if local.authority is not None:
+            replaced = local.authority.take_own_replaced()
+            if replaced is not None and replaced.replica == local.replica:
+                replaced = replaced._replace(resumed=local.resumed)
+                result.outlived, result.unknown = local.replica, (min(local.resumed, known), known)
+                local.end_life()
+            result.replaced = replaced
+        if known == before and local.authority is None and local.goes_on and peer.mark is not None:
+            known = max(known, peer.mark.entries.get(local.replica, 0))
+        if known != before and result.outlived is None:
+            result.outlived, result.unknown = local.replica, (before, known)
+            local.end_life()
 
     def _is_revoked(self, sender: Replica) -> bool:
         authority = self._local.authority
@@ -384,17 +423,59 @@ class Exchange:
         self._tracker.anyone.state(state.rows.clock_mark, state.rows.state_hash)
         return [self._composer.whole_ping(Peer(message.node))]
 
-    def _on_retired(self, message: GossipMessage) -> GossipResult:
-        """A retired node is told so, and its messages have no effect; its writes count where other nodes relay them."""
-        if isinstance(message, Ping | Delta):
-            return GossipResult(responses=[self._composer.sync(Peer(message.node))])
+    def _on_retired(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark]) -> GossipResult:
+        """A retired node is told so. Its transfers have an effect only if they tell of retirements: perhaps it is in service after
+        all. Its writes count where other nodes relay them.
+        """
+        state = self._local.state
+        if isinstance(message, Part):
+            return self._on_part(message, peer)
+        if isinstance(message, Resume):  # it asks for the rest of what it is told
+            return GossipResult(responses=self._rest_of(message, peer))
+        if isinstance(message, Gone):
+            waited = self._inbound.give_up(peer.replica, message.transfer)
+            return GossipResult(responses=[self._proof(peer)] if waited else [])
+        if isinstance(message, Delta | Sync) and self._tells_of_retirements(message):
+            result = self._on_delta(message, peer, basis) if isinstance(message, Delta) else self._on_sync(message, peer)
+            if message.node.node_id not in state.retirements:
+                return result
+            if any(isinstance(each, Ping) for each in result.responses):
+                result.responses = [self._proof(peer)]
+            elif not self._lacks_retirements(peer):
+                result.responses = []
+            return result
+        told = {run.replica: run.hi for run in bind_runs(message.state.runs, None)} if isinstance(message, Sync) else {}
+        if isinstance(message, Ping | Delta) or (isinstance(message, Sync) and state.retirements.beyond(told)):
+            return GossipResult(responses=[self._proof(peer)])
         raise ConstraintCrdtError(f"node {message.node.node_id} was retired: nothing is taken from it any more")
+
+    def _tells_of_retirements(self, message: Delta | Sync) -> bool:
+        """True if a transfer has a cell that decides who is retired, of a Sync one that is new here. O(cells)."""
+        if isinstance(message, Delta):
+            return any(is_about_retirements(cell) for run in message.delta.runs for cell in run.cells)
+        seq = self._local.state.rows.seq
+        runs = bind_runs(message.state.runs, None)
+        return any(cell.seq > seq(run.replica) and is_about_retirements(cell) for run in runs for cell in run.cells)
+
+    def _proof(self, peer: Peer) -> Sync:
+        """The whole state, whose retirements show who is retired."""
+        rows = self._local.state.rows
+        self._tracker.anyone.state(rows.clock_mark, rows.state_hash)  # its answer may name this clock
+        return self._composer.sync(peer)
+
+    def _lacks_retirements(self, peer: Peer) -> bool:
+        """True if a peer may lack a cell that decides who is retired."""
+        return peer.mark is None or self._local.state.retirements.beyond(peer.mark.entries)
 
     def _take(self, message: GossipMessage, peer: Peer, basis: Sequence[ClockMark] = ()) -> GossipResult:
         """`basis`: clocks the message may name beside the recent ones."""
+        if message.node.node_id in self._local.state.retirements:
+            return self._on_retired(message, peer, basis)
         match message:
             case Ping():
                 result = self._on_ping(message, peer)
+                if message.asks:
+                    self._tell_heard(message.asks, result.responses)
                 ahead = None if message.time is None else self._local.time.hear(message.node.node_id, message.time)
                 result.skew = None if ahead is None else ahead / SECOND
                 return result
@@ -415,6 +496,13 @@ class Exchange:
             case _:
                 raise ConstraintCrdtError(f"a node cannot receive a {type(message).__name__}")
 
+    def _tell_heard(self, asks: Sequence[str], responses: list[GossipMessage]) -> None:
+        """Say in the answer to a Ping which of some nodes this node hears."""
+        heard = self._local.heard(asks)
+        for place, response in enumerate(responses if heard else ()):
+            if isinstance(response, Ack | Delta):
+                responses[place] = msgspec.structs.replace(response, heard=heard)
+
     def _on_part(self, part: Part, peer: Peer) -> GossipResult:
         basis = self._inbound.basis(peer.replica.node_id)
         data = self._inbound.add(part, self._tracker.marks(peer), self._composer.at)
@@ -432,10 +520,14 @@ class Exchange:
         if isinstance(message, Gone):
             waited = self._inbound.give_up(peer.replica, message.transfer)
             return GossipResult(responses=[self._composer.ping(peer.replica.node_id)] if waited else [])
-        burst = self._outbound.resume(peer.replica, message.transfer, message.index, message.held)
+        return GossipResult(responses=self._rest_of(message, peer))
+
+    def _rest_of(self, message: Resume, peer: Peer) -> list[GossipMessage]:
+        """The next parts of a transfer."""
         local = self._local
+        burst = self._outbound.resume(peer.replica, message.transfer, message.index, message.held)
         gone = Gone(node=local.replica, fleet=local.fleet, to=peer.replica.incarnation, transfer=message.transfer)
-        return GossipResult(responses=[gone] if burst is None else [*burst])
+        return [gone] if burst is None else [*burst]
 
     def _on_ping(self, ping: Ping, peer: Peer) -> GossipResult:
         theirs = self._clock_of_ping(ping, peer)
@@ -458,7 +550,7 @@ class Exchange:
         rest = self._composer.rest(peer, anew=True)
         if rest:
             return GossipResult(responses=rest)
-        again = self._outbound.again(peer.replica, theirs)
+        again = self._outbound.again(peer.replica, theirs, rows.serves)
         if again is not None:
             return GossipResult(responses=[*again])
         self.syncs += 1
@@ -553,11 +645,11 @@ class Exchange:
             self._tracker.evidence(peer, theirs, None)
             if stripped:
                 clocks = theirs.total, rows.clock_mark.total
-                if not rows.ahead_of(theirs.entries) or talk.stripped == clocks:
+                if not rows.ahead_of(theirs) or talk.stripped == clocks:
                     return GossipResult(state_changed=changed)
                 talk.stripped = clocks
-            if self._outbound.is_sending(peer.replica, self._composer.patience(peer.replica.node_id)):
-                # It sent its news in between, and asks for the rest of the transfer after this evidence.
+            if self._outbound.is_sending(peer.replica, self._composer.step_timeout(peer.replica.node_id)):
+                # It sent a small Delta in between, and asks for the rest of the transfer after this evidence.
                 evidence: list[GossipMessage] = [self._composer.ping(peer.replica.node_id)] if changed else []
                 return GossipResult(responses=evidence, state_changed=changed)
             return GossipResult(responses=[self._composer.transfer(peer, theirs, lacks)], state_changed=changed)

@@ -22,13 +22,14 @@ Rules kept here:
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
 from constraint_crdt.crdt.clock import HybridClock, VectorClock
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_replica
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType, InvalidValue, UnknownConstraint, UnknownName
 from constraint_crdt.model import IfUnknown, Severity
-from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials
+from constraint_crdt.protocol.authority import OPERATOR, Authority, Credentials, OwnReplaced
 from constraint_crdt.protocol.exchange_rules import Composer, Exchange, GossipResult
 from constraint_crdt.protocol.local_replica import Edge, LocalReplica
 from constraint_crdt.protocol.messages import DEFAULT_FLEET, WIRE_VERSION, Delta, GossipMessage, Ping, Sync, decode_message
@@ -36,6 +37,7 @@ from constraint_crdt.protocol.peers import DeltaTracker, LinkEstimates
 from constraint_crdt.protocol.transfers import InboundTransfers, OutboundTransfers
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import (
+    ADD,
     Duration,
     Labels,
     Timestamp,
@@ -79,6 +81,7 @@ class GossipNode:
         limits: Limits = DEFAULT_LIMITS,
         max_skew: float = DEFAULT_MAX_SKEW,
         credentials: Credentials | None = None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`node_id`: the name of the node. `incarnation`: distinguishes this life from all others of the node; from `renew` if
         None.
@@ -86,9 +89,10 @@ class GossipNode:
         `now`: the time in ns since the epoch. `renew`: supplies further incarnations, for when a life turns out to be over.
         `fleet`: messages of another fleet are refused. `max_skew`: seconds by which clocks in the fleet may differ; the time of a
         clock that differs more raises an alarm and is not used. `credentials`: of this node, in a fleet whose rows are signed.
+        `steady`: see `Edge`; without it, and with a `now` of its own, a node neither notices steps of its clock nor corrects it.
         Raises `ConstraintCrdtError` for values out of bounds.
         """
-        edge = self._edge(now, renew)
+        edge = self._edge(now, renew, steady)
         replica = check_replica(node_id, edge.renew() if incarnation is None else incarnation)
         self.local = LocalReplica(replica, edge, fleet=fleet, limits=limits, max_skew=max_skew, credentials=credentials)
         self.local.on_new_life = self._drop_transfers
@@ -104,12 +108,13 @@ class GossipNode:
         self._exchange = Exchange(self.local, self.tracker, self._inbound, self._outbound, self._composer, limits)
 
     @classmethod
-    def _edge(cls, now: Callable[[], int] | None, renew: Callable[[], int] | None) -> Edge:
+    def _edge(cls, now: Callable[[], int] | None, renew: Callable[[], int] | None, steady: Callable[[], int] | None) -> Edge:
         if cls.edge is not None:
-            return Edge(now or cls.edge.now, renew or cls.edge.renew)
+            own = steady if steady is not None or now is not None else cls.edge.steady
+            return Edge(now or cls.edge.now, renew or cls.edge.renew, own)
         if now is None or renew is None:
             raise InvalidType("this GossipNode needs `now` and `renew`; constraint_crdt.GossipNode has those of the machine")
-        return Edge(now, renew)
+        return Edge(now, renew, steady)
 
     def __repr__(self) -> str:
         return (
@@ -252,11 +257,11 @@ class GossipNode:
         `on`: the labels of the nodes concerned. `ttl`: its lifetime (a `timedelta`, or seconds); `until`: its end (an aware
         `datetime`, or ns since the epoch); without both the constraint lasts until its removal. `for_`, `clear_after` and
         `max_age` (a `timedelta`, or seconds), `clear_when` and `if_unknown`: the fields of `Definition`. `at`: its timestamp in ns
-        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used and
-        `ConstraintCrdtError` for values out of bounds.
+        since the epoch, now if None. Raises `ExpressionError` for a `when` or `clear_when` that cannot be used, `ClockInDoubt` for
+        an end where this node does not know the time, and `ConstraintCrdtError` for values out of bounds.
         """
         state = self.local.state
-        expires_at = None if ttl is None and until is None else expiry_time(ttl, until, self.local.time.now())
+        expires_at = self._end(ttl, until)
         definition = check_definition(
             when, severity, about, on, expires_at,
             for_=duration_ns(for_, "for"), clear_after=duration_ns(clear_after, "clear_after"), clear_when=clear_when,
@@ -268,6 +273,12 @@ class GossipNode:
             check_expressions(definition.when, definition.clear_when)
         with self.local as me:
             return state.constraints.put(id_, definition, node=me, at=at)
+
+    def _end(self, ttl: Duration | float | None, until: Timestamp | int | None) -> int | None:
+        if ttl is None and until is None:
+            return None
+        self.local.check_clock()
+        return expiry_time(ttl, until, self.local.time.now())
 
     def remove_constraint(self, id_: str) -> None:
         """Remove a constraint. Raises `KeyError`, changing nothing, for a constraint not active here."""
@@ -316,7 +327,7 @@ class GossipNode:
 
     def update_position(self, position: Position) -> None:
         """Move the fleet's position. Raises `ConstraintCrdtError` for coordinates beyond 32 bits."""
-        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.edge.now()))
+        self.write(lambda me: self.local.state.register.update(position, node=me, time=self.local.time.stamp()))
 
     def describe(self, software: str, endpoints: Sequence[str] = (), labels: Labels | None = None) -> None:
         """Publish the node's software version, endpoints and labels; `labels` None: they stay as they are."""
@@ -347,7 +358,9 @@ class GossipNode:
         return evaluations
 
     def retire(self, node_id: str) -> list[Dot]:
-        """Retire a node for good, in all of its lives; returns each life with its last known seq. Its counts stay.
+        """Retire a node, in all of its lives; returns each life with its last known seq. Its counts stay.
+
+        The nodes of the fleet agree on it, also if the node retired this one meanwhile (docs/design/forgetting.md).
 
         Raises `KeyError` for a node that never wrote, and `ConstraintCrdtError` for this node.
         """
@@ -359,6 +372,16 @@ class GossipNode:
         lives = self.write(lambda me: state.retirements.retire_node(node_id, node=me))
         self._exchange.forget_retired()
         return lives
+
+    def undo_retirement(self, node_id: str) -> None:
+        """Have a retired node in service again: it goes on in a new life, with all that its former lives wrote.
+
+        Raises `ConstraintCrdtError` for a node in service, and if this node is retired.
+        """
+        retirements = self.local.state.retirements
+        if node_id not in retirements:  # before a write begins, which may start a new life first
+            raise ConstraintCrdtError(f"{node_id} is not retired")
+        self.write(lambda me: retirements.undo(node_id, node=me))
 
     def revoke(self, node_id: str, reason: str = "", keys: Collection[str] = ()) -> None:
         """Revoke the keys of a node: nothing that its rows have beyond the present state counts any more, on any node.
@@ -377,6 +400,28 @@ class GossipNode:
         self.local.seal()
         self.write(lambda me: authority.revoke(node_id, found, me, reason))
         self._exchange.forget_ended()
+
+    def write_again(self, replaced: OwnReplaced) -> int:
+        """Write what only a replaced row of this node had, under its new life; returns the number of definitions and removals.
+
+        Definitions are added beside those in force, so none is lost. Removals of what the replaced row had since the start of the
+        process are left out: in the other row these seqs are of other additions. So are counts.
+        """
+        rows, constraints = self.local.state.rows, self.local.state.constraints
+        lost = [cell for cell in replaced.cells if cell.kind == ADD]
+        dots = [dot for cell in replaced.cells if cell.kind == REMOVE for dot in removed_dots(cell) if dot.kind == ADD]
+        sure = [dot for dot in dots if dot.replica != replaced.replica or dot.seq <= replaced.resumed]
+        named = [(rows.get(ADD, dot.key, dot.replica), dot.seq) for dot in sure]
+        removed = [cell for cell, seq in named if cell is not None and cell.seq == seq]
+
+        def write(me: Replica) -> int:
+            for cell in lost:
+                rows.write(me, Cell(ADD, cell.key, cell.data))
+            if removed:
+                constraints.remove_adds(removed, node=me)
+            return len(lost) + len(removed)
+
+        return self.write(write) if lost or removed else 0
 
     def vouch(self) -> int:
         """Vouch for the rows from the time before the fleet had identities, if this node is an operator; returns their number."""
@@ -397,7 +442,7 @@ class GossipNode:
     def remove_expired(self, *, limit: int = 1_000) -> int:
         """Remove adds expired long enough ago, `limit` at most; returns their number. `local_replica` has the rules."""
         state, expired = self.local.state, self.local.expired
-        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.tracker)
+        others = {replica.node_id for replica in state.rows.clock_mark.entries}.union(self.local.time.offsets)
         others -= {self.node_id, *state.retirements.nodes}
         if not self.local.may_change_constraints:
             return 0
@@ -436,7 +481,7 @@ class GossipNode:
         if result.state_changed:
             self._exchange.forget_retired()
         if rows.seq(self.replica) != before:
-            result.outlived = self.replica
+            result.outlived, result.unknown = self.replica, (before, rows.seq(self.replica))
         result.converged = self.converged
         return result
 
@@ -476,9 +521,9 @@ class GossipNode:
         would ask for the same parts a second time.
         """
         known = self.tracker.peer(peer)
-        if known is None:
+        if known is None or (peer not in self._inbound and peer not in self._outbound):
             return False
-        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.patience(peer))
+        return self._composer.is_receiving(known) or self._outbound.is_sending(known.replica, self._composer.step_timeout(peer))
 
     def break_off(self, peer: str) -> None:
         """The exchange with a peer is over, completed or not: no answer is to be expected. The next asks for the rest, if any."""

@@ -5,7 +5,9 @@ Rules of lives:
 - A life of this node of which others know more than the node itself is over: the next write starts a new life.
 - A write that cannot be done raises before anything has changed.
 - A node with credentials begins each life with its certificate, and signs its row before any other node hears of it (`authority`).
-- Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock.
+- Readings that depend on time use hybrid time; the timestamp of a write is that of the node's own clock, or the fleet's time where
+  that clock is in doubt.
+- What ends at a time is not written while the clock is in doubt and the fleet's time is not known (`check_clock`).
 
 Rules of the removal of expired adds (docs/design/state.md#lifetimes). Expiry itself is only a reading; the cells go by an ordinary
 removal that names the expired adds. Any node may write the removal and duplicates do no harm, but removals should come neither
@@ -18,7 +20,7 @@ early nor from all nodes:
   others but has heard none of their clocks lately.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -27,7 +29,7 @@ from constraint_crdt.crdt.clock import SECOND, HybridClock
 from constraint_crdt.crdt.limits import DURATION_MAX, Limits
 from constraint_crdt.crdt.replica import Dot, Replica, check_id, check_replica
 from constraint_crdt.crdt.rows import Rows
-from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.errors import ClockInDoubt, ConstraintCrdtError
 from constraint_crdt.protocol.authority import OBSERVER, OPERATOR, Authority, Credentials
 from constraint_crdt.state import ConstraintState
 from constraint_crdt.types.definition import ADD
@@ -49,6 +51,8 @@ class Edge(NamedTuple):
     """The time in nanoseconds since the epoch."""
     renew: Callable[[], int]
     """An incarnation no life of the node has had."""
+    steady: Callable[[], int] | None = None
+    """A clock of any beginning in nanoseconds, never set, that runs on while the machine sleeps; None: there is none."""
 
 
 class ExpiredAdds:
@@ -123,8 +127,10 @@ class LocalReplica:
         """
         self.replica = replica
         self.fleet = check_id(fleet, "a fleet name")
-        self.time = HybridClock(edge.now, max_skew=_skew(max_skew))
-        self.state = ConstraintState(Rows(limits=limits), now=self.time.now, own_time=edge.now, max_skew=max_skew)
+        self.time = HybridClock(edge.now, max_skew=_skew(max_skew), steady=edge.steady)
+        self.state = ConstraintState(
+            Rows(limits=limits), now=self.time.now, own_time=edge.now, stamp=self.time.stamp, max_skew=max_skew
+        )
         self.edge = edge
         self.authority: Authority | None = None
         """The signatures and rights of the rows; None in a fleet without."""
@@ -138,6 +144,12 @@ class LocalReplica:
         """Called after a new life began."""
         self.on_write: Callable[[Replica, int], None] | None = None
         """Called after each write, with the life and its seq before the write."""
+        self.asks: Callable[[], Sequence[str]] = tuple
+        """The nodes that this node does not hear, to be asked for in a Ping."""
+        self.heard: Callable[[Sequence[str]], Sequence[tuple[str, int]]] = lambda _: ()
+        """Which of some nodes this node hears, each with the ms since then."""
+        self.resumed = 0
+        """The seq of the present life at the start of this process; 0 for a life that began since."""
         self.written = 0
         """The seq up to which this node wrote the present life; `NEVER`: the next write starts a new life."""
         self._before = replica, 0
@@ -194,6 +206,11 @@ class LocalReplica:
         seq = self.state.rows.seq(self.replica)
         goes_on = vouched and (self.authority is None or not seq or self.authority.is_own(self.replica))
         self.written = seq if goes_on else NEVER
+        self.resumed = seq
+
+    def end_life(self) -> None:
+        """Have the next write begin a new life."""
+        self.written = NEVER
 
     def seal(self) -> None:
         """Sign the row up to its last write, if the fleet has signatures. Called before a message is composed."""
@@ -214,7 +231,11 @@ class LocalReplica:
         if authority is not None:
             self._check_key(replica.node_id)
         self._before = replica, seq
-        if seq != self.written or (seq and authority is not None and authority.has_ended(replica)):
+        if (
+            seq != self.written
+            or state.retirements.ended(replica)
+            or (seq and authority is not None and authority.has_ended(replica))
+        ):
             self._start_life()
         elif not seq and authority is not None:
             authority.begin(replica)
@@ -225,11 +246,20 @@ class LocalReplica:
         if self.on_write is not None:
             self.on_write(*self._before)
 
+    def check_clock(self) -> None:
+        """Raise `ClockInDoubt` if this node cannot say what time it is: its clock is in doubt, and the others do not agree."""
+        doubt = self.time.doubt
+        if doubt is not None and not doubt.agreed:
+            raise ClockInDoubt(
+                f"the clock of {self.node_id} is in doubt, and too few of the others agree on the time, so what ends at a time "
+                "cannot be written here: set its clock, write on another node, or leave the end out"
+            )
+
     def note(self, actor: str, operation: str, subject: str, since: Dot | None = None) -> None:
         """Write an entry of the audit about the mutations of this node after `since`; None: of a change without mutations here."""
         with self as me:
             changes = 0 if since is None else self.written - (since.seq if since.replica == me else 0)
-            self.state.audit.note(actor, operation, subject, changes=changes, time=self.edge.now(), node=me)
+            self.state.audit.note(actor, operation, subject, changes=changes, time=self.time.stamp(), node=me)
 
     def _check_key(self, name: str) -> None:
         """Raise `ConstraintCrdtError` if the key of this node, or the key that certified it, was revoked."""
@@ -252,7 +282,7 @@ class LocalReplica:
         if self.authority is not None:
             self.authority.begin(replica)
         self.state.retirements.end_lives([over], node=replica)
-        self.replica, self.written = replica, rows.seq(replica)
+        self.replica, self.written, self.resumed = replica, rows.seq(replica), 0
         if self.on_new_life is not None:
             self.on_new_life()
 

@@ -20,8 +20,9 @@ message; the receiver derives it. A message composed here always has a clock.
 
 Wire form: one msgpack array per message, `[16 * wire version + type, fleet, node id, incarnation, *body]`. `_WIRE` has a row per
 type with the fields of the body in their order. Encoding, decoding, validation and equality all follow from that row. Trailing
-optional fields are left out where they are empty; `fleet` is nil for the default fleet; an entry is `[ref, seq]` with `ref` as in a
-run (`crdt.cells`); `auth` is reserved for an authentication tag.
+optional fields are left out where they are empty, and a reader ignores those that it does not know, so new fields come last.
+`fleet` is nil for the default fleet; an entry is `[ref, seq]` with `ref` as in a run (`crdt.cells`); `auth` is reserved for an
+authentication tag.
 
 Rules kept here:
 
@@ -42,7 +43,7 @@ import constraint_crdt.types  # noqa: F401 - registers the kinds of cells
 from constraint_crdt.crdt.cells import Ref, Run, UnboundRun, WireRun, read_ref, read_run, ref_of, wire_run
 from constraint_crdt.crdt.clock import CLOCK_NAME_BYTES, ClockMark, VectorClock
 from constraint_crdt.crdt.digest import HASH_TOKEN_BYTES, STATE_HASH_BYTES, StateHash
-from constraint_crdt.crdt.limits import MAX_COUNT, MESSAGE_BYTES
+from constraint_crdt.crdt.limits import ID_BYTES, MAX_COUNT, MESSAGE_BYTES
 from constraint_crdt.crdt.repair import BUCKETS, SUM_BYTES
 from constraint_crdt.crdt.replica import Replica, check_id, check_replica
 from constraint_crdt.errors import ConstraintCrdtError
@@ -60,6 +61,9 @@ HELD_BYTES: Final = 256
 
 MOST_GROWTH: Final = 100
 """Bytes that a compressed byte may expand to."""
+
+MOST_ASKED: Final = 16
+"""Nodes in a message that the sender asks for, or that it heard."""
 
 MS: Final = 1_000_000
 """Nanoseconds in a millisecond."""
@@ -107,6 +111,8 @@ class Ping(GossipMessage, frozen=True, kw_only=True, eq=False):
     may be left out."""
     time: int | None = None
     """The sender's time in ns since the epoch, by its own clock; on the wire in ms."""
+    asks: Sequence[str] | None = None
+    """Nodes that the sender does not hear: it asks who hears them."""
 
     @property
     def entries(self) -> Iterable[Entry]:
@@ -134,6 +140,8 @@ class Delta(GossipMessage, frozen=True, kw_only=True, eq=False):
     """The sender's hash as an 8-byte token to the receiver, which compares it once the clocks are equal."""
     behind: Sequence[Entry] = ()
     """Entries in which the sender is behind `base`: it asks for these rows."""
+    heard: Sequence[tuple[str, int]] | None = None
+    """As in an `Ack`."""
 
     @property
     def spelled(self) -> Iterable[Entry]:
@@ -155,6 +163,8 @@ class Ack(GossipMessage, frozen=True, kw_only=True, eq=False):
     """That hash as an 8-byte token to its reader."""
     state_hash: StateHash | None = None
     """The whole hash, in a message that was not decoded."""
+    heard: Sequence[tuple[str, int]] | None = None
+    """Nodes that the Ping asked for, each with the ms since the sender heard it, without another node in between."""
 
 
 class Part(GossipMessage, frozen=True, kw_only=True, eq=False):
@@ -339,6 +349,19 @@ def _whole_clock(entries: Sequence[Entry]) -> VectorClock:
     return VectorClock(whole)
 
 
+def _checked_names(names: Sequence[str]) -> Sequence[str]:
+    if len(names) > MOST_ASKED or any(len(name.encode()) > ID_BYTES for name in names):
+        raise ConstraintCrdtError("a message asks for too many nodes, or for too long names")
+    return names
+
+
+def _checked_ages(ages: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+    _checked_names([name for name, _ in ages])
+    return [(name, _count(age)) for name, age in ages]
+
+
+_AGES: Final = _Form(list[tuple[str, int]] | None, lambda ages, _: ages or None, _checked_ages)
+_ASKS: Final = _Form(list[str] | None, lambda names, _: names or None, _checked_names)
 _AUTH: Final = _Form(bytes | None)
 _BITS: Final = _Form(bytes, lambda bits, _: _write_map(bits), _read_map)
 _BYTES: Final = _Form(bytes)
@@ -473,17 +496,21 @@ _ADDRESS: Final = {"to": _TO, "auth": _AUTH}
 
 _WIRE: Final = (
     _Layout(
-        Ping, 1, {"state_hash": _HASH}, {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME}, _finish_ping
+        Ping,
+        1,
+        {"state_hash": _HASH},
+        {"base": _optional(_NAME), "entries": _ENTRIES, **_ADDRESS, "time": _TIME, "asks": _ASKS},
+        _finish_ping,
     ),
     _Layout(Sync, 2, {"state_hash": _HASH, "state": _SYNC_RUNS}, _ADDRESS),
     _Layout(
         Delta,
         3,
         {"base": _optional(_NAME), "proof": _optional(_TOKEN), "delta": _DELTA_RUNS},
-        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS},
+        {"behind": _ENTRIES, "spelled": _UNREAD_ENTRIES, **_ADDRESS, "heard": _AGES},
         _finish_delta,
     ),
-    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH}),
+    _Layout(Ack, 4, {"answers": _TOKEN}, {"auth": _AUTH, "heard": _AGES}),
     _Layout(
         Part,
         5,

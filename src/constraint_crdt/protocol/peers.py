@@ -41,7 +41,7 @@ Rules of policies:
 
 from bisect import bisect_left
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import inf
@@ -81,11 +81,16 @@ def lowered(base: ClockMark, entries: Sequence[tuple[Replica, int]]) -> int | No
     return sum(by) if min(by, default=1) > 0 else None
 
 
-def changed_entries(base: ClockMark, now: ClockMark) -> list[Entry]:
-    """The entries of `now` that differ from `base`, 0 for replicas that only `base` has."""
+def changed_entries(base: ClockMark, now: ClockMark, among: Collection[Replica] | None = None) -> list[Entry]:
+    """The entries of `now` that differ from `base`, 0 for replicas that only `base` has.
+
+    `among`: the replicas whose entries may differ, where that is known: then O(`among`), else O(entries).
+    """
     if base == now:
         return []
     before, after = base.entries, now.entries
+    if among is not None:
+        return [(each, after.get(each, 0)) for each in among if before.get(each, 0) != after.get(each, 0)]
     changes: list[Entry] = [(replica, seq) for replica, seq in after.items() if replica not in before or before[replica] != seq]
     changes += [(replica, 0) for replica in before if replica not in after]
     return changes
@@ -312,6 +317,10 @@ MOST_GROWTH_OF_BURST = 16
 SMALL = 512
 """Bytes of a request and its answers together up to which their time counts as a round trip."""
 
+TELLING = 8192
+TELLING_SECONDS = 0.25
+"""A message of so many bytes, or one that took so long, tells a rate. In less time the work of the nodes has too large a part."""
+
 RECENT = 8
 """Round trips kept for the least of them."""
 
@@ -325,7 +334,7 @@ LONGEST_TIMEOUT = 60.0
 """Seconds."""
 
 MOST_DOUBLINGS = 4
-"""Times that silences double the timeout, at most."""
+"""Times that timeouts double the timeout, at most."""
 
 FIRST_DOUBLINGS = 3
 """The same, of a peer that has never answered."""
@@ -348,9 +357,9 @@ class LinkEstimate:
     """The link to a peer, as measured from this side. Times are in seconds, rates in bytes per second.
 
     The timeout is that of RFC 6298: the smoothed round trip, and four times its mean deviation. A sample is the time of an answer
-    that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each silence of
-    an unknown peer doubles the timeout until the next sample. The timeouts of a known peer double more slowly the more is lost: a
-    silence then says little about the time that an answer takes.
+    that belongs to one request for certain (Karn's rule): a caller with unmatched answers takes none after a retry. Each timeout
+    of an unknown peer doubles the next until there is a sample. Those of a known peer double more slowly the more is lost: a
+    missing answer then says little about the time that an answer takes.
     """
 
     round_trip: float | None = None
@@ -363,7 +372,7 @@ class LinkEstimate:
     """The rate at which large messages arrived from the peer."""
     loss: float = 0.0
     """The share of requests without an answer, lately."""
-    silences: int = 0
+    timeouts: int = 0
     """Requests in a row without an answer."""
     burst: int = FIRST_BURST
     """Bytes of a large message to send at once."""
@@ -409,9 +418,9 @@ class LinkEstimate:
         known = self.round_trip is not None or self._at_most is not None
         if known:
             likely = 1.5 * (self._at_most or 0.0) if self.round_trip is None else self.round_trip + 4 * self.variation
-            wait, doublings = max(likely, HASTE * first), int(self.silences / (REQUEST_TRIES + 16 * self.loss))
+            wait, doublings = max(likely, HASTE * first), int(self.timeouts / (REQUEST_TRIES + 16 * self.loss))
         else:  # what comes first from either side is short
-            wait, doublings, sent, expected = first, min(self.silences, FIRST_DOUBLINGS), 0, 0
+            wait, doublings, sent, expected = first, min(self.timeouts, FIRST_DOUBLINGS), 0, 0
         wait *= 1 << min(doublings, MOST_DOUBLINGS)
         if sent > SMALL:
             wait += 2 * min(PART_SECONDS + self._way, sent / (self.rate_out or self._passed_out))
@@ -419,13 +428,13 @@ class LinkEstimate:
             likely = min(expected, MOST_GROWTH_OF_BURST * max(self._last_in, FIRST_BURST))
             wait += 2 * min(PART_SECONDS + self._way, likely / (self.rate_in or self._passed_in))
         if last and known:
-            wait = max(wait, first * (1 << min(self.silences // REQUEST_TRIES, FIRST_DOUBLINGS)))
+            wait = max(wait, first * (1 << min(self.timeouts // REQUEST_TRIES, FIRST_DOUBLINGS)))
         return min(wait, LONGEST_TIMEOUT)
 
     def answered(self, seconds: float, sent: int, received: int) -> None:
         """A request of `sent` bytes was answered by `received` bytes after so many seconds."""
         seconds = max(seconds, LEAST_ROUND_TRIP)
-        self.silences = 0
+        self.timeouts = 0
         self.loss -= self.loss / 16
         if sent + received <= SMALL:
             self._sample(seconds)
@@ -434,7 +443,7 @@ class LinkEstimate:
             self.burst = max(self.burst, int(sent / seconds))  # all of it passed in this time, so the rate is at least this
         if received > SMALL:
             self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
-            self.rate_in = _smoothed(self.rate_in, self._rate(received, seconds))
+            self.rate_in = self._rate(self.rate_in, received, seconds)
             self._last_in = received
         if sent > SMALL:
             self.delivered(seconds, sent)
@@ -443,7 +452,7 @@ class LinkEstimate:
         """So many bytes of a large message are at the peer, as it said after so many seconds: all sent at once, or nearly so."""
         seconds = max(seconds, LEAST_ROUND_TRIP)
         self._at_most = seconds if self._at_most is None else min(self._at_most, seconds)
-        self.rate_out = _smoothed(self.rate_out, self._rate(size, seconds))
+        self.rate_out = self._rate(self.rate_out, size, seconds)
         aim = PART_SECONDS + self._way
         queued = max(seconds - (self.least or 0.0), aim / MOST_GROWTH_OF_BURST)
         wanted = size * aim / queued
@@ -454,7 +463,7 @@ class LinkEstimate:
 
     def unanswered(self, sent: int = 0) -> None:
         """A request of `sent` bytes got no answer in time. The next waits twice as long."""
-        self.silences += 1
+        self.timeouts += 1
         self.loss += (1 - self.loss) / 16
         if sent > SMALL:
             self.lost()
@@ -470,7 +479,7 @@ class LinkEstimate:
 
     def anew(self) -> None:
         """The peer has a new session, perhaps on another way: its round trip is unknown."""
-        self.round_trip, self.variation, self._at_most, self.silences = None, 0.0, None, 0
+        self.round_trip, self.variation, self._at_most, self.timeouts = None, 0.0, None, 0
         self._recent.clear()
 
     def _sample(self, seconds: float) -> None:
@@ -481,13 +490,12 @@ class LinkEstimate:
             self.variation += (abs(seconds - self.round_trip) - self.variation) / 4
             self.round_trip += (seconds - self.round_trip) / 8
 
-    def _rate(self, size: int, seconds: float) -> float:
-        """The rate of a message that took so many seconds, a round trip included."""
-        return size / max(seconds - (self.least or 0.0), seconds / 4)
-
-
-def _smoothed(before: float | None, now: float) -> float:
-    return now if before is None else before + (now - before) / 4
+    def _rate(self, before: float | None, size: int, seconds: float) -> float | None:
+        """The smoothed rate, with a message that took so many seconds, a round trip included."""
+        took = max(seconds - (self.least or 0.0), seconds / 4)
+        if size < TELLING and took < TELLING_SECONDS:
+            return before
+        return size / took if before is None else before + (size / took - before) / 4
 
 
 class LinkEstimates:
@@ -517,6 +525,11 @@ class LinkEstimates:
         else:
             self._links.move_to_end(node_id)
         return link
+
+    def only_try(self, node_id: str, first: float) -> float:
+        """Seconds to wait for the answer to a request of a few kilobytes that is not repeated. `first`: as of `timeout`."""
+        link = self._links.get(node_id) or LinkEstimate()
+        return max(first, (1 << FIRST_DOUBLINGS) * link.timeout(first)) + 2 * PART_SECONDS
 
     def get(self, node_id: str) -> LinkEstimate | None:
         """The link to a peer, if it was measured."""

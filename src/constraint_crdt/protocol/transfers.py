@@ -34,7 +34,7 @@ the definitions of 2,000 constraints 11 % smaller: not enough for a dependency.
 
 import zlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -110,6 +110,7 @@ def unpack(packed: bytes, size: int) -> bytes:
 class _Transfer:
     __slots__ = (
         "active_at",
+        "answered",
         "asked",
         "basis",
         "chunks",
@@ -136,6 +137,8 @@ class _Transfer:
         """The first missing slice."""
         self.asked = 0
         """The slice asked for last; the first slice comes without a question."""
+        self.answered = True
+        """A part came that begins as the last question asked for: the burst of an earlier question asks for nothing."""
         self.active_at: float | None = None
         """When a part came, or was asked for. None: nothing is under way."""
         self.tries = 0
@@ -152,7 +155,8 @@ class _Transfer:
                 self.stored += len(chunk) + PART_BYTES
         while self.missing in self.chunks:
             self.missing += 1
-        self.active_at = None if part.pause else at
+        self.answered = self.answered or part.index == self.asked
+        self.active_at = None if part.pause and self.answered else at
         return self.stored - before
 
     def held(self) -> bytes:
@@ -164,7 +168,7 @@ class _Transfer:
 
 
 class InboundTransfers:
-    """Incomplete transfers by sender. `len` is their number."""
+    """Incomplete transfers by sender. `len` is their number, and `in` is of the node ids of senders."""
 
     def __init__(self, max_bytes: int) -> None:
         """`max_bytes`: the bound on the memory of all of them."""
@@ -176,6 +180,9 @@ class InboundTransfers:
 
     def __len__(self) -> int:
         return len(self._transfers)
+
+    def __contains__(self, sender: object) -> bool:
+        return sender in self._transfers
 
     def add(self, part: Part, basis: Sequence[ClockMark] = (), at: float | None = None) -> bytes | None:
         """Keep a part; returns the whole message after its last part, else None. `basis`: see the method of that name. `at`: now.
@@ -243,13 +250,13 @@ class InboundTransfers:
             self.drop(sender.node_id)
             return None
         advanced = transfer.missing > transfer.asked
-        if not (advanced or anew):
+        if not anew and not (advanced and transfer.answered):
             return None
         transfer.tries = 0 if advanced else transfer.tries + 1
         if transfer.sender != sender or transfer.tries >= STALLED:
             self.drop(sender.node_id)
             return None
-        transfer.asked, transfer.active_at = transfer.missing, at
+        transfer.asked, transfer.active_at, transfer.answered = transfer.missing, at, at is None
         return transfer.transfer, transfer.missing
 
     def give_up(self, sender: Replica, name: bytes) -> bool:
@@ -398,7 +405,7 @@ class _Kept:
 
 
 class OutboundTransfers:
-    """Messages being sent in parts, by peer. `len` is their number."""
+    """Messages being sent in parts, by peer. `len` is their number, and `in` is of the node ids of peers."""
 
     def __init__(self, limits: Limits, links: LinkEstimates) -> None:
         """`limits`: bounds the size of a burst and the memory of kept messages. `links`: the rates of peers, and the time."""
@@ -410,6 +417,9 @@ class OutboundTransfers:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._kept
 
     def encoded(self, message: GossipMessage, reader: Replica | None, max_bytes: int) -> list[bytes]:
         """The message as bytes, or its first burst of parts; the rest is kept for `reader`.
@@ -452,15 +462,16 @@ class OutboundTransfers:
         kept.arrived = max(arrived, kept.arrived)
         return self._burst(kept, again=new <= 0)
 
-    def again(self, reader: Replica, theirs: ClockMark) -> list[Part] | None:
+    def again(self, reader: Replica, theirs: ClockMark, serves: Callable[[ClockMark], bool]) -> list[Part] | None:
         """The burst to go on with for a peer that asks for everything above its clock again; None if no message for this clock is
-        kept, or there is no time. (A Sync is for any clock.)
+        kept, or there is no time. A Sync is for any clock that no Delta serves.
         """
         kept = self._kept.get(reader.node_id)
         if self._links.at is None or kept is None or kept.reader != reader:
             return None
         message = kept.cut.message
-        return self._burst(kept, again=True) if message.basis == theirs or isinstance(message, Sync) else None
+        fits = not serves(theirs) if isinstance(message, Sync) else message.basis == theirs
+        return self._burst(kept, again=True) if fits else None
 
     def is_sending(self, reader: Replica, seconds: float) -> bool:
         """True if parts of a message were sent to this life of a peer less than so many seconds ago. False without a time."""

@@ -9,7 +9,8 @@ program around the node, delays gossip and answers by as much.
 
 import asyncio
 import time
-from collections.abc import Sequence, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
@@ -19,6 +20,7 @@ from constraint_crdt.crdt.cells import REMOVE
 from constraint_crdt.crdt.clock import SECOND, VectorClock
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.errors import ConstraintCrdtError, UnknownName
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.evidence import Convergence
 from constraint_crdt.insight.explain import state_here, violated_nodes
 from constraint_crdt.insight.history import DefinitionClock
@@ -33,11 +35,13 @@ from constraint_crdt.operations.constraints import (
     reported_verdict,
 )
 from constraint_crdt.operations.nodes import (
+    LINK_KINDS,
     MOST_LINKS,
     IdentityReport,
     LifeReport,
     LinkProtection,
     LinkReport,
+    LinkState,
     NodeReport,
     RetireReport,
     Status,
@@ -56,11 +60,18 @@ from constraint_crdt.runtime.maintenance import RemovalSweep
 from constraint_crdt.runtime.measurement import LatestMeasurements
 from constraint_crdt.runtime.persistence import Persistence
 from constraint_crdt.store import Life
-from constraint_crdt.transport import Transport
+from constraint_crdt.transport import LinkingTransport, Transport
 from constraint_crdt.types.definition import Addition
 from constraint_crdt.types.nodes import NodeValue
 from constraint_crdt.types.variables import kind_of
 from constraint_crdt.types.verdicts import value_text
+
+
+def link_kinds(transport: Transport) -> Mapping[str, LinkState]:
+    """The names of the peers, each with its link. A transport that makes no links on its own has a direct one to each."""
+    if isinstance(transport, LinkingTransport):
+        return transport.links()
+    return {peer.name: "direct" for peer in transport.peers()}
 
 
 class Answers:
@@ -98,7 +109,7 @@ class Answers:
     def status(self, convergence: Convergence) -> Status:
         """See `Node.status`."""
         gossip, exchanges, fleet = self._gossip, self._exchanges, convergence.report()
-        state, live = gossip.state, exchanges.live
+        state, live, doubt = gossip.state, exchanges.live, gossip.time.doubt
         return Status(
             node=gossip.node_id,
             replica=str(gossip.replica),
@@ -128,15 +139,28 @@ class Answers:
             cells=len(state.rows),
             trouble=self._persistence.trouble,
             clock_alarms=gossip.time.alarms,
-            clock_in_doubt=gossip.time.in_doubt,
+            clock_in_doubt=doubt is not None,
+            clock_correction=None if doubt is None else doubt.offset / SECOND,
+            fleet_time=doubt is not None and doubt.agreed,
+            clock_steps=gossip.time.steps,
+            lost_writes=self._persistence.lost.missing,
             alarms=gossip.alarms,
             repairs=gossip.repairs,
             cells_repaired=gossip.cells_repaired,
             endpoints=tuple(self._transport.endpoints),
             links=self._links,
             slow_links=tuple(slow_links(gossip.links, live)[:MOST_LINKS]),
+            linked=self._linked(),
             uptime=time.monotonic() - self._began,
         )
+
+    def _linked(self) -> dict[str, int]:
+        """The number of other nodes in service by their link."""
+        state, kinds = self._gossip.state, link_kinds(self._transport)
+        ended = {self._gossip.node_id} | self._gossip.revoked_nodes
+        names = [name for name in self._names() if name not in ended and name not in state.retirements]
+        found = Counter(kinds.get(name, "none") for name in names)
+        return {kind: found[kind] for kind in LINK_KINDS if found[kind]}
 
     def constraints(self, ids: Sequence[str] | None = None) -> list[ConstraintReport]:
         """See `Node.constraints`."""
@@ -162,7 +186,9 @@ class Answers:
         """See `Node.nodes`."""
         described = self._gossip.state.nodes
         revoked = self._gossip.revoked_nodes
-        return [self._node(name, described.get(name), convergence, revoked) for name in (self.names if names is None else names)]
+        kinds = link_kinds(self._transport)
+        wanted = self.names if names is None else names
+        return [self._node(name, described.get(name), convergence, revoked, kinds.get(name, "none")) for name in wanted]
 
     def variable_ids(self, node: str | None, name: str | None) -> list[str]:
         """See `Node.variable_ids`."""
@@ -175,7 +201,7 @@ class Answers:
 
     def variables(self, ids: Sequence[str]) -> list[VariableReport]:
         """See `Node.variables`."""
-        now = time.monotonic_ns()
+        now = steady_ns()
         places = [(node, name) for node, _, name in (id_.rpartition("/") for id_ in ids)]
         reports = [self._variable(node, name, now) for node, name in places]
         return [report for report in reports if report is not None]
@@ -257,6 +283,7 @@ class Answers:
             node=name,
             live=name in self._exchanges.live,
             done=name in gossip.state.retirements,
+            by=gossip.state.retirements.by(name),
             lives={str(replica): seq for replica, seq in sorted(lives.items())},
             satisfied=counts.satisfied,
             violations=counts.violated,
@@ -275,7 +302,9 @@ class Answers:
             return self._frontier.covered_by({})
         return mark == mine or self._frontier.covered_by(mark.entries)
 
-    def _node(self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str]) -> NodeReport:
+    def _node(
+        self, name: str, described: NodeValue | None, convergence: Convergence, revoked: Set[str], link: LinkState
+    ) -> NodeReport:
         gossip, state = self._gossip, self._gossip.state
         me = name == gossip.node_id
         counts = state.metrics.node(name)
@@ -292,8 +321,9 @@ class Answers:
             clock_offset=None if me or (offset := gossip.time.offset(name)) is None else offset / SECOND,
             retired=name in state.retirements,
             revoked=name in revoked,
+            link="" if me or name in state.retirements else link,
             convergence=None if me or name in state.retirements else convergence.peer(name),
-            link=None if me else link_report(gossip.links, name),
+            measured=None if me else link_report(gossip.links, name),
         )
 
     def _constraint(self, id_: str, additions: Sequence[Addition]) -> ConstraintReport:

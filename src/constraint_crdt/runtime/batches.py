@@ -66,7 +66,8 @@ def needs_expressions(changes: Sequence[BatchChange]) -> bool:
 def apply_changes(gossip: GossipNode, changes: Sequence[BatchChange], *, at: int | None = None) -> list[BatchResult]:
     """Apply a batch whose definitions were checked. `at`: when its constraints are said to have been added, ns since the epoch.
 
-    Raises `ConstraintCrdtError` or `BatchError`; then nothing has changed.
+    Raises `ConstraintCrdtError`, `ClockInDoubt` for an end where the node does not know the time, or `BatchError`; then nothing has
+    changed.
     """
     with gossip.time.held():  # nothing expires between the dry run and the writes
         sums = _Rehearsal(gossip).run(changes)
@@ -142,6 +143,7 @@ class _Rehearsal:
 
     def __init__(self, gossip: GossipNode) -> None:
         self._state = gossip.state
+        self._local = gossip.local
         self._replica = gossip.replica
         self._active: dict[str, bool] = {}
         self._before: dict[str | None, tuple[int, int]] = {}
@@ -172,6 +174,9 @@ class _Rehearsal:
         return self._sums
 
     def _check_end(self, index: int, change: AddConstraint) -> None:
+        if change.ttl is None and change.until is None:
+            return
+        self._local.check_clock()
         try:
             expiry_time(change.ttl, change.until, self._state.now())
         except ConstraintCrdtError as error:

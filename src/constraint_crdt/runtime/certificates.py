@@ -314,8 +314,9 @@ class Certificates:
         operators = self._operators()
         for peer in sorted(self._transport.peers()):
             if peer.name in operators:
+                timeout = self._gossip.links.only_try(peer.name, self._settings.request_timeout)
                 with contextlib.suppress(Unreachable):
-                    for answer in (await self._transport.request(peer, request, self._settings.request_timeout))[:1]:
+                    for answer in (await self._transport.request(peer, request, timeout))[:1]:
                         yield answer
 
     def _operators(self) -> set[str]:

@@ -14,8 +14,9 @@ back within a transfer. A transfer may change more constraints than can be publi
   once. The definitions at the time of `take` are compared with the last published ones, so an undone change is not published.
 
 An expiry is published once. The time of a node may go back a little (a fast peer was lost), so that an expired constraint is in
-force again for a moment: neither this nor the second expiry is published. An extension is published, because the definition
-differs.
+force again for a moment: neither this nor the second expiry is published. Where the time went back by more than the bound on the
+skew of clocks (a wrong clock was set right), the constraint is published as added. An extension is published, because the
+definition differs. An addition that had ended before it was heard of is published as an expiry, with this in its detail.
 
 The audit: an entry after a change of constraints or membership tells its actor. The actor is that of `acting_as`, else that of the
 node.
@@ -32,6 +33,7 @@ from functools import cache
 from typing import NamedTuple, Protocol
 
 from constraint_crdt.crdt.cells import Cell
+from constraint_crdt.crdt.clock import DEFAULT_MAX_SKEW, SECOND
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError, WritesRefused
 from constraint_crdt.expression.judgement import Turn
@@ -78,6 +80,11 @@ class NodeChange(NamedTuple):
     turns: Sequence[Turn] = ()
 
     @property
+    def heard(self) -> Sequence[tuple[str, int]]:
+        """Nodes that the peer of the message hears, each with the ms since then."""
+        return () if self.result is None else self.result.heard
+
+    @property
     def diverged(self) -> bool:
         """True if the message showed this node's clock and another state."""
         return self.result is not None and self.result.diverged
@@ -109,8 +116,10 @@ class ChangeFeed:
         self._disk = disk
         self._actor = actor
         self._subscribers: dict[ChangeOrigin, list[Subscriber]] = {origin: [] for origin in ChangeOrigin}
-        self.definitions = DefinitionChanges(gossip.state)
+        self.definitions = DefinitionChanges(gossip.state, gossip.local.time.max_skew)
         """The constraints whose definitions changed."""
+        self.held = False
+        """The node writes nothing of its own accord yet: it has met no peer since it resumed its life, see `lifecycle`."""
         self.written_bytes = 0
         """Bytes of the cells written by this node since the start."""
 
@@ -121,8 +130,8 @@ class ChangeFeed:
 
     @property
     def writable(self) -> bool:
-        """True if the node can write its measurements: the store takes writes, and its role and its key allow it."""
-        return self._disk.trouble is None and self._local.may_count
+        """True if the node can write its measurements: the store takes writes, its role and key allow it, and it is not `held`."""
+        return not self.held and self._disk.trouble is None and self._local.may_count
 
     # --- changes -----------------------------------------------------------------------------------------------------
 
@@ -220,7 +229,10 @@ class DefinitionChange(NamedTuple):
 class DefinitionChanges:
     """Follows the definitions of a state."""
 
-    def __init__(self, state: ConstraintState) -> None:
+    def __init__(self, state: ConstraintState, max_skew: int = DEFAULT_MAX_SKEW) -> None:
+        """`max_skew`: the bound on the skew of clocks, in ns."""
+        self._now_by = state.now
+        self._max_skew = max_skew
         self._constraints = state.constraints
         self._rows = state.rows
         self._subscribers: list[Callable[[Collection[str]], None]] = []
@@ -272,8 +284,10 @@ class DefinitionChanges:
             if before != after:
                 self._waiting[id_] = after
                 changed.append(id_)
-            elif after is None and id_ in self._expired and not self._constraints.expired(id_):
-                del self._expired[id_]
+            elif after is None and not self._constraints.expired(id_):
+                self._expired.pop(id_, None)
+            elif after is None and id_ not in self._expired:
+                self._waiting[id_] = None  # had ended before it came
         self._notify(changed)
         return len(changed)
 
@@ -324,26 +338,39 @@ class DefinitionChanges:
         if after is None if isinstance(settled, Cell) else after != settled:
             self._notify((id_,))  # its time ended since
         if after == before:
-            if after is None and not self._constraints.expired(id_):
-                self._expired.pop(id_, None)
-            return None
+            return self._ended(id_, None) if after is None else None
         if after is None:
             del self._listed[id_]
             return self._ended(id_, before)
         self._listed[id_] = after
         if before is None and self._expired.get(id_) == after:
-            return None
+            if not self._lasts(now):
+                return None
+            del self._expired[id_]
         return DefinitionChange(EventKind.ADDED if before is None else EventKind.CHANGED, id_, now[0].when or "")
 
+    def _lasts(self, definitions: Sequence[Definition]) -> bool:
+        """True if one of these is in force for longer than two clocks may differ."""
+        by = self._now_by() + self._max_skew
+        return any(each.expires_at is None or each.expires_at > by for each in definitions)
+
     def _ended(self, id_: str, before: int | None) -> DefinitionChange | None:
-        if not self._constraints.expired(id_):
+        """`before`: None if it was not in force."""
+        over = self._constraints.expired(id_)
+        if not over:
             self._expired.pop(id_, None)
-            return DefinitionChange(EventKind.REMOVED, id_, "")
+            return None if before is None else DefinitionChange(EventKind.REMOVED, id_, "")
         told = self._expired.get(id_)
-        if told == before or before is None:
+        late = self._now_by() - max(each.definition.expires_at or 0 for each in over)
+        if told == before if before is not None else told is not None or late <= self._max_skew:
             return None
-        self._expired[id_] = before
-        return DefinitionChange(EventKind.EXPIRED, id_, "")
+        self._expired[id_] = before or hash(tuple(dict.fromkeys([each.definition for each in over])))
+        if late <= self._max_skew:
+            return DefinitionChange(EventKind.EXPIRED, id_, "")
+        writers = ", ".join(sorted({each.dot.replica.node_id for each in over}))
+        return DefinitionChange(
+            EventKind.EXPIRED, id_, f"it had ended {late // SECOND} s before, by this node's time; written by {writers}"
+        )
 
 
 ACTOR: ContextVar[str | None] = ContextVar("actor", default=None)

@@ -13,7 +13,6 @@ Rules kept here:
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from constraint_crdt.crdt.clock import SECOND
@@ -21,6 +20,7 @@ from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression.cel import Measurements, assembled, coerced
 from constraint_crdt.expression.evaluation import Evaluation
 from constraint_crdt.expression.judgement import Judge, Values
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.history import NodeRates
 from constraint_crdt.model import VerdictState
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -92,7 +92,7 @@ class Evaluator:
         self._judging = asyncio.Lock()
         self._checks = 0
         self._described: int | None = None
-        self._began = time.monotonic_ns()
+        self._began = steady_ns()
         self._ticked: int | None = None
 
     def begin(self) -> None:
@@ -115,15 +115,15 @@ class Evaluator:
 
     def since(self, id_: str) -> int | None:
         """The begin of the verdict state of a constraint, in ns since the epoch; of a violation, the first violated evaluation."""
-        return self.judge.since(id_, time.monotonic_ns())
+        return self.judge.since(id_, steady_ns())
 
     def verdict(self, id_: str) -> NodeVerdict | None:
         """The verdict on a constraint, with the values and the margin; None as for `last`."""
-        return self.judge.verdict(id_, time.monotonic_ns())
+        return self.judge.verdict(id_, steady_ns())
 
     def times(self, id_: str) -> tuple[int, int, int]:
         """The time satisfied, violated and unknown of a constraint, in ms, that this node did not write yet."""
-        return self.judge.times(id_, time.monotonic_ns())
+        return self.judge.times(id_, steady_ns())
 
     @property
     def violated(self) -> int:
@@ -149,7 +149,7 @@ class Evaluator:
         """
         async with self._judging:  # samples are judged in their order, each with the values of its time
             self._renew_some()  # so that a sample just after an addition counts for the constraint
-            now = time.monotonic_ns()
+            now = steady_ns()
             self._measurements.put(values, now, source)
             await self._judge(self.judge.readers(values), now)
         await self._verdicts.tell()
@@ -159,7 +159,7 @@ class Evaluator:
         await self.renew()
         self._checks += 1
         async with self._judging:
-            evaluations = await self._judge(self.judge.ids, time.monotonic_ns(), _Given(self._measurements, values))
+            evaluations = await self._judge(self.judge.ids, steady_ns(), _Given(self._measurements, values))
         await self._verdicts.tell()
         return evaluations
 
@@ -182,15 +182,15 @@ class Evaluator:
     async def tick(self) -> None:
         """Look at the constraints that time moves."""
         async with self._judging:
-            now = time.monotonic_ns()
+            now = steady_ns()
             if self._ticked is not None and now - self._ticked > self._suspended:
                 self.judge.suspend(self._ticked)
                 await self._look(self.judge.ids, now)
             await self._age(now)
             await self._look(self.judge.take_checked(), now)
-            self.judge.look(time.monotonic_ns())
+            self.judge.look(steady_ns())
             self._publish()
-            self._ticked = time.monotonic_ns()
+            self._ticked = steady_ns()
         self._verdicts.take_over()
         await self._verdicts.tell()
         self._describe(now)
@@ -221,7 +221,7 @@ class Evaluator:
         """Read and judge some new and redefined constraints. False if there are none."""
         ids = self.judge.stale(RENEWED_AT_ONCE)
         if ids:
-            now = time.monotonic_ns()
+            now = steady_ns()
             fresh = self.judge.renew(ids, now)
             spans = self.judge.take_spans()
             if spans is not None:
@@ -285,7 +285,7 @@ class Evaluator:
     async def write_times(self) -> None:
         """Write the time satisfied, violated and unknown of each constraint."""
         async with self._judging:
-            now = time.monotonic_ns()
+            now = steady_ns()
             await self._age(now)
             times = self.judge.take_times(now) if self._feed.writable else {}
         if times:
@@ -338,7 +338,7 @@ class _VerdictCells:
         told, evaluation = self._told[id_], self._judge.evaluation(id_)
         if told is None or evaluation is None or evaluation.state is not told[0]:
             return True
-        since, error = self._judge.since(id_, time.monotonic_ns()), SAME_SPELL if id_ in self._recalled else 0
+        since, error = self._judge.since(id_, steady_ns()), SAME_SPELL if id_ in self._recalled else 0
         return told[0] is not VerdictState.HOLDS and (since is None or abs(since - told[1]) > error)
 
     def _wait(self, id_: str) -> None:
@@ -392,7 +392,7 @@ class _VerdictCells:
 
     async def tell_waiting(self, *, final: bool) -> None:
         """Write the verdicts that wait. `final`: those beyond their rate as well."""
-        now = time.monotonic_ns()
+        now = steady_ns()
         self._paced = {id_: until for id_, until in self._paced.items() if until > now and not final}
         await self._write(list(self._waiting))
 
@@ -400,7 +400,7 @@ class _VerdictCells:
         for start in range(0, len(ids), TOLD_TOGETHER):
             if start:
                 await asyncio.sleep(0)
-            now = time.monotonic_ns()
+            now = steady_ns()
             due = [id_ for id_ in ids[start : start + TOLD_TOGETHER] if self._is_due(id_, now)]
             if due and self._feed.writable:
                 self._put({id_: self._judge.verdict(id_, now) for id_ in due}, now)

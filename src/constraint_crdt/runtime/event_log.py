@@ -306,6 +306,10 @@ class EventPublisher:
             _log.error("writes are refused: %s", trouble)
             self.publish(EventKind.TROUBLE, detail=trouble)
 
+    def rolled_back(self, sentence: str) -> None:
+        """Publish a finding on lost writes."""
+        self.publish(EventKind.ROLLED_BACK, node=self._gossip.node_id, detail=sentence)
+
     async def run(self) -> None:
         """Publish the changes left over by the first turn, in further turns of the loop. Never returns."""
         while True:

@@ -6,7 +6,8 @@ Rules of exchanges:
   `request_timeout`, goes on beside the next ones: a slow link, a silent peer and a large transfer hold up nobody else. There is one
   exchange with a peer at a time.
 - A peer is live from its first message or answer until it leaves or fails. The transport's list of peers is only a hint, but a node
-  outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever.
+  outside of it is not live: a message read before its sender left, and merged after that, would keep the sender live for ever. Nor
+  is a retired node, which may run and speak on: nothing waits for it.
 - A change is pushed at once, to more peers in a larger fleet. The rate of pushes is bounded, so that each node can answer the
   pushes of all others. Rounds bring missed changes, at one interval for all sizes: each node begins a round and answers a round on
   average, and rounds keep the clocks of peers known (see `crdt.clock`).
@@ -43,6 +44,7 @@ import msgspec
 
 from constraint_crdt.crdt.limits import DEFAULT_LIMITS, MESSAGE_BYTES
 from constraint_crdt.errors import ConstraintCrdtError
+from constraint_crdt.insight.history import MessageSizes, SizeLimit
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import Delta, GossipMessage, Part, Resume, Sync
@@ -206,7 +208,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Talk:
+class _Exchange:
     """An exchange under way."""
 
     peer: Peer
@@ -214,6 +216,14 @@ class _Talk:
     waiting: list[GossipMessage]
     """The messages to send next."""
     said: int = 0
+    tried: int = 0
+    """Tries of the first of these messages so far."""
+    until: float | None = None
+    """The end of its turn, in which no other exchange begins; None beside others."""
+
+
+class _TurnOver(Exception):
+    """A request got no answer within the turn of its exchange, which goes on beside others."""
 
 
 Received = Callable[[str, GossipResult], object]
@@ -270,6 +280,7 @@ class ExchangeLoop:
         """Bytes of cells from peers new here."""
         self.receipts = Receipts()
         """The receipts of the exchanges begun here."""
+        self._sizes = MessageSizes()
 
     @property
     def live(self) -> Set[str]:
@@ -280,6 +291,11 @@ class ExchangeLoop:
     def refused(self) -> int:
         """Messages refused, here and by the transport."""
         return self._refused + self._transport.refused
+
+    @property
+    def size_limits(self) -> Sequence[SizeLimit]:
+        """The peers that only short messages reach. O(peers)."""
+        return tuple(self._sizes.limits(asyncio.get_running_loop().time()))
 
     async def answer(self, payload: bytes, sender: Peer | None = None) -> list[bytes]:
         """Handle a request of a peer. Returns the replies. `sender`: the proven sender, if the transport proves one."""
@@ -301,14 +317,20 @@ class ExchangeLoop:
         if not self._is_listed(peer.name):
             self._live.discard(peer.name)
 
+    def round_trip(self, peer: Peer) -> float | None:
+        """The round-trip time of a peer in seconds; None before its first answer."""
+        return self._selector.round_trip(peer)
+
     def push(self) -> None:
         """Push the changes of the state soon."""
         self._dirty.set()
 
     def changed(self, change: NodeChange) -> None:
-        """Push a change marked for it. See `ChangeFeed`."""
+        """Push a change marked for it, and count no retired node as live. See `ChangeFeed`."""
         if change.push:
             self._dirty.set()
+        if change.state_changed and self._gossip.state.retirements:
+            self._live -= {name for name in self._live if name in self._gossip.state.retirements}
 
     async def run_rounds(self, every: float) -> None:
         """Exchange with a peer every `every` seconds, with a jitter of 20 %. Never returns."""
@@ -359,6 +381,11 @@ class ExchangeLoop:
         outcome = await self._begin(peer)
         return outcome if isinstance(outcome, bool) else await outcome
 
+    async def finish(self) -> None:
+        """Wait for the exchanges that go on beside others."""
+        if self._aside:
+            await asyncio.wait(self._aside.values())
+
     async def close(self) -> None:
         """End the exchanges that go on beside others."""
         for task in (tasks := list(self._aside.values())):
@@ -376,13 +403,15 @@ class ExchangeLoop:
             loop = asyncio.get_running_loop()
             self._gossip.links.at = begun = loop.time()
             self.begun += 1
-            talk = _Talk(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
+            exchange = _Exchange(peer, ExchangeReceipt(peer=peer.name), [self._gossip.begin(peer.name)])
             quick = self._is_quick(peer)
             if quick:  # the usual case: without a task
-                outcome = await self._go_on(talk, until=begun + TURN * self._timeout)
+                exchange.until = begun + TURN * self._timeout
+                outcome = await self._go_on(exchange)
                 if outcome is not None:
                     return outcome
-            task = self._aside[peer] = loop.create_task(self._finish(talk), name="exchange")
+                exchange.until = None
+            task = self._aside[peer] = loop.create_task(self._finish(exchange), name="exchange")
             task.add_done_callback(lambda done: self._done(peer, done))
             if not quick:
                 try:
@@ -395,7 +424,7 @@ class ExchangeLoop:
     def _is_quick(self, peer: Peer) -> bool:
         """True if an exchange with a peer is usually over within its turn."""
         link = self._gossip.links.get(peer.name)
-        if link is None or link.round_trip is None or link.silences:
+        if link is None or link.round_trip is None or link.timeouts:
             return False
         least = min(link.rate_in or FAST, link.rate_out or FAST)
         return least >= FAST and link.timeout(self._timeout) <= TURN * self._timeout
@@ -411,83 +440,94 @@ class ExchangeLoop:
         elif done.result() and self._gossip.tracker.hash(peer.name) != self._gossip.state.rows.state_hash:
             self._dirty.set()  # something changed meanwhile, or a large transfer has to go on
 
-    async def _finish(self, talk: "_Talk") -> bool:
-        return bool(await self._go_on(talk))
+    async def _finish(self, exchange: "_Exchange") -> bool:
+        return bool(await self._go_on(exchange))
 
-    async def _go_on(self, talk: "_Talk", until: float | None = None) -> bool | None:
-        """Carry an exchange on: to its end, or between two messages after the time `until`; None then."""
-        peer, receipt, ended = talk.peer, talk.receipt, True
+    async def _go_on(self, exchange: "_Exchange") -> bool | None:
+        """Carry an exchange on, to its end; or to the end of its turn, and return None then."""
+        peer, receipt, ended = exchange.peer, exchange.receipt, True
         try:
-            while talk.waiting:
-                if until is not None and asyncio.get_running_loop().time() > until:
+            while exchange.waiting:
+                if exchange.until is not None and asyncio.get_running_loop().time() > exchange.until:
                     ended = False
                     return None
-                if not await self._say(talk):
+                if not await self._say(exchange):
                     break
+        except _TurnOver:
+            ended = False
+            return None
         except Unreachable as error:
             self.failed += 1
+            self._gossip.break_off(peer.name)
             self._rest(peer, str(error))
             return False
         finally:
             if ended:
-                self._gossip.break_off(peer.name)
                 self.receipts.keep(receipt)
         self._resting.pop(peer, None)
         self.completed += 1
         receipt.completed = True
         return True
 
-    async def _say(self, talk: "_Talk") -> bool:
+    async def _say(self, exchange: "_Exchange") -> bool:
         """Send the next message of an exchange, and take the answers. Returns False if the exchange is too long."""
-        peer, message = talk.peer, talk.waiting.pop(0)
-        talk.said += not isinstance(message, Part) or message.pause  # a burst counts once
-        if talk.said > LONGEST_EXCHANGE:
+        peer, message = exchange.peer, exchange.waiting.pop(0)
+        exchange.said += not isinstance(message, Part) or message.pause  # a burst counts once
+        if exchange.said > LONGEST_EXCHANGE:
             _log.info("broke off an exchange with %s after %d messages: it goes on in the next", peer.name, LONGEST_EXCHANGE)
             return False
-        talk.receipt.tell(message)
+        exchange.receipt.tell(message)
         self._gossip.links.at = asyncio.get_running_loop().time()
         payloads = self._gossip.encoded(message, peer.name)
         await self._durable()
         for data in payloads:
-            for reply in await self._request(talk, message, data):
-                talk.waiting += self._take(talk, reply)
+            for reply in await self._request(exchange, message, data):
+                exchange.waiting += self._take(exchange, reply)
         return True
 
-    def _take(self, talk: "_Talk", reply: bytes) -> list[GossipMessage]:
+    def _take(self, exchange: "_Exchange", reply: bytes) -> list[GossipMessage]:
         """Merge an answer. Returns the responses."""
-        talk.receipt.received += len(reply)
+        exchange.receipt.received += len(reply)
         before = self.learned_bytes
-        responses = self._receive(reply, talk.peer)[1]
-        talk.receipt.learned += self.learned_bytes - before
+        responses = self._receive(reply, exchange.peer)[1]
+        exchange.receipt.learned += self.learned_bytes - before
         return responses
 
-    async def _request(self, talk: "_Talk", message: GossipMessage, data: bytes) -> list[bytes]:
-        peer, name, clock = talk.peer, talk.peer.name, asyncio.get_running_loop()
-        repeats = 0 if peer in self._resting else REPEATS
+    async def _request(self, exchange: "_Exchange", message: GossipMessage, data: bytes) -> list[bytes]:
+        peer, name, clock = exchange.peer, exchange.peer.name, asyncio.get_running_loop()
+        repeats = 0 if peer in self._resting else REPEATS - exchange.tried
+        exchange.tried = 0
         link = self._gossip.links.of(name)
         expected = 0 if self._gossip.tracker.hash(name) == self._gossip.state.rows.state_hash else MESSAGE_BYTES
         if isinstance(message, Resume):
             expected = DEFAULT_LIMITS.burst_bytes
         while True:
             patience = link.timeout(self._timeout, len(data), expected, last=not repeats)
-            talk.receipt.sent += len(data)
+            exchange.receipt.sent += len(data)
             self.sent += 1
             begun = clock.time()
             try:
                 replies = await self._transport.request(peer, data, patience)
             except Unreachable as error:
+                self._sizes.requested(name, len(data), clock.time(), answered=False)
                 if clock.time() - begun >= patience / 2:
                     link.unanswered(len(data))
                 for reply in error.replies:
-                    self._take(talk, reply)
+                    self._take(exchange, reply)
                 if not repeats or peer not in self._transport.peers():
                     raise
-                if error.replies and isinstance(message, Resume):  # less is left to ask for
-                    (data,) = self._gossip.encoded(self._gossip.begin(name), name)
                 repeats -= 1
                 self.repeated += 1
+                if error.replies and not isinstance(message, Part):  # less is left to ask for
+                    exchange.waiting.insert(0, self._gossip.begin(name))
+                    return []
+                if exchange.until is not None and clock.time() >= exchange.until and not isinstance(message, Part):
+                    exchange.tried, exchange.said = REPEATS - repeats, exchange.said - 1
+                    exchange.waiting.insert(0, message)
+                    raise _TurnOver from None
                 continue
             seconds = clock.time() - begun
+            self._sizes.requested(name, len(data), clock.time(), answered=True)
             link.answered(seconds, len(data), sum(map(len, replies)))
             if peer in self._transport.peers():  # else `gone` was called meanwhile, and this would stay for ever
                 self._selector.answered(peer, seconds)
@@ -498,15 +538,18 @@ class ExchangeLoop:
         rows = self._gossip.state.rows
         self._gossip.links.at = asyncio.get_running_loop().time()
         self.received += 1
-        known = rows.clock_entries
+        known = rows.clock_mark
         try:
             message, result = self._gossip.hear(payload, sender.name if sender is not None else None)
         except ConstraintCrdtError as error:
             self._refuse(str(error))
             return "", []
         name = message.node.node_id
-        if name not in self._live and name != self._gossip.node_id and self._is_listed(name):
+        no_news = name in self._live or name == self._gossip.node_id or name in self._gossip.state.retirements
+        if not no_news and self._is_listed(name):
             self._live.add(name)
+            for peer in [peer for peer in self._resting if peer.name == name]:
+                del self._resting[peer]  # a way has come back, and most likely the other one
         if result.state_changed:
             self.learned_bytes += sum(len(cell.data) for run in rows.since(known) for cell in run.cells)
         self._received(name, result)

@@ -4,14 +4,17 @@ To be read from top to bottom. `Runtime.__init__` makes the parts, each from par
 of changes in their order. `start` and `stop` state the order of the node's life, and `_begin_tasks` the background tasks with their
 intervals. The public operations are in `node`. All parts belong to the same event loop.
 
-`Membership` is the place of the node in its fleet: arriving and leaving peers, partitions, duplicate names, and the end of a node
-for good. Zenoh does not repair a broken link found by its gossip. Two nodes without a link still receive each other's rows from a
-third node, so a growing row of a node without a link is the sign of a partition. Reopening the session repairs the link, and costs
-a moment of silence. Reopening backs off by doubling, because there may be no route. A node ends for good, with a reason, if
-retired, or if another live node has its name. Of two nodes of the same name the node with the later session ends.
+`Membership` is the place of the node in its fleet: arriving and leaving peers, missing links, duplicate names, and the end of a
+node for good. It names the nodes of the state, with their endpoints, to a transport that makes links on its own
+(`LinkingTransport`), and which of them others give evidence of. With an identity, endpoints are taken from rows of members only.
+Without one, a node whose own endpoints are all on this machine takes no others. An exchange with a peer whose link has come back
+begins at once. A node ends for good, with a reason, if retired, or if another live node has its name. Of two nodes of the same name
+the node with the later session ends. A node whose store says that it was retired hears a peer first, as that may be over: undone,
+or settled otherwise.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
@@ -22,19 +25,21 @@ from typing import TYPE_CHECKING, TypeVar
 from constraint_crdt import __version__
 from constraint_crdt.alerts.engine import LOOK_EVERY, AlertEngine
 from constraint_crdt.alerts.rules import Conditions, Facts
+from constraint_crdt.crdt.clock import STEP
 from constraint_crdt.crdt.replica import Replica
 from constraint_crdt.expression import compile_expression
 from constraint_crdt.gossip import GossipNode as MachineNode
+from constraint_crdt.gossip import steady_ns
 from constraint_crdt.insight.diagnosis import Diagnosis
 from constraint_crdt.insight.evidence import Convergence, Coverage, Evidence
 from constraint_crdt.insight.explain import Explanations, NodeOverview
 from constraint_crdt.insight.history import DefinitionClock, NodeRates
 from constraint_crdt.model import EventKind
 from constraint_crdt.operations.service import Finding
-from constraint_crdt.protocol.authority import Credentials, Fork
+from constraint_crdt.protocol.authority import Credentials, Fork, OwnReplaced
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.protocol.messages import encode_message
-from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics
+from constraint_crdt.runtime.answers import Answers, LoopLag, RuntimeMetrics, link_kinds
 from constraint_crdt.runtime.change_feed import ChangeFeed, ChangeOrigin, NodeChange
 from constraint_crdt.runtime.evaluation import Evaluator
 from constraint_crdt.runtime.event_log import EventPublisher, EventStream, Notices
@@ -44,8 +49,8 @@ from constraint_crdt.runtime.measurement import LatestMeasurements, Probe, Probe
 from constraint_crdt.runtime.persistence import FileRecorder, Persistence, SpellFile, StateFiles, store_path
 from constraint_crdt.runtime.settings import NodeSettings, is_loopback
 from constraint_crdt.runtime.shared import NodeCounters, NodePlato, NodeSketches, NodeTiles
-from constraint_crdt.transport import Peer, Transport, Unreachable
-from constraint_crdt.types.nodes import REVOKE, revoke_value
+from constraint_crdt.transport import LinkingTransport, Peer, Sought, Transport, Unreachable
+from constraint_crdt.types.nodes import NODE, REVOKE, node_value, revoke_value
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -53,7 +58,7 @@ if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.runtime.certificates import Certificates
 
 VIEW_EVERY = 2.0
-"""Seconds between two looks for a partition."""
+"""Seconds between two looks at the nodes to be linked to."""
 
 PURGE_EVERY = 60.0
 FOLD_EVERY = 60.0
@@ -74,8 +79,19 @@ TELL_EVERY = 0.25
 TIMES_EVERY = 60.0
 """Seconds between two writes of the seconds satisfied, violated and unknown. The readings of this node are exact at any time."""
 
+DISK_PATIENCE = 3.0
+"""Seconds for saving a file during stop."""
+
+FIRST_CONTACT = 2.0
+"""Seconds for which a node that resumes its life waits for a peer, which may know more of it, before it writes by itself."""
+
+LOOK_FOR_CONTACT = 0.02
+
 FAREWELL = 0.5
 """Seconds for pushing the last counts during stop."""
+
+HEARING = 10.0
+"""Seconds for which a node that was retired when it stopped waits to hear a peer."""
 
 PAUSE = 1.0
 """Seconds before a background task continues after a fault."""
@@ -86,44 +102,39 @@ _log = logging.getLogger("constraint_crdt.node")
 
 
 PATIENCE = 3
-"""Looks in a row at which a node is missing before the session is reopened."""
+"""Looks at which a writing node is missing before it is told as missed."""
 
-LONGEST_PAUSE = 60
-"""Looks between two reopenings, at most."""
+WRITES_KEPT = 30
+"""Looks for which a write is a sign that a node lives."""
 
 
-class PartitionDetector:
+class MissedNodes:
     """Compares the writing nodes with the live nodes. Call `look` at regular intervals."""
 
     def __init__(self, me: str) -> None:
         self._me = me
         self._seen: dict[Replica, int] = {}
         self._missed: dict[str, int] = {}
-        self._pause = PATIENCE
-        self._wait = 0
+        self._wrote: dict[str, int] = {}
+        """The number of the look at which each missing node had written last."""
+        self._looks = 0
 
     @property
     def missed(self) -> list[str]:
         """The nodes writing, by evidence of others, without being live here for a while."""
         return sorted(name for name, looks in self._missed.items() if looks >= PATIENCE)
 
-    def look(self, clock: Mapping[Replica, int], live: Set[str], revoked: Set[str] = frozenset()) -> list[str]:
-        """The nodes whose absence from `live` calls for reopening the session now; usually none. `revoked` nodes get no link."""
+    def look(self, clock: Mapping[Replica, int], live: Set[str], ended: Set[str] = frozenset()) -> Set[str]:
+        """The nodes that are not live here and wrote lately. `ended` nodes, revoked or retired, get no link. O(rows)."""
         writing = {replica.node_id for replica, seq in clock.items() if self._seen.get(replica, 0) < seq} if self._seen else set()
-        self._seen = dict(clock)
-        for name in live | revoked:
+        self._seen, self._looks = dict(clock), self._looks + 1
+        for name in live | ended:
             self._missed.pop(name, None)
-        for name in writing - live - revoked - {self._me}:
+            self._wrote.pop(name, None)
+        for name in writing - live - ended - {self._me}:
             self._missed[name] = self._missed.get(name, 0) + 1
-        missing = self.missed
-        self._wait -= 1
-        if not missing:
-            self._pause = PATIENCE if not self._missed else self._pause
-            return []
-        if self._wait > 0:
-            return []
-        self._wait, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
-        return missing
+            self._wrote[name] = self._looks
+        return {name for name, look in self._wrote.items() if self._looks - look < WRITES_KEPT}
 
 
 class Membership:
@@ -137,7 +148,7 @@ class Membership:
         exchanges: ExchangeLoop,
         feed: ChangeFeed,
         publisher: EventPublisher,
-        detector: PartitionDetector,
+        missed: MissedNodes,
         diagnosis: Diagnosis,
         once: Callable[[str, Coroutine[object, object, None]], None],
     ) -> None:
@@ -148,13 +159,21 @@ class Membership:
         self._exchanges = exchanges
         self._feed = feed
         self._publisher = publisher
-        self._detector = detector
+        self._missed = missed
+        self._round_trips: dict[str, float] = {}
+        """The last round-trip time of each peer that went, in seconds."""
         self._diagnosis = diagnosis
         self._once = once
         self._over: asyncio.Future[str] | None = None
+        self._described: tuple[str, ...] = ()
+        """The endpoints of this node in its description."""
         self.certificates: Certificates | None = None
         """Answers requests for renewal."""
         self._revoked: Set[str] = frozenset()
+        self._hears = False
+        """The node was retired by its store, and hears whether that is over."""
+        self._came = asyncio.Event()
+        """A peer came, or this node is in service again."""
         self.me: Peer | None = None
         """The session of this node; None before joining the fleet."""
 
@@ -164,6 +183,7 @@ class Membership:
 
     async def join(self) -> None:
         """Open the transport. Raises `TransportError`."""
+        self.seek_peers()
         self.me = await self._transport.open(self._settings.name, self._settings.fleet, self._answer, self._peer_changed)
 
     async def _answer(self, payload: bytes, sender: Peer | None = None) -> Sequence[bytes]:
@@ -175,14 +195,49 @@ class Membership:
         """The transport has a new session of this node."""
         self.me = me
         if self._may_write():
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
+            self._describe_endpoints()
+
+    def hear_of_retirement(self) -> None:
+        """If the store says that this node is retired, find out whether that is over."""
+        if self._gossip.retired_by is not None and not self._hears:
+            self._hears = True
+            self._once("retirement", self._hear_of_retirement())
 
     def describe(self) -> None:
         """Write the software, endpoints and labels of this node, unless retired or revoked."""
+        self.hear_of_retirement()
         self._end_if_retired()
         if self._may_write():
             self._feed.write(self._gossip.vouch)
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints, self._settings.labels))
+            self._described = endpoints = self._transport.endpoints
+            self._feed.write(lambda: self._gossip.describe(__version__, endpoints, self._settings.labels))
+
+    async def _hear_of_retirement(self) -> None:
+        """Hear a peer, then end, or go on if this node is in service again."""
+        gossip = self._gossip
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARING):
+                while gossip.retired_by is not None:
+                    self._came.clear()
+                    peers = [peer for peer in self._transport.peers() if peer.name != gossip.node_id]
+                    if any([await self._exchanges.exchange(peer) for peer in peers]):
+                        break
+                    await self._came.wait()
+        self._hears = False
+        if gossip.retired_by is not None:
+            self._end_if_retired()
+        else:
+            by = ", ".join(gossip.state.retirements.undone_by(gossip.node_id))
+            why = f"{by} undid its retirement" if by else "its retirement does not count"
+            told = f"; {self._unknown_writes()} of its mutations were not known to the node that retired it, and are told now"
+            _log.warning("%s is in service again: %s%s", gossip.node_id, why, told)
+            self.describe()
+
+    def _unknown_writes(self) -> int:
+        """The mutations of this node beyond the ends in its retirements."""
+        rows, name = self._gossip.state.rows, self._gossip.node_id
+        ends = self._gossip.state.retirements.known_ends(name)
+        return sum(max(0, seq - ends.get(life, 0)) for life, seq in rows.clock_entries.items() if life.node_id == name)
 
     def _may_write(self) -> bool:
         local = self._gossip.local
@@ -199,7 +254,8 @@ class Membership:
     def tell_fork(self, fork: Fork) -> None:
         """Two rows of a writer were seen."""
         _log.error("two different rows of %s were seen: it runs twice, or lies; the longer row stands", fork.node)
-        self._publisher.publish(EventKind.FORKED, node=fork.node)
+        detail = f"rows of {fork.replica} up to {fork.seqs[0]} and up to {fork.seqs[1]}"
+        self._publisher.publish(EventKind.FORKED, node=fork.node, detail=detail)
 
     async def over(self) -> str:
         """Wait until this node has to end for good. Returns the reason."""
@@ -210,6 +266,8 @@ class Membership:
     def changed(self, change: NodeChange) -> None:
         """End if a merged message retired or revoked this node. See `ChangeFeed`."""
         if change.state_changed:
+            if self._hears and self._gossip.retired_by is None:
+                self._came.set()
             self._end_if_retired()
             self.shut_out_revoked()
 
@@ -222,16 +280,41 @@ class Membership:
             self._revoked = frozenset(authority.revoked)
             self._once("revocation", certificates.shut_out_revoked(self._exchanges.exchange))
 
-    async def detect_partition(self) -> None:
-        """Reopen the session if writing nodes are not live here."""
-        gossip = self._gossip
-        missing = self._detector.look(gossip.state.rows.clock_entries, self._exchanges.live, gossip.revoked_nodes)
-        if missing:
-            described = gossip.state.nodes
-            endpoints = [endpoint for name in missing if name in described for endpoint in described[name].endpoints]
-            _log.warning("%s hears of %s, but not from them: reopening the session", self._settings.name, ", ".join(missing))
-            await self._transport.reopen(endpoints)
-            self._feed.write(lambda: self._gossip.describe(__version__, self._transport.endpoints))
+    async def look_at_links(self) -> None:
+        """Name the nodes to be linked to, and tell others new addresses of this machine."""
+        self.seek_peers()
+        if self._transport.endpoints != self._described and self._may_write():
+            self._describe_endpoints()
+
+    def seek_peers(self) -> None:
+        """Name the nodes of the state to the transport, with their endpoints. O(nodes)."""
+        gossip, settings = self._gossip, self._settings
+        ended = {gossip.node_id} | gossip.revoked_nodes | set(gossip.state.retirements)
+        writing = self._missed.look(gossip.state.rows.clock_entries, self._exchanges.live, ended)
+        if not isinstance(self._transport, LinkingTransport):
+            return
+        sought: dict[str, Sought] = {}
+        for name, told in self._told_endpoints().items():
+            endpoints = tuple(each for each in told if settings.discover or each in settings.connect)
+            if endpoints and name not in ended:
+                sought[name] = Sought(endpoints, name in writing, self._round_trips.get(name))
+        self._transport.seek(sought)
+
+    def _told_endpoints(self) -> Mapping[str, Sequence[str]]:
+        """The endpoints that each node told and that this node may connect to, of the life with the most writes."""
+        rows, authority = self._gossip.state.rows, self._gossip.authority
+        unproven = frozenset(() if authority is None else authority.unproven)
+        anywhere = self._settings.links != "loopback"
+        cells = sorted(rows.each(NODE), key=lambda cell: rows.seq(cell.replica))
+        return {
+            cell.replica.node_id: [each for each in node_value(cell).endpoints if anywhere or is_loopback(each)]
+            for cell in cells
+            if cell.replica not in unproven
+        }
+
+    def _describe_endpoints(self) -> None:
+        self._described = endpoints = self._transport.endpoints
+        self._feed.write(lambda: self._gossip.describe(__version__, endpoints))
 
     def _peer_changed(self, peer: Peer, up: bool) -> None:
         """A session of a peer came or went."""
@@ -240,20 +323,31 @@ class Membership:
                 self._once("namesake", self._meet_namesake(peer))
             return
         if not up:
+            round_trip = self._exchanges.round_trip(peer)
+            if round_trip is not None:
+                self._round_trips[peer.name] = round_trip
             self._exchanges.gone(peer)
         else:
+            if peer.name in self._round_trips:
+                self._once("return", self._meet_again(peer))
+            self._came.set()
             self._exchanges.push()
             if self.certificates is not None:
                 self._once("renewal", self.certificates.peer_came(peer.name))
         _log.info("%s %s", peer.name, "came" if up else "went")
         self._publisher.publish(EventKind.PEER_UP if up else EventKind.PEER_DOWN, node=peer.name)
 
+    async def _meet_again(self, peer: Peer) -> None:
+        """Exchange with a peer whose link has come back."""
+        await self._exchanges.exchange(peer)
+
     async def _meet_namesake(self, peer: Peer) -> None:
         """Another session has this node's name. If the other session answers, it is no trace of a dead process, and the later
         session ends.
         """
         try:
-            await self._transport.request(peer, encode_message(self._gossip.ping()), self._settings.request_timeout)
+            timeout = self._gossip.links.only_try(peer.name, self._settings.request_timeout)
+            await self._transport.request(peer, encode_message(self._gossip.ping()), timeout)
         except Unreachable:
             return
         name = self._gossip.node_id
@@ -265,14 +359,24 @@ class Membership:
 
     def _end_if_retired(self) -> None:
         by = self._gossip.retired_by
-        if by is not None:
-            self._end(f"node {self._gossip.node_id} was retired by {by}: start it under another name")
+        if by is not None and not self._hears:
+            self._end(self._retirement(by))
         by = self._gossip.revoked_by
         if by is not None:
             self._end(
                 f"the key of node {self._gossip.node_id} was revoked by {by}: make it a new identity, with a new key: delete "
                 f"{self._settings.identity}, and join again by an invitation"
             )
+
+    def _retirement(self, by: str) -> str:
+        name, path, unknown = self._gossip.node_id, store_path(self._settings), self._unknown_writes()
+        said = (
+            f"node {name} was retired by {by}: start it under another name, or, if that was a mistake, run `constraint-crdt retire "
+        )
+        said += f"{name} --undo` on a node in service and start this one again"
+        if unknown and path is not None:
+            said += f"; {by} did not know {unknown} of its mutations: `constraint-crdt export --store {path}` shows them"
+        return said
 
     def _end(self, why: str) -> None:
         if self._over is not None and not self._over.done():
@@ -292,9 +396,10 @@ class Runtime:
         now: Callable[[], int],
         check_call: Callable[[], None],
         actor: str | None,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """`transport`: Zenoh if None. `random` selects peers. `now`: the time in ns since the epoch. `check_call` refuses a write
-        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`.
+        outside of the life, the thread or the loop of the node. `actor`: see `ChangeFeed`. `steady`: see `Edge`.
         """
         self.settings = settings
         self._check_call = check_call
@@ -307,7 +412,8 @@ class Runtime:
         credentials = _credentials(self.identity) if self.identity is not None and signs else None
         self.recorder = FileRecorder(settings.record, settings.record_bytes)
         node = self.recorder.node if settings.record else _gossip_node
-        self.gossip = node(settings, now, credentials)
+        # A program with a clock of its own says itself how that clock is set.
+        self.gossip = node(settings, now, credentials, steady_ns if steady is None and now is time.time_ns else steady)
         self.persistence = Persistence(settings, self.gossip)
         self.feed = ChangeFeed(self.gossip, self.persistence, actor)
         self.transport = transport if transport is not None else _zenoh(settings, self.identity)
@@ -339,17 +445,19 @@ class Runtime:
         # Evidence of peers, and the answers made from it.
         frontier = DefinitionClock(self.gossip.state.rows)
         self.evidence = Evidence(self.gossip, self.exchanges, now)
+        self.gossip.local.asks, self.gossip.local.heard = self.evidence.asks, self.evidence.spoken
         self.coverage = Coverage(self.gossip, self.evidence, self.exchanges, frontier)
         self.explanations = Explanations(self.gossip, self.evidence, self.coverage, self.evaluator, self.rates)
         self.convergence = Convergence(self.gossip, self.evidence)
         self.overview = NodeOverview(self.gossip, self.rates, self.evaluator, self.evidence)
-        self.partitions = PartitionDetector(settings.name)
+        self.missed = MissedNodes(settings.name)
         self.diagnosis = Diagnosis(
-            self.gossip, self.evidence, self.exchanges, self.partitions, self.persistence,
+            self.gossip, self.evidence, self.exchanges, self.missed, self.persistence,
             seeds=settings.connect, max_skew=settings.max_skew, file=store_file, probes=self.probes,
-            measured=lambda: self.measurements.fresh(time.monotonic_ns()),
+            measured=lambda: self.measurements.fresh(steady_ns()),
             links=settings.links, folder=settings.identity,
             listen=settings.listen, endpoints=lambda: self.transport.endpoints, is_loopback=is_loopback,
+            link_kinds=lambda: link_kinds(self.transport),
         )  # fmt: skip
 
         # The publications: events, alerts, notices.
@@ -377,14 +485,16 @@ class Runtime:
         self.tasks = Tasks(settings.name)
         self.membership = Membership(
             settings, self.gossip, self.transport, self.exchanges, self.feed,
-            self.publisher, self.partitions, self.diagnosis, self.tasks.once,
+            self.publisher, self.missed, self.diagnosis, self.tasks.once,
         )  # fmt: skip
         if self.gossip.authority is not None:
             self.gossip.authority.on_fork = self.membership.tell_fork
         if self.identity is not None:
             self.certificates = self.membership.certificates = _certificates(self, self.identity, credentials, now)
             self.diagnosis.certified = self.certificates
-        self.maintenance = Maintenance(settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates)
+        self.maintenance = Maintenance(
+            settings, self.gossip, self.persistence, self.feed, self.exchanges, self.rates, self.publisher.publish
+        )
         self.lag = LoopLag()
 
         # Reports on all of it.
@@ -409,6 +519,7 @@ class Runtime:
         feed.subscribe(self.evidence.changed, written, received)
         feed.subscribe(self.persistence.changed, written, received)
         feed.subscribe(self.membership.changed, received)
+        feed.subscribe(self._replaced, received)
         feed.subscribe(self.publisher.changed, *(origin for origin in ChangeOrigin if origin is not committed))
         feed.subscribe(self.exchanges.changed, committed, received)
         # Findings about a redefined constraint are dropped at once, before the next reading.
@@ -416,6 +527,18 @@ class Runtime:
         self.evaluator.subscribe(self.notices.note)
         self.events.listen(self.notices.note_event)
         self.persistence.subscribe(self.publisher.health_changed)
+        self.persistence.on_rollback = self.publisher.rolled_back
+        self.diagnosis.further.append(self.persistence.findings)
+
+    def _replaced(self, change: NodeChange) -> None:
+        """Write again what only the replaced row of this node had, soon: a subscriber does not write."""
+        if change.result is not None and change.result.replaced is not None:
+            self.tasks.once("writing again", self._write_again(change.result.replaced))
+
+    async def _write_again(self, replaced: OwnReplaced) -> None:
+        written = self.feed.write(lambda: self.gossip.write_again(replaced))
+        _log.warning("%d definitions and removals of %s were only here: written again by its new life", written, replaced.replica)
+        self.exchanges.push()
 
     async def _commit(self, mutate: Callable[[], Result]) -> Result:
         """Commit a write of a part that users call. `Node` checks its own methods."""
@@ -431,6 +554,9 @@ class Runtime:
         if aside is not None:
             _log.warning("the old store is kept as %s", aside)
         self.feed.restore()
+        clock_set_by = self.persistence.tell()
+        if abs(clock_set_by) >= STEP:
+            self.maintenance.clock.tell_step(clock_set_by, " while this node was down")
         self.evaluator.begin()
         self.evidence.begin()
         await self.alerts.load()
@@ -444,7 +570,12 @@ class Runtime:
             await self.persistence.close()
             raise
         self.answers.begin()
-        self.membership.describe()
+        self.feed.held = self._resumes_among_others()
+        self.membership.hear_of_retirement()
+        if self.feed.held:
+            self.tasks.once("first contact", self._meet())
+        else:
+            self.membership.describe()
         self._begin_tasks()
         if self.certificates is not None:
             await self.certificates.begin()
@@ -453,6 +584,27 @@ class Runtime:
             why = "not protected" if self.settings.links == "none" else "open, as --accept-plain takes nodes without a certificate"
             _log.warning("the links of %s are %s: who reaches the port of a node can change everything", self.settings.name, why)
         _log.info("%s joined fleet %s as %s", self.settings.name, self.settings.fleet, self.gossip.replica)
+
+    def _resumes_among_others(self) -> bool:
+        """The node goes on with a life of which other nodes may know more.
+
+        Nothing inside of a machine that was put back as a whole, memory included, shows that it was.
+        """
+        local, rows = self.gossip.local, self.gossip.state.rows
+        others = {replica.node_id for replica in rows.clock_entries} - {local.node_id, *self.gossip.state.retirements.nodes}
+        return bool(local.resumed and local.goes_on and (others or self.settings.connect))
+
+    async def _meet(self) -> None:
+        """Write nothing that no user asked for before the clock of a peer is known, or `FIRST_CONTACT` is over."""
+        tracker, ends = self.gossip.tracker, time.monotonic() + FIRST_CONTACT
+        while all(tracker.clock(name) is None for name in tracker) and time.monotonic() < ends:  # noqa: ASYNC110 - a moment
+            await asyncio.sleep(LOOK_FOR_CONTACT)
+        self._release()
+
+    def _release(self) -> None:
+        if self.feed.held:
+            self.feed.held = False
+            self.membership.describe()
 
     async def _load(self) -> None:
         """Load the CEL library, and read the constraints that are there: until then no answer has the states of this node."""
@@ -485,8 +637,7 @@ class Runtime:
             tasks.run("links", self._watch_links)
         if self.certificates is not None:
             tasks.repeat("certificates", LINKS_EVERY, self.certificates.look)
-        if settings.discover:
-            tasks.repeat("partitions", VIEW_EVERY, self.membership.detect_partition)
+        tasks.repeat("links to nodes", VIEW_EVERY, self.membership.look_at_links)
         for probe in self.probes:
             tasks.run(f"probe {probe.name}", probe.run)
 
@@ -507,25 +658,36 @@ class Runtime:
             said = wrong
 
     async def _check_alerts(self) -> None:
-        self.evidence.drop_retired()
+        self.evidence.drop_gone()
         await self.alerts.step()
+
+    async def _within_reason(self, saving: Coroutine[object, object, None]) -> None:
+        """Save a file beside the store, unless the disk hangs."""
+        try:
+            async with asyncio.timeout(DISK_PATIENCE):
+                await saving
+        except TimeoutError:
+            self.persistence.abandoned = True
+            _log.error("the disk does not answer: a file beside the store is not written")
 
     async def stop(self) -> None:
         """See `Node.stop`."""
         if await self.tasks.stop():
+            self._release()
             await self.evaluator.write_counts()
             await self.evaluator.write_times()
             await self.evaluator.write_verdicts(final=True)
-            await self.spell_file.save(final=True)
+            await self._within_reason(self.spell_file.save(final=True))
             await self.evaluator.write_sketches()
             await self.evaluator.write_rates()
             try:
                 async with asyncio.timeout(FAREWELL):
                     await self.exchanges.push_now()
+                    await self.exchanges.finish()
             except TimeoutError:
                 _log.info("%s left without telling its last counts: no peer answered in time", self.settings.name)
         await self.exchanges.close()
-        await self.alerts.close()
+        await self._within_reason(self.alerts.close())
         if self.certificates is not None:
             await self.certificates.close()
         await self.transport.close()
@@ -535,8 +697,15 @@ class Runtime:
         self.events.close()
 
 
-def _gossip_node(settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None) -> GossipNode:
-    return MachineNode(settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials)
+def _gossip_node(
+    settings: NodeSettings,
+    now: Callable[[], int],
+    credentials: Credentials | None,
+    steady: Callable[[], int] | None,
+) -> GossipNode:
+    return MachineNode(
+        settings.name, now=now, fleet=settings.fleet, max_skew=settings.max_skew, credentials=credentials, steady=steady
+    )
 
 
 def _credentials(identity: "Identity") -> "RowCredentials":

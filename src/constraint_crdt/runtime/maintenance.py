@@ -19,9 +19,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 
 from constraint_crdt.crdt.cells import REMOVE, Cell
-from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND
+from constraint_crdt.crdt.clock import DEFAULT_HEARD_FOR, SECOND, ClockDoubt, HybridClock
 from constraint_crdt.crdt.replica import Dot, Replica
+from constraint_crdt.insight.diagnosis import show_doubt
 from constraint_crdt.insight.history import NodeRates
+from constraint_crdt.model import EventKind
 from constraint_crdt.operations.nodes import Holding
 from constraint_crdt.protocol.gossip_node import GossipNode
 from constraint_crdt.runtime.change_feed import ChangeFeed
@@ -77,8 +79,10 @@ class PurgeSweep:
         self._after = int(after * 1e9)
 
     def due(self) -> list[Place]:
-        """The tiles to purge now, `TILES_AT_ONCE` at most. O(tiles)."""
+        """The tiles to purge now, `TILES_AT_ONCE` at most; none while the clock is in doubt. O(tiles)."""
         tiles = self._gossip.state.tiles
+        if self._gossip.time.in_doubt:
+            return []
         return [place for place in tiles.deleted() if self._is_due(place)][:TILES_AT_ONCE]
 
     def purge(self, places: list[Place]) -> None:
@@ -161,6 +165,49 @@ class RemovalSweep:
         return len(cell.data) if cell is not None else 0
 
 
+LOOKS = 3
+"""Looks in a row at which the doubt about a clock began or ended before this is told."""
+
+
+class ClockWatch:
+    """Tells of the steps of this node's clock, and of doubts about it."""
+
+    def __init__(self, time: HybridClock, publish: Callable[..., None]) -> None:
+        """`publish`: see `EventPublisher.publish`."""
+        self._time = time
+        self._publish = publish
+        self._told: ClockDoubt | None = None
+        self._looks = 0
+
+    def note_steps(self) -> None:
+        """Tell of the steps since the last call."""
+        for step in self._time.take_steps():
+            self.tell_step(step)
+
+    def tell_step(self, step: int, when: str = "") -> None:
+        """Tell of a step, in ns. `when`: the end of the sentence."""
+        _log.warning("the clock of this machine was set by %+.1f s%s", step / SECOND, when)
+        self._publish(EventKind.CLOCK_STEPPED, detail=f"{step / SECOND:+.1f} s{when}")
+
+    def note_doubt(self) -> None:
+        """Tell of a doubt that began or ended some looks ago. O(peers)."""
+        doubt, told = self._time.doubt, self._told
+        if (doubt is None) is (told is None) and (doubt is None or told is None or doubt.agreed is told.agreed):
+            self._looks = 0
+            return
+        self._looks += 1
+        if self._looks < LOOKS:
+            return
+        self._looks, self._told = 0, doubt
+        if doubt is None:
+            _log.info("the clock of this machine agrees with most of the others again")
+            self._publish(EventKind.CLOCK_TRUSTED)
+        else:
+            detail = show_doubt(doubt)
+            _log.warning("the clock of this machine is in doubt: %s", detail)
+            self._publish(EventKind.CLOCK_DOUBTED, detail=detail)
+
+
 class Maintenance:
     """Runs the maintenance of a node."""
 
@@ -172,7 +219,11 @@ class Maintenance:
         feed: ChangeFeed,
         exchanges: ExchangeLoop,
         rates: NodeRates,
+        publish: Callable[..., None],
     ) -> None:
+        """`publish`: see `EventPublisher.publish`."""
+        self.clock = ClockWatch(gossip.time, publish)
+        """The steps of this node's clock."""
         self._gossip = gossip
         self._persistence = persistence
         self._feed = feed
@@ -185,7 +236,8 @@ class Maintenance:
         """The removals in the state of the node."""
 
     async def expire(self) -> None:
-        """Publish expired constraints, and constraints in force again. O(those)."""
+        """Publish steps of the clock, expired constraints, and constraints in force again. O(those)."""
+        self.clock.note_steps()
         ids = self._gossip.state.constraints.take_expiry_changes()
         if ids:
             self._feed.elapse(ids)
@@ -193,6 +245,7 @@ class Maintenance:
     async def remove_expired(self) -> None:
         """Remove the expired adds assigned to this node. O(those, and peers)."""
         time = self._gossip.time
+        self.clock.note_doubt()
         wanted = round(HEARINGS * self._gossip_every * len(time.offsets) * SECOND)
         time.heard_for = min(max(DEFAULT_HEARD_FOR, wanted), LONGEST_HEARD_FOR)
         while self._feed.writable and self._feed.write(lambda: self._gossip.remove_expired(limit=ADDS_AT_ONCE)):

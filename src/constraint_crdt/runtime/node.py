@@ -88,9 +88,11 @@ class Node:
         actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """Keyword settings override those in `settings`. `transport`: Zenoh if left out. `actor`: who makes the changes of this
         program, for the audit; the user of the process if left out. `random`: selects peers. `now`: the time in ns since the epoch.
+        `steady`: with a `now` of your own, a clock in ns that is never set; without it the node does not notice steps of `now`.
 
         Raises `ConstraintCrdtError` for a name or fleet out of bounds, and `InvalidType` for an object that is no transport.
         """
@@ -105,7 +107,7 @@ class Node:
         self._life = _Life.NEW
         self._loop: asyncio.AbstractEventLoop | None = None
         random = random or Random()  # noqa: S311 - selects peers, protects nothing
-        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now, self._check_call, actor)
+        runtime = self._runtime = Runtime(self.settings, transport, probes, random, now, self._check_call, actor, steady)
         self._now = now
         self.gossip = runtime.gossip
         """The state, and the protocol of the node."""
@@ -229,7 +231,8 @@ class Node:
         again only once it held for so long; `clear_when`: and only if this expression holds. `if_unknown`: the verdict to count for
         an unknown outcome. `max_age`: older values are not used. Durations are a `timedelta` or a number in seconds.
 
-        Raises `ExpressionError` (wrong `when` or `clear_when`) or `ConstraintCrdtError` (out of bounds); nothing changes then.
+        Raises `ExpressionError` (wrong `when` or `clear_when`), `ClockInDoubt` (an end, while this node does not know the time) or
+        `ConstraintCrdtError` (out of bounds); nothing changes then.
         """
         if when:
             kinds = dict(self.gossip.state.variables.kinds())
@@ -239,7 +242,7 @@ class Node:
             self.gossip.add_constraint, id_, when=when, severity=severity, about=about, on=on, ttl=ttl, until=until,
             for_=for_, clear_after=clear_after, clear_when=clear_when, if_unknown=if_unknown, max_age=max_age,
         )  # fmt: skip
-        return await self._runtime.feed.commit(partial(add, at=self._now()), "add", id_)
+        return await self._runtime.feed.commit(partial(add, at=self.gossip.time.stamp()), "add", id_)
 
     async def remove_constraint(self, id_: str) -> None:
         """Remove a constraint in the whole fleet. Raises `UnknownConstraint` for a constraint not active here."""
@@ -272,7 +275,7 @@ class Node:
         else:
             check_definitions(changes)
         self._check_call()
-        apply = partial(apply_changes, self.gossip, changes, at=self._now())
+        apply = partial(apply_changes, self.gossip, changes, at=self.gossip.time.stamp())
         redefined = [change.id for change in changes if not isinstance(change, RecordCounts)]
         if redefined:
             subject = redefined[0] if len(redefined) == 1 else f"{len(redefined)} constraints"
@@ -315,22 +318,27 @@ class Node:
         self._check_call()
         await self._runtime.feed.commit(partial(self.gossip.update_position, position))
 
-    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+    async def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """Retire a node: its counts stay, its messages are refused, and its name must not be used again.
 
-        `dry_run`: only report. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, and for a
-        live node unless `force` is given: writes not received by any peer are lost.
+        `dry_run`: only report. `undo`: the node is in service again; started again, it goes on in a new life with what its store
+        has. Raises `UnknownName` for a node without writes, and `ConstraintCrdtError` for this node, for a live node unless `force`
+        is given (writes not received by any peer stay in its store), and with `undo` for a node in service.
         """
         report = self._runtime.answers.retirement(node)
+        if undo and not report.done:
+            raise ConstraintCrdtError(f"{node} is not retired")
         if dry_run:
             return report
-        if report.live and not force:
+        if report.live and not force and not undo:
             raise ConstraintCrdtError(
                 f"{node} is live: stop it first, or force it, which loses its writes that no peer has taken yet"
             )
         self._check_call()
-        await self._runtime.feed.commit(partial(self.gossip.retire, node), "retire", node)
-        self._runtime.publisher.publish(EventKind.RETIRED, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
+        change = partial(self.gossip.undo_retirement if undo else self.gossip.retire, node)
+        await self._runtime.feed.commit(change, "undo retire" if undo else "retire", node)
+        kind = EventKind.RETIREMENT_UNDONE if undo else EventKind.RETIRED
+        self._runtime.publisher.publish(kind, node=node, actor=self._runtime.feed.actor, by=self.settings.name)
         return self._runtime.answers.retirement(node)
 
     async def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
@@ -403,6 +411,11 @@ class Node:
         expression that reads nothing. Empty if there are none, or if nodes did not tell yet which variables they measure.
         """
         return self.diagnosis.notes([id_])[id_]
+
+    @property
+    def has_abandoned_disk(self) -> bool:
+        """The disk did not answer during the stop: a thread of this process still waits for it, and its last changes are lost."""
+        return self._runtime.persistence.abandoned
 
     def not_ready(self) -> str | None:
         """Why this node does not take part in full; None if it does."""

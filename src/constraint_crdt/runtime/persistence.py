@@ -19,7 +19,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -30,9 +29,9 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError
 from constraint_crdt.expression.judgement import Judge
 from constraint_crdt.expression.temporal import MAX_SPELLS_BYTES, SavedSpells, read_spells
-from constraint_crdt.gossip import fresh_incarnation
+from constraint_crdt.gossip import fresh_incarnation, steady_ns
 from constraint_crdt.model import DurationHistogram
-from constraint_crdt.operations.service import ImportReport
+from constraint_crdt.operations.service import Finding, ImportReport
 from constraint_crdt.protocol.authority import Credentials
 from constraint_crdt.protocol.exchange_rules import GossipResult
 from constraint_crdt.protocol.gossip_node import GossipNode
@@ -40,7 +39,7 @@ from constraint_crdt.runtime.change_feed import NodeChange
 from constraint_crdt.runtime.settings import DEFAULT_STORE, MEMORY_STORE, NodeSettings
 from constraint_crdt.simulation.recorder import Frame, RecordedNode, encode_frame
 from constraint_crdt.state import ConstraintState, from_json, to_json
-from constraint_crdt.store import Committer, Life, Store, WritesRefused, default_path, marker_for, set_aside
+from constraint_crdt.store import Committer, Life, Rollback, Store, WritesRefused, default_path, marker_for, set_aside
 from constraint_crdt.store.files import read_bounded, replace_file
 
 _log = logging.getLogger("constraint_crdt.node")
@@ -53,11 +52,94 @@ def store_path(settings: NodeSettings) -> Path | None:
     return default_path(settings.name, settings.fleet) if settings.store == DEFAULT_STORE else Path(settings.store)
 
 
+class LostWrites:
+    """The writes of this node that its store lacked, because an older state of the store had been put back."""
+
+    def __init__(self, gossip: GossipNode, tell: Callable[[str], None]) -> None:
+        """`tell`: called with a sentence about each finding."""
+        self._gossip = gossip
+        self._tell = tell
+        self._known: dict[Replica, int] = {}
+        """Per life of this node that was over at the start: up to which seq it is known here."""
+        self._lives: dict[Replica, tuple[int, int]] = {}
+        """Per life with lost writes: the seq in the store, and the highest seq known to have been written."""
+
+    def begin(self, lives: Sequence[int], rollback: Rollback | None) -> None:
+        """The store was opened. `lives`: its incarnations; `rollback`: what the marker shows."""
+        rows, name = self._gossip.state.rows, self._gossip.node_id
+        replicas = [Replica(name, incarnation) for incarnation in lives]
+        self._known = {replica: rows.seq(replica) for replica in replicas}
+        if rollback is not None:
+            replica = Replica(name, rollback.incarnation)
+            self._known.setdefault(replica, rollback.kept)
+            self._lives[replica] = rollback.kept, rollback.noted
+
+    def tell_rollback(self) -> None:
+        """Tell of the writes that the marker shows to be missing."""
+        for replica, (kept, noted) in self._lives.items():
+            self._tell(
+                f"the store had been put back: {_numbers(kept, noted)} of {replica} are not in it; peers that heard of them bring "
+                "them back"
+            )
+
+    def outlived(self, peer: str, replica: Replica, seqs: tuple[int, int], resumed: int) -> None:
+        """A peer knew more of the present life. `resumed`: its seq at the start of the process."""
+        (here, there), before = seqs, self._lives.get(replica)
+        self._lives[replica] = min(here, before[0] if before else here), max(there, before[1] if before else there)
+        if before is not None and there <= before[1]:
+            return
+        twice = ""
+        if 0 < resumed < here:
+            twice = f"; {_numbers(resumed, here)} were made here since the start, and maybe others under the same numbers before"
+        self._tell(
+            f"{peer} knows {_numbers(here, there)} of {replica}, which this node does not: its store had been put back{twice}"
+        )
+
+    def recovered(self, peer: str) -> None:
+        """A message of a peer was merged: it may know more of a former life than the store did."""
+        rows, present = self._gossip.state.rows, self._gossip.replica
+        for replica, known in self._known.items():
+            seq = rows.seq(replica)
+            if seq > known and replica != present:
+                self._known[replica] = seq
+                kept, noted = self._lives.get(replica, (known, seq))
+                self._lives[replica] = kept, max(noted, seq)
+                self._tell(
+                    f"{peer} brought back {_numbers(known, seq)} of this node's former life {replica}, which its store did not have"
+                )
+
+    @property
+    def missing(self) -> int:
+        """The writes known to have been lost that no peer has brought back."""
+        rows = self._gossip.state.rows
+        return sum(max(0, noted - max(kept, rows.seq(replica))) for replica, (kept, noted) in self._lives.items())
+
+    def finding(self) -> Finding | None:
+        """The finding on lost writes; None without any."""
+        if not self._lives:
+            return None
+        lost = "; ".join(f"{_numbers(*seqs)} of {replica}" for replica, seqs in self._lives.items())
+        what, missing = f"an older state of the store had been put back; it lacked {lost}", self.missing
+        if missing:
+            advice = (
+                "start the nodes that may have heard of them, or make the changes again: the audit of other nodes may name them"
+            )
+            return Finding(check="rollback", level="fail", what=f"{what}; {missing} of them are still missing", advice=advice)
+        advice = "nothing to do: peers brought them back; of a snapshot that was put back on purpose, this is the trace"
+        return Finding(check="rollback", level="warn", what=what, advice=advice)
+
+
+def _numbers(kept: int, last: int) -> str:
+    return f"write {last}" if last == kept + 1 else f"writes {kept + 1} to {last}"
+
+
 class Persistence:
     """The store of a node, or none."""
 
     trouble: str | None = None
     """Why writes are refused; None if they are taken."""
+    abandoned = False
+    """A thread still waited for the disk when the node stopped."""
 
     def __init__(self, settings: NodeSettings, gossip: GossipNode) -> None:
         self._settings = settings
@@ -65,7 +147,10 @@ class Persistence:
         self._subscribers: list[Callable[[str | None], None]] = []
         self._store: Store | None = None
         self._committer: Committer | None = None
-        self._former: dict[Replica, int] = {}
+        self.lost = LostWrites(gossip, self._tell_rollback)
+        """The writes that the store lacked."""
+        self.on_rollback: Callable[[str], None] | None = None
+        """Called with a sentence about lost writes."""
 
     def subscribe(self, subscriber: Callable[[str | None], None]) -> None:
         """Call `subscriber` with the reason when writes begin to be refused, and with None when they are taken again."""
@@ -102,7 +187,7 @@ class Persistence:
         return self._committer.waiting if self._committer else 0
 
     async def open(self, *, rejoin: bool = False) -> Path | None:
-        """Load the state from disk. Raises `StoreError` if the store cannot be used.
+        """Load the state from disk. Raises `StoreError` if the store cannot be used. `tell` says what the store shows.
 
         `rejoin`: rename the old file, and begin with an empty file. Returns the new path of the old file then.
         """
@@ -114,7 +199,11 @@ class Persistence:
         def opened() -> tuple[Store, Path | None]:
             aside = set_aside(path) if rejoin else None
             store = Store.open(
-                path, node=gossip.node_id, fleet=gossip.fleet, marker=marker_for(path), fresh_incarnation=fresh_incarnation
+                path,
+                node=gossip.node_id,
+                fleet=gossip.fleet,
+                marker=marker_for(path, steady=steady_ns),
+                fresh_incarnation=fresh_incarnation,
             )
             try:
                 store.restore(gossip.state.rows)
@@ -126,8 +215,7 @@ class Persistence:
         store, aside = await asyncio.to_thread(opened)
         identity = store.identity
         gossip.resume(identity.incarnation, vouched=identity.vouched)
-        replicas = [Replica(gossip.node_id, life.incarnation) for life in store.lives]
-        self._former = {replica: gossip.state.rows.seq(replica) for replica in replicas}
+        self.lost.begin([life.incarnation for life in store.lives], store.rollback)
         self._store = store
         seal = None if gossip.authority is None else gossip.local.seal
         self._committer = Committer(store, gossip.state.rows, before=seal, on_health=self._health_changed)
@@ -146,11 +234,12 @@ class Persistence:
             self._committer.begin_life(after.incarnation, f"after {before}")
         if change.result is not None and change.result.outlived is not None:
             _log.warning("others know more of %s than this node does: its next write starts a new life", change.result.outlived)
+            self.lost.outlived(change.peer, change.result.outlived, change.result.unknown, self._gossip.local.resumed)
             if self._committer:
                 self._committer.end_life()
         if change.state_changed:
             if change.peer:
-                self._log_recovered(change.peer)
+                self.lost.recovered(change.peer)
             self.touch()
 
     def touch(self) -> None:
@@ -164,26 +253,31 @@ class Persistence:
 
     async def settled(self) -> None:
         """Return once all changes up to now are on disk, or writes are refused and this incarnation is not vouched for any more."""
-        with contextlib.suppress(WritesRefused):
-            await self.durable()
+        if self._committer is not None:
+            with contextlib.suppress(WritesRefused):
+                await self._committer.durable(patient=True)
 
-    def _log_recovered(self, peer: str) -> None:
-        """Log the former incarnations of which a peer knew more than the store."""
-        rows = self._gossip.state.rows
-        for replica, known in self._former.items():
-            seq = rows.seq(replica)
-            if seq > known:
-                self._former[replica] = seq
-                if replica != self._gossip.replica:
-                    _log.warning(
-                        "%s knew more of this node's former life %s than its store did: took it over, up to %d", peer, replica, seq
-                    )
+    def tell(self) -> int:
+        """Say what the store showed when it was opened; returns the ns by which the clock was set since the last session."""
+        self.lost.tell_rollback()
+        return self._store.clock_set_by if self._store else 0
+
+    def findings(self) -> list[Finding]:
+        """The findings on lost writes."""
+        found = self.lost.finding()
+        return [] if found is None else [found]
+
+    def _tell_rollback(self, sentence: str) -> None:
+        _log.error("%s", sentence)
+        if self.on_rollback is not None:
+            self.on_rollback(sentence)
 
     async def close(self) -> None:
         """Write the last changes, and close the store. Idempotent."""
         committer, self._committer, self.trouble = self._committer, None, None
         if committer:
             await committer.close()
+            self.abandoned = self.abandoned or committer.abandoned
         elif self._store:
             await asyncio.to_thread(self._store.close)
 
@@ -204,7 +298,13 @@ class FileRecorder:
         self._written = 0
         self._beginning = False
 
-    def node(self, settings: NodeSettings, now: Callable[[], int], credentials: Credentials | None = None) -> RecordedNode:
+    def node(
+        self,
+        settings: NodeSettings,
+        now: Callable[[], int],
+        credentials: Credentials | None = None,
+        steady: Callable[[], int] | None = None,
+    ) -> RecordedNode:
         """Make the node whose inputs are recorded."""
         self._node = RecordedNode(
             settings.name,
@@ -215,6 +315,7 @@ class FileRecorder:
             fleet=settings.fleet,
             max_skew=settings.max_skew,
             credentials=credentials,
+            steady=steady,
         )
         return self._node
 
@@ -340,7 +441,7 @@ class SpellFile:
 
     async def save(self, *, final: bool = False) -> None:
         """Save the spells if a state turned since, and at intervals while a clock runs. `final`: before the end of the interval."""
-        now, turns = time.monotonic_ns(), self._judge.turns
+        now, turns = steady_ns(), self._judge.turns
         pause = 0 if final else RUNNING_EVERY
         if self._file is None or (turns == self._turns and not (self._judge.is_running and now - self._saved_at >= pause)):
             return

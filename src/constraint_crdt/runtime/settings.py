@@ -183,8 +183,9 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """
 
     request_timeout: float = 1.0
-    """Seconds of silence after which a peer's answer is given up. Shorter goes on to another peer sooner; too short never
-    hears a slow link."""
+    """Seconds to wait for the first answer of a peer; doubled with each timeout, up to 8 times. After that timeouts follow the
+    measured link, and are a quarter of this at least. Shorter notices a silent peer sooner, and repeats more requests.
+    """
 
     store: str = MEMORY_STORE
     """The place of the state: a file; `default` for a file below the XDG state directory, named after fleet and node; or `memory`,
@@ -382,6 +383,10 @@ def _from_file(file: Path) -> dict[str, object]:
         raise SettingsError(f"{file} is not TOML: it is not text in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{file} cannot be read: it is nested too deep") from None
+    except ValueError:  # of the conversion of numbers
+        raise SettingsError(f"{file} cannot be read: a number in it has thousands of digits") from None
     known = NodeSettings.__struct_fields__
     for key in content:
         if key not in known:

@@ -72,11 +72,12 @@ class SyncNode:
         actor: str | None = None,
         random: Random | None = None,
         now: Callable[[], int] = time.time_ns,
+        steady: Callable[[], int] | None = None,
     ) -> None:
         """The parameters, and the errors, of `Node`."""
         self._node = Node(
             name=name, fleet=fleet, role=role, listen=listen, connect=connect, labels=labels,
-            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now,
+            probes=probes, transport=transport, settings=settings, actor=actor, random=random, now=now, steady=steady,
         )  # fmt: skip
         self.settings = self._node.settings
         """The settings of the node."""
@@ -258,9 +259,9 @@ class SyncNode:
         """See `Node.audit`."""
         return self.read(lambda node: node.audit())
 
-    def retire(self, node: str, *, dry_run: bool = False, force: bool = False) -> RetireReport:
+    def retire(self, node: str, *, dry_run: bool = False, force: bool = False, undo: bool = False) -> RetireReport:
         """See `Node.retire`."""
-        return self._wait(self._node.retire(node, dry_run=dry_run, force=force))
+        return self._wait(self._node.retire(node, dry_run=dry_run, force=force, undo=undo))
 
     def revoke(self, node: str, *, reason: str = "", undo: bool = False, dry_run: bool = False) -> RevocationReport:
         """See `Node.revoke`."""

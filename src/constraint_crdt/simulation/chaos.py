@@ -45,10 +45,12 @@ from constraint_crdt.simulation.steps import (
     Record,
     Remove,
     Retire,
+    SetClock,
     Spend,
     Stale,
     Tell,
     Tile,
+    Undo,
 )
 from constraint_crdt.simulation.world import Harm, Pace, Quality, SimRng, SimulatedNode, World
 from constraint_crdt.simulation.writes import WRITES
@@ -67,13 +69,18 @@ GAP_NS = 60_000_000
 FEWEST = 4
 """Nodes below which none leaves for good: a smaller fleet has little to get wrong."""
 
+STEPS = (1_500_000_000, 10_000_000_000, 3_600_000_000_000)
+LEAST_STEP = 1_000_000_000
+"""ns: how far clocks are set, within the bound on skew and beyond, and what counts as a step."""
+
 DISKS = ("kept", "doubtful", "copied", "lost")
 
 FAULTS = (
     "loss", "duplication", "reordering", "straggling", "bandwidth", "truncation", "misrouting", "parts", "retry", "nobody there",
     "cut", "partition", "pause", "slow processing", "slow clock", "skewed clock", "stale transfer", "collection",
     "collection of what is acknowledged", "backup", "join", "leave", "retirement", "retirement of a live node",
-    "unsaved write lost", *(f"crash, disk {disk}" for disk in DISKS),
+    "mutual retirement", "undone retirement",
+    "unsaved write lost", "clock set", "clock set while down", "snapshot put back", *(f"crash, disk {disk}" for disk in DISKS),
 )  # fmt: skip
 """Every kind of fault. A search in which any of them never occurred has not covered it."""
 
@@ -135,6 +142,12 @@ QUEUES = 0.08
 
 QUEUED = 40
 """The most increments it then sends at once."""
+
+FEUDS = 0.3
+"""The share of histories in which nodes retire each other, and retirements are undone."""
+
+FEUD_STREAM = 419 << 32
+"""Added to the seed of a history, to draw whether it is one of them."""
 
 UNSAVED = 0.3
 """The probability a write is not acknowledged at once."""
@@ -288,6 +301,8 @@ class Chaos:
         """
         self.seed = seed
         rng = self._rng = SimRng(seed)
+        self._further = SimRng(~seed)
+        """Draws faults of later versions: a history without any of them stays that of its seed in 0.1.0."""
         self._left = operations
         self._operations = operations
         self._names = list(NAMES)
@@ -357,14 +372,20 @@ class Chaos:
             happenings += [(self._slow, 1.0), (self._cut_pair, 2.0), (self._half_cut, 3.0)]
         for happen, seconds in happenings:
             if self._rng.happens(0.6):
-                self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()))
+                self._again(happen, seconds * 10**9 * (0.5 + self._rng.random()), self._rng)
+        if SimRng(self.seed + FEUD_STREAM).happens(FEUDS):  # drawn apart: the other histories are as they were before
+            self._again(self._feud, 5 * 10**9, self._rng)
+            self._again(self._undo, 3 * 10**9, self._rng)
+        for happen, seconds in ((self._set_clock, 1.0), (self._put_back, 1.0)):
+            if self._further.happens(0.5):
+                self._again(happen, seconds * 10**9 * (0.5 + self._further.random()), self._further)
 
-    def _again(self, happen: Callable[[], None], mean_ns: float) -> None:
+    def _again(self, happen: Callable[[], None], mean_ns: float, rng: SimRng) -> None:
         def now() -> None:
             happen()
-            self._again(happen, mean_ns)
+            self._again(happen, mean_ns, rng)
 
-        self._world.after(self._rng.exponential(mean_ns), now)
+        self._world.after(rng.exponential(mean_ns), now)
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -453,6 +474,29 @@ class Chaos:
             self._down.discard(name)
             self._world.start(name, disk)
 
+    def _set_clock(self) -> None:
+        """Set a clock, forth or back, also that of a node that is down. Some stay wrong."""
+        rng = self._further
+        actor = rng.pick(list(self._world.actors.values()))
+        by = -actor.skew_ns if rng.happens(0.4) else rng.pick(STEPS) * (1 if rng.happens(0.5) else -1)
+        if abs(by) < LEAST_STEP:
+            return
+        actor.skew_ns += by
+        up = self._world.is_up(actor.name)
+        self._fired["clock set" if up else "clock set while down"] += 1
+        if up:
+            self._world.perform(SetClock, actor, by=by)
+
+    def _put_back(self) -> None:
+        """Put a node back to its backup, with the marker that vouches for it. It meets a peer that knows its later writes."""
+        fleet, up = self._world.fleet, self._up()
+        pairs = [(actor, peer) for actor in up for peer in up if fleet.may_roll_back(actor.name, peer.name)]
+        if pairs:
+            actor, peer = self._further.pick(pairs)
+            self._world.crash(actor)
+            self._world.start(actor.name, "rolled back", peer=peer.name)
+            self._fired["snapshot put back"] += 1
+
     def _backup(self) -> None:
         up = self._up()
         if up:
@@ -484,6 +528,38 @@ class Chaos:
         if names:
             self._fired["retirement of a live node" if live else "retirement"] += 1
             self._world.perform(Retire, actor, dead=self._rng.pick(names))
+
+    def _feud(self) -> None:
+        """Nodes on the two sides of a cut retire each other, some of them several."""
+        up = [actor for actor in self._up() if self._world.fleet.nodes[actor.name].retired_by is None]
+        if len(up) < FEWEST:
+            return
+        self._rng.shuffle(up)
+        middle = self._rng.between(1, len(up) - 1)
+        sides = up[:middle], up[middle:]
+        self._world.links.part([[actor.name for actor in side] for side in sides])
+        for side, others in (sides, sides[::-1]):
+            actor = self._rng.pick(side)
+            for _ in range(self._rng.between(1, 2)):
+                self._world.perform(Retire, actor, dead=self._rng.pick(others).name)
+        self._fired["mutual retirement"] += 1
+        self._world.after(self._some_time(1.0), self._world.links.part, [])
+
+    def _undo(self) -> None:
+        """Have a retired node in service again, mostly one that runs."""
+        up = self._up()
+        nodes = [self._world.fleet.nodes[actor.name] for actor in up]
+        found = [
+            (actor, name)
+            for actor, node in zip(up, nodes, strict=True)
+            for name in node.state.retirements
+            if node.retired_by is None
+        ]
+        running = [each for each in found if self._world.is_up(each[1])]
+        if found:
+            actor, name = self._rng.pick(running or found)
+            self._world.perform(Undo, actor, dead=name)
+            self._fired["undone retirement"] += 1
 
     def _collect(self) -> None:
         up = self._up()

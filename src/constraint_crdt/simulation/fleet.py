@@ -35,6 +35,7 @@ from constraint_crdt.simulation.steps import (
     Deliver,
     MessageName,
     NodeStart,
+    SetClock,
     Stale,
     Start,
     WholeExchange,
@@ -85,6 +86,8 @@ class Host:
     name: str
     node: GossipNode | None = None
     time: int = 1
+    set_by: int = 0
+    """ns by which its clock was set."""
     disk: DiskContent | None = None
     backup: DiskContent | None = None
     unsaved: bool = False
@@ -171,6 +174,18 @@ class Fleet:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
+    def may_roll_back(self, name: str, peer: str) -> bool:
+        """A node has an older backup of its present life, and a peer knows all that the node wrote since: an exchange shows it."""
+        host, other = self._hosts.get(name), self.node(peer)
+        backup = None if host is None else host.backup
+        if other is None or backup is None or backup.over or self.invariants is None or name == peer:
+            return False
+        states = [other.state, *([host.node.state] if host is not None and host.node is not None else [])]
+        if any({name, peer} & {*state.retirements.nodes} for state in states):
+            return False
+        known = other.state.rows.seq(backup.replica)
+        return backup.rows.seq(backup.replica) < known == self.invariants.length(backup.replica)
+
     @property
     def nodes(self) -> dict[str, GossipNode]:
         """The running nodes, by name, in the order of their first appearance."""
@@ -226,13 +241,30 @@ class Fleet:
             case Collect():
                 if node.collect(node.tracker if step.acknowledged else None):
                     self._changed(host, node)
-            case Backup():
-                host.backup = host.disk
-            case Crash():
-                self._crash(host, node)
+            case Backup() | Crash() | SetClock():
+                self._befall(host, node, step)
             case Write():
                 for part in parts(step):
                     self._write(host, node, part)
+
+    def _befall(self, host: Host, node: GossipNode, step: Backup | Crash | SetClock) -> None:
+        """A step of the machine of a running node."""
+        if isinstance(step, Backup):
+            host.backup = host.disk
+        elif isinstance(step, Crash):
+            self._crash(host, node)
+        else:
+            self._set_clock(host, node, step.by)
+
+    def _set_clock(self, host: Host, node: GossipNode, by: int) -> None:
+        """Set a clock by `by`, to the present time of its host."""
+        host.time -= by
+        node.state.ages.read_clock()  # ages are kept from the last look at the clock
+        node.time.now()
+        host.time, host.set_by = host.time + by, host.set_by + by
+        node.state.ages.read_clock()
+        if self.invariants is not None:
+            self.invariants.clock_set(host.name, node, by)
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
@@ -255,6 +287,7 @@ class Fleet:
             limits=self._limits,
             max_skew=MAX_SKEW,
             credentials=SimulatedCredentials(host.name) if self._signed else None,
+            steady=None if self.invariants is None else lambda: host.time - host.set_by,
         )
 
     def _begin_life(self, host: Host, incarnation: int) -> None:
@@ -268,18 +301,24 @@ class Fleet:
         host = self._host(step.node)
         if host.node is not None:
             return
-        disk = host.backup if step.disk == "copied" else host.disk
+        host.time = step.time or host.time
+        rolled_back = step.disk == "rolled back" and self.may_roll_back(step.node, step.peer)
+        disk = host.backup if step.disk in ("copied", "rolled back") else host.disk
         if step.disk == "lost" or disk is None:
             self._begin_life(host, step.incarnation)
             return
         node = host.node = self._make(host, disk.replica.incarnation)
         node.state.rows.restore(disk.rows.whole())
-        host.over = disk.over or step.disk != "kept"
+        host.over = disk.over or not (step.disk == "kept" or rolled_back)
         node.resume(disk.replica.incarnation, vouched=not host.over)
         host.disk, host.unsaved = DiskContent(disk.rows, disk.replica, host.over), False
         if self.invariants is not None:
             self.invariants.started(host.name, node)
             self.invariants.check_subsumed(host.name, disk.rows.clock.items(), "durable")
+        if rolled_back:
+            self._exchange(host, step.peer)
+            if not host.over:
+                raise Violation("dot", f"{host.name} goes on as {node.replica}, of which {step.peer} knows more than its disk")
 
     def _crash(self, host: Host, node: GossipNode) -> None:
         """Stop a node. Its unsaved writes were told to no other node, so they count as never written."""
@@ -316,7 +355,8 @@ class Fleet:
             do(node, step)
             return
         life, lo, as_it_was = node.replica, node.state.rows.seq(node.replica), _fingerprint(node)
-        due = expected(node, step, log, writes_on=not host.over)
+        writes_on = not host.over and not node.state.retirements.ended(life)
+        due = expected(node, step, log, writes_on=writes_on)
         try:
             do(node, step)
         except (KeyError, ConstraintCrdtError) as error:

@@ -29,32 +29,45 @@ SPARE_ROUNDS = 1
 """Rounds beyond the least possible, ceil(log3 n), that may pass until all nodes are equal."""
 
 
-def _in_service(fleet: Fleet) -> list[str]:
-    """The running nodes that no node has retired."""
-    ended = {name for node in fleet.nodes.values() for name in node.state.retirements.nodes}
-    return [name for name in fleet.nodes if name not in ended]
-
-
 def is_settled(fleet: Fleet) -> bool:
-    """True if all nodes in service are equal."""
-    return len({fleet.nodes[name].state_hash for name in _in_service(fleet)}) <= 1
+    """True if all running nodes agree on who is retired, and all others of them are equal."""
+    nodes = fleet.nodes
+    readings = {tuple(node.state.retirements) for node in nodes.values()}
+    return len(readings) <= 1 and len({node.state_hash for name, node in nodes.items() if name not in set().union(*readings)}) <= 1
 
 
 def settle(fleet: Fleet) -> None:
-    """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different."""
-    names = _in_service(fleet)
+    """The liveness phase: undisturbed rounds of all running nodes. Raises `Violation` if they stay different.
+
+    Nodes that differ on who is retired settle that first, with the retired ones.
+    """
+    if len({tuple(node.state.retirements) for node in fleet.nodes.values()}) > 1:
+        number = _rounds(fleet, list(fleet.nodes), 0)
+        readings = {tuple(node.state.retirements) for node in fleet.nodes.values()}
+        if len(readings) > 1:
+            raise Violation("retirement", f"{len(fleet.nodes)} nodes read {sorted(readings)} as retired after the rounds")
+    else:
+        number = 0
+    ended = next(iter(fleet.nodes.values())).state.retirements if fleet.nodes else ()
+    names = [name for name in fleet.nodes if name not in ended]
     if len(names) < 2:
         return
+    _rounds(fleet, names, number)
+    hashes = {node.state_hash for name, node in fleet.nodes.items() if name in names}
+    if len(hashes) > 1:
+        rounds = Schedule(len(names)).rounds + SPARE_ROUNDS
+        raise Violation("liveness", f"{len(names)} nodes have {len(hashes)} states after {rounds} rounds")
+
+
+def _rounds(fleet: Fleet, names: Sequence[str], number: int) -> int:
+    """Run the rounds of these nodes. `number`: of the last step before; returns that of the last step."""
     schedule = Schedule(len(names))
-    number = 0
     for round_ in range(schedule.rounds + SPARE_ROUNDS):
         for place, name in enumerate(names):
             number -= 1  # steps of the history count up from 1
             peer = names[(place + schedule.offset(round_)) % len(names)]
             fleet.apply(WholeExchange(number=number, node=name, peer=peer))
-    hashes = {node.state_hash for name, node in fleet.nodes.items() if name in names}
-    if len(hashes) > 1:
-        raise Violation("liveness", f"{len(names)} nodes have {len(hashes)} states after {schedule.rounds + SPARE_ROUNDS} rounds")
+    return number
 
 
 FORMAT = "constraint-crdt history"
@@ -117,7 +130,9 @@ class _FileHead(msgspec.Struct):
     version: int = 0
 
 
-DIVERGENCE = frozenset(("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness"))
+DIVERGENCE = frozenset(
+    ("state", "hash", "readings", "counts", "estimates", "members", "decay", "exchange", "liveness", "retirement")
+)
 """Invariants with a common cause, two differing nodes: the first violated invariant says little."""
 
 MOST_REPLAYS = 4000

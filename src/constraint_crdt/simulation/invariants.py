@@ -17,7 +17,8 @@ clock:
 - **decay**: rates and decaying counters read the remaining values of all rows by the node's own clock, at each half-life;
 - **dot**: no (replica, seq) is used for two mutations;
 - **clock**: no clock decreases while its node lives, exceeds the written mutations, or lies below a floor;
-- **time**: the hybrid time of a node is that of its own clock or of the fastest clock heard recently, within the bound on skew;
+- **time**: the hybrid time of a node is that of its own clock or of the fastest clock heard recently, within the bound on skew; of
+  a node in doubt, the median of the clocks heard if enough agree, else the earliest. Steps of its clock change nothing in this;
 - **evidence**: a peer had the clock and hash a node has evidence of;
 - **write**: a mutation has the requested effect, and names all observed cells;
 - **refusal**: a refused message or write changes nothing, and well-formed ones are not refused;
@@ -30,6 +31,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from constraint_crdt.crdt.cells import REMOVE, Cell, removed_dots
+from constraint_crdt.crdt.clock import TRAVEL
 from constraint_crdt.crdt.digest import StateHash
 from constraint_crdt.crdt.replica import Dot, Replica
 from constraint_crdt.errors import ConstraintCrdtError
@@ -298,21 +300,43 @@ class Invariants:
         `time` None: the reading is not known here, so nothing is checked while it is valid.
         """
         own, heard = node.time.own(), self._views[name].heard
+        if peer in node.state.retirements:  # its time does not count
+            return
         if time is None:
             time = own + BEYOND
         lately = [(offset, at) for offset, at in heard.get(peer, ()) if own - at <= node.time.heard_for]
         heard[peer] = [*lately, (time - own, own)]
 
+    def clock_set(self, name: str, node: GossipNode, by: int) -> None:
+        """The clock of a node was set: what it heard before is off by as much more, or less."""
+        heard = self._views[name].heard
+        for peer, measured in heard.items():
+            heard[peer] = [(offset - by, at + by) for offset, at in measured]
+        self._views[name].model.decays.clock_set(node.time.own(), by)
+        self._check_time(name, node, self._views[name])
+
     @staticmethod
     def _check_time(name: str, node: GossipNode, view: ExpectedState) -> None:
         time, own = node.time, node.time.own()
-        ahead = time.now() - own
-        if not 0 <= ahead <= time.max_skew:
+        ahead, doubt = time.now() - own, time.doubt
+        if doubt is None and not 0 <= ahead <= time.max_skew:
             raise Violation("time", f"{name} goes by a time that is {ahead} ns ahead of its own clock")
-        for peer, heard in view.heard.items():
-            offset = max((offset for offset, at in heard if 0 <= own - at <= time.heard_for), default=0)
-            if peer not in node.state.retirements and ahead < offset <= time.max_skew:
-                raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
+        for peer in [each for each in view.heard if each in node.state.retirements]:
+            del view.heard[peer]
+        lately = {
+            peer: max((offset for offset, at in heard if 0 <= own - at <= time.heard_for), default=None)
+            for peer, heard in view.heard.items()
+        }
+        offsets = sorted(offset for offset in lately.values() if offset is not None)
+        if doubt is None:
+            for peer, offset in lately.items():
+                if offset is not None and ahead < offset <= time.max_skew:
+                    raise Violation("time", f"{name} goes by a time that is behind that of {peer}, which it has just heard")
+        if not offsets or offsets[-1] > BEYOND // 2:  # nothing heard, so a doubt lasts; or a reading that is not known here
+            return
+        expected = _doubted(offsets, time.max_skew)
+        if (None if doubt is None else tuple(doubt)) != expected or (expected is not None and ahead != expected[0]):
+            raise Violation("time", f"{name} doubts its clock by {doubt} and reads {ahead} ns ahead, where {expected} is expected")
 
     def check_evidence(self, name: str, node: GossipNode, peer_name: str) -> None:
         """Check the evidence which a node has of a peer. A clock that leaves out ended lives may read lower."""
@@ -334,3 +358,15 @@ class Invariants:
         for replica, seq in known:
             if clock.get(replica, 0) < seq:
                 raise Violation(invariant, f"{name} does not know {replica} {seq}, only up to {clock.get(replica, 0)}")
+
+
+def _doubted(offsets: list[int], max_skew: int) -> tuple[int, bool] | None:
+    """The correction of a clock that differs by these offsets from those heard, ordered, and whether they agree; None: no doubt."""
+    far = [offset for offset in offsets if not -max_skew - TRAVEL <= offset <= max_skew]
+    if len(far) * 2 < len(offsets) + 1:
+        return None
+    median = offsets[(len(offsets) - 1) // 2]
+    agreeing = sum(median - max_skew - TRAVEL <= offset <= median + max_skew + TRAVEL for offset in offsets)
+    if median in far and agreeing >= max(2, (2 * len(offsets) + 4) // 3):
+        return median, True
+    return min(0, offsets[0]), False

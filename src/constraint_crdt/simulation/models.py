@@ -24,7 +24,7 @@ from constraint_crdt.types.bloom import BLOOM, BLOOM_PAGE
 from constraint_crdt.types.counters import COUNTER, NODE_KEY, SECONDS
 from constraint_crdt.types.decay import DECAY, RATE
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import RETIRE
+from constraint_crdt.types.nodes import RETIRE, UNDO
 from constraint_crdt.types.register import POSITION
 from constraint_crdt.types.sketch import SKETCH, SKETCH_PAGE
 from constraint_crdt.types.tile_cells import CONTENT, CONTENT_PAGE, DELETED, ELEMENT, TILE, TILE_COUNTS, TILE_POSITION, TOMBSTONES
@@ -37,7 +37,7 @@ ROOM = "depot"
 
 TABLES = (SKETCH, SKETCH_PAGE, BLOOM, BLOOM_PAGE)
 TILES = (TILE, CONTENT, CONTENT_PAGE, ELEMENT, TOMBSTONES, TILE_COUNTS, TILE_POSITION, DELETED)
-STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE)
+STATEMENTS = (VERDICT, VARIABLES, SECONDS, ADD, RETIRE, UNDO)
 """Kinds of cells with an effect on the readings of verdicts, variables and times."""
 
 OTHERS = (POSITION, COUNTER)
@@ -169,6 +169,12 @@ class Decays:
             self._cells[slot] = (min(left.time, own), left.values)
         else:
             self._cells.pop(slot, None)
+
+    def clock_set(self, own: int, by: int) -> None:
+        """The node's own clock was set by `by` ns, to `own`: what is in the future then keeps the age that it had."""
+        for slot, (since, values) in self._cells.items():
+            if by < 0 and since > own:
+                self._cells[slot] = own - max(0, own - by - since), values
 
     def left(self, kind: int, key: str, replica: Replica, own: int) -> Values:
         """The remaining values of a cell now; empty if there is no cell."""
@@ -357,7 +363,7 @@ class Model:
             self._others = state.position, [(name, state.counters.moves(name)) for name in sorted(state.counters)]
         if self._moved(node, TILES):
             self._tiles = _tiles(node)
-        return self._others, self._tiles, self._tables, self._statements
+        return self._others, self._tiles, self._tables, self._statements, (*node.state.retirements.nodes,)
 
     def _moved(self, node: GossipNode, kinds: tuple[int, ...]) -> bool:
         """True if cells of these kinds changed since the last call."""

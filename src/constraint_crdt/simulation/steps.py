@@ -120,6 +120,12 @@ class Retire(Write, frozen=True, kw_only=True, tag="retire"):
     dead: str
 
 
+class Undo(Write, frozen=True, kw_only=True, tag="undo"):
+    """Undo the retirement of a node."""
+
+    dead: str
+
+
 class CountItem(Write, frozen=True, kw_only=True, tag="tally"):
     """Count an item in a sketch, created with these dimensions if there is no sketch of this name."""
 
@@ -253,11 +259,23 @@ class Backup(Step, frozen=True, kw_only=True, tag="backup"):
     """The node's disk is copied."""
 
 
+class SetClock(Step, frozen=True, kw_only=True, tag="set clock"):
+    """The node's clock is set: `time` is the reading after it."""
+
+    by: int
+    """ns."""
+
+
 class Start(Step, frozen=True, kw_only=True, tag="start"):
     """A node starts, for the first time or again."""
 
     disk: str = "kept"
-    """`kept`: as the node left it. `doubtful`: the same, but not vouched for. `copied`: the last backup. `lost`: empty."""
+    """`kept`: as the node left it. `doubtful`: the same, but not vouched for. `copied`: the last backup. `lost`: empty.
+
+    `rolled back`: the last backup, wrongly vouched for, and an exchange with `peer` before any write; as `copied` unless the peer
+    knows all writes of that life, since nothing shows the loss of what no node knows.
+    """
+    peer: str = ""
     incarnation: int = 0
     """The incarnation of a life that begins without a store; 0: a new incarnation."""
 
@@ -272,6 +290,7 @@ AnyStep: TypeAlias = (
     | Tile
     | Expire
     | Retire
+    | Undo
     | CountItem
     | Insert
     | Rate
@@ -288,5 +307,6 @@ AnyStep: TypeAlias = (
     | WholeExchange
     | Crash
     | Backup
+    | SetClock
     | Start
 )

@@ -205,7 +205,7 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
-class Talk:
+class BegunExchange:
     """An exchange that a node began."""
 
     peer: str
@@ -237,7 +237,7 @@ class SimulatedNode:
     """Processing time per message."""
     room: int = 0
     """The largest message in bytes; 0: the node's default."""
-    talks: dict[str, Talk] = field(default_factory=dict)
+    exchanges: dict[str, BegunExchange] = field(default_factory=dict)
     """The exchanges it began, by peer: one at a time, or in a paced world one within its turn."""
     bytes: int = 0
     """Bytes sent."""
@@ -346,12 +346,12 @@ class World:
 
     def crash(self, actor: SimulatedNode) -> None:
         """Kill a node."""
-        for talk in list(actor.talks.values()):
-            self._end(actor, talk)
+        for exchange in list(actor.exchanges.values()):
+            self._end(actor, exchange)
         self.perform(Crash, actor)
 
-    def start(self, name: str, disk: str, incarnation: int = 0) -> SimulatedNode:
-        """Start a node, for the first time or again."""
+    def start(self, name: str, disk: str, incarnation: int = 0, peer: str = "") -> SimulatedNode:
+        """Start a node, for the first time or again. `peer`: see `Start`."""
         actor = self.actors.get(name)
         if actor is None:
             actor = self.actors[name] = SimulatedNode(name)
@@ -359,7 +359,7 @@ class World:
             self.names.append(name)
             self.after(self.rng.below(self.pace.interval_ns), self._round, actor)
         actor.paused_until = actor.free_at = 0
-        self.perform(Start, actor, disk=disk, incarnation=incarnation)
+        self.perform(Start, actor, disk=disk, incarnation=incarnation, peer=peer)
         return actor
 
     def forget(self, name: str) -> None:
@@ -373,25 +373,25 @@ class World:
         if self._is_busy(actor) or actor.paused_until > self.now or not self.is_up(actor.name) or len(self.names) < 2:
             return
         peer = self._peer_of(actor)
-        if peer == actor.name or peer in actor.talks or (self._paced and self._is_transferring(actor, peer)):
+        if peer == actor.name or peer in actor.exchanges or (self._paced and self._is_transferring(actor, peer)):
             return
-        talk = actor.talks[peer] = Talk(peer, self.now)
-        self._begin(actor, talk)
+        exchange = actor.exchanges[peer] = BegunExchange(peer, self.now)
+        self._begin(actor, exchange)
 
     def _is_busy(self, actor: SimulatedNode) -> bool:
         """True if a node begins no exchange now. In a paced world an exchange beyond its turn goes on beside others."""
         if not self._paced:
-            return bool(actor.talks)
-        return any(self.now - talk.begun < HASTE * self.pace.patience_ns for talk in actor.talks.values())
+            return bool(actor.exchanges)
+        return any(self.now - exchange.begun < HASTE * self.pace.patience_ns for exchange in actor.exchanges.values())
 
     def _is_transferring(self, actor: SimulatedNode, peer: str) -> bool:
         node = self.fleet.nodes[actor.name]
         node.links.at = self.clock_of(actor) / 1e9
         return node.is_transferring(peer)
 
-    def _begin(self, actor: SimulatedNode, talk: Talk) -> None:
+    def _begin(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
         self._cause = Question(actor.name, self.now)
-        self._ask(actor, talk, self.perform(Begin, actor, peer=talk.peer, room=actor.room))
+        self._ask(actor, exchange, self.perform(Begin, actor, peer=exchange.peer, room=actor.room))
 
     def _peer_of(self, actor: SimulatedNode) -> str:
         if self._choice is None:
@@ -399,61 +399,61 @@ class World:
         round_ = self.now // self.pace.interval_ns
         return self.names[self._choice.choose(self._place[actor.name], round_, self.rng)]
 
-    def _ask(self, actor: SimulatedNode, talk: Talk, sent: Sequence[SentMessage]) -> None:
+    def _ask(self, actor: SimulatedNode, exchange: BegunExchange, sent: Sequence[SentMessage]) -> None:
         """Wait for the reply to the last message, if the message wants a reply."""
         question = sent[-1] if sent and sent[-1].wants_reply else None
         if question is None:
-            self._end(actor, talk)
+            self._end(actor, exchange)
             return
-        self._drop_question(talk)
-        talk.question, talk.asked, talk.tries, talk.heard = question, self._cause, 0, 0
+        self._drop_question(exchange)
+        exchange.question, exchange.asked, exchange.tries, exchange.heard = question, self._cause, 0, 0
         self._uses[question.name] += 1
-        self._wait(actor, talk)
+        self._wait(actor, exchange)
 
-    def _wait(self, actor: SimulatedNode, talk: Talk) -> None:
-        talk.turn += 1
+    def _wait(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
+        exchange.turn += 1
         patience: float = self.pace.patience_ns
-        link = self._link(actor, talk)
-        if link is not None and talk.question is not None:
-            last = talk.tries == RETRIES
-            patience = link.timeout(patience / 1e9, len(talk.question.data), MESSAGE_BYTES, last=last) * 1e9
-        self.after(patience, self._lose_patience, actor, talk, talk.turn)
+        link = self._link(actor, exchange)
+        if link is not None and exchange.question is not None:
+            last = exchange.tries == RETRIES
+            patience = link.timeout(patience / 1e9, len(exchange.question.data), MESSAGE_BYTES, last=last) * 1e9
+        self.after(patience, self._lose_patience, actor, exchange, exchange.turn)
 
-    def _link(self, actor: SimulatedNode, talk: Talk) -> LinkEstimate | None:
+    def _link(self, actor: SimulatedNode, exchange: BegunExchange) -> LinkEstimate | None:
         """The link to the peer of an exchange, in a paced world."""
         node = self.fleet.node(actor.name) if self._paced else None
-        return None if node is None else node.links.of(talk.peer)
+        return None if node is None else node.links.of(exchange.peer)
 
-    def _lose_patience(self, actor: SimulatedNode, talk: Talk, turn: int) -> None:
-        if talk.question is None or talk.turn != turn:
+    def _lose_patience(self, actor: SimulatedNode, exchange: BegunExchange, turn: int) -> None:
+        if exchange.question is None or exchange.turn != turn:
             return
-        link = self._link(actor, talk)
+        link = self._link(actor, exchange)
         if link is not None:
-            link.unanswered(len(talk.question.data))
-        if talk.tries >= RETRIES or not self.is_up(actor.name):
-            self._end(actor, talk)
+            link.unanswered(len(exchange.question.data))
+        if exchange.tries >= RETRIES or not self.is_up(actor.name):
+            node = self.fleet.node(actor.name) if self._paced else None
+            if node is not None:
+                node.break_off(exchange.peer)
+            self._end(actor, exchange)
             return
-        talk.tries += 1
+        exchange.tries += 1
         self.fired["retry"] += 1
-        if self._paced and talk.question.is_resume:
-            tries = talk.tries
-            self._begin(actor, talk)
-            talk.tries = tries
+        if self._paced and exchange.question.is_resume:
+            tries = exchange.tries
+            self._begin(actor, exchange)
+            exchange.tries = tries
             return
-        self._cause = talk.asked = Question(actor.name, self.now)
-        self._post(talk.question)
-        self._wait(actor, talk)
+        self._cause = exchange.asked = Question(actor.name, self.now)
+        self._post(exchange.question)
+        self._wait(actor, exchange)
 
-    def _end(self, actor: SimulatedNode, talk: Talk) -> None:
-        node = self.fleet.node(actor.name) if self._paced else None
-        if node is not None:
-            node.break_off(talk.peer)
-        self._drop_question(talk)
-        actor.talks.pop(talk.peer, None)
+    def _end(self, actor: SimulatedNode, exchange: BegunExchange) -> None:
+        self._drop_question(exchange)
+        actor.exchanges.pop(exchange.peer, None)
 
-    def _drop_question(self, talk: Talk) -> None:
-        if talk.question is not None:
-            name, talk.question = talk.question.name, None
+    def _drop_question(self, exchange: BegunExchange) -> None:
+        if exchange.question is not None:
+            name, exchange.question = exchange.question.name, None
             self._release(name)
 
     # --- messages ----------------------------------------------------------------------------------------------------
@@ -499,24 +499,24 @@ class World:
             replies = self.perform(Deliver, actor, message=sent.name, again=again, room=actor.room)
             if self._paced:
                 self._hear(actor, sent, cause if is_answer else None, replies)
-            elif sent.sender in actor.talks:
-                self._ask(actor, actor.talks[sent.sender], replies)
+            elif sent.sender in actor.exchanges:
+                self._ask(actor, actor.exchanges[sent.sender], replies)
         else:
             self.fired["nobody there"] += 1
         self._release(sent.name)
 
     def _hear(self, actor: SimulatedNode, sent: SentMessage, question: Question | None, replies: Sequence[SentMessage]) -> None:
         """A node of a paced world heard a message; `question`: its own question that the message answers, if any."""
-        talk = actor.talks.get(sent.sender)
-        link = None if talk is None else self._link(actor, talk)
-        if question is None or talk is None or link is None:
+        exchange = actor.exchanges.get(sent.sender)
+        link = None if exchange is None else self._link(actor, exchange)
+        if question is None or exchange is None or link is None:
             return
-        current = talk.asked is question
-        talk.heard += current * len(sent.data)
-        if sent.is_last and current and talk.question is not None:
-            link.answered((self.now - question.at) / 1e9, len(talk.question.data), talk.heard)
+        current = exchange.asked is question
+        exchange.heard += current * len(sent.data)
+        if sent.is_last and current and exchange.question is not None:
+            link.answered((self.now - question.at) / 1e9, len(exchange.question.data), exchange.heard)
         if replies or (sent.is_last and current):
-            self._ask(actor, talk, replies)
+            self._ask(actor, exchange, replies)
 
     def _harmed(self, sent: SentMessage, actor: SimulatedNode) -> bool:
         """Damage or misroute a message, sometimes; True if it was."""

@@ -48,6 +48,7 @@ from constraint_crdt.simulation.steps import (
     Spend,
     Tell,
     Tile,
+    Undo,
     Write,
 )
 from constraint_crdt.types.bloom import BloomCRDT, BloomShape
@@ -104,8 +105,8 @@ def do(node: GossipNode, step: Write) -> None:
             _do_to_tile(node, step)
         case Expire():
             node.remove_expired()
-        case Retire():
-            node.retire(step.dead)
+        case Retire() | Undo():
+            (node.retire if isinstance(step, Retire) else node.undo_retirement)(step.dead)
         case Tell() | Spend() | Measure():
             _tell(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
@@ -262,10 +263,14 @@ def may_refuse(node: GossipNode, step: Write, log: Invariants) -> bool:
     if node.retired_by is not None:
         return True
     match step:
+        case Add():
+            return step.ttl is not None and node.time.doubt is not None and not node.time.doubt.agreed
         case Tile():
             return step.act not in ("put", "tag")
         case Remove():
             return step.id not in log.active(node)
+        case Undo():
+            return step.dead not in node.state.retirements
         case Retire():
             return step.dead == node.node_id or all(replica.node_id != step.dead for replica in node.clock)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():
@@ -287,6 +292,8 @@ def is_done(node: GossipNode, step: Write) -> bool:
             return _tile_is_so(node, step)
         case Retire():
             return step.dead in node.state.retirements
+        case Undo():
+            return step.dead not in node.state.retirements
         case Tell() | Spend() | Measure():
             return _is_told(node, step)
         case CountItem() | Insert() | Rate() | FoldRates() | Decay() | Increment():

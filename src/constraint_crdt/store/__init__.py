@@ -9,17 +9,19 @@ from constraint_crdt.errors import StoreError, WritesRefused
 from constraint_crdt.store.committer import Committer
 from constraint_crdt.store.files import Marker, default_path, marker_for, set_aside
 from constraint_crdt.store.schema import Life
-from constraint_crdt.store.store import Identity, Store
+from constraint_crdt.store.store import Identity, Rollback, Store, read_store
 
 __all__ = [
     "Committer",
     "Identity",
     "Life",
     "Marker",
+    "Rollback",
     "Store",
     "StoreError",
     "WritesRefused",
     "default_path",
     "marker_for",
+    "read_store",
     "set_aside",
 ]

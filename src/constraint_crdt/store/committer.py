@@ -4,6 +4,10 @@ Rules (docs/design/identity-and-durability.md#durability): a single commit runs 
 a change waits for one other commit at most. A batch is made on the loop, at an instant, and written in the thread. A failed batch
 is kept and retried every second, and with each change, until the disk takes writes again.
 
+A disk may hang, neither taking a write nor failing. After `STALL_SECONDS` writes are refused, those that wait included; they stay
+in memory, and are on disk once the disk goes on. Gossip waits meanwhile (`patient`), since the marker still vouches for the store.
+A committer that closes then leaves the thread and the file to the end of the process.
+
 Rules of a batch: a batch has all changes since the last successful commit, so its cells, clock and floors belong together. The next
 batch repeats the changes of a failed batch. Deletes precede puts, because a key may have been written again.
 """
@@ -16,8 +20,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from constraint_crdt.crdt.cells import Cell, Key, Run
+from constraint_crdt.crdt.clock import ClockMark
 from constraint_crdt.crdt.replica import Replica
-from constraint_crdt.crdt.rows import Rows
+from constraint_crdt.crdt.rows import Known, Rows
 from constraint_crdt.errors import WritesRefused
 from constraint_crdt.model import DurationHistogram
 from constraint_crdt.store.schema import CommitBatch, Fallen, Life, Seal
@@ -25,6 +30,15 @@ from constraint_crdt.store.store import Store
 
 RETRY_SECONDS = 1.0
 """Seconds between two attempts while the disk refuses writes and no change comes."""
+
+STALL_SECONDS = 10.0
+"""Seconds after which a commit that has not returned counts as a disk that hangs."""
+
+CLOSE_SECONDS = 5.0
+"""Seconds for closing the file of a store."""
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks at a disk that hangs, during the close."""
 
 COMMIT_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Seconds: the upper bounds of the histogram of commits by duration."""
@@ -38,15 +52,15 @@ class Changes:
     def __init__(self, rows: Rows) -> None:
         """`rows` are as on disk now."""
         self._rows = rows
-        self._clock = rows.clock_entries
+        self._clock = rows.clock_mark
         self._floors = rows.floors
-        self._tried = self._clock
+        self._tried: Mapping[Replica, int] = self._clock.entries
         """The clock of the last batch: a failed commit may have reached the disk."""
         self._fallen: dict[tuple[Replica, int, Key], int] = {}
         self._mended: list[Cell] = []
         self._lives: list[Life] = []
         self._life_ends = False
-        self._taken: tuple[dict[Replica, int], dict[Replica, int], int] | None = None
+        self._taken: tuple[ClockMark, dict[Replica, int], int] | None = None
         self._reset: set[Replica] = set()
         self._stubs: set[Replica] = set()
         rows.take_dropped()
@@ -58,7 +72,7 @@ class Changes:
     @property
     def on_disk(self) -> Mapping[Replica, int]:
         """The clock on disk."""
-        return self._clock
+        return self._clock.entries
 
     def begin_life(self, life: Life) -> None:
         """Have the next batch begin a life of the node."""
@@ -74,7 +88,7 @@ class Changes:
         O(rows + changes).
         """
         rows = self._rows
-        clock, floors = rows.clock_entries, rows.floors
+        clock, floors = rows.clock_mark, rows.floors
         self._reset |= rows.take_reset()
         self._mended += rows.take_repaired()
         self._gather_fallen()
@@ -83,15 +97,17 @@ class Changes:
         others = self._fallen or self._mended or self._lives or self._life_ends or self._reset or self._stubs
         if clock is self._clock and floors == self._floors and not others:
             return None
-        self._tried = clock
+        self._tried = clock.entries
         self._taken = clock, floors, len(self._lives)
         changed = {
             replica: floor for replica, floor in floors.items() if floor != self._floors.get(replica, 0) or replica in self._reset
         }
         fallen = [Fallen(*place, seq) for place, seq in self._fallen.items()]
-        known = {replica: seq for replica, seq in self._clock.items() if replica not in self._reset} if self._reset else self._clock
+        known: Known = self._clock
+        if self._reset:
+            known = {replica: seq for replica, seq in self._clock.entries.items() if replica not in self._reset}
         signed = rows.signed
-        stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock}
+        stubs = {} if signed is None else {each: signed.stubs(each) for each in self._stubs if each in clock.entries}
         return CommitBatch(
             [*self._repaired(), *rows.since(known)], fallen, changed, Seal.of(rows), tuple(self._lives), self._life_ends,
             frozenset(self._reset), stubs,
@@ -137,6 +153,7 @@ class Committer:
         before: Callable[[], object] | None = None,
         on_health: Callable[[str | None], None] = lambda _: None,
         retry_seconds: float = RETRY_SECONDS,
+        stall_seconds: float = STALL_SECONDS,
     ) -> None:
         """`rows` were just restored from `store`. `before` is called before each commit, and may write. `on_health`: a callback on
         the loop, with the reason when writes begin to be refused, and None when writes are taken again.
@@ -146,8 +163,15 @@ class Committer:
         self._before = before
         self._on_health = on_health
         self._retry_seconds = retry_seconds
+        self._stall_seconds = stall_seconds
+        self._stalled = False
+        self.abandoned = False
+        """The committer was closed while its thread waited for the disk."""
+        self._patient: set[asyncio.Future[None]] = set()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._waiters: list[asyncio.Future[None]] = []
+        self._committed: list[asyncio.Future[None]] = []
+        """Those whose changes are in the commit that runs."""
         self._wake = asyncio.Event()
         self._closing = False
         self.durations = DurationHistogram(COMMIT_BOUNDS)
@@ -183,15 +207,20 @@ class Committer:
         """The state may have changed: commit soon."""
         self._wake.set()
 
-    async def durable(self) -> None:
+    async def durable(self, *, patient: bool = False) -> None:
         """Return once all changes up to now are on disk and in the marker.
 
-        Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
+        `patient`: wait for a disk that hangs. Raises `WritesRefused` after a failure. The changes stay in memory and are retried.
         """
         if self._closing or self._task is None:
             raise WritesRefused(f"the store {self._store.path} is closed: start the node again")
+        if self._stalled and not patient:
+            raise WritesRefused(self._trouble)
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
+        if patient:
+            self._patient.add(waiter)
+            waiter.add_done_callback(self._patient.discard)
         self._wake.set()
         await waiter
 
@@ -214,8 +243,14 @@ class Committer:
             await task
             if self._trouble is not None:
                 _log.error("the last changes are not on disk: %s", self._trouble)
-        self._thread.shutdown()
-        await asyncio.to_thread(self._store.close)
+        if not self.abandoned:  # else the lock ends with the process
+            self._thread.shutdown()
+            closing = asyncio.ensure_future(asyncio.to_thread(self._store.close))
+            done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+            self.abandoned = not done
+        if self.abandoned:
+            self._thread.shutdown(wait=False)
+            _log.error("the disk under %s does not answer: its file is left as it is", self._store.path)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -223,7 +258,8 @@ class Committer:
         while not self._closing:
             await self._woken()
             await self._commit()
-        await self._commit()  # changes made during the last commit
+        if not self.abandoned:
+            await self._commit()  # changes made during the last commit
 
     async def _woken(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -233,13 +269,14 @@ class Committer:
 
     async def _commit(self) -> None:
         waiters, self._waiters = self._waiters, []
+        self._committed = waiters
         trouble: str | None = None
         try:
             if self._before is not None:
                 self._before()
             batch = self._changes.take()
             if batch is not None:
-                took = await asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch)
+                took = await self._watched(asyncio.get_running_loop().run_in_executor(self._thread, self._write, batch))
                 self._changes.done(batch)
                 self.durations.note(took)
         except WritesRefused as error:
@@ -247,6 +284,7 @@ class Committer:
         except Exception as error:
             _log.exception("a fault in the store")
             trouble = f"the store {self._store.path} failed ({error}): see the log, and restart the node"
+        self._stalled = self.abandoned
         for waiter in waiters:
             if waiter.done():
                 continue
@@ -254,12 +292,39 @@ class Committer:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(WritesRefused(trouble))
+        self._tell(trouble)
+
+    def _tell(self, trouble: str | None) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
             self._on_health(trouble)
+
+    async def _watched(self, commit: "asyncio.Future[float]") -> float:
+        """Wait for a commit. Raises what it raises, and `WritesRefused` if the disk still hangs when the committer closes."""
+        await asyncio.wait({commit}, timeout=self._stall_seconds)
+        while not commit.done():
+            sentence = f"the disk under {self._store.path} does not answer, and {{}}: look whether it is mounted, frozen or failing"
+            if self._closing:
+                self.abandoned = True
+                commit.add_done_callback(_ignore)
+                raise WritesRefused(sentence.format("what was not written is lost"))
+            self._stalled = True
+            self._tell(sentence.format("writes wait for it"))
+            for waiter in [*self._committed, *self._waiters]:
+                if waiter not in self._patient and not waiter.done():
+                    waiter.set_exception(WritesRefused(self._trouble))
+            self._waiters = [waiter for waiter in self._waiters if not waiter.done()]
+            await asyncio.wait({commit}, timeout=LOOK_SECONDS)
+        return commit.result()
 
     def _write(self, batch: CommitBatch) -> float:
         """Commit in the thread. Returns the duration in seconds."""
         began = time.perf_counter()
         self._store.commit(batch)
         return time.perf_counter() - began
+
+
+def _ignore(commit: "asyncio.Future[float]") -> None:
+    """The committer waits no more for the end of a commit, so its error has no reader."""
+    if not commit.cancelled():
+        commit.exception()

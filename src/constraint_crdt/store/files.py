@@ -11,13 +11,17 @@ Paths: directories made here are open to their owner only (0700), and files too 
 file names without collisions. A damaged store is renamed, never deleted.
 
 Marker: a small file outside of the store, to detect a store restored from a copy. A restored store lacks mutations known to peers.
-Nothing inside the store can show the loss, because the copy holds everything the store held. The marker lies where copies of a
-store do not reach (the runtime directory, emptied at boot) and holds values a copy cannot keep:
+Nothing inside the store can show the loss, because the copy holds everything the store held. The marker lies in memory (tmpfs: the
+runtime directory, else /dev/shm), which no snapshot of a disk puts back with the store, and holds values a copy cannot keep:
 
-- the boot of the machine, and its VM generation where the kernel has one: another boot, or a cloned machine, is not vouched for;
+- the boot of the machine, its machine id, and its VM generation where the kernel has one: another boot, or a cloned machine, is not
+  vouched for;
 - the device and inode of the store file: a copy in its place, also inside a copied container, is another file;
 - the session nonce, renewed at each opening: a copy from an earlier session has another nonce;
-- the incarnation, and the highest seq of the node's own row sent to peers: a copy from earlier in this session has a lower seq.
+- the incarnation, and the highest seq of the node's own row sent to peers: a copy from earlier in this session has a lower seq. A
+  higher seq in the marker names the writes that the store lacks.
+
+The marker also has the difference of the wall clock to the steady clock, which shows whether the wall clock was set meanwhile.
 
 Rules of the marker: `note` returns before the seq is sent. A marker is removed if writing fails. If the removal fails too, `note`
 raises, and nothing is sent. A missing or unreadable marker vouches for nothing, which is safe and costs the node a new incarnation.
@@ -52,8 +56,13 @@ GENERATIONS = (
     Path("/sys/firmware/qemu_fw_cfg/by_name/etc/vmgenid_guid/raw"),
     Path("/sys/hypervisor/uuid"),
     Path("/sys/class/dmi/id/product_uuid"),
+    Path("/etc/machine-id"),
 )
-"""Files of the kernel with an id of the virtual machine, changed by cloning. Most need root; an unreadable file is skipped."""
+"""Files with an id of the virtual machine, or of the system, changed by cloning. Most need root; an unreadable file is skipped."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+IN_MEMORY = ("tmpfs", "ramfs")
+"""The file systems whose content no snapshot of a disk brings back."""
 
 SQLITE_FAILURES = (sqlite3.Error, UnicodeError)
 """Exceptions of SQLite. A damaged file can garble messages, and Python cannot decode them then."""
@@ -277,24 +286,49 @@ class Session(NamedTuple):
     inode: int
 
 
+class Noted(NamedTuple):
+    """The content of a marker of this machine and boot."""
+
+    session: Session
+    set_by: int
+    """ns by which the wall clock is ahead of the steady clock."""
+    incarnation: int
+    seq: int
+    """Peers may know the row of this incarnation up to here."""
+
+
 class Marker:
     """The marker of a store. Without a file (None) nothing is vouched for."""
 
-    def __init__(self, file: Path | None, machine: Machine) -> None:
+    def __init__(self, file: Path | None, machine: Machine, ahead: Callable[[], int] = lambda: 0) -> None:
+        """`ahead`: the ns by which the wall clock is ahead of a clock that is never set."""
         self._file = file if machine.boot else None
+        self._ahead = ahead
         self._machine = machine
         self._session: Session | None = None
         self._noted = (0, 0)
 
     def vouches(self, session: Session, incarnation: int, seq: int) -> bool:
         """True if this store, last opened as `session` and with `seq` in its own row, has every mutation sent by the node."""
+        noted = self.read()
+        return noted is not None and (noted.session, noted.incarnation) == (session, incarnation) and 0 <= noted.seq <= seq
+
+    def read(self) -> Noted | None:
+        """The content, if it was written on this machine since it booted."""
         if self._file is None:
-            return False
+            return None
         try:
-            head, told_by, told, end = _content(self._file).decode().rsplit(" ", 3)
-            return (head, int(told_by), end) == (self._head(session), incarnation, "end\n") and 0 <= int(told) <= seq
+            head, nonce, *numbers, end = _content(self._file).decode().rsplit(" ", 7)
+            if (head, end) != (self._head(), "end\n"):
+                return None
+            device, inode, ahead, incarnation, seq = map(int, numbers)
+            return Noted(Session(bytes.fromhex(nonce), device, inode), ahead, incarnation, seq)
         except ValueError:
-            return False
+            return None
+
+    def clock_set_by(self, noted: Noted) -> int:
+        """ns by which the wall clock was set since the marker was written."""
+        return self._ahead() - noted.set_by
 
     def begin(self, session: Session, incarnation: int, seq: int) -> None:
         """Vouch for a session from now on. After a failure nothing is vouched for: an older marker has an older nonce."""
@@ -333,7 +367,8 @@ class Marker:
 
     def _write(self, file: Path, session: Session) -> None:
         """Replace the file atomically. Not synced: a power cut is another boot, and vouches for nothing."""
-        data = "{} {} {} end\n".format(self._head(session), *self._noted).encode()
+        place = f"{session.nonce.hex()} {session.device} {session.inode}"
+        data = "{} {} {} {} {} end\n".format(self._head(), place, self._ahead(), *self._noted).encode()
         fresh = f"{file}.new"
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -344,30 +379,47 @@ class Marker:
             raise OSError(f"only a part of {fresh} could be written")
         os.replace(fresh, file)
 
-    def _head(self, session: Session) -> str:
+    def _head(self) -> str:
         boot, generation = self._machine
-        return f"constraint-crdt-marker 1 {boot} {generation} {session.nonce.hex()} {session.device} {session.inode}"
+        return f"constraint-crdt-marker 2 {boot} {generation}"
 
 
-def marker_for(store: Path, environ: Mapping[str, str] = os.environ) -> Marker:
-    """The marker of the store at a path: below `$XDG_RUNTIME_DIR`, else `/run/user`, else in a private temporary directory."""
+def marker_for(store: Path, environ: Mapping[str, str] = os.environ, *, steady: Callable[[], int] = time.monotonic_ns) -> Marker:
+    """The marker of the store at a path: below `$XDG_RUNTIME_DIR`, else `/run/user`, `/run` or `/dev/shm`, where that is in memory.
+
+    `steady`: a clock in ns that is never set.
+    """
     machine = Machine.this()
     name = blake2b(str(store.resolve()).encode(), digest_size=16).hexdigest()
-    for directory in _directories(environ):
+    for parent, directory in _directories(environ):
         with contextlib.suppress(OSError):
+            if not is_in_memory(parent):
+                continue
             make_private(directory)
             if _is_private(directory):
-                return Marker(directory / name, machine)
+                return Marker(directory / name, machine, lambda: time.time_ns() - steady())
     return Marker(None, machine)
 
 
-def _directories(environ: Mapping[str, str]) -> list[Path]:
+def _directories(environ: Mapping[str, str]) -> list[tuple[Path, Path]]:
+    """The candidates, each with the directory above, which must exist."""
     user = os.getuid()
-    given = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    candidates = (given, Path(f"/run/user/{user}"))
+    own = (Path(environ.get("XDG_RUNTIME_DIR", "")), Path(f"/run/user/{user}"))
+    shared = (Path("/run"), Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108 - `_is_private` is required of it
+    found = [(parent, parent / APPLICATION) for parent in own] + [(parent, parent / f"{APPLICATION}-{user}") for parent in shared]
     # Not Path.is_dir, which raises where a directory above is closed to us.
-    parents = [candidate for candidate in candidates if candidate.is_absolute() and os.path.isdir(candidate)]
-    return [*(parent / APPLICATION for parent in parents), Path(tempfile.gettempdir()) / f"{APPLICATION}-{user}"]
+    return [each for each in found if each[0].is_absolute() and os.path.isdir(each[0])]
+
+
+def is_in_memory(directory: Path) -> bool:
+    """True if the files of a directory are kept in memory only, so that no snapshot of a disk has them."""
+    device = directory.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in MOUNTS.read_text(errors="replace").splitlines():
+        place, _, kind = line.partition(" - ")
+        if place.split(" ", 3)[2:3] == [wanted]:
+            return kind.partition(" ")[0] in IN_MEMORY
+    return False
 
 
 def _is_private(directory: Path) -> bool:

@@ -167,6 +167,22 @@ def connect(path: Path, factory: type[sqlite3.Connection] = sqlite3.Connection) 
     return connection
 
 
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open an existing file for reading in one transaction, which changes nothing. Raises `sqlite3.Error`.
+
+    The file may be in use: then its log is there. Without a log no other file is looked for, or made.
+    """
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
+    connection = sqlite3.connect(f"file:{quote(os.fspath(path))}?{mode}", uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("BEGIN")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty database, inside the open transaction."""
     for table in TABLES:

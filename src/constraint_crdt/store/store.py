@@ -38,6 +38,9 @@ from constraint_crdt.store.schema import STUB_TABLE, CommitBatch, Life, Seal, ch
 NONCE_BYTES = 16
 FIRST_START = "first start"
 
+FILE_CLOCKS = 10_000_000_000
+"""ns by which the clock of a file server may be ahead of that of this machine."""
+
 _DELETE = "DELETE FROM cell WHERE row = ? AND kind = ? AND key = ? AND seq <= ?"
 _PUT = """INSERT INTO cell (row, kind, key, seq, data, crc) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (row, kind, key) DO UPDATE SET seq = excluded.seq, data = excluded.data, crc = excluded.crc"""
@@ -62,6 +65,16 @@ class Identity(NamedTuple):
     """The incarnations before the latest, oldest first."""
 
 
+class Rollback(NamedTuple):
+    """Writes of the node that its store lacks although they may have left: the store had been put back."""
+
+    incarnation: int
+    kept: int
+    """The seq of that life in the store."""
+    noted: int
+    """The seq that the marker has noted."""
+
+
 class Store:
     """An open store. Made by `Store.open`; to be closed."""
 
@@ -76,6 +89,10 @@ class Store:
         self._lives: tuple[Life, ...] = ()
         self._vouched = False
         self._owner = ("", "")
+        self.rollback: Rollback | None = None
+        """What the marker shows to be missing; None: nothing."""
+        self.clock_set_by = 0
+        """ns by which the clock of the machine was set since the last session, as far as is known. Below a second: slewing."""
 
     @classmethod
     def open(
@@ -144,16 +161,7 @@ class Store:
             connection = self._connected()
         except SQLITE_FAILURES as error:
             raise unusable(error, self.path) from error
-        runs, seal = load(connection, self.path)
-        try:
-            rows.restore(runs)
-        except ConstraintCrdtError as error:
-            raise StoreError(f"the store {self.path} holds {error}: raise that limit") from error
-        found = Seal.of(rows)
-        if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
-            found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
-        if found != seal:
-            raise damaged(self.path, "its cells do not come to the state that was committed")
+        _restore(connection, self.path, rows)
 
     def commit(self, batch: CommitBatch) -> None:
         """Write a batch to disk and to the marker. Writing a batch twice is harmless.
@@ -211,6 +219,7 @@ class Store:
         sync_directory(self.path.parent)
 
     def _begin_session(self, node: str, fleet: str, *, made: bool) -> None:
+        changed = self._changed_at()  # before SQLite looks at its log, which may change the file
         connection = self._connected()
         schema.check_pages(connection, self.path)
         schema.migrate(connection, self.path)
@@ -230,6 +239,8 @@ class Store:
         session = Session(nonce, found.st_dev, found.st_ino)
         seq = self._own_seq(connection)
         self._vouched = made or (not ended and self._marker.vouches(session, incarnation, seq))
+        if not made:
+            self._compare(connection, changed)
         session = session._replace(nonce=secrets.token_bytes(NONCE_BYTES))
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE identity SET nonce = ?", (session.nonce,))
@@ -238,8 +249,26 @@ class Store:
         connection.execute("COMMIT")
         self._marker.begin(session, incarnation, seq)
 
-    def _own_seq(self, connection: sqlite3.Connection) -> int:
-        own = (self._owner[0], self._lives[-1].incarnation)
+    def _changed_at(self) -> int:
+        """The time of the last change of the file or its log, in ns since the epoch by the clock of that time."""
+        files = (Path(f"{self.path}{ending}") for ending in ("", *SIDE_FILES[:1]))
+        return max(file.stat().st_mtime_ns for file in files if file.exists())
+
+    def _compare(self, connection: sqlite3.Connection, changed: int) -> None:
+        """Compare the store with the marker, and the clock of the machine with that of the last session, ended `changed`."""
+        noted = self._marker.read()
+        if noted is None:
+            behind = time.time_ns() - changed
+            self.clock_set_by = behind if behind < -FILE_CLOCKS else 0
+            return
+        self.clock_set_by = self._marker.clock_set_by(noted)
+        kept = self._own_seq(connection, noted.incarnation)
+        if noted.seq > kept:
+            self.rollback = Rollback(noted.incarnation, kept, noted.seq)
+
+    def _own_seq(self, connection: sqlite3.Connection, incarnation: int | None = None) -> int:
+        """The seq of a life, the latest if None."""
+        own = (self._owner[0], self._lives[-1].incarnation if incarnation is None else incarnation)
         found = connection.execute("SELECT seq FROM row WHERE node = ? AND incarnation = ?", own).fetchone()
         return int(found[0]) if found else 0
 
@@ -304,6 +333,42 @@ class Store:
         seq = next((run.hi for run in batch.runs if run.replica == own), 0)
         if seq or batch.lives:
             self._marker.note(own.incarnation, seq)
+
+
+def read_store(path: Path, rows: Rows) -> None:
+    """Load all cells of a store into empty rows. Changes nothing, and the store may be in use.
+
+    Raises `StoreError` for a file that is missing, damaged, of a newer version or of another program, and beyond the limits of
+    `rows`; discard `rows` then.
+    """
+    path = path.absolute()
+    if not path.exists():
+        raise StoreError(f"there is no store {path}")
+    try:
+        schema.check_header(path)
+        connection = schema.connect_to_read(path)
+    except (OSError, *SQLITE_FAILURES) as error:
+        raise unusable(error, path) from error
+    try:
+        schema.check_pages(connection, path)
+        _restore(connection, path, rows)
+    except SQLITE_FAILURES as error:
+        raise unusable(error, path) from error
+    finally:
+        connection.close()
+
+
+def _restore(connection: sqlite3.Connection, path: Path, rows: Rows) -> None:
+    runs, seal = load(connection, path)
+    try:
+        rows.restore(runs)
+    except ConstraintCrdtError as error:
+        raise StoreError(f"the store {path} holds {error}: raise that limit") from error
+    found = Seal.of(rows)
+    if found.hash_key != seal.hash_key:  # another secret since: its hash cannot be compared, checksums and numbers can
+        found = found._replace(state_hash=seal.state_hash, hash_key=seal.hash_key)
+    if found != seal:
+        raise damaged(path, "its cells do not come to the state that was committed")
 
 
 def _has_stubs(connection: sqlite3.Connection) -> bool:

@@ -25,10 +25,10 @@ end. A message lost or without a route fails its request at once, so tests need 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import count
 from random import Random
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from constraint_crdt.errors import ConstraintCrdtError, InvalidValue
 
@@ -90,12 +90,10 @@ class Transport(Protocol):
         Raises `TransportError` if opening fails, or the transport is open; nothing stays open then.
         """
 
-    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:
-        """Leave and join again with a new session, to replace broken links.
+    async def reopen(self) -> Peer:
+        """Leave and join again with a new session. Peers are reported gone, and come again.
 
-        `extra_connect`: endpoints of other nodes, tried beside the configured endpoints until the next reopen; malformed endpoints
-        are skipped. Peers are reported gone, and come again. Raises `TransportError` on failure; the transport has no peers then,
-        and may be reopened or closed.
+        Raises `TransportError` on failure; the transport has no peers then, and may be reopened or closed.
         """
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - it bounds each silence, and a caller's own timeout around it could not
@@ -114,6 +112,35 @@ class Transport(Protocol):
         Waiting requests raise `Unreachable`. `changed` is not called for links closed here. Handlers are cancelled and awaited for
         `CANCEL_SECONDS`; slower handlers end later. A handler calling `close` is not cancelled.
         """
+
+
+LinkKind = Literal["direct", "side", "router"]
+"""How a peer is linked: by the main sessions of both ends, by a side session of either, or through a router."""
+
+
+class Sought(NamedTuple):
+    """A node that should be a peer."""
+
+    endpoints: tuple[str, ...]
+    """Its endpoints, as it told them."""
+    alive: bool = False
+    """Other nodes give evidence that it lives."""
+    round_trip: float | None = None
+    """Seconds to it and back, measured before; None if unknown."""
+
+
+@runtime_checkable
+class LinkingTransport(Protocol):
+    """A transport that makes links to nodes on its own."""
+
+    def seek(self, peers: Mapping[str, Sought]) -> None:
+        """From now on see to a link to each of these nodes, and to no others. The order is that of preference.
+
+        Before `open`: these are also tried at the opening.
+        """
+
+    def links(self) -> Mapping[str, LinkKind]:
+        """The names of the peers, each with its link."""
 
 
 ANSWERS_AT_ONCE = 256
@@ -296,7 +323,7 @@ class MemoryTransport:
         self._me = self._network.join(self, name)
         return self._me
 
-    async def reopen(self, extra_connect: Sequence[str] = ()) -> Peer:  # noqa: ARG002 - memory has no endpoints
+    async def reopen(self) -> Peer:
         """See `Transport.reopen`."""
         if self._me is None or self._handlers is None:
             raise TransportError("this transport is not open; open it first")

@@ -1,4 +1,13 @@
-"""An open Zenoh session of a node: its token, its peers, its requests, and the bridge to asyncio.
+"""The open Zenoh sessions of a node: tokens, peers, requests, and the bridge to asyncio.
+
+A `ZenohSession` is one life of the node on the network. It has a main Zenoh session, and side sessions, each for the link to a
+single peer that the main session has no link to (`zenoh`). All declare the same token and the same answering key, so others see one
+peer. Rules:
+
+1. A peer is listed while any of the sessions sees its token. Requests go through the main session if it sees the peer.
+2. The answering key is declared as complete, so of two sessions of a node only one gets a request.
+3. The Zenoh id of a session tells whose it is, and whether it is a main session (`zenoh_startup`). So a node knows links between
+   main sessions from links by a side session of either end. Nodes of 0.1.0 have random ids, and no side sessions.
 
 Rules of the bridge, each found by a measured freeze, hang or loss:
 
@@ -28,7 +37,7 @@ import logging
 import secrets
 import struct
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,15 +45,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import zenoh
 from zenoh.handlers import Callback
 
-from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, Peer, PeerCallback, Unreachable, check_payload
+from constraint_crdt.transport import MAX_PAYLOAD, HandlerTasks, LinkKind, Peer, PeerCallback, Unreachable, check_payload
+from constraint_crdt.transport.addresses import ease_links
 from constraint_crdt.transport.zenoh_startup import (
+    SIDE_ID,
     alive_key,
     alive_keys,
     close_session,
     in_daemon_thread,
+    link_ends,
+    main_id,
     node_key,
     peer_of,
     proof_in,
+    side_id,
+    start_daemon_thread,
 )
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
@@ -174,6 +189,13 @@ LOG_EVERY = 60.0
 MOST_SESSIONS = 16
 """Sessions of one name that are listed, at most. A node has one, and for a moment those before it."""
 
+EASE_SECONDS = 0.05
+EASE_AGAIN_SECONDS = 3.0
+EASE_EVERY = 30.0
+"""Seconds from a new link until the options of its connection are set: those of others that come at once are set with them. And
+until they are set again, by what the system has measured since.
+"""
+
 EARLY_SECONDS = 2.0
 EARLY_REQUESTS = 64
 """Requests that are held until the token of their sender comes: for how long, and how many at most."""
@@ -204,8 +226,29 @@ class Registration:
     changed: PeerCallback
 
 
+class Declared:
+    """A Zenoh session and the declarations of this node in it."""
+
+    def __init__(self, raw: zenoh.Session) -> None:
+        self.raw = raw
+        self.held: tuple[object, ...] = ()
+        self.tokens: list[zenoh.LivelinessToken] = []
+        self.linked: dict[str, bool] = {}
+        """The Zenoh ids at the other ends of its links, and whether each is of a router."""
+        self.requests = 0
+        """Requests that wait for a reply."""
+
+    def leave(self) -> None:
+        """Close. Blocks."""
+        # The token goes first. Where it goes together with its link, Zenoh does not tell every peer, and it stays listed there.
+        with contextlib.suppress(zenoh.ZError):
+            for token in self.tokens:
+                token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
+        close_session(self.raw)
+
+
 class ZenohSession:
-    """A session. Belongs to a single event loop, and owns its Zenoh session."""
+    """A life of a node on the network. Belongs to a single event loop, and owns its Zenoh sessions."""
 
     def __init__(
         self,
@@ -218,10 +261,12 @@ class ZenohSession:
         *,
         accept_plain: bool = False,
         is_shut_out: Callable[[str], bool] = lambda _: False,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
-        """`is_shut_out(proof)`: a session with this proof is not listed."""
-        self._raw = raw
+        """`is_shut_out(proof)`: a session with this proof is not listed. `moved` is called after each change of peers and links."""
         self._member = member
+        self._me = me
+        self._moved = moved
         self._is_me = is_me
         self._traffic = traffic
         self._loop = asyncio.get_running_loop()
@@ -237,20 +282,136 @@ class ZenohSession:
         self._refused_at = -LOG_EVERY
         self.peers: dict[Peer, str] = {}
         """The peers, each with the proof in its token."""
-        proofs = [""] if self._accept_plain else []
+        self._via: dict[Peer, dict[Declared, None]] = {}
+        """The sessions that see each listed peer, in the order in which they saw it."""
+        self._proofs = [""] if self._accept_plain else []
         if identity is not None and self._authenticator is not None:
-            proofs.append(identity.prove(me.session, self._authenticator.public))
-        on_query = Callback(self._on_query, indirect=False)
-        on_token = Callback(self._on_token, indirect=False)
+            self._proofs.append(identity.prove(me.session, self._authenticator.public))
+        self._sides: dict[Declared, None] = {}
+        self._side_links = Counter[str]()
+        """The links of the main session by the beginning of the id at their other end."""
+        self._router_links = 0
+        self._easing = False
+        self._eased = 0
+        self._is_new = False
+        """Whether a link has come since the options were set last."""
+        self._main = self._declare(raw)
+
+    def _declare(self, raw: zenoh.Session) -> Declared:
+        """Declare this node in a Zenoh session. Raises `ZError`."""
+        declared, fleet = Declared(raw), self._member.fleet
+
+        def on_token(sample: zenoh.Sample) -> None:
+            self._hand_over(self._see, declared, str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
+
+        def on_link(event: zenoh.TransportEvent) -> None:
+            other = event.transport
+            is_router = other.whatami == zenoh.WhatAmI.ROUTER
+            self._hand_over(self._link, declared, str(other.zid), is_router, event.kind == zenoh.SampleKind.PUT)
+
+        def on_connection(event: zenoh.LinkEvent) -> None:
+            if event.kind == zenoh.SampleKind.PUT:
+                self._hand_over(self._ease_soon)
+
+        query, token = Callback(self._on_query, indirect=False), Callback(on_token, indirect=False)
         # The tokens come last: a peer notified of a token finds the answering key declared.
-        self._held = (
-            *(raw.declare_queryable(node_key(member.fleet, me, proven=bool(proof)), on_query) for proof in proofs),
+        declared.held = (
+            raw.info.declare_link_events_listener(Callback(on_connection, indirect=False), history=True),
+            raw.info.declare_transport_events_listener(Callback(on_link, indirect=False), history=True),
+            *(raw.declare_queryable(node_key(fleet, self._me, proven=bool(proof)), query, complete=True) for proof in self._proofs),
             *(
-                raw.liveliness().declare_subscriber(alive_keys(member.fleet, proven=bool(proof)), on_token, history=True)
-                for proof in proofs
+                raw.liveliness().declare_subscriber(alive_keys(fleet, proven=bool(proof)), token, history=True)
+                for proof in self._proofs
             ),
         )
-        self._tokens = [raw.liveliness().declare_token(alive_key(member.fleet, me, proof)) for proof in proofs]
+        declared.tokens = [raw.liveliness().declare_token(alive_key(fleet, self._me, proof)) for proof in self._proofs]
+        return declared
+
+    # --- side sessions ------------------------------------------------------------------------------------------------
+
+    def attach(self, raw: zenoh.Session) -> Declared:
+        """Take a Zenoh session as a side session. Raises `ZError`, and `Unreachable` after `close`; `raw` is the caller's then."""
+        if self._closed:
+            raise Unreachable("this transport is closed")
+        declared = self._declare(raw)
+        self._sides[declared] = None
+        return declared
+
+    def detach(self, side: Declared) -> None:
+        """Close a side session, in the background. Peers seen by it alone are no longer listed."""
+        if self._sides.pop(side, self) is not None:
+            return
+        for peer in [peer for peer, via in self._via.items() if side in via]:
+            self._lose(peer, side)
+        start_daemon_thread(side.leave)
+
+    def seen_by(self, side: Declared) -> set[str]:
+        """The names of the peers that a side session sees. O(peers)."""
+        return {peer.name for peer, via in self._via.items() if side in via}
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the main session has a link."""
+        return bool(self._main.linked)
+
+    def links(self) -> dict[str, LinkKind]:
+        """How each name among the peers is linked, the best link of its sessions. O(peers)."""
+        found: dict[str, LinkKind] = {}
+        for peer in self.peers:
+            kind = self._kind(peer)
+            if peer.name not in found or kind != "side":
+                found[peer.name] = kind
+        return found
+
+    def sides_of_others(self) -> set[str]:
+        """The names of the peers with a side session to this node. O(peers)."""
+        return {peer.name for peer in self.peers if self._side_links[side_id(peer.session)]}
+
+    def _kind(self, peer: Peer) -> LinkKind:
+        if self._main not in self._via[peer]:
+            return "side"
+        if main_id(peer.session) in self._main.linked:
+            return "direct"
+        if self._side_links[side_id(peer.session)]:
+            return "side"
+        return "router" if self._router_links else "direct"
+
+    def _ease_soon(self) -> None:
+        self._is_new = True
+        if not self._easing:
+            self._easing = True
+            self._loop.call_later(EASE_SECONDS, self._ease)
+
+    def _ease_again(self, eased: int) -> None:
+        if eased == self._eased:  # else another one is to come
+            self._ease()
+
+    def _ease(self) -> None:
+        """Set the options of the connections of new links, in the background."""
+        self._easing = False
+        self._eased += 1
+        if self._closed:
+            return
+        self._loop.call_later(EASE_AGAIN_SECONDS if self._is_new else EASE_EVERY, self._ease_again, self._eased)
+        self._is_new = False
+        sessions = [declared.raw for declared in (self._main, *self._sides)]
+        start_daemon_thread(lambda: ease_links(link_ends(sessions)))
+
+    def _link(self, declared: Declared, other: str, is_router: bool, up: bool) -> None:
+        if up != (other in declared.linked):
+            if up:
+                declared.linked[other] = is_router
+            else:
+                is_router = declared.linked.pop(other)
+            if declared is self._main:
+                change, mark = 1 if up else -1, other[:SIDE_ID]
+                self._router_links += is_router * change
+                self._side_links[mark] += change
+                if not self._side_links[mark]:
+                    del self._side_links[mark]
+        self._moved()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
 
     async def request(self, peer: Peer, payload: bytes, timeout: float) -> list[bytes]:  # noqa: ASYNC109 - see Transport
         """See `Transport.request`."""
@@ -284,6 +445,7 @@ class ZenohSession:
             return
         self._closed = True
         self.peers.clear()
+        self._via.clear()
         while self._early:
             self._reply(self._early.pop(), [])
         for page in self._waiting:
@@ -293,15 +455,10 @@ class ZenohSession:
         try:
             await self._member.handlers.wait()  # first: the handlers' queries are dropped while the session is open
         finally:
+            for side in self._sides:
+                start_daemon_thread(side.leave)
             with contextlib.suppress(TimeoutError):
-                await in_daemon_thread(self._leave, CLOSE_SECONDS, lambda _: None)
-
-    def _leave(self) -> None:
-        # The token goes first. Where it goes together with its link, Zenoh does not tell every peer, and it stays listed there.
-        with contextlib.suppress(zenoh.ZError):
-            for token in self._tokens:
-                token.undeclare()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
-        close_session(self._raw)
+                await in_daemon_thread(self._main.leave, CLOSE_SECONDS, lambda _: None)
 
     async def _fetch(self, peer: Peer, payload: bytes, turn: bytes | None, start: int, seconds: float) -> Page:
         """Request a page, and return its replies, possibly none."""
@@ -328,9 +485,12 @@ class ZenohSession:
             if page.add(header, content):
                 self._hand_over(finish)  # without waiting for Zenoh's closing message, which may be lost
 
+        via = self._via.get(peer, {})
+        way = self._main if self._main in via else next(iter(via), self._main)
         self._waiting.add(fetched)
+        way.requests += 1
         try:
-            self._raw.get(
+            way.raw.get(
                 node_key(self._member.fleet, peer, proven=signed is not None),
                 Callback(on_reply, lambda: self._hand_over(finish), indirect=False),
                 consolidation=zenoh.ConsolidationMode.NONE,  # else replies with the same key count as versions of a single value
@@ -346,6 +506,7 @@ class ZenohSession:
         except zenoh.ZError as error:
             raise Unreachable(f"{peer.name} could not be asked: {error}") from None
         finally:
+            way.requests -= 1
             self._waiting.discard(fetched)
 
     def _hand_over(self, call: Callable[..., None], *arguments: object) -> bool:
@@ -360,24 +521,31 @@ class ZenohSession:
         if self._closed or not self._hand_over(self._answer, query):
             query.drop()  # type: ignore[no-untyped-call]  # the stub leaves the return type out
 
-    def _on_token(self, sample: zenoh.Sample) -> None:
-        self._hand_over(self._see, str(sample.key_expr), sample.kind == zenoh.SampleKind.PUT)
-
-    def _see(self, key: str, up: bool) -> None:
+    def _see(self, declared: Declared, key: str, up: bool) -> None:
         peer, proof = peer_of(key), proof_in(key)
-        if self._closed or peer is None or self._is_me(peer):
+        if self._closed or peer is None or self._is_me(peer) or (declared is not self._main and declared not in self._sides):
             return
         if not up:
             if self.peers.get(peer) == proof:  # not the end of a false token under the same name
-                self._forget(peer)
+                self._lose(peer, declared)
+        elif self.peers.get(peer) == proof:
+            self._via[peer][declared] = None
         elif self._admit(peer, proof):
             new = peer not in self.peers
             self.peers[peer] = proof
+            self._via.setdefault(peer, {})[declared] = None
             if new:
                 self._member.changed(peer, True)
             early, self._early = self._early, []
             for query in early:
                 self._answer(query)
+        self._moved()
+
+    def _lose(self, peer: Peer, declared: Declared) -> None:
+        """A session no longer sees a peer."""
+        self._via[peer].pop(declared, None)
+        if not self._via[peer]:
+            self._forget(peer)
 
     def shut_out(self) -> None:
         """List the sessions no longer that are shut out by now."""
@@ -386,7 +554,7 @@ class ZenohSession:
                 self._forget(peer)
 
     def _forget(self, peer: Peer) -> None:
-        del self.peers[peer]
+        del self.peers[peer], self._via[peer]
         if self._authenticator is not None:
             self._authenticator.forget(peer.session)
         self._member.changed(peer, False)

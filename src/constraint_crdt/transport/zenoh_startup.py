@@ -32,23 +32,30 @@ import asyncio
 import atexit
 import contextlib
 import errno
-import ipaddress
 import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import zenoh
 
 from constraint_crdt.transport import Peer, TransportError
+from constraint_crdt.transport.addresses import (
+    own_addresses,
+    parse_endpoint,
+    reachable_endpoints,
+    with_numeric_zone,
+    with_scheme,
+)
 
 if TYPE_CHECKING:  # `cryptography` is loaded for nodes with an identity only
     from constraint_crdt.identity import Identity
@@ -98,9 +105,28 @@ def _chunk(text: str) -> str:
     return quote(text, safe="")
 
 
+def main_id(session: str) -> str:
+    """The Zenoh id of the main session of a peer. None of them may begin with 0."""
+    return f"c1{session}"
+
+
+SIDE_ID = 26
+"""Digits of `side_id`."""
+
+
+def side_id(session: str) -> str:
+    """The beginning of the Zenoh ids of the side sessions of a peer."""
+    return f"d1{session}"
+
+
 ROLES = ("peer", "router", "client")
+LEASE = 4.0
+LONG_LEASE = 60.0
+KEEP_ALIVE = 2.0
+"""Seconds of silence after which a link counts as gone, and seconds between two keep-alives. The long one leaves time for slow and
+lossy links, where `ease_links` closes the dead ones sooner.
+"""
 DEFAULT_LISTEN = ("tcp/127.0.0.1:0",)
-_ENDPOINT = re.compile(r"(?P<scheme>tcp|tls)/(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s\[\]/:?#]+):(?P<port>[0-9]{1,5})")
 
 
 @dataclass(frozen=True)
@@ -128,7 +154,7 @@ def checked(
     connect: Sequence[str],
     *,
     multicast: bool,
-    lease: float,
+    lease: float | None,
     discover: bool = True,
     identity: "Identity | None" = None,
     accept_plain: bool = False,
@@ -140,6 +166,7 @@ def checked(
         raise TransportError(f"a client does not listen; leave out {listen[0]!r}, or take the role peer or router")
     if role == "client" and not connect and not multicast:
         raise TransportError("a client needs a router to connect to; give the endpoint of at least one")
+    lease = _lease_of(role) if lease is None else lease
     if not 0.1 <= lease <= 3600:
         raise TransportError(f"a lease of {lease:g} s does not work; give between 0.1 and 3600 s")
     if listen is None:
@@ -159,81 +186,38 @@ def checked(
             listen = (*listen, *(f"tls/{host}:0" for host in hosts))
         connect = tuple(f"{scheme}/{endpoint.partition('/')[2]}" for endpoint in connect for scheme in ("tls", "tcp"))
     else:
-        listen, connect = (tuple(_with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
+        listen, connect = (tuple(with_scheme(each, identity) for each in endpoints) for endpoints in (listen, connect))
     return Settings(role, tuple(listen), tuple(dict.fromkeys(connect)), multicast, lease, discover, identity, accept_plain)
 
 
-def _with_scheme(endpoint: str, identity: "Identity | None") -> str:
-    return f"{'tcp' if identity is None else 'tls'}/{endpoint.partition('/')[2]}"
+def _lease_of(role: str) -> float:
+    return LONG_LEASE if role == "peer" and sys.platform == "linux" else LEASE
 
 
-def parse_endpoint(endpoint: str) -> tuple[str, int]:
-    """Host and port of an endpoint. Raises `TransportError` for a malformed endpoint."""
-    match = _ENDPOINT.fullmatch(endpoint)
-    if match is None or int(match["port"]) > 65535:
-        raise TransportError(f"cannot use the endpoint {endpoint!r}; write it as tcp/HOST:PORT")
-    return match["host"].strip("[]"), int(match["port"])
+LINK_OPEN_SECONDS = 20.0
+LINK_ACCEPT_SECONDS = 60.0
+"""Seconds for opening a link. The main session has time for links of 3 s there and back, which take five turns with TLS. Who
+accepts has time for those that lose every other packet, too.
+"""
+
+RETRY_SECONDS = 0.5
+"""Seconds between two tries at a configured endpoint, at most."""
 
 
-def usable_connects(
-    endpoints: Iterable[str], own: Sequence[str], identity: "Identity | None" = None, *, accept_plain: bool = False
-) -> tuple[str, ...]:
-    """The endpoints of other nodes to connect to: well-formed, without wildcards and without `own`. `identity`: that of this node;
-    without it `tls/` endpoints are left out. `accept_plain`: with it, `tcp/` endpoints stay plain.
+def zenoh_config(settings: Settings, listening: Sequence[str], id_: str) -> dict[str, object]:
+    """Zenoh's configuration of a main session, with the ports of `listening` in place of the configured ports. `id_`: its Zenoh id.
+
+    Raises `TransportError` for a zone that names no interface.
     """
-    kept: dict[str, None] = {}
-    for endpoint in endpoints:
-        try:
-            host, port = parse_endpoint(endpoint)
-        except TransportError:
-            continue
-        if identity is None and endpoint.startswith("tls/"):
-            continue
-        usable = endpoint if accept_plain else _with_scheme(endpoint, identity)
-        if port and not _is_wildcard(host) and usable not in own:
-            kept[usable] = None
-    return tuple(kept)
-
-
-def with_more_connects(settings: Settings, extra: Iterable[str], own: Sequence[str]) -> Settings:
-    """`settings` with the usable endpoints of `extra` beside its own connects."""
-    usable = usable_connects(extra, own, settings.identity, accept_plain=settings.accept_plain)
-    more = (endpoint for endpoint in usable if endpoint not in settings.connect)
-    return replace(settings, connect=(*settings.connect, *more))
-
-
-def reachable_endpoints(listening: Iterable[str], addresses: Sequence[str]) -> tuple[str, ...]:
-    """The endpoints for other nodes, given the listening endpoints. A wildcard host stands for the `addresses` of its family."""
-    found: list[str] = []
-    for endpoint in listening:
-        host, port = parse_endpoint(endpoint)
-        scheme = endpoint.partition("/")[0]
-        if not _is_wildcard(host):
-            found.append(endpoint)
-            continue
-        for address in addresses:
-            ip = ipaddress.ip_address(address)
-            if ip.version == 6 and host == "::":
-                found.append(f"{scheme}/[{address}]:{port}")
-            elif ip.version == 4:  # the IPv6 wildcard takes IPv4 connections too
-                found.append(f"{scheme}/{address}:{port}")
-    return tuple(found)
-
-
-def _is_wildcard(host: str) -> bool:
-    return host in {"0.0.0.0", "::"}  # noqa: S104 - compared with, not bound to
-
-
-def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, object]:
-    """Zenoh's configuration, with the ports of `listening` in place of the configured ports."""
     router = settings.role == "router"
-    connect: dict[str, object] = {"endpoints": list(settings.connect), "timeout_ms": -1, "exit_on_failure": False}
-    connect["retry"] = {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2}
+    seeds = [with_numeric_zone(each) for each in settings.connect]
+    connect = _connect(seeds, RETRY_SECONDS)
     if settings.role == "client":  # its open blocks until a router answers: bounded here, tried again by the transport
-        connect = {"endpoints": list(settings.connect), "timeout_ms": 1000}
+        connect = {"endpoints": seeds, "timeout_ms": 1000}
     config: dict[str, object] = {
+        "id": id_,
         "mode": settings.role,
-        "listen": {"endpoints": list(listening)},
+        "listen": {"endpoints": [with_numeric_zone(each) for each in listening]},
         "connect": connect,
         "open": {"return_conditions": {"connect_scouted": False}},  # else every open waits half a second
         "scouting": {
@@ -244,11 +228,20 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
             },
         },
         "transport": {
-            "unicast": {"max_sessions": 10_000 if router else 1000, "accept_pending": 1000 if router else 100},
+            "unicast": {
+                "max_sessions": 10_000 if router else 1000,
+                "accept_pending": 1000 if router else 256,
+                "open_timeout": round(LINK_OPEN_SECONDS * 1000),
+                "accept_timeout": round(LINK_ACCEPT_SECONDS * 1000),
+            },
             "shared_memory": {"enabled": False},
             "link": {
                 # Messages are dropped rather than wait while this queue is full. 16 batches of 64 KiB, the most, hold a page.
-                "tx": {"lease": round(settings.lease * 1000), "queue": {"size": {"data": 16}}},
+                "tx": {
+                    "lease": round(settings.lease * 1000),
+                    "keep_alive": max(4, round(settings.lease / KEEP_ALIVE)),
+                    "queue": {"size": {"data": 16}},
+                },
                 "rx": {"max_message_size": 16 * 1024 * 1024},
                 **({} if settings.identity is None else _tls(settings.identity, settings.protocols)),
             },
@@ -257,6 +250,22 @@ def zenoh_config(settings: Settings, listening: Sequence[str]) -> Mapping[str, o
     if settings.identity is not None:
         config["access_control"] = _access_control(settings.identity, settings.protocols)
     return config
+
+
+def side_config(settings: Settings, endpoint: str, id_: str, open_seconds: float, retry_seconds: float) -> Mapping[str, object]:
+    """Zenoh's configuration of a side session, for the link to one peer at `endpoint`. Of several endpoints of one peer Zenoh
+    would try the others for ever.
+    """
+    config = zenoh_config(replace(settings, role="peer", connect=()), (), id_)
+    limits = {"max_sessions": 8, "accept_pending": 1, "open_timeout": round(open_seconds * 1000)}
+    transport = {**cast("dict[str, object]", config["transport"]), "unicast": limits}
+    scouting = {"multicast": {"enabled": False}, "gossip": {"enabled": False}}
+    return {**config, "connect": _connect([endpoint], retry_seconds), "scouting": scouting, "transport": transport}
+
+
+def _connect(endpoints: Sequence[str], retry_seconds: float) -> dict[str, object]:
+    retry = {"period_init_ms": 200, "period_max_ms": round(retry_seconds * 1000), "period_increase_factor": 1.5}
+    return {"endpoints": list(endpoints), "timeout_ms": -1, "exit_on_failure": False, "retry": retry}
 
 
 _MESSAGES = (
@@ -400,22 +409,37 @@ class Opened(NamedTuple):
     endpoints: tuple[str, ...]
 
 
-def open_session(settings: Settings, before: Sequence[str]) -> Opened:
-    """Open a session. `before`: the listening endpoints of the last session. Raises `TransportError`."""
+def open_session(settings: Settings, before: Sequence[str], id_: str) -> Opened:
+    """Open a main session. `before`: the listening endpoints of the last session. Raises `TransportError`."""
     _close_at_exit()
     chose = any(parse_endpoint(endpoint)[1] == 0 for endpoint in settings.listen)
     for attempt in range(_ATTEMPTS):
         keep = before if attempt == 0 and len(before) == len(settings.listen) else settings.listen
         listening = tuple(_with_port(endpoint) for endpoint in keep)
         try:
-            session = zenoh.open(zenoh.Config.from_json5(json.dumps(zenoh_config(settings, listening))))
+            session = zenoh.open(_config(zenoh_config(settings, listening, id_)))
         except zenoh.ZError as error:
             if chose and _os_error(str(error)) == errno.EADDRINUSE and attempt + 1 < _ATTEMPTS:
                 continue
             raise _explained(settings, listening, str(error)) from None
         _open.add(session)
-        return Opened(session, listening, reachable_endpoints(listening, _own_addresses()))
+        return Opened(session, listening, reachable_endpoints(listening, own_addresses()))
     raise AssertionError("the last attempt returns or raises")
+
+
+def open_side_session(settings: Settings, endpoint: str, id_: str, open_seconds: float, retry_seconds: float) -> zenoh.Session:
+    """Open a side session, see `side_config`. Raises `TransportError`."""
+    _close_at_exit()
+    try:
+        session = zenoh.open(_config(side_config(settings, endpoint, id_, open_seconds, retry_seconds)))
+    except zenoh.ZError as error:
+        raise TransportError(f"no side session opened for {endpoint}: {error}") from None
+    _open.add(session)
+    return session
+
+
+def _config(values: Mapping[str, object]) -> zenoh.Config:
+    return zenoh.Config.from_json5(json.dumps(values))
 
 
 def close_session(session: zenoh.Session) -> None:
@@ -428,6 +452,15 @@ def close_session(session: zenoh.Session) -> None:
 def linked_addresses(session: zenoh.Session) -> list[str]:
     """The IP addresses at the other ends of the links."""
     return [link.dst.partition("/")[2].rpartition(":")[0].strip("[]").partition("%")[0] for link in session.info.links()]
+
+
+def link_ends(sessions: Sequence[zenoh.Session]) -> list[tuple[str, str]]:
+    """The locators of both ends of each link of these sessions, without sessions that are closed."""
+    found: list[tuple[str, str]] = []
+    for session in sessions:
+        with contextlib.suppress(zenoh.ZError):
+            found += [(link.src, link.dst) for link in session.info.links()]
+    return found
 
 
 _open: set[zenoh.Session] = set()
@@ -460,16 +493,6 @@ def _with_port(endpoint: str) -> str:
     except OSError as error:
         raise TransportError(f"cannot listen on {endpoint}: {error.strerror or error}; use another address") from None
     return f"{endpoint.rpartition(':')[0]}:{port}"
-
-
-def _own_addresses() -> list[str]:
-    """The addresses of this machine, an address per IP version with a route; loopback without a route."""
-    found: list[str] = []
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))  # sends nothing: only looks into the routing table
-            found.append(probe.getsockname()[0])
-    return found or ["127.0.0.1"]
 
 
 def _os_error(message: str) -> int:

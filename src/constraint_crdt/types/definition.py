@@ -10,6 +10,8 @@ Times and durations are in ns. Trailing defaults are left out. All knowledge abo
   already in force changes nothing.
 - `fields` are `[for, clear after, clear when, if unknown, max age]` for the meaning version 1, and are absent for the version 0.
   Fields of a later meaning version are not decoded. The definition keeps them as bytes, and evaluation reads it as unknown.
+- The bounds hold where a definition is written. A cell beyond them, from a version that raised one, is kept, passed on and read as
+  far as this version can; an unknown severity or choice reads as a later meaning version. What is not of the right form is refused.
 """
 
 import enum
@@ -19,7 +21,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
-from constraint_crdt.crdt.cells import Cell, register, require, require_counts, require_text, value_of
+from constraint_crdt.crdt.cells import Cell, register, require, require_counts, value_of
 from constraint_crdt.crdt.clock import SECOND
 from constraint_crdt.crdt.limits import (
     ABOUT_BYTES,
@@ -39,6 +41,9 @@ ADD: Final = 1
 
 MEANING: Final = 1
 """The meaning version of definitions with fields. A version that changes the meaning of a definition writes a higher one."""
+
+LATER: Final = MAX_COUNT
+"""Stands for the meaning version of a definition with a severity or a choice that this version does not know."""
 
 _LEVELS = tuple(Severity)
 
@@ -85,8 +90,7 @@ _read_fields = msgspec.msgpack.Decoder(FieldsValue).decode
 
 
 def check_wire_labels(labels: Sequence[Label]) -> None:
-    """The bounds of labels inside a cell. Raises `ConstraintCrdtError`."""
-    require(len(labels) <= LABELS, "the number of labels")
+    """The form of labels inside a cell: their number is bounded where they are written. Raises `ConstraintCrdtError`."""
     require(all(before[0] < after[0] for before, after in itertools.pairwise(labels)), "the order of labels")
     for each in labels:
         for text in each:
@@ -95,9 +99,7 @@ def check_wire_labels(labels: Sequence[Label]) -> None:
 
 def _check_add(_: str, value: DefinitionValue | None) -> None:
     if value is not None:
-        require(0 <= value.severity < len(_LEVELS), "the severity of a definition")
-        if value.about is not None:
-            require_text(value.about, "the text of a definition", ABOUT_BYTES)
+        require(0 <= value.severity <= MAX_COUNT, "the severity of a definition")
         if value.on:
             check_wire_labels(value.on)
         require_counts((value.expires_at or 0, value.added_at or 0), "a time of a definition")
@@ -111,9 +113,9 @@ def _check_fields(value: DefinitionValue) -> None:
     if value.meaning > MEANING:
         return
     fields = _read_fields(value.fields or _NO_FIELDS)
-    require(all(0 <= each <= _LONGEST for each in (fields.for_, fields.clear_after)), "a duration of a definition")
-    require(fields.max_age is None or 0 < fields.max_age <= _LONGEST, "the largest age of a definition")
-    require(0 <= fields.if_unknown < len(_CHOICES), "the choice of a definition for unknown")
+    require(all(0 <= each <= MAX_COUNT for each in (fields.for_, fields.clear_after)), "a duration of a definition")
+    require(fields.max_age is None or 0 < fields.max_age <= MAX_COUNT, "the largest age of a definition")
+    require(0 <= fields.if_unknown <= MAX_COUNT, "the choice of a definition for unknown")
 
 
 _NO_FIELDS: Final = b"\x90"
@@ -369,7 +371,10 @@ def _without_defaults(value: list[object], defaults: Sequence[object]) -> list[o
 def read_addition(cell: Cell) -> Addition:
     """The addition in an ADD cell."""
     value: DefinitionValue = value_of(cell) or _NO_VALUE
-    definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
+    if value.severity >= len(_LEVELS):
+        definition = Definition(value.when, _LEVELS[-1], value.about, value.on, value.expires_at, meaning=LATER)
+    else:
+        definition = Definition(value.when, _LEVELS[value.severity], value.about, value.on, value.expires_at)
     if value.meaning:
         definition = _with_fields(definition, value)
     return Addition(definition, Dot(cell.replica, cell.seq), value.added_at)
@@ -379,6 +384,8 @@ def _with_fields(definition: Definition, value: DefinitionValue) -> Definition:
     if value.meaning > MEANING:
         return definition._replace(meaning=value.meaning, unknown_fields=bytes(value.fields))
     fields = _read_fields(value.fields or _NO_FIELDS)
+    if definition.meaning or fields.if_unknown >= len(_CHOICES):
+        return definition._replace(meaning=LATER, unknown_fields=bytes(value.fields))
     return Definition(
         *definition[:5], fields.for_, fields.clear_after, fields.clear_when, _CHOICES[fields.if_unknown], fields.max_age
     )

@@ -32,7 +32,7 @@ from constraint_crdt.crdt.limits import CELL_BYTES, MAX_COUNT
 from constraint_crdt.crdt.replica import Replica, check_id, writer
 from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import InvalidType
-from constraint_crdt.types.nodes import RETIRE, Retirements, retired_nodes
+from constraint_crdt.types.nodes import RETIRE, UNDO, Retirements
 from constraint_crdt.types.view import IndexedView
 
 VARIABLES: Final = 26
@@ -156,13 +156,14 @@ class MeasuredVariables(IndexedView):
     Readings are O(1), or O(names returned). All mappings are ordered by name or node, except `kinds`.
     """
 
-    KINDS = (VARIABLES, RETIRE)
+    KINDS = (VARIABLES, RETIRE, UNDO)
 
     def __init__(self, rows: Rows | None = None, *, retirements: Retirements | None = None) -> None:
         """`retirements`: those over the same rows, if they are kept already."""
         rows = Rows() if rows is None else rows
         self._retirements = Retirements(rows) if retirements is None else retirements
         super().__init__(rows)
+        self._retirements.watch(self._show)
 
     # --- following cells -------------------------------------------------------------------------------------------------
 
@@ -175,11 +176,7 @@ class MeasuredVariables(IndexedView):
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
-        if cell is None:
-            return
-        if cell.kind == RETIRE:
-            for node in retired_nodes(old, new):
-                self._show(node)
+        if cell is None or cell.kind != VARIABLES:
             return
         node, before = cell.replica.node_id, self._held.get(cell.replica.node_id)
         after = _standing(new) if new is not None else None

@@ -33,7 +33,7 @@ from constraint_crdt.crdt.rows import Rows
 from constraint_crdt.errors import ConstraintCrdtError, InvalidType
 from constraint_crdt.model import VerdictState
 from constraint_crdt.types.definition import ADD
-from constraint_crdt.types.nodes import RETIRE, Retirements, retired_nodes
+from constraint_crdt.types.nodes import RETIRE, UNDO, Retirements
 from constraint_crdt.types.view import IndexedView
 
 VERDICT: Final = 24
@@ -274,7 +274,7 @@ class ConstraintVerdicts(IndexedView):
     Readings are O(1), or O(verdicts returned).
     """
 
-    KINDS = (VERDICT, RETIRE)
+    KINDS = (VERDICT, RETIRE, UNDO)
 
     def __init__(self, rows: Rows | None = None, *, retirements: Retirements | None = None, active_only: bool = False) -> None:
         """`retirements`: those over the same rows, if they are kept already. `active_only`: leave out constraints without an add
@@ -283,6 +283,7 @@ class ConstraintVerdicts(IndexedView):
         self._retirements = Retirements(rows) if retirements is None else retirements
         self._active_only = active_only
         super().__init__(rows)
+        self._retirements.watch(self._retired)
         if active_only:
             rows.watch(ADD, self._added, None, self._added_all)
 
@@ -306,12 +307,7 @@ class ConstraintVerdicts(IndexedView):
 
     def _changed(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old
-        if cell is None:
-            return
-        if cell.kind == RETIRE:
-            for node in retired_nodes(old, new):
-                for id_ in self._ids.get(node, ()):
-                    self._show(id_, node)
+        if cell is None or cell.kind != VERDICT:
             return
         id_, replica = str(cell.key), cell.replica
         held = self._held.setdefault(id_, {})
@@ -336,6 +332,10 @@ class ConstraintVerdicts(IndexedView):
             self._held[id_].pop(node, None)
             self._ids.get(node, set()).discard(id_)
         self._show(id_, node)
+
+    def _retired(self, node: str) -> None:
+        for id_ in self._ids.get(node, ()):
+            self._show(id_, node)
 
     def _added(self, old: Cell | None, new: Cell | None) -> None:
         cell = new if new is not None else old

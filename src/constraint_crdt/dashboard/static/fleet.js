@@ -18,7 +18,7 @@ const standing = (node) => (node.retired || node.revoked ? 3 : !node.live ? 2 : 
 export function linkWords(node) {
   if (node.retired) return "retired";
   if (node.revoked) return "revoked";
-  if (!node.live) return "not live";
+  if (!node.live) return node.convergence?.through ? `reachable through ${node.convergence.through}` : "not live";
   return node.same_state ? "same state" : node.same_constraints ? "same constraints" : "behind";
 }
 
