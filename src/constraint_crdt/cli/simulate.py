@@ -417,6 +417,9 @@ def _settings(made: Plan) -> Iterator[str]:
             else f"{fleet.routed} routers, {fleet.routed / fleet.sites:.3g} in each site"
         )
         yield f"# {few}, each with --connect to the others; the other nodes are clients of two of them"
+        need = made["router_bytes"] + fleet.changes * fleet.nodes / fleet.routed * made["change_bytes"]
+        if need > fleet.goodput and need < math.inf:
+            yield f"# a router needs a faster link: it sends {8 * need / 1000:,.0f} kbit/s"
         yield f"{every} constraint-crdt node --role router --listen tcp/0.0.0.0:7447 --connect tcp/ROUTER:7447{site}"
         yield f"{every} constraint-crdt node --role client --connect tcp/ROUTER-1:7447 --connect tcp/ROUTER-2:7447{site}"
     else:

@@ -57,7 +57,7 @@ class Wire(NamedTuple):
     """Seconds between two keep-alives on a link: 2 among peers, a quarter of the lease for clients and routers."""
 
 
-MESH, ROUTED = Wire(70.5, 1.5, 2.0), Wire(102.0, 1.85, 1.0)
+MESH, ROUTED = Wire(75.0, 1.6, 2.0), Wire(115.0, 2.2, 1.0)
 
 KEEP_ALIVE_BYTES = 3 + 1.5 * HEADER_BYTES
 """Bytes of a keep-alive, with its share of the acknowledgements."""
@@ -71,7 +71,7 @@ MESSAGE_CPU = 0.001
 FORWARD_CPU = 0.00025
 """Seconds of CPU of a router for a message that passes through it."""
 
-PROCESS_BYTES, LINK_BYTES = 49_400_000, 110_000
+PROCESS_BYTES, LINK_BYTES = 52_000_000, 110_000
 """Private memory of a node with the library of expressions in use and no state, and of each of its links."""
 
 ROW_BYTES, CONSTRAINT_BYTES = 700, 10_500
@@ -100,7 +100,7 @@ REST_SHARE, REST_BYTES, CORES_SHARE = 0.1, 10_000.0, 0.5
 """The share of a link; bytes per second of a node; the share of a core of each node, and of all cores that they share."""
 
 COUNT_EVERY = 2.0
-FIRST_EXCHANGE_NS = 10**8
+FIRST_EXCHANGE_NS = 2 * 10**7
 """A node begins to exchange at once when it has a link."""
 
 OPENING = 4
